@@ -1,0 +1,394 @@
+package domain
+
+import (
+	"bytes"
+	"time"
+)
+
+// ClientKind says how a client came to be.
+type ClientKind string
+
+// The kinds of clients.
+const (
+	// ClientManaged was created for a user over the API.
+	ClientManaged ClientKind = "managed"
+	// ClientAnonymous registered itself; it is its own account until claimed.
+	ClientAnonymous ClientKind = "anonymous"
+)
+
+// Client is a registered identity. An agent is the running program that proves
+// it is that client.
+//
+// Rules: a managed client belongs to one user and counts against its quota. An
+// anonymous client belongs to nobody and is its own account. The log keeps the
+// public half of a credential only. A deleted client takes the mappings it is
+// part of along, and its id is never used again.
+type Client struct {
+	ID          int64      `json:"id"`
+	Kind        ClientKind `json:"kind"`
+	UserID      int64      `json:"user_id,omitempty"` // 0 for an anonymous client
+	Name        string     `json:"name"`
+	Description string     `json:"description,omitempty"`
+	PublicKey   []byte     `json:"public_key"` // Ed25519, 32 bytes (RFC 8032)
+	Disabled    bool       `json:"disabled,omitempty"`
+	Deleted     bool       `json:"deleted,omitempty"`
+	CreatedAt   time.Time  `json:"created_at"`
+	UpdatedAt   time.Time  `json:"updated_at"`
+}
+
+// Events of a client.
+type (
+	// ClientCreated begins a managed client.
+	ClientCreated struct {
+		ClientID    int64  `json:"client_id"`
+		UserID      int64  `json:"user_id"`
+		Name        string `json:"name"`
+		Description string `json:"description,omitempty"`
+		PublicKey   []byte `json:"public_key"`
+	}
+	// ClientRegistered begins an anonymous client.
+	ClientRegistered struct {
+		ClientID  int64  `json:"client_id"`
+		Name      string `json:"name,omitempty"`
+		PublicKey []byte `json:"public_key"`
+	}
+	// ClientChanged gives the client's name and description from now on.
+	ClientChanged struct {
+		Name        string `json:"name"`
+		Description string `json:"description,omitempty"`
+	}
+	// ClientCredentialRotated makes another key the only valid one.
+	ClientCredentialRotated struct {
+		PublicKey []byte `json:"public_key"`
+	}
+	// ClientDisabled ends the client's sessions until ClientEnabled.
+	ClientDisabled struct{}
+	// ClientEnabled ends ClientDisabled.
+	ClientEnabled struct{}
+	// ClientDeleted ends the client.
+	ClientDeleted struct{}
+)
+
+// EventName implements [Event].
+func (ClientCreated) EventName() string { return "client_created" }
+
+// EventName implements [Event].
+func (ClientRegistered) EventName() string { return "client_registered" }
+
+// EventName implements [Event].
+func (ClientChanged) EventName() string { return "client_changed" }
+
+// EventName implements [Event].
+func (ClientCredentialRotated) EventName() string { return "client_credential_rotated" }
+
+// EventName implements [Event].
+func (ClientDisabled) EventName() string { return "client_disabled" }
+
+// EventName implements [Event].
+func (ClientEnabled) EventName() string { return "client_enabled" }
+
+// EventName implements [Event].
+func (ClientDeleted) EventName() string { return "client_deleted" }
+
+// Exists implements [Aggregate].
+func (c *Client) Exists() bool { return c.ID != 0 }
+
+// Live reports whether the client exists and was not deleted.
+func (c *Client) Live() bool { return c.Exists() && !c.Deleted }
+
+// AccountID is the account whose quota the client counts against: its user, or
+// the anonymous client itself.
+func (c *Client) AccountID() int64 {
+	if c.Kind == ClientAnonymous {
+		return c.ID
+	}
+	return c.UserID
+}
+
+// Clone implements [Aggregate].
+func (c *Client) Clone() Aggregate {
+	cp := *c
+	cp.PublicKey = bytes.Clone(c.PublicKey)
+	return &cp
+}
+
+// Apply implements [Aggregate].
+func (c *Client) Apply(event Event, at time.Time) {
+	switch e := event.(type) {
+	case ClientCreated:
+		*c = Client{ID: e.ClientID, Kind: ClientManaged, UserID: e.UserID, Name: e.Name,
+			Description: e.Description, PublicKey: e.PublicKey, CreatedAt: at}
+	case ClientRegistered:
+		*c = Client{ID: e.ClientID, Kind: ClientAnonymous, Name: e.Name, PublicKey: e.PublicKey, CreatedAt: at}
+	case ClientChanged:
+		c.Name, c.Description = e.Name, e.Description
+	case ClientCredentialRotated:
+		c.PublicKey = e.PublicKey
+	case ClientDisabled:
+		c.Disabled = true
+	case ClientEnabled:
+		c.Disabled = false
+	case ClientDeleted:
+		c.Deleted = true
+	default:
+		return
+	}
+	c.UpdatedAt = at
+}
+
+// CreateClient begins a managed client of a user.
+type CreateClient struct {
+	ID          int64
+	UserID      int64
+	Name        string
+	Description string
+	PublicKey   []byte
+}
+
+// CommandName implements [Command].
+func (CreateClient) CommandName() string { return "create_client" }
+
+// Subject implements [Command].
+func (c CreateClient) Subject() StreamID { return ClientStream(c.ID) }
+
+// Account implements [Command].
+func (c CreateClient) Account() int64 { return c.UserID }
+
+// Reads implements [Command].
+func (c CreateClient) Reads() []StreamID {
+	return []StreamID{ClientStream(c.ID), UserStream(c.UserID), QuotaStream(c.UserID)}
+}
+
+// Decide implements [Command].
+func (c CreateClient) Decide(s States) (Decision, error) {
+	var f faults
+	f.text("client_name", c.Name, 1, maxNameLength)
+	f.text("client_desc", c.Description, 0, maxDescriptionLength)
+	f.publicKey(c.PublicKey)
+	if err := f.err("The client cannot be created as asked."); err != nil {
+		return Decision{}, err
+	}
+	u, err := s.liveUser(c.UserID)
+	if err != nil {
+		return Decision{}, err
+	}
+	if u.Disabled {
+		return Decision{}, refuse(CodeUserDisabled, "The user is disabled.")
+	}
+	if s.client(c.ID).Exists() {
+		return Decision{}, refuse(CodeIDTaken, "This client id is in use.")
+	}
+	d := Decision{Account: c.UserID}
+	d.add(ClientStream(c.ID), ClientCreated{ClientID: c.ID, UserID: c.UserID, Name: c.Name,
+		Description: c.Description, PublicKey: c.PublicKey})
+	return d, s.quota(c.UserID).take(&d, QuotaTaken{Resources: []Resource{ResourceClient}, ID: c.ID})
+}
+
+// RegisterClient begins an anonymous client with the quota it starts from.
+type RegisterClient struct {
+	ID        int64 // drawn from the anonymous range
+	Name      string
+	PublicKey []byte
+	Limits    Limits
+}
+
+// CommandName implements [Command].
+func (RegisterClient) CommandName() string { return "register_client" }
+
+// Subject implements [Command].
+func (c RegisterClient) Subject() StreamID { return ClientStream(c.ID) }
+
+// Account implements [Command].
+func (c RegisterClient) Account() int64 { return c.ID }
+
+// Reads implements [Command].
+func (c RegisterClient) Reads() []StreamID { return []StreamID{ClientStream(c.ID), QuotaStream(c.ID)} }
+
+// Decide implements [Command].
+func (c RegisterClient) Decide(s States) (Decision, error) {
+	var f faults
+	if !IsAnonymous(c.ID) {
+		f.add("client_id", "must be in the anonymous range")
+	}
+	f.text("client_name", c.Name, 0, maxNameLength)
+	f.publicKey(c.PublicKey)
+	f.limits(c.Limits)
+	if err := f.err("The client cannot register as asked."); err != nil {
+		return Decision{}, err
+	}
+	if s.client(c.ID).Exists() {
+		return Decision{}, refuse(CodeIDTaken, "This client id is in use.")
+	}
+	d := Decision{Account: c.ID}
+	d.add(ClientStream(c.ID), ClientRegistered{ClientID: c.ID, Name: c.Name, PublicKey: c.PublicKey})
+	d.add(QuotaStream(c.ID), QuotaSet{Account: c.ID, Limits: c.Limits})
+	return d, nil
+}
+
+// ChangeClient gives a client another name or description; nil keeps what is.
+type ChangeClient struct {
+	ID          int64
+	Name        *string
+	Description *string
+}
+
+// CommandName implements [Command].
+func (ChangeClient) CommandName() string { return "change_client" }
+
+// Subject implements [Command].
+func (c ChangeClient) Subject() StreamID { return ClientStream(c.ID) }
+
+// Account implements [Command].
+func (ChangeClient) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c ChangeClient) Reads() []StreamID { return []StreamID{ClientStream(c.ID)} }
+
+// Decide implements [Command].
+func (c ChangeClient) Decide(s States) (Decision, error) {
+	cl, err := s.liveClient(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	name, desc := cl.Name, cl.Description
+	var f faults
+	if c.Name != nil {
+		name = *c.Name
+		f.text("client_name", name, 1, maxNameLength)
+	}
+	if c.Description != nil {
+		desc = *c.Description
+		f.text("client_desc", desc, 0, maxDescriptionLength)
+	}
+	if err := f.err("The client cannot be changed as asked."); err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: cl.AccountID()}
+	if name != cl.Name || desc != cl.Description {
+		d.add(ClientStream(c.ID), ClientChanged{Name: name, Description: desc})
+	}
+	return d, nil
+}
+
+// RotateCredential makes another key the only one the client can prove itself with.
+type RotateCredential struct {
+	ID        int64
+	PublicKey []byte
+}
+
+// CommandName implements [Command].
+func (RotateCredential) CommandName() string { return "rotate_credential" }
+
+// Subject implements [Command].
+func (c RotateCredential) Subject() StreamID { return ClientStream(c.ID) }
+
+// Account implements [Command].
+func (RotateCredential) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c RotateCredential) Reads() []StreamID { return []StreamID{ClientStream(c.ID)} }
+
+// Decide implements [Command].
+func (c RotateCredential) Decide(s States) (Decision, error) {
+	var f faults
+	f.publicKey(c.PublicKey)
+	if err := f.err("The credential cannot be rotated as asked."); err != nil {
+		return Decision{}, err
+	}
+	cl, err := s.liveClient(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: cl.AccountID()}
+	d.add(ClientStream(c.ID), ClientCredentialRotated{PublicKey: c.PublicKey})
+	return d, nil
+}
+
+// SetClientEnabled enables or disables a client; asking for what is, is a success.
+type SetClientEnabled struct {
+	ID      int64
+	Enabled bool
+}
+
+// CommandName implements [Command].
+func (c SetClientEnabled) CommandName() string { return enableName("client", c.Enabled) }
+
+// Subject implements [Command].
+func (c SetClientEnabled) Subject() StreamID { return ClientStream(c.ID) }
+
+// Account implements [Command].
+func (SetClientEnabled) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c SetClientEnabled) Reads() []StreamID { return []StreamID{ClientStream(c.ID)} }
+
+// Decide implements [Command].
+func (c SetClientEnabled) Decide(s States) (Decision, error) {
+	cl, err := s.liveClient(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: cl.AccountID()}
+	switch {
+	case c.Enabled && cl.Disabled:
+		d.add(ClientStream(c.ID), ClientEnabled{})
+	case !c.Enabled && !cl.Disabled:
+		d.add(ClientStream(c.ID), ClientDisabled{})
+	}
+	return d, nil
+}
+
+// DeleteClient ends a client and every mapping it is part of.
+type DeleteClient struct{ ID int64 }
+
+// CommandName implements [Command].
+func (DeleteClient) CommandName() string { return "delete_client" }
+
+// Subject implements [Command].
+func (c DeleteClient) Subject() StreamID { return ClientStream(c.ID) }
+
+// Account implements [Command].
+func (DeleteClient) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c DeleteClient) Reads() []StreamID { return []StreamID{ClientStream(c.ID)} }
+
+// Decide implements [Command].
+func (c DeleteClient) Decide(s States) (Decision, error) {
+	cl, err := s.liveClient(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	account := cl.AccountID()
+	if err := s.need(QuotaStream(account)); err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: account}
+	if err := deleteMappings(s, &d, s.quota(account).mappingsOf(c.ID)); err != nil {
+		return Decision{}, err
+	}
+	endClient(&d, c.ID)
+	if cl.Kind == ClientAnonymous {
+		d.Closes = append(d.Closes, QuotaStream(account))
+		return d, nil
+	}
+	d.add(QuotaStream(account), QuotaReturned{Resources: []Resource{ResourceClient}, ID: c.ID})
+	return d, nil
+}
+
+func endClient(d *Decision, id int64) {
+	d.add(ClientStream(id), ClientDeleted{})
+	d.Closes = append(d.Closes, ClientStream(id))
+}
+
+// liveClient gives the client, or the refusal for one that is not there.
+func (s States) liveClient(id int64) (*Client, error) {
+	if err := s.need(ClientStream(id)); err != nil {
+		return nil, err
+	}
+	c := s.client(id)
+	if !c.Live() {
+		return nil, refuse(CodeClientNotFound, "There is no such client.")
+	}
+	return c, nil
+}

@@ -1,0 +1,68 @@
+package domain
+
+import (
+	"errors"
+	"strings"
+)
+
+// Code names a refusal for machines. Codes are stable: scripts rely on them.
+type Code string
+
+// The codes of this package. httpapi maps them to statuses in one place.
+const (
+	CodeInvalid             Code = "invalid"
+	CodeUserNotFound        Code = "user_not_found"
+	CodeClientNotFound      Code = "client_not_found"
+	CodeMappingNotFound     Code = "mapping_not_found"
+	CodeUserDisabled        Code = "user_disabled"
+	CodeClientDisabled      Code = "client_disabled"
+	CodeUsernameTaken       Code = "username_taken"
+	CodeEmailTaken          Code = "email_taken"
+	CodeListenerTaken       Code = "listener_taken"
+	CodeIDTaken             Code = "id_taken" // a new id is in use; the caller draws another
+	CodeClientNotOwned      Code = "client_not_owned"
+	CodeProtocolUnavailable Code = "protocol_unavailable"
+	CodeQuotaClients        Code = "quota_clients"
+	CodeQuotaMappings       Code = "quota_mappings"
+	CodeQuotaActive         Code = "quota_active_mappings"
+	CodeVersionConflict     Code = "version_conflict"     // If-Match names another version
+	CodeIdempotencyMismatch Code = "idempotency_mismatch" // key reused with another request
+	CodeUnknownEvent        Code = "unknown_event"
+	CodeStoreUnavailable    Code = "store_unavailable" // the log cannot be reached; nothing was written
+)
+
+// Fault is one thing wrong with a command, at a named field.
+type Fault struct {
+	Field   string // the field's name as the API spells it, for example "target_port"
+	Message string
+}
+
+// Error is a refusal: a code for machines, a sentence for people and, when the
+// command itself was malformed, every fault with its place.
+type Error struct {
+	Code    Code
+	Message string
+	Faults  []Fault
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if len(e.Faults) == 0 {
+		return e.Message
+	}
+	parts := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		parts[i] = f.Field + ": " + f.Message
+	}
+	return e.Message + " (" + strings.Join(parts, "; ") + ")"
+}
+
+// CodeOf gives the code of the first [Error] in err's tree, or "".
+func CodeOf(err error) Code {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
+func refuse(code Code, message string) error { return &Error{Code: code, Message: message} }

@@ -1,0 +1,118 @@
+package domain
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxNameLength        = 100  // characters, of a client's or mapping's name
+	maxDescriptionLength = 1000 // characters
+	maxUsernameLength    = 64   // characters
+	maxEmailLength       = 254  // bytes, RFC 5321 §4.5.3.1.3 less the brackets
+	maxHostLength        = 253  // bytes, RFC 1035 §2.3.4 in text form
+	publicKeyLength      = 32   // bytes, Ed25519
+)
+
+// faults gathers everything wrong with a command, so that the caller is told
+// once and not fault by fault.
+type faults struct{ list []Fault }
+
+func (f *faults) add(field, message string) {
+	f.list = append(f.list, Fault{Field: field, Message: message})
+}
+
+func (f *faults) err(message string) error {
+	if len(f.list) == 0 {
+		return nil
+	}
+	return &Error{Code: CodeInvalid, Message: message, Faults: f.list}
+}
+
+// text checks the length in characters and refuses control characters, which
+// would let one name forge lines in logs and terminals.
+func (f *faults) text(field, s string, least, most int) {
+	n := utf8.RuneCountInString(s)
+	switch {
+	case !utf8.ValidString(s):
+		f.add(field, "must be valid UTF-8")
+	case n < least || n > most:
+		f.add(field, fmt.Sprintf("must have %d to %d characters, has %d", least, most, n))
+	case strings.ContainsFunc(s, unicode.IsControl):
+		f.add(field, "must not contain control characters")
+	}
+}
+
+func (f *faults) username(field, s string) {
+	f.text(field, s, 1, maxUsernameLength)
+	if strings.ContainsFunc(s, func(r rune) bool {
+		return !(unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-@", r))
+	}) {
+		f.add(field, "may contain letters, digits and . _ - @ only")
+	}
+}
+
+// email checks the shape only: whether an address works is known by mailing to it.
+func (f *faults) email(field, s string) {
+	local, host, ok := strings.Cut(s, "@")
+	if len(s) > maxEmailLength || !ok || local == "" || host == "" || strings.Contains(host, "@") ||
+		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		f.add(field, "must be an e-mail address such as ann@example.org")
+	}
+}
+
+func (f *faults) publicKey(key []byte) {
+	if len(key) != publicKeyLength {
+		f.add("public_key", fmt.Sprintf("must have %d bytes, has %d", publicKeyLength, len(key)))
+	}
+}
+
+func (f *faults) protocol(p Protocol) {
+	switch p {
+	case ProtocolTCP, ProtocolUDP, ProtocolHTTP, ProtocolSOCKS5:
+	default:
+		f.add("protocol", "must be tcp, udp, http or socks5")
+	}
+}
+
+func (f *faults) mapping(name, localHost string, localPort int, targetHost string, targetPort int) {
+	f.text("name", name, 0, maxNameLength)
+	if addr, err := netip.ParseAddr(localHost); err != nil || addr.Zone() != "" {
+		f.add("local_host", "must be an IP address, for example 127.0.0.1 or 0.0.0.0")
+	}
+	f.port("local_port", localPort)
+	f.host("target_host", targetHost)
+	f.port("target_port", targetPort)
+}
+
+func (f *faults) port(field string, port int) {
+	if port < 1 || port > 65535 {
+		f.add(field, fmt.Sprintf("must be 1 to 65535, is %d", port))
+	}
+}
+
+// host accepts an IP address or a host name of letters, digits, dots, dashes
+// and underscores.
+func (f *faults) host(field, s string) {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return
+	}
+	bad := s == "" || len(s) > maxHostLength || strings.HasPrefix(s, "-") || strings.HasPrefix(s, ".") || strings.Contains(s, "..")
+	for _, r := range s {
+		bad = bad || !(r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(".-_", r)))
+	}
+	if bad {
+		f.add(field, "must be an IP address or a host name")
+	}
+}
+
+func (f *faults) limits(l Limits) {
+	for _, limit := range l.fields() {
+		if limit.limit != nil && *limit.limit < 0 {
+			f.add(limit.field, "must be 0 or more, or null for unlimited")
+		}
+	}
+}

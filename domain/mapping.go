@@ -1,0 +1,432 @@
+package domain
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Protocol is what a mapping carries.
+type Protocol string
+
+// The protocols, in one place for every layer.
+const (
+	ProtocolTCP    Protocol = "tcp"
+	ProtocolUDP    Protocol = "udp"
+	ProtocolHTTP   Protocol = "http"
+	ProtocolSOCKS5 Protocol = "socks5"
+)
+
+// Mapping is the rule: what arrives at the source agent's listener goes to a
+// service the target agent dials.
+//
+// Rules: source and target are live clients of the mapping's user, or anonymous
+// clients. A mapping counts against the quota of its user and of every anonymous
+// client in it. One listener address of a source client belongs to one mapping.
+// Owner, source, target and protocol never change; a mapping that needs others
+// is another mapping. A deleted mapping's id is never used again.
+type Mapping struct {
+	ID             int64     `json:"id"`
+	UserID         int64     `json:"user_id"`
+	Name           string    `json:"name,omitempty"`
+	Protocol       Protocol  `json:"protocol"`
+	SourceClientID int64     `json:"source_client_id"`
+	TargetClientID int64     `json:"target_client_id"`
+	LocalHost      string    `json:"local_host"`
+	LocalPort      int       `json:"local_port"`
+	TargetHost     string    `json:"target_host"`
+	TargetPort     int       `json:"target_port"`
+	Disabled       bool      `json:"disabled,omitempty"`
+	Deleted        bool      `json:"deleted,omitempty"`
+	CreatedAt      time.Time `json:"created_at"`
+	UpdatedAt      time.Time `json:"updated_at"`
+}
+
+// Events of a mapping.
+type (
+	// MappingCreated begins a mapping, enabled.
+	MappingCreated struct {
+		MappingID      int64    `json:"mapping_id"`
+		UserID         int64    `json:"user_id"`
+		Name           string   `json:"name,omitempty"`
+		Protocol       Protocol `json:"protocol"`
+		SourceClientID int64    `json:"source_client_id"`
+		TargetClientID int64    `json:"target_client_id"`
+		LocalHost      string   `json:"local_host"`
+		LocalPort      int      `json:"local_port"`
+		TargetHost     string   `json:"target_host"`
+		TargetPort     int      `json:"target_port"`
+	}
+	// MappingChanged gives name, listener and service from now on.
+	MappingChanged struct {
+		Name       string `json:"name,omitempty"`
+		LocalHost  string `json:"local_host"`
+		LocalPort  int    `json:"local_port"`
+		TargetHost string `json:"target_host"`
+		TargetPort int    `json:"target_port"`
+	}
+	// MappingDisabled closes the listener and ends the streams until MappingEnabled.
+	MappingDisabled struct{}
+	// MappingEnabled ends MappingDisabled.
+	MappingEnabled struct{}
+	// MappingDeleted ends the mapping.
+	MappingDeleted struct{}
+)
+
+// EventName implements [Event].
+func (MappingCreated) EventName() string { return "mapping_created" }
+
+// EventName implements [Event].
+func (MappingChanged) EventName() string { return "mapping_changed" }
+
+// EventName implements [Event].
+func (MappingDisabled) EventName() string { return "mapping_disabled" }
+
+// EventName implements [Event].
+func (MappingEnabled) EventName() string { return "mapping_enabled" }
+
+// EventName implements [Event].
+func (MappingDeleted) EventName() string { return "mapping_deleted" }
+
+// Exists implements [Aggregate].
+func (m *Mapping) Exists() bool { return m.ID != 0 }
+
+// Live reports whether the mapping exists and was not deleted.
+func (m *Mapping) Live() bool { return m.Exists() && !m.Deleted }
+
+// Active reports whether the mapping is to carry streams.
+func (m *Mapping) Active() bool { return m.Live() && !m.Disabled }
+
+// Service is the address the target agent dials, host:port.
+func (m *Mapping) Service() string { return net.JoinHostPort(m.TargetHost, strconv.Itoa(m.TargetPort)) }
+
+// Listener is the address the source agent listens on, host:port.
+func (m *Mapping) Listener() string { return net.JoinHostPort(m.LocalHost, strconv.Itoa(m.LocalPort)) }
+
+// Accounts are those the mapping counts against: its user and every anonymous
+// client in it.
+func (m *Mapping) Accounts() []int64 {
+	return mappingAccounts(m.UserID, m.SourceClientID, m.TargetClientID)
+}
+
+func mappingAccounts(user, source, target int64) []int64 {
+	accounts := []int64{user}
+	if IsAnonymous(source) {
+		accounts = append(accounts, source)
+	}
+	if IsAnonymous(target) && target != source {
+		accounts = append(accounts, target)
+	}
+	return accounts
+}
+
+// Clone implements [Aggregate].
+func (m *Mapping) Clone() Aggregate { c := *m; return &c }
+
+// Apply implements [Aggregate].
+func (m *Mapping) Apply(event Event, at time.Time) {
+	switch e := event.(type) {
+	case MappingCreated:
+		*m = Mapping{ID: e.MappingID, UserID: e.UserID, Name: e.Name, Protocol: e.Protocol,
+			SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID,
+			LocalHost: e.LocalHost, LocalPort: e.LocalPort,
+			TargetHost: e.TargetHost, TargetPort: e.TargetPort, CreatedAt: at}
+	case MappingChanged:
+		m.Name = e.Name
+		m.LocalHost, m.LocalPort = e.LocalHost, e.LocalPort
+		m.TargetHost, m.TargetPort = e.TargetHost, e.TargetPort
+	case MappingDisabled:
+		m.Disabled = true
+	case MappingEnabled:
+		m.Disabled = false
+	case MappingDeleted:
+		m.Deleted = true
+	default:
+		return
+	}
+	m.UpdatedAt = at
+}
+
+// CreateMapping begins a mapping, enabled.
+type CreateMapping struct {
+	ID             int64
+	UserID         int64
+	SourceClientID int64
+	TargetClientID int64
+	Protocol       Protocol
+	Name           string
+	LocalHost      string // an IP address; "" = 127.0.0.1
+	LocalPort      int
+	TargetHost     string // an IP address or a host name, resolved by the target agent
+	TargetPort     int
+}
+
+// CommandName implements [Command].
+func (CreateMapping) CommandName() string { return "create_mapping" }
+
+// Subject implements [Command].
+func (c CreateMapping) Subject() StreamID { return MappingStream(c.ID) }
+
+// Account implements [Command].
+func (c CreateMapping) Account() int64 { return c.UserID }
+
+// Reads implements [Command].
+func (c CreateMapping) Reads() []StreamID {
+	reads := []StreamID{MappingStream(c.ID), UserStream(c.UserID), ClientStream(c.SourceClientID)}
+	if c.TargetClientID != c.SourceClientID {
+		reads = append(reads, ClientStream(c.TargetClientID))
+	}
+	for _, account := range mappingAccounts(c.UserID, c.SourceClientID, c.TargetClientID) {
+		reads = append(reads, QuotaStream(account))
+	}
+	return reads
+}
+
+// Decide implements [Command].
+func (c CreateMapping) Decide(s States) (Decision, error) {
+	if c.LocalHost == "" {
+		c.LocalHost = "127.0.0.1"
+	}
+	var f faults
+	f.protocol(c.Protocol)
+	f.mapping(c.Name, c.LocalHost, c.LocalPort, c.TargetHost, c.TargetPort)
+	if err := f.err("The mapping cannot be created as asked."); err != nil {
+		return Decision{}, err
+	}
+	if c.Protocol != ProtocolTCP {
+		return Decision{}, refuse(CodeProtocolUnavailable,
+			fmt.Sprintf("This version carries tcp mappings only, not %s.", c.Protocol))
+	}
+	u, err := s.liveUser(c.UserID)
+	if err != nil {
+		return Decision{}, err
+	}
+	if u.Disabled {
+		return Decision{}, refuse(CodeUserDisabled, "The user is disabled.")
+	}
+	if err := c.checkClient(s, c.SourceClientID, "source"); err != nil {
+		return Decision{}, err
+	}
+	if err := c.checkClient(s, c.TargetClientID, "target"); err != nil {
+		return Decision{}, err
+	}
+	if s.mapping(c.ID).Exists() {
+		return Decision{}, refuse(CodeIDTaken, "This mapping id is in use.")
+	}
+	m := Mapping{ID: c.ID, Protocol: c.Protocol, SourceClientID: c.SourceClientID, LocalHost: c.LocalHost, LocalPort: c.LocalPort}
+	d := Decision{Account: c.UserID, Claims: []Claim{m.listenerClaim()}}
+	d.add(MappingStream(c.ID), MappingCreated{MappingID: c.ID, UserID: c.UserID, Name: c.Name, Protocol: c.Protocol,
+		SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID,
+		LocalHost: c.LocalHost, LocalPort: c.LocalPort, TargetHost: c.TargetHost, TargetPort: c.TargetPort})
+	for _, account := range mappingAccounts(c.UserID, c.SourceClientID, c.TargetClientID) {
+		err := s.quota(account).take(&d, QuotaTaken{Resources: []Resource{ResourceMapping, ResourceActiveMapping},
+			ID: c.ID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID})
+		if err != nil {
+			return Decision{}, err
+		}
+	}
+	return d, nil
+}
+
+// checkClient refuses an end of the mapping that is not there, or is somebody else's.
+func (c CreateMapping) checkClient(s States, id int64, end string) error {
+	cl, err := s.liveClient(id)
+	if CodeOf(err) == CodeClientNotFound {
+		return refuse(CodeClientNotFound, "There is no such "+end+" client.")
+	}
+	if err != nil {
+		return err
+	}
+	if cl.Kind == ClientManaged && cl.UserID != c.UserID {
+		return refuse(CodeClientNotOwned, "The "+end+" client belongs to another user.")
+	}
+	return nil
+}
+
+// listenerClaim is the address of the listener, unique per source client.
+func (m *Mapping) listenerClaim() Claim {
+	return Claim{Scope: ClaimListener, Owner: MappingStream(m.ID),
+		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, strings.ToLower(m.Listener()))}
+}
+
+// ChangeMapping changes a mapping's name, listener or service; nil keeps what is.
+type ChangeMapping struct {
+	ID         int64
+	Name       *string
+	LocalHost  *string
+	LocalPort  *int
+	TargetHost *string
+	TargetPort *int
+}
+
+// CommandName implements [Command].
+func (ChangeMapping) CommandName() string { return "change_mapping" }
+
+// Subject implements [Command].
+func (c ChangeMapping) Subject() StreamID { return MappingStream(c.ID) }
+
+// Account implements [Command].
+func (ChangeMapping) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c ChangeMapping) Reads() []StreamID { return []StreamID{MappingStream(c.ID)} }
+
+// Decide implements [Command].
+func (c ChangeMapping) Decide(s States) (Decision, error) {
+	m, err := s.liveMapping(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	next := *m
+	set(&next.Name, c.Name)
+	set(&next.LocalHost, c.LocalHost)
+	set(&next.LocalPort, c.LocalPort)
+	set(&next.TargetHost, c.TargetHost)
+	set(&next.TargetPort, c.TargetPort)
+	var f faults
+	f.mapping(next.Name, next.LocalHost, next.LocalPort, next.TargetHost, next.TargetPort)
+	if err := f.err("The mapping cannot be changed as asked."); err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: m.UserID}
+	if next == *m {
+		return d, nil
+	}
+	if next.listenerClaim() != m.listenerClaim() {
+		d.Releases = []Claim{m.listenerClaim()}
+		d.Claims = []Claim{next.listenerClaim()}
+	}
+	d.add(MappingStream(c.ID), MappingChanged{Name: next.Name, LocalHost: next.LocalHost, LocalPort: next.LocalPort,
+		TargetHost: next.TargetHost, TargetPort: next.TargetPort})
+	return d, nil
+}
+
+func set[T any](field *T, to *T) {
+	if to != nil {
+		*field = *to
+	}
+}
+
+// SetMappingEnabled enables or disables a mapping; asking for what is, is a success.
+type SetMappingEnabled struct {
+	ID      int64
+	Enabled bool
+}
+
+// CommandName implements [Command].
+func (c SetMappingEnabled) CommandName() string { return enableName("mapping", c.Enabled) }
+
+// Subject implements [Command].
+func (c SetMappingEnabled) Subject() StreamID { return MappingStream(c.ID) }
+
+// Account implements [Command].
+func (SetMappingEnabled) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c SetMappingEnabled) Reads() []StreamID { return []StreamID{MappingStream(c.ID)} }
+
+// Decide implements [Command].
+func (c SetMappingEnabled) Decide(s States) (Decision, error) {
+	m, err := s.liveMapping(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: m.UserID}
+	if c.Enabled != m.Disabled {
+		return d, nil
+	}
+	for _, account := range m.Accounts() {
+		if err := s.need(QuotaStream(account)); err != nil {
+			return Decision{}, err
+		}
+		active := []Resource{ResourceActiveMapping}
+		if !c.Enabled {
+			d.add(QuotaStream(account), QuotaReturned{Resources: active, ID: c.ID})
+			continue
+		}
+		err := s.quota(account).take(&d, QuotaTaken{Resources: active, ID: c.ID,
+			SourceClientID: m.SourceClientID, TargetClientID: m.TargetClientID})
+		if err != nil {
+			return Decision{}, err
+		}
+	}
+	if c.Enabled {
+		d.add(MappingStream(c.ID), MappingEnabled{})
+	} else {
+		d.add(MappingStream(c.ID), MappingDisabled{})
+	}
+	return d, nil
+}
+
+// DeleteMapping ends a mapping.
+type DeleteMapping struct{ ID int64 }
+
+// CommandName implements [Command].
+func (DeleteMapping) CommandName() string { return "delete_mapping" }
+
+// Subject implements [Command].
+func (c DeleteMapping) Subject() StreamID { return MappingStream(c.ID) }
+
+// Account implements [Command].
+func (DeleteMapping) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c DeleteMapping) Reads() []StreamID { return []StreamID{MappingStream(c.ID)} }
+
+// Decide implements [Command].
+func (c DeleteMapping) Decide(s States) (Decision, error) {
+	m, err := s.liveMapping(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: m.UserID}
+	return d, deleteMappings(s, &d, []int64{c.ID})
+}
+
+// deleteMappings adds what ends the given live mappings to the decision.
+func deleteMappings(s States, d *Decision, ids []int64) error {
+	streams := make([]StreamID, 0, len(ids))
+	for _, id := range ids {
+		streams = append(streams, MappingStream(id))
+	}
+	if err := s.need(streams...); err != nil {
+		return err
+	}
+	var quotas []StreamID
+	for _, id := range ids {
+		for _, account := range s.mapping(id).Accounts() {
+			quotas = append(quotas, QuotaStream(account))
+		}
+	}
+	if err := s.need(quotas...); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		m := s.mapping(id)
+		d.Releases = append(d.Releases, m.listenerClaim())
+		d.add(MappingStream(id), MappingDeleted{})
+		d.Closes = append(d.Closes, MappingStream(id))
+		resources := []Resource{ResourceMapping}
+		if !m.Disabled {
+			resources = append(resources, ResourceActiveMapping)
+		}
+		for _, account := range m.Accounts() {
+			d.add(QuotaStream(account), QuotaReturned{Resources: resources, ID: id})
+		}
+	}
+	return nil
+}
+
+// liveMapping gives the mapping, or the refusal for one that is not there.
+func (s States) liveMapping(id int64) (*Mapping, error) {
+	if err := s.need(MappingStream(id)); err != nil {
+		return nil, err
+	}
+	m := s.mapping(id)
+	if !m.Live() {
+		return nil, refuse(CodeMappingNotFound, "There is no such mapping.")
+	}
+	return m, nil
+}

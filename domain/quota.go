@@ -1,0 +1,258 @@
+package domain
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Limits bound what an account may have. nil is unlimited, 0 is none.
+type Limits struct {
+	MaxClients               *int64 `json:"max_clients"`
+	MaxMappings              *int64 `json:"max_mappings"`
+	MaxActiveMappings        *int64 `json:"max_active_mappings"`
+	MaxConnectionsPerMapping *int64 `json:"max_connections_per_mapping"`
+	TotalBandwidthLimit      *int64 `json:"total_bandwidth_limit"` // bytes per second
+	MonthlyTrafficLimit      *int64 `json:"monthly_traffic_limit"` // bytes per calendar month, UTC
+}
+
+// Resource is something an account holds a number of.
+type Resource string
+
+// The resources that are counted by the quota's event stream.
+const (
+	ResourceClient        Resource = "client"
+	ResourceMapping       Resource = "mapping"
+	ResourceActiveMapping Resource = "active_mapping"
+)
+
+// Quota is what an account may have and what it holds.
+//
+// Rules: nothing is taken beyond a limit, under any concurrency: every command
+// that takes or returns something writes into this one event stream, so two of
+// them cannot both be decided on the same count. A limit may be set below what
+// is held; what is held stays, nothing new is taken. It is an aggregate of its
+// own so that using an account does not change the version of the user.
+type Quota struct {
+	Account  int64
+	Limits   Limits
+	Clients  map[int64]bool
+	Mappings map[int64]HeldMapping
+	Active   int64 // how many of Mappings are active
+}
+
+// HeldMapping is what a quota remembers of a mapping that counts against it.
+type HeldMapping struct {
+	SourceClientID int64
+	TargetClientID int64
+	Active         bool
+}
+
+// Events of a quota.
+type (
+	// QuotaSet gives all limits from now on.
+	QuotaSet struct {
+		Account int64  `json:"account"`
+		Limits  Limits `json:"limits"`
+	}
+	// QuotaTaken counts a client, or a mapping, or that a mapping is active.
+	QuotaTaken struct {
+		Resources      []Resource `json:"resources"`
+		ID             int64      `json:"id"`
+		SourceClientID int64      `json:"source_client_id,omitempty"`
+		TargetClientID int64      `json:"target_client_id,omitempty"`
+	}
+	// QuotaReturned takes back what QuotaTaken counted.
+	QuotaReturned struct {
+		Resources []Resource `json:"resources"`
+		ID        int64      `json:"id"`
+	}
+)
+
+// EventName implements [Event].
+func (QuotaSet) EventName() string { return "quota_set" }
+
+// EventName implements [Event].
+func (QuotaTaken) EventName() string { return "quota_taken" }
+
+// EventName implements [Event].
+func (QuotaReturned) EventName() string { return "quota_returned" }
+
+// Exists implements [Aggregate].
+func (q *Quota) Exists() bool { return q.Account != 0 }
+
+// Clone implements [Aggregate].
+func (q *Quota) Clone() Aggregate {
+	c := *q
+	c.Clients, c.Mappings = maps.Clone(q.Clients), maps.Clone(q.Mappings)
+	return &c
+}
+
+// Apply implements [Aggregate].
+func (q *Quota) Apply(event Event, _ time.Time) {
+	switch e := event.(type) {
+	case QuotaSet:
+		q.Account, q.Limits = e.Account, e.Limits
+	case QuotaTaken:
+		for _, r := range e.Resources {
+			q.applyTaken(r, e)
+		}
+	case QuotaReturned:
+		for _, r := range e.Resources {
+			q.applyReturned(r, e.ID)
+		}
+	}
+}
+
+func (q *Quota) applyTaken(r Resource, e QuotaTaken) {
+	switch r {
+	case ResourceClient:
+		if q.Clients == nil {
+			q.Clients = map[int64]bool{}
+		}
+		q.Clients[e.ID] = true
+	case ResourceMapping:
+		if q.Mappings == nil {
+			q.Mappings = map[int64]HeldMapping{}
+		}
+		q.Mappings[e.ID] = HeldMapping{SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID}
+	case ResourceActiveMapping:
+		q.setActive(e.ID, true)
+	}
+}
+
+func (q *Quota) applyReturned(r Resource, id int64) {
+	switch r {
+	case ResourceClient:
+		delete(q.Clients, id)
+	case ResourceMapping:
+		q.setActive(id, false)
+		delete(q.Mappings, id)
+	case ResourceActiveMapping:
+		q.setActive(id, false)
+	}
+}
+
+func (q *Quota) setActive(id int64, active bool) {
+	m, ok := q.Mappings[id]
+	if !ok || m.Active == active {
+		return
+	}
+	m.Active = active
+	q.Mappings[id] = m
+	if active {
+		q.Active++
+	} else {
+		q.Active--
+	}
+}
+
+// take adds the event to the decision, or refuses when a limit would be passed.
+func (q *Quota) take(d *Decision, e QuotaTaken) error {
+	for _, r := range e.Resources {
+		var code Code
+		var what string
+		var held int64
+		var limit *int64
+		switch r {
+		case ResourceClient:
+			code, what, held, limit = CodeQuotaClients, "clients", int64(len(q.Clients)), q.Limits.MaxClients
+		case ResourceMapping:
+			code, what, held, limit = CodeQuotaMappings, "mappings", int64(len(q.Mappings)), q.Limits.MaxMappings
+		case ResourceActiveMapping:
+			code, what, held, limit = CodeQuotaActive, "active mappings", q.Active, q.Limits.MaxActiveMappings
+		}
+		if limit != nil && held >= *limit {
+			return refuse(code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, what, *limit))
+		}
+	}
+	d.add(QuotaStream(q.Account), e)
+	return nil
+}
+
+func (q *Quota) clientIDs() []int64  { return slices.Sorted(maps.Keys(q.Clients)) }
+func (q *Quota) mappingIDs() []int64 { return slices.Sorted(maps.Keys(q.Mappings)) }
+
+// mappingsOf lists the held mappings a client is source or target of.
+func (q *Quota) mappingsOf(clientID int64) []int64 {
+	return slices.DeleteFunc(q.mappingIDs(), func(id int64) bool {
+		m := q.Mappings[id]
+		return m.SourceClientID != clientID && m.TargetClientID != clientID
+	})
+}
+
+// SetQuota gives an account all of its limits. For a user, Account is its id.
+type SetQuota struct {
+	ID     int64
+	Limits Limits
+}
+
+// CommandName implements [Command].
+func (SetQuota) CommandName() string { return "set_quota" }
+
+// Subject implements [Command].
+func (c SetQuota) Subject() StreamID { return QuotaStream(c.ID) }
+
+// Account implements [Command].
+func (c SetQuota) Account() int64 { return c.ID }
+
+// Reads implements [Command].
+func (c SetQuota) Reads() []StreamID {
+	reads := []StreamID{QuotaStream(c.ID)}
+	if IsAnonymous(c.ID) {
+		return append(reads, ClientStream(c.ID))
+	}
+	return append(reads, UserStream(c.ID))
+}
+
+// Decide implements [Command].
+func (c SetQuota) Decide(s States) (Decision, error) {
+	var f faults
+	f.limits(c.Limits)
+	if err := f.err("The quota cannot be set as asked."); err != nil {
+		return Decision{}, err
+	}
+	var err error
+	if IsAnonymous(c.ID) {
+		_, err = s.liveClient(c.ID)
+	} else {
+		_, err = s.liveUser(c.ID)
+	}
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: c.ID}
+	if !s.quota(c.ID).Limits.Equal(c.Limits) {
+		d.add(QuotaStream(c.ID), QuotaSet{Account: c.ID, Limits: c.Limits})
+	}
+	return d, nil
+}
+
+// Equal reports whether both allow the same.
+func (l Limits) Equal(o Limits) bool {
+	a, b := l.fields(), o.fields()
+	for i := range a {
+		x, y := a[i].limit, b[i].limit
+		if (x == nil) != (y == nil) || (x != nil && *x != *y) {
+			return false
+		}
+	}
+	return true
+}
+
+type namedLimit struct {
+	field string
+	limit *int64
+}
+
+func (l Limits) fields() []namedLimit {
+	return []namedLimit{
+		{"max_clients", l.MaxClients},
+		{"max_mappings", l.MaxMappings},
+		{"max_active_mappings", l.MaxActiveMappings},
+		{"max_connections_per_mapping", l.MaxConnectionsPerMapping},
+		{"total_bandwidth_limit", l.TotalBandwidthLimit},
+		{"monthly_traffic_limit", l.MonthlyTrafficLimit},
+	}
+}

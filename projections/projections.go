@@ -1,0 +1,92 @@
+// Package projections turns the log into read models: rows to look things up
+// by, and lists to page through.
+//
+// Its duty: a read model equals the fold of the log up to its position. The
+// [Projector] pulls records from the log by position, folds them with the
+// domain's own Apply, and writes rows together with the checkpoint in one atomic
+// step. Its limit: it is never asked "may I": commands are decided on event
+// streams only.
+//
+// Rows are kept by a [Store]: projections/memory for the embedded form and for
+// audits, projections/redis for a cluster; projections/projectionstest is the
+// one suite.
+package projections
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// Checkpoint is how far a read model has come. EventID is the id of the record
+// at Position, so that a forked log is noticed.
+type Checkpoint struct {
+	Position domain.Position `json:"position"`
+	EventID  domain.EventID  `json:"event_id"`
+}
+
+// Kind is what a row is about; it is the category of the row's event stream.
+type Kind string
+
+// The kinds of rows.
+const (
+	Users    Kind = domain.CategoryUser
+	Clients  Kind = domain.CategoryClient
+	Mappings Kind = domain.CategoryMapping
+	Quotas   Kind = domain.CategoryQuota
+)
+
+// Key names a row.
+type Key struct {
+	Kind Kind
+	ID   int64
+}
+
+// Row is one row as kept: its key and its value, JSON.
+type Row struct {
+	Key
+	Value []byte
+}
+
+// Member is the membership of an id in an index, an ordered set of ids. Lists
+// page through indexes by id.
+type Member struct {
+	Index string
+	ID    int64
+}
+
+// Batch is what records From..To come to. It is applied as a whole, with the
+// checkpoint, or not at all.
+type Batch struct {
+	From, To Checkpoint
+	Put      []Row
+	Delete   []Key
+	Add      []Member
+	Remove   []Member
+}
+
+// ErrFenced is returned by Apply when the read model is not at Batch.From:
+// another projector works on it, or it was flushed. Read the checkpoint again.
+var ErrFenced = errors.New("projections: read model is not at the batch's start")
+
+// ErrUnavailable wraps failures to reach the read model.
+var ErrUnavailable = errors.New("projections: read model is unavailable")
+
+// ErrStale is returned when a read model did not reach a position in time.
+var ErrStale = errors.New("projections: read model has not reached the position")
+
+// Store keeps the rows of one version of the read models.
+type Store interface {
+	// Checkpoint gives how far the rows have come; the zero value when new or flushed.
+	Checkpoint(ctx context.Context) (Checkpoint, error)
+	// Apply writes the batch if the checkpoint is Batch.From, else ErrFenced.
+	Apply(ctx context.Context, b Batch) error
+	// Get gives the values of the rows in order of keys, nil where there is none.
+	Get(ctx context.Context, keys ...Key) ([][]byte, error)
+	// List gives up to limit ids of an index above after, rising.
+	List(ctx context.Context, index string, after int64, limit int) ([]int64, error)
+	// Wait returns once the checkpoint's position is at least p, or with the
+	// context's error.
+	Wait(ctx context.Context, p domain.Position) error
+}

@@ -1,0 +1,63 @@
+// Package transport gives sessions between an agent and a forwarder, and
+// streams inside them, over whatever carries bytes.
+//
+// Its duty is to make every carrier look the same: TLS 1.3 over TCP with a
+// multiplexer, and memory for tests; transport/transporttest is the one suite.
+// Its limit: it does not know who the peer is or what the bytes mean. Identity
+// is proved in package wire's messages, bound to [Session.Binding].
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+// Session is one link between two peers, carrying many streams. All methods may
+// be called concurrently.
+type Session interface {
+	// Open begins a stream. It does not wait for the peer: data may be written at
+	// once, and the peer learns of the stream with the first of it or with a
+	// close. It fails when the session has ended (ErrSessionClosed), and waits,
+	// as long as ctx allows, when too many opened streams wait to be accepted.
+	Open(ctx context.Context) (Stream, error)
+	// Accept waits for the peer's next stream.
+	Accept(ctx context.Context) (Stream, error)
+	// Binding is a value of 32 bytes that both ends of this session and nobody
+	// else compute (RFC 9266: the TLS exporter), to bind a proof of identity to it.
+	Binding() []byte
+	// Ping measures one round trip to the peer's session layer.
+	Ping(ctx context.Context) (time.Duration, error)
+	// RemoteAddr is the peer's network address.
+	RemoteAddr() net.Addr
+	// Done is closed when the session has ended, for whatever reason.
+	Done() <-chan struct{}
+	// Err tells why the session ended; nil while it lives.
+	Err() error
+	// NumStreams counts streams that have not ended.
+	NumStreams() int
+	// Close ends the session and resets its streams. It is safe to repeat.
+	Close() error
+}
+
+// Stream is one multiplexed byte stream. Read and write sides are independent.
+// It passes golang.org/x/net/nettest. Closing twice, or while another goroutine
+// reads or writes, is safe; Close and Reset wake blocked calls.
+type Stream interface {
+	net.Conn
+	// CloseWrite ends the write side: the peer reads what was written, then
+	// io.EOF. The read side goes on.
+	CloseWrite() error
+	// Reset ends both sides at once. The peer's reads and writes fail with
+	// ErrReset; what was not read is lost.
+	Reset() error
+}
+
+// Errors of sessions and streams; test with errors.Is.
+var (
+	// ErrSessionClosed: the session has ended, and with it its streams.
+	ErrSessionClosed = errors.New("transport: session is closed")
+	// ErrReset: the peer, or this side, reset the stream.
+	ErrReset = errors.New("transport: stream was reset")
+)
