@@ -1,0 +1,306 @@
+// Package test holds what needs more than one package: the rules between
+// packages, and what is only true of the whole.
+package test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tunnox-net/tunnox/"
+
+// importRule says what the packages a pattern names may import of ours. In from,
+// "*" stands for one path element, "**" for any number. In to, ".." is the folder
+// above the importing package, which holds its contract, and "./*" are the
+// packages below it.
+type importRule struct {
+	from   string
+	to     []string
+	reason string
+}
+
+// importRules is the table of docs/architecture.md. The first rule whose from
+// matches is the one that holds.
+var importRules = []importRule{
+	{"domain", nil,
+		"what can happen is decided without a clock, a socket or a database"},
+	{"wire/wirepb", nil,
+		"generated from wire.proto"},
+	{"wire", []string{"wire/wirepb"},
+		"an agent in another language implements wire and nothing else; wirepb is its generated half"},
+	{"transport", nil,
+		"a carrier does not know who the peer is or what the bytes mean"},
+	{"directory", nil,
+		"the contract of presence holds types only; presence is not history, so it knows no domain"},
+	{"migrations", nil,
+		"schemas are files"},
+	{"eventstore", []string{"domain"},
+		"the log keeps records; what follows it declares its own interfaces"},
+	{"broker", []string{"domain"},
+		"the feed carries records and does not know who reads them"},
+	{"projections", []string{"domain"},
+		"read models fold records with the domain's own Apply, whatever store they come from"},
+	{"httpapi", []string{"domain", "projections", "wire"},
+		"REST speaks commands and rows; wire because an auth code is printed once, in the form agents parse"},
+	{"agent", []string{"wire", "transport"},
+		"the agent runs at the customer: it knows the protocol and nothing of the server"},
+	{"forwarder", []string{"domain", "wire", "transport", "broker", "directory"},
+		"records and bytes meet here; broker and directory are the contracts, which hold only types"},
+	{"*/*test", []string{"**"},
+		"a suite is imported by tests only, which the test below holds"},
+	{"test/**", []string{"**"},
+		"tests of the whole need the whole"},
+	{"broker/*", []string{"..", "domain"},
+		"a backend knows its contract and the vocabulary, never another backend"},
+	{"projections/*", []string{"..", "domain"},
+		"a backend knows its contract and the vocabulary, never another backend"},
+	{"directory/*", []string{".."},
+		"a backend knows its contract"},
+	{"eventstore/*/*", nil,
+		"generated from queries.sql, private to the store above it"},
+	{"eventstore/*", []string{"..", "./*", "domain", "migrations"},
+		"a store knows its contract, its own generated queries and the schema it checks; see the test for its neighbours"},
+	{"cmd/*", []string{"domain", "eventstore/**", "broker/**", "projections/**", "directory/**", "httpapi", "wire", "transport", "forwarder", "agent", "migrations"},
+		"only programs know everybody, and not each other"},
+}
+
+// linkRule says what a binary or package must not contain, by import path.
+type linkRule struct {
+	pkg       string
+	forbidden []string
+	reason    string
+}
+
+var linkRules = []linkRule{
+	{"cmd/tunnox", []string{
+		"github.com/jackc/pgx", "modernc.org/sqlite", "database/sql", "github.com/pressly/goose",
+		"github.com/redis/", "github.com/ThreeDotsLabs/", "google.golang.org/grpc", "github.com/danielgtaylor/huma",
+		module + "eventstore", module + "broker", module + "projections", module + "directory", module + "httpapi", module + "forwarder", module + "migrations",
+	}, "the agent runs on customers' machines: small, and nothing in it that can be attacked for the server's sake"},
+	{"agent", []string{module + "domain", "database/sql", "github.com/redis/", "google.golang.org/grpc"},
+		"the same, for whoever embeds the agent"},
+	{"forwarder", []string{
+		"github.com/jackc/pgx", "modernc.org/sqlite", "database/sql", module + "eventstore", module + "migrations",
+		"github.com/redis/", "github.com/ThreeDotsLabs/",
+	}, "a forwarder has no database credentials and nothing to use them with; the feed's backend is chosen by cmd"},
+}
+
+// forbiddenNames are names that say nothing about what a package gives.
+var forbiddenNames = []string{"util", "utils", "common", "helper", "helpers", "base", "types", "models", "manager", "core", "misc", "shared"}
+
+// goPackage is what this test reads of `go list -json`.
+type goPackage struct {
+	ImportPath   string
+	Name         string
+	Doc          string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+	Deps         []string
+	GoFiles      []string
+	TestGoFiles  []string
+	XTestGoFiles []string
+}
+
+func listPackages(t *testing.T, args ...string) []goPackage {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Name,Doc,Imports,TestImports,XTestImports,Deps,GoFiles,TestGoFiles,XTestGoFiles"}, args...)...)
+	cmd.Dir = ".."
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pkgs []goPackage
+	for dec := json.NewDecoder(out); ; {
+		var p goPackage
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("read go list: %v", err)
+		}
+		pkgs = append(pkgs, p)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("go list %v: %v\n%s", args, err, stderr.String())
+	}
+	return pkgs
+}
+
+// ours gives the path inside the module, or ok false for somebody else's package.
+func ours(importPath string) (rel string, ok bool) { return strings.CutPrefix(importPath, module) }
+
+// matches compares a path to a pattern of importRule, element by element.
+func matches(pattern, rel string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "**"); ok {
+		prefix = strings.TrimSuffix(prefix, "/")
+		return prefix == "" || rel == prefix || strings.HasPrefix(rel, prefix+"/")
+	}
+	ok, err := path.Match(pattern, rel)
+	return err == nil && ok
+}
+
+func ruleFor(rel string) (importRule, bool) {
+	i := slices.IndexFunc(importRules, func(r importRule) bool { return matches(r.from, rel) })
+	if i < 0 {
+		return importRule{}, false
+	}
+	return importRules[i], true
+}
+
+func (r importRule) allows(from, to string) bool {
+	return slices.ContainsFunc(r.to, func(pattern string) bool {
+		if rest, ok := strings.CutPrefix(pattern, ".."); ok {
+			if rest == "" {
+				pattern = path.Dir(from)
+			} else {
+				pattern = from + rest
+			}
+		}
+		return matches(pattern, to)
+	})
+}
+
+func TestImportsFollowTheTable(t *testing.T) {
+	for _, p := range listPackages(t, "./...") {
+		from, ok := ours(p.ImportPath)
+		if !ok {
+			continue
+		}
+		rule, ok := ruleFor(from)
+		if !ok {
+			t.Errorf("%s has no line in importRules; add one with its reason", from)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if to, ok := ours(imp); ok && !rule.allows(from, to) {
+				t.Errorf("%s imports %s; its rule allows %v because %s", from, to, rule.to, rule.reason)
+			}
+		}
+	}
+}
+
+func TestSuitesAndHarnessesAreImportedByTestsOnly(t *testing.T) {
+	for _, p := range listPackages(t, "./...") {
+		from, _ := ours(p.ImportPath)
+		if forTests(from) {
+			continue
+		}
+		for _, imp := range p.Imports {
+			if to, ok := ours(imp); ok && forTests(to) {
+				t.Errorf("%s imports %s outside of its tests", from, to)
+			}
+		}
+	}
+}
+
+// forTests tells suites and harnesses, which end up in no program.
+func forTests(rel string) bool {
+	return matches("*/*test", rel) || matches("test/**", rel)
+}
+
+func TestNoCycleBetweenTopLevelFolders(t *testing.T) {
+	edges := map[string]map[string]bool{}
+	for _, p := range listPackages(t, "./...") {
+		from, ok := ours(p.ImportPath)
+		if !ok || forTests(from) {
+			continue
+		}
+		for _, imp := range p.Imports {
+			a, b := top(from), ""
+			if to, ok := ours(imp); ok {
+				b = top(to)
+			}
+			if b == "" || a == b {
+				continue
+			}
+			if edges[a] == nil {
+				edges[a] = map[string]bool{}
+			}
+			edges[a][b] = true
+		}
+	}
+	done := map[string]bool{}
+	var visit func(folder string, way []string)
+	visit = func(folder string, way []string) {
+		if i := slices.Index(way, folder); i >= 0 {
+			t.Errorf("folders import each other in a circle: %s", strings.Join(append(way[i:], folder), " -> "))
+			return
+		}
+		if done[folder] {
+			return
+		}
+		way = append(way, folder)
+		for next := range edges[folder] {
+			visit(next, way)
+		}
+		done[folder] = true
+	}
+	for folder := range edges {
+		visit(folder, nil)
+	}
+}
+
+func top(rel string) string {
+	folder, _, _ := strings.Cut(rel, "/")
+	return folder
+}
+
+func TestEveryPackageSaysItsDuty(t *testing.T) {
+	for _, p := range listPackages(t, "./...") {
+		rel, ok := ours(p.ImportPath)
+		if !ok || len(p.GoFiles) == 0 {
+			continue
+		}
+		if p.Doc == "" {
+			t.Errorf("%s has no package comment", rel)
+		}
+		if slices.Contains(forbiddenNames, p.Name) || slices.Contains(forbiddenNames, path.Base(rel)) {
+			t.Errorf("%s: the name says nothing about what the package gives", rel)
+		}
+	}
+}
+
+func TestBinariesLinkOnlyWhatTheyNeed(t *testing.T) {
+	for _, rule := range linkRules {
+		t.Run(rule.pkg, func(t *testing.T) {
+			pkgs := listPackages(t, "./"+rule.pkg)
+			if len(pkgs) != 1 {
+				t.Fatalf("go list found %d packages", len(pkgs))
+			}
+			for _, bad := range rule.forbidden {
+				for _, dep := range pkgs[0].Deps {
+					if dep == bad || strings.HasPrefix(dep, strings.TrimSuffix(bad, "/")+"/") {
+						t.Errorf("links %s; not allowed because %s", dep, rule.reason)
+					}
+				}
+			}
+		})
+	}
+}
+
+// The domain gets time, ids and randomness with the command, so that a replay
+// decides and folds what the original did.
+func TestDomainIsPure(t *testing.T) {
+	impure := []string{"os", "net/http", "database/sql", "math/rand", "math/rand/v2", "crypto/rand", "log/slog", "log", "sync", "context", "io"}
+	for _, imp := range listPackages(t, "./domain")[0].Imports {
+		if strings.Contains(top(imp), ".") {
+			t.Errorf("domain imports %s, which is not of the standard library", imp)
+		}
+		if slices.Contains(impure, imp) {
+			t.Errorf("domain imports %s, which gives it a clock, randomness, goroutines or I/O", imp)
+		}
+	}
+}
