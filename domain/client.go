@@ -230,6 +230,7 @@ type ChangeClient struct {
 	ID          int64
 	Name        *string
 	Description *string
+	UserID      *int64 // never changes here; anything but what is, is a fault
 }
 
 // CommandName implements [Command].
@@ -252,6 +253,7 @@ func (c ChangeClient) Decide(s States) (Decision, error) {
 	}
 	name, desc := cl.Name, cl.Description
 	var f faults
+	fixed(&f, "user_id", c.UserID, cl.UserID)
 	if c.Name != nil {
 		name = *c.Name
 		f.text("client_name", name, 1, maxNameLength)

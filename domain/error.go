@@ -47,7 +47,7 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	if len(e.Faults) == 0 {
+	if len(e.Faults) == 0 || (len(e.Faults) == 1 && e.Faults[0].Message == e.Message) {
 		return e.Message
 	}
 	parts := make([]string, len(e.Faults))
@@ -66,3 +66,8 @@ func CodeOf(err error) Code {
 }
 
 func refuse(code Code, message string) error { return &Error{Code: code, Message: message} }
+
+// refuseAt is refuse with the one field that is the reason.
+func refuseAt(code Code, message, field string) error {
+	return &Error{Code: code, Message: message, Faults: []Fault{{Field: field, Message: message}}}
+}

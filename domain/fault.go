@@ -64,6 +64,13 @@ func (f *faults) email(field, s string) {
 	}
 }
 
+// fixed refuses a value for a field that never changes, unless it is what is.
+func fixed[T comparable](f *faults, field string, to *T, is T) {
+	if to != nil && *to != is {
+		f.add(field, fmt.Sprintf("cannot be changed, is %v", is))
+	}
+}
+
 func (f *faults) publicKey(key []byte) {
 	if len(key) != publicKeyLength {
 		f.add("public_key", fmt.Sprintf("must have %d bytes, has %d", publicKeyLength, len(key)))

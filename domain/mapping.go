@@ -234,13 +234,13 @@ func (c CreateMapping) Decide(s States) (Decision, error) {
 func (c CreateMapping) checkClient(s States, id int64, end string) error {
 	cl, err := s.liveClient(id)
 	if CodeOf(err) == CodeClientNotFound {
-		return refuse(CodeClientNotFound, "There is no such "+end+" client.")
+		return refuseAt(CodeClientNotFound, "There is no such "+end+" client.", end+"_client_id")
 	}
 	if err != nil {
 		return err
 	}
 	if cl.Kind == ClientManaged && cl.UserID != c.UserID {
-		return refuse(CodeClientNotOwned, "The "+end+" client belongs to another user.")
+		return refuseAt(CodeClientNotOwned, "The "+end+" client belongs to another user.", end+"_client_id")
 	}
 	return nil
 }
@@ -259,6 +259,13 @@ type ChangeMapping struct {
 	LocalPort  *int
 	TargetHost *string
 	TargetPort *int
+
+	// What never changes may be given, so that a caller can send back all it
+	// read; anything but what is, is a fault.
+	UserID         *int64
+	SourceClientID *int64
+	TargetClientID *int64
+	Protocol       *Protocol
 }
 
 // CommandName implements [Command].
@@ -286,6 +293,10 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	set(&next.TargetHost, c.TargetHost)
 	set(&next.TargetPort, c.TargetPort)
 	var f faults
+	fixed(&f, "user_id", c.UserID, m.UserID)
+	fixed(&f, "source_client_id", c.SourceClientID, m.SourceClientID)
+	fixed(&f, "target_client_id", c.TargetClientID, m.TargetClientID)
+	fixed(&f, "protocol", c.Protocol, m.Protocol)
 	f.mapping(next.Name, next.LocalHost, next.LocalPort, next.TargetHost, next.TargetPort)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
 		return Decision{}, err

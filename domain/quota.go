@@ -182,10 +182,14 @@ func (q *Quota) mappingsOf(clientID int64) []int64 {
 	})
 }
 
-// SetQuota gives an account all of its limits. For a user, Account is its id.
+// SetQuota gives an account its limits. For a user, Account is its id.
 type SetQuota struct {
 	ID     int64
 	Limits Limits
+	// Keep names limits that stay as they are whatever Limits says, as the API
+	// spells them. It is decided here because only here no other change can come
+	// between reading a limit and keeping it.
+	Keep []string
 }
 
 // CommandName implements [Command].
@@ -208,8 +212,16 @@ func (c SetQuota) Reads() []StreamID {
 
 // Decide implements [Command].
 func (c SetQuota) Decide(s States) (Decision, error) {
+	next := c.Limits
+	current := s.quota(c.ID).Limits
+	held := current.fields()
+	for i, limit := range next.fields() {
+		if slices.Contains(c.Keep, limit.field) {
+			*limit.at = held[i].limit
+		}
+	}
 	var f faults
-	f.limits(c.Limits)
+	f.limits(next)
 	if err := f.err("The quota cannot be set as asked."); err != nil {
 		return Decision{}, err
 	}
@@ -223,8 +235,8 @@ func (c SetQuota) Decide(s States) (Decision, error) {
 		return Decision{}, err
 	}
 	d := Decision{Account: c.ID}
-	if !s.quota(c.ID).Limits.Equal(c.Limits) {
-		d.add(QuotaStream(c.ID), QuotaSet{Account: c.ID, Limits: c.Limits})
+	if !s.quota(c.ID).Limits.Equal(next) {
+		d.add(QuotaStream(c.ID), QuotaSet{Account: c.ID, Limits: next})
 	}
 	return d, nil
 }
@@ -244,15 +256,18 @@ func (l Limits) Equal(o Limits) bool {
 type namedLimit struct {
 	field string
 	limit *int64
+	at    **int64 // where in the Limits the limit stands
 }
 
-func (l Limits) fields() []namedLimit {
+// fields lists the limits in a fixed order, each with its name.
+func (l *Limits) fields() []namedLimit {
+	named := func(field string, at **int64) namedLimit { return namedLimit{field: field, limit: *at, at: at} }
 	return []namedLimit{
-		{"max_clients", l.MaxClients},
-		{"max_mappings", l.MaxMappings},
-		{"max_active_mappings", l.MaxActiveMappings},
-		{"max_connections_per_mapping", l.MaxConnectionsPerMapping},
-		{"total_bandwidth_limit", l.TotalBandwidthLimit},
-		{"monthly_traffic_limit", l.MonthlyTrafficLimit},
+		named("max_clients", &l.MaxClients),
+		named("max_mappings", &l.MaxMappings),
+		named("max_active_mappings", &l.MaxActiveMappings),
+		named("max_connections_per_mapping", &l.MaxConnectionsPerMapping),
+		named("total_bandwidth_limit", &l.TotalBandwidthLimit),
+		named("monthly_traffic_limit", &l.MonthlyTrafficLimit),
 	}
 }
