@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Writes the generated code anew with the tools that are present: sqlc for the
+# queries, protoc for the messages. The results are committed, so that building
+# needs neither.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+go=${GO:-go}
+
+if command -v sqlc >/dev/null; then
+	sqlc generate
+else
+	echo "generate: sqlc is not installed, queries are left as they are; get it with: go install github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1" >&2
+fi
+
+if command -v protoc >/dev/null; then
+	# The plugin is built from the module's own version of protobuf.
+	plugin=$(mktemp -d)
+	trap 'rm -rf "$plugin"' EXIT
+	$go build -o "$plugin/protoc-gen-go" google.golang.org/protobuf/cmd/protoc-gen-go
+	protoc --plugin="$plugin/protoc-gen-go" --go_out=. --go_opt=paths=source_relative ./*/*pb/*.proto
+else
+	echo "generate: protoc is not installed, messages are left as they are; on Debian: apt-get install protobuf-compiler" >&2
+fi

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Makes sure that the tests find a Postgres and a Redis to start privately. It
+# installs Debian's packages when it may, and otherwise says what is missing.
+# It starts nothing: the tests start and end their own servers.
+set -euo pipefail
+
+postgres_present() {
+	command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null
+}
+
+missing=()
+if [[ -z ${TUNNOX_TEST_POSTGRES:-} ]] && ! postgres_present; then missing+=(postgresql); fi
+if [[ -z ${TUNNOX_TEST_REDIS:-} ]] && ! command -v redis-server >/dev/null; then missing+=(redis-server); fi
+if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
+
+become=()
+if [[ $(id -u) -ne 0 ]]; then
+	if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then become=(sudo -n); else become=(false); fi
+fi
+
+if command -v apt-get >/dev/null && [[ ${become[0]:-} != false ]]; then
+	echo "setup: installing ${missing[*]}" >&2
+	# Debian's packages start a server and make a cluster at installation; the
+	# tests use neither, so both are kept from happening.
+	"${become[@]}" sh -c '
+		export DEBIAN_FRONTEND=noninteractive
+		policy=/usr/sbin/policy-rc.d
+		if [ ! -e $policy ]; then
+			printf "#!/bin/sh\nexit 101\n" >$policy && chmod +x $policy
+			trap "rm -f $policy" EXIT
+		fi
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+	' sh "${missing[@]}" && exit 0
+	echo "setup: apt-get could not install ${missing[*]}" >&2
+fi
+
+cat >&2 <<TEXT
+setup: missing for the tests: ${missing[*]}
+  Debian, Ubuntu:  sudo apt-get install ${missing[*]}
+  elsewhere:       put postgres (15 or later) and redis-server (7 or later) on PATH
+  or use your own: TUNNOX_TEST_POSTGRES=postgres://... TUNNOX_TEST_REDIS=redis://... make test
+TEXT
+exit 1
