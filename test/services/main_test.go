@@ -1,0 +1,9 @@
+package services_test
+
+import (
+	"testing"
+
+	"github.com/tunnox-net/tunnox/test/services"
+)
+
+func TestMain(m *testing.M) { services.Main(m) }
