@@ -66,27 +66,67 @@ type Batch struct {
 	Remove   []Member
 }
 
-// ErrFenced is returned by Apply when the read model is not at Batch.From:
-// another projector works on it, or it was flushed. Read the checkpoint again.
+// ErrFenced is returned by Apply when the rows are not at Batch.From, because
+// another projector works on them or they were flushed, and by Switch when
+// another build was switched to first. Read the checkpoint again.
 var ErrFenced = errors.New("projections: read model is not at the batch's start")
 
-// ErrUnavailable wraps failures to reach the read model.
+// ErrBehind is returned by Switch when the version read now has come further
+// than the build. Fold on and switch again.
+var ErrBehind = errors.New("projections: the build is behind the version it is to replace")
+
+// ErrUnavailable wraps failures to reach the read model. It is also what reads
+// get before the first build is done, or until the next one is after a flush:
+// an empty answer would say that what exists does not.
 var ErrUnavailable = errors.New("projections: read model is unavailable")
 
 // ErrStale is returned when a read model did not reach a position in time.
 var ErrStale = errors.New("projections: read model has not reached the position")
 
-// Store keeps the rows of one version of the read models.
-type Store interface {
+// ErrForked says that the log does not contain the read model's checkpoint: it
+// was restored to an older state or is another log.
+var ErrForked = errors.New("projections: the log does not contain the read model's checkpoint")
+
+// Log is the log as the projector reads it. Every eventstore.Store is one.
+type Log interface {
+	// ReadAll gives up to limit records with a position above after, in order and
+	// without holes.
+	ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error)
+	// Wait returns once the log reaches beyond after, or with the context's error.
+	Wait(ctx context.Context, after domain.Position) error
+}
+
+// Rows is what records are folded into.
+type Rows interface {
 	// Checkpoint gives how far the rows have come; the zero value when new or flushed.
 	Checkpoint(ctx context.Context) (Checkpoint, error)
 	// Apply writes the batch if the checkpoint is Batch.From, else ErrFenced.
 	Apply(ctx context.Context, b Batch) error
 	// Get gives the values of the rows in order of keys, nil where there is none.
+	// The values belong to the store and are not changed.
 	Get(ctx context.Context, keys ...Key) ([][]byte, error)
+}
+
+// Store keeps versions of the read models, of which one is read: the methods of
+// Rows, List and Wait speak of that one.
+type Store interface {
+	Rows
 	// List gives up to limit ids of an index above after, rising.
 	List(ctx context.Context, index string, after int64, limit int) ([]int64, error)
 	// Wait returns once the checkpoint's position is at least p, or with the
 	// context's error.
 	Wait(ctx context.Context, p domain.Position) error
+	// Begin starts an empty version beside the one that is read.
+	Begin(ctx context.Context) (Build, error)
+}
+
+// Build is a version of the read models that is not read yet.
+type Build interface {
+	Rows
+	// Switch makes the build the version that is read, in one step, and drops the
+	// one before. It is ErrFenced if that is not the one that was read at Begin,
+	// and ErrBehind, unless anew, if that one has come further than the build.
+	Switch(ctx context.Context, anew bool) error
+	// Discard drops the build.
+	Discard(ctx context.Context) error
 }

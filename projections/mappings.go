@@ -1,0 +1,48 @@
+package projections
+
+import (
+	"context"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// The read model of mappings: a row for each live mapping, the list of all, of
+// each user's, and of those each client is source or target of.
+
+// AllMappings lists every live mapping.
+const AllMappings Index = "mappings"
+
+// MappingsOfUser lists the live mappings that belong to a user.
+func MappingsOfUser(userID int64) Index { return numbered("mappings-of-user", userID) }
+
+// MappingsOfClient lists the live mappings a client is source or target of.
+func MappingsOfClient(clientID int64) Index { return numbered("mappings-of-client", clientID) }
+
+func (r *MappingRow) versions() *Versions { return &r.Versions }
+
+func (r *MappingRow) fold(e domain.Event, at time.Time) { r.Mapping.Apply(e, at) }
+
+func (r *MappingRow) live() bool { return r.Mapping.Live() }
+
+func (r *MappingRow) indexes() []Index {
+	all := []Index{AllMappings, MappingsOfUser(r.UserID), MappingsOfClient(r.SourceClientID)}
+	if r.TargetClientID != r.SourceClientID {
+		all = append(all, MappingsOfClient(r.TargetClientID))
+	}
+	return all
+}
+
+func (r *MappingRow) takesAlong() (Key, bool) { return Key{}, false }
+
+// Mapping gives a live mapping.
+func (r *Reader) Mapping(ctx context.Context, id int64) (row MappingRow, ok bool, err error) {
+	return get[MappingRow](ctx, r.store, Key{Mappings, id})
+}
+
+// Mappings lists the mappings of an index, [AllMappings], [MappingsOfUser] or
+// [MappingsOfClient], with an id above after; next is 0 at the end, else what
+// to pass as after for the next page.
+func (r *Reader) Mappings(ctx context.Context, index Index, after int64, limit int) (rows []MappingRow, next int64, err error) {
+	return list[MappingRow](ctx, r.store, Mappings, index, after, limit)
+}

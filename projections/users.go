@@ -1,0 +1,36 @@
+package projections
+
+import (
+	"context"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// The read model of users: a row for each live user, and the list of all.
+
+// AllUsers lists every live user.
+const AllUsers Index = "users"
+
+func (r *UserRow) versions() *Versions { return &r.Versions }
+
+func (r *UserRow) fold(e domain.Event, at time.Time) { r.User.Apply(e, at) }
+
+func (r *UserRow) live() bool { return r.User.Live() }
+
+func (r *UserRow) indexes() []Index { return []Index{AllUsers} }
+
+// takesAlong names the quota: its event stream is closed with the user's, and
+// no event of its own ends it.
+func (r *UserRow) takesAlong() (Key, bool) { return Key{Quotas, r.ID}, true }
+
+// User gives a live user.
+func (r *Reader) User(ctx context.Context, id int64) (row UserRow, ok bool, err error) {
+	return get[UserRow](ctx, r.store, Key{Users, id})
+}
+
+// Users lists all live users with an id above after; next is 0 at the end,
+// else what to pass as after for the next page.
+func (r *Reader) Users(ctx context.Context, after int64, limit int) (rows []UserRow, next int64, err error) {
+	return list[UserRow](ctx, r.store, Users, AllUsers, after, limit)
+}
