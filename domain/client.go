@@ -162,6 +162,7 @@ func (c CreateClient) Reads() []StreamID {
 // Decide implements [Command].
 func (c CreateClient) Decide(s States) (Decision, error) {
 	var f faults
+	f.registeredID("client_id", c.ID)
 	f.text("client_name", c.Name, 1, maxNameLength)
 	f.text("client_desc", c.Description, 0, maxDescriptionLength)
 	f.publicKey(c.PublicKey)
@@ -302,7 +303,9 @@ func (c RotateCredential) Decide(s States) (Decision, error) {
 		return Decision{}, err
 	}
 	d := Decision{Account: cl.AccountID()}
-	d.add(ClientStream(c.ID), ClientCredentialRotated{PublicKey: c.PublicKey})
+	if !bytes.Equal(c.PublicKey, cl.PublicKey) {
+		d.add(ClientStream(c.ID), ClientCredentialRotated{PublicKey: c.PublicKey})
+	}
 	return d, nil
 }
 

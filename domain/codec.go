@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -47,11 +48,26 @@ func register[E Event](schema int, upcasts ...func(json.RawMessage) (json.RawMes
 	var zero E
 	codecs[zero.EventName()] = codec{schema: schema, upcasts: upcasts, decode: func(data []byte) (Event, error) {
 		var e E
-		dec := json.NewDecoder(bytes.NewReader(data))
-		dec.DisallowUnknownFields()
-		err := dec.Decode(&e)
+		err := decodeObject(data, &e)
 		return e, err
 	}}
+}
+
+// decodeObject reads one JSON object and nothing else. encoding/json takes null
+// for an empty struct, which would make an event of zeros out of broken data.
+func decodeObject(data []byte, into any) error {
+	if trimmed := bytes.TrimLeft(data, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
+		return errors.New("want a JSON object")
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if len(bytes.TrimSpace(data[dec.InputOffset():])) > 0 {
+		return errors.New("data behind the JSON object")
+	}
+	return nil
 }
 
 // Encode gives the stored form of an event: its name, schema and JSON data.

@@ -58,7 +58,7 @@ func (f *faults) username(field, s string) {
 // email checks the shape only: whether an address works is known by mailing to it.
 func (f *faults) email(field, s string) {
 	local, host, ok := strings.Cut(s, "@")
-	if len(s) > maxEmailLength || !ok || local == "" || host == "" || strings.Contains(host, "@") ||
+	if len(s) > maxEmailLength || !utf8.ValidString(s) || !ok || local == "" || host == "" || strings.Contains(host, "@") ||
 		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
 		f.add(field, "must be an e-mail address such as ann@example.org")
 	}
@@ -74,6 +74,14 @@ func fixed[T comparable](f *faults, field string, to *T, is T) {
 func (f *faults) publicKey(key []byte) {
 	if len(key) != publicKeyLength {
 		f.add("public_key", fmt.Sprintf("must have %d bytes, has %d", publicKeyLength, len(key)))
+	}
+}
+
+// registeredID refuses the ids of anonymous clients: each of those is an account
+// of its own, and a user or managed client with such an id would share its quota.
+func (f *faults) registeredID(field string, id int64) {
+	if id <= 0 || IsAnonymous(id) {
+		f.add(field, "must be positive and outside the anonymous range")
 	}
 }
 
@@ -101,10 +109,11 @@ func (f *faults) port(field string, port int) {
 	}
 }
 
-// host accepts an IP address or a host name of letters, digits, dots, dashes
-// and underscores.
+// host accepts an IP address without a zone, which would name an interface of
+// the target agent and may be any text, or a host name of letters, digits, dots,
+// dashes and underscores.
 func (f *faults) host(field, s string) {
-	if _, err := netip.ParseAddr(s); err == nil {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
 		return
 	}
 	bad := s == "" || len(s) > maxHostLength || strings.HasPrefix(s, "-") || strings.HasPrefix(s, ".") || strings.Contains(s, "..")

@@ -3,8 +3,8 @@ package domain
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -245,10 +245,15 @@ func (c CreateMapping) checkClient(s States, id int64, end string) error {
 	return nil
 }
 
-// listenerClaim is the address of the listener, unique per source client.
+// listenerClaim is the address of the listener, unique per source client. The
+// address is claimed in its one normal form: ::1 and 0:0::1 are one socket.
 func (m *Mapping) listenerClaim() Claim {
+	host := m.LocalHost
+	if addr, err := netip.ParseAddr(host); err == nil {
+		host = addr.Unmap().String()
+	}
 	return Claim{Scope: ClaimListener, Owner: MappingStream(m.ID),
-		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, strings.ToLower(m.Listener()))}
+		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, net.JoinHostPort(host, strconv.Itoa(m.LocalPort)))}
 }
 
 // ChangeMapping changes a mapping's name, listener or service; nil keeps what is.

@@ -85,6 +85,9 @@ func ParseEventID(s string) (EventID, error) {
 		return id, fmt.Errorf("event id %q: want a UUID", s)
 	}
 	copy(id[:], b)
+	if !strings.EqualFold(id.String(), s) {
+		return EventID{}, fmt.Errorf("event id %q: want the dashes of a UUID", s)
+	}
 	return id, nil
 }
 

@@ -119,6 +119,7 @@ func (c CreateUser) Reads() []StreamID { return []StreamID{UserStream(c.ID), Quo
 // Decide implements [Command].
 func (c CreateUser) Decide(s States) (Decision, error) {
 	var f faults
+	f.registeredID("user_id", c.ID)
 	f.username("username", c.Username)
 	f.email("email", c.Email)
 	f.limits(c.Limits)
@@ -186,8 +187,12 @@ func (c ChangeUser) Decide(s States) (Decision, error) {
 	}
 	d := Decision{Account: c.ID}
 	if name != u.Username || email != u.Email {
-		d.Releases = userClaims(c.ID, u.Username, u.Email)
-		d.Claims = userClaims(c.ID, name, email)
+		was, next := userClaims(c.ID, u.Username, u.Email), userClaims(c.ID, name, email)
+		for i := range was {
+			if was[i] != next[i] {
+				d.Releases, d.Claims = append(d.Releases, was[i]), append(d.Claims, next[i])
+			}
+		}
 		d.add(UserStream(c.ID), UserChanged{Username: name, Email: email})
 	}
 	if c.PasswordHash != nil && *c.PasswordHash != u.PasswordHash {
@@ -255,10 +260,15 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	if err := deleteMappings(s, &d, held.mappingIDs()); err != nil {
 		return Decision{}, err
 	}
-	for _, id := range held.clientIDs() {
-		if err := s.need(ClientStream(id)); err != nil {
-			return Decision{}, err
-		}
+	clients := held.clientIDs()
+	streams := make([]StreamID, 0, len(clients))
+	for _, id := range clients {
+		streams = append(streams, ClientStream(id))
+	}
+	if err := s.need(streams...); err != nil {
+		return Decision{}, err
+	}
+	for _, id := range clients {
 		endClient(&d, id)
 		d.add(QuotaStream(c.ID), QuotaReturned{Resources: []Resource{ResourceClient}, ID: id})
 	}

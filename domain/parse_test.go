@@ -1,0 +1,196 @@
+package domain
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// args are the words behind a command's name in a story.
+type args struct {
+	values map[string]string
+	err    error
+}
+
+// parseCommand reads "create_user id=100000001 username=ann". A value may be
+// quoted as in Go, and x*101 is x a hundred and one times.
+func parseCommand(line string) (Command, error) {
+	name, rest, _ := strings.Cut(line, " ")
+	a, err := parseArgs(rest)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	build, ok := commands[name]
+	if !ok {
+		return nil, fmt.Errorf("unknown command %q", name)
+	}
+	c := build(a)
+	if a.err == nil && len(a.values) > 0 {
+		a.err = fmt.Errorf("unused arguments %v", a.values)
+	}
+	if a.err == nil && c.CommandName() != name {
+		a.err = fmt.Errorf("calls itself %s", c.CommandName())
+	}
+	if a.err != nil {
+		return nil, fmt.Errorf("%s: %w", name, a.err)
+	}
+	return c, nil
+}
+
+// commands are all commands of the package, by the name they go by.
+var commands = map[string]func(*args) Command{
+	"create_user": func(a *args) Command {
+		return CreateUser{ID: a.number("id"), Username: a.text("username"), Email: a.text("email"),
+			PasswordHash: a.text("password_hash"), Limits: a.limits()}
+	},
+	"change_user": func(a *args) Command {
+		return ChangeUser{ID: a.number("id"), Username: a.optional("username"), Email: a.optional("email"),
+			PasswordHash: a.optional("password_hash")}
+	},
+	"enable_user":  func(a *args) Command { return SetUserEnabled{ID: a.number("id"), Enabled: true} },
+	"disable_user": func(a *args) Command { return SetUserEnabled{ID: a.number("id")} },
+	"delete_user":  func(a *args) Command { return DeleteUser{ID: a.number("id")} },
+	"create_client": func(a *args) Command {
+		return CreateClient{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"),
+			Description: a.text("description"), PublicKey: a.key()}
+	},
+	"register_client": func(a *args) Command {
+		return RegisterClient{ID: a.number("id"), Name: a.text("name"), PublicKey: a.key(), Limits: a.limits()}
+	},
+	"change_client": func(a *args) Command {
+		return ChangeClient{ID: a.number("id"), Name: a.optional("name"), Description: a.optional("description"),
+			UserID: a.optionalNumber64("user")}
+	},
+	"rotate_credential": func(a *args) Command { return RotateCredential{ID: a.number("id"), PublicKey: a.key()} },
+	"enable_client":     func(a *args) Command { return SetClientEnabled{ID: a.number("id"), Enabled: true} },
+	"disable_client":    func(a *args) Command { return SetClientEnabled{ID: a.number("id")} },
+	"delete_client":     func(a *args) Command { return DeleteClient{ID: a.number("id")} },
+	"create_mapping": func(a *args) Command {
+		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"),
+			Protocol: Protocol(a.text("protocol")), SourceClientID: a.number("source"), TargetClientID: a.number("target"),
+			LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")),
+			TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port"))}
+	},
+	"change_mapping": func(a *args) Command {
+		return ChangeMapping{ID: a.number("id"), Name: a.optional("name"), UserID: a.optionalNumber64("user"),
+			SourceClientID: a.optionalNumber64("source"), TargetClientID: a.optionalNumber64("target"),
+			Protocol:  (*Protocol)(a.optional("protocol")),
+			LocalHost: a.optional("local_host"), LocalPort: a.optionalNumber("local_port"),
+			TargetHost: a.optional("target_host"), TargetPort: a.optionalNumber("target_port")}
+	},
+	"enable_mapping":  func(a *args) Command { return SetMappingEnabled{ID: a.number("id"), Enabled: true} },
+	"disable_mapping": func(a *args) Command { return SetMappingEnabled{ID: a.number("id")} },
+	"delete_mapping":  func(a *args) Command { return DeleteMapping{ID: a.number("id")} },
+	"set_quota": func(a *args) Command {
+		c := SetQuota{ID: a.number("id"), Limits: a.limits()}
+		if keep := a.text("keep"); keep != "" {
+			c.Keep = strings.Split(keep, ",")
+		}
+		return c
+	},
+}
+
+func parseArgs(rest string) (*args, error) {
+	a := &args{values: map[string]string{}}
+	for rest = strings.TrimSpace(rest); rest != ""; rest = strings.TrimSpace(rest) {
+		key, after, ok := strings.Cut(rest, "=")
+		if !ok {
+			return nil, fmt.Errorf("want key=value, got %q", rest)
+		}
+		value, next, err := parseValue(after)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		a.values[key], rest = value, next
+	}
+	return a, nil
+}
+
+func parseValue(s string) (value, rest string, err error) {
+	if !strings.HasPrefix(s, `"`) {
+		value, rest, _ = strings.Cut(s, " ")
+	} else {
+		quoted, err := strconv.QuotedPrefix(s)
+		if err != nil {
+			return "", "", err
+		}
+		rest = s[len(quoted):]
+		if value, err = strconv.Unquote(quoted); err != nil {
+			return "", "", err
+		}
+	}
+	if what, count, ok := strings.Cut(value, "*"); ok {
+		n, err := strconv.Atoi(count)
+		if err != nil {
+			return "", "", err
+		}
+		value = strings.Repeat(what, n)
+	}
+	return value, rest, nil
+}
+
+func (a *args) optional(key string) *string {
+	v, ok := a.values[key]
+	if !ok {
+		return nil
+	}
+	delete(a.values, key)
+	return &v
+}
+
+func (a *args) text(key string) string {
+	if v := a.optional(key); v != nil {
+		return *v
+	}
+	return ""
+}
+
+func (a *args) optionalNumber64(key string) *int64 {
+	v := a.optional(key)
+	if v == nil || *v == "null" {
+		return nil
+	}
+	n, err := strconv.ParseInt(*v, 10, 64)
+	if err != nil {
+		a.err = err
+	}
+	return &n
+}
+
+func (a *args) optionalNumber(key string) *int {
+	n := a.optionalNumber64(key)
+	if n == nil {
+		return nil
+	}
+	i := int(*n)
+	return &i
+}
+
+func (a *args) number(key string) int64 {
+	if n := a.optionalNumber64(key); n != nil {
+		return *n
+	}
+	return 0
+}
+
+// key gives a public key of one byte repeated, so that a story can tell keys
+// apart; key_length makes one that is too short or too long.
+func (a *args) key() []byte {
+	length := publicKeyLength
+	if n := a.optionalNumber("key_length"); n != nil {
+		length = *n
+	}
+	return bytes.Repeat([]byte{byte(a.number("key"))}, length)
+}
+
+func (a *args) limits() Limits {
+	return Limits{
+		MaxClients:               a.optionalNumber64("max_clients"),
+		MaxMappings:              a.optionalNumber64("max_mappings"),
+		MaxActiveMappings:        a.optionalNumber64("max_active_mappings"),
+		MaxConnectionsPerMapping: a.optionalNumber64("max_connections_per_mapping"),
+		TotalBandwidthLimit:      a.optionalNumber64("total_bandwidth_limit"),
+		MonthlyTrafficLimit:      a.optionalNumber64("monthly_traffic_limit"),
+	}
+}

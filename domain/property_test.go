@@ -1,0 +1,325 @@
+package domain
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestRandomHistories runs random commands over a few users, clients and
+// listeners, so that they meet, and checks after each what must always hold.
+func TestRandomHistories(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld()
+		for range rapid.IntRange(1, 60).Draw(t, "commands") {
+			c := drawCommand(t)
+			before := w.held()
+			d, err := w.run(c)
+			if err != nil {
+				if CodeOf(err) == "" {
+					t.Fatalf("%#v: %v", c, err)
+				}
+				continue
+			}
+			w.checkClaims(t)
+			w.checkHoldings(t)
+			w.checkDeleted(t)
+			w.checkLimits(t, before, c)
+			w.checkAgain(t, c, d)
+		}
+	})
+}
+
+var (
+	someUsers     = []int64{FirstUserID, FirstUserID + 1, FirstUserID + 2}
+	someManaged   = []int64{FirstClientID, FirstClientID + 1, FirstClientID + 2, FirstClientID + 3}
+	someAnonymous = []int64{FirstAnonymousID, LastAnonymousID}
+	someClients   = slices.Concat(someManaged, someAnonymous)
+	someMappings  = []int64{1001, 1002, 1003, 1004, 1005, 1006}
+)
+
+func drawCommand(t *rapid.T) Command {
+	user := rapid.SampledFrom(someUsers)
+	managed := rapid.SampledFrom(someManaged)
+	client := rapid.SampledFrom(someClients)
+	mapping := rapid.SampledFrom(someMappings)
+	name := rapid.SampledFrom([]string{"ann", "Ann", "bob", "", "a b"})
+	email := rapid.SampledFrom([]string{"ann@example.org", "ANN@example.org", "bob@example.org", "x"})
+	port := rapid.SampledFrom([]int{80, 81, 82, 0})
+	host := rapid.SampledFrom([]string{"", "127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "::1", "0:0::1", "x"})
+	key := rapid.Custom(func(t *rapid.T) []byte {
+		return bytes.Repeat([]byte{rapid.Byte().Draw(t, "key")}, publicKeyLength)
+	})
+	switch rapid.IntRange(0, 21).Draw(t, "command") {
+	case 0, 1:
+		return CreateUser{ID: user.Draw(t, "user"), Username: name.Draw(t, "name"), Email: email.Draw(t, "email"), Limits: drawLimits(t)}
+	case 2:
+		return ChangeUser{ID: user.Draw(t, "user"), Username: maybe(t, name), Email: maybe(t, email), PasswordHash: maybe(t, name)}
+	case 3:
+		return SetUserEnabled{ID: user.Draw(t, "user"), Enabled: rapid.Bool().Draw(t, "enabled")}
+	case 4:
+		return DeleteUser{ID: user.Draw(t, "user")}
+	case 5, 6, 7:
+		return CreateClient{ID: managed.Draw(t, "client"), UserID: user.Draw(t, "user"), Name: "n", PublicKey: key.Draw(t, "key")}
+	case 8:
+		return RegisterClient{ID: rapid.SampledFrom(someAnonymous).Draw(t, "client"), PublicKey: key.Draw(t, "key"), Limits: drawLimits(t)}
+	case 9:
+		return ChangeClient{ID: client.Draw(t, "client"), Name: maybe(t, name), Description: maybe(t, name)}
+	case 10:
+		return RotateCredential{ID: client.Draw(t, "client"), PublicKey: key.Draw(t, "key")}
+	case 11:
+		return SetClientEnabled{ID: client.Draw(t, "client"), Enabled: rapid.Bool().Draw(t, "enabled")}
+	case 12:
+		return DeleteClient{ID: client.Draw(t, "client")}
+	case 13, 14, 15, 16:
+		return CreateMapping{ID: mapping.Draw(t, "mapping"), UserID: user.Draw(t, "user"), Protocol: ProtocolTCP,
+			SourceClientID: client.Draw(t, "source"), TargetClientID: client.Draw(t, "target"),
+			LocalHost: host.Draw(t, "local_host"), LocalPort: port.Draw(t, "local_port"), TargetHost: "db", TargetPort: 5432}
+	case 17:
+		return ChangeMapping{ID: mapping.Draw(t, "mapping"), Name: maybe(t, name), LocalHost: maybe(t, host), LocalPort: maybe(t, port)}
+	case 18, 19:
+		return SetMappingEnabled{ID: mapping.Draw(t, "mapping"), Enabled: rapid.Bool().Draw(t, "enabled")}
+	case 20:
+		return DeleteMapping{ID: mapping.Draw(t, "mapping")}
+	default:
+		return SetQuota{ID: rapid.SampledFrom(slices.Concat(someUsers, someAnonymous)).Draw(t, "account"), Limits: drawLimits(t),
+			Keep: rapid.SliceOfDistinct(rapid.SampledFrom([]string{"max_clients", "max_mappings"}), rapid.ID).Draw(t, "keep")}
+	}
+}
+
+func maybe[T any](t *rapid.T, g *rapid.Generator[T]) *T {
+	return rapid.Ptr(g, true).Draw(t, "optional")
+}
+
+func drawLimits(t *rapid.T) Limits {
+	limit := rapid.Ptr(rapid.Int64Range(0, 3), true)
+	return Limits{MaxClients: limit.Draw(t, "max_clients"), MaxMappings: limit.Draw(t, "max_mappings"),
+		MaxActiveMappings: limit.Draw(t, "max_active_mappings")}
+}
+
+// holding is what an account has, counted from the clients and mappings
+// themselves and not from its quota.
+type holding struct{ clients, mappings, active int64 }
+
+func (w *world) held() map[int64]holding {
+	held := map[int64]holding{}
+	for id := range w.streams {
+		switch a := w.state(id).(type) {
+		case *Client:
+			if a.Live() && a.Kind == ClientManaged {
+				h := held[a.AccountID()]
+				h.clients++
+				held[a.AccountID()] = h
+			}
+		case *Mapping:
+			if !a.Live() {
+				continue
+			}
+			for _, account := range a.Accounts() {
+				h := held[account]
+				h.mappings++
+				if a.Active() {
+					h.active++
+				}
+				held[account] = h
+			}
+		}
+	}
+	return held
+}
+
+// checkHoldings compares every quota with what lives, and what lives with its ends.
+func (w *world) checkHoldings(t *rapid.T) {
+	held := w.held()
+	for id := range w.streams {
+		switch a := w.state(id).(type) {
+		case *Quota:
+			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active}
+			if counted != held[a.Account] {
+				t.Fatalf("quota of %d counts %+v, there are %+v", a.Account, counted, held[a.Account])
+			}
+			delete(held, a.Account)
+		case *Mapping:
+			if a.Live() && !(w.live(UserStream(a.UserID)) && w.live(ClientStream(a.SourceClientID)) && w.live(ClientStream(a.TargetClientID))) {
+				t.Fatalf("mapping %d lives without its user or clients", a.ID)
+			}
+		case *Client:
+			if a.Live() && a.Kind == ClientManaged && !w.live(UserStream(a.UserID)) {
+				t.Fatalf("client %d lives without its user", a.ID)
+			}
+		}
+	}
+	if len(held) > 0 {
+		t.Fatalf("held by accounts without a quota: %+v", held)
+	}
+}
+
+func (w *world) live(id StreamID) bool {
+	a, ok := w.state(id).(interface{ Live() bool })
+	return ok && a.Live()
+}
+
+// checkClaims compares the claims held with those the live states imply.
+func (w *world) checkClaims(t *rapid.T) {
+	want := map[[2]string]StreamID{}
+	for id := range w.streams {
+		var claims []Claim
+		switch a := w.state(id).(type) {
+		case *User:
+			if a.Live() {
+				claims = userClaims(a.ID, a.Username, a.Email)
+			}
+		case *Mapping:
+			if a.Live() {
+				claims = []Claim{a.listenerClaim()}
+			}
+		}
+		for _, c := range claims {
+			k := [2]string{c.Scope, c.Value}
+			if other, ok := want[k]; ok {
+				t.Fatalf("%s and %s both live with %v", other, c.Owner, k)
+			}
+			want[k] = c.Owner
+		}
+	}
+	if !maps.Equal(want, w.claims) {
+		t.Fatalf("claims held %v, live states want %v", w.claims, want)
+	}
+}
+
+// checkDeleted says that what ended is closed for ever and only that.
+func (w *world) checkDeleted(t *rapid.T) {
+	for id := range w.streams {
+		if id.Category() == CategoryQuota {
+			account := id.Number()
+			owner := UserStream(account)
+			if IsAnonymous(account) {
+				owner = ClientStream(account)
+			}
+			if w.closed[id] == w.live(owner) {
+				t.Fatalf("%s closed %v, its account lives %v", id, w.closed[id], w.live(owner))
+			}
+			continue
+		}
+		if w.closed[id] == w.live(id) {
+			t.Fatalf("%s closed %v and live %v", id, w.closed[id], w.live(id))
+		}
+	}
+}
+
+// checkLimits says that no command took an account beyond a limit. Having more
+// than a limit is only possible by lowering the limit.
+func (w *world) checkLimits(t *rapid.T, before map[int64]holding, c Command) {
+	for account, now := range w.held() {
+		l, was := w.state(QuotaStream(account)).(*Quota).Limits, before[account]
+		for _, r := range []struct {
+			what     string
+			was, now int64
+			limit    *int64
+		}{
+			{"clients", was.clients, now.clients, l.MaxClients},
+			{"mappings", was.mappings, now.mappings, l.MaxMappings},
+			{"active mappings", was.active, now.active, l.MaxActiveMappings},
+		} {
+			if r.limit != nil && r.now > r.was && r.now > *r.limit {
+				t.Fatalf("%s took account %d to %d %s, may have %d", c.CommandName(), account, r.now, r.what, *r.limit)
+			}
+		}
+	}
+}
+
+// checkAgain repeats the command: a change asked for again is nothing to do, a
+// new thing's id is in use, an ended thing is not there.
+func (w *world) checkAgain(t *rapid.T, c Command, first Decision) {
+	d, err := w.decide(c)
+	switch {
+	case strings.HasPrefix(c.CommandName(), "create_"), strings.HasPrefix(c.CommandName(), "register_"):
+		if err == nil {
+			t.Fatalf("%s was accepted twice", c.CommandName())
+		}
+	case strings.HasPrefix(c.CommandName(), "delete_"):
+		if !strings.HasSuffix(string(CodeOf(err)), "_not_found") {
+			t.Fatalf("%s again: %v", c.CommandName(), err)
+		}
+	case err != nil || len(d.Changes) > 0 || len(d.Claims) > 0 || len(d.Releases) > 0:
+		t.Fatalf("%s again gives %+v, %v; first it gave %+v", c.CommandName(), d, err, first)
+	}
+}
+
+// TestLargeDeletesNeedFewRounds: a delete asks for all it needs at once, however
+// much hangs on it.
+func TestLargeDeletesNeedFewRounds(t *testing.T) {
+	const n = 60
+	w := newWorld()
+	mustRun(t, w, "create_user id=100000001 username=ann email=ann@example.org")
+	for i := range n {
+		mustRun(t, w, fmt.Sprintf("create_client id=%d user=100000001 name=c key=1", FirstClientID+int64(i)))
+		mustRun(t, w, fmt.Sprintf("register_client id=%d key=1", FirstAnonymousID+int64(i)))
+		mustRun(t, w, fmt.Sprintf("create_mapping id=%d user=100000001 protocol=tcp source=%d target=%d local_port=80 target_host=db target_port=80",
+			FirstMappingID+int64(i), FirstAnonymousID+int64(i), FirstClientID+int64(i)))
+	}
+	mustRun(t, w, "delete_user id=100000001")
+	if held := w.held(); len(held) != 0 {
+		t.Fatalf("still held: %v", held)
+	}
+}
+
+func mustRun(t *testing.T, w *world, line string) {
+	t.Helper()
+	c, err := parseCommand(line)
+	if err == nil {
+		_, err = w.run(c)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+}
+
+// TestReads: every command names its subject first, no stream twice, and a
+// decision without states asks for streams or decides on empty ones; it never panics.
+func TestReads(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := drawCommand(t)
+		reads := c.Reads()
+		if reads[0] != c.Subject() {
+			t.Fatalf("%s reads %s before its subject %s", c.CommandName(), reads[0], c.Subject())
+		}
+		if sorted := slices.Sorted(slices.Values(reads)); len(slices.Compact(sorted)) != len(reads) {
+			t.Fatalf("%s reads a stream twice: %v", c.CommandName(), reads)
+		}
+		_, err := c.Decide(States{})
+		if need, ok := errors.AsType[*NeedStreams](err); ok && len(need.Streams) == 0 {
+			t.Fatalf("%s needs no streams: %v", c.CommandName(), err)
+		}
+	})
+}
+
+// TestCloneSharesNothing: what Apply does to a clone is not seen in the original.
+func TestCloneSharesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld()
+		for range 25 {
+			_, _ = w.run(drawCommand(t))
+		}
+		for id, records := range w.streams {
+			cut := rapid.IntRange(0, len(records)).Draw(t, "cut")
+			a := NewAggregate(id)
+			if err := Fold(a, records[:cut]); err != nil {
+				t.Fatal(err)
+			}
+			before := compact(a)
+			if err := Fold(a.Clone(), records[cut:]); err != nil {
+				t.Fatal(err)
+			}
+			if after := compact(a); after != before {
+				t.Fatalf("%s: %s became %s by applying to a clone", id, before, after)
+			}
+		}
+	})
+}
