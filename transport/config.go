@@ -1,0 +1,24 @@
+package transport
+
+import (
+	"cmp"
+	"time"
+)
+
+// SessionConfig tunes a session. The zero value of each field is its default.
+type SessionConfig struct {
+	// PingEvery is how often a quiet session is probed. Default 5 s.
+	PingEvery time.Duration
+	// DeadAfter is the silence after which the peer is given up. Default 15 s.
+	DeadAfter time.Duration
+	// MaxStreams bounds the streams that the peer may have open at once; one more
+	// is reset. Default 65,536.
+	MaxStreams int
+}
+
+func (c SessionConfig) withDefaults() SessionConfig {
+	c.PingEvery = cmp.Or(c.PingEvery, 5*time.Second)
+	c.DeadAfter = cmp.Or(c.DeadAfter, 15*time.Second)
+	c.MaxStreams = cmp.Or(c.MaxStreams, 65536)
+	return c
+}

@@ -1,0 +1,151 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// protocolName is what both ends name in the TLS handshake (ALPN).
+const protocolName = "tunnox/1"
+
+// exporterLabel asks TLS for its channel binding (RFC 9266).
+const exporterLabel = "EXPORTER-Channel-Binding"
+
+// DialConfig says how to reach a server and how to know that it is the right
+// one. The zero value verifies with the system's roots.
+type DialConfig struct {
+	// ServerName is verified and sent; the host of the address when empty.
+	ServerName string
+	// Roots replaces the system's roots. Not together with Pins.
+	Roots *x509.CertPool
+	// Pins replaces roots, names and dates: the server's key, or that of an
+	// authority that signed for its name, must be one of them.
+	Pins []Pin
+	// Dial opens the connection; a net.Dialer when nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Session tunes the session.
+	Session SessionConfig
+}
+
+// DialTLS begins a session with the server at address, over TLS 1.3 on TCP.
+func DialTLS(ctx context.Context, address string, config DialConfig) (Session, error) {
+	client, err := config.clientTLS(address)
+	if err != nil {
+		return nil, err
+	}
+	dial := config.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	raw, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("dial server: %w", err)
+	}
+	session, err := beginTLS(ctx, raw, tls.Client(raw, client), true, config.Session)
+	if err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return session, nil
+}
+
+func (c DialConfig) clientTLS(address string) (*tls.Config, error) {
+	name := c.ServerName
+	if name == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, fmt.Errorf("server address: %w", err)
+		}
+		name = host
+	}
+	client := &tls.Config{
+		ServerName: name,
+		RootCAs:    c.Roots,
+		MinVersion: tls.VersionTLS13,
+		NextProtos: []string{protocolName},
+		// Records of full size from the first byte: tunnels are throughput, and
+		// 64-byte messages are short records anyway.
+		DynamicRecordSizingDisabled: true,
+	}
+	if len(c.Pins) > 0 {
+		if c.Roots != nil {
+			return nil, errors.New("verify the server by pins or by roots, not both")
+		}
+		// Not skipped but replaced: verifyPins decides, on every handshake.
+		client.InsecureSkipVerify = true
+		client.VerifyConnection = func(state tls.ConnectionState) error { return verifyPins(state, name, c.Pins) }
+	}
+	return client, nil
+}
+
+// handshakeLimit is how long a handshake may take when ctx sets no limit.
+const handshakeLimit = 10 * time.Second
+
+// beginTLS makes the handshake on a fresh connection and puts the multiplexer on
+// it. The caller closes raw when it fails.
+func beginTLS(ctx context.Context, raw net.Conn, conn *tls.Conn, client bool, config SessionConfig) (Session, error) {
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		_ = tcp.SetNoDelay(true) // Go's default; a tunnel depends on it
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("tls handshake: %w", err)
+	}
+	state := conn.ConnectionState()
+	if state.NegotiatedProtocol != protocolName {
+		return nil, fmt.Errorf("tls handshake: the peer does not speak %s", protocolName)
+	}
+	binding, err := state.ExportKeyingMaterial(exporterLabel, nil, 32)
+	if err != nil {
+		return nil, fmt.Errorf("tls channel binding: %w", err)
+	}
+	return newYamux(conn, client, binding, config.withDefaults())
+}
+
+// ListenConfig says how a TLSListener treats strangers, which every peer is
+// until Admit. The zero value of each field but Certificate is its default.
+type ListenConfig struct {
+	// Certificate proves the server's identity. Required.
+	Certificate tls.Certificate
+	// FirstByte is how long a connection may stay silent. Default 5 s.
+	FirstByte time.Duration
+	// Handshake bounds the TLS handshake from the first moment. Default 10 s.
+	Handshake time.Duration
+	// Authenticate bounds the time to Admit from the first moment. Default 15 s.
+	Authenticate time.Duration
+	// MaxStrangers bounds strangers, and MaxPerAddress those of one address. The
+	// oldest goes when one more comes: who floods pushes out mostly himself, and
+	// an agent that means it is through in milliseconds. Defaults 2048 and 256.
+	MaxStrangers, MaxPerAddress int
+	// Session tunes the sessions.
+	Session SessionConfig
+}
+
+func (c ListenConfig) withDefaults() ListenConfig {
+	c.FirstByte = cmp.Or(c.FirstByte, 5*time.Second)
+	c.Handshake = cmp.Or(c.Handshake, handshakeLimit)
+	c.Authenticate = cmp.Or(c.Authenticate, 15*time.Second)
+	c.MaxStrangers = cmp.Or(c.MaxStrangers, 2048)
+	c.MaxPerAddress = cmp.Or(c.MaxPerAddress, 256)
+	c.Session = c.Session.withDefaults()
+	return c
+}
+
+func (c ListenConfig) serverTLS() *tls.Config {
+	return &tls.Config{
+		Certificates:                []tls.Certificate{c.Certificate},
+		MinVersion:                  tls.VersionTLS13,
+		NextProtos:                  []string{protocolName},
+		DynamicRecordSizingDisabled: true,
+		// A ticket is a kilobyte of writes for a resumption nobody makes: an agent
+		// keeps its session for days.
+		SessionTicketsDisabled: true,
+	}
+}
