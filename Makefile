@@ -23,7 +23,8 @@ build: ## Build both programs into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/tunnoxd ./cmd/tunnox
 
 demo: ## Show a request going through, and stay up (ONCE=1: end after the check)
-	@ONCE='$(ONCE)' $(GO) run ./test/demo
+	@$(GO) build -o bin/demo ./test/demo
+	@ONCE="$(ONCE)" exec ./bin/demo
 
 setup: ## Install or name what the tests need (Postgres, Redis)
 	@./test/setup.sh

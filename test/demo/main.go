@@ -1,0 +1,99 @@
+// Demo shows Tunnox at work on one machine: a server, two agents, two services
+// and a mapping to each, with a request going through.
+//
+// It runs the real programs as a newcomer would, over REST and sockets, and
+// imports nothing of them. It stays up until it is interrupted; with ONCE=1 in
+// the environment it ends after the check. It leaves no process and no file
+// behind but the programs in bin/.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if err := run(context.Background(), os.Getenv("ONCE") != "", os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// startTimeout bounds every wait for something to come up, on a slow machine
+// under load.
+const startTimeout = 30 * time.Second
+
+// run is the demo as a story.
+func run(ctx context.Context, once bool, out io.Writer) (err error) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	dir, err := os.MkdirTemp("", "tunnox-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	step(out, "Building tunnoxd and tunnox into bin/")
+	if err := build(ctx); err != nil {
+		return err
+	}
+
+	// Ends what was started, newest first: agents before their server.
+	var started children
+	defer func() { err = errors.Join(err, started.end()) }()
+
+	step(out, "Starting the server (embedded: no database, no broker to install)")
+	server, err := startServer(ctx, &started, dir)
+	if err != nil {
+		return err
+	}
+	step(out, "Starting a small HTTP service and a TCP echo service")
+	services, err := startServices()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, services.close()) }()
+
+	step(out, "Creating a user, two clients and two mappings over REST")
+	scene, err := createScene(ctx, server, services)
+	if err != nil {
+		return err
+	}
+	step(out, "Starting an agent for each client")
+	for _, c := range []client{scene.office, scene.datacentre} {
+		if err := startAgent(&started, server, c, filepath.Join(dir, c.name)); err != nil {
+			return err
+		}
+	}
+
+	step(out, "Sending a request through each mapping")
+	if err := showTraffic(ctx, out, scene, started.failed); err != nil {
+		return err
+	}
+	if err := showMapping(ctx, out, server, scene); err != nil {
+		return err
+	}
+	showNext(out, server, scene)
+	if once {
+		fmt.Fprintln(out, "\nEverything worked.")
+		return nil
+	}
+	fmt.Fprintln(out, "\nAll of it stays up until Ctrl-C.")
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(out, "\nEnding.")
+		return nil
+	case err := <-started.failed:
+		return err
+	}
+}
+
+func step(out io.Writer, what string) { fmt.Fprintln(out, "->", what) }
