@@ -1,0 +1,201 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// prefix is the base of everything that needs a key.
+const prefix = "/api/v1"
+
+// Config says what an API is made of. Executor, History, Reader, NewCredential
+// and at least one key are required.
+type Config struct {
+	Executor Executor
+	History  History
+	Reader   Reader
+	Presence Presence // nil: every client is offline
+
+	// NewCredential draws a credential: the text the agent is given and the public
+	// key that goes into the log.
+	NewCredential func() (authCode string, publicKey []byte, err error)
+
+	Keys        []Key
+	CORSOrigins []string // origins whose pages may call the API, "*" for all; none by default
+	Version     Version
+
+	// Checks are what /ready asks, by name. One error makes the answer 503.
+	Checks map[string]func(ctx context.Context) error
+
+	Metrics *Metrics         // nil: counted and thrown away
+	Logger  *slog.Logger     // nil: nothing is logged
+	Clock   func() time.Time // nil: time.Now
+
+	// WaitTimeout bounds how long a read waits for its Min-Position; 0 is 2 s.
+	WaitTimeout time.Duration
+	// WriteTimeout bounds how long a command may take; 0 is 10 s.
+	WriteTimeout time.Duration
+}
+
+func (c *Config) complete() error {
+	var errs []error
+	missing := func(is bool, what string) {
+		if is {
+			errs = append(errs, fmt.Errorf("httpapi: no %s", what))
+		}
+	}
+	missing(c.Executor == nil, "executor")
+	missing(c.History == nil, "history")
+	missing(c.Reader == nil, "reader")
+	missing(c.NewCredential == nil, "source of credentials")
+	missing(len(c.Keys) == 0, "API key: it would be open to everybody or to nobody")
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.WaitTimeout == 0 {
+		c.WaitTimeout = 2 * time.Second
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = 10 * time.Second
+	}
+	return errors.Join(errs...)
+}
+
+// api holds the parts; its routes are registered once, in newAPI.
+type api struct {
+	config    Config
+	logger    *slog.Logger
+	mux       *http.ServeMux
+	huma      huma.API
+	passwords passwords
+	written   written
+}
+
+// New gives the handler of the whole API: the routes below /api/v1, the
+// documents, the docs page and the probes.
+func New(config Config) (http.Handler, error) {
+	a, err := newAPI(config)
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func newAPI(config Config) (*api, error) {
+	if err := config.complete(); err != nil {
+		return nil, err
+	}
+	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords()}
+	a.huma = humago.New(a.mux, a.document())
+	a.huma.UseMiddleware(a.requireKey)
+	a.registerUsers()
+	a.registerQuotas()
+	a.registerClients()
+	a.registerMappings()
+	a.registerHistory()
+	a.registerProbes()
+	a.registerDocs()
+	return a, nil
+}
+
+// document is the configuration of huma and the head of the OpenAPI document.
+func (a *api) document() huma.Config {
+	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	return huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{Title: "Tunnox", Version: "1", Description: description,
+				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}},
+			Components: &huma.Components{
+				Schemas: schemas,
+				SecuritySchemes: map[string]*huma.SecurityScheme{keyScheme: {
+					Type: "http", Scheme: "bearer", Description: "An API key, as printed to the key file on first start.",
+				}},
+			},
+			Tags: []*huma.Tag{
+				{Name: "users", Description: "The accounts that own clients and mappings."},
+				{Name: "quotas", Description: "What an account may have, and what it has."},
+				{Name: "clients", Description: "Registered identities that agents prove themselves as."},
+				{Name: "mappings", Description: "Listener at one client, service at another."},
+				{Name: "events", Description: "The log: everything that ever happened, in order."},
+				{Name: "operation", Description: "Probes and version; no key needed."},
+			},
+		},
+		OpenAPIPath:                  "/openapi",
+		Formats:                      map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+		Transformers:                 []huma.Transformer{sign},
+	}
+}
+
+const description = `Every write answers with the position it was written at (X-Position) and the version it made (ETag).
+Send the position as Min-Position with a read to be sure to see it; send the version as If-Match with a write to be sure
+that nobody changed the resource in between; send an Idempotency-Key with a write to be able to repeat it.
+Lists are pages: ask again with after=<next> until next is null.`
+
+// sign puts the request's id and path on a problem that huma is about to write.
+func sign(ctx huma.Context, _ string, v any) (any, error) {
+	if p, ok := v.(*Problem); ok {
+		t := tracked(ctx.Context())
+		p.RequestID, p.Instance = t.id, t.path
+	}
+	return v, nil
+}
+
+// jsonFormat is encoding/json with messages for people: no names of Go types.
+var jsonFormat = huma.Format{
+	Marshal: func(w io.Writer, v any) error {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
+	},
+	Unmarshal: func(data []byte, v any) error {
+		err := json.Unmarshal(data, v)
+		if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+			return fmt.Errorf("is not JSON: %s at byte %d", e.Error(), e.Offset)
+		}
+		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return fmt.Errorf("%s is not a value this field can hold", e.Field)
+		}
+		return err
+	},
+}
+
+// operation describes a route. A route below the prefix always needs a key: the
+// prefix and the need come from the same line.
+func operation(method, path, id, tag, summary string, errs ...int) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: prefix + path, Tags: []string{tag}, Summary: summary,
+		Security:     needsKey,
+		MaxBodyBytes: maxBodyBytes,
+		Errors:       append([]int{http.StatusUnauthorized, http.StatusServiceUnavailable}, errs...),
+	}
+}
+
+// now is the time a command comes in at.
+func (a *api) now() time.Time { return a.config.Clock().UTC() }
+
+// metadata says who asks, when and from where.
+func (a *api) metadata(ctx context.Context, c domain.Command) domain.Metadata {
+	t := tracked(ctx)
+	return domain.Metadata{At: a.now(), Actor: t.identity.Actor, Command: c.CommandName(),
+		Source: t.source, Request: t.id, Allowed: t.identity.Allowed}
+}

@@ -1,0 +1,277 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// Client is a client as the API shows it. Its credential is never shown again.
+type Client struct {
+	ClientID      int64      `json:"client_id" example:"600000000"`
+	ClientType    string     `json:"client_type" enum:"managed,anonymous" example:"managed"`
+	UserID        *int64     `json:"user_id" doc:"null for an anonymous client" example:"100000001"`
+	ClientName    string     `json:"client_name" example:"office"`
+	ClientDesc    string     `json:"client_desc" example:"the machine under the stairs"`
+	Status        string     `json:"status" enum:"online,offline,disabled,unknown" doc:"unknown when the directory of sessions cannot be asked" example:"online"`
+	NodeID        *string    `json:"node_id" doc:"The node that holds the client's session; null when offline" example:"node-001"`
+	LastSeen      *time.Time `json:"last_seen" doc:"null when never" example:"2026-01-02T15:04:05Z"`
+	AgentVersion  *string    `json:"agent_version" doc:"Of the connected agent; null when offline" example:"0.1.0"`
+	ConfigVersion *int64     `json:"config_version" doc:"The configuration version the connected agent has applied; null when offline" example:"42"`
+	CreatedAt     time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
+	UpdatedAt     time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
+}
+
+// NewClient is a client with its credential, shown this once.
+type NewClient struct {
+	Client
+	AuthCode string `json:"auth_code,omitempty" doc:"What the agent proves itself with. Shown this once and kept nowhere: a repeat with the same Idempotency-Key does not have it" example:"tnx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"`
+}
+
+// CreateClientBody is the body of POST /clients.
+type CreateClientBody struct {
+	UserID     int64  `json:"user_id" doc:"The user it belongs to" example:"100000001"`
+	ClientName string `json:"client_name" minLength:"1" maxLength:"100" example:"office"`
+	ClientDesc string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
+}
+
+// ChangeClientBody is the body of PUT /clients/{id}; what is left out stays.
+type ChangeClientBody struct {
+	ClientID   *int64  `json:"client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
+	UserID     *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
+	ClientName *string `json:"client_name,omitempty" minLength:"1" maxLength:"100" example:"office"`
+	ClientDesc *string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
+}
+
+type createClientInput struct {
+	keyHeader
+	Body CreateClientBody
+}
+
+type changeClientInput struct {
+	idPath
+	matchHeader
+	Body ChangeClientBody
+}
+
+type clientAnswer struct {
+	writeAnswer
+	Body Client
+}
+
+// listOfInput asks for a page of what belongs to one resource.
+type listOfInput struct {
+	idPath
+	pageInput
+}
+
+func (a *api) registerClients() {
+	op := func(method, path, id, summary string, errs ...int) huma.Operation {
+		return operation(method, path, id, "clients", summary, errs...)
+	}
+	created := op(http.MethodPost, "/clients", "create-client", "Create a client of a user", errorsOfPost...)
+	created.DefaultStatus = http.StatusCreated
+	huma.Register(a.huma, created, a.createClient)
+	huma.Register(a.huma, op(http.MethodGet, "/clients", "list-clients", "List clients", errorsOfList...), a.listClients)
+	huma.Register(a.huma, op(http.MethodGet, "/clients/{id}", "get-client", "Show a client", errorsOfGet...), a.getClient)
+	huma.Register(a.huma, op(http.MethodPut, "/clients/{id}", "change-client", "Change a client's name or description", errorsOfPut...), a.changeClient)
+	huma.Register(a.huma, op(http.MethodDelete, "/clients/{id}", "delete-client", "Delete a client with all mappings it is part of", errorsOfWrite...), a.deleteClient)
+	huma.Register(a.huma, op(http.MethodPost, "/clients/{id}/enable", "enable-client", "Let a client connect again", errorsOfWrite...), a.setClientEnabled(true))
+	huma.Register(a.huma, op(http.MethodPost, "/clients/{id}/disable", "disable-client", "End a client's session and let it not connect", errorsOfWrite...), a.setClientEnabled(false))
+	huma.Register(a.huma, op(http.MethodPost, "/clients/{id}/rotate-credential", "rotate-credential", "Replace a client's credential; the old one ends at once", errorsOfWrite...), a.rotateCredential)
+	huma.Register(a.huma, op(http.MethodGet, "/users/{id}/clients", "list-clients-of-user", "List a user's clients", errorsOfGet...), a.listClientsOfUser)
+}
+
+func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct {
+	createdAnswer
+	Body NewClient
+}, error) {
+	code, key, err := a.config.NewCredential()
+	if err != nil {
+		return nil, a.refusal(ctx, fmt.Errorf("draw credential: %w", err))
+	}
+	r, err := a.create(ctx, in.keyHeader, in.Body, domain.SequenceClient, func(id int64) domain.Command {
+		return domain.CreateClient{ID: id, UserID: in.Body.UserID, Name: in.Body.ClientName,
+			Description: in.Body.ClientDesc, PublicKey: key}
+	})
+	if err != nil {
+		return nil, a.refusal(ctx, inBody(err))
+	}
+	c, err := made[*domain.Client](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	body := NewClient{Client: a.clientBodies(ctx, c)[0]}
+	if !r.Duplicate {
+		body.AuthCode = code // of a repeat it would be one nobody can use
+	}
+	return &struct {
+		createdAnswer
+		Body NewClient
+	}{createdOf(r, "clients"), body}, nil
+}
+
+func (a *api) rotateCredential(ctx context.Context, in *changeInput) (*struct {
+	writeAnswer
+	Body NewClient
+}, error) {
+	code, key, err := a.config.NewCredential()
+	if err != nil {
+		return nil, a.refusal(ctx, fmt.Errorf("draw credential: %w", err))
+	}
+	answer, err := a.clientCommand(ctx, in.matchHeader, nil, domain.RotateCredential{ID: in.ID, PublicKey: key})
+	if err != nil {
+		return nil, err
+	}
+	body := NewClient{Client: answer.Body}
+	if answer.Replayed == "" {
+		body.AuthCode = code
+	}
+	return &struct {
+		writeAnswer
+		Body NewClient
+	}{answer.writeAnswer, body}, nil
+}
+
+func (a *api) listClients(ctx context.Context, in *pageInput) (*pageAnswer[Client], error) {
+	return a.clientsOf(ctx, Owner{}, *in)
+}
+
+func (a *api) listClientsOfUser(ctx context.Context, in *listOfInput) (*pageAnswer[Client], error) {
+	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
+		return nil, err
+	}
+	return a.clientsOf(ctx, Owner{UserID: in.ID}, in.pageInput)
+}
+
+func (a *api) clientsOf(ctx context.Context, of Owner, in pageInput) (*pageAnswer[Client], error) {
+	if err := a.shows(ctx, in.MinPosition); err != nil {
+		return nil, err
+	}
+	rows, more, err := a.config.Reader.Clients(ctx, of, in.After, in.Limit)
+	if err != nil {
+		return nil, a.unlisted(ctx, err)
+	}
+	clients := make([]*domain.Client, len(rows))
+	for i := range rows {
+		clients[i] = &rows[i].Client
+	}
+	return pageOf(a.clientBodies(ctx, clients...), more,
+		func(c Client) Client { return c },
+		func(c Client) int64 { return c.ClientID }), nil
+}
+
+func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {
+	readAnswer
+	Body Client
+}, error) {
+	row, err := a.client(ctx, in.ID, in.MinPosition)
+	if err != nil {
+		return nil, err
+	}
+	body := a.clientBodies(ctx, &row.Client)[0]
+	// Part of what is shown is presence, which has no version: a hash stands for it.
+	h := fnv.New64a()
+	fmt.Fprint(h, body.Status, shown(body.NodeID), shown(body.LastSeen), shown(body.AgentVersion), shown(body.ConfigVersion))
+	answer, err := in.tagged(fmt.Sprintf(`"%d-%x"`, row.Version, h.Sum64()))
+	if err != nil {
+		return nil, err
+	}
+	return &struct {
+		readAnswer
+		Body Client
+	}{answer, body}, nil
+}
+
+func shown[T any](p *T) any {
+	if p == nil {
+		return "|"
+	}
+	return *p
+}
+
+func (a *api) changeClient(ctx context.Context, in *changeClientInput) (*clientAnswer, error) {
+	if in.Body.ClientID != nil && *in.Body.ClientID != in.ID {
+		return nil, invalid("body.client_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
+	}
+	return a.clientCommand(ctx, in.matchHeader, in.Body,
+		domain.ChangeClient{ID: in.ID, Name: in.Body.ClientName, Description: in.Body.ClientDesc, UserID: in.Body.UserID})
+}
+
+func (a *api) setClientEnabled(enabled bool) func(context.Context, *changeInput) (*clientAnswer, error) {
+	return func(ctx context.Context, in *changeInput) (*clientAnswer, error) {
+		return a.clientCommand(ctx, in.matchHeader, nil, domain.SetClientEnabled{ID: in.ID, Enabled: enabled})
+	}
+}
+
+func (a *api) deleteClient(ctx context.Context, in *changeInput) (*writeAnswer, error) {
+	return a.end(ctx, in, domain.DeleteClient{ID: in.ID})
+}
+
+func (a *api) clientCommand(ctx context.Context, h matchHeader, body any, c domain.Command) (*clientAnswer, error) {
+	r, err := a.submit(ctx, h, body, c)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	state, err := stateOf[*domain.Client](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	return &clientAnswer{answerOf(r), a.clientBodies(ctx, state)[0]}, nil
+}
+
+// clientBodies joins clients with their presence, which is asked for at once.
+func (a *api) clientBodies(ctx context.Context, clients ...*domain.Client) []Client {
+	bodies := make([]Client, len(clients))
+	present := a.presence(ctx, clients)
+	for i, c := range clients {
+		bodies[i] = Client{ClientID: c.ID, ClientType: string(c.Kind), ClientName: c.Name, ClientDesc: c.Description,
+			Status: "unknown", CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
+		b := &bodies[i]
+		if c.UserID != 0 {
+			b.UserID = &c.UserID
+		}
+		if present != nil {
+			b.join(present[i])
+		}
+		if c.Disabled {
+			b.Status = "disabled"
+		}
+	}
+	return bodies
+}
+
+func (c *Client) join(p ClientPresence) {
+	c.Status = "offline"
+	if !p.LastSeen.IsZero() {
+		seen := p.LastSeen.UTC()
+		c.LastSeen = &seen
+	}
+	if p.Online {
+		c.Status, c.NodeID, c.AgentVersion, c.ConfigVersion = "online", &p.Node, &p.AgentVersion, &p.ConfigVersion
+	}
+}
+
+// presence gives where the clients are, or nil when the directory cannot be
+// asked: a client can be shown without it.
+func (a *api) presence(ctx context.Context, clients []*domain.Client) []ClientPresence {
+	if a.config.Presence == nil || len(clients) == 0 {
+		return make([]ClientPresence, len(clients))
+	}
+	ids := make([]int64, len(clients))
+	for i, c := range clients {
+		ids[i] = c.ID
+	}
+	present, err := a.config.Presence.Lookup(ctx, ids...)
+	if err != nil || len(present) != len(ids) {
+		a.logger.WarnContext(ctx, "directory cannot be asked", "request", tracked(ctx).id, "error", err)
+		return nil
+	}
+	return present
+}

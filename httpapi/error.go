@@ -1,0 +1,236 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// Codes of this package, beside those of domain.
+const (
+	codeMalformed        domain.Code = "malformed"              // the body is not JSON
+	codeUnauthorized     domain.Code = "unauthorized"           // no key, or one that is not known
+	codeRouteNotFound    domain.Code = "route_not_found"        // no such path
+	codeMethodNotAllowed domain.Code = "method_not_allowed"     // the path knows other methods
+	codeNotAcceptable    domain.Code = "not_acceptable"         // no such representation
+	codeTimeout          domain.Code = "request_timeout"        // the body came too slowly
+	codeTooLarge         domain.Code = "body_too_large"         // beyond maxBodyBytes
+	codeMediaType        domain.Code = "unsupported_media_type" // the body is not application/json
+	codeInternal         domain.Code = "internal"               // our fault; the log has the details
+	codeReadModelBehind  domain.Code = "read_model_behind"      // Min-Position was not reached in time
+	codeReadUnavailable  domain.Code = "read_model_unavailable" // lists cannot be read now
+)
+
+// retryAfter is what a 503 asks for, in seconds: long enough for a projector to
+// catch up or a database to fail over, short enough for a person to wait.
+const retryAfter = "2"
+
+// Fault is one thing wrong with a request, at its place.
+type Fault struct {
+	Location string `json:"location" doc:"Where: body.<field>, path.<name>, query.<name> or header.<name>" example:"body.target_port"`
+	Message  string `json:"message" doc:"What is wrong, for people" example:"must be 1 to 65535, is 0"`
+}
+
+// Error implements error, which is how huma collects faults.
+func (f *Fault) Error() string { return f.Location + ": " + f.Message }
+
+// Problem is the body of every answer that is not a success (RFC 9457). It
+// never repeats a value that was sent: that could be a password.
+type Problem struct {
+	Type      string   `json:"type" doc:"Always about:blank; the code tells problems apart" example:"about:blank"`
+	Title     string   `json:"title" doc:"The status in words" example:"Unprocessable Entity"`
+	Status    int      `json:"status" doc:"The HTTP status" example:"422"`
+	Detail    string   `json:"detail,omitempty" doc:"What happened, for people" example:"The mapping cannot be created as asked."`
+	Code      string   `json:"code" doc:"What happened, for machines; stable" example:"invalid"`
+	RequestID string   `json:"request_id,omitempty" doc:"The request's id, as in X-Request-Id and in the log" example:"01b7c1f0c7a94d4b9f1d3f7f9a5f6a10"`
+	Instance  string   `json:"instance,omitempty" doc:"The path of the request" example:"/api/v1/mappings"`
+	Errors    []*Fault `json:"errors,omitempty" doc:"Every fault found, each with its place"`
+
+	retry bool // says Retry-After
+}
+
+// Error implements error.
+func (p *Problem) Error() string { return p.Detail }
+
+// GetStatus implements [huma.StatusError].
+func (p *Problem) GetStatus() int { return p.Status }
+
+// GetHeaders implements [huma.HeadersError].
+func (p *Problem) GetHeaders() http.Header {
+	if !p.retry {
+		return nil
+	}
+	return http.Header{"Retry-After": {retryAfter}}
+}
+
+// ContentType implements [huma.ContentTypeFilter].
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+func problem(status int, code domain.Code, detail string, faults ...*Fault) *Problem {
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail,
+		Code: string(code), Errors: faults, retry: status == http.StatusServiceUnavailable}
+}
+
+// invalid is the refusal of a request that is wrong at one place.
+func invalid(location, message string) *Problem {
+	return problem(http.StatusUnprocessableEntity, domain.CodeInvalid, "The request is not as it must be.",
+		&Fault{Location: location, Message: message})
+}
+
+// statusOf is the only place where codes become statuses.
+//
+// A quota that is used up is 403 and not 409: the account may not have more,
+// and the same request will be refused until somebody allows it.
+func statusOf(code domain.Code) int {
+	switch code {
+	case domain.CodeInvalid, domain.CodeIdempotencyMismatch, domain.CodeProtocolUnavailable:
+		return http.StatusUnprocessableEntity
+	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound:
+		return http.StatusNotFound
+	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken,
+		domain.CodeUserDisabled, domain.CodeClientDisabled:
+		return http.StatusConflict
+	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive:
+		return http.StatusForbidden
+	case domain.CodeVersionConflict:
+		return http.StatusPreconditionFailed
+	case domain.CodeStoreUnavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// places tells where a refusal that names no field comes from. A not-found is
+// at path.id, except in the commands that name others in their body.
+var places = map[domain.Code]string{
+	domain.CodeUserNotFound:        "path.id",
+	domain.CodeClientNotFound:      "path.id",
+	domain.CodeMappingNotFound:     "path.id",
+	domain.CodeUsernameTaken:       "body.username",
+	domain.CodeEmailTaken:          "body.email",
+	domain.CodeListenerTaken:       "body.local_port",
+	domain.CodeProtocolUnavailable: "body.protocol",
+	domain.CodeVersionConflict:     "header.If-Match",
+	domain.CodeIdempotencyMismatch: "header.Idempotency-Key",
+}
+
+// refusal turns what came back from a seam into the answer. Of an error that is
+// not a refusal nothing is told but that it happened; it goes to the log.
+func (a *api) refusal(ctx context.Context, err error) error {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	if e, ok := errors.AsType[*domain.Error](err); ok {
+		if status := statusOf(e.Code); status != http.StatusInternalServerError {
+			return refused(status, e)
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return problem(http.StatusServiceUnavailable, domain.CodeStoreUnavailable,
+			"The command was not confirmed in time. It may have been carried out: ask again with the same Idempotency-Key, or look.")
+	}
+	a.logger.ErrorContext(ctx, "request failed", "request", tracked(ctx).id, "error", err)
+	return problem(http.StatusInternalServerError, codeInternal, "Something went wrong here. The log has it under the request id.")
+}
+
+func refused(status int, e *domain.Error) *Problem {
+	p := problem(status, e.Code, e.Message)
+	for _, f := range e.Faults {
+		p.Errors = append(p.Errors, &Fault{Location: "body." + f.Field, Message: f.Message})
+	}
+	if place, ok := places[e.Code]; ok && len(e.Faults) == 0 {
+		p.Errors = []*Fault{{Location: place, Message: e.Message}}
+	}
+	return p
+}
+
+// inBody moves a not-found of the user from the path to the body, for commands
+// that name the user there.
+func inBody(err error) error {
+	e, ok := errors.AsType[*domain.Error](err)
+	if !ok || e.Code != domain.CodeUserNotFound {
+		return err
+	}
+	moved := *e
+	moved.Faults = []domain.Fault{{Field: "user_id", Message: e.Message}}
+	return &moved
+}
+
+func init() {
+	// huma has these as globals only. Ours is the one package that uses huma.
+	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
+		return fromHuma(status, message, errs)
+	}
+	// {"Username": ...} would pass validation and then be taken for "username":
+	// what is validated and what is used must be the same value.
+	huma.ValidateStrictCasing = true
+}
+
+// fromHuma gives the answer to what huma found wrong: parameters, bodies, media
+// types. It drops the values that huma would echo.
+func fromHuma(status int, message string, errs []error) *Problem {
+	switch {
+	case status == http.StatusInternalServerError && message == "cannot read request body":
+		// The caller went away or broke off, which is not our failure.
+		return problem(http.StatusBadRequest, codeMalformed, "The body ended before its length.")
+	case status >= http.StatusInternalServerError:
+		return problem(status, codeInternal, "Something went wrong here. The log has it under the request id.")
+	}
+	code, detail := humaCode(status)
+	p := problem(status, code, detail)
+	for _, err := range errs {
+		if f := faultFromHuma(err); f != nil {
+			p.Errors = append(p.Errors, f)
+		}
+	}
+	if status == http.StatusBadRequest && len(p.Errors) == 0 {
+		p.Errors = []*Fault{{Location: "body", Message: "is required"}}
+	}
+	return p
+}
+
+func humaCode(status int) (domain.Code, string) {
+	switch status {
+	case http.StatusUnauthorized:
+		return codeUnauthorized, "An API key is required: Authorization: Bearer <key>."
+	case http.StatusBadRequest:
+		return codeMalformed, "The body is missing or is not JSON."
+	case http.StatusNotAcceptable:
+		return codeNotAcceptable, "Answers are application/json."
+	case http.StatusRequestTimeout:
+		return codeTimeout, "The body came too slowly."
+	case http.StatusRequestEntityTooLarge:
+		return codeTooLarge, "The body is larger than 1 MiB."
+	case http.StatusUnsupportedMediaType:
+		return codeMediaType, "The body must be application/json."
+	}
+	return domain.CodeInvalid, "The request is not as it must be."
+}
+
+// required is the beginning of huma's message for a field that is missing. Such
+// a fault is given the place of the object; we give it the field's.
+var required, _, _ = strings.Cut(validation.MsgExpectedRequiredProperty, "%s")
+
+func faultFromHuma(err error) *Fault {
+	switch e := err.(type) {
+	case nil:
+		return nil
+	case *Fault:
+		return e
+	case huma.ErrorDetailer:
+		d := e.ErrorDetail()
+		f := &Fault{Location: d.Location, Message: d.Message}
+		if rest, ok := strings.CutPrefix(d.Message, required); ok {
+			field, _, _ := strings.Cut(rest, " ")
+			f = &Fault{Location: strings.TrimPrefix(d.Location+"."+field, "."), Message: "is required"}
+		}
+		return f
+	}
+	return &Fault{Location: "body", Message: "cannot be read"}
+}

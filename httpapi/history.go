@@ -1,0 +1,139 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// Event is a record of the log as the API shows it, without secrets.
+type Event struct {
+	Position domain.Position `json:"position" doc:"Its place in the log" example:"42"`
+	Stream   domain.StreamID `json:"stream" doc:"What it is about" example:"mapping-1001"`
+	Version  domain.Version  `json:"version" doc:"Its place in the event stream" example:"1"`
+	Owner    *int64          `json:"owner" doc:"The account it belongs to" example:"100000001"`
+	Name     string          `json:"name" doc:"What happened" example:"mapping_created"`
+	Schema   int             `json:"schema" doc:"The shape of data under this name" example:"1"`
+	ID       string          `json:"id" doc:"Its id for ever" example:"0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11"`
+	Data     any             `json:"data" doc:"The facts; secrets are replaced by [redacted]"`
+	Meta     EventMeta       `json:"meta"`
+	Recorded time.Time       `json:"recorded" doc:"When the store wrote it" example:"2026-01-02T15:04:05Z"`
+}
+
+// EventMeta says who caused an event, when, from where and why it was allowed.
+type EventMeta struct {
+	At      time.Time `json:"at" doc:"The time it was decided at" example:"2026-01-02T15:04:05Z"`
+	Actor   string    `json:"actor" example:"key:admin"`
+	Command string    `json:"command,omitempty" example:"create_mapping"`
+	Source  string    `json:"source,omitempty" example:"127.0.0.1:50000"`
+	Request string    `json:"request,omitempty" doc:"The X-Request-Id behind it" example:"01b7c1f0c7a94d4b9f1d3f7f9a5f6a10"`
+	Cause   string    `json:"cause,omitempty"`
+	Allowed string    `json:"allowed,omitempty" example:"role:admin"`
+}
+
+const redacted = "[redacted]"
+
+// secrets are the fields of events that no answer shows, by the event's name.
+var secrets = map[string][]string{
+	domain.UserPasswordSet{}.EventName(): {"hash"},
+}
+
+func eventBody(r domain.Record) (Event, error) {
+	e := Event{Position: r.Position, Stream: r.Stream, Version: r.Version, Name: r.Name, Schema: r.Schema,
+		ID: r.ID.String(), Data: r.Data, Meta: EventMeta(r.Meta), Recorded: r.Recorded.UTC()}
+	if r.Owner != 0 {
+		e.Owner = &r.Owner
+	}
+	if hide := secrets[r.Name]; hide != nil {
+		var data map[string]any
+		if err := json.Unmarshal(r.Data, &data); err != nil {
+			return e, fmt.Errorf("redact record %d: %w", r.Position, err)
+		}
+		for _, field := range hide {
+			if _, ok := data[field]; ok {
+				data[field] = redacted
+			}
+		}
+		e.Data = data
+	}
+	return e, nil
+}
+
+// eventsInput asks for a page of the log. The log needs no Min-Position: it is
+// never behind itself.
+type eventsInput struct {
+	After int64 `query:"after" minimum:"0" doc:"Only what has a higher position: the next of the page before, or the position seen last" example:"42"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
+}
+
+type historyInput struct {
+	idPath
+	After int64 `query:"after" minimum:"0" doc:"Only what has a higher version: the next of the page before" example:"3"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
+}
+
+func (a *api) registerHistory() {
+	huma.Register(a.huma, operation(http.MethodGet, "/events", "list-events", "events", "Read the log", errorsOfList...), a.listEvents)
+	for _, of := range []struct {
+		path, id, what string
+		stream         func(int64) domain.StreamID
+		code           domain.Code
+	}{
+		{"/users", "user", "user", domain.UserStream, domain.CodeUserNotFound},
+		{"/clients", "client", "client", domain.ClientStream, domain.CodeClientNotFound},
+		{"/mappings", "mapping", "mapping", domain.MappingStream, domain.CodeMappingNotFound},
+	} {
+		op := operation(http.MethodGet, of.path+"/{id}/history", of.id+"-history", "events",
+			"Everything that happened to a "+of.what+", also to a deleted one", errorsOfGet...)
+		huma.Register(a.huma, op, func(ctx context.Context, in *historyInput) (*pageAnswer[Event], error) {
+			return a.history(ctx, of.stream(in.ID), in, notFound(of.code, "There never was such a "+of.what+"."))
+		})
+	}
+}
+
+func (a *api) listEvents(ctx context.Context, in *eventsInput) (*pageAnswer[Event], error) {
+	records, err := a.config.History.ReadAll(ctx, domain.Position(in.After), in.Limit+1)
+	if err != nil {
+		return nil, a.unreadable(ctx, err)
+	}
+	return a.eventPage(ctx, records, in.Limit, func(e Event) int64 { return int64(e.Position) })
+}
+
+func (a *api) history(ctx context.Context, stream domain.StreamID, in *historyInput, none error) (*pageAnswer[Event], error) {
+	records, err := a.config.History.ReadStream(ctx, stream, domain.Version(in.After), in.Limit+1)
+	if err == nil && len(records) == 0 && in.After > 0 {
+		// The end of a history and no history look alike from here.
+		var first []domain.Record
+		if first, err = a.config.History.ReadStream(ctx, stream, 0, 1); len(first) > 0 {
+			none = nil
+		}
+	} else if len(records) > 0 {
+		none = nil
+	}
+	if err != nil {
+		return nil, a.unreadable(ctx, err)
+	}
+	if none != nil {
+		return nil, none
+	}
+	return a.eventPage(ctx, records, in.Limit, func(e Event) int64 { return int64(e.Version) })
+}
+
+// eventPage shows at most limit of the records; one more says that there are more.
+func (a *api) eventPage(ctx context.Context, records []domain.Record, limit int, place func(Event) int64) (*pageAnswer[Event], error) {
+	more := len(records) > limit
+	events := make([]Event, min(len(records), limit))
+	for i := range events {
+		var err error
+		if events[i], err = eventBody(records[i]); err != nil {
+			return nil, a.refusal(ctx, err)
+		}
+	}
+	return pageOf(events, more, func(e Event) Event { return e }, place), nil
+}

@@ -1,0 +1,200 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
+)
+
+// Mapping is a mapping as the API shows it.
+type Mapping struct {
+	MappingID      int64     `json:"mapping_id" example:"1001"`
+	UserID         int64     `json:"user_id" example:"100000001"`
+	Name           string    `json:"name" example:"intranet"`
+	SourceClientID int64     `json:"source_client_id" doc:"The client that listens" example:"600000000"`
+	TargetClientID int64     `json:"target_client_id" doc:"The client that dials" example:"600000001"`
+	Protocol       string    `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	LocalHost      string    `json:"local_host" example:"127.0.0.1"`
+	LocalPort      int       `json:"local_port" example:"8080"`
+	TargetHost     string    `json:"target_host" example:"127.0.0.1"`
+	TargetPort     int       `json:"target_port" example:"80"`
+	Status         string    `json:"status" enum:"active,disabled" example:"active"`
+	CreatedAt      time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
+	UpdatedAt      time.Time `json:"updated_at" example:"2026-01-02T15:04:05Z"`
+}
+
+// CreateMappingBody is the body of POST /mappings.
+type CreateMappingBody struct {
+	UserID         int64  `json:"user_id" doc:"The user whose quota it counts against" example:"100000001"`
+	Name           string `json:"name,omitempty" maxLength:"100" example:"intranet"`
+	SourceClientID int64  `json:"source_client_id" doc:"The client that listens" example:"600000000"`
+	TargetClientID int64  `json:"target_client_id" doc:"The client that dials" example:"600000001"`
+	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	LocalHost      string `json:"local_host,omitempty" doc:"The IP address the source listens on; 127.0.0.1 when left out" example:"127.0.0.1"`
+	LocalPort      int    `json:"local_port" minimum:"1" maximum:"65535" example:"8080"`
+	TargetHost     string `json:"target_host" minLength:"1" maxLength:"253" doc:"An IP address or a host name that the target resolves" example:"127.0.0.1"`
+	TargetPort     int    `json:"target_port" minimum:"1" maximum:"65535" example:"80"`
+}
+
+// ChangeMappingBody is the body of PUT /mappings/{id}; what is left out stays.
+type ChangeMappingBody struct {
+	MappingID      *int64  `json:"mapping_id,omitempty" doc:"May be sent, never changes" example:"1001"`
+	UserID         *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
+	SourceClientID *int64  `json:"source_client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
+	TargetClientID *int64  `json:"target_client_id,omitempty" doc:"May be sent, never changes" example:"600000001"`
+	Protocol       *string `json:"protocol,omitempty" enum:"tcp,udp,http,socks5" doc:"May be sent, never changes" example:"tcp"`
+	Name           *string `json:"name,omitempty" maxLength:"100" example:"intranet"`
+	LocalHost      *string `json:"local_host,omitempty" example:"127.0.0.1"`
+	LocalPort      *int    `json:"local_port,omitempty" minimum:"1" maximum:"65535" example:"8080"`
+	TargetHost     *string `json:"target_host,omitempty" minLength:"1" maxLength:"253" example:"127.0.0.1"`
+	TargetPort     *int    `json:"target_port,omitempty" minimum:"1" maximum:"65535" example:"80"`
+}
+
+type createMappingInput struct {
+	keyHeader
+	Body CreateMappingBody
+}
+
+type changeMappingInput struct {
+	idPath
+	matchHeader
+	Body ChangeMappingBody
+}
+
+type mappingAnswer struct {
+	writeAnswer
+	Body Mapping
+}
+
+func (a *api) registerMappings() {
+	op := func(method, path, id, summary string, errs ...int) huma.Operation {
+		return operation(method, path, id, "mappings", summary, errs...)
+	}
+	created := op(http.MethodPost, "/mappings", "create-mapping", "Create a mapping, enabled", errorsOfPost...)
+	created.DefaultStatus = http.StatusCreated
+	huma.Register(a.huma, created, a.createMapping)
+	huma.Register(a.huma, op(http.MethodGet, "/mappings", "list-mappings", "List mappings", errorsOfList...), a.listMappings)
+	huma.Register(a.huma, op(http.MethodGet, "/mappings/{id}", "get-mapping", "Show a mapping", errorsOfGet...), a.getMapping)
+	huma.Register(a.huma, op(http.MethodPut, "/mappings/{id}", "change-mapping", "Change a mapping's name, listener or service", errorsOfPut...), a.changeMapping)
+	huma.Register(a.huma, op(http.MethodDelete, "/mappings/{id}", "delete-mapping", "Delete a mapping: its listener closes and its streams end", errorsOfWrite...), a.deleteMapping)
+	huma.Register(a.huma, op(http.MethodPost, "/mappings/{id}/enable", "enable-mapping", "Open a mapping's listener again", errorsOfWrite...), a.setMappingEnabled(true))
+	huma.Register(a.huma, op(http.MethodPost, "/mappings/{id}/disable", "disable-mapping", "Close a mapping's listener and end its streams", errorsOfWrite...), a.setMappingEnabled(false))
+	huma.Register(a.huma, op(http.MethodGet, "/users/{id}/mappings", "list-mappings-of-user", "List a user's mappings", errorsOfGet...), a.listMappingsOfUser)
+	huma.Register(a.huma, op(http.MethodGet, "/clients/{id}/mappings", "list-mappings-of-client", "List the mappings a client is source or target of", errorsOfGet...), a.listMappingsOfClient)
+}
+
+func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struct {
+	createdAnswer
+	Body Mapping
+}, error) {
+	b := in.Body
+	r, err := a.create(ctx, in.keyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
+		return domain.CreateMapping{ID: id, UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID,
+			Protocol: domain.Protocol(b.Protocol), Name: b.Name, LocalHost: b.LocalHost, LocalPort: b.LocalPort,
+			TargetHost: b.TargetHost, TargetPort: b.TargetPort}
+	})
+	if err != nil {
+		return nil, a.refusal(ctx, inBody(err))
+	}
+	m, err := made[*domain.Mapping](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	return &struct {
+		createdAnswer
+		Body Mapping
+	}{createdOf(r, "mappings"), mappingBody(m)}, nil
+}
+
+func (a *api) listMappings(ctx context.Context, in *pageInput) (*pageAnswer[Mapping], error) {
+	return a.mappingsOf(ctx, Owner{}, *in)
+}
+
+func (a *api) listMappingsOfUser(ctx context.Context, in *listOfInput) (*pageAnswer[Mapping], error) {
+	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
+		return nil, err
+	}
+	return a.mappingsOf(ctx, Owner{UserID: in.ID}, in.pageInput)
+}
+
+func (a *api) listMappingsOfClient(ctx context.Context, in *listOfInput) (*pageAnswer[Mapping], error) {
+	if _, err := a.client(ctx, in.ID, in.MinPosition); err != nil {
+		return nil, err
+	}
+	return a.mappingsOf(ctx, Owner{ClientID: in.ID}, in.pageInput)
+}
+
+func (a *api) mappingsOf(ctx context.Context, of Owner, in pageInput) (*pageAnswer[Mapping], error) {
+	if err := a.shows(ctx, in.MinPosition); err != nil {
+		return nil, err
+	}
+	rows, more, err := a.config.Reader.Mappings(ctx, of, in.After, in.Limit)
+	if err != nil {
+		return nil, a.unlisted(ctx, err)
+	}
+	return pageOf(rows, more,
+		func(m projections.MappingRow) Mapping { return mappingBody(&m.Mapping) },
+		func(m projections.MappingRow) int64 { return m.ID }), nil
+}
+
+func (a *api) getMapping(ctx context.Context, in *oneInput) (*struct {
+	readAnswer
+	Body Mapping
+}, error) {
+	m, err := a.mapping(ctx, in.ID, in.MinPosition)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := in.tagged(etag(m.Version))
+	if err != nil {
+		return nil, err
+	}
+	return &struct {
+		readAnswer
+		Body Mapping
+	}{answer, mappingBody(&m.Mapping)}, nil
+}
+
+func (a *api) changeMapping(ctx context.Context, in *changeMappingInput) (*mappingAnswer, error) {
+	b := in.Body
+	if b.MappingID != nil && *b.MappingID != in.ID {
+		return nil, invalid("body.mapping_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
+	}
+	return a.mappingCommand(ctx, in.matchHeader, b, domain.ChangeMapping{ID: in.ID, Name: b.Name,
+		LocalHost: b.LocalHost, LocalPort: b.LocalPort, TargetHost: b.TargetHost, TargetPort: b.TargetPort,
+		UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID, Protocol: (*domain.Protocol)(b.Protocol)})
+}
+
+func (a *api) setMappingEnabled(enabled bool) func(context.Context, *changeInput) (*mappingAnswer, error) {
+	return func(ctx context.Context, in *changeInput) (*mappingAnswer, error) {
+		return a.mappingCommand(ctx, in.matchHeader, nil, domain.SetMappingEnabled{ID: in.ID, Enabled: enabled})
+	}
+}
+
+func (a *api) deleteMapping(ctx context.Context, in *changeInput) (*writeAnswer, error) {
+	return a.end(ctx, in, domain.DeleteMapping{ID: in.ID})
+}
+
+func (a *api) mappingCommand(ctx context.Context, h matchHeader, body any, c domain.Command) (*mappingAnswer, error) {
+	r, err := a.submit(ctx, h, body, c)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	m, err := stateOf[*domain.Mapping](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	return &mappingAnswer{answerOf(r), mappingBody(m)}, nil
+}
+
+func mappingBody(m *domain.Mapping) Mapping {
+	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: m.SourceClientID, TargetClientID: m.TargetClientID,
+		Protocol: string(m.Protocol), LocalHost: m.LocalHost, LocalPort: m.LocalPort, TargetHost: m.TargetHost, TargetPort: m.TargetPort,
+		Status: enabledStatus(m.Disabled), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt}
+}

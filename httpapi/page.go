@@ -1,0 +1,31 @@
+package httpapi
+
+// pageInput asks for one page of a list.
+type pageInput struct {
+	minHeader
+	After int64 `query:"after" minimum:"0" doc:"Only what has a higher id: the next of the page before" example:"100000001"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
+}
+
+// Page is one page of a list, by rising id.
+type Page[T any] struct {
+	Items []T    `json:"items" nullable:"false" doc:"The page"`
+	Next  *int64 `json:"next" doc:"Send it as after for the next page; null when this was the last" example:"100000050"`
+}
+
+// pageAnswer is the answer of a list.
+type pageAnswer[T any] struct{ Body Page[T] }
+
+// pageOf makes a page of rows; id is what the next page begins after.
+func pageOf[R, T any](rows []R, more bool, body func(R) T, id func(R) int64) *pageAnswer[T] {
+	items := make([]T, len(rows))
+	for i, r := range rows {
+		items[i] = body(r)
+	}
+	p := &pageAnswer[T]{Body: Page[T]{Items: items}}
+	if more && len(rows) > 0 {
+		next := id(rows[len(rows)-1])
+		p.Body.Next = &next
+	}
+	return p
+}

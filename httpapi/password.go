@@ -1,0 +1,59 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/crypto/argon2"
+)
+
+// The cost of one password: argon2id with 19 MiB, two passes, one lane (the
+// least that RFC 9106 and OWASP's sheet leave for servers), about 25 ms of one
+// core. It is what a guess costs somebody who stole the log, and what a request
+// with a password costs us, so that few of them run at once.
+const (
+	argonMemory = 19 * 1024 // KiB
+	argonPasses = 2
+	argonLanes  = 1
+	argonKey    = 32 // bytes
+	argonSalt   = 16 // bytes
+)
+
+// passwords turns passwords into hashes, on at most half of the cores: the
+// others keep answering while somebody creates users in a loop.
+type passwords struct{ slots chan struct{} }
+
+func newPasswords() passwords {
+	return passwords{slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+}
+
+// hash gives the PHC string under a new salt.
+func (p passwords) hash(ctx context.Context, password string) (string, error) {
+	salt := make([]byte, argonSalt)
+	rand.Read(salt) // never fails (crypto/rand)
+	return p.derive(ctx, password, salt)
+}
+
+// fingerprint gives the same string for the same password and key. The log keeps
+// a hash of every request that has an idempotency key; a plain hash over a
+// password would be the cheapest way to guess it.
+func (p passwords) fingerprint(ctx context.Context, password, key string) (string, error) {
+	salt := sha256.Sum256([]byte("idempotency\x00" + key))
+	return p.derive(ctx, password, salt[:argonSalt])
+}
+
+func (p passwords) derive(ctx context.Context, password string, salt []byte) (string, error) {
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	defer func() { <-p.slots }()
+	key := argon2.IDKey([]byte(password), salt, argonPasses, argonMemory, argonLanes, argonKey)
+	text := base64.RawStdEncoding.EncodeToString
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonPasses, argonLanes, text(salt), text(key)), nil
+}

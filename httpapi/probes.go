@@ -1,0 +1,77 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Version says which program this is.
+type Version struct {
+	Version string `json:"version" example:"0.1.0"`
+	Commit  string `json:"commit,omitempty" example:"8b3942e"`
+	Built   string `json:"built,omitempty" example:"2026-01-02T15:04:05Z"`
+	Go      string `json:"go,omitempty" example:"go1.26.8"`
+}
+
+// Health is the answer of /health.
+type Health struct {
+	Status string `json:"status" enum:"ok" example:"ok"`
+}
+
+// Ready is the answer of /ready.
+type Ready struct {
+	Status string            `json:"status" enum:"ready,unready" example:"ready"`
+	Checks map[string]string `json:"checks" doc:"Each check: ok or failed; the log says why" example:"{\"store\":\"ok\"}"`
+}
+
+// checkTimeout bounds each check: whoever probes has a time-out of its own, and
+// an answer after it helps nobody.
+const checkTimeout = 2 * time.Second
+
+func (a *api) registerProbes() {
+	op := func(path, id, summary string, errs ...int) huma.Operation {
+		return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Tags: []string{"operation"}, Summary: summary, Errors: errs}
+	}
+	huma.Register(a.huma, op("/health", "health", "Whether the process answers"), func(context.Context, *struct{}) (*struct{ Body Health }, error) {
+		return &struct{ Body Health }{Health{Status: "ok"}}, nil
+	})
+	ready := op("/ready", "ready", "Whether the process can do its work")
+	ready.Responses = map[string]*huma.Response{"503": {Description: "A check failed", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Ready"}}}}}
+	huma.Register(a.huma, ready, a.ready)
+	huma.Register(a.huma, op("/version", "version", "Which program this is"), func(context.Context, *struct{}) (*struct{ Body Version }, error) {
+		return &struct{ Body Version }{a.config.Version}, nil
+	})
+}
+
+func (a *api) ready(ctx context.Context, _ *struct{}) (*struct {
+	Status int
+	Body   Ready
+}, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	answer := &struct {
+		Status int
+		Body   Ready
+	}{http.StatusOK, Ready{Status: "ready", Checks: map[string]string{}}}
+	var checks sync.WaitGroup
+	for name, check := range a.config.Checks {
+		checks.Go(func() {
+			err := check(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			answer.Body.Checks[name] = "ok"
+			if err != nil {
+				a.logger.WarnContext(ctx, "readiness check failed", "check", name, "error", err)
+				answer.Status, answer.Body.Status, answer.Body.Checks[name] = http.StatusServiceUnavailable, "unready", "failed"
+			}
+		})
+	}
+	checks.Wait()
+	return answer, nil
+}

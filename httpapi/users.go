@@ -1,0 +1,263 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
+)
+
+// User is a user as the API shows it. Its password is never shown.
+type User struct {
+	UserID      int64     `json:"user_id" example:"100000001"`
+	Username    string    `json:"username" example:"ann"`
+	Email       string    `json:"email" example:"ann@example.org"`
+	HasPassword bool      `json:"has_password" doc:"Whether the user can log in with a password"`
+	Status      string    `json:"status" enum:"active,disabled" example:"active"`
+	Quota       Quota     `json:"quota"`
+	CreatedAt   time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
+	UpdatedAt   time.Time `json:"updated_at" example:"2026-01-02T15:04:05Z"`
+}
+
+// CreateUserBody is the body of POST /users.
+type CreateUserBody struct {
+	Username string  `json:"username" minLength:"1" maxLength:"64" doc:"Letters, digits and . _ - @; unique without regard to case" example:"ann"`
+	Email    string  `json:"email" maxLength:"254" doc:"Unique without regard to case" example:"ann@example.org"`
+	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" doc:"Kept as an argon2id hash" example:"correct horse battery staple"`
+}
+
+// ChangeUserBody is the body of PUT /users/{id}; what is left out stays.
+type ChangeUserBody struct {
+	UserID   *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
+	Username *string `json:"username,omitempty" minLength:"1" maxLength:"64" example:"ann"`
+	Email    *string `json:"email,omitempty" maxLength:"254" example:"ann@example.org"`
+	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" example:"correct horse battery staple"`
+}
+
+type userAnswer struct {
+	writeAnswer
+	Body User
+}
+
+type createUserInput struct {
+	keyHeader
+	Body CreateUserBody
+}
+
+type changeUserInput struct {
+	idPath
+	matchHeader
+	Body ChangeUserBody
+}
+
+// changeInput is the input of a change that is all in its path.
+type changeInput struct {
+	idPath
+	matchHeader
+}
+
+func (a *api) registerUsers() {
+	op := func(method, path, id, summary string, errs ...int) huma.Operation {
+		return operation(method, "/users"+path, id, "users", summary, errs...)
+	}
+	created := op(http.MethodPost, "", "create-user", "Create a user", errorsOfPost...)
+	created.DefaultStatus = http.StatusCreated
+	huma.Register(a.huma, created, a.createUser)
+	huma.Register(a.huma, op(http.MethodGet, "", "list-users", "List users", errorsOfList...), a.listUsers)
+	huma.Register(a.huma, op(http.MethodGet, "/{id}", "get-user", "Show a user", errorsOfGet...), a.getUser)
+	huma.Register(a.huma, op(http.MethodPut, "/{id}", "change-user", "Change a user", errorsOfPut...), a.changeUser)
+	huma.Register(a.huma, op(http.MethodDelete, "/{id}", "delete-user", "Delete a user with all of its clients and mappings", errorsOfWrite...), a.deleteUser)
+	huma.Register(a.huma, op(http.MethodPost, "/{id}/enable", "enable-user", "Let a user use what it has again", errorsOfWrite...), a.setUserEnabled(true))
+	huma.Register(a.huma, op(http.MethodPost, "/{id}/disable", "disable-user", "Stop everything a user has", errorsOfWrite...), a.setUserEnabled(false))
+}
+
+// The errors of the kinds of routes, beside those all of them have.
+var (
+	errorsOfGet   = []int{http.StatusNotFound, http.StatusUnprocessableEntity}
+	errorsOfList  = []int{http.StatusUnprocessableEntity}
+	errorsOfWrite = []int{http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusUnprocessableEntity}
+	errorsOfPost  = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusConflict,
+		http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity}
+	errorsOfPut = append([]int{http.StatusPreconditionFailed}, errorsOfPost...)
+)
+
+func (a *api) createUser(ctx context.Context, in *createUserInput) (*struct {
+	createdAnswer
+	Body User
+}, error) {
+	hash, hashed, err := a.password(ctx, in.Body.Password, in.IdempotencyKey)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	body := in.Body
+	body.Password = hashed
+	r, err := a.create(ctx, in.keyHeader, body, domain.SequenceUser, func(id int64) domain.Command {
+		c := domain.CreateUser{ID: id, Username: in.Body.Username, Email: in.Body.Email}
+		if hash != nil {
+			c.PasswordHash = *hash
+		}
+		return c
+	})
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	u, err := made[*domain.User](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	limits, err := firstLimits(r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	return &struct {
+		createdAnswer
+		Body User
+	}{createdOf(r, "users"), userBody(u, projections.QuotaRow{Limits: limits})}, nil
+}
+
+// password gives the hash to keep and what stands for the password in the hash
+// of the request. Without an idempotency key nobody asks for the second.
+func (a *api) password(ctx context.Context, password *string, key string) (hash, fingerprint *string, err error) {
+	if password == nil {
+		return nil, nil, nil
+	}
+	h, err := a.passwords.hash(ctx, *password)
+	if err != nil || key == "" {
+		return &h, nil, err
+	}
+	f, err := a.passwords.fingerprint(ctx, *password, key)
+	return &h, &f, err
+}
+
+// firstLimits gives the limits a new user began with, from the records that
+// began it.
+func firstLimits(r domain.Receipt) (domain.Limits, error) {
+	for _, record := range r.Records {
+		event, err := record.Event()
+		if err != nil {
+			return domain.Limits{}, err
+		}
+		if set, ok := event.(domain.QuotaSet); ok {
+			return set.Limits, nil
+		}
+	}
+	return domain.Limits{}, fmt.Errorf("receipt of %s holds no quota", r.Subject)
+}
+
+func (a *api) listUsers(ctx context.Context, in *pageInput) (*pageAnswer[User], error) {
+	if err := a.shows(ctx, in.MinPosition); err != nil {
+		return nil, err
+	}
+	rows, more, err := a.config.Reader.Users(ctx, in.After, in.Limit)
+	if err != nil {
+		return nil, a.unlisted(ctx, err)
+	}
+	ids := make([]int64, len(rows))
+	for i, row := range rows {
+		ids[i] = row.ID
+	}
+	quotas, err := a.config.Reader.Quotas(ctx, ids...)
+	if err != nil {
+		return nil, a.unlisted(ctx, err)
+	}
+	held := make(map[int64]projections.QuotaRow, len(quotas))
+	for _, q := range quotas {
+		held[q.Account] = q
+	}
+	return pageOf(rows, more,
+		func(u projections.UserRow) User { return userBody(&u.User, held[u.ID]) },
+		func(u projections.UserRow) int64 { return u.ID }), nil
+}
+
+func (a *api) getUser(ctx context.Context, in *oneInput) (*struct {
+	readAnswer
+	Body User
+}, error) {
+	u, err := a.user(ctx, in.ID, in.MinPosition)
+	if err != nil {
+		return nil, err
+	}
+	q, err := a.quota(ctx, in.ID, in.MinPosition)
+	if err != nil {
+		return nil, err
+	}
+	// What is shown has two versions; the first is the one If-Match speaks of.
+	answer, err := in.tagged(fmt.Sprintf(`"%d-%d"`, u.Version, q.Version))
+	if err != nil {
+		return nil, err
+	}
+	return &struct {
+		readAnswer
+		Body User
+	}{answer, userBody(&u.User, q)}, nil
+}
+
+func (a *api) changeUser(ctx context.Context, in *changeUserInput) (*userAnswer, error) {
+	if in.Body.UserID != nil && *in.Body.UserID != in.ID {
+		return nil, invalid("body.user_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
+	}
+	hash, hashed, err := a.password(ctx, in.Body.Password, in.IdempotencyKey)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	body := in.Body
+	body.Password = hashed
+	return a.userCommand(ctx, in.matchHeader, body,
+		domain.ChangeUser{ID: in.ID, Username: in.Body.Username, Email: in.Body.Email, PasswordHash: hash})
+}
+
+func (a *api) setUserEnabled(enabled bool) func(context.Context, *changeInput) (*userAnswer, error) {
+	return func(ctx context.Context, in *changeInput) (*userAnswer, error) {
+		return a.userCommand(ctx, in.matchHeader, nil, domain.SetUserEnabled{ID: in.ID, Enabled: enabled})
+	}
+}
+
+// userCommand carries out a command about a user. The receipt holds the user;
+// its quota is read as of the receipt's position, so that it is not older than
+// the answer.
+func (a *api) userCommand(ctx context.Context, h matchHeader, body any, c domain.Command) (*userAnswer, error) {
+	r, err := a.submit(ctx, h, body, c)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	u, err := stateOf[*domain.User](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	q, err := a.quota(ctx, u.ID, r.Position)
+	if err != nil {
+		return nil, err
+	}
+	return &userAnswer{answerOf(r), userBody(u, q)}, nil
+}
+
+func (a *api) deleteUser(ctx context.Context, in *changeInput) (*writeAnswer, error) {
+	return a.end(ctx, in, domain.DeleteUser{ID: in.ID})
+}
+
+// end carries out a command after which there is nothing to show.
+func (a *api) end(ctx context.Context, in *changeInput, c domain.Command) (*writeAnswer, error) {
+	r, err := a.submit(ctx, in.matchHeader, nil, c)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	answer := answerOf(r)
+	return &answer, nil
+}
+
+func userBody(u *domain.User, q projections.QuotaRow) User {
+	return User{UserID: u.ID, Username: u.Username, Email: u.Email, HasPassword: u.PasswordHash != "",
+		Status: enabledStatus(u.Disabled), Quota: quotaBody(u.ID, q), CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt}
+}
+
+func enabledStatus(disabled bool) string {
+	if disabled {
+		return "disabled"
+	}
+	return "active"
+}

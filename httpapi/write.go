@@ -1,0 +1,181 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// keyHeader is what every write may carry.
+type keyHeader struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"1 to 255 printable ASCII characters" doc:"Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused" example:"8e03978e-40d5-43e8-bc93-6894a57f9324"`
+}
+
+// matchHeader is what a write to something that exists may carry.
+type matchHeader struct {
+	keyHeader
+	IfMatch string `header:"If-Match" doc:"An ETag: the write is refused with 412 if the resource has changed since" example:"\"3\""`
+}
+
+// idPath is the path of one resource.
+type idPath struct {
+	ID int64 `path:"id" minimum:"1" doc:"The id" example:"100000001"`
+}
+
+// writeAnswer is what every write answers with beside its body.
+type writeAnswer struct {
+	Position domain.Position `header:"X-Position" doc:"The position in the log this write is visible from; send it as Min-Position"`
+	ETag     string          `header:"ETag" doc:"The version the write made; send it as If-Match"`
+	Replayed string          `header:"Idempotency-Replayed" doc:"true when the Idempotency-Key had been used and nothing was written now"`
+}
+
+func answerOf(r domain.Receipt) writeAnswer {
+	w := writeAnswer{Position: r.Position, ETag: etag(r.Version)}
+	if r.Duplicate {
+		w.Replayed = "true"
+	}
+	return w
+}
+
+// createdAnswer is a writeAnswer of a POST that makes something.
+type createdAnswer struct {
+	writeAnswer
+	Location string `header:"Location" doc:"The path of the new resource"`
+}
+
+func createdOf(r domain.Receipt, collection string) createdAnswer {
+	return createdAnswer{writeAnswer: answerOf(r), Location: fmt.Sprintf("%s/%s/%d", prefix, collection, r.Subject.Number())}
+}
+
+func etag(v domain.Version) string { return `"` + strconv.FormatInt(int64(v), 10) + `"` }
+
+// expected reads If-Match. "*" asks only that the resource exists, which every
+// command that can carry it asks anyway. The tag of a GET may have a second part
+// behind a dash (see tagged); only the version guards a write.
+func (h matchHeader) expected() (*domain.Version, error) {
+	if h.IfMatch == "" || h.IfMatch == "*" {
+		return nil, nil
+	}
+	inner, ok := strings.CutPrefix(h.IfMatch, `"`)
+	inner, closed := strings.CutSuffix(inner, `"`)
+	number, _, _ := strings.Cut(inner, "-")
+	n, err := strconv.ParseInt(number, 10, 64)
+	if !ok || !closed || err != nil || n < 0 {
+		return nil, invalid("header.If-Match", `must be one strong entity tag as an ETag gave it, for example "3"`)
+	}
+	v := domain.Version(n)
+	return &v, nil
+}
+
+// submit sends one command on its way. body is what identifies the request
+// beside method, path and If-Match; ids drawn for it are not part of it.
+func (a *api) submit(ctx context.Context, h matchHeader, body any, c domain.Command) (domain.Receipt, error) {
+	expect, err := h.expected()
+	if err != nil {
+		return domain.Receipt{}, err
+	}
+	s := domain.Submission{Command: c, Meta: a.metadata(ctx, c), Expect: expect}
+	if h.IdempotencyKey != "" {
+		s.Key, s.KeyScope = h.IdempotencyKey, identity(ctx).Actor
+		if s.Hash, err = requestHash(tracked(ctx), h.IfMatch, body); err != nil {
+			return domain.Receipt{}, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.config.WriteTimeout)
+	defer cancel()
+	r, err := a.config.Executor.Submit(ctx, s)
+	if err == nil {
+		a.written.note(r.Position)
+	}
+	return r, err
+}
+
+// create submits a command for something new, drawing ids until one is free:
+// a restored sequence may lag behind what the log holds.
+func (a *api) create(ctx context.Context, h keyHeader, body any, sequence domain.Sequence, command func(id int64) domain.Command) (domain.Receipt, error) {
+	const draws = 16
+	var r domain.Receipt
+	err := error(nil)
+	for range draws {
+		var id int64
+		if id, err = a.config.Executor.NextID(ctx, sequence); err != nil {
+			return r, err
+		}
+		if r, err = a.submit(ctx, matchHeader{keyHeader: h}, body, command(id)); domain.CodeOf(err) != domain.CodeIDTaken {
+			return r, err
+		}
+	}
+	return r, err
+}
+
+// made gives the state a creating command made. For a repeat it is what the
+// first answer showed, whatever has become of it since.
+func made[A domain.Aggregate](r domain.Receipt) (A, error) {
+	state := domain.NewAggregate(r.Subject)
+	for _, record := range r.Records {
+		if record.Stream != r.Subject {
+			continue
+		}
+		if err := domain.Fold(state, []domain.Record{record}); err != nil {
+			var none A
+			return none, err
+		}
+	}
+	return is[A](state)
+}
+
+// stateOf gives the subject's state after the command.
+func stateOf[A domain.Aggregate](r domain.Receipt) (A, error) { return is[A](r.State) }
+
+func is[A domain.Aggregate](state domain.Aggregate) (A, error) {
+	a, ok := state.(A)
+	if !ok {
+		return a, fmt.Errorf("receipt holds %T, want %T", state, a)
+	}
+	return a, nil
+}
+
+// requestHash identifies a request. The parts cannot run into each other: JSON
+// strings are quoted.
+func requestHash(t *track, ifMatch string, body any) ([sha256.Size]byte, error) {
+	text, err := json.Marshal([]any{t.method, t.path, ifMatch, body})
+	return sha256.Sum256(text), err
+}
+
+// written remembers the last position this process was told, for a moment, so
+// that whoever writes and then reads here without naming a position sees what
+// they wrote. Across processes that is what Min-Position is for.
+type written struct {
+	mu       sync.Mutex
+	position domain.Position // guarded by mu
+	at       time.Time       // guarded by mu
+}
+
+// recently is how long a write is remembered: any projector that works has
+// caught up by then, and one that does not must not slow every read.
+const recently = 2 * time.Second
+
+func (w *written) note(p domain.Position) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p >= w.position {
+		w.position, w.at = p, time.Now()
+	}
+}
+
+// lately gives the position of a recent write, or 0.
+func (w *written) lately() domain.Position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if time.Since(w.at) > recently {
+		return 0
+	}
+	return w.position
+}
