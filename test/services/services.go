@@ -34,6 +34,9 @@ func atExit(stop func()) {
 	stops = append(stops, stop)
 }
 
+// AtExit is atExit for what packages above this one keep for a whole test binary.
+func AtExit(stop func()) { atExit(stop) }
+
 // Main is the body of TestMain of every package that uses this one: it runs the
 // tests, stops what they started, checks that no goroutine is left, and exits.
 func Main(m *testing.M, options ...goleak.Option) {

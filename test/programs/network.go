@@ -1,0 +1,163 @@
+package programs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Listen opens a service on a loopback port that gives every connection to
+// serve. It ends with the test, and so do its connections.
+func Listen(t testing.TB, serve func(*net.TCPConn)) *net.TCPAddr {
+	t.Helper()
+	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var work sync.WaitGroup
+	var mu sync.Mutex
+	open := map[*net.TCPConn]bool{}
+	work.Go(func() {
+		for {
+			c, err := listener.AcceptTCP()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			open[c] = true
+			mu.Unlock()
+			work.Go(func() {
+				defer func() {
+					mu.Lock()
+					delete(open, c)
+					mu.Unlock()
+					_ = c.Close() // serve has seen what matters
+				}()
+				serve(c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		mu.Lock()
+		for c := range open {
+			_ = c.Close()
+		}
+		mu.Unlock()
+		work.Wait()
+	})
+	return listener.Addr().(*net.TCPAddr)
+}
+
+// Echo sends back what comes, and the end of it.
+func Echo(c *net.TCPConn) {
+	_, _ = io.Copy(c, c) // the peer sees how it ended
+	_ = c.CloseWrite()
+}
+
+// FreePort gives a loopback port that was free a moment ago.
+func FreePort(t testing.TB) int { t.Helper(); return FreePorts(t, 1)[0] }
+
+// FreePorts gives different loopback ports that were free a moment ago.
+func FreePorts(t testing.TB, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }() // together, so that none is given twice
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports
+}
+
+// Dial connects to a loopback port that may not be open yet.
+func Dial(t testing.TB, port int) *net.TCPConn {
+	t.Helper()
+	var c *net.TCPConn
+	Eventually(t, 10*time.Second, func() (err error) {
+		c, err = net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		return err
+	})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// Ask sends a message and a half-close to a loopback port and gives all that
+// comes back.
+func Ask(port int, message []byte) ([]byte, error) {
+	c, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(message); err != nil {
+		return nil, err
+	}
+	if err := c.CloseWrite(); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(c)
+}
+
+// Metric reads one value from a server's /metrics; a name with labels as it is
+// written there. A metric that is not there is an error.
+func (s *Server) Metric(name string) (float64, error) {
+	page, err := NewAPI(s.t, "http://"+s.Metrics, "").Call("GET", "/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(page.Body)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("no metric %s in /metrics of %s", name, s.Name)
+}
+
+// Descriptors counts the open files of the process.
+func (p *Process) Descriptors() (int, error) {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.PID()))
+	return len(entries), err
+}
+
+// Status reads a value in kB from /proc/PID/FILE, for example VmRSS of status.
+func (p *Process) Status(file, name string) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.PID(), file))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
+			return strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		}
+	}
+	return 0, errors.New("no " + name + " in " + file)
+}
+
+// CPU is the processor time the process has used, in user and kernel.
+func (p *Process) CPU() (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("stat of %s has %d fields", p.Name, len(fields))
+	}
+	user, err1 := strconv.ParseInt(fields[11], 10, 64)
+	kernel, err2 := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+kernel) * 10 * time.Millisecond, errors.Join(err1, err2) // USER_HZ is 100 on every Linux
+}

@@ -1,0 +1,98 @@
+// Package programs runs the real programs, tunnoxd and tunnox, for tests and
+// measurements of the whole.
+//
+// Its duty: [Build] makes both once per test binary, [Serve], [Start] and [Join]
+// run them as processes of their own that end with the test, and [API] speaks
+// REST to them as a script would. What a process said is shown when a test
+// fails. Everything is waited for by a condition with a deadline.
+//
+// Its limit: it knows the programs by their documented contract only (flags,
+// addresses.json, the join line, the API) and imports nothing of them, so that
+// it breaks when the contract does.
+package programs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tunnox-net/tunnox/test/services"
+)
+
+var built struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// Build builds both programs, once, and gives the directory they are in.
+// TUNNOX_TEST_BIN names a directory with built ones to use instead.
+func Build(t testing.TB) string {
+	t.Helper()
+	built.once.Do(func() {
+		if built.dir = os.Getenv("TUNNOX_TEST_BIN"); built.dir != "" {
+			return
+		}
+		built.dir, built.err = build()
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.dir
+}
+
+func build() (string, error) {
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "tunnox-bin-")
+	if err != nil {
+		return "", err
+	}
+	services.AtExit(func() { _ = os.RemoveAll(dir) })
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", "./cmd/tunnoxd", "./cmd/tunnox")
+	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return dir, nil
+}
+
+// Main is the body of TestMain: it runs the tests, ends the servers and removes
+// the programs, and checks that no goroutine is left.
+func Main(m *testing.M, options ...goleak.Option) { services.Main(m, options...) }
+
+// Eventually polls until check gives nil, and fails the test with its last error
+// after the limit.
+func Eventually(t testing.TB, limit time.Duration, check func() error) {
+	t.Helper()
+	if err := Poll(limit, check); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Poll calls check until it gives nil or the limit is over, and returns its last error.
+func Poll(limit time.Duration, check func() error) error {
+	began := time.Now()
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		if time.Since(began) > limit {
+			return fmt.Errorf("not within %v: %w", limit, err)
+		}
+		time.Sleep(pause)
+	}
+}

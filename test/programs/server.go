@@ -1,0 +1,133 @@
+package programs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// startLimit is how long a start may take; a busy machine with a cold cache
+// needs seconds.
+const startLimit = 30 * time.Second
+
+// Server is a running tunnoxd, whatever its role.
+type Server struct {
+	*Process
+	Dir     string // its --data
+	API     *API   // nil for a forwarder
+	Agents  string // where agents connect, "" for a control plane
+	Metrics string
+	Pin     string // the fingerprint of the join line
+
+	role string
+	args []string
+}
+
+// Serve starts "tunnoxd serve", embedded unless args name Postgres and Redis,
+// with ports of its own choice, and waits until it is ready.
+func Serve(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return StartServer(t, "serve", args...)
+}
+
+// StartServer starts a role: serve, control or forwarder.
+func StartServer(t testing.TB, role string, args ...string) *Server {
+	t.Helper()
+	s := &Server{Dir: t.TempDir(), role: role, args: args}
+	bind := []string{"--metrics", "127.0.0.1:0"}
+	if role != "forwarder" {
+		bind = append(bind, "--api", "127.0.0.1:0")
+	}
+	if role != "control" {
+		bind = append(bind, "--listen", "127.0.0.1:0")
+	}
+	s.start(t, bind)
+	if s.Agents != "" {
+		s.Pin = s.Says(`--pin (sha256:\S+)`, startLimit)[1]
+	}
+	return s
+}
+
+// Restart starts a server that has ended once more, with the same data and
+// addresses, and waits until it is ready.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	if !s.Exited() {
+		t.Fatalf("%s still runs", s.Name)
+	}
+	bind := []string{"--metrics", s.Metrics}
+	if s.API != nil {
+		bind = append(bind, "--api", strings.TrimPrefix(s.API.URL, "http://"))
+	}
+	if s.Agents != "" {
+		bind = append(bind, "--listen", s.Agents)
+	}
+	// What a killed server left says nothing about the new one.
+	if err := os.Remove(s.addressFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	s.start(t, bind)
+}
+
+func (s *Server) addressFile() string { return filepath.Join(s.Dir, "addresses.json") }
+
+func (s *Server) start(t testing.TB, bind []string) {
+	t.Helper()
+	args := append([]string{s.role, "--data", s.Dir, "--drain", "2s"}, bind...)
+	s.Process = Start(t, "tunnoxd", nil, append(args, s.args...)...)
+	var bound struct{ API, Agents, Metrics string }
+	Eventually(t, startLimit, func() error {
+		if s.Exited() {
+			t.Fatalf("%s ended while starting (%v):\n%s", s.Name, s.err, s.Said(8<<10))
+		}
+		b, err := os.ReadFile(s.addressFile())
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, &bound)
+	})
+	s.Agents, s.Metrics = bound.Agents, bound.Metrics
+	if bound.API == "" {
+		return
+	}
+	if s.API == nil {
+		key, err := os.ReadFile(filepath.Join(s.Dir, "api-key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.API = NewAPI(t, "http://"+bound.API, strings.TrimSpace(string(key)))
+	}
+	Eventually(t, startLimit, func() error {
+		answer, err := s.API.Call(http.MethodGet, "/ready", nil)
+		if err == nil && answer.Status != http.StatusOK {
+			err = fmt.Errorf("%s is not ready: %s", s.Name, answer.Body)
+		}
+		return err
+	})
+}
+
+// Join starts an agent as a client and waits until the API says it is online.
+// The auth code goes into a file, as an operator would do it.
+func (s *Server) Join(t testing.TB, api *API, c Client, args ...string) *Process {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "auth-code")
+	if err := os.WriteFile(file, []byte(c.AuthCode+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := s.Agent(t, nil, append([]string{"--client-id", fmt.Sprint(c.ID), "--auth-code-file", file}, args...)...)
+	api.WaitOnline(t, c.ID)
+	return p
+}
+
+// Agent starts an agent for this server with its own state directory.
+func (s *Server) Agent(t testing.TB, env []string, args ...string) *Process {
+	t.Helper()
+	base := []string{"agent", "--server", s.Agents, "--pin", s.Pin, "--state", t.TempDir()}
+	return Start(t, "tunnox", env, append(base, args...)...)
+}
