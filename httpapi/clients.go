@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
 )
 
 // Client is a client as the API shows it. Its credential is never shown again.
@@ -140,21 +141,21 @@ func (a *api) rotateCredential(ctx context.Context, in *changeInput) (*struct {
 }
 
 func (a *api) listClients(ctx context.Context, in *pageInput) (*pageAnswer[Client], error) {
-	return a.clientsOf(ctx, Owner{}, *in)
+	return a.clientsOf(ctx, projections.AllClients, *in)
 }
 
 func (a *api) listClientsOfUser(ctx context.Context, in *listOfInput) (*pageAnswer[Client], error) {
 	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.clientsOf(ctx, Owner{UserID: in.ID}, in.pageInput)
+	return a.clientsOf(ctx, projections.ClientsOfUser(in.ID), in.pageInput)
 }
 
-func (a *api) clientsOf(ctx context.Context, of Owner, in pageInput) (*pageAnswer[Client], error) {
+func (a *api) clientsOf(ctx context.Context, index projections.Index, in pageInput) (*pageAnswer[Client], error) {
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
-	rows, more, err := a.config.Reader.Clients(ctx, of, in.After, in.Limit)
+	rows, next, err := a.config.Reader.Clients(ctx, index, in.After, in.Limit)
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
@@ -162,9 +163,7 @@ func (a *api) clientsOf(ctx context.Context, of Owner, in pageInput) (*pageAnswe
 	for i := range rows {
 		clients[i] = &rows[i].Client
 	}
-	return pageOf(a.clientBodies(ctx, clients...), more,
-		func(c Client) Client { return c },
-		func(c Client) int64 { return c.ClientID }), nil
+	return pageOf(a.clientBodies(ctx, clients...), next, func(c Client) Client { return c }), nil
 }
 
 func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {

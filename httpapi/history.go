@@ -127,7 +127,6 @@ func (a *api) history(ctx context.Context, stream domain.StreamID, in *historyIn
 
 // eventPage shows at most limit of the records; one more says that there are more.
 func (a *api) eventPage(ctx context.Context, records []domain.Record, limit int, place func(Event) int64) (*pageAnswer[Event], error) {
-	more := len(records) > limit
 	events := make([]Event, min(len(records), limit))
 	for i := range events {
 		var err error
@@ -135,5 +134,9 @@ func (a *api) eventPage(ctx context.Context, records []domain.Record, limit int,
 			return nil, a.refusal(ctx, err)
 		}
 	}
-	return pageOf(events, more, func(e Event) Event { return e }, place), nil
+	next := int64(0)
+	if len(records) > limit {
+		next = place(events[limit-1])
+	}
+	return pageOf(events, next, func(e Event) Event { return e }), nil
 }

@@ -113,34 +113,32 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 }
 
 func (a *api) listMappings(ctx context.Context, in *pageInput) (*pageAnswer[Mapping], error) {
-	return a.mappingsOf(ctx, Owner{}, *in)
+	return a.mappingsOf(ctx, projections.AllMappings, *in)
 }
 
 func (a *api) listMappingsOfUser(ctx context.Context, in *listOfInput) (*pageAnswer[Mapping], error) {
 	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.mappingsOf(ctx, Owner{UserID: in.ID}, in.pageInput)
+	return a.mappingsOf(ctx, projections.MappingsOfUser(in.ID), in.pageInput)
 }
 
 func (a *api) listMappingsOfClient(ctx context.Context, in *listOfInput) (*pageAnswer[Mapping], error) {
 	if _, err := a.client(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.mappingsOf(ctx, Owner{ClientID: in.ID}, in.pageInput)
+	return a.mappingsOf(ctx, projections.MappingsOfClient(in.ID), in.pageInput)
 }
 
-func (a *api) mappingsOf(ctx context.Context, of Owner, in pageInput) (*pageAnswer[Mapping], error) {
+func (a *api) mappingsOf(ctx context.Context, index projections.Index, in pageInput) (*pageAnswer[Mapping], error) {
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
-	rows, more, err := a.config.Reader.Mappings(ctx, of, in.After, in.Limit)
+	rows, next, err := a.config.Reader.Mappings(ctx, index, in.After, in.Limit)
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
-	return pageOf(rows, more,
-		func(m projections.MappingRow) Mapping { return mappingBody(&m.Mapping) },
-		func(m projections.MappingRow) int64 { return m.ID }), nil
+	return pageOf(rows, next, func(m projections.MappingRow) Mapping { return mappingBody(&m.Mapping) }), nil
 }
 
 func (a *api) getMapping(ctx context.Context, in *oneInput) (*struct {

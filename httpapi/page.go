@@ -16,15 +16,15 @@ type Page[T any] struct {
 // pageAnswer is the answer of a list.
 type pageAnswer[T any] struct{ Body Page[T] }
 
-// pageOf makes a page of rows; id is what the next page begins after.
-func pageOf[R, T any](rows []R, more bool, body func(R) T, id func(R) int64) *pageAnswer[T] {
+// pageOf makes a page of rows; next is what the page after begins behind, 0 at
+// the end.
+func pageOf[R, T any](rows []R, next int64, body func(R) T) *pageAnswer[T] {
 	items := make([]T, len(rows))
 	for i, r := range rows {
 		items[i] = body(r)
 	}
 	p := &pageAnswer[T]{Body: Page[T]{Items: items}}
-	if more && len(rows) > 0 {
-		next := id(rows[len(rows)-1])
+	if next != 0 {
 		p.Body.Next = &next
 	}
 	return p

@@ -39,26 +39,19 @@ type ClientPresence struct {
 	ConfigVersion int64     // configuration version the agent has applied
 }
 
-// Reader looks up read models. A row that is not there is reported by found.
+// Reader looks up read models; it is a *[projections.Reader]. A row that is not
+// there is not ok. A list gives up to limit rows with an id above after, rising,
+// and what to pass as after for the next page, 0 at the end.
 type Reader interface {
-	User(ctx context.Context, id int64) (row projections.UserRow, found bool, err error)
-	Client(ctx context.Context, id int64) (row projections.ClientRow, found bool, err error)
-	Mapping(ctx context.Context, id int64) (row projections.MappingRow, found bool, err error)
-	Quota(ctx context.Context, account int64) (row projections.QuotaRow, found bool, err error)
-	// Users and the others give up to limit rows with an id above after, rising,
-	// and whether there are more.
-	Users(ctx context.Context, after int64, limit int) (rows []projections.UserRow, more bool, err error)
-	Clients(ctx context.Context, of Owner, after int64, limit int) (rows []projections.ClientRow, more bool, err error)
-	Mappings(ctx context.Context, of Owner, after int64, limit int) (rows []projections.MappingRow, more bool, err error)
-	// Quotas gives the rows of accounts, in order; a zero row where there is none.
+	User(ctx context.Context, id int64) (row projections.UserRow, ok bool, err error)
+	Client(ctx context.Context, id int64) (row projections.ClientRow, ok bool, err error)
+	Mapping(ctx context.Context, id int64) (row projections.MappingRow, ok bool, err error)
+	Quota(ctx context.Context, account int64) (row projections.QuotaRow, ok bool, err error)
+	// Quotas gives the rows of accounts that exist, in order.
 	Quotas(ctx context.Context, accounts ...int64) ([]projections.QuotaRow, error)
-	// Wait returns once the read models show position p, or with the context's error.
+	Users(ctx context.Context, after int64, limit int) (rows []projections.UserRow, next int64, err error)
+	Clients(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ClientRow, next int64, err error)
+	Mappings(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.MappingRow, next int64, err error)
+	// Wait returns once the read models show position p, or with an error.
 	Wait(ctx context.Context, p domain.Position) error
-}
-
-// Owner narrows a list to what belongs to a user or touches a client; the zero
-// value is everything.
-type Owner struct {
-	UserID   int64
-	ClientID int64
 }

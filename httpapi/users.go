@@ -153,7 +153,7 @@ func (a *api) listUsers(ctx context.Context, in *pageInput) (*pageAnswer[User], 
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
-	rows, more, err := a.config.Reader.Users(ctx, in.After, in.Limit)
+	rows, next, err := a.config.Reader.Users(ctx, in.After, in.Limit)
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
@@ -169,9 +169,7 @@ func (a *api) listUsers(ctx context.Context, in *pageInput) (*pageAnswer[User], 
 	for _, q := range quotas {
 		held[q.Account] = q
 	}
-	return pageOf(rows, more,
-		func(u projections.UserRow) User { return userBody(&u.User, held[u.ID]) },
-		func(u projections.UserRow) int64 { return u.ID }), nil
+	return pageOf(rows, next, func(u projections.UserRow) User { return userBody(&u.User, held[u.ID]) }), nil
 }
 
 func (a *api) getUser(ctx context.Context, in *oneInput) (*struct {

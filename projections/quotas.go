@@ -50,3 +50,8 @@ func (r *QuotaRow) takesAlong() (Key, bool) { return Key{}, false }
 func (r *Reader) Quota(ctx context.Context, account int64) (row QuotaRow, ok bool, err error) {
 	return get[QuotaRow](ctx, r.store, Key{Quotas, account})
 }
+
+// Quotas gives the rows of several accounts at once, those that exist, in order.
+func (r *Reader) Quotas(ctx context.Context, accounts ...int64) ([]QuotaRow, error) {
+	return getAll[QuotaRow](ctx, r.store, Quotas, accounts)
+}
