@@ -31,15 +31,16 @@ const (
 )
 
 // StreamAppend is one event stream of an append. Without events it is a guard:
-// the append is refused if the stream moved, and writes nothing to it.
+// the append is refused if the stream moved, and writes nothing to it. A closed
+// stream cannot move, so guarding one is allowed.
 type StreamAppend struct {
 	Stream   domain.StreamID
 	Expected domain.Version
-	Close    bool // the stream takes no records after these
+	Close    bool // the stream takes no records after the events of this append
 }
 
 // NewEvent is an event to append, encoded. Events get positions in the order in
-// which they stand in [Append.Events], whatever their streams.
+// which they stand in [Append.Events], whatever their event streams.
 type NewEvent struct {
 	Stream int // index into Append.Streams
 	Name   string
@@ -52,21 +53,38 @@ type Append struct {
 	Account  int64 // owner of the records, 0 = nobody
 	Meta     domain.Metadata
 	Streams  []StreamAppend
-	Events   []NewEvent // at least one
-	Releases []domain.Claim
-	Claims   []domain.Claim
-	Key      string // idempotency key, "" = none
-	KeyScope string // keys are unique within it
+	Events   []NewEvent     // at least one
+	Releases []domain.Claim // given back before Claims are taken; one not held by its Owner stays as it is
+	Claims   []domain.Claim // taking what one's own Owner holds already is no conflict
+	// Key makes the append idempotent within KeyScope ("" = it is not): a second
+	// one with the same Hash writes nothing and gets the first one's positions.
+	Key      string
+	KeyScope string
 	Hash     [32]byte
+	// Subject is kept with the key and given back with a duplicate, whose own
+	// subject may be an id that was drawn for it and never used.
+	Subject domain.StreamID
 }
 
-// Result is what became of one append: Err, or the positions it got. When
-// Duplicate is set, First and Last are those of the append that used the key
-// first and nothing was written now.
+// Result is what became of one append: Err, or the positions it got. The checks
+// are made in the order key, expected versions, closed streams, claims, and the
+// first that fails is the answer.
 type Result struct {
 	First, Last domain.Position
-	Duplicate   bool
-	Err         error // ErrConflict, ErrTaken, ErrKeyReused, ErrClosed (wrapped), or nil
+	// Records are those written now, as a reader gets them.
+	Records []domain.Record
+	// Duplicate says that the key was used before and nothing was written now;
+	// First, Last and Subject are those of the append that used it.
+	Duplicate bool
+	Subject   domain.StreamID
+	Err       error // ErrConflict, ErrTaken, ErrKeyReused, ErrClosed, ErrMalformed (wrapped), or nil
+}
+
+// KeyUse is what the log remembers of an idempotency key.
+type KeyUse struct {
+	Hash        [32]byte
+	First, Last domain.Position
+	Subject     domain.StreamID
 }
 
 // Refusals of an append. They say that nothing of it was written.
@@ -75,6 +93,7 @@ var (
 	ErrTaken     = errors.New("eventstore: claim is taken")
 	ErrKeyReused = errors.New("eventstore: idempotency key was used with another request")
 	ErrClosed    = errors.New("eventstore: stream is closed")
+	ErrMalformed = errors.New("eventstore: malformed append")
 	// ErrForked is returned to a follower whose checkpoint is not in this log:
 	// the log was restored to an older state or is another log.
 	ErrForked = errors.New("eventstore: the log does not contain the checkpoint")
@@ -115,14 +134,17 @@ type Store interface {
 	// ReadStream gives up to limit records of a stream with a version above after.
 	ReadStream(ctx context.Context, stream domain.StreamID, after domain.Version, limit int) ([]domain.Record, error)
 	// ReadAll gives up to limit records with a position above after, in order and
-	// without holes.
+	// without holes; a hole in the log itself is an error.
 	ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error)
 	// Head gives the checkpoint at the end of the log.
 	Head(ctx context.Context) (Checkpoint, error)
 	// Verify returns ErrForked if the record at c.Position is not c.EventID.
 	Verify(ctx context.Context, c Checkpoint) error
+	// KeyUse gives what used an idempotency key; ok is false when nothing did.
+	KeyUse(ctx context.Context, scope, key string) (use KeyUse, ok bool, err error)
 	// Wait returns once the log reaches beyond after, at once for appends of this
-	// process and within 250 ms for those of others, or with the context's error.
+	// process and within 250 ms for those of others, or with the context's error
+	// or ErrUnavailable.
 	Wait(ctx context.Context, after domain.Position) error
 	// NextID draws the next id of a sequence.
 	NextID(ctx context.Context, s domain.Sequence) (int64, error)

@@ -1,0 +1,70 @@
+package eventstore
+
+import (
+	"crypto/sha256"
+	"strconv"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// Leaf is what is kept of a record to find tampering: the hash written with it,
+// and the bytes of which it must be the hash.
+type Leaf struct {
+	Position domain.Position
+	Hash     [32]byte // as written with the record
+	Content  []byte   // made from the other columns, now
+}
+
+// Matches reports whether the record is still what it was when it was written.
+func (l Leaf) Matches() bool { return HashLeaf(l.Content) == l.Hash }
+
+// LeafContent gives the bytes a record's leaf hash is made of: ten lines that
+// end in "\n" and hold
+//
+//	tunnox-record 1
+//	event stream
+//	version
+//	owner (account)
+//	event name
+//	schema
+//	event id, text form
+//	recorded, microseconds since 1970
+//	length of data in bytes
+//	length of meta in bytes
+//
+// and then the stored bytes of data and of meta. Names hold no line end, so two
+// different records never have the same content. The position is not in it: it
+// is the leaf's index in the Merkle tree (position-1), so that the tree, not
+// the leaf, says where a record stands.
+func LeafContent(r domain.Record, meta []byte) []byte {
+	b := make([]byte, 0, 192+len(r.Data)+len(meta))
+	line := func(s string) { b = append(append(b, s...), '\n') }
+	line("tunnox-record 1")
+	line(string(r.Stream))
+	line(strconv.FormatInt(int64(r.Version), 10))
+	line(strconv.FormatInt(r.Owner, 10))
+	line(r.Name)
+	line(strconv.Itoa(r.Schema))
+	line(r.ID.String())
+	line(strconv.FormatInt(r.Recorded.UnixMicro(), 10))
+	line(strconv.Itoa(len(r.Data)))
+	line(strconv.Itoa(len(meta)))
+	b = append(b, r.Data...)
+	return append(b, meta...)
+}
+
+// HashLeaf is the leaf hash of RFC 6962 §2.1: the leading zero keeps a leaf
+// from passing for an inner node of the tree.
+func HashLeaf(content []byte) [32]byte {
+	h := sha256.New()
+	h.Write([]byte{0})
+	h.Write(content)
+	var sum [32]byte
+	h.Sum(sum[:0])
+	return sum
+}
+
+// RecordedNow is the clock of a store that has none of its own, in the
+// precision in which it is stored.
+func RecordedNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

@@ -1,0 +1,395 @@
+package eventstore
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// This file is for stores. The rules of an append (versions, closed streams,
+// claims, keys, and what appends of one batch mean to each other) stand here
+// once, as a pure function from what the database holds to what is to be
+// written, so that the two databases cannot come to understand them
+// differently. A store reads the state and writes the plan in one transaction;
+// or it guesses the state, and has the database refuse the plan as a whole if
+// the guess was wrong.
+
+// maxName bounds the names of streams, claims and keys, in bytes: they are in
+// unique indexes, and Postgres refuses index rows above a third of a page.
+const maxName = 512
+
+// MaxEvent bounds the data of one event.
+const MaxEvent = 4 << 20
+
+// StreamState is the end of an event stream.
+type StreamState struct {
+	Version domain.Version
+	Closed  bool
+}
+
+// ClaimName is a claim without its owner.
+type ClaimName struct{ Scope, Value string }
+
+// KeyName is an idempotency key with its scope.
+type KeyName struct{ Scope, Key string }
+
+// State is the part of a database that a batch touches. What is not in the maps
+// does not exist.
+type State struct {
+	Streams map[domain.StreamID]StreamState
+	Claims  map[ClaimName]domain.StreamID // to the owner
+	Keys    map[KeyName]KeyUse
+}
+
+// StreamPlan is an event stream whose version the results rely on. When Before
+// and After are equal it is only to be checked.
+type StreamPlan struct {
+	Stream        domain.StreamID
+	Before, After domain.Version
+	Close         bool
+}
+
+// ClaimPlan is a claim whose owner the results rely on; "" is nobody.
+type ClaimPlan struct {
+	ClaimName
+	Before, After domain.StreamID
+}
+
+// KeyPlan is an idempotency key that must not be there. Unless Use is nil it is
+// to be written; its positions are relative, like those of the results.
+type KeyPlan struct {
+	KeyName
+	Use *KeyUse
+}
+
+// Row is a record to write with the exact bytes of its metadata. Its position
+// is relative: 1 is the first after the head.
+type Row struct {
+	domain.Record
+	MetaJSON []byte
+}
+
+// Plan is what a batch comes to on a given state.
+type Plan struct {
+	Rows    []Row
+	Streams []StreamPlan
+	Claims  []ClaimPlan
+	Keys    []KeyPlan
+
+	results  []Result
+	relative []bool // per result: positions are relative to the head
+}
+
+// Results gives the results of the batch whose rows were written behind base.
+func (p *Plan) Results(base domain.Position, recorded time.Time) []Result {
+	for i := range p.results {
+		r := &p.results[i]
+		if !p.relative[i] {
+			continue
+		}
+		r.First, r.Last = r.First+base, r.Last+base
+		if r.Duplicate {
+			continue
+		}
+		r.Records = make([]domain.Record, 0, r.Last-r.First+1)
+		for _, row := range p.Rows[r.First-base-1 : r.Last-base] {
+			row.Position += base
+			row.Recorded = recorded
+			r.Records = append(r.Records, row.Record)
+		}
+	}
+	return p.results
+}
+
+// GuessState gives the state on which every append of the batch succeeds: what
+// they expect. ok is false when an append takes any version, so that nothing
+// can be guessed.
+func GuessState(batch []Append) (state State, ok bool) {
+	state = State{Streams: map[domain.StreamID]StreamState{}, Claims: map[ClaimName]domain.StreamID{}}
+	claimed := map[ClaimName]bool{}
+	for _, a := range batch {
+		for _, s := range a.Streams {
+			if s.Expected < 0 {
+				return State{}, false
+			}
+			// The first append on a stream speaks of the database, later ones of
+			// what the batch makes of it.
+			if _, seen := state.Streams[s.Stream]; !seen {
+				state.Streams[s.Stream] = StreamState{Version: s.Expected}
+			}
+		}
+		for _, c := range a.Releases {
+			name := ClaimName{c.Scope, c.Value}
+			if !claimed[name] && state.Claims[name] == "" {
+				state.Claims[name] = c.Owner
+			}
+			claimed[name] = true
+		}
+		for _, c := range a.Claims {
+			claimed[ClaimName{c.Scope, c.Value}] = true
+		}
+	}
+	return state, true
+}
+
+// NewPlan decides the appends one after the other, each on what the ones before
+// it left.
+func NewPlan(state State, batch []Append) *Plan {
+	b := planning{
+		before: state, plan: &Plan{results: make([]Result, len(batch)), relative: make([]bool, len(batch))},
+		streams: map[domain.StreamID]int{}, claims: map[ClaimName]int{}, keys: map[KeyName]int{},
+	}
+	for i := range batch {
+		b.append(i, &batch[i])
+	}
+	return b.plan
+}
+
+// planning is a plan in the making. The maps say where in the plan a thing that
+// was looked at stands.
+type planning struct {
+	before  State
+	plan    *Plan
+	streams map[domain.StreamID]int
+	claims  map[ClaimName]int
+	keys    map[KeyName]int
+}
+
+func (b *planning) append(i int, a *Append) {
+	result := &b.plan.results[i]
+	meta, err := a.check()
+	if err != nil {
+		result.Err = fmt.Errorf("%w: %w", ErrMalformed, err)
+		return
+	}
+	if a.Key != "" && b.duplicate(i, a) {
+		return
+	}
+	if result.Err = b.refusal(a); result.Err != nil {
+		return
+	}
+	b.write(i, a, meta)
+}
+
+// duplicate answers an append whose key was used before.
+func (b *planning) duplicate(i int, a *Append) bool {
+	name := KeyName{a.KeyScope, a.Key}
+	use, found := b.before.Keys[name]
+	if !found {
+		k, looked := b.keys[name]
+		if !looked {
+			b.keys[name] = len(b.plan.Keys)
+			b.plan.Keys = append(b.plan.Keys, KeyPlan{KeyName: name})
+			return false
+		}
+		if b.plan.Keys[k].Use == nil {
+			return false
+		}
+		use, b.plan.relative[i] = *b.plan.Keys[k].Use, true
+	}
+	if use.Hash != a.Hash {
+		b.plan.results[i] = Result{Err: fmt.Errorf("%w: %q", ErrKeyReused, a.Key)}
+		b.plan.relative[i] = false
+		return true
+	}
+	b.plan.results[i] = Result{First: use.First, Last: use.Last, Subject: use.Subject, Duplicate: true}
+	return true
+}
+
+func (b *planning) refusal(a *Append) error {
+	for _, s := range a.Streams {
+		if got := b.stream(s.Stream).After; !expects(s.Expected, got) {
+			return fmt.Errorf("%w: %s is at version %d, expected %d", ErrConflict, s.Stream, got, s.Expected)
+		}
+	}
+	for _, e := range a.Events {
+		id := a.Streams[e.Stream].Stream
+		if b.before.Streams[id].Closed || b.stream(id).Close {
+			return fmt.Errorf("%w: %s", ErrClosed, id)
+		}
+	}
+	for _, c := range a.Claims {
+		owner := b.claim(c).After
+		if owner != "" && owner != c.Owner && !releases(a, c, owner) {
+			return &TakenError{Claim: c}
+		}
+	}
+	return nil
+}
+
+// releases reports whether the append itself gives back what stands in the way.
+func releases(a *Append, c domain.Claim, owner domain.StreamID) bool {
+	for _, r := range a.Releases {
+		if r.Scope == c.Scope && r.Value == c.Value && r.Owner == owner {
+			return true
+		}
+	}
+	return false
+}
+
+func expects(expected, got domain.Version) bool {
+	switch expected {
+	case Any:
+		return true
+	case MustExist:
+		return got > 0
+	}
+	return expected == got
+}
+
+func (b *planning) write(i int, a *Append, meta []byte) {
+	first := domain.Position(len(b.plan.Rows) + 1)
+	am := a.Meta
+	am.At = am.At.Round(0).UTC() // as a reader will get it
+	for _, e := range a.Events {
+		s := b.stream(a.Streams[e.Stream].Stream)
+		s.After++
+		r := domain.Record{Position: domain.Position(len(b.plan.Rows) + 1), Stream: s.Stream, Version: s.After,
+			Owner: a.Account, Name: e.Name, Schema: e.Schema, Data: e.Data, Meta: am}
+		_, _ = rand.Read(r.ID[:])     // never fails
+		r.ID[6] = r.ID[6]&0x0f | 0x40 // version 4, RFC 9562 §5.4
+		r.ID[8] = r.ID[8]&0x3f | 0x80
+		b.plan.Rows = append(b.plan.Rows, Row{Record: r, MetaJSON: meta})
+	}
+	for _, s := range a.Streams {
+		if s.Close {
+			b.stream(s.Stream).Close = true
+		}
+	}
+	for _, c := range a.Releases {
+		if claim := b.claim(c); claim.After == c.Owner {
+			claim.After = ""
+		}
+	}
+	for _, c := range a.Claims {
+		b.claim(c).After = c.Owner
+	}
+	last := domain.Position(len(b.plan.Rows))
+	if a.Key != "" {
+		b.plan.Keys[b.keys[KeyName{a.KeyScope, a.Key}]].Use = &KeyUse{Hash: a.Hash, First: first, Last: last, Subject: a.Subject}
+	}
+	b.plan.results[i] = Result{First: first, Last: last, Subject: a.Subject}
+	b.plan.relative[i] = true
+}
+
+func (b *planning) stream(id domain.StreamID) *StreamPlan {
+	i, ok := b.streams[id]
+	if !ok {
+		i = len(b.plan.Streams)
+		b.streams[id] = i
+		v := b.before.Streams[id].Version
+		b.plan.Streams = append(b.plan.Streams, StreamPlan{Stream: id, Before: v, After: v})
+	}
+	return &b.plan.Streams[i]
+}
+
+func (b *planning) claim(c domain.Claim) *ClaimPlan {
+	name := ClaimName{c.Scope, c.Value}
+	i, ok := b.claims[name]
+	if !ok {
+		i = len(b.plan.Claims)
+		b.claims[name] = i
+		owner := b.before.Claims[name]
+		b.plan.Claims = append(b.plan.Claims, ClaimPlan{ClaimName: name, Before: owner, After: owner})
+	}
+	return &b.plan.Claims[i]
+}
+
+// check finds what no database should be asked to store, and gives the metadata
+// as it is stored. One database would take things the other refuses (Postgres
+// no NUL in text, no invalid UTF-8), and a refusal by the database would fail
+// the whole batch.
+func (a *Append) check() (meta []byte, err error) {
+	if len(a.Events) == 0 {
+		return nil, fmt.Errorf("no events")
+	}
+	seen := make(map[domain.StreamID]bool, len(a.Streams))
+	for i, s := range a.Streams {
+		if seen[s.Stream] {
+			return nil, fmt.Errorf("stream %s stands twice", s.Stream)
+		}
+		seen[s.Stream] = true
+		if err := checkName("stream", string(s.Stream)); err != nil {
+			return nil, err
+		}
+		if s.Expected < MustExist {
+			return nil, fmt.Errorf("stream %s: expected version %d", s.Stream, s.Expected)
+		}
+		if s.Close && !a.writes(i) {
+			return nil, fmt.Errorf("stream %s is closed without an event", s.Stream)
+		}
+	}
+	for _, e := range a.Events {
+		if err := a.checkEvent(e); err != nil {
+			return nil, err
+		}
+	}
+	for _, list := range [][]domain.Claim{a.Claims, a.Releases} {
+		for i, c := range list {
+			for _, other := range list[:i] {
+				if other.Scope == c.Scope && other.Value == c.Value {
+					return nil, fmt.Errorf("claim %s %q stands twice", c.Scope, c.Value)
+				}
+			}
+			if c.Owner == "" {
+				return nil, fmt.Errorf("claim %s %q has no owner", c.Scope, c.Value)
+			}
+			for _, name := range []string{c.Scope, c.Value, string(c.Owner)} {
+				if err := checkName("claim", name); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	for _, name := range []string{a.KeyScope, a.Key, string(a.Subject)} {
+		if name == "" {
+			continue
+		}
+		if err := checkName("key", name); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(a.Meta)
+}
+
+func (a *Append) writes(stream int) bool {
+	for _, e := range a.Events {
+		if e.Stream == stream {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Append) checkEvent(e NewEvent) error {
+	if e.Stream < 0 || e.Stream >= len(a.Streams) {
+		return fmt.Errorf("event %s names stream %d of %d", e.Name, e.Stream, len(a.Streams))
+	}
+	if err := checkName("event", e.Name); err != nil {
+		return err
+	}
+	if e.Schema < 1 || e.Schema > 1<<15-1 {
+		return fmt.Errorf("event %s has schema %d", e.Name, e.Schema)
+	}
+	if len(e.Data) > MaxEvent {
+		return fmt.Errorf("event %s has %d bytes, at most %d", e.Name, len(e.Data), MaxEvent)
+	}
+	if !json.Valid(e.Data) || !utf8.Valid(e.Data) {
+		return fmt.Errorf("the data of event %s are not JSON in UTF-8", e.Name)
+	}
+	return nil
+}
+
+// checkName refuses what cannot be a name; line ends would also make the leaf
+// of a record ambiguous.
+func checkName(what, name string) error {
+	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsAny(name, "\x00\n") {
+		return fmt.Errorf("%s name %.40q: want 1 to %d bytes of UTF-8 without NUL and line ends", what, name, maxName)
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+// Package postgres keeps the log in a Postgres database, shared by any number
+// of control-plane processes.
+//
+// Its duty is the contract of [eventstore.Store], which says what it promises.
+// How: the lock on one row, es.head, puts commits in order, and a whole batch is
+// one call of the function es.append in autocommit, so that the lock is held for
+// the time of a flush and never over a round trip. The rules of appends are not
+// in SQL: [eventstore.NewPlan] decides on a state that the appends themselves
+// name, and the function refuses the plan as a whole if the state was another.
+//
+// Its limit: durability is the database's. Session settings see to it that a
+// commit is flushed even where the server's default is not to, but a standby
+// that is promoted asynchronously may lack the end of the log; followers notice
+// by [eventstore.Store.Verify].
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/eventstore/postgres/internal/queries"
+	"github.com/tunnox-net/tunnox/migrations"
+)
+
+// Options tune a store; the zero value is good.
+type Options struct {
+	// MaxConns bounds the connections; 0 is 8. More do not make appends faster:
+	// they wait for each other by design.
+	MaxConns int
+}
+
+// Store is the log in a Postgres database.
+type Store struct {
+	pool   *pgxpool.Pool
+	q      *queries.Queries
+	signal eventstore.Signal
+	done   chan struct{} // closed by Close
+}
+
+// sessionSettings bound how long one process can hold up the others: the lock
+// on the head is everybody's.
+var sessionSettings = map[string]string{
+	"application_name":                    "tunnox",
+	"lock_timeout":                        "2s",
+	"statement_timeout":                   "5s",
+	"idle_in_transaction_session_timeout": "5s",
+	"default_transaction_isolation":       "read committed",
+}
+
+// Migrate brings the database to the schema this program knows and gives how
+// many steps that took.
+func Migrate(ctx context.Context, url string) (applied int, err error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return 0, fmt.Errorf("migrate the log: %w", err)
+	}
+	db := stdlib.OpenDB(*config)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.PingContext(ctx); err != nil {
+		return 0, failure(ctx, "migrate the log", err)
+	}
+	return migrations.Postgres(ctx, db)
+}
+
+// Open opens the log. It is an [eventstore.ErrSchema] if the database's schema
+// is older or newer than this program's: [Migrate] first, or update the program.
+func Open(ctx context.Context, url string, options Options) (*Store, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	for name, value := range sessionSettings {
+		config.ConnConfig.RuntimeParams[name] = value
+	}
+	config.MaxConns = 8
+	if options.MaxConns > 0 {
+		config.MaxConns = int32(options.MaxConns)
+	}
+	flushed, err := inspect(ctx, config.ConnConfig)
+	if err != nil {
+		return nil, err
+	}
+	if !flushed {
+		// A commit that was not flushed may be lost in a crash and its positions
+		// given to other records. Other settings than off are left as they are:
+		// they may promise more than we ask for.
+		config.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, failure(ctx, "open the log", err)
+	}
+	return &Store{pool: pool, q: queries.New(pool), done: make(chan struct{})}, nil
+}
+
+// inspect checks the schema and reports whether commits are flushed by default.
+func inspect(ctx context.Context, config *pgx.ConnConfig) (flushed bool, err error) {
+	db := stdlib.OpenDB(*config)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	have, err := migrations.PostgresVersion(ctx, db)
+	if err != nil {
+		return false, failure(ctx, "open the log", err)
+	}
+	want := migrations.Newest(migrations.DialectPostgres)
+	switch {
+	case have < want:
+		return false, fmt.Errorf("%w: the database has %d, older than %d: run the migration", eventstore.ErrSchema, have, want)
+	case have > want:
+		return false, fmt.Errorf("%w: the database has %d, newer than %d: update this program", eventstore.ErrSchema, have, want)
+	}
+	var mode string
+	if err := db.QueryRowContext(ctx, "SHOW synchronous_commit").Scan(&mode); err != nil {
+		return false, failure(ctx, "open the log", err)
+	}
+	return mode != "off", nil
+}
+
+// Close implements [eventstore.Store].
+func (s *Store) Close() error {
+	close(s.done)
+	s.pool.Close() // waits for connections in use
+	return nil
+}
+
+// NextID implements [eventstore.Store].
+func (s *Store) NextID(ctx context.Context, sequence domain.Sequence) (id int64, err error) {
+	switch sequence {
+	case domain.SequenceUser:
+		id, err = s.q.NextUserID(ctx)
+	case domain.SequenceClient:
+		id, err = s.q.NextClientID(ctx)
+	case domain.SequenceMapping:
+		id, err = s.q.NextMappingID(ctx)
+	default:
+		return 0, fmt.Errorf("eventstore: unknown sequence %q", sequence)
+	}
+	if err != nil {
+		return 0, failure(ctx, "draw an id", err)
+	}
+	return id, nil
+}

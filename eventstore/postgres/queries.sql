@@ -1,0 +1,65 @@
+-- name: AppendBatch :one
+SELECT t.base::bigint AS base, t.recorded::timestamptz AS recorded FROM es.append(
+  @streams::text[], @before::bigint[], @after::bigint[], @close::boolean[],
+  @guards::text[], @guard_versions::bigint[],
+  @held_scopes::text[], @held_values::text[], @held_owners::text[],
+  @absent_scopes::text[], @absent_keys::text[],
+  @drop_scopes::text[], @drop_values::text[], @drop_owners::text[],
+  @claim_scopes::text[], @claim_values::text[], @claim_owners::text[],
+  @key_scopes::text[], @keys::text[], @key_hashes::bytea[],
+  @key_firsts::bigint[], @key_lasts::bigint[], @key_subjects::text[],
+  @record_streams::text[], @versions::bigint[], @owners::bigint[], @names::text[],
+  @schemas::smallint[], @ids::uuid[], @data::text[], @meta::text[]
+) AS t(base, recorded);
+
+-- State gives all that a batch touches in ONE statement, hence one snapshot: what
+-- is decided on it was true together at one moment.
+-- name: State :many
+SELECT 's'::text AS kind, s.stream AS name, ''::text AS value, s.version, s.closed,
+       ''::bytea AS hash, 0::bigint AS first_position, 0::bigint AS last_position, ''::text AS owner
+  FROM es.streams s WHERE s.stream = ANY (@streams::text[])
+UNION ALL
+SELECT 'c', c.scope, c.value, 0, false, ''::bytea, 0, 0, c.owner
+  FROM es.claims c
+ WHERE (c.scope, c.value) IN (SELECT unnest(@claim_scopes::text[]), unnest(@claim_values::text[]))
+UNION ALL
+SELECT 'k', k.scope, k.key, 0, false, k.hash, k.first_position, k.last_position, k.subject
+  FROM es.keys k
+ WHERE (k.scope, k.key) IN (SELECT unnest(@key_scopes::text[]), unnest(@keys::text[]));
+
+-- name: LockHead :one
+SELECT position FROM es.head WHERE id = 1 FOR UPDATE;
+
+-- name: ReadStream :many
+SELECT position, stream, version, owner, name, schema, event_id, data, meta, recorded_at
+  FROM es.records WHERE stream = @stream AND version > @after ORDER BY version LIMIT @count;
+
+-- name: ReadAll :many
+SELECT position, stream, version, owner, name, schema, event_id, data, meta, recorded_at
+  FROM es.records WHERE position > @after ORDER BY position LIMIT @count;
+
+-- name: ReadLeaves :many
+SELECT position, stream, version, owner, name, schema, event_id, data, meta, leaf_hash, recorded_at
+  FROM es.records WHERE position > @after ORDER BY position LIMIT @count;
+
+-- name: Position :one
+SELECT position FROM es.head WHERE id = 1;
+
+-- name: Head :one
+SELECT h.position, coalesce(r.event_id, '00000000-0000-0000-0000-000000000000')::uuid AS event_id
+  FROM es.head h LEFT JOIN es.records r ON r.position = h.position WHERE h.id = 1;
+
+-- name: EventID :one
+SELECT event_id FROM es.records WHERE position = @position;
+
+-- name: KeyUse :one
+SELECT hash, first_position, last_position, subject FROM es.keys WHERE scope = @scope AND key = @key;
+
+-- name: NextUserID :one
+SELECT nextval('es.user_ids')::bigint;
+
+-- name: NextClientID :one
+SELECT nextval('es.client_ids')::bigint;
+
+-- name: NextMappingID :one
+SELECT nextval('es.mapping_ids')::bigint;

@@ -1,0 +1,59 @@
+-- name: Stream :one
+SELECT version, closed FROM streams WHERE stream = ?1;
+
+-- name: Claim :one
+SELECT owner FROM claims WHERE scope = ?1 AND value = ?2;
+
+-- name: KeyUse :one
+SELECT hash, first_position, last_position, subject FROM keys WHERE scope = ?1 AND key = ?2;
+
+-- name: InsertStream :exec
+INSERT INTO streams (stream, version, closed) VALUES (?1, ?2, ?3);
+
+-- name: UpdateStream :exec
+UPDATE streams SET version = ?2, closed = ?3 WHERE stream = ?1;
+
+-- name: DeleteClaim :exec
+DELETE FROM claims WHERE scope = ?1 AND value = ?2;
+
+-- name: InsertClaim :exec
+INSERT INTO claims (scope, value, owner) VALUES (?1, ?2, ?3);
+
+-- name: InsertKey :exec
+INSERT INTO keys (scope, key, hash, first_position, last_position, subject, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7);
+
+-- name: InsertRecord :exec
+INSERT INTO records (position, stream, version, owner, name, schema, event_id, data, meta, leaf_hash, recorded_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11);
+
+-- name: Position :one
+SELECT position FROM head WHERE id = 1;
+
+-- name: SetPosition :exec
+UPDATE head SET position = ?1 WHERE id = 1;
+
+-- name: ReadStream :many
+SELECT position, stream, version, owner, name, schema, event_id, data, meta, recorded_at
+  FROM records WHERE stream = ?1 AND version > ?2 ORDER BY version LIMIT ?3;
+
+-- name: ReadAll :many
+SELECT position, stream, version, owner, name, schema, event_id, data, meta, recorded_at
+  FROM records WHERE position > ?1 ORDER BY position LIMIT ?2;
+
+-- name: ReadLeaves :many
+SELECT position, stream, version, owner, name, schema, event_id, data, meta, leaf_hash, recorded_at
+  FROM records WHERE position > ?1 ORDER BY position LIMIT ?2;
+
+-- Head reads both in one statement: two would see two moments.
+-- name: Head :one
+SELECT h.position, r.event_id FROM head h LEFT JOIN records r ON r.position = h.position WHERE h.id = 1;
+
+-- name: EventID :one
+SELECT event_id FROM records WHERE position = ?1;
+
+-- LastNumber is the highest number of a category's event streams in a range:
+-- "client-600000000" sorts by its number as long as numbers have one length, so
+-- the comparison is made on the number itself.
+-- name: LastNumber :one
+SELECT CAST(coalesce(max(CAST(substr(stream, length(sqlc.arg(prefix)) + 1) AS INTEGER)), 0) AS INTEGER) AS number
+  FROM streams WHERE stream >= sqlc.arg(prefix) AND stream < sqlc.arg(prefix) || ':';
