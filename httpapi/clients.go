@@ -42,7 +42,7 @@ type CreateClientBody struct {
 	ClientDesc string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
 }
 
-// ChangeClientBody is the body of PUT /clients/{id}; what is left out stays.
+// ChangeClientBody is the body of PUT /clients/{id}; what is left out or null stays.
 type ChangeClientBody struct {
 	ClientID   *int64  `json:"client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
 	UserID     *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
@@ -51,25 +51,25 @@ type ChangeClientBody struct {
 }
 
 type createClientInput struct {
-	keyHeader
+	KeyHeader
 	Body CreateClientBody
 }
 
 type changeClientInput struct {
-	idPath
-	matchHeader
+	IDPath
+	MatchHeader
 	Body ChangeClientBody
 }
 
 type clientAnswer struct {
-	writeAnswer
+	WriteAnswer
 	Body Client
 }
 
 // listOfInput asks for a page of what belongs to one resource.
 type listOfInput struct {
-	idPath
-	pageInput
+	IDPath
+	PageInput
 }
 
 func (a *api) registerClients() {
@@ -90,14 +90,14 @@ func (a *api) registerClients() {
 }
 
 func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct {
-	createdAnswer
+	CreatedAnswer
 	Body NewClient
 }, error) {
 	code, key, err := a.config.NewCredential()
 	if err != nil {
 		return nil, a.refusal(ctx, fmt.Errorf("draw credential: %w", err))
 	}
-	r, err := a.create(ctx, in.keyHeader, in.Body, domain.SequenceClient, func(id int64) domain.Command {
+	r, err := a.create(ctx, in.KeyHeader, in.Body, domain.SequenceClient, func(id int64) domain.Command {
 		return domain.CreateClient{ID: id, UserID: in.Body.UserID, Name: in.Body.ClientName,
 			Description: in.Body.ClientDesc, PublicKey: key}
 	})
@@ -113,20 +113,20 @@ func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct 
 		body.AuthCode = code // of a repeat it would be one nobody can use
 	}
 	return &struct {
-		createdAnswer
+		CreatedAnswer
 		Body NewClient
 	}{createdOf(r, "clients"), body}, nil
 }
 
 func (a *api) rotateCredential(ctx context.Context, in *changeInput) (*struct {
-	writeAnswer
+	WriteAnswer
 	Body NewClient
 }, error) {
 	code, key, err := a.config.NewCredential()
 	if err != nil {
 		return nil, a.refusal(ctx, fmt.Errorf("draw credential: %w", err))
 	}
-	answer, err := a.clientCommand(ctx, in.matchHeader, nil, domain.RotateCredential{ID: in.ID, PublicKey: key})
+	answer, err := a.clientCommand(ctx, in.MatchHeader, nil, domain.RotateCredential{ID: in.ID, PublicKey: key})
 	if err != nil {
 		return nil, err
 	}
@@ -135,12 +135,12 @@ func (a *api) rotateCredential(ctx context.Context, in *changeInput) (*struct {
 		body.AuthCode = code
 	}
 	return &struct {
-		writeAnswer
+		WriteAnswer
 		Body NewClient
-	}{answer.writeAnswer, body}, nil
+	}{answer.WriteAnswer, body}, nil
 }
 
-func (a *api) listClients(ctx context.Context, in *pageInput) (*pageAnswer[Client], error) {
+func (a *api) listClients(ctx context.Context, in *PageInput) (*pageAnswer[Client], error) {
 	return a.clientsOf(ctx, projections.AllClients, *in)
 }
 
@@ -148,10 +148,10 @@ func (a *api) listClientsOfUser(ctx context.Context, in *listOfInput) (*pageAnsw
 	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.clientsOf(ctx, projections.ClientsOfUser(in.ID), in.pageInput)
+	return a.clientsOf(ctx, projections.ClientsOfUser(in.ID), in.PageInput)
 }
 
-func (a *api) clientsOf(ctx context.Context, index projections.Index, in pageInput) (*pageAnswer[Client], error) {
+func (a *api) clientsOf(ctx context.Context, index projections.Index, in PageInput) (*pageAnswer[Client], error) {
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func (a *api) clientsOf(ctx context.Context, index projections.Index, in pageInp
 }
 
 func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {
-	readAnswer
+	ReadAnswer
 	Body Client
 }, error) {
 	row, err := a.client(ctx, in.ID, in.MinPosition)
@@ -183,7 +183,7 @@ func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {
 		return nil, err
 	}
 	return &struct {
-		readAnswer
+		ReadAnswer
 		Body Client
 	}{answer, body}, nil
 }
@@ -199,21 +199,21 @@ func (a *api) changeClient(ctx context.Context, in *changeClientInput) (*clientA
 	if in.Body.ClientID != nil && *in.Body.ClientID != in.ID {
 		return nil, invalid("body.client_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
 	}
-	return a.clientCommand(ctx, in.matchHeader, in.Body,
+	return a.clientCommand(ctx, in.MatchHeader, in.Body,
 		domain.ChangeClient{ID: in.ID, Name: in.Body.ClientName, Description: in.Body.ClientDesc, UserID: in.Body.UserID})
 }
 
 func (a *api) setClientEnabled(enabled bool) func(context.Context, *changeInput) (*clientAnswer, error) {
 	return func(ctx context.Context, in *changeInput) (*clientAnswer, error) {
-		return a.clientCommand(ctx, in.matchHeader, nil, domain.SetClientEnabled{ID: in.ID, Enabled: enabled})
+		return a.clientCommand(ctx, in.MatchHeader, nil, domain.SetClientEnabled{ID: in.ID, Enabled: enabled})
 	}
 }
 
-func (a *api) deleteClient(ctx context.Context, in *changeInput) (*writeAnswer, error) {
+func (a *api) deleteClient(ctx context.Context, in *changeInput) (*WriteAnswer, error) {
 	return a.end(ctx, in, domain.DeleteClient{ID: in.ID})
 }
 
-func (a *api) clientCommand(ctx context.Context, h matchHeader, body any, c domain.Command) (*clientAnswer, error) {
+func (a *api) clientCommand(ctx context.Context, h MatchHeader, body any, c domain.Command) (*clientAnswer, error) {
 	r, err := a.submit(ctx, h, body, c)
 	if err != nil {
 		return nil, a.refusal(ctx, err)

@@ -17,4 +17,8 @@
 //   - A fault is application/problem+json (RFC 9457) with a code for machines
 //     and every fault at its place. What was sent is never echoed back.
 //   - Nothing below /api/v1 is answered without a key.
+//
+// [New] makes the handler, [NewServer] the server to run it in. Types such as
+// [IDPath] and [WriteAnswer] are exported because huma sees exported fields
+// only; they are for this package.
 package httpapi

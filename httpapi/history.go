@@ -73,7 +73,7 @@ type eventsInput struct {
 }
 
 type historyInput struct {
-	idPath
+	IDPath
 	After int64 `query:"after" minimum:"0" doc:"Only what has a higher version: the next of the page before" example:"3"`
 	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
 }

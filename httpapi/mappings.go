@@ -42,7 +42,7 @@ type CreateMappingBody struct {
 	TargetPort     int    `json:"target_port" minimum:"1" maximum:"65535" example:"80"`
 }
 
-// ChangeMappingBody is the body of PUT /mappings/{id}; what is left out stays.
+// ChangeMappingBody is the body of PUT /mappings/{id}; what is left out or null stays.
 type ChangeMappingBody struct {
 	MappingID      *int64  `json:"mapping_id,omitempty" doc:"May be sent, never changes" example:"1001"`
 	UserID         *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
@@ -57,18 +57,18 @@ type ChangeMappingBody struct {
 }
 
 type createMappingInput struct {
-	keyHeader
+	KeyHeader
 	Body CreateMappingBody
 }
 
 type changeMappingInput struct {
-	idPath
-	matchHeader
+	IDPath
+	MatchHeader
 	Body ChangeMappingBody
 }
 
 type mappingAnswer struct {
-	writeAnswer
+	WriteAnswer
 	Body Mapping
 }
 
@@ -90,11 +90,11 @@ func (a *api) registerMappings() {
 }
 
 func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struct {
-	createdAnswer
+	CreatedAnswer
 	Body Mapping
 }, error) {
 	b := in.Body
-	r, err := a.create(ctx, in.keyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
+	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
 		return domain.CreateMapping{ID: id, UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID,
 			Protocol: domain.Protocol(b.Protocol), Name: b.Name, LocalHost: b.LocalHost, LocalPort: b.LocalPort,
 			TargetHost: b.TargetHost, TargetPort: b.TargetPort}
@@ -107,12 +107,12 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 		return nil, a.refusal(ctx, err)
 	}
 	return &struct {
-		createdAnswer
+		CreatedAnswer
 		Body Mapping
 	}{createdOf(r, "mappings"), mappingBody(m)}, nil
 }
 
-func (a *api) listMappings(ctx context.Context, in *pageInput) (*pageAnswer[Mapping], error) {
+func (a *api) listMappings(ctx context.Context, in *PageInput) (*pageAnswer[Mapping], error) {
 	return a.mappingsOf(ctx, projections.AllMappings, *in)
 }
 
@@ -120,17 +120,17 @@ func (a *api) listMappingsOfUser(ctx context.Context, in *listOfInput) (*pageAns
 	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.mappingsOf(ctx, projections.MappingsOfUser(in.ID), in.pageInput)
+	return a.mappingsOf(ctx, projections.MappingsOfUser(in.ID), in.PageInput)
 }
 
 func (a *api) listMappingsOfClient(ctx context.Context, in *listOfInput) (*pageAnswer[Mapping], error) {
 	if _, err := a.client(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.mappingsOf(ctx, projections.MappingsOfClient(in.ID), in.pageInput)
+	return a.mappingsOf(ctx, projections.MappingsOfClient(in.ID), in.PageInput)
 }
 
-func (a *api) mappingsOf(ctx context.Context, index projections.Index, in pageInput) (*pageAnswer[Mapping], error) {
+func (a *api) mappingsOf(ctx context.Context, index projections.Index, in PageInput) (*pageAnswer[Mapping], error) {
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (a *api) mappingsOf(ctx context.Context, index projections.Index, in pageIn
 }
 
 func (a *api) getMapping(ctx context.Context, in *oneInput) (*struct {
-	readAnswer
+	ReadAnswer
 	Body Mapping
 }, error) {
 	m, err := a.mapping(ctx, in.ID, in.MinPosition)
@@ -154,7 +154,7 @@ func (a *api) getMapping(ctx context.Context, in *oneInput) (*struct {
 		return nil, err
 	}
 	return &struct {
-		readAnswer
+		ReadAnswer
 		Body Mapping
 	}{answer, mappingBody(&m.Mapping)}, nil
 }
@@ -164,22 +164,22 @@ func (a *api) changeMapping(ctx context.Context, in *changeMappingInput) (*mappi
 	if b.MappingID != nil && *b.MappingID != in.ID {
 		return nil, invalid("body.mapping_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
 	}
-	return a.mappingCommand(ctx, in.matchHeader, b, domain.ChangeMapping{ID: in.ID, Name: b.Name,
+	return a.mappingCommand(ctx, in.MatchHeader, b, domain.ChangeMapping{ID: in.ID, Name: b.Name,
 		LocalHost: b.LocalHost, LocalPort: b.LocalPort, TargetHost: b.TargetHost, TargetPort: b.TargetPort,
 		UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID, Protocol: (*domain.Protocol)(b.Protocol)})
 }
 
 func (a *api) setMappingEnabled(enabled bool) func(context.Context, *changeInput) (*mappingAnswer, error) {
 	return func(ctx context.Context, in *changeInput) (*mappingAnswer, error) {
-		return a.mappingCommand(ctx, in.matchHeader, nil, domain.SetMappingEnabled{ID: in.ID, Enabled: enabled})
+		return a.mappingCommand(ctx, in.MatchHeader, nil, domain.SetMappingEnabled{ID: in.ID, Enabled: enabled})
 	}
 }
 
-func (a *api) deleteMapping(ctx context.Context, in *changeInput) (*writeAnswer, error) {
+func (a *api) deleteMapping(ctx context.Context, in *changeInput) (*WriteAnswer, error) {
 	return a.end(ctx, in, domain.DeleteMapping{ID: in.ID})
 }
 
-func (a *api) mappingCommand(ctx context.Context, h matchHeader, body any, c domain.Command) (*mappingAnswer, error) {
+func (a *api) mappingCommand(ctx context.Context, h MatchHeader, body any, c domain.Command) (*mappingAnswer, error) {
 	r, err := a.submit(ctx, h, body, c)
 	if err != nil {
 		return nil, a.refusal(ctx, err)

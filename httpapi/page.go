@@ -1,8 +1,8 @@
 package httpapi
 
-// pageInput asks for one page of a list.
-type pageInput struct {
-	minHeader
+// PageInput asks for one page of a list.
+type PageInput struct {
+	MinHeader
 	After int64 `query:"after" minimum:"0" doc:"Only what has a higher id: the next of the page before" example:"100000001"`
 	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
 }

@@ -89,13 +89,13 @@ func (b SetQuotaBody) command(id int64) domain.SetQuota {
 }
 
 type setQuotaInput struct {
-	idPath
-	matchHeader
+	IDPath
+	MatchHeader
 	Body SetQuotaBody
 }
 
 type quotaAnswer struct {
-	writeAnswer
+	WriteAnswer
 	Body Quota
 }
 
@@ -109,7 +109,7 @@ func (a *api) registerQuotas() {
 }
 
 func (a *api) getQuota(ctx context.Context, in *oneInput) (*struct {
-	readAnswer
+	ReadAnswer
 	Body Quota
 }, error) {
 	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
@@ -124,7 +124,7 @@ func (a *api) getQuota(ctx context.Context, in *oneInput) (*struct {
 		return nil, err
 	}
 	return &struct {
-		readAnswer
+		ReadAnswer
 		Body Quota
 	}{answer, quotaBody(in.ID, q)}, nil
 }
@@ -133,7 +133,7 @@ func (a *api) setQuota(ctx context.Context, in *setQuotaInput) (*quotaAnswer, er
 	if domain.IsAnonymous(in.ID) {
 		return nil, notFound(domain.CodeUserNotFound, "There is no such user.") // a client that is its own account
 	}
-	r, err := a.submit(ctx, in.matchHeader, in.Body, in.Body.command(in.ID))
+	r, err := a.submit(ctx, in.MatchHeader, in.Body, in.Body.command(in.ID))
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}

@@ -12,20 +12,20 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// minHeader is what every read of a read model may carry.
-type minHeader struct {
+// MinHeader is what every read of a read model may carry.
+type MinHeader struct {
 	MinPosition domain.Position `header:"Min-Position" minimum:"0" doc:"The answer must show at least this position of the log (X-Position of a write)" example:"42"`
 }
 
 // oneInput asks for one resource.
 type oneInput struct {
-	idPath
-	minHeader
+	IDPath
+	MinHeader
 	IfNoneMatch string `header:"If-None-Match" doc:"An ETag: the answer is 304 without a body if nothing has changed" example:"\"3\""`
 }
 
-// readAnswer is what every read of one resource answers with beside its body.
-type readAnswer struct {
+// ReadAnswer is what every read of one resource answers with beside its body.
+type ReadAnswer struct {
 	ETag string `header:"ETag" doc:"Names what was read; send it as If-Match or If-None-Match"`
 }
 
@@ -40,14 +40,14 @@ var _ huma.HeadersError = notModified{}
 
 // tagged gives the answer's ETag, or 304 when the caller has it. The comparison
 // is the weak one, as If-None-Match asks (RFC 9110 §13.1.2).
-func (in oneInput) tagged(tag string) (readAnswer, error) {
+func (in oneInput) tagged(tag string) (ReadAnswer, error) {
 	for candidate := range strings.SplitSeq(in.IfNoneMatch, ",") {
 		candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/")
 		if candidate == tag || candidate == "*" {
-			return readAnswer{}, notModified{etag: tag}
+			return ReadAnswer{}, notModified{etag: tag}
 		}
 	}
-	return readAnswer{ETag: tag}, nil
+	return ReadAnswer{ETag: tag}, nil
 }
 
 // ownWait bounds the wait for a write of this process that the caller did not

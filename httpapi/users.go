@@ -31,7 +31,7 @@ type CreateUserBody struct {
 	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" doc:"Kept as an argon2id hash" example:"correct horse battery staple"`
 }
 
-// ChangeUserBody is the body of PUT /users/{id}; what is left out stays.
+// ChangeUserBody is the body of PUT /users/{id}; what is left out or null stays.
 type ChangeUserBody struct {
 	UserID   *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
 	Username *string `json:"username,omitempty" minLength:"1" maxLength:"64" example:"ann"`
@@ -40,25 +40,25 @@ type ChangeUserBody struct {
 }
 
 type userAnswer struct {
-	writeAnswer
+	WriteAnswer
 	Body User
 }
 
 type createUserInput struct {
-	keyHeader
+	KeyHeader
 	Body CreateUserBody
 }
 
 type changeUserInput struct {
-	idPath
-	matchHeader
+	IDPath
+	MatchHeader
 	Body ChangeUserBody
 }
 
 // changeInput is the input of a change that is all in its path.
 type changeInput struct {
-	idPath
-	matchHeader
+	IDPath
+	MatchHeader
 }
 
 func (a *api) registerUsers() {
@@ -87,7 +87,7 @@ var (
 )
 
 func (a *api) createUser(ctx context.Context, in *createUserInput) (*struct {
-	createdAnswer
+	CreatedAnswer
 	Body User
 }, error) {
 	hash, hashed, err := a.password(ctx, in.Body.Password, in.IdempotencyKey)
@@ -96,7 +96,7 @@ func (a *api) createUser(ctx context.Context, in *createUserInput) (*struct {
 	}
 	body := in.Body
 	body.Password = hashed
-	r, err := a.create(ctx, in.keyHeader, body, domain.SequenceUser, func(id int64) domain.Command {
+	r, err := a.create(ctx, in.KeyHeader, body, domain.SequenceUser, func(id int64) domain.Command {
 		c := domain.CreateUser{ID: id, Username: in.Body.Username, Email: in.Body.Email}
 		if hash != nil {
 			c.PasswordHash = *hash
@@ -115,7 +115,7 @@ func (a *api) createUser(ctx context.Context, in *createUserInput) (*struct {
 		return nil, a.refusal(ctx, err)
 	}
 	return &struct {
-		createdAnswer
+		CreatedAnswer
 		Body User
 	}{createdOf(r, "users"), userBody(u, projections.QuotaRow{Limits: limits})}, nil
 }
@@ -149,7 +149,7 @@ func firstLimits(r domain.Receipt) (domain.Limits, error) {
 	return domain.Limits{}, fmt.Errorf("receipt of %s holds no quota", r.Subject)
 }
 
-func (a *api) listUsers(ctx context.Context, in *pageInput) (*pageAnswer[User], error) {
+func (a *api) listUsers(ctx context.Context, in *PageInput) (*pageAnswer[User], error) {
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func (a *api) listUsers(ctx context.Context, in *pageInput) (*pageAnswer[User], 
 }
 
 func (a *api) getUser(ctx context.Context, in *oneInput) (*struct {
-	readAnswer
+	ReadAnswer
 	Body User
 }, error) {
 	u, err := a.user(ctx, in.ID, in.MinPosition)
@@ -190,7 +190,7 @@ func (a *api) getUser(ctx context.Context, in *oneInput) (*struct {
 		return nil, err
 	}
 	return &struct {
-		readAnswer
+		ReadAnswer
 		Body User
 	}{answer, userBody(&u.User, q)}, nil
 }
@@ -205,20 +205,20 @@ func (a *api) changeUser(ctx context.Context, in *changeUserInput) (*userAnswer,
 	}
 	body := in.Body
 	body.Password = hashed
-	return a.userCommand(ctx, in.matchHeader, body,
+	return a.userCommand(ctx, in.MatchHeader, body,
 		domain.ChangeUser{ID: in.ID, Username: in.Body.Username, Email: in.Body.Email, PasswordHash: hash})
 }
 
 func (a *api) setUserEnabled(enabled bool) func(context.Context, *changeInput) (*userAnswer, error) {
 	return func(ctx context.Context, in *changeInput) (*userAnswer, error) {
-		return a.userCommand(ctx, in.matchHeader, nil, domain.SetUserEnabled{ID: in.ID, Enabled: enabled})
+		return a.userCommand(ctx, in.MatchHeader, nil, domain.SetUserEnabled{ID: in.ID, Enabled: enabled})
 	}
 }
 
 // userCommand carries out a command about a user. The receipt holds the user;
 // its quota is read as of the receipt's position, so that it is not older than
 // the answer.
-func (a *api) userCommand(ctx context.Context, h matchHeader, body any, c domain.Command) (*userAnswer, error) {
+func (a *api) userCommand(ctx context.Context, h MatchHeader, body any, c domain.Command) (*userAnswer, error) {
 	r, err := a.submit(ctx, h, body, c)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
@@ -234,13 +234,13 @@ func (a *api) userCommand(ctx context.Context, h matchHeader, body any, c domain
 	return &userAnswer{answerOf(r), userBody(u, q)}, nil
 }
 
-func (a *api) deleteUser(ctx context.Context, in *changeInput) (*writeAnswer, error) {
+func (a *api) deleteUser(ctx context.Context, in *changeInput) (*WriteAnswer, error) {
 	return a.end(ctx, in, domain.DeleteUser{ID: in.ID})
 }
 
 // end carries out a command after which there is nothing to show.
-func (a *api) end(ctx context.Context, in *changeInput, c domain.Command) (*writeAnswer, error) {
-	r, err := a.submit(ctx, in.matchHeader, nil, c)
+func (a *api) end(ctx context.Context, in *changeInput, c domain.Command) (*WriteAnswer, error) {
+	r, err := a.submit(ctx, in.MatchHeader, nil, c)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}

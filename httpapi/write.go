@@ -13,45 +13,45 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// keyHeader is what every write may carry.
-type keyHeader struct {
+// KeyHeader is what every write may carry.
+type KeyHeader struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"1 to 255 printable ASCII characters" doc:"Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused" example:"8e03978e-40d5-43e8-bc93-6894a57f9324"`
 }
 
-// matchHeader is what a write to something that exists may carry.
-type matchHeader struct {
-	keyHeader
+// MatchHeader is what a write to something that exists may carry.
+type MatchHeader struct {
+	KeyHeader
 	IfMatch string `header:"If-Match" doc:"An ETag: the write is refused with 412 if the resource has changed since" example:"\"3\""`
 }
 
-// idPath is the path of one resource.
-type idPath struct {
+// IDPath is the path of one resource.
+type IDPath struct {
 	ID int64 `path:"id" minimum:"1" doc:"The id" example:"100000001"`
 }
 
-// writeAnswer is what every write answers with beside its body.
-type writeAnswer struct {
+// WriteAnswer is what every write answers with beside its body.
+type WriteAnswer struct {
 	Position domain.Position `header:"X-Position" doc:"The position in the log this write is visible from; send it as Min-Position"`
 	ETag     string          `header:"ETag" doc:"The version the write made; send it as If-Match"`
 	Replayed string          `header:"Idempotency-Replayed" doc:"true when the Idempotency-Key had been used and nothing was written now"`
 }
 
-func answerOf(r domain.Receipt) writeAnswer {
-	w := writeAnswer{Position: r.Position, ETag: etag(r.Version)}
+func answerOf(r domain.Receipt) WriteAnswer {
+	w := WriteAnswer{Position: r.Position, ETag: etag(r.Version)}
 	if r.Duplicate {
 		w.Replayed = "true"
 	}
 	return w
 }
 
-// createdAnswer is a writeAnswer of a POST that makes something.
-type createdAnswer struct {
-	writeAnswer
+// CreatedAnswer is a WriteAnswer of a POST that makes something.
+type CreatedAnswer struct {
+	WriteAnswer
 	Location string `header:"Location" doc:"The path of the new resource"`
 }
 
-func createdOf(r domain.Receipt, collection string) createdAnswer {
-	return createdAnswer{writeAnswer: answerOf(r), Location: fmt.Sprintf("%s/%s/%d", prefix, collection, r.Subject.Number())}
+func createdOf(r domain.Receipt, collection string) CreatedAnswer {
+	return CreatedAnswer{WriteAnswer: answerOf(r), Location: fmt.Sprintf("%s/%s/%d", prefix, collection, r.Subject.Number())}
 }
 
 func etag(v domain.Version) string { return `"` + strconv.FormatInt(int64(v), 10) + `"` }
@@ -59,7 +59,7 @@ func etag(v domain.Version) string { return `"` + strconv.FormatInt(int64(v), 10
 // expected reads If-Match. "*" asks only that the resource exists, which every
 // command that can carry it asks anyway. The tag of a GET may have a second part
 // behind a dash (see tagged); only the version guards a write.
-func (h matchHeader) expected() (*domain.Version, error) {
+func (h MatchHeader) expected() (*domain.Version, error) {
 	if h.IfMatch == "" || h.IfMatch == "*" {
 		return nil, nil
 	}
@@ -76,7 +76,7 @@ func (h matchHeader) expected() (*domain.Version, error) {
 
 // submit sends one command on its way. body is what identifies the request
 // beside method, path and If-Match; ids drawn for it are not part of it.
-func (a *api) submit(ctx context.Context, h matchHeader, body any, c domain.Command) (domain.Receipt, error) {
+func (a *api) submit(ctx context.Context, h MatchHeader, body any, c domain.Command) (domain.Receipt, error) {
 	expect, err := h.expected()
 	if err != nil {
 		return domain.Receipt{}, err
@@ -99,7 +99,7 @@ func (a *api) submit(ctx context.Context, h matchHeader, body any, c domain.Comm
 
 // create submits a command for something new, drawing ids until one is free:
 // a restored sequence may lag behind what the log holds.
-func (a *api) create(ctx context.Context, h keyHeader, body any, sequence domain.Sequence, command func(id int64) domain.Command) (domain.Receipt, error) {
+func (a *api) create(ctx context.Context, h KeyHeader, body any, sequence domain.Sequence, command func(id int64) domain.Command) (domain.Receipt, error) {
 	const draws = 16
 	var r domain.Receipt
 	err := error(nil)
@@ -108,7 +108,7 @@ func (a *api) create(ctx context.Context, h keyHeader, body any, sequence domain
 		if id, err = a.config.Executor.NextID(ctx, sequence); err != nil {
 			return r, err
 		}
-		if r, err = a.submit(ctx, matchHeader{keyHeader: h}, body, command(id)); domain.CodeOf(err) != domain.CodeIDTaken {
+		if r, err = a.submit(ctx, MatchHeader{KeyHeader: h}, body, command(id)); domain.CodeOf(err) != domain.CodeIDTaken {
 			return r, err
 		}
 	}

@@ -1,0 +1,240 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/projections/memory"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const apiKey = "test-key-of-more-than-thirty-two-characters"
+
+// world is the API over a log in memory and the real read models.
+type world struct {
+	t       testing.TB
+	log     *memoryLog
+	handler http.Handler
+}
+
+func newWorld(t testing.TB, change ...func(*httpapi.Config)) *world {
+	t.Helper()
+	log := newMemoryLog()
+	store := memory.New()
+	projector := projections.NewProjector(followed{log}, store, projections.Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = projector.Run(ctx) }) // ends with the context's error
+	t.Cleanup(func() { cancel(); running.Wait() })
+	config := httpapi.Config{
+		Executor: log, History: log, Reader: projections.NewReader(store),
+		NewCredential: newCredential,
+		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
+		Version:       httpapi.Version{Version: "0.0.1-test"},
+		WaitTimeout:   100 * time.Millisecond,
+	}
+	for _, c := range change {
+		c(&config)
+	}
+	handler, err := httpapi.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{t: t, log: log, handler: handler}
+}
+
+func newCredential() (string, []byte, error) {
+	public, private, err := ed25519.GenerateKey(nil)
+	return "tnx_" + base64.RawURLEncoding.EncodeToString(private.Seed()), public, err
+}
+
+// answer is what came back, with its body decoded.
+type answer struct {
+	t      testing.TB
+	call   string
+	Status int
+	Header http.Header
+	Text   string
+	Body   map[string]any
+}
+
+// do sends a request with the key. body is JSON text or a value; header is
+// name, value, name, value.
+func (w *world) do(method, path string, body any, header ...string) *answer {
+	w.t.Helper()
+	return w.send(w.request(method, path, body, append([]string{"Authorization", "Bearer " + apiKey}, header...)...))
+}
+
+func (w *world) request(method, path string, body any, header ...string) *http.Request {
+	w.t.Helper()
+	var text []byte
+	switch b := body.(type) {
+	case nil:
+	case string:
+		text = []byte(b)
+	default:
+		var err error
+		if text, err = json.Marshal(b); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	r := httptest.NewRequest(method, path, bytes.NewReader(text))
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	return r
+}
+
+func (w *world) send(r *http.Request) *answer {
+	w.t.Helper()
+	rec := httptest.NewRecorder()
+	w.handler.ServeHTTP(rec, r)
+	a := &answer{t: w.t, call: r.Method + " " + r.URL.Path, Status: rec.Code, Header: rec.Result().Header, Text: rec.Body.String()}
+	if strings.Contains(a.Header.Get("Content-Type"), "json") && a.Text != "" {
+		if err := json.Unmarshal(rec.Body.Bytes(), &a.Body); err != nil {
+			w.t.Fatalf("%s: body is not JSON: %v\n%s", a.call, err, a.Text)
+		}
+	}
+	return a
+}
+
+// want fails the test unless the status is as wanted.
+func (a *answer) want(status int) *answer {
+	a.t.Helper()
+	if a.Status != status {
+		a.t.Fatalf("%s: status %d, want %d\n%s", a.call, a.Status, status, a.Text)
+	}
+	return a
+}
+
+// fault fails the test unless the answer is a problem with this status, code and
+// these places, in any order.
+func (a *answer) fault(status int, code string, places ...string) *answer {
+	a.t.Helper()
+	a.want(status)
+	if got := a.Header.Get("Content-Type"); got != "application/problem+json" {
+		a.t.Errorf("%s: content type %q", a.call, got)
+	}
+	if a.Body["code"] != code {
+		a.t.Errorf("%s: code %v, want %s\n%s", a.call, a.Body["code"], code, a.Text)
+	}
+	for _, field := range []string{"type", "title", "detail", "request_id", "instance"} {
+		if s, _ := a.Body[field].(string); s == "" {
+			a.t.Errorf("%s: no %s in %s", a.call, field, a.Text)
+		}
+	}
+	if got := int(a.Body["status"].(float64)); got != status {
+		a.t.Errorf("%s: status in body %d, want %d", a.call, got, status)
+	}
+	got := map[string]bool{}
+	list, _ := a.Body["errors"].([]any)
+	for _, e := range list {
+		f := e.(map[string]any)
+		got[f["location"].(string)] = true
+		if f["message"] == "" {
+			a.t.Errorf("%s: a fault without a message\n%s", a.call, a.Text)
+		}
+	}
+	for _, place := range places {
+		if !got[place] {
+			a.t.Errorf("%s: no fault at %s\n%s", a.call, place, a.Text)
+		}
+		delete(got, place)
+	}
+	if len(places) > 0 && len(got) > 0 {
+		a.t.Errorf("%s: more faults than wanted: %v\n%s", a.call, got, a.Text)
+	}
+	return a
+}
+
+// id gives an id of the body.
+func (a *answer) id(field string) int64 {
+	a.t.Helper()
+	n, ok := a.Body[field].(float64)
+	if !ok {
+		a.t.Fatalf("%s: no %s in %s", a.call, field, a.Text)
+	}
+	return int64(n)
+}
+
+func (a *answer) position() string { return a.Header.Get("X-Position") }
+
+// has fails the test unless the body's fields have these values.
+func (a *answer) has(fields map[string]any) *answer {
+	a.t.Helper()
+	for name, want := range fields {
+		got := a.Body[name]
+		if g, ok := got.(float64); ok {
+			got = strconv.FormatFloat(g, 'f', -1, 64)
+			want = fmt.Sprint(want)
+		}
+		if got != want {
+			a.t.Errorf("%s: %s = %v, want %v", a.call, name, got, want)
+		}
+	}
+	return a
+}
+
+// items gives the ids of a list.
+func (a *answer) items(field string) []int64 {
+	a.t.Helper()
+	list, ok := a.Body["items"].([]any)
+	if !ok {
+		a.t.Fatalf("%s: no items in %s", a.call, a.Text)
+	}
+	ids := []int64{}
+	for _, item := range list {
+		ids = append(ids, int64(item.(map[string]any)[field].(float64)))
+	}
+	return ids
+}
+
+type fields = map[string]any
+
+func (w *world) user(name string) int64 {
+	w.t.Helper()
+	return w.do("POST", "/api/v1/users", fields{"username": name, "email": name + "@example.org"}).want(201).id("user_id")
+}
+
+func (w *world) client(user int64, name string) int64 {
+	w.t.Helper()
+	return w.do("POST", "/api/v1/clients", fields{"user_id": user, "client_name": name}).want(201).id("client_id")
+}
+
+// rule gives the body of a mapping from source to target on a port.
+func rule(user, source, target int64, port int) fields {
+	return fields{"user_id": user, "source_client_id": source, "target_client_id": target, "protocol": "tcp",
+		"local_port": port, "target_host": "127.0.0.1", "target_port": 80}
+}
+
+func (w *world) mapping(user, source, target int64, port int) int64 {
+	w.t.Helper()
+	return w.do("POST", "/api/v1/mappings", rule(user, source, target, port)).want(201).id("mapping_id")
+}
+
+// path makes a path below the prefix of its parts.
+func path(parts ...any) string {
+	s := "/api/v1"
+	for _, p := range parts {
+		s += "/" + fmt.Sprint(p)
+	}
+	return s
+}
+
+func formatID(id int64) string { return strconv.FormatInt(id, 10) }
