@@ -1,0 +1,153 @@
+package projectionstest
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// History draws commands that make a log: users, managed and anonymous clients,
+// mappings among them, every change and end of each. Some are refused; that is
+// part of it.
+type History struct {
+	log      *Log
+	draw     func(n int) int // 0 <= result < n
+	users    []int64
+	clients  []int64
+	mappings []int64
+	next     int64
+}
+
+// NewHistory writes to a log what draw says.
+func NewHistory(log *Log, draw func(n int) int) *History { return &History{log: log, draw: draw} }
+
+// Seeded gives a draw that repeats for a seed.
+func Seeded(seed uint64) func(n int) int {
+	r := rand.New(rand.NewPCG(seed, seed))
+	return func(n int) int { return r.IntN(n) }
+}
+
+func pick(h *History, ids []int64) int64 {
+	if len(ids) == 0 {
+		return 1
+	}
+	// The newest few are drawn as often as all others, so that ends are met
+	// while things are in use.
+	if h.draw(2) == 0 {
+		return ids[len(ids)-1-h.draw(min(len(ids), 4))]
+	}
+	return ids[h.draw(len(ids))]
+}
+
+func (h *History) id(first int64) int64 {
+	h.next++
+	return first + h.next
+}
+
+// Step submits one command, and reports whether it was accepted.
+func (h *History) Step() bool {
+	c := h.command()
+	if err := h.log.Submit(c); err != nil {
+		return false
+	}
+	switch c := c.(type) {
+	case domain.CreateUser:
+		h.users = append(h.users, c.ID)
+	case domain.CreateClient:
+		h.clients = append(h.clients, c.ID)
+	case domain.RegisterClient:
+		h.clients = append(h.clients, c.ID)
+	case domain.CreateMapping:
+		h.mappings = append(h.mappings, c.ID)
+	}
+	return true
+}
+
+func (h *History) command() domain.Command {
+	text := func(prefix string) *string { s := fmt.Sprintf("%s%d", prefix, h.draw(1000)); return &s }
+	switch n := h.draw(100); {
+	case n < 12 || len(h.users) == 0:
+		return h.createUser()
+	case n < 32 || len(h.clients) == 0:
+		return h.createClient()
+	case n < 60:
+		return h.createMapping()
+	case n < 64:
+		return domain.ChangeUser{ID: pick(h, h.users), Username: text("name"), Email: text("a@b")}
+	case n < 67:
+		return domain.SetUserEnabled{ID: pick(h, h.users), Enabled: h.draw(2) == 0}
+	case n < 69:
+		return domain.DeleteUser{ID: pick(h, h.users)}
+	case n < 73:
+		return domain.ChangeClient{ID: pick(h, h.clients), Name: text("client")}
+	case n < 75:
+		return domain.RotateCredential{ID: pick(h, h.clients), PublicKey: h.key()}
+	case n < 78:
+		return domain.SetClientEnabled{ID: pick(h, h.clients), Enabled: h.draw(2) == 0}
+	case n < 81:
+		return domain.DeleteClient{ID: pick(h, h.clients)}
+	case n < 87:
+		port := 1 + h.draw(65535)
+		return domain.ChangeMapping{ID: pick(h, h.mappings), TargetPort: &port, Name: text("m")}
+	case n < 92:
+		return domain.SetMappingEnabled{ID: pick(h, h.mappings), Enabled: h.draw(2) == 0}
+	case n < 96:
+		return domain.DeleteMapping{ID: pick(h, h.mappings)}
+	default:
+		return domain.SetQuota{ID: pick(h, append(h.users[:len(h.users):len(h.users)], h.clients...)), Limits: h.limits()}
+	}
+}
+
+func (h *History) createUser() domain.Command {
+	id := h.id(domain.FirstUserID)
+	return domain.CreateUser{ID: id, Username: fmt.Sprintf("user%d", id), Email: fmt.Sprintf("u%d@example.org", id), Limits: h.limits()}
+}
+
+func (h *History) createClient() domain.Command {
+	if h.draw(3) == 0 {
+		return domain.RegisterClient{ID: h.id(domain.FirstAnonymousID), PublicKey: h.key()}
+	}
+	return domain.CreateClient{ID: h.id(domain.FirstClientID), UserID: pick(h, h.users), Name: "client", PublicKey: h.key()}
+}
+
+// createMapping prefers a user and clients that fit, or nearly all would be refused.
+func (h *History) createMapping() domain.Command {
+	c := domain.CreateMapping{ID: h.id(domain.FirstMappingID), Protocol: domain.ProtocolTCP, UserID: pick(h, h.users),
+		SourceClientID: pick(h, h.clients), TargetClientID: pick(h, h.clients), LocalPort: 1 + h.draw(65535),
+		TargetHost: "db.internal", TargetPort: 1 + h.draw(65535)}
+	for _, id := range []int64{c.SourceClientID, c.TargetClientID} {
+		if cl, ok := h.log.client(id); ok && cl.UserID != 0 {
+			c.UserID = cl.UserID
+			break
+		}
+	}
+	if h.draw(3) == 0 {
+		c.TargetClientID = c.SourceClientID
+	}
+	return c
+}
+
+func (l *Log) client(id int64) (*domain.Client, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, ok := l.states[domain.ClientStream(id)].(*domain.Client)
+	return c, ok
+}
+
+func (h *History) key() []byte {
+	key := make([]byte, 32)
+	for i := range key {
+		key[i] = byte(h.draw(256))
+	}
+	return key
+}
+
+func (h *History) limits() domain.Limits {
+	var l domain.Limits
+	if h.draw(4) == 0 {
+		n := int64(h.draw(20))
+		l.MaxMappings = &n
+	}
+	return l
+}

@@ -1,0 +1,81 @@
+package projectionstest
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+func (l *Log) clientIDs() []int64 {
+	var ids []int64
+	for id := range l.streams() {
+		if id.Category() == domain.CategoryClient {
+			ids = append(ids, id.Number())
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// completes applies to a view what a forwarder would from the feed, each record
+// whose version is the next one, and compares the result with the log's fold.
+func completes(v domain.ClientView, log *Log) error {
+	end := log.Position()
+	states, versions := domain.States{}, map[domain.StreamID]domain.Version{}
+	put := func(id domain.StreamID, version domain.Version, a domain.Aggregate) {
+		states[id], versions[id] = a, version
+	}
+	client := v.Client.State
+	put(domain.ClientStream(client.ID), v.Client.Version, &client)
+	for _, m := range v.Mappings {
+		put(domain.MappingStream(m.State.ID), m.Version, &m.State)
+	}
+	for _, u := range v.Users {
+		put(domain.UserStream(u.State.ID), u.Version, &u.State)
+	}
+	for _, r := range log.Records(end)[v.Position:] {
+		if states[r.Stream] == nil {
+			if r.Stream.Category() != domain.CategoryMapping || r.Version != 1 {
+				continue
+			}
+			states[r.Stream] = &domain.Mapping{}
+		}
+		if r.Version != versions[r.Stream]+1 {
+			continue
+		}
+		if err := domain.Fold(states[r.Stream], []domain.Record{r}); err != nil {
+			return err
+		}
+		versions[r.Stream] = r.Version
+	}
+	want, err := NewModel(log, end)
+	if err != nil {
+		return err
+	}
+	got := map[int64]domain.Mapping{}
+	for _, a := range states {
+		if m, ok := a.(*domain.Mapping); ok && m.Live() && (m.SourceClientID == client.ID || m.TargetClientID == client.ID) {
+			got[m.ID] = *m
+		}
+	}
+	all := maps.Clone(want.Mappings)
+	for id, m := range all {
+		if m.SourceClientID != client.ID && m.TargetClientID != client.ID {
+			delete(all, id)
+			continue
+		}
+		if !reflect.DeepEqual(got[id], m.Mapping) {
+			return fmt.Errorf("mapping %d is %+v, want %+v", id, got[id], m.Mapping)
+		}
+	}
+	if len(got) != len(all) {
+		return fmt.Errorf("%d mappings, want %d", len(got), len(all))
+	}
+	if w, live := want.Clients[client.ID]; live != client.Live() || live && !reflect.DeepEqual(w.Client, client) {
+		return fmt.Errorf("client is %+v, want %+v (live %v)", client, w.Client, live)
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+const (
+	// readAhead is how many batches of a build are read and decoded while one is
+	// folded and written, so that both cores have something to do.
+	readAhead = 4
+	// progressEvery bounds how often Options.Progress is called.
+	progressEvery = 200 * time.Millisecond
+)
+
+// rebuild folds the whole log into a version beside the one that is read, and
+// switches to it at the end of the log. Readers see the old one, whole, until
+// then. anew says that the old one is wrong, not merely missing.
+func (p *Projector) rebuild(ctx context.Context, anew bool) (Checkpoint, error) {
+	build, err := p.store.Begin(ctx)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	p.update(func(s *Status) { s.Building = true })
+	p.options.Metrics.rebuilding()
+	cp, err := p.fill(ctx, build, anew)
+	if err != nil {
+		// The context may have ended; what a build has written should go all the same.
+		discard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if discardErr := build.Discard(discard); discardErr != nil {
+			p.options.Logger.Warn("build of the read models is left behind", "error", discardErr)
+		}
+		return cp, err
+	}
+	return cp, nil
+}
+
+// fill folds until the end of the log and switches. A record that cannot be
+// folded ends the build: if nothing is read yet, what came before it is
+// switched to, as the log's state at that position; otherwise the version that
+// is read stays.
+func (p *Projector) fill(ctx context.Context, build Build, anew bool) (Checkpoint, error) {
+	clock := p.newProgress(ctx)
+	folder := newFolder(build)
+	var cp Checkpoint
+	for {
+		next, err := p.foldToEnd(ctx, build, folder, cp, clock)
+		cp = next
+		if _, halted := errors.AsType[*haltError](err); halted && !anew {
+			// Nothing was read before, so what came before the record is better.
+			if switchErr := build.Switch(ctx, false); switchErr != nil {
+				return cp, switchErr
+			}
+			p.at(cp)
+		}
+		if err != nil {
+			return cp, err
+		}
+		switch err := build.Switch(ctx, anew); {
+		case errors.Is(err, ErrBehind):
+			continue // the old version moved on meanwhile, and so did the log
+		case err != nil:
+			return cp, err
+		}
+		clock.report(cp.Position, true)
+		return cp, nil
+	}
+}
+
+// chunk is what the reader hands to the folder. err is about what is behind facts.
+type chunk struct {
+	facts []fact
+	err   error
+}
+
+// foldToEnd folds the records behind cp until a read finds no more.
+func (p *Projector) foldToEnd(ctx context.Context, build Build, folder *folder, cp Checkpoint, clock *progress) (Checkpoint, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	chunks := make(chan chunk, readAhead)
+	var reader sync.WaitGroup
+	reader.Go(func() { p.readTo(ctx, cp, chunks) })
+	defer reader.Wait()
+	defer cancel()
+	for c := range chunks {
+		if len(c.facts) > 0 {
+			next, err := p.apply(ctx, folder, build, cp, c.facts)
+			if errors.Is(err, errTorn) {
+				err = &haltError{err} // a build reads one log from its start: it is the log that is wrong
+			}
+			if err != nil {
+				return cp, err
+			}
+			cp = next
+			clock.report(cp.Position, false)
+		}
+		if c.err != nil {
+			return cp, c.err
+		}
+	}
+	return cp, ctx.Err()
+}
+
+// readTo sends the facts behind cp until the log has no more, and closes chunks.
+func (p *Projector) readTo(ctx context.Context, cp Checkpoint, chunks chan<- chunk) {
+	defer close(chunks)
+	for {
+		facts, full, err := p.next(ctx, cp, batchSize)
+		select {
+		case chunks <- chunk{facts, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil || !full || len(facts) == 0 {
+			return
+		}
+		last := facts[len(facts)-1].record
+		cp = Checkpoint{Position: last.Position, EventID: last.ID}
+	}
+}
+
+// progress reports how a build goes.
+type progress struct {
+	call       func(Progress)
+	head       domain.Position
+	start, due time.Time
+}
+
+func (p *Projector) newProgress(ctx context.Context) *progress {
+	c := &progress{call: p.options.Progress, start: time.Now()}
+	c.due = c.start.Add(progressEvery)
+	if p.options.Head != nil {
+		if head, err := p.options.Head(ctx); err == nil { // else the end is not known
+			c.head = head
+		}
+	}
+	return c
+}
+
+func (c *progress) report(done domain.Position, last bool) {
+	now := time.Now()
+	if c.call == nil || (!last && now.Before(c.due)) {
+		return
+	}
+	c.due = now.Add(progressEvery)
+	c.call(Progress{Done: done, Head: max(c.head, done), Elapsed: now.Sub(c.start)})
+}

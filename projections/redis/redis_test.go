@@ -1,0 +1,142 @@
+package redis_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/projections/projectionstest"
+	"github.com/tunnox-net/tunnox/projections/redis"
+	"github.com/tunnox-net/tunnox/test/services"
+)
+
+func TestMain(m *testing.M) { services.Main(m) }
+
+func connect(t testing.TB, url string) (*redis.Store, *goredis.Client) {
+	t.Helper()
+	opts, err := goredis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.DialerRetries = 1
+	c := goredis.NewClient(opts)
+	s := redis.New(c)
+	t.Cleanup(func() {
+		_ = s.Close()
+		_ = c.Close()
+	})
+	return s, c
+}
+
+func backend(t testing.TB) projectionstest.Backend {
+	s, c := connect(t, services.Redis(t))
+	return projectionstest.Backend{Store: s, Flush: func() {
+		if err := c.FlushDB(context.Background()).Err(); err != nil {
+			t.Error(err)
+		}
+	}}
+}
+
+func TestStore(t *testing.T) { projectionstest.Run(t, backend) }
+
+// run runs a projector until the test ends.
+func run(t *testing.T, log *projectionstest.Log, s projections.Store) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- projections.NewProjector(log, s, projections.Options{}).Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func equal(t *testing.T, log *projectionstest.Log, s projections.Store) {
+	t.Helper()
+	m, err := projectionstest.NewModel(log, log.Position())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if err = m.Check(context.Background(), projections.NewReader(s), log); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestKilledServerIsBuiltAnewOrCaughtUp(t *testing.T) {
+	for name, args := range map[string][]string{"all lost": nil, "kept": {"--appendonly", "yes", "--appendfsync", "always"}} {
+		t.Run(name, func(t *testing.T) {
+			server := services.StartRedis(t, args...)
+			s, _ := connect(t, server.URL())
+			log := projectionstest.NewLog(0)
+			h := projectionstest.NewHistory(log, projectionstest.Seeded(1))
+			grow := func(n int) {
+				for range n {
+					h.Step()
+				}
+			}
+			grow(300)
+			run(t, log, s)
+			equal(t, log, s)
+			grow(500) // the kill falls among these batches
+			server.Kill(t)
+			grow(50)
+			if _, _, err := projections.NewReader(s).Users(context.Background(), 0, 1); !errors.Is(err, projections.ErrUnavailable) {
+				t.Errorf("read from a dead server: %v, want ErrUnavailable", err)
+			}
+			server.Start(t)
+			equal(t, log, s)
+		})
+	}
+}
+
+func TestReplacedVersionsLeaveNoKeys(t *testing.T) {
+	ctx := context.Background()
+	s, c := connect(t, services.Redis(t))
+	log := projectionstest.NewLog(0)
+	h := projectionstest.NewHistory(log, projectionstest.Seeded(2))
+	for range 100 {
+		h.Step()
+	}
+	// Each log replaces the read models of the one before.
+	for i := range byte(4) {
+		other := projectionstest.NewLog(i)
+		h := projectionstest.NewHistory(other, projectionstest.Seeded(2))
+		for range 100 {
+			h.Step()
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- projections.NewProjector(other, s, projections.Options{}).Run(ctx) }()
+		equal(t, other, s)
+		cancel()
+		<-done
+	}
+	keys, err := c.Keys(ctx, "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	versions := map[string]bool{}
+	for _, key := range keys {
+		if !strings.HasPrefix(key, fmt.Sprintf("{rm%d}:", projections.Schema)) {
+			t.Errorf("key %q is outside the read models' hash tag", key)
+		}
+		if part := strings.Split(key, ":"); len(part) > 2 {
+			versions[part[1]] = true
+		}
+	}
+	if len(versions) != 1 {
+		t.Errorf("keys of versions %v are left, want of one", versions)
+	}
+}
