@@ -32,8 +32,11 @@ type Problem struct {
 	Status int
 	Code   string
 	Detail string
-	Errors []struct{ Location, Message string }
+	Errors []Fault
 }
+
+// Fault is one thing wrong with a request, and where.
+type Fault struct{ Location, Message string }
 
 // NewAPI gives a caller with connections of its own, which end with the test.
 func NewAPI(t testing.TB, url, key string) *API {
@@ -96,14 +99,29 @@ func (a *API) Do(t testing.TB, method, path string, body, into any, headers ...s
 // Refused makes a request that must be refused with the status and code.
 func (a *API) Refused(t testing.TB, status int, code, method, path string, body any, headers ...string) Problem {
 	t.Helper()
+	return a.RefusedAs(t, code, status, code, method, path, body, headers...)
+}
+
+// RefusedAs is Refused with a name for the request, for tables.
+func (a *API) RefusedAs(t testing.TB, what string, status int, code, method, path string, body any, headers ...string) Problem {
+	t.Helper()
 	answer, err := a.Call(method, path, body, headers...)
 	if err != nil {
-		t.Errorf("%s %s: %v", method, path, err)
+		t.Errorf("%s: %s %s: %v", what, method, path, err)
 		return Problem{}
 	}
+	p := answer.Problem()
+	if answer.Status != status || p.Code != code || p.Status != status || p.Detail == "" {
+		t.Errorf("%s: %s %s: %d %.500s, want %d with code %s and a sentence", what, method, path, answer.Status, answer.Body, status, code)
+	}
+	return p
+}
+
+// Problem reads an answer that refuses; it is empty when the answer is none.
+func (r Answer) Problem() Problem {
 	var p Problem
-	if err := json.Unmarshal(answer.Body, &p); err != nil || answer.Status != status || p.Code != code || p.Status != status || p.Detail == "" {
-		t.Errorf("%s %s: %d %.500s, want %d with code %s and a sentence", method, path, answer.Status, answer.Body, status, code)
+	if json.Unmarshal(r.Body, &p) != nil {
+		return Problem{}
 	}
 	return p
 }

@@ -80,12 +80,20 @@ func FreePorts(t testing.TB, n int) []int {
 	return ports
 }
 
-// Dial connects to a loopback port that may not be open yet.
+// DialPort connects to a loopback port. It does so from another loopback address:
+// Linux lets a port that nobody listens on connect to itself, and a test that
+// waits for a listener would sooner or later talk to itself.
+func DialPort(port int) (*net.TCPConn, error) {
+	return net.DialTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+}
+
+// Dial is DialPort for a port that may not be open yet; the connection ends with
+// the test.
 func Dial(t testing.TB, port int) *net.TCPConn {
 	t.Helper()
 	var c *net.TCPConn
 	Eventually(t, 10*time.Second, func() (err error) {
-		c, err = net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		c, err = DialPort(port)
 		return err
 	})
 	t.Cleanup(func() { _ = c.Close() })
@@ -95,7 +103,7 @@ func Dial(t testing.TB, port int) *net.TCPConn {
 // Ask sends a message and a half-close to a loopback port and gives all that
 // comes back.
 func Ask(port int, message []byte) ([]byte, error) {
-	c, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	c, err := DialPort(port)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +123,7 @@ func Ask(port int, message []byte) ([]byte, error) {
 // Metric reads one value from a server's /metrics; a name with labels as it is
 // written there. A metric that is not there is an error.
 func (s *Server) Metric(name string) (float64, error) {
-	page, err := NewAPI(s.t, "http://"+s.Metrics, "").Call("GET", "/metrics", nil)
+	page, err := s.metrics.Call("GET", "/metrics", nil)
 	if err != nil {
 		return 0, err
 	}
@@ -125,6 +133,18 @@ func (s *Server) Metric(name string) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no metric %s in /metrics of %s", name, s.Name)
+}
+
+// Profile reads a page below /debug/pprof of a server started with --pprof.
+func (s *Server) Profile(t testing.TB, page string) []byte {
+	t.Helper()
+	api := NewAPI(t, "http://"+s.Metrics, "")
+	api.client.Timeout = 2 * time.Minute // a CPU profile answers when it is done
+	answer, err := api.Call("GET", "/debug/pprof/"+page, nil)
+	if err != nil || answer.Status != 200 {
+		t.Fatalf("profile %s of %s: %d %v", page, s.Name, answer.Status, err)
+	}
+	return answer.Body
 }
 
 // Descriptors counts the open files of the process.

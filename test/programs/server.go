@@ -25,8 +25,9 @@ type Server struct {
 	Metrics string
 	Pin     string // the fingerprint of the join line
 
-	role string
-	args []string
+	role    string
+	args    []string
+	metrics *API
 }
 
 // Serve starts "tunnoxd serve", embedded unless args name Postgres and Redis,
@@ -93,6 +94,9 @@ func (s *Server) start(t testing.TB, bind []string) {
 		return json.Unmarshal(b, &bound)
 	})
 	s.Agents, s.Metrics = bound.Agents, bound.Metrics
+	if s.metrics == nil {
+		s.metrics = NewAPI(t, "http://"+s.Metrics, "")
+	}
 	if bound.API == "" {
 		return
 	}
