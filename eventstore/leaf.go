@@ -37,7 +37,7 @@ func (l Leaf) Matches() bool { return HashLeaf(l.Content) == l.Hash }
 // different records never have the same content. The position is not in it: it
 // is the leaf's index in the Merkle tree (position-1), so that the tree, not
 // the leaf, says where a record stands.
-func LeafContent(r domain.Record, meta []byte) []byte {
+func LeafContent(r domain.Record, meta []byte, recordedMicros int64) []byte {
 	b := make([]byte, 0, 192+len(r.Data)+len(meta))
 	line := func(s string) { b = append(append(b, s...), '\n') }
 	line("tunnox-record 1")
@@ -47,7 +47,7 @@ func LeafContent(r domain.Record, meta []byte) []byte {
 	line(r.Name)
 	line(strconv.Itoa(r.Schema))
 	line(r.ID.String())
-	line(strconv.FormatInt(r.Recorded.UnixMicro(), 10))
+	line(strconv.FormatInt(recordedMicros, 10))
 	line(strconv.Itoa(len(r.Data)))
 	line(strconv.Itoa(len(meta)))
 	b = append(b, r.Data...)

@@ -244,13 +244,11 @@ func expects(expected, got domain.Version) bool {
 
 func (b *planning) write(i int, a *Append, meta []byte) {
 	first := domain.Position(len(b.plan.Rows) + 1)
-	am := a.Meta
-	am.At = am.At.Round(0).UTC() // as a reader will get it
 	for _, e := range a.Events {
 		s := b.stream(a.Streams[e.Stream].Stream)
 		s.After++
 		r := domain.Record{Position: domain.Position(len(b.plan.Rows) + 1), Stream: s.Stream, Version: s.After,
-			Owner: a.Account, Name: e.Name, Schema: e.Schema, Data: e.Data, Meta: am}
+			Owner: a.Account, Name: e.Name, Schema: e.Schema, Data: e.Data, Meta: a.meta()}
 		_, _ = rand.Read(r.ID[:])     // never fails
 		r.ID[6] = r.ID[6]&0x0f | 0x40 // version 4, RFC 9562 §5.4
 		r.ID[8] = r.ID[8]&0x3f | 0x80
@@ -354,7 +352,15 @@ func (a *Append) check() (meta []byte, err error) {
 			return nil, err
 		}
 	}
-	return json.Marshal(a.Meta)
+	return json.Marshal(a.meta())
+}
+
+// meta is the metadata as a reader will get it, so that the append's own records
+// do not differ from it: in UTC and without Go's monotonic clock.
+func (a *Append) meta() domain.Metadata {
+	m := a.Meta
+	m.At = m.At.Round(0).UTC()
+	return m
 }
 
 func (a *Append) writes(stream int) bool {

@@ -51,8 +51,8 @@ func (s *Store) Leaves(ctx context.Context, after domain.Position, limit int) ([
 	leaves := make([]eventstore.Leaf, len(rows))
 	for i, r := range rows {
 		rec := domain.Record{Stream: domain.StreamID(r.Stream), Version: domain.Version(r.Version), Owner: r.Owner,
-			Name: r.Name, Schema: int(r.Schema), ID: r.EventID, Data: r.Data, Recorded: r.RecordedAt}
-		leaves[i] = eventstore.Leaf{Position: domain.Position(r.Position), Hash: [32]byte(r.LeafHash), Content: eventstore.LeafContent(rec, r.Meta)}
+			Name: r.Name, Schema: int(r.Schema), ID: r.EventID, Data: r.Data}
+		leaves[i] = eventstore.Leaf{Position: domain.Position(r.Position), Hash: [32]byte(r.LeafHash), Content: eventstore.LeafContent(rec, r.Meta, r.RecordedAt.UnixMicro())}
 	}
 	return leaves, nil
 }
