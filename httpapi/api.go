@@ -146,10 +146,10 @@ func (a *api) document() huma.Config {
 	}
 }
 
-const description = `Every write answers with the position it was written at (X-Position) and the version it made (ETag).
-Send the position as Min-Position with a read to be sure to see it; send the version as If-Match with a write to be sure
-that nobody changed the resource in between; send an Idempotency-Key with a write to be able to repeat it.
-Lists are pages: ask again with after=<next> until next is null.`
+const description = "Every write answers with the position it was written at (`X-Position`) and the version it made (`ETag`). " +
+	"Send the position as `Min-Position` with a read to be sure to see it; send the version as `If-Match` with a write to be sure " +
+	"that nobody changed the resource in between; send an `Idempotency-Key` with a write to be able to repeat it. " +
+	"Lists are pages: ask again with `after` = `next` until `next` is null."
 
 // sign puts the request's id and path on a problem that huma is about to write.
 func sign(ctx huma.Context, _ string, v any) (any, error) {
@@ -188,6 +188,12 @@ func operation(method, path, id, tag, summary string, errs ...int) huma.Operatio
 		MaxBodyBytes: maxBodyBytes,
 		Errors:       append([]int{http.StatusUnauthorized, http.StatusServiceUnavailable}, errs...),
 	}
+}
+
+// conditional documents that a GET may answer 304.
+func conditional(op huma.Operation) huma.Operation {
+	op.Responses = map[string]*huma.Response{"304": {Description: "Not Modified: If-None-Match names what is"}}
+	return op
 }
 
 // now is the time a command comes in at.

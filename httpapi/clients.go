@@ -80,7 +80,7 @@ func (a *api) registerClients() {
 	created.DefaultStatus = http.StatusCreated
 	huma.Register(a.huma, created, a.createClient)
 	huma.Register(a.huma, op(http.MethodGet, "/clients", "list-clients", "List clients", errorsOfList...), a.listClients)
-	huma.Register(a.huma, op(http.MethodGet, "/clients/{id}", "get-client", "Show a client", errorsOfGet...), a.getClient)
+	huma.Register(a.huma, conditional(op(http.MethodGet, "/clients/{id}", "get-client", "Show a client", errorsOfGet...)), a.getClient)
 	huma.Register(a.huma, op(http.MethodPut, "/clients/{id}", "change-client", "Change a client's name or description", errorsOfPut...), a.changeClient)
 	huma.Register(a.huma, op(http.MethodDelete, "/clients/{id}", "delete-client", "Delete a client with all mappings it is part of", errorsOfWrite...), a.deleteClient)
 	huma.Register(a.huma, op(http.MethodPost, "/clients/{id}/enable", "enable-client", "Let a client connect again", errorsOfWrite...), a.setClientEnabled(true))

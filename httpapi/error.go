@@ -50,7 +50,7 @@ type Problem struct {
 	Code      string   `json:"code" doc:"What happened, for machines; stable" example:"invalid"`
 	RequestID string   `json:"request_id,omitempty" doc:"The request's id, as in X-Request-Id and in the log" example:"01b7c1f0c7a94d4b9f1d3f7f9a5f6a10"`
 	Instance  string   `json:"instance,omitempty" doc:"The path of the request" example:"/api/v1/mappings"`
-	Errors    []*Fault `json:"errors,omitempty" doc:"Every fault found, each with its place"`
+	Errors    []*Fault `json:"errors,omitempty" nullable:"false" doc:"Every fault found, each with its place"`
 
 	retry bool // says Retry-After
 }

@@ -80,7 +80,7 @@ func (a *api) registerMappings() {
 	created.DefaultStatus = http.StatusCreated
 	huma.Register(a.huma, created, a.createMapping)
 	huma.Register(a.huma, op(http.MethodGet, "/mappings", "list-mappings", "List mappings", errorsOfList...), a.listMappings)
-	huma.Register(a.huma, op(http.MethodGet, "/mappings/{id}", "get-mapping", "Show a mapping", errorsOfGet...), a.getMapping)
+	huma.Register(a.huma, conditional(op(http.MethodGet, "/mappings/{id}", "get-mapping", "Show a mapping", errorsOfGet...)), a.getMapping)
 	huma.Register(a.huma, op(http.MethodPut, "/mappings/{id}", "change-mapping", "Change a mapping's name, listener or service", errorsOfPut...), a.changeMapping)
 	huma.Register(a.huma, op(http.MethodDelete, "/mappings/{id}", "delete-mapping", "Delete a mapping: its listener closes and its streams end", errorsOfWrite...), a.deleteMapping)
 	huma.Register(a.huma, op(http.MethodPost, "/mappings/{id}/enable", "enable-mapping", "Open a mapping's listener again", errorsOfWrite...), a.setMappingEnabled(true))

@@ -103,7 +103,7 @@ func (a *api) registerQuotas() {
 	op := func(method, id, summary string, errs ...int) huma.Operation {
 		return operation(method, "/users/{id}/quota", id, "quotas", summary, errs...)
 	}
-	huma.Register(a.huma, op(http.MethodGet, "get-quota", "Show a user's quota and how much of it is used", errorsOfGet...), a.getQuota)
+	huma.Register(a.huma, conditional(op(http.MethodGet, "get-quota", "Show a user's quota and how much of it is used", errorsOfGet...)), a.getQuota)
 	huma.Register(a.huma, op(http.MethodPut, "set-quota", "Set limits; what is held beyond a new limit stays", errorsOfPut...), a.setQuota)
 	huma.Register(a.huma, op(http.MethodPost, "post-quota", "The same as PUT", errorsOfPut...), a.setQuota)
 }

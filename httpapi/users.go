@@ -69,7 +69,7 @@ func (a *api) registerUsers() {
 	created.DefaultStatus = http.StatusCreated
 	huma.Register(a.huma, created, a.createUser)
 	huma.Register(a.huma, op(http.MethodGet, "", "list-users", "List users", errorsOfList...), a.listUsers)
-	huma.Register(a.huma, op(http.MethodGet, "/{id}", "get-user", "Show a user", errorsOfGet...), a.getUser)
+	huma.Register(a.huma, conditional(op(http.MethodGet, "/{id}", "get-user", "Show a user", errorsOfGet...)), a.getUser)
 	huma.Register(a.huma, op(http.MethodPut, "/{id}", "change-user", "Change a user", errorsOfPut...), a.changeUser)
 	huma.Register(a.huma, op(http.MethodDelete, "/{id}", "delete-user", "Delete a user with all of its clients and mappings", errorsOfWrite...), a.deleteUser)
 	huma.Register(a.huma, op(http.MethodPost, "/{id}/enable", "enable-user", "Let a user use what it has again", errorsOfWrite...), a.setUserEnabled(true))
