@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -65,17 +66,23 @@ func Echo(c *net.TCPConn) {
 // FreePort gives a loopback port that was free a moment ago.
 func FreePort(t testing.TB) int { t.Helper(); return FreePorts(t, 1)[0] }
 
-// FreePorts gives different loopback ports that were free a moment ago.
+// FreePorts gives different loopback ports that were free a moment ago. They are
+// below those that the kernel gives to outgoing connections and to port 0, so
+// that nothing takes one by chance before the program under test does.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	const lowest, count = 10000, 22000
+	ports := make([]int, 0, n)
+	for tries := 0; len(ports) < n; tries++ {
+		if tries > count {
+			t.Fatalf("found %d free ports, want %d", len(ports), n)
+		}
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: lowest + rand.IntN(count)})
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
 		defer func() { _ = l.Close() }() // together, so that none is given twice
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports
 }

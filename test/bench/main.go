@@ -1,0 +1,69 @@
+// Command bench measures Tunnox and what it stands beside, and prints one table.
+//
+// Its duty: everything in one run on one machine, so that figures can be
+// compared: a direct loopback connection, haproxy and ssh -R where they are
+// installed, and the tunnel (real programs, agent to agent through one
+// forwarder); then commands per second beside the insert rate of the same
+// Postgres server, and the replay of a log. Beside each figure of ours stands
+// the aim. Its limit: it judges nothing; a figure below its aim is printed and
+// the exit status stays 0.
+//
+//	go run ./test/bench [-profile DIR] [-only bytes|control] [-seconds 1.5] [-idle 2000]
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// options are what a run was asked for.
+type options struct {
+	profile string        // directory for profiles, "" = none
+	only    string        // bytes, control or "" = both
+	slice   time.Duration // how long one figure is measured
+	idle    int           // connections held idle
+}
+
+func main() {
+	var o options
+	seconds := flag.Float64("seconds", 1.5, "how long each figure is measured")
+	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU and heap profiles of our processes")
+	flag.StringVar(&o.only, "only", "", "bytes or control: a part of the table")
+	flag.IntVar(&o.idle, "idle", 2000, "how many idle connections are held")
+	flag.Parse()
+	o.slice = time.Duration(*seconds * float64(time.Second))
+
+	l := newLab()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		l.end()
+		os.Exit(130)
+	}()
+	err := l.run(func() { measure(l, o) })
+	l.end()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func measure(l *lab, o options) {
+	began := time.Now()
+	l.build()
+	table := &table{}
+	if o.only != "control" {
+		measureBytes(l, o, table)
+	}
+	if o.only != "bytes" {
+		measureControl(l, o, table)
+	}
+	fmt.Printf("\n%s, %d cores, everything on them, %v in all\n\n", runtime.Version(), runtime.NumCPU(), time.Since(began).Round(time.Second))
+	table.print(os.Stdout)
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// figure is one measured value; a negative one was not measured.
+type figure float64
+
+const missing figure = -1
+
+// row is one line of the table. The last figure is ours and has the aim.
+type row struct {
+	what, unit string
+	figures    []figure
+	aim        float64 // 0 = none
+	lower      bool    // lower is better
+}
+
+// table is what a run prints: sections with their own columns.
+type table struct {
+	lines []any // head or row
+}
+
+// head begins a section.
+type head []string
+
+func (t *table) section(columns ...string) { t.lines = append(t.lines, head(columns)) }
+
+func (t *table) add(r row) { t.lines = append(t.lines, r) }
+
+func (t *table) print(to io.Writer) {
+	w := tabwriter.NewWriter(to, 0, 0, 3, ' ', tabwriter.AlignRight)
+	width := 0
+	for _, line := range t.lines {
+		if h, ok := line.(head); ok {
+			width = len(h) - 1
+			fmt.Fprintf(w, "%s\t\t%s\taim\tours/aim\t\n", h[0], strings.Join(h[1:], "\t"))
+			continue
+		}
+		r := line.(row)
+		cells := make([]string, width)
+		for i := range cells {
+			cells[i] = "-"
+			if i < len(r.figures) && r.figures[i] >= 0 {
+				cells[i] = r.figures[i].String()
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", r.what, r.unit, strings.Join(cells, "\t"), r.aimed(), r.ratio())
+	}
+	_ = w.Flush() // to a terminal or a pipe; there is nobody left to tell
+}
+
+func (f figure) String() string {
+	switch {
+	case f >= 1000:
+		return fmt.Sprintf("%.0f", float64(f))
+	case f >= 100:
+		return fmt.Sprintf("%.0f", float64(f))
+	case f >= 10:
+		return fmt.Sprintf("%.1f", float64(f))
+	}
+	return fmt.Sprintf("%.2f", float64(f))
+}
+
+func (r row) aimed() string {
+	switch {
+	case r.aim == 0:
+		return ""
+	case r.lower:
+		return "<= " + figure(r.aim).String()
+	}
+	return ">= " + figure(r.aim).String()
+}
+
+// ratio is above 1 when the aim is met, whichever way is better.
+func (r row) ratio() string {
+	if r.aim == 0 || len(r.figures) == 0 || r.figures[len(r.figures)-1] <= 0 {
+		return ""
+	}
+	ratio := float64(r.figures[len(r.figures)-1]) / r.aim
+	if r.lower {
+		ratio = 1 / ratio
+	}
+	if ratio < 1 {
+		return fmt.Sprintf("%.2f  SHORT", ratio)
+	}
+	return fmt.Sprintf("%.2f", ratio)
+}
