@@ -5,7 +5,9 @@ package test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"slices"
@@ -89,6 +91,45 @@ var linkRules = []linkRule{
 		"github.com/jackc/pgx", "modernc.org/sqlite", "database/sql", module + "eventstore", module + "migrations",
 		"github.com/redis/", "github.com/ThreeDotsLabs/",
 	}, "a forwarder has no database credentials and nothing to use them with; the feed's backend is chosen by cmd"},
+}
+
+// row is the rule as docs/architecture.md shows it.
+func (r importRule) row() string {
+	return fmt.Sprintf("| `%s` | %s | %s |", r.from, codeList(r.to), r.reason)
+}
+
+func (r linkRule) row() string {
+	names := make([]string, len(r.forbidden))
+	for i, f := range r.forbidden {
+		names[i] = strings.TrimSuffix(strings.TrimPrefix(f, module), "/")
+	}
+	return fmt.Sprintf("| `%s` | %s | %s |", r.pkg, codeList(names), r.reason)
+}
+
+func codeList(names []string) string {
+	if len(names) == 0 {
+		return "nothing"
+	}
+	return "`" + strings.Join(names, "` `") + "`"
+}
+
+func TestTheArchitectureShowsTheTable(t *testing.T) {
+	b, err := os.ReadFile("../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, r := range importRules {
+		want = append(want, r.row())
+	}
+	for _, r := range linkRules {
+		want = append(want, r.row())
+	}
+	for _, row := range want {
+		if !strings.Contains(string(b), row+"\n") {
+			t.Errorf("docs/architecture.md lacks the line\n%s", row)
+		}
+	}
 }
 
 // forbiddenNames are names that say nothing about what a package gives.
