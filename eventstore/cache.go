@@ -1,0 +1,83 @@
+package eventstore
+
+import (
+	"container/list"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// folded is an event stream folded up to a version.
+type folded struct {
+	state   domain.Aggregate
+	version domain.Version
+}
+
+// cache holds event streams folded to a state that was committed: never to one
+// that is only planned. The least recently used go first.
+type cache struct {
+	limit   int
+	entries map[domain.StreamID]*list.Element
+	order   *list.List // of *cacheEntry, the most recently used in front
+}
+
+type cacheEntry struct {
+	id domain.StreamID
+	folded
+}
+
+func newCache(limit int) *cache {
+	return &cache{limit: limit, entries: map[domain.StreamID]*list.Element{}, order: list.New()}
+}
+
+// get gives what is cached; it belongs to the cache, so a caller that changes
+// the state clones it.
+func (c *cache) get(id domain.StreamID) (folded, bool) {
+	e, ok := c.entries[id]
+	if !ok {
+		return folded{}, false
+	}
+	c.order.MoveToFront(e)
+	return e.Value.(*cacheEntry).folded, true
+}
+
+// put keeps f unless what is there is as new.
+func (c *cache) put(id domain.StreamID, f folded) {
+	if e, ok := c.entries[id]; ok {
+		c.order.MoveToFront(e)
+		if entry := e.Value.(*cacheEntry); entry.version < f.version {
+			entry.folded = f
+		}
+		return
+	}
+	c.entries[id] = c.order.PushFront(&cacheEntry{id: id, folded: f})
+}
+
+// advance folds records into what is cached, if they are its continuation. It
+// reports whether the entry is now at the last of them.
+func (c *cache) advance(id domain.StreamID, records []domain.Record) (bool, error) {
+	e, ok := c.entries[id]
+	if !ok {
+		return false, nil
+	}
+	entry := e.Value.(*cacheEntry)
+	if records[0].Version != entry.version+1 {
+		return entry.version >= records[len(records)-1].Version, nil
+	}
+	// Into a copy: a failure in the middle must not leave half a fold behind.
+	state := entry.state.Clone()
+	if err := domain.Fold(state, records); err != nil {
+		return false, err
+	}
+	entry.folded = folded{state: state, version: records[len(records)-1].Version}
+	return true, nil
+}
+
+// trim drops what is beyond the limit. It is not done by put, so that a command
+// that reads more streams than the cache holds can be decided.
+func (c *cache) trim() {
+	for c.order.Len() > c.limit {
+		e := c.order.Back()
+		delete(c.entries, e.Value.(*cacheEntry).id)
+		c.order.Remove(e)
+	}
+}

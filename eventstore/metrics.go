@@ -1,0 +1,69 @@
+package eventstore
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// Metrics of executor and relay; main registers them. A nil *Metrics counts
+// nothing.
+type Metrics struct {
+	Append    prometheus.Histogram // seconds of one AppendBatch
+	Batch     prometheus.Histogram // appends in one AppendBatch
+	Conflicts prometheus.Counter   // appends refused because a stream had moved
+	Feed      prometheus.Gauge     // position up to which the feed was published
+	FeedLag   prometheus.Histogram // seconds from a record being appended to its being on the feed
+	Failures  prometheus.Counter   // failed attempts of the relay
+}
+
+// NewMetrics makes the metrics and registers them.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		Append: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_append_latency_seconds",
+			Help: "Time to append a batch of commands to the log.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
+		Batch: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_append_batch_commands",
+			Help: "Commands appended at a time.", Buckets: prometheus.ExponentialBuckets(1, 2, 8)}),
+		Conflicts: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_append_conflicts_total",
+			Help: "Commands that were decided again because what they read had changed."}),
+		Feed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_feed_position",
+			Help: "Position up to which this process knows the feed to be published."}),
+		FeedLag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_feed_lag_seconds",
+			Help: "Time from a record being appended to its being on the feed, of the oldest record of each batch.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
+		Failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_feed_failures_total",
+			Help: "Failed attempts to carry records to the feed."}),
+	}
+	r.MustRegister(m.Append, m.Batch, m.Conflicts, m.Feed, m.FeedLag, m.Failures)
+	return m
+}
+
+func (m *Metrics) appended(batch int, took time.Duration) {
+	if m != nil {
+		m.Append.Observe(took.Seconds())
+		m.Batch.Observe(float64(batch))
+	}
+}
+
+func (m *Metrics) conflict() {
+	if m != nil {
+		m.Conflicts.Inc()
+	}
+}
+
+func (m *Metrics) published(p domain.Position, records []domain.Record) {
+	if m == nil {
+		return
+	}
+	m.Feed.Set(float64(p))
+	if len(records) > 0 {
+		m.FeedLag.Observe(time.Since(records[0].Recorded).Seconds())
+	}
+}
+
+func (m *Metrics) failed() {
+	if m != nil {
+		m.Failures.Inc()
+	}
+}
