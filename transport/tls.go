@@ -106,7 +106,7 @@ func beginTLS(ctx context.Context, raw net.Conn, conn *tls.Conn, client bool, co
 	if err != nil {
 		return nil, fmt.Errorf("tls channel binding: %w", err)
 	}
-	return newYamux(conn, client, binding, config.withDefaults())
+	return newMux(conn, client, binding, config), nil
 }
 
 // ListenConfig says how a TLSListener treats strangers, which every peer is

@@ -1,4 +1,4 @@
-package transport
+package muxbench
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	yamux "github.com/libp2p/go-yamux/v5"
+
+	"github.com/tunnox-net/tunnox/transport"
 )
 
 // yamuxSession is a Session over a connection with libp2p's yamux.
@@ -25,7 +27,7 @@ type yamuxSession struct {
 	err error
 }
 
-func newYamux(conn net.Conn, client bool, binding []byte, config SessionConfig) (Session, error) {
+func newYamux(conn net.Conn, client bool, binding []byte, config transport.SessionConfig) (transport.Session, error) {
 	c := yamux.DefaultConfig()
 	c.LogOutput = io.Discard
 	c.KeepAliveInterval = config.PingEvery
@@ -49,7 +51,7 @@ func (s *yamuxSession) acceptLoop() {
 		stream, err := s.AcceptStream()
 		if err != nil {
 			s.mu.Lock()
-			s.err = fmt.Errorf("%w: %w", ErrSessionClosed, err)
+			s.err = fmt.Errorf("%w: %w", transport.ErrSessionClosed, err)
 			s.mu.Unlock()
 			close(s.done)
 			return
@@ -61,7 +63,7 @@ func (s *yamuxSession) acceptLoop() {
 	}
 }
 
-func (s *yamuxSession) Open(ctx context.Context) (Stream, error) {
+func (s *yamuxSession) Open(ctx context.Context) (transport.Stream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -70,17 +72,17 @@ func (s *yamuxSession) Open(ctx context.Context) (Stream, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("%w: %w", ErrSessionClosed, err)
+		return nil, fmt.Errorf("%w: %w", transport.ErrSessionClosed, err)
 	}
 	return &yamuxStream{Stream: stream, session: s}, nil
 }
 
-func (s *yamuxSession) Accept(ctx context.Context) (Stream, error) {
+func (s *yamuxSession) Accept(ctx context.Context) (transport.Stream, error) {
 	select {
 	case stream := <-s.accept:
 		return &yamuxStream{Stream: stream, session: s}, nil
 	case <-s.CloseChan():
-		return nil, ErrSessionClosed
+		return nil, transport.ErrSessionClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -99,7 +101,7 @@ func (s *yamuxSession) Ping(ctx context.Context) (time.Duration, error) {
 	select {
 	case p := <-c:
 		if p.err != nil {
-			return 0, fmt.Errorf("%w: %w", ErrSessionClosed, p.err)
+			return 0, fmt.Errorf("%w: %w", transport.ErrSessionClosed, p.err)
 		}
 		return p.rtt, nil
 	case <-ctx.Done():
@@ -145,9 +147,9 @@ func (s *yamuxStream) explain(err error) error {
 	case errors.Is(err, yamux.ErrTimeout):
 		return os.ErrDeadlineExceeded
 	case s.session.IsClosed() || errors.As(err, &gone):
-		return fmt.Errorf("%w: %w", ErrSessionClosed, err)
+		return fmt.Errorf("%w: %w", transport.ErrSessionClosed, err)
 	case errors.As(err, &reset), errors.Is(err, yamux.ErrStreamReset):
-		return fmt.Errorf("%w: %w", ErrReset, err)
+		return fmt.Errorf("%w: %w", transport.ErrReset, err)
 	case errors.Is(err, yamux.ErrStreamClosed):
 		return net.ErrClosed
 	}

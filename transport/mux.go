@@ -1,0 +1,329 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// muxSession carries many streams over one connection. It has two goroutines,
+// one that reads the connection and one that writes it, and none for a stream.
+//
+// One lock guards the session and all its streams: what is done under it is a
+// few pointers, and the connection's two goroutines are the only ones that take
+// it for every frame. Nothing blocks and no hook is called while it is held, and
+// the locks of two sessions are never held together.
+type muxSession struct {
+	conn    net.Conn
+	config  SessionConfig
+	binding []byte
+	accept  chan *muxStream
+	done    chan struct{}
+	loops   sync.WaitGroup
+	began   time.Time
+	heard   atomic.Int64 // when the last bytes came, in time since began
+
+	onAdmit, onEnd func() // of the listener; onEnd is called once
+
+	mu       sync.Mutex
+	err      error
+	streams  map[uint64]*muxStream   // that both ends know and that have not ended
+	silent   map[*muxStream]struct{} // opened here, of which the peer has not been told
+	nextID   uint64                  // of the next stream that the peer is told of
+	lastPeer uint64                  // highest id that the peer opened
+	peers    int                     // streams of the peer that have not ended
+
+	unaccepted int           // opened by this side, not reported taken by the peer
+	openRoom   chan struct{} // closed when unaccepted falls; nil when nobody waits
+	taken      int           // accepted by this side, not reported to the peer
+
+	// What the writer has to do. urgent goes first.
+	work        sync.Cond
+	urgent      []byte // whole frames
+	first, last *muxStream
+	bye         bool // urgent is the last thing to write
+
+	extra int           // bytes by which windows of streams are above startWindow
+	rtt   time.Duration // last measured round trip, 0 before the first
+
+	pings    map[uint64]chan struct{} // unanswered
+	lastPing uint64
+	probe    uint64      // the last ping of tick
+	ticker   *time.Timer // calls tick
+}
+
+// windowBudget bounds by how much all windows of a session together may be above
+// startWindow each.
+const windowBudget = 32 << 20
+
+// maxUrgent bounds the answers that wait for a peer that does not read.
+const maxUrgent = 1 << 20
+
+// newMux puts a multiplexer on a connection. The side that began the connection
+// is the client. The session owns conn.
+func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *muxSession {
+	s := &muxSession{
+		conn: conn, config: config.withDefaults(), binding: binding, began: time.Now(),
+		accept: make(chan *muxStream, backlog), done: make(chan struct{}),
+		streams: make(map[uint64]*muxStream), silent: make(map[*muxStream]struct{}), nextID: 2,
+		pings: make(map[uint64]chan struct{}),
+	}
+	if client {
+		s.nextID = 1
+	}
+	s.work.L = &s.mu
+	s.urgent = appendEcho(nil, framePing, 0) // measures the first round trip
+	s.pings[0] = nil
+	s.ticker = time.AfterFunc(s.config.PingEvery, s.tick)
+	s.loops.Go(s.readLoop)
+	s.loops.Go(s.writeLoop)
+	return s
+}
+
+// Open begins a stream. It fails when the session has ended.
+func (s *muxSession) Open(ctx context.Context) (Stream, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		st, wait, err := s.tryOpen()
+		if err != nil {
+			return nil, err
+		}
+		if st != nil {
+			return st, nil
+		}
+		select {
+		case <-wait:
+		case <-s.done:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// tryOpen gives a stream, or a channel that is closed when there may be room.
+func (s *muxSession) tryOpen() (*muxStream, <-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return nil, nil, s.err
+	case s.nextID+2*uint64(len(s.silent)) > maxStreamID:
+		return nil, nil, fmt.Errorf("%w: it has no stream ids left", ErrSessionClosed)
+	case s.unaccepted >= backlog:
+		if s.openRoom == nil {
+			s.openRoom = make(chan struct{})
+		}
+		return nil, s.openRoom, nil
+	}
+	st := newMuxStream(s, 0) // gets its id with its first frame, so that ids rise on the wire
+	s.unaccepted++
+	s.silent[st] = struct{}{}
+	return st, nil, nil
+}
+
+// letOpen makes room for n opens. The lock is held.
+func (s *muxSession) letOpen(n int) {
+	s.unaccepted -= n
+	if s.openRoom != nil {
+		close(s.openRoom)
+		s.openRoom = nil
+	}
+}
+
+// Accept waits for the peer's next stream.
+func (s *muxSession) Accept(ctx context.Context) (Stream, error) {
+	for {
+		select {
+		case <-s.done: // a stream that nobody took has died with the session
+			return nil, s.Err()
+		default:
+		}
+		select {
+		case st := <-s.accept:
+			if s.take(st) {
+				return st, nil
+			}
+		case <-s.done:
+			return nil, s.Err()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// take reports an accepted stream to the peer, a few at a time. It tells whether
+// the stream is worth accepting; one that was reset meanwhile is not.
+func (s *muxSession) take(st *muxStream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noteTaken()
+	return st.failed == nil
+}
+
+// noteTaken counts a stream of the peer that waits no more. The lock is held.
+func (s *muxSession) noteTaken() {
+	s.taken++
+	if s.taken >= backlog/4 {
+		s.send(appendNumber(s.urgent, frameTaken, 0, uint32(s.taken)))
+		s.taken = 0
+	}
+}
+
+// Ping measures one round trip to the peer's multiplexer.
+func (s *muxSession) Ping(ctx context.Context) (time.Duration, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return 0, s.err
+	}
+	start := time.Now()
+	pong := make(chan struct{})
+	id := s.ping(pong)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.pings, id)
+		s.mu.Unlock()
+	}()
+	select {
+	case <-pong:
+		return time.Since(start), nil
+	case <-s.done:
+		return 0, s.Err()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// ping sends one and closes pong, if there is one, when its answer comes. The id
+// is the time, so that the answer tells the round trip. The lock is held.
+func (s *muxSession) ping(pong chan struct{}) (id uint64) {
+	id = max(uint64(time.Since(s.began)), s.lastPing+1)
+	s.lastPing = id
+	s.pings[id] = pong
+	s.send(appendEcho(s.urgent, framePing, id))
+	return id
+}
+
+// tick probes a session that has been quiet and ends one that is dead.
+func (s *muxSession) tick() {
+	now := time.Since(s.began)
+	quiet := now - time.Duration(s.heard.Load())
+	if quiet >= s.config.DeadAfter {
+		s.end(fmt.Errorf("%w: nothing came for %s", ErrSessionClosed, s.config.DeadAfter), byeDead)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	next := s.config.PingEvery - quiet
+	if next <= 0 {
+		delete(s.pings, s.probe)
+		s.probe = s.ping(nil)
+		next = s.config.PingEvery
+	}
+	s.ticker.Reset(min(next, s.config.DeadAfter-quiet))
+}
+
+// Binding is the TLS channel binding.
+func (s *muxSession) Binding() []byte { return append([]byte(nil), s.binding...) }
+
+// RemoteAddr is the peer's network address.
+func (s *muxSession) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
+
+// Done is closed when the session has ended.
+func (s *muxSession) Done() <-chan struct{} { return s.done }
+
+// Err tells why the session ended.
+func (s *muxSession) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// NumStreams counts streams that have not ended.
+func (s *muxSession) NumStreams() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams) + len(s.silent)
+}
+
+// Close ends the session, resets its streams and waits for its goroutines.
+func (s *muxSession) Close() error {
+	s.end(ErrSessionClosed, byeClosed)
+	s.loops.Wait()
+	return nil
+}
+
+func (s *muxSession) admit() {
+	if s.onAdmit != nil {
+		s.onAdmit()
+	}
+}
+
+// errBye: the peer said that the session ends.
+var errBye = errors.New("the peer ended it")
+
+// byeLimit is how long the last frame may take.
+const byeLimit = 250 * time.Millisecond
+
+// end ends the session and its streams, for the first reason given. The code is
+// told to the peer where the connection still carries it.
+func (s *muxSession) end(reason error, code uint32) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = reason
+	s.ticker.Stop()
+	hooks := make([]hook, 0, 2)
+	for _, st := range s.streams {
+		hooks = append(hooks, st.onRead, st.onRoom)
+		st.fail(reason)
+	}
+	for st := range s.silent {
+		hooks = append(hooks, st.onRead, st.onRoom)
+		st.fail(reason)
+	}
+	clear(s.streams)
+	clear(s.silent)
+	s.first, s.last = nil, nil
+	s.urgent = appendNumber(s.urgent[:0], frameBye, 0, code)
+	s.bye = true
+	s.work.Signal()
+	close(s.done)
+	s.mu.Unlock()
+	if errors.Is(reason, errBye) || code == byeDead {
+		_ = s.conn.Close() // nobody listens
+	} else {
+		// The writer writes what is left and closes; the deadline frees it from a
+		// connection that does not move, and the reader from one that says nothing.
+		_ = s.conn.SetDeadline(time.Now().Add(byeLimit))
+	}
+	for _, h := range hooks {
+		if h != nil {
+			h.wake()
+		}
+	}
+	if s.onEnd != nil {
+		s.onEnd()
+	}
+}
+
+// readBuffer is the reader's own buffer: headers and small frames come out of
+// it, the rest of a large body goes straight to its segment.
+const readBuffer = 512
+
+func (s *muxSession) reader() *bufio.Reader { return bufio.NewReaderSize(s.conn, readBuffer) }

@@ -1,0 +1,253 @@
+package transport
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+)
+
+// errProtocol: the peer broke the rules of the frames.
+var errProtocol = errors.New("the peer broke the protocol")
+
+// readLoop reads frames until the connection ends. It never waits for a stream:
+// what a peer sends has been allowed by its window and finds room.
+func (s *muxSession) readLoop() {
+	r := s.reader()
+	for {
+		err := s.readFrame(r)
+		if err == nil {
+			continue
+		}
+		code := uint32(byeClosed)
+		if errors.Is(err, errProtocol) {
+			code = byeProtocol
+		}
+		s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), code)
+		return
+	}
+}
+
+func (s *muxSession) readFrame(r *bufio.Reader) error {
+	if r.Buffered() == 0 {
+		// Time is asked for once a batch, before the wait would be wrong.
+		if _, err := r.Peek(1); err != nil {
+			return err
+		}
+		s.heard.Store(int64(time.Since(s.began)))
+	}
+	raw, err := r.Peek(headerSize)
+	if err != nil {
+		return err
+	}
+	h, err := parseHeader(raw)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	_, _ = r.Discard(headerSize) // it was peeked
+	if h.kind&kindMask == frameData {
+		return s.readData(r, h)
+	}
+	raw, err = r.Peek(h.length) // at most 8 bytes, parseHeader saw to it
+	if err != nil {
+		return err
+	}
+	switch h.kind {
+	case framePing:
+		return s.gotPing(binary.BigEndian.Uint64(raw), r)
+	case framePong:
+		s.gotPong(binary.BigEndian.Uint64(raw))
+	case frameWindow:
+		err = s.gotWindow(h.stream, binary.BigEndian.Uint32(raw))
+	case frameReset:
+		s.gotReset(h.stream)
+	case frameTaken:
+		err = s.gotTaken(binary.BigEndian.Uint32(raw))
+	case frameBye:
+		return fmt.Errorf("%w with code %d", errBye, binary.BigEndian.Uint32(raw))
+	}
+	_, _ = r.Discard(h.length)
+	return err
+}
+
+// readData reads the body of a data frame and hands it to its stream.
+func (s *muxSession) readData(r *bufio.Reader, h header) error {
+	st, err := s.receiver(h)
+	if err != nil {
+		return err
+	}
+	if st == nil { // of a stream that has ended here
+		_, err := r.Discard(h.length)
+		return err
+	}
+	if h.length <= readBuffer {
+		body, err := r.Peek(h.length)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		if !st.deaf() {
+			st.in.add(body)
+		}
+		_, _ = r.Discard(h.length)
+		s.delivered(st, h)
+		return nil
+	}
+	seg := newSegment(h.length)
+	if _, err := io.ReadFull(r, seg.buf[seg.start:seg.start+h.length]); err != nil {
+		seg.free()
+		return err
+	}
+	seg.end = seg.start + h.length
+	s.mu.Lock()
+	if st.deaf() {
+		seg.free()
+	} else {
+		st.in.give(seg)
+	}
+	s.delivered(st, h)
+	return nil
+}
+
+// delivered does what comes after the body. The lock is held, and released.
+func (s *muxSession) delivered(st *muxStream, h header) {
+	if h.kind&flagFin != 0 {
+		st.finGot = true
+		if h.kind&flagStop != 0 {
+			st.stopGot = true
+			st.out.drop()
+			st.writable.Broadcast()
+		}
+		st.mayEnd()
+	}
+	st.readable.Broadcast()
+	onRead, onRoom := st.onRead, st.onRoom
+	stopped := st.stopGot
+	s.mu.Unlock()
+	if onRead != nil {
+		onRead.wake()
+	}
+	if stopped && onRoom != nil {
+		onRoom.wake()
+	}
+}
+
+// receiver finds the stream of a data frame, makes it when the frame opens it,
+// and takes the body off its window. nil is a stream that has ended.
+func (s *muxSession) receiver(h header) (*muxStream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.streams[h.stream]
+	ours := h.stream&1 == s.nextID&1
+	if h.kind&flagOpen != 0 {
+		if ours || h.stream <= s.lastPeer {
+			return nil, fmt.Errorf("%w: stream %d opened again", errProtocol, h.stream)
+		}
+		s.lastPeer = h.stream
+		if s.peers >= s.config.MaxStreams {
+			s.noteTaken() // nobody will accept it
+			s.send(appendNumber(s.urgent, frameReset, h.stream, resetTooMany))
+			return nil, nil
+		}
+		st = newMuxStream(s, h.stream)
+		st.theirs = true
+		select {
+		case s.accept <- st:
+		default:
+			return nil, fmt.Errorf("%w: more than %d streams wait to be accepted", errProtocol, backlog)
+		}
+		if s.err == nil {
+			s.streams[h.stream] = st
+			s.peers++
+		}
+	} else if st == nil {
+		if (ours && h.stream >= s.nextID) || (!ours && h.stream > s.lastPeer) {
+			return nil, fmt.Errorf("%w: data on stream %d, which nobody opened", errProtocol, h.stream)
+		}
+		return nil, nil
+	}
+	if st.finGot && (h.length > 0 || h.kind&flagStop == 0) {
+		return nil, fmt.Errorf("%w: data behind the end of stream %d", errProtocol, h.stream)
+	}
+	if h.length > st.allowed {
+		return nil, fmt.Errorf("%w: more than its window on stream %d", errProtocol, h.stream)
+	}
+	st.allowed -= h.length
+	return st, nil
+}
+
+func (s *muxSession) gotWindow(id uint64, n uint32) error {
+	s.mu.Lock()
+	st := s.streams[id]
+	if st == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	if int64(st.credit)+int64(n) > math.MaxInt32 {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: a window of over 2 GiB on stream %d", errProtocol, id)
+	}
+	st.credit += int(n)
+	onRoom := st.hasRoom()
+	s.mu.Unlock()
+	if onRoom != nil {
+		onRoom.wake()
+	}
+	return nil
+}
+
+func (s *muxSession) gotReset(id uint64) {
+	s.mu.Lock()
+	st := s.streams[id]
+	if st == nil {
+		s.mu.Unlock()
+		return
+	}
+	onRead, onRoom := st.onRead, st.onRoom
+	st.fail(ErrReset)
+	st.remove()
+	s.mu.Unlock()
+	for _, h := range []hook{onRead, onRoom} {
+		if h != nil {
+			h.wake()
+		}
+	}
+}
+
+func (s *muxSession) gotTaken(n uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if int64(n) > int64(s.unaccepted) {
+		return fmt.Errorf("%w: %d streams taken of %d", errProtocol, n, s.unaccepted)
+	}
+	s.letOpen(int(n))
+	return nil
+}
+
+func (s *muxSession) gotPing(n uint64, r *bufio.Reader) error {
+	_, _ = r.Discard(8)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.urgent) > maxUrgent {
+		return fmt.Errorf("%w: it asks and does not read the answers", errProtocol)
+	}
+	s.send(appendEcho(s.urgent, framePong, n))
+	return nil
+}
+
+func (s *muxSession) gotPong(n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pong, ok := s.pings[n]
+	if !ok {
+		return
+	}
+	delete(s.pings, n)
+	if pong != nil {
+		close(pong)
+	}
+	s.rtt = time.Since(s.began) - time.Duration(n)
+}

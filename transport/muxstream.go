@@ -1,0 +1,364 @@
+package transport
+
+import (
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// muxStream is a stream of a muxSession. It holds no buffer unless bytes wait in
+// it. All fields but writing are guarded by the session's lock.
+type muxStream struct {
+	s       *muxSession
+	id      uint64     // 0 as long as the peer has not been told of it
+	writing sync.Mutex // held by Write, so that concurrent writes do not mix; before the session's lock
+
+	// Reading.
+	in       segments // came, not yet read
+	readable sync.Cond
+	readBy   deadline
+	allowed  int // bytes the peer may still send
+	owed     int // bytes read of which the peer has not been told
+	window   int // allowed, owed and what waits in in, together
+	told     time.Duration
+	onRead   hook
+
+	// Writing.
+	out      segments // waits for the writer; the credit for it is spent
+	writable sync.Cond
+	writeBy  deadline
+	credit   int // bytes this side may still send
+	starved  bool
+	onRoom   hook
+	next     *muxStream // behind it in the writer's queue
+	queued   bool       // is in the writer's queue
+
+	theirs            bool  // opened by the peer
+	finGot, stopGot   bool  // the peer writes no more; reads no more
+	finAsked, finSent bool  // this side writes no more
+	closed, stopSent  bool  // this side reads no more
+	gone              bool  // ended as the two ends see it
+	failed            error // ended before its time
+}
+
+// hook is told when a stream can be read or written again, or has failed. wake is
+// called by the session's goroutines and must not block.
+type hook interface{ wake() }
+
+// sendBuffer bounds what waits for the writer on one stream, however large the
+// window is: a slow link must not fill memory.
+const sendBuffer = 128 << 10
+
+// maxWindow is how far the window of one stream grows.
+const maxWindow = 4 << 20
+
+func newMuxStream(s *muxSession, id uint64) *muxStream {
+	st := &muxStream{s: s, id: id, allowed: startWindow, window: startWindow, credit: startWindow}
+	st.readable.L, st.writable.L = &s.mu, &s.mu
+	return st
+}
+
+// Read reads what came.
+func (st *muxStream) Read(b []byte) (int, error) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	for {
+		switch {
+		case st.readErr() != nil:
+			return 0, st.readErr()
+		case st.readBy.passed:
+			return 0, st.readBy.err()
+		case len(b) == 0:
+			return 0, nil
+		case st.in.size > 0:
+			n := st.in.read(b)
+			st.consume(n)
+			return n, nil
+		case st.finGot:
+			return 0, io.EOF
+		}
+		st.readable.Wait()
+	}
+}
+
+// readErr is why nothing can be read, apart from the end. The lock is held.
+func (st *muxStream) readErr() error {
+	if st.closed {
+		return net.ErrClosed
+	}
+	return st.failed
+}
+
+// takeSegment gives the first piece that waits, nil when none does, or io.EOF.
+// The caller owns it, and calls consumed when it has handed it on.
+func (st *muxStream) takeSegment() (*segment, error) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	switch {
+	case st.readErr() != nil:
+		return nil, st.readErr()
+	case st.in.size > 0:
+		return st.in.pop(), nil
+	case st.finGot:
+		return nil, io.EOF
+	}
+	return nil, nil
+}
+
+// consumed lets the peer send n bytes more.
+func (st *muxStream) consumed(n int) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.consume(n)
+}
+
+// consume counts n bytes as read and tells the peer when it is worth a frame. A
+// window that was used up within a few round trips limits its stream, and
+// doubles while the session's budget lasts. The lock is held.
+func (st *muxStream) consume(n int) {
+	st.owed += n
+	if st.owed < st.window/2 || st.finGot || st.gone {
+		return
+	}
+	s := st.s
+	now := time.Since(s.began)
+	more := st.owed
+	if fast := now-st.told < 4*s.rtt; fast && st.window < maxWindow && s.extra+st.window <= windowBudget {
+		more += st.window
+		s.extra += st.window
+		st.window *= 2
+	}
+	st.told, st.owed = now, 0
+	st.allowed += more
+	s.send(appendNumber(s.urgent, frameWindow, st.id, uint32(more)))
+}
+
+// Write queues b for the session's writer, piece by piece as the peer's window
+// and the stream's buffer allow.
+func (st *muxStream) Write(b []byte) (n int, err error) {
+	st.writing.Lock()
+	defer st.writing.Unlock()
+	for {
+		room, err := st.waitRoom(1, len(b) == 0)
+		if err != nil || len(b) == 0 {
+			return n, err
+		}
+		seg := newSegment(min(room, len(b), maxBody))
+		m := seg.append(b[:min(room, len(b))])
+		if _, err := st.offer(seg); err != nil {
+			seg.free()
+			return n, err
+		}
+		n, b = n+m, b[m:]
+		if len(b) == 0 {
+			return n, nil
+		}
+	}
+}
+
+// waitRoom waits until at least this much can be queued, or not at all when now
+// is set, and tells how much it is.
+func (st *muxStream) waitRoom(least int, now bool) (int, error) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	for {
+		if err := st.writeErr(); err != nil {
+			return 0, err
+		}
+		if st.writeBy.passed {
+			return 0, st.writeBy.err()
+		}
+		if room := st.room(); room >= least || now {
+			return room, nil
+		}
+		st.writable.Wait()
+	}
+}
+
+// offer queues the segment, which is the session's from then on, if there is room
+// for it. If there is none it says so, and calls onRoom when there may be.
+func (st *muxStream) offer(seg *segment) (bool, error) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if err := st.writeErr(); err != nil {
+		return false, err
+	}
+	if st.room() < seg.len() {
+		st.starved = true
+		return false, nil
+	}
+	st.credit -= seg.len()
+	st.out.give(seg) // many small writes become one frame
+	st.s.queue(st)
+	return true, nil
+}
+
+// writeErr is why nothing can be written. The lock is held.
+func (st *muxStream) writeErr() error {
+	switch {
+	case st.closed:
+		return net.ErrClosed
+	case st.failed != nil:
+		return st.failed
+	case st.finAsked:
+		return net.ErrClosed
+	case st.stopGot:
+		return ErrReset
+	}
+	return nil
+}
+
+// room is how much can be queued now. The lock is held.
+func (st *muxStream) room() int { return min(st.credit, sendBuffer-st.out.size) }
+
+// hasRoom wakes who waits for room; the hook it gives is to be called without
+// the lock, which is held.
+func (st *muxStream) hasRoom() hook {
+	st.writable.Broadcast()
+	if !st.starved {
+		return nil
+	}
+	st.starved = false
+	return st.onRoom
+}
+
+// CloseWrite ends the write side behind what was written.
+func (st *muxStream) CloseWrite() error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.closed {
+		return net.ErrClosed
+	}
+	if st.failed != nil {
+		return st.failed
+	}
+	st.finAsked = true
+	st.writable.Broadcast()
+	st.s.queue(st)
+	return nil
+}
+
+// Close ends both sides. What was written still arrives.
+func (st *muxStream) Close() error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.closed {
+		return nil
+	}
+	st.closed, st.finAsked = true, true
+	st.in.drop()
+	st.readBy.stop()
+	st.writeBy.stop()
+	st.readable.Broadcast()
+	st.writable.Broadcast()
+	st.s.queue(st)
+	return nil
+}
+
+// Reset ends both sides at once and throws away what is under way.
+func (st *muxStream) Reset() error {
+	s := st.s
+	s.mu.Lock()
+	if st.failed != nil || (st.gone && st.closed) {
+		s.mu.Unlock()
+		return nil
+	}
+	if st.id != 0 && !st.gone {
+		s.send(appendNumber(s.urgent, frameReset, st.id, resetAsked))
+	}
+	onRead, onRoom := st.onRead, st.onRoom
+	st.fail(ErrReset)
+	st.remove()
+	s.mu.Unlock()
+	for _, h := range []hook{onRead, onRoom} {
+		if h != nil {
+			h.wake()
+		}
+	}
+	return nil
+}
+
+// deaf tells whether what comes is thrown away. The lock is held.
+func (st *muxStream) deaf() bool { return st.closed || st.failed != nil }
+
+// fail ends the stream before its time. The lock is held.
+func (st *muxStream) fail(err error) {
+	if st.failed == nil {
+		st.failed = err
+	}
+	st.in.drop()
+	st.out.drop()
+	st.readBy.stop()
+	st.writeBy.stop()
+	st.readable.Broadcast()
+	st.writable.Broadcast()
+}
+
+// mayEnd forgets the stream when no more frame of it will come that matters. The
+// lock is held.
+func (st *muxStream) mayEnd() {
+	if st.stopGot || st.stopSent || (st.finGot && st.finSent) {
+		st.remove()
+	}
+}
+
+// remove takes the stream out of its session. The lock is held.
+func (st *muxStream) remove() {
+	s := st.s
+	if st.gone {
+		return
+	}
+	st.gone = true
+	s.extra -= st.window - startWindow
+	if st.id == 0 {
+		delete(s.silent, st)
+		s.letOpen(1)
+		return
+	}
+	delete(s.streams, st.id)
+	if st.theirs {
+		s.peers--
+	}
+}
+
+// announce gives the stream its id. The lock is held.
+func (st *muxStream) announce() {
+	s := st.s
+	st.id = s.nextID
+	s.nextID += 2
+	delete(s.silent, st)
+	s.streams[st.id] = st
+}
+
+// SetReadDeadline makes reads fail from t on.
+func (st *muxStream) SetReadDeadline(t time.Time) error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if !st.deaf() {
+		st.readBy.move(t, &st.readable)
+	}
+	return nil
+}
+
+// SetWriteDeadline makes writes fail from t on.
+func (st *muxStream) SetWriteDeadline(t time.Time) error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if !st.deaf() {
+		st.writeBy.move(t, &st.writable)
+	}
+	return nil
+}
+
+// SetDeadline makes reads and writes fail from t on.
+func (st *muxStream) SetDeadline(t time.Time) error {
+	_ = st.SetReadDeadline(t)
+	return st.SetWriteDeadline(t)
+}
+
+// LocalAddr is that of the session's connection.
+func (st *muxStream) LocalAddr() net.Addr { return st.s.conn.LocalAddr() }
+
+// RemoteAddr is that of the session's connection.
+func (st *muxStream) RemoteAddr() net.Addr { return st.s.conn.RemoteAddr() }
