@@ -48,8 +48,12 @@ type Publisher interface {
 	// prev, the feed shows a gap to followers that stopped there, and that is
 	// right: the records between are gone from the feed.
 	Publish(ctx context.Context, prev domain.Position, records []domain.Record) error
-	// Heartbeat publishes a control entry for the given position.
+	// Heartbeat publishes a control entry for the given position. It does nothing
+	// when the feed is beyond it.
 	Heartbeat(ctx context.Context, position domain.Position) error
+	// Reset takes everything off the feed. It is for a feed that is not of this
+	// log: one whose Last is beyond the log's end.
+	Reset(ctx context.Context) error
 }
 
 // Follower reads the feed.
@@ -60,11 +64,12 @@ type Follower interface {
 	Follow(ctx context.Context, after domain.Position) (Subscription, error)
 }
 
-// Subscription is one follower's place on the feed. It is used by one goroutine.
+// Subscription is one follower's place on the feed. Next is used by one goroutine.
 type Subscription interface {
 	// Next gives the next entry, with Position above the last one's. Control
 	// entries are delivered too; a control entry beyond what was delivered is ErrGap.
 	Next(ctx context.Context) (Entry, error)
 	// Close ends the subscription and leaves other subscriptions alone.
+	// A Next that waits in another goroutine ends with ErrClosed.
 	Close() error
 }

@@ -1,0 +1,254 @@
+// Package redis is the configuration feed of a cluster: one Redis stream, in
+// watermill's messages, read by every forwarder at its own pace.
+//
+// An entry's id is its position (POSITION-0), so publishing twice is refused by
+// Redis itself, several publishers need no leader, and a follower's checkpoint
+// is all it needs to come back. Each entry names the position before it, because
+// Redis says nothing to a reader whose place was trimmed or flushed. A control
+// entry has the id POSITION-MILLISECONDS: those rise also over a flush.
+//
+// The marshaller is watermill-redisstream's, so its tools read this stream. Its
+// Subscriber is not used, but one of our own with the same interface: the stock
+// one takes one entry a round trip, and the whole stream in its first.
+package redis
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/ThreeDotsLabs/watermill/message"
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/broker"
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+const (
+	// defaultStream is the key of the feed.
+	defaultStream = "tunnox:feed"
+	// defaultKeep is how many positions the feed keeps: about 40 MB of Redis, and
+	// half a minute at two thousand records a second for a follower to come back
+	// without a snapshot.
+	defaultKeep = 65_536
+	// publishChunk bounds how long one script holds Redis.
+	publishChunk = 256
+)
+
+// Metadata of a message.
+const (
+	metaPosition = "position"
+	metaPrev     = "prev"
+	metaRecord   = "record"  // the record without its data, which is the payload
+	metaControl  = "control" // set on control entries
+)
+
+// Options of publisher and follower. The zero value works.
+type Options struct {
+	Stream  string // key of the stream
+	Keep    int64  // positions kept behind the newest, 0 = 65,536
+	Metrics *broker.Metrics
+}
+
+func (o Options) stream() string {
+	if o.Stream == "" {
+		return defaultStream
+	}
+	return o.Stream
+}
+
+// Publisher is a [broker.Publisher].
+type Publisher struct {
+	client     goredis.UniversalClient
+	stream     string
+	keep       int64
+	marshaller redisstream.DefaultMarshallerUnmarshaller
+	metrics    *broker.Metrics
+
+	mu      sync.Mutex
+	control string // guarded by mu; id of our newest control entry
+}
+
+// NewPublisher publishes through the client, which it does not close.
+func NewPublisher(client goredis.UniversalClient, o Options) *Publisher {
+	if o.Keep == 0 {
+		o.Keep = defaultKeep
+	}
+	return &Publisher{client: client, stream: o.stream(), keep: o.Keep, metrics: o.Metrics}
+}
+
+// newest gives the id of the newest entry there ever was on the stream; it is
+// kept when that entry is trimmed. nil when there is no stream.
+const newest = `
+local function newest()
+  local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+  if info.err then
+    if string.find(info.err, 'no such key', 1, true) then return nil end
+    error(info.err)
+  end
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+end
+local function position(id) return tonumber(string.match(id, '^%d+')) end
+`
+
+var lastScript = goredis.NewScript(newest + `return newest() or ''`)
+
+// publishScript: ARGV positions to keep, then position, uuid, metadata and
+// payload of each entry. Those at or before the newest entry are left out.
+var publishScript = goredis.NewScript(newest + `
+local id = newest()
+local last = id and position(id) or -1
+for i = 2, #ARGV, 4 do
+  local p = tonumber(ARGV[i])
+  if p > last then
+    redis.call('XADD', KEYS[1], ARGV[i] .. '-0', '_watermill_message_uuid', ARGV[i + 1], 'metadata', ARGV[i + 2], 'payload', ARGV[i + 3])
+    last = p
+  end
+end
+local oldest = last - ARGV[1]
+if oldest > 0 then redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', oldest)) end
+return 1
+`)
+
+// heartbeatScript: ARGV position, uuid, metadata and the id of the control entry
+// that this one replaces, so that an idle feed does not fill with them. Gives
+// the new id, or ” when the feed is beyond.
+var heartbeatScript = goredis.NewScript(newest + `
+local id = newest()
+if id and position(id) > tonumber(ARGV[1]) then return '' end
+local now = redis.call('TIME')
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+if id and position(id) == tonumber(ARGV[1]) then
+  ms = math.max(ms, tonumber(string.match(id, '%d+$')) + 1)
+end
+local own = ARGV[1] .. '-' .. string.format('%.0f', ms)
+redis.call('XADD', KEYS[1], own, '_watermill_message_uuid', ARGV[2], 'metadata', ARGV[3], 'payload', '')
+if ARGV[4] ~= '' then redis.call('XDEL', KEYS[1], ARGV[4]) end
+return own
+`)
+
+// Last implements broker.Publisher.
+func (p *Publisher) Last(ctx context.Context) (domain.Position, bool, error) {
+	id, err := lastScript.Run(ctx, p.client, []string{p.stream}).Text()
+	if err != nil {
+		return 0, false, fmt.Errorf("feed: read the newest position: %w", err)
+	}
+	if id == "" {
+		return 0, false, nil
+	}
+	position, _, err := parseID(id)
+	return position, err == nil, err
+}
+
+// parseID reads an entry's id: its position, and whether it is a record's.
+func parseID(id string) (position domain.Position, record bool, err error) {
+	first, second, _ := strings.Cut(id, "-")
+	n, err := strconv.ParseInt(first, 10, 64)
+	if err != nil {
+		return 0, false, fmt.Errorf("feed: entry id %q: %w", id, err)
+	}
+	return domain.Position(n), second == "0", nil
+}
+
+// Publish implements broker.Publisher.
+func (p *Publisher) Publish(ctx context.Context, prev domain.Position, records []domain.Record) error {
+	for len(records) > 0 {
+		n := min(len(records), publishChunk)
+		args := make([]any, 0, 1+4*n)
+		args = append(args, p.keep)
+		for i := range records[:n] {
+			entry, err := p.entry(prev, &records[i])
+			if err != nil {
+				return err
+			}
+			args = append(args, entry...)
+			prev = records[i].Position
+		}
+		if err := publishScript.Run(ctx, p.client, []string{p.stream}, args...).Err(); err != nil {
+			return fmt.Errorf("feed: publish to %d: %w", prev, err)
+		}
+		p.metrics.Put(prev)
+		records = records[n:]
+	}
+	return nil
+}
+
+// entry gives position, uuid, metadata and payload.
+func (p *Publisher) entry(prev domain.Position, r *domain.Record) ([]any, error) {
+	// The data is the payload as it is, because encoding/json would compact and
+	// escape it and a hash over it would no longer fit.
+	header := *r
+	header.Data = nil
+	text, err := json.Marshal(header)
+	if err != nil {
+		return nil, fmt.Errorf("feed: encode record %d: %w", r.Position, err)
+	}
+	m := message.NewMessage(r.ID.String(), message.Payload(r.Data))
+	m.Metadata.Set(metaRecord, string(text))
+	m.Metadata.Set(metaPosition, strconv.FormatInt(int64(r.Position), 10))
+	m.Metadata.Set(metaPrev, strconv.FormatInt(int64(prev), 10))
+	values, err := p.marshaller.Marshal(p.stream, m)
+	if err != nil {
+		return nil, fmt.Errorf("feed: encode record %d: %w", r.Position, err)
+	}
+	return []any{int64(r.Position), values[redisstream.UUIDHeaderKey], values["metadata"], values["payload"]}, nil
+}
+
+// Heartbeat implements broker.Publisher.
+func (p *Publisher) Heartbeat(ctx context.Context, position domain.Position) error {
+	at := strconv.FormatInt(int64(position), 10)
+	m := message.NewMessage("control", nil)
+	m.Metadata = message.Metadata{metaPosition: at, metaPrev: at, metaControl: "1"}
+	values, err := p.marshaller.Marshal(p.stream, m)
+	if err != nil {
+		return fmt.Errorf("feed: encode a control entry: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id, err := heartbeatScript.Run(ctx, p.client, []string{p.stream}, at, m.UUID, values["metadata"], p.control).Text()
+	if err != nil {
+		return fmt.Errorf("feed: publish a control entry: %w", err)
+	}
+	if id != "" {
+		p.control = id
+	}
+	return nil
+}
+
+// Reset implements broker.Publisher.
+func (p *Publisher) Reset(ctx context.Context) error {
+	if err := p.client.Unlink(ctx, p.stream).Err(); err != nil {
+		return fmt.Errorf("feed: reset: %w", err)
+	}
+	return nil
+}
+
+// decode reads a message: the entry it is, or an error for one that nobody of
+// ours has written.
+func decode(m *message.Message) (broker.Entry, error) {
+	position, err1 := strconv.ParseInt(m.Metadata.Get(metaPosition), 10, 64)
+	prev, err2 := strconv.ParseInt(m.Metadata.Get(metaPrev), 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return broker.Entry{}, err
+	}
+	e := broker.Entry{Position: domain.Position(position), Prev: domain.Position(prev)}
+	if m.Metadata.Get(metaControl) != "" {
+		return e, nil
+	}
+	e.Record = &domain.Record{}
+	if err := json.Unmarshal([]byte(m.Metadata.Get(metaRecord)), e.Record); err != nil {
+		return broker.Entry{}, err
+	}
+	e.Record.Data = json.RawMessage(m.Payload)
+	if e.Record.Position != e.Position {
+		return broker.Entry{}, fmt.Errorf("entry %d holds record %d", e.Position, e.Record.Position)
+	}
+	return e, nil
+}

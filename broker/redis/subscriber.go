@@ -1,0 +1,163 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
+	"github.com/ThreeDotsLabs/watermill/message"
+	goredis "github.com/redis/go-redis/v9"
+)
+
+const (
+	// readCount is how many entries one read takes.
+	readCount = 256
+	// readBlock is how long an idle read waits at the server.
+	readBlock = time.Second
+	// readGrace is how much later than that the answer may come: a server that is
+	// silent for longer is taken for gone, also when the connection looks alive.
+	readGrace = 2 * time.Second
+	// retryFirst and retryMost bound the pause after a failed read; it doubles.
+	retryFirst = 20 * time.Millisecond
+	retryMost  = time.Second
+)
+
+// Metadata the subscriber adds, which is not on the stream.
+const (
+	metaID     = "entry_id"
+	metaPoison = "poison" // why the entry is not a message
+)
+
+// subscriber reads a stream from an entry on, as a watermill [message.Subscriber]
+// for one topic and one place. Beside the stock one it takes many entries a
+// read, never more than readCount, says each entry's id, passes on what it
+// cannot unmarshal instead of ending, and ends at once when its context does.
+type subscriber struct {
+	connect *goredis.Options
+	after   string // entry id to start behind
+	logger  *slog.Logger
+
+	closing context.Context // ended by Close
+	close   context.CancelFunc
+	reading sync.WaitGroup
+}
+
+func newSubscriber(connect *goredis.Options, after string, logger *slog.Logger) *subscriber {
+	own := *connect
+	// A connection of its own, because a blocked read keeps it; no retries inside
+	// go-redis, which would hide a failure for seconds.
+	own.PoolSize, own.MaxRetries, own.DialerRetries, own.ContextTimeoutEnabled = 1, -1, 1, true
+	own.DialTimeout = readGrace
+	s := &subscriber{connect: &own, after: after, logger: logger}
+	s.closing, s.close = context.WithCancel(context.Background())
+	return s
+}
+
+// Subscribe implements message.Subscriber. Messages come one by one, each after
+// the one before was acknowledged.
+func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stopClosing := context.AfterFunc(s.closing, cancel)
+	out := make(chan *message.Message)
+	s.reading.Go(func() {
+		defer close(out)
+		defer cancel()
+		defer stopClosing()
+		s.read(ctx, topic, out)
+	})
+	return out, nil
+}
+
+// Close implements message.Subscriber.
+func (s *subscriber) Close() error {
+	s.close()
+	s.reading.Wait()
+	return nil
+}
+
+func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message.Message) {
+	client := goredis.NewClient(s.connect)
+	// go-redis does not end a blocked read with its context; closing does.
+	defer context.AfterFunc(ctx, func() { _ = client.Close() })()
+	defer client.Close()
+	after, pause := s.after, retryFirst
+	for ctx.Err() == nil {
+		bounded, cancel := context.WithTimeout(ctx, readBlock+readGrace)
+		streams, err := client.XRead(bounded, &goredis.XReadArgs{
+			Streams: []string{topic, after}, Count: readCount, Block: readBlock}).Result()
+		cancel()
+		if errors.Is(err, goredis.Nil) {
+			pause = retryFirst
+			continue
+		}
+		if err != nil {
+			if !s.pause(ctx, &pause, err) {
+				return
+			}
+			continue
+		}
+		pause = retryFirst
+		for _, entry := range streams[0].Messages {
+			if !deliver(ctx, out, entry) {
+				return
+			}
+			after = entry.ID
+		}
+	}
+}
+
+// pause waits after a failed read, longer each time, and never as long as
+// another follower that met the same failure.
+func (s *subscriber) pause(ctx context.Context, pause *time.Duration, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	level := slog.LevelWarn
+	if _, ok := errors.AsType[net.Error](err); ok && *pause < retryMost {
+		level = slog.LevelDebug // the first tries; a restart is not worth a warning
+	}
+	s.logger.Log(ctx, level, "feed read failed", "error", err, "retry_in", *pause)
+	t := time.NewTimer(*pause/2 + rand.N(*pause/2))
+	defer t.Stop()
+	*pause = min(2**pause, retryMost)
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// deliver sends an entry until it is acknowledged.
+func deliver(ctx context.Context, out chan<- *message.Message, entry goredis.XMessage) bool {
+	m, err := redisstream.DefaultMarshallerUnmarshaller{}.Unmarshal(entry.Values)
+	if err != nil {
+		m = message.NewMessage(entry.ID, nil)
+		m.Metadata.Set(metaPoison, err.Error())
+	}
+	if m.Metadata == nil {
+		m.Metadata = message.Metadata{}
+	}
+	m.Metadata.Set(metaID, entry.ID)
+	for {
+		m.SetContext(ctx)
+		select {
+		case out <- m:
+		case <-ctx.Done():
+			return false
+		}
+		select {
+		case <-m.Acked():
+			return true
+		case <-m.Nacked():
+			m = m.Copy()
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
