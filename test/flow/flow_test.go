@@ -122,7 +122,9 @@ func TestRefusals(t *testing.T) {
 		for code, id := range map[string]int64{"bad_credential": p.source.ID, "unknown_client": 699999999} {
 			agent := p.server.Agent(t, []string{fmt.Sprintf("TUNNOX_CLIENT_ID=%d", id), "TUNNOX_AUTH_CODE=" + p.target.AuthCode})
 			agent.Says(code, 10*time.Second)
-			agent.Kill()
+			if status := agent.Fails(10 * time.Second); status != 3 {
+				t.Errorf("an agent that is refused for good ends with status %d, want 3", status)
+			}
 		}
 		if p.sourceAgent.Exited() {
 			t.Error("a wrong credential pushed out the agent that has the right one")
@@ -133,7 +135,7 @@ func TestRefusals(t *testing.T) {
 			"agent", "--server", p.server.Agents, "--state", t.TempDir(),
 			"--pin", "sha256:"+strings.Repeat("0", 64))
 		wrong.Says(`(?i)pin|identity|certificate`, 10*time.Second)
-		wrong.Kill()
+		wrong.Abandon()
 
 		// A mapping with somebody else's client.
 		bob := p.CreateUser(t, "bob")
@@ -174,7 +176,7 @@ func TestRefusals(t *testing.T) {
 		ended(t, a)
 		closed(t, m.LocalPort)
 		p.targetAgent.Says("client_deleted|client_revoked|unknown_client", 10*time.Second)
-		p.targetAgent.Kill()
+		p.targetAgent.Abandon()
 	})
 }
 

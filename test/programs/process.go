@@ -27,6 +27,8 @@ type Process struct {
 	log  string        // the file with all it said
 	done chan struct{} // closed when it was reaped
 	err  error         // how it ended; read after done
+
+	failing bool // it is meant to end with another status than 0
 }
 
 var processNumber atomic.Int64
@@ -112,6 +114,24 @@ func (p *Process) Stop() error {
 	}
 }
 
+// Fails waits until the process ends with another status than 0, which it is
+// meant to do, and gives the status.
+func (p *Process) Fails(limit time.Duration) int {
+	p.t.Helper()
+	p.failing = true
+	if err := p.Wait(limit); err == nil || !p.Exited() {
+		p.t.Errorf("%s should end with a failure: %v", p.Name, err)
+		return 0
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Abandon ends the process without a word about how it ended.
+func (p *Process) Abandon() {
+	p.failing = true
+	p.Kill()
+}
+
 // Wait gives how the process ended: nil for status 0.
 func (p *Process) Wait(limit time.Duration) error {
 	select {
@@ -137,7 +157,7 @@ func (p *Process) ended() error {
 	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
 		return nil
 	}
-	if p.err != nil {
+	if p.err != nil && !p.failing {
 		return fmt.Errorf("%s ended with %w", p.Name, p.err)
 	}
 	return nil
