@@ -1,0 +1,280 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/tunnox-net/tunnox/broker"
+	"github.com/tunnox-net/tunnox/broker/brokertest"
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/test/services"
+)
+
+// relay does what the real one does, over and over: it looks where the feed is
+// and publishes what is missing of the log, which is 1 to head.
+func relay(ctx context.Context, p broker.Publisher, head func() int) {
+	for ctx.Err() == nil {
+		last, ok, err := p.Last(ctx)
+		if err == nil && !ok {
+			err = p.Heartbeat(ctx, domain.Position(head()))
+			last = domain.Position(head())
+		}
+		if to := head(); err == nil && int(last) < to {
+			_ = p.Publish(ctx, last, brokertest.Records(int(last)+1, min(to, int(last)+50))) // tried again
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// follow reads like a forwarder: a gap means to start again from a snapshot,
+// which is the log's head. It checks that nothing between is skipped or repeated.
+func follow(t *testing.T, f broker.Follower, head func() int, until int) (gaps int) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	at := 0
+	s, err := f.Follow(ctx, 0)
+	for err == nil && at < until {
+		var e broker.Entry
+		e, err = s.Next(ctx)
+		switch {
+		case errors.Is(err, broker.ErrGap):
+			gaps++
+			_ = s.Close()
+			at = head()
+			s, err = f.Follow(ctx, domain.Position(at))
+		case err == nil && e.Record != nil:
+			if int(e.Position) != at+1 {
+				t.Errorf("entry %d behind %d", e.Position, at)
+			}
+			at = int(e.Position)
+		}
+	}
+	if err != nil {
+		t.Errorf("follow at %d of %d: %v", at, until, err)
+	}
+	_ = s.Close()
+	return gaps
+}
+
+type counter struct {
+	mu sync.Mutex
+	n  int // guarded by mu
+}
+
+func (c *counter) get() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+func (c *counter) add(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n += n
+}
+
+// disturb runs two relays and two followers while disturb does its worst.
+func disturb(t *testing.T, publish, read *goredis.Options, worst func(head *counter)) (gaps int) {
+	t.Helper()
+	head := &counter{n: 1} // an empty feed would be a gap, and rightly
+	first := goredis.NewClient(publish)
+	brokertest.Publish(t, NewPublisher(first, Options{}), 1, 1)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var relays, followers sync.WaitGroup
+	for range 2 {
+		c := goredis.NewClient(publish)
+		p := NewPublisher(c, Options{})
+		relays.Go(func() {
+			defer c.Close()
+			relay(ctx, p, head.get)
+		})
+	}
+	const total = 3000
+	var met counter
+	for range 2 {
+		followers.Go(func() {
+			met.add(follow(t, NewFollower(read, Options{}, nil), head.get, total))
+		})
+	}
+	grown := make(chan struct{})
+	go func() {
+		defer close(grown)
+		for head.get() < total {
+			head.add(10)
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+	worst(head)
+	<-grown
+	followers.Wait()
+	cancel()
+	relays.Wait()
+	return met.get()
+}
+
+func reach(head *counter, n int) {
+	for head.get() < n {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestServerKilledInTheMiddle(t *testing.T) {
+	for name, args := range map[string][]string{"all lost": nil, "kept": {"--appendonly", "yes", "--appendfsync", "always"}} {
+		t.Run(name, func(t *testing.T) {
+			server := services.StartRedis(t, args...)
+			opts := options(t, server.URL())
+			gaps := disturb(t, opts, opts, func(head *counter) {
+				for _, n := range []int{500, 1500} {
+					reach(head, n)
+					server.Kill(t)
+					time.Sleep(100 * time.Millisecond) // a time without a server
+					server.Start(t)
+				}
+			})
+			t.Logf("%d gaps", gaps)
+			if args != nil && gaps > 0 {
+				t.Errorf("%d gaps though the server kept everything", gaps)
+			}
+		})
+	}
+}
+
+func TestServerFlushedAndTrimmedInTheMiddle(t *testing.T) {
+	url := services.Redis(t)
+	c, opts := connect(t, url), options(t, url)
+	gaps := disturb(t, opts, opts, func(head *counter) {
+		for n := 300; n < 2700; n += 300 {
+			reach(head, n)
+			if err := c.XTrimMinID(context.Background(), defaultStream, brokerID(domain.Position(n))).Err(); err != nil {
+				t.Error(err)
+			}
+			reach(head, n+100)
+			if err := c.FlushDB(context.Background()).Err(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	t.Logf("%d gaps", gaps)
+}
+
+// proxy puts toxiproxy before a server.
+func proxy(t testing.TB, server *services.RedisServer) *toxiproxy.Proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	_ = l.Close()
+	p := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "redis", addr, server.Addr())
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	return p
+}
+
+func toxic(t testing.TB, p *toxiproxy.Proxy, json string) {
+	t.Helper()
+	if _, err := p.Toxics.AddToxicJson(strings.NewReader(json)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConnectionCutAndHalfOpen(t *testing.T) {
+	server := services.StartRedis(t)
+	p := proxy(t, server)
+	through := options(t, "redis://"+p.Listen)
+	gaps := disturb(t, options(t, server.URL()), through, func(head *counter) {
+		for n := 300; n < 1500; n += 300 {
+			reach(head, n)
+			p.Stop() // cuts what is open and refuses what comes
+			reach(head, n+100)
+			if err := p.Start(); err != nil {
+				t.Error(err)
+			}
+		}
+		// Bytes vanish, and nobody closes: the follower must find out by itself.
+		toxic(t, p, `{"name":"hole","type":"timeout","stream":"downstream","attributes":{"timeout":0}}`)
+		time.Sleep(readBlock + readGrace)
+		if err := p.Toxics.RemoveToxic(context.Background(), "hole"); err != nil {
+			t.Error(err)
+		}
+	})
+	if gaps > 0 {
+		t.Errorf("%d gaps though the server lost nothing", gaps)
+	}
+}
+
+func TestPoisonEntries(t *testing.T) {
+	ctx := context.Background()
+	url := services.Redis(t)
+	f, c := open(t, url), connect(t, url)
+	put := func(id string, values ...any) {
+		t.Helper()
+		if err := c.XAdd(ctx, &goredis.XAddArgs{Stream: defaultStream, ID: id, Values: values}).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := brokertest.Follow(t, f.Follower, 0)
+	brokertest.Publish(t, f.Publisher, 1, 3)
+	put("3-7", "garbage", "1")
+	put("3-8", "_watermill_message_uuid", "x", "metadata", "not msgpack", "payload", "")
+	brokertest.Publish(t, f.Publisher, 4, 6)
+	brokertest.Want(t, s, 1, 6) // beside the records: passed over
+	put("7-0", "garbage", "1")
+	brokertest.Publish(t, f.Publisher, 7, 9)
+	brokertest.WantGap(t, s) // in the place of record 7: it must come from elsewhere
+	brokertest.Want(t, brokertest.Follow(t, f.Follower, 7), 8, 9)
+
+	put("999999999-0", "garbage", "1")
+	if last, ok, err := f.Publisher.Last(ctx); last != 999999999 || !ok || err != nil {
+		t.Errorf("last: %d, %v, %v; a relay must see that this is not its log", last, ok, err)
+	}
+	if err := f.Publisher.Reset(ctx); err != nil {
+		t.Fatal(err)
+	}
+	brokertest.Publish(t, f.Publisher, 10, 12)
+	brokertest.Want(t, brokertest.Follow(t, f.Follower, 9), 10, 12)
+}
+
+func TestIdleFeedDoesNotGrow(t *testing.T) {
+	ctx := context.Background()
+	url := services.Redis(t)
+	f, c := open(t, url), connect(t, url)
+	brokertest.Publish(t, f.Publisher, 1, 5)
+	for range 100 {
+		if err := f.Publisher.Heartbeat(ctx, 5); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := c.XLen(ctx, defaultStream).Result(); n != 6 || err != nil {
+		t.Errorf("%d entries, %v; want 5 records and one control entry", n, err)
+	}
+}
+
+func TestFeedKeepsABoundedNumberOfPositions(t *testing.T) {
+	ctx := context.Background()
+	c := connect(t, services.Redis(t))
+	p := NewPublisher(c, Options{Keep: 1000})
+	brokertest.Publish(t, p, 1, 20_000)
+	n, err := c.XLen(ctx, defaultStream).Result()
+	if err != nil || n < 1000 || n > 1500 {
+		t.Errorf("%d entries, %v; want about 1000", n, err)
+	}
+}
