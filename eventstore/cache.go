@@ -29,8 +29,8 @@ func newCache(limit int) *cache {
 	return &cache{limit: limit, entries: map[domain.StreamID]*list.Element{}, order: list.New()}
 }
 
-// get gives what is cached; it belongs to the cache, so a caller that changes
-// the state clones it.
+// get gives what is cached. States are shared and never changed: who applies
+// events does it to a clone.
 func (c *cache) get(id domain.StreamID) (folded, bool) {
 	e, ok := c.entries[id]
 	if !ok {
@@ -63,7 +63,6 @@ func (c *cache) advance(id domain.StreamID, records []domain.Record) (bool, erro
 	if records[0].Version != entry.version+1 {
 		return entry.version >= records[len(records)-1].Version, nil
 	}
-	// Into a copy: a failure in the middle must not leave half a fold behind.
 	state := entry.state.Clone()
 	if err := domain.Fold(state, records); err != nil {
 		return false, err

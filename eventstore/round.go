@@ -38,9 +38,11 @@ func (r *round) at(t *task, id domain.StreamID) (f folded, planned, ok bool) {
 	if p, ok := r.planned[id]; ok {
 		return p.folded, true, true
 	}
+	// The task keeps what it carried: if it must come again, the cache may have
+	// dropped it meanwhile, and a command that reads more than the cache holds
+	// would come again for ever.
 	if carried, ok := t.carried[id]; ok {
 		r.cache.put(id, carried)
-		delete(t.carried, id) // it belongs to the cache now
 	}
 	f, ok = r.cache.get(id)
 	return f, false, ok && f.version >= t.least[id]
