@@ -173,11 +173,15 @@ var jsonFormat = huma.Format{
 			return fmt.Errorf("is not JSON: %s at byte %d", e.Error(), e.Offset)
 		}
 		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return fmt.Errorf("%s is not a value this field can hold", e.Field)
+			return fmt.Errorf("%s%s", e.Field, notHeld)
 		}
 		return err
 	},
 }
+
+// notHeld ends the message for a value that passed validation as a number and is
+// none of ours, such as 1e30; what stands before it is the field.
+const notHeld = " is not a value this field can hold"
 
 // operation describes a route. A route below the prefix always needs a key: the
 // prefix and the need come from the same line.

@@ -41,7 +41,7 @@ func TestEveryRouteNeedsTheKey(t *testing.T) {
 				continue
 			}
 			guarded++
-			a.fault(401, "unauthorized")
+			a.fault(401, "unauthorized", "header.Authorization")
 			if !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), "Bearer") {
 				t.Errorf("%s with key %s: no challenge", a.call, name)
 			}

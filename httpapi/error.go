@@ -128,6 +128,9 @@ func (a *api) refusal(ctx context.Context, err error) error {
 	}
 	if e, ok := errors.AsType[*domain.Error](err); ok {
 		if status := statusOf(e.Code); status != http.StatusInternalServerError {
+			if status == http.StatusServiceUnavailable {
+				a.logger.WarnContext(ctx, "log cannot be written", "request", tracked(ctx).id, "error", err)
+			}
 			return refused(status, e)
 		}
 	}
@@ -189,8 +192,18 @@ func fromHuma(status int, message string, errs []error) *Problem {
 			p.Errors = append(p.Errors, f)
 		}
 	}
-	if status == http.StatusBadRequest && len(p.Errors) == 0 {
+	switch {
+	case status == http.StatusUnsupportedMediaType:
+		p.Errors = []*Fault{{Location: "header.Content-Type", Message: "must be application/json"}}
+	case len(p.Errors) > 0:
+	case status == http.StatusUnauthorized:
+		p.Errors = []*Fault{{Location: "header.Authorization", Message: "must be Bearer and a key that is known"}}
+	case status == http.StatusBadRequest:
 		p.Errors = []*Fault{{Location: "body", Message: "is required"}}
+	case status == http.StatusRequestEntityTooLarge:
+		p.Errors = []*Fault{{Location: "body", Message: "may have 1 MiB"}}
+	case status == http.StatusRequestTimeout:
+		p.Errors = []*Fault{{Location: "body", Message: "must arrive within 5 seconds"}}
 	}
 	return p
 }
@@ -229,6 +242,9 @@ func faultFromHuma(err error) *Fault {
 		if rest, ok := strings.CutPrefix(d.Message, required); ok {
 			field, _, _ := strings.Cut(rest, " ")
 			f = &Fault{Location: strings.TrimPrefix(d.Location+"."+field, "."), Message: "is required"}
+		}
+		if field, ok := strings.CutSuffix(d.Message, notHeld); ok && field != "" {
+			f = &Fault{Location: d.Location + "." + field, Message: strings.TrimSpace(notHeld)}
 		}
 		return f
 	}

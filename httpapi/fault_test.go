@@ -78,7 +78,8 @@ func TestEveryFaultIsToldWithItsPlace(t *testing.T) {
 		{"unknown target", "POST", mappings, with(fields{"target_client_id": 999}), 404, "client_not_found", []string{"body.target_client_id"}},
 		{"foreign target", "POST", mappings, with(fields{"target_client_id": c}), 403, "client_not_owned", []string{"body.target_client_id"}},
 		{"listener taken", "POST", mappings, with(fields{"local_port": 80}), 409, "listener_taken", []string{"body.local_port"}},
-		{"id beyond int64", "POST", mappings, strings.Replace(fmt.Sprintf(`{"user_id":%d,"source_client_id":N,"target_client_id":1,"protocol":"tcp","local_port":1,"target_host":"h","target_port":1}`, ann), "N", "99999999999999999999", 1), 422, "invalid", []string{"body"}},
+		{"id beyond int64", "POST", mappings, strings.Replace(fmt.Sprintf(`{"user_id":%d,"source_client_id":N,"target_client_id":1,"protocol":"tcp","local_port":1,"target_host":"h","target_port":1}`, ann), "N", "99999999999999999999", 1), 422, "invalid", []string{"body.source_client_id"}},
+		{"limit beyond int64", "PUT", fmt.Sprint(users, "/", ann, "/quota"), `{"max_clients": 1e30}`, 422, "invalid", []string{"body.max_clients"}},
 		{"nothing to change", "PUT", one, nil, 400, "malformed", []string{"body"}},
 		{"change to port 70000", "PUT", one, fields{"target_port": 70000}, 422, "invalid", []string{"body.target_port"}},
 		{"change to a wrong type", "PUT", one, `{"name": {}}`, 422, "invalid", []string{"body.name"}},
@@ -121,9 +122,9 @@ func TestEveryFaultIsToldWithItsPlace(t *testing.T) {
 func TestBodiesAreBoundedAndJSON(t *testing.T) {
 	w := newWorld(t)
 	huge := `{"username":"` + strings.Repeat("x", 1<<20) + `"}`
-	w.do("POST", path("users"), huge).fault(413, "body_too_large")
+	w.do("POST", path("users"), huge).fault(413, "body_too_large", "body")
 	for _, contentType := range []string{"text/plain", "application/x-www-form-urlencoded", "application/xml", "application/json+zip"} {
-		w.do("POST", path("users"), fields{"username": "x", "email": "x@x.org"}, "Content-Type", contentType).fault(415, "unsupported_media_type")
+		w.do("POST", path("users"), fields{"username": "x", "email": "x@x.org"}, "Content-Type", contentType).fault(415, "unsupported_media_type", "header.Content-Type")
 	}
 	w.do("POST", path("users"), fields{"username": "x", "email": "x@x.org"}, "Content-Type", "application/json; charset=utf-8").want(201)
 	w.do("GET", path("users"), nil, "Accept", "text/html").want(200)

@@ -18,7 +18,6 @@ type memoryLog struct {
 	moved   chan struct{}
 	records []domain.Record
 	streams map[domain.StreamID]int
-	closed  map[domain.StreamID]bool
 	claims  map[[2]string]domain.StreamID
 	keys    map[[2]string]use
 	next    map[domain.Sequence]int64
@@ -33,7 +32,7 @@ type use struct {
 }
 
 func newMemoryLog() *memoryLog {
-	return &memoryLog{moved: make(chan struct{}), streams: map[domain.StreamID]int{}, closed: map[domain.StreamID]bool{},
+	return &memoryLog{moved: make(chan struct{}), streams: map[domain.StreamID]int{},
 		claims: map[[2]string]domain.StreamID{}, keys: map[[2]string]use{}, next: map[domain.Sequence]int64{}, shown: -1}
 }
 

@@ -12,9 +12,9 @@ import (
 )
 
 // The cost of one password: argon2id with 19 MiB, two passes, one lane (the
-// least that RFC 9106 and OWASP's sheet leave for servers), about 25 ms of one
-// core. It is what a guess costs somebody who stole the log, and what a request
-// with a password costs us, so that few of them run at once.
+// least that OWASP leaves for servers), some 25 to 40 ms of one core. It is what
+// a guess costs somebody who stole the log, and what a request with a password
+// costs us, so that few of them run at once.
 const (
 	argonMemory = 19 * 1024 // KiB
 	argonPasses = 2

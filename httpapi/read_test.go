@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/projections"
 )
 
 func TestReadsShowTheirMinPosition(t *testing.T) {
@@ -42,8 +44,9 @@ func TestReadsShowTheirMinPosition(t *testing.T) {
 	}
 }
 
-func TestWhoWritesHereReadsItHere(t *testing.T) {
-	w := newWorld(t)
+func TestWhoWritesHereReadsItHere(t *testing.T) { onEach(t, whoWritesHereReadsItHere) }
+
+func whoWritesHereReadsItHere(t *testing.T, w *world) {
 	for i := range 50 {
 		name := fmt.Sprint("user", i)
 		id := w.user(name)
@@ -165,8 +168,9 @@ func TestHistoryIsTheLog(t *testing.T) {
 	}
 }
 
-func TestNoEventShowsASecret(t *testing.T) {
-	w := newWorld(t)
+func TestNoEventShowsASecret(t *testing.T) { onEach(t, noEventShowsASecret) }
+
+func noEventShowsASecret(t *testing.T, w *world) {
 	user := w.do("POST", path("users"), fields{"username": "ann", "email": "ann@example.org", "password": "correct horse"}).want(201).id("user_id")
 	w.do("PUT", path("users", user), fields{"password": "battery staple"}).want(200)
 	code := w.do("POST", path("clients"), fields{"user_id": user, "client_name": "a"}).want(201).Body["auth_code"].(string)
@@ -176,6 +180,42 @@ func TestNoEventShowsASecret(t *testing.T) {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s shows %s: %s", p, secret, text)
 			}
+		}
+	}
+}
+
+// unreachable is a reader whose read models are away.
+type unreachable struct{ httpapi.Reader }
+
+var errAway = fmt.Errorf("%w: connection refused", projections.ErrUnavailable)
+
+func (unreachable) Wait(context.Context, domain.Position) error { return errAway }
+func (unreachable) User(context.Context, int64) (row projections.UserRow, ok bool, err error) {
+	return row, false, errAway
+}
+func (unreachable) Quota(context.Context, int64) (row projections.QuotaRow, ok bool, err error) {
+	return row, false, errAway
+}
+func (unreachable) Users(context.Context, int64, int) ([]projections.UserRow, int64, error) {
+	return nil, 0, errAway
+}
+func (unreachable) Clients(context.Context, projections.Index, int64, int) ([]projections.ClientRow, int64, error) {
+	return nil, 0, errAway
+}
+func (unreachable) Mappings(context.Context, projections.Index, int64, int) ([]projections.MappingRow, int64, error) {
+	return nil, 0, errAway
+}
+
+func TestWithoutReadModelsSingleResourcesAndWritesGoOn(t *testing.T) {
+	w := newWorld(t, func(c *httpapi.Config) { c.Reader = unreachable{c.Reader} })
+	user := w.user("ann")
+	w.do("GET", path("users", user), nil).want(200).has(fields{"username": "ann"})
+	w.do("PUT", path("users", user), fields{"username": "ann2"}).want(200).has(fields{"username": "ann2"})
+	w.do("GET", path("users", user), nil, "Min-Position", "1").want(200).has(fields{"username": "ann2"})
+	w.do("GET", path("users", 999), nil).fault(404, "user_not_found")
+	for _, list := range []string{path("users"), path("clients"), path("mappings"), path("users", user, "clients"), path("users", user, "mappings")} {
+		if a := w.do("GET", list, nil).fault(503, "read_model_unavailable"); a.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: 503 without Retry-After", list)
 		}
 	}
 }

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-func TestUserLivesThroughTheAPI(t *testing.T) {
-	w := newWorld(t)
+func TestUserLivesThroughTheAPI(t *testing.T) { onEach(t, userLivesThroughTheAPI) }
+
+func userLivesThroughTheAPI(t *testing.T, w *world) {
 	made := w.do("POST", path("users"), fields{"username": "ann", "email": "ann@example.org", "password": "correct horse"}).want(201)
 	id := made.id("user_id")
 	if id != 100000001 {
@@ -47,8 +48,9 @@ func TestUserLivesThroughTheAPI(t *testing.T) {
 	w.user("ann2") // its name is free again
 }
 
-func TestClientLivesThroughTheAPI(t *testing.T) {
-	w := newWorld(t)
+func TestClientLivesThroughTheAPI(t *testing.T) { onEach(t, clientLivesThroughTheAPI) }
+
+func clientLivesThroughTheAPI(t *testing.T, w *world) {
 	user := w.user("ann")
 	made := w.do("POST", path("clients"), fields{"user_id": user, "client_name": "office", "client_desc": "under the stairs"}).want(201)
 	id := made.id("client_id")
@@ -76,8 +78,9 @@ func TestClientLivesThroughTheAPI(t *testing.T) {
 	w.do("GET", path("clients", id), nil).fault(404, "client_not_found", "path.id")
 }
 
-func TestMappingLivesThroughTheAPI(t *testing.T) {
-	w := newWorld(t)
+func TestMappingLivesThroughTheAPI(t *testing.T) { onEach(t, mappingLivesThroughTheAPI) }
+
+func mappingLivesThroughTheAPI(t *testing.T, w *world) {
 	user := w.user("ann")
 	a, b := w.client(user, "a"), w.client(user, "b")
 	made := w.do("POST", path("mappings"), rule(user, a, b, 8080)).want(201)
@@ -107,8 +110,9 @@ func TestMappingLivesThroughTheAPI(t *testing.T) {
 	w.do("GET", path("users", user, "quota"), nil).want(200).has(fields{"clients": 2, "mappings": 0, "active_mappings": 0})
 }
 
-func TestQuotaIsSetAndHolds(t *testing.T) {
-	w := newWorld(t)
+func TestQuotaIsSetAndHolds(t *testing.T) { onEach(t, quotaIsSetAndHolds) }
+
+func quotaIsSetAndHolds(t *testing.T, w *world) {
 	user := w.user("ann")
 	for _, method := range []string{"PUT", "POST"} {
 		set := w.do(method, path("users", user, "quota"), fields{"max_clients": 2, "max_mappings": 1, "monthly_traffic_limit": 0}).want(200)
@@ -133,8 +137,9 @@ func TestQuotaIsSetAndHolds(t *testing.T) {
 	}
 }
 
-func TestListsArePages(t *testing.T) {
-	w := newWorld(t)
+func TestListsArePages(t *testing.T) { onEach(t, listsArePages) }
+
+func listsArePages(t *testing.T, w *world) {
 	if empty := w.do("GET", path("users"), nil).want(200); !strings.Contains(empty.Text, `"items":[]`) || !strings.Contains(empty.Text, `"next":null`) {
 		t.Errorf("empty list is %s", empty.Text)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/eventstore/sqlite"
 	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/projections/memory"
@@ -29,21 +32,58 @@ const apiKey = "test-key-of-more-than-thirty-two-characters"
 // world is the API over a log in memory and the real read models.
 type world struct {
 	t       testing.TB
-	log     *memoryLog
+	log     *memoryLog // nil over a real store
 	handler http.Handler
 }
 
 func newWorld(t testing.TB, change ...func(*httpapi.Config)) *world {
 	t.Helper()
 	log := newMemoryLog()
+	w := build(t, log, log, followed{log}, change...)
+	w.log = log
+	return w
+}
+
+// newStoredWorld is the API over the executor and the store of the embedded form.
+func newStoredWorld(t testing.TB) *world {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "log.db")
+	if _, err := sqlite.Migrate(t.Context(), file); err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlite.Open(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	executor := eventstore.NewExecutor(store, eventstore.ExecutorOptions{})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = executor.Run(ctx) }) // ends with the context's error
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return build(t, executor, store, store)
+}
+
+// onEach runs a test over the log in memory and over the real one.
+func onEach(t *testing.T, test func(*testing.T, *world)) {
+	t.Run("memory", func(t *testing.T) { test(t, newWorld(t)) })
+	t.Run("sqlite", func(t *testing.T) { test(t, newStoredWorld(t)) })
+}
+
+func build(t testing.TB, executor httpapi.Executor, history httpapi.History, log projections.Log, change ...func(*httpapi.Config)) *world {
+	t.Helper()
 	store := memory.New()
-	projector := projections.NewProjector(followed{log}, store, projections.Options{})
+	projector := projections.NewProjector(log, store, projections.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = projector.Run(ctx) }) // ends with the context's error
 	t.Cleanup(func() { cancel(); running.Wait() })
 	config := httpapi.Config{
-		Executor: log, History: log, Reader: projections.NewReader(store),
+		Executor: executor, History: history, Reader: projections.NewReader(store),
 		NewCredential: newCredential,
 		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
 		Version:       httpapi.Version{Version: "0.0.1-test"},
@@ -56,7 +96,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, log: log, handler: handler}
+	return &world{t: t, handler: handler}
 }
 
 func newCredential() (string, []byte, error) {

@@ -8,8 +8,9 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-func TestIfMatchGuardsAWrite(t *testing.T) {
-	w := newWorld(t)
+func TestIfMatchGuardsAWrite(t *testing.T) { onEach(t, ifMatchGuardsAWrite) }
+
+func ifMatchGuardsAWrite(t *testing.T, w *world) {
 	user := w.user("ann")
 	first := w.do("GET", path("users", user), nil).want(200).Header.Get("ETag")
 	changed := w.do("PUT", path("users", user), fields{"email": "new@example.org"}, "If-Match", first).want(200)
@@ -34,7 +35,10 @@ func TestIfMatchGuardsAWrite(t *testing.T) {
 }
 
 func TestIdempotencyKeyMakesARepeatHarmless(t *testing.T) {
-	w := newWorld(t)
+	onEach(t, idempotencyKeyMakesARepeatHarmless)
+}
+
+func idempotencyKeyMakesARepeatHarmless(t *testing.T, w *world) {
 	body := fields{"username": "ann", "email": "ann@example.org", "password": "correct horse"}
 	first := w.do("POST", path("users"), body, "Idempotency-Key", "k1").want(201)
 	again := w.do("POST", path("users"), body, "Idempotency-Key", "k1").want(201)
@@ -85,15 +89,19 @@ func TestIdempotencyKeyMakesARepeatHarmless(t *testing.T) {
 }
 
 func TestRepeatedQuotaIsTheRequestAndNotItsMeaning(t *testing.T) {
-	w := newWorld(t)
+	onEach(t, repeatedQuotaIsTheRequestAndNotItsMeaning)
+}
+
+func repeatedQuotaIsTheRequestAndNotItsMeaning(t *testing.T, w *world) {
 	user := w.user("ann")
 	w.do("PUT", path("users", user, "quota"), `{"max_clients": 1}`, "Idempotency-Key", "k").want(200)
 	w.do("PUT", path("users", user, "quota"), `{ "max_clients":1 }`, "Idempotency-Key", "k").want(200)
 	w.do("PUT", path("users", user, "quota"), `{"max_clients": 1, "max_mappings": null}`, "Idempotency-Key", "k").fault(422, "idempotency_mismatch")
 }
 
-func TestFiftyCreatesAgainstALimitOfTen(t *testing.T) {
-	w := newWorld(t)
+func TestFiftyCreatesAgainstALimitOfTen(t *testing.T) { onEach(t, fiftyCreatesAgainstALimitOfTen) }
+
+func fiftyCreatesAgainstALimitOfTen(t *testing.T, w *world) {
 	user := w.user("ann")
 	a, b := w.client(user, "a"), w.client(user, "b")
 	w.do("PUT", path("users", user, "quota"), fields{"max_mappings": 10}).want(200)
