@@ -14,9 +14,8 @@ import (
 
 const (
 	// batchSize is how many records a batch has at most. A batch is one script on
-	// Redis, during which Redis serves nobody else: 500 records take some
-	// milliseconds.
-	batchSize = 500
+	// Redis, during which Redis serves nobody else: 500 records took 8 ms.
+	batchSize = 250
 	// idleCheck is how often a projector that waits looks whether the store was
 	// flushed and the log still has its checkpoint: both happen in silence.
 	idleCheck = time.Second

@@ -16,3 +16,10 @@ func TestStore(t *testing.T) {
 		return projectionstest.Backend{Store: s, Flush: s.Flush}
 	})
 }
+
+func BenchmarkStore(b *testing.B) {
+	projectionstest.Bench(b, func(testing.TB) projectionstest.Backend {
+		s := memory.New()
+		return projectionstest.Backend{Store: s, Flush: s.Flush}
+	})
+}

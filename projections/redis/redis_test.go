@@ -140,3 +140,5 @@ func TestReplacedVersionsLeaveNoKeys(t *testing.T) {
 		t.Errorf("keys of versions %v are left, want of one", versions)
 	}
 }
+
+func BenchmarkStore(b *testing.B) { projectionstest.Bench(b, backend) }

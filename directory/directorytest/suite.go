@@ -1,0 +1,400 @@
+// Package directorytest is the suite every directory passes.
+package directorytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/directory"
+)
+
+// Clock is the time the directories under test see.
+type Clock struct {
+	mu  sync.Mutex
+	now time.Time // guarded by mu
+}
+
+// Now gives the present.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// Advance moves the present.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// Backend is a directory as two nodes see it.
+type Backend struct {
+	A, B  directory.Directory
+	Clock *Clock
+	// Flush loses everything; nil for a directory that cannot be flushed alone.
+	Flush func()
+}
+
+// NewClock begins at a time like any other.
+func NewClock() *Clock { return &Clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)} }
+
+// Run runs the suite; open gives an empty directory for each test.
+func Run(t *testing.T, open func(testing.TB) Backend) {
+	tests := []struct {
+		name string
+		run  func(*testing.T, Backend)
+	}{
+		{"a session is found as it was registered", testRegister},
+		{"leases expire, and what was seen stays known", testExpire},
+		{"renewed ten lifetimes long", testRenew},
+		{"the newer fences the older", testFence},
+		{"a late clean-up never ends what another node wrote", testLateCleanUp},
+		{"epochs rise under concurrency", testConcurrent},
+		{"a removed session stays removed", testRemoved},
+		{"a flush is mended by renewing", testFlush},
+		{"node ids", testLeaseID},
+		{"a thousand owners", testThousandOwners},
+		{"contexts that ended", testContext},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
+	}
+}
+
+func session(client int64, node string) directory.Session {
+	return directory.Session{ClientID: client, Node: node, Session: node + "-s1", Instance: "i-" + node, Version: "1.2.3",
+		Address: "192.0.2.7:5555", Since: time.Date(2026, 3, 1, 11, 59, 0, 0, time.UTC), ConfigAck: 4}
+}
+
+func register(t testing.TB, d directory.Directory, s directory.Session) directory.Session {
+	t.Helper()
+	epoch, err := d.Register(context.Background(), s)
+	if err != nil {
+		t.Fatalf("register: %v", err)
+	}
+	s.Epoch = epoch
+	return s
+}
+
+func renew(t testing.TB, d directory.Directory, sessions ...directory.Session) []directory.Session {
+	t.Helper()
+	fenced, err := d.Renew(context.Background(), sessions)
+	if err != nil {
+		t.Fatalf("renew: %v", err)
+	}
+	return fenced
+}
+
+func lookup(t testing.TB, d directory.Directory, id int64) directory.Presence {
+	t.Helper()
+	found, err := d.Lookup(context.Background(), id)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("lookup: %v, %v", found, err)
+	}
+	return found[0]
+}
+
+func online(t testing.TB, d directory.Directory, want directory.Session) {
+	t.Helper()
+	if p := lookup(t, d, want.ClientID); !p.Online || p.Session != want {
+		t.Fatalf("client is %+v, want online as %+v", p, want)
+	}
+}
+
+func testRegister(t *testing.T, b Backend) {
+	if found, err := b.B.Lookup(context.Background()); len(found) != 0 || err != nil {
+		t.Errorf("lookup of nobody: %v, %v", found, err)
+	}
+	if p := lookup(t, b.A, 7); p.Online || !p.LastSeen.IsZero() {
+		t.Errorf("presence of a client never seen: %+v", p)
+	}
+	s := register(t, b.A, session(7, "node-001"))
+	online(t, b.B, s)
+	other := register(t, b.B, session(8, "node-002"))
+	found, err := b.A.Lookup(context.Background(), 8, 6, 7)
+	if err != nil || found[0].Session != other || found[1].Online || found[2].Session != s {
+		t.Errorf("lookup of three: %+v, %v", found, err)
+	}
+	if !found[2].LastSeen.Equal(b.Clock.Now()) {
+		t.Errorf("last seen %v, want %v", found[2].LastSeen, b.Clock.Now())
+	}
+}
+
+func testExpire(t *testing.T, b Backend) {
+	begin := b.Clock.Now()
+	first := register(t, b.A, session(7, "node-001"))
+	b.Clock.Advance(directory.TTL - time.Millisecond)
+	online(t, b.B, first)
+	b.Clock.Advance(time.Millisecond)
+	p := lookup(t, b.B, 7)
+	if p.Online || !p.LastSeen.Equal(begin) {
+		t.Errorf("after the lease: %+v, want offline, seen %v", p, begin)
+	}
+	if fenced := renew(t, b.A, first); len(fenced) != 0 {
+		t.Errorf("renewed late, but nobody else came: fenced %+v", fenced)
+	}
+	online(t, b.B, first)
+	b.Clock.Advance(20 * 24 * time.Hour)
+	if again := register(t, b.B, session(7, "node-002")); again.Epoch <= first.Epoch {
+		t.Errorf("epoch %d after %d", again.Epoch, first.Epoch)
+	}
+	if fenced := renew(t, b.A, first); !slices.Equal(fenced, []directory.Session{first}) {
+		t.Errorf("renewed weeks late: fenced %+v", fenced)
+	}
+}
+
+func testRenew(t *testing.T, b Backend) {
+	var sessions []directory.Session
+	for id := range int64(1000) {
+		sessions = append(sessions, register(t, b.A, session(id+1, "node-001")))
+	}
+	for range 30 {
+		b.Clock.Advance(directory.TTL / 3)
+		sessions[3].ConfigAck++
+		if fenced := renew(t, b.A, sessions...); len(fenced) != 0 {
+			t.Fatalf("fenced: %+v", fenced)
+		}
+	}
+	for _, s := range []directory.Session{sessions[0], sessions[3], sessions[999]} {
+		online(t, b.B, s)
+	}
+	if fenced := renew(t, b.A); len(fenced) != 0 {
+		t.Errorf("renewing nothing: %+v", fenced)
+	}
+}
+
+func testFence(t *testing.T, b Backend) {
+	notices := make(chan directory.Session, 1000)
+	ctx, cancel := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		if err := b.A.Watch(ctx, "node-001", func(s directory.Session) { notices <- s }); !errors.Is(err, context.Canceled) {
+			t.Errorf("watch: %v", err)
+		}
+	})
+	watching.Go(func() {
+		_ = b.A.Watch(ctx, "node-003", func(s directory.Session) { t.Errorf("notice for another node: %+v", s) })
+	})
+	defer watching.Wait()
+	defer cancel()
+
+	deadline := time.Now().Add(10 * time.Second)
+	for id := int64(1); ; id++ { // again until the watch is there
+		older := register(t, b.A, session(id, "node-001"))
+		newer := register(t, b.B, session(id, "node-002"))
+		if newer.Epoch <= older.Epoch {
+			t.Fatalf("epoch %d after %d", newer.Epoch, older.Epoch)
+		}
+		online(t, b.A, newer)
+		if fenced := renew(t, b.A, older); !slices.Equal(fenced, []directory.Session{older}) {
+			t.Fatalf("fenced %+v, want %+v", fenced, older)
+		}
+		online(t, b.A, newer)
+		if fenced := renew(t, b.B, newer); len(fenced) != 0 {
+			t.Fatalf("the newer is fenced: %+v", fenced)
+		}
+		select {
+		case s := <-notices:
+			if s != older {
+				t.Fatalf("notice of %+v, want %+v", s, older)
+			}
+		case <-time.After(20 * time.Millisecond):
+			if time.Now().After(deadline) {
+				t.Fatal("no notice")
+			}
+			continue
+		}
+		break
+	}
+	// A session whose lease is over has nobody to tell.
+	expired := register(t, b.A, session(100_000, "node-001"))
+	b.Clock.Advance(directory.TTL)
+	register(t, b.B, session(100_000, "node-002"))
+	select {
+	case s := <-notices:
+		t.Errorf("notice of the expired %+v: %+v", expired, s)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+func testLateCleanUp(t *testing.T, b Backend) {
+	ctx := context.Background()
+	for round := range int64(1000) {
+		id := round%10 + 1
+		a := register(t, b.A, session(id, "node-001"))
+		done := make(chan error, 1)
+		go func() { done <- b.A.Remove(ctx, a) }() // before, during or after what B does
+		s := register(t, b.B, session(id, "node-002"))
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if err := b.A.Remove(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+		online(t, b.A, s)
+	}
+}
+
+func testConcurrent(t *testing.T, b Backend) {
+	var mu sync.Mutex
+	seen := map[directory.Epoch]bool{}
+	var working sync.WaitGroup
+	for i, d := range []directory.Directory{b.A, b.B, b.A, b.B} {
+		working.Go(func() {
+			last := directory.Epoch(0)
+			for range 100 {
+				s := register(t, d, session(7, fmt.Sprintf("node-%03d", i+1)))
+				mu.Lock()
+				if seen[s.Epoch] || s.Epoch <= last {
+					t.Errorf("epoch %d, after %d", s.Epoch, last)
+				}
+				seen[s.Epoch], last = true, s.Epoch
+				mu.Unlock()
+			}
+		})
+	}
+	working.Wait()
+	highest := directory.Epoch(0)
+	for epoch := range seen {
+		highest = max(highest, epoch)
+	}
+	if p := lookup(t, b.A, 7); p.Session.Epoch != highest {
+		t.Errorf("the client's session has epoch %d, want %d", p.Session.Epoch, highest)
+	}
+}
+
+func testRemoved(t *testing.T, b Backend) {
+	ctx := context.Background()
+	s := register(t, b.A, session(7, "node-001"))
+	b.Clock.Advance(time.Second)
+	for range 2 {
+		if err := b.A.Remove(ctx, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removed := b.Clock.Now()
+	if fenced := renew(t, b.A, s); len(fenced) != 0 { // a renewal that was on its way
+		t.Errorf("fenced: %+v", fenced)
+	}
+	if p := lookup(t, b.B, 7); p.Online || !p.LastSeen.Equal(removed) {
+		t.Errorf("after remove: %+v, want offline, seen %v", p, removed)
+	}
+	if again := register(t, b.B, session(7, "node-002")); again.Epoch <= s.Epoch {
+		t.Errorf("epoch %d after %d", again.Epoch, s.Epoch)
+	}
+	if err := b.A.Remove(ctx, session(12345, "node-001")); err != nil {
+		t.Errorf("remove what is not there: %v", err)
+	}
+}
+
+func testFlush(t *testing.T, b Backend) {
+	if b.Flush == nil {
+		return // its flush is the end of its only node
+	}
+	quiet := register(t, b.A, session(1, "node-001"))
+	moved := register(t, b.A, session(2, "node-001"))
+	b.Clock.Advance(time.Second)
+	b.Flush()
+	if p := lookup(t, b.B, 1); p.Online {
+		t.Fatalf("after a flush: %+v", p)
+	}
+	newer := register(t, b.B, session(2, "node-002"))
+	if newer.Epoch <= moved.Epoch {
+		t.Fatalf("epoch %d after a flush, was %d: the old session would fence the new one", newer.Epoch, moved.Epoch)
+	}
+	if fenced := renew(t, b.A, quiet, moved); !slices.Equal(fenced, []directory.Session{moved}) {
+		t.Errorf("fenced %+v, want %+v", fenced, moved)
+	}
+	online(t, b.B, quiet)
+	online(t, b.B, newer)
+	if again := register(t, b.B, session(1, "node-002")); again.Epoch <= quiet.Epoch {
+		t.Errorf("epoch %d after %d", again.Epoch, quiet.Epoch)
+	}
+}
+
+func lease(t testing.TB, d directory.Directory, owner string) string {
+	t.Helper()
+	id, err := d.LeaseID(context.Background(), owner)
+	if err != nil {
+		t.Fatalf("lease for %s: %v", owner, err)
+	}
+	return id
+}
+
+func testLeaseID(t *testing.T, b Backend) {
+	want := func(d directory.Directory, owner, id string) {
+		t.Helper()
+		if got := lease(t, d, owner); got != id {
+			t.Errorf("%s leases %s, want %s", owner, got, id)
+		}
+	}
+	want(b.A, "ann", "node-001")
+	want(b.B, "bob", "node-002")
+	want(b.B, "cid", "node-003")
+	for range 10 {
+		b.Clock.Advance(directory.TTL / 2)
+		want(b.A, "ann", "node-001")
+		want(b.B, "cid", "node-003")
+	}
+	want(b.B, "dan", "node-002") // bob's, which has run out
+	want(b.A, "bob", "node-004")
+	b.Clock.Advance(directory.TTL)
+	want(b.B, "dan", "node-002") // run out too, but nobody has taken it
+	if b.Flush != nil {
+		b.Flush()
+		want(b.B, "dan", "node-002") // it asks for what it had
+		want(b.A, "eve", "node-001")
+	}
+}
+
+func testThousandOwners(t *testing.T, b Backend) {
+	var mu sync.Mutex
+	ids := map[string]string{}
+	var working sync.WaitGroup
+	for w := range 4 {
+		working.Go(func() {
+			for n := w; n < directory.MaxNodes; n += 4 {
+				owner := fmt.Sprintf("owner %d", n)
+				id := lease(t, []directory.Directory{b.A, b.B}[n%2], owner)
+				mu.Lock()
+				if other, taken := ids[id]; taken {
+					t.Errorf("%s leases %s, which %s has", owner, id, other)
+				}
+				ids[id] = owner
+				mu.Unlock()
+			}
+		})
+	}
+	working.Wait()
+	if len(ids) != directory.MaxNodes || ids["node-001"] == "" || ids["node-1000"] == "" {
+		t.Errorf("%d ids", len(ids))
+	}
+	if _, err := b.A.LeaseID(context.Background(), "one more"); !errors.Is(err, directory.ErrNoFreeID) {
+		t.Errorf("one more: %v, want ErrNoFreeID", err)
+	}
+	b.Clock.Advance(directory.TTL)
+	if id := lease(t, b.A, "one more"); id != "node-001" {
+		t.Errorf("one more leases %s after all have run out", id)
+	}
+}
+
+func testContext(t *testing.T, b Backend) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s := session(7, "node-001")
+	_, register := b.A.Register(ctx, s)
+	_, renew := b.A.Renew(ctx, []directory.Session{s})
+	_, lookup := b.A.Lookup(ctx, 7)
+	_, lease := b.A.LeaseID(ctx, "ann")
+	for i, err := range []error{register, renew, lookup, lease, b.A.Remove(ctx, s), b.A.Watch(ctx, "node-001", nil)} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("call %d: %v, want context.Canceled", i, err)
+		}
+	}
+}

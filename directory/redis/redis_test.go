@@ -1,0 +1,111 @@
+package redis_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/directory/directorytest"
+	"github.com/tunnox-net/tunnox/directory/redis"
+	"github.com/tunnox-net/tunnox/test/services"
+)
+
+func TestMain(m *testing.M) { services.Main(m) }
+
+func connect(t testing.TB, url string) *goredis.Client {
+	t.Helper()
+	opts, err := goredis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.DialerRetries = 1
+	c := goredis.NewClient(opts)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func TestDirectory(t *testing.T) {
+	directorytest.Run(t, func(t testing.TB) directorytest.Backend {
+		url := services.Redis(t)
+		clock, a, b := directorytest.NewClock(), connect(t, url), connect(t, url)
+		return directorytest.Backend{A: redis.New(a, clock.Now), B: redis.New(b, clock.Now), Clock: clock, Flush: func() {
+			if err := a.FlushDB(context.Background()).Err(); err != nil {
+				t.Error(err)
+			}
+		}}
+	})
+}
+
+// The server's own clock, and a server that loses everything including scripts.
+func TestRestartedServer(t *testing.T) {
+	ctx := context.Background()
+	server := services.StartRedis(t)
+	d := redis.New(connect(t, server.URL()), nil)
+	s := directory.Session{ClientID: 7, Node: "node-001", Session: "s1"}
+	var err error
+	if s.Epoch, err = d.Register(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	server.Kill(t)
+	if _, err := d.Renew(ctx, []directory.Session{s}); err == nil {
+		t.Error("renewed at a dead server")
+	}
+	server.Start(t)
+	var fenced []directory.Session
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if fenced, err = d.Renew(ctx, []directory.Session{s}); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	found, err := d.Lookup(ctx, 7)
+	if err != nil || len(fenced) != 0 || !found[0].Online || found[0].Session != s || time.Since(found[0].LastSeen).Abs() > time.Minute {
+		t.Errorf("after the restart: %+v, %v, fenced %+v", found, err, fenced)
+	}
+	again, err := d.Register(ctx, s)
+	if err != nil || again <= s.Epoch {
+		t.Errorf("epoch %d, %v; was %d", again, err, s.Epoch)
+	}
+}
+
+func TestKeysEnd(t *testing.T) {
+	ctx := context.Background()
+	c := connect(t, services.Redis(t))
+	d := redis.New(c, nil)
+	if _, err := d.Register(ctx, directory.Session{ClientID: 7, Node: "node-001"}); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := c.Keys(ctx, "*").Result()
+	if err != nil || !slices.Equal(keys, []string{"tunnox:client:7"}) {
+		t.Fatalf("keys: %v, %v", keys, err)
+	}
+	if left, err := c.TTL(ctx, keys[0]).Result(); err != nil || left < directory.Memory-time.Hour || left > directory.Memory {
+		t.Errorf("the key ends in %s, %v", left, err)
+	}
+}
+
+func BenchmarkRenew(b *testing.B) {
+	ctx := context.Background()
+	d := redis.New(connect(b, services.Redis(b)), nil)
+	var sessions []directory.Session
+	for id := range int64(1000) {
+		s := directory.Session{ClientID: id + 1, Node: "node-001", Session: "s", Instance: "i", Version: "1.0.0", Address: "192.0.2.1:1"}
+		var err error
+		if s.Epoch, err = d.Register(ctx, s); err != nil {
+			b.Fatal(err)
+		}
+		sessions = append(sessions, s)
+	}
+	for b.Loop() {
+		if fenced, err := d.Renew(ctx, sessions); err != nil || len(fenced) > 0 {
+			b.Fatal(fenced, err)
+		}
+	}
+	b.ReportMetric(1000*float64(b.N)/b.Elapsed().Seconds(), "sessions/s")
+}
