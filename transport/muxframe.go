@@ -92,7 +92,7 @@ func parseHeader(b []byte) (header, error) {
 	switch kind {
 	case frameData:
 		ofStream, length = true, -1
-		if flags&^(flagOpen|flagFin|flagStop) != 0 || flags&(flagFin|flagStop) == flagStop {
+		if flags&^(flagOpen|flagFin|flagStop) != 0 {
 			return h, fmt.Errorf("data frame with flags %#x", flags)
 		}
 		if h.length > maxBody {

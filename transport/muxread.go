@@ -89,7 +89,7 @@ func (s *muxSession) readData(r *bufio.Reader, h header) error {
 			return err
 		}
 		s.mu.Lock()
-		if !st.deaf() {
+		if !st.deaf {
 			st.in.add(body)
 		}
 		_, _ = r.Discard(h.length)
@@ -103,7 +103,7 @@ func (s *muxSession) readData(r *bufio.Reader, h header) error {
 	}
 	seg.end = seg.start + h.length
 	s.mu.Lock()
-	if st.deaf() {
+	if st.deaf {
 		seg.free()
 	} else {
 		st.in.give(seg)
@@ -114,15 +114,13 @@ func (s *muxSession) readData(r *bufio.Reader, h header) error {
 
 // delivered does what comes after the body. The lock is held, and released.
 func (s *muxSession) delivered(st *muxStream, h header) {
-	if h.kind&flagFin != 0 {
-		st.finGot = true
-		if h.kind&flagStop != 0 {
-			st.stopGot = true
-			st.out.drop()
-			st.writable.Broadcast()
-		}
-		st.mayEnd()
+	st.finGot = st.finGot || h.kind&flagFin != 0
+	if h.kind&flagStop != 0 {
+		st.stopGot = true
+		st.out.drop()
+		st.writable.Broadcast()
 	}
+	st.mayEnd()
 	st.readable.Broadcast()
 	onRead, onRoom := st.onRead, st.onRoom
 	stopped := st.stopGot

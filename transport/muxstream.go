@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -37,7 +38,8 @@ type muxStream struct {
 	theirs            bool  // opened by the peer
 	finGot, stopGot   bool  // the peer writes no more; reads no more
 	finAsked, finSent bool  // this side writes no more
-	closed, stopSent  bool  // this side reads no more
+	closed            bool  // Close was called
+	deaf, stopSent    bool  // this side reads no more, and throws away what comes
 	gone              bool  // ended as the two ends see it
 	failed            error // ended before its time
 }
@@ -84,7 +86,7 @@ func (st *muxStream) Read(b []byte) (int, error) {
 
 // readErr is why nothing can be read, apart from the end. The lock is held.
 func (st *muxStream) readErr() error {
-	if st.closed {
+	if st.failed == nil && st.deaf {
 		return net.ErrClosed
 	}
 	return st.failed
@@ -194,6 +196,9 @@ func (st *muxStream) offer(seg *segment) (bool, error) {
 	return true, nil
 }
 
+// errStopped: the peer closed its stream before it had read all.
+var errStopped = fmt.Errorf("%w: the peer reads no more", ErrReset)
+
 // writeErr is why nothing can be written. The lock is held.
 func (st *muxStream) writeErr() error {
 	switch {
@@ -204,7 +209,7 @@ func (st *muxStream) writeErr() error {
 	case st.finAsked:
 		return net.ErrClosed
 	case st.stopGot:
-		return ErrReset
+		return errStopped
 	}
 	return nil
 }
@@ -246,7 +251,7 @@ func (st *muxStream) Close() error {
 	if st.closed {
 		return nil
 	}
-	st.closed, st.finAsked = true, true
+	st.closed, st.deaf, st.finAsked = true, true, true
 	st.in.drop()
 	st.readBy.stop()
 	st.writeBy.stop()
@@ -254,6 +259,16 @@ func (st *muxStream) Close() error {
 	st.writable.Broadcast()
 	st.s.queue(st)
 	return nil
+}
+
+// closeRead ends the read side: the peer's writes fail from then on.
+func (st *muxStream) closeRead() {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.deaf = true
+	st.in.drop()
+	st.readable.Broadcast()
+	st.s.queue(st)
 }
 
 // Reset ends both sides at once and throws away what is under way.
@@ -279,14 +294,12 @@ func (st *muxStream) Reset() error {
 	return nil
 }
 
-// deaf tells whether what comes is thrown away. The lock is held.
-func (st *muxStream) deaf() bool { return st.closed || st.failed != nil }
-
 // fail ends the stream before its time. The lock is held.
 func (st *muxStream) fail(err error) {
 	if st.failed == nil {
 		st.failed = err
 	}
+	st.deaf = true
 	st.in.drop()
 	st.out.drop()
 	st.readBy.stop()
@@ -298,7 +311,7 @@ func (st *muxStream) fail(err error) {
 // mayEnd forgets the stream when no more frame of it will come that matters. The
 // lock is held.
 func (st *muxStream) mayEnd() {
-	if st.stopGot || st.stopSent || (st.finGot && st.finSent) {
+	if (st.finSent || st.stopGot) && (st.finGot || st.stopSent) {
 		st.remove()
 	}
 }
@@ -335,7 +348,7 @@ func (st *muxStream) announce() {
 func (st *muxStream) SetReadDeadline(t time.Time) error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	if !st.deaf() {
+	if !st.deaf {
 		st.readBy.move(t, &st.readable)
 	}
 	return nil
@@ -345,7 +358,7 @@ func (st *muxStream) SetReadDeadline(t time.Time) error {
 func (st *muxStream) SetWriteDeadline(t time.Time) error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	if !st.deaf() {
+	if !st.closed && st.failed == nil {
 		st.writeBy.move(t, &st.writable)
 	}
 	return nil

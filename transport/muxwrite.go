@@ -40,8 +40,12 @@ func (st *muxStream) pending() bool {
 	if st.gone || st.failed != nil {
 		return false
 	}
-	return st.out.size > 0 || (st.finAsked && !st.finSent) || (st.closed && !st.finGot && !st.stopSent)
+	return st.out.size > 0 || (st.finAsked && !st.finSent && !st.stopGot) || st.mustStop()
 }
+
+// mustStop tells whether the peer has to be told that this side reads no more.
+// The lock is held.
+func (st *muxStream) mustStop() bool { return st.deaf && !st.finGot && !st.stopSent }
 
 // batch is what the writer writes at once.
 type batch struct {
@@ -160,13 +164,13 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) bool {
 		h.kind |= flagOpen
 	}
 	h.stream = st.id
-	if st.finAsked && st.out.size == 0 {
+	if st.finAsked && !st.finSent && st.out.size == 0 {
 		st.finSent = true
 		h.kind |= flagFin
-		if st.closed && !st.finGot {
-			st.stopSent = true
-			h.kind |= flagStop
-		}
+	}
+	if st.mustStop() {
+		st.stopSent = true
+		h.kind |= flagStop
 	}
 	switch {
 	case seg == nil:

@@ -1,0 +1,152 @@
+package transport
+
+import "sync/atomic"
+
+// turn lets one goroutine at a time run something, and lets it know when others
+// have wanted to meanwhile, so that it looks again instead of them waiting.
+type turn struct {
+	state atomic.Uint32
+}
+
+// States of a turn.
+const (
+	turnFree  = iota
+	turnTaken // somebody runs
+	turnAgain // and was called meanwhile
+	turnOver  // nobody will run again
+)
+
+// take tells whether the caller is to run now.
+func (t *turn) take() bool {
+	for {
+		switch t.state.Load() {
+		case turnFree:
+			if t.state.CompareAndSwap(turnFree, turnTaken) {
+				return true
+			}
+		case turnTaken:
+			if t.state.CompareAndSwap(turnTaken, turnAgain) {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+}
+
+// leave ends the run. It tells false, and the run goes on, when somebody has
+// called meanwhile.
+func (t *turn) leave() bool {
+	if t.state.CompareAndSwap(turnTaken, turnFree) {
+		return true
+	}
+	t.state.Store(turnTaken)
+	return false
+}
+
+// over ends it for good.
+func (t *turn) over() { t.state.Store(turnOver) }
+
+// streamPump moves the bytes of a stream to another, of this session or any,
+// without a goroutine and without copying them: it runs in whichever goroutine of
+// a session has just made it possible to go on, and never blocks.
+type streamPump struct {
+	turn
+	f        *flow
+	src, dst *muxStream
+	held     *segment // taken from src, for which dst has no room
+}
+
+// startStreamPump runs the flow between two streams.
+func startStreamPump(f *flow, src, dst *muxStream) {
+	p := &streamPump{f: f, src: src, dst: dst}
+	src.watch(p, nil)
+	dst.watch(nil, p)
+	p.wake()
+}
+
+func (p *streamPump) wake() {
+	if !p.take() {
+		return
+	}
+	for {
+		if err := p.move(); err != nil {
+			p.end(err)
+			return
+		}
+		if p.leave() {
+			return
+		}
+	}
+}
+
+// move hands segments on until there is none or no room.
+func (p *streamPump) move() error {
+	for {
+		seg := p.held
+		p.held = nil
+		if seg == nil {
+			var err error
+			if seg, err = p.src.takeSegment(); err != nil {
+				return err
+			}
+			if seg == nil {
+				return p.dst.broken()
+			}
+		}
+		n := seg.len()
+		ok, err := p.dst.offer(seg)
+		if err != nil {
+			seg.free()
+			return err
+		}
+		if !ok {
+			p.held = seg
+			return nil
+		}
+		p.src.consumed(n)
+		p.f.handed(n)
+	}
+}
+
+func (p *streamPump) end(err error) {
+	p.over()
+	if p.held != nil {
+		p.held.free()
+		p.held = nil
+	}
+	p.src.unwatch(p, nil)
+	p.dst.unwatch(nil, p)
+	p.f.ended(err)
+}
+
+// watch sets the hooks that are not nil.
+func (st *muxStream) watch(onRead, onRoom hook) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if onRead != nil {
+		st.onRead = onRead
+	}
+	if onRoom != nil {
+		st.onRoom = onRoom
+	}
+}
+
+// unwatch takes the hooks off that are not nil.
+func (st *muxStream) unwatch(onRead, onRoom hook) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if onRead != nil && st.onRead == onRead {
+		st.onRead = nil
+	}
+	if onRoom != nil && st.onRoom == onRoom {
+		st.onRoom = nil
+	}
+}
+
+// broken is why nothing could be written.
+func (st *muxStream) broken() error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	return st.writeErr()
+}

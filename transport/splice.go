@@ -1,0 +1,166 @@
+package transport
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// Duplex is an end that Splice joins: a Stream, a *net.TCPConn, or anything else
+// with two sides that end apart.
+type Duplex interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// Count is told how many bytes have just been handed on, each way, while they
+// flow. It is called from the goroutines that move bytes and must not block. A
+// nil function counts nothing.
+type Count struct {
+	AToB, BToA func(n int)
+}
+
+// Splice joins a and b both ways, waits until both ways have ended, and closes
+// both. The end of one side closes only the write side of the other. An error on
+// either resets both, and is given with what had been moved.
+//
+// While nothing flows it holds no buffer and, for streams of this package's
+// multiplexer and TCP connections, no goroutine but the caller's. To end it from
+// outside, Reset one of the ends.
+func Splice(a, b Duplex, count Count) (aToB, bToA int64, err error) {
+	s := &splice{a: a, b: b, done: make(chan struct{})}
+	s.left.Store(2)
+	forth := &flow{splice: s, src: a, dst: b, count: count.AToB}
+	back := &flow{splice: s, src: b, dst: a, count: count.BToA}
+	// A flow that waits in a system call needs a goroutine: the caller's, if there
+	// is only one of them.
+	wait, waitToo := forth.start(), back.start()
+	if wait != nil && waitToo != nil {
+		go waitToo()
+		waitToo = nil
+	}
+	for _, run := range []func(){wait, waitToo} {
+		if run != nil {
+			run()
+		}
+	}
+	<-s.done
+	_ = a.Close()
+	_ = b.Close()
+	return forth.moved.Load(), back.moved.Load(), s.err
+}
+
+// Reset ends a connection at once and lets the peer know that it did not end
+// well: a Stream with its Reset, TCP with RST instead of FIN.
+func Reset(c net.Conn) error {
+	switch c := c.(type) {
+	case interface{ Reset() error }:
+		return c.Reset()
+	case interface{ SetLinger(sec int) error }:
+		_ = c.SetLinger(0)
+	}
+	return c.Close()
+}
+
+// splice is one call of Splice.
+type splice struct {
+	a, b Duplex
+	left atomic.Int32 // flows that have not ended
+	done chan struct{}
+
+	once sync.Once
+	err  error // the first; read after done
+}
+
+// flow is one way of a splice.
+type flow struct {
+	*splice
+	src, dst Duplex
+	count    func(int)
+	moved    atomic.Int64
+}
+
+// start begins the flow. What it gives, if anything, moves the bytes and returns
+// when the flow has ended.
+func (f *flow) start() func() {
+	from, fromStream := f.src.(*muxStream)
+	to, toStream := f.dst.(*muxStream)
+	switch {
+	case fromStream && toStream:
+		startStreamPump(f, from, to)
+		return nil
+	case fromStream && startSocketPump(f, from):
+		return nil
+	case toStream:
+		if pull := newPull(f, to); pull != nil {
+			return pull
+		}
+	}
+	return f.copy
+}
+
+// handed counts n bytes that dst has taken.
+func (f *flow) handed(n int) {
+	f.moved.Add(int64(n))
+	if f.count != nil {
+		f.count(n)
+	}
+}
+
+// ended ends the flow: io.EOF is carried on, a reader that wants no more is told
+// to the writer, any other error resets both ends. It is called once.
+func (f *flow) ended(err error) {
+	switch stream, ok := f.src.(*muxStream); {
+	case errors.Is(err, io.EOF):
+		_ = f.dst.CloseWrite() // if it fails the other flow sees why
+	case ok && errors.Is(err, errStopped):
+		stream.closeRead() // the other way may still have much to bring
+	default:
+		f.once.Do(func() { f.err = err })
+		_ = Reset(f.a)
+		_ = Reset(f.b)
+	}
+	if f.left.Add(-1) == 0 {
+		close(f.done)
+	}
+}
+
+// copy moves bytes between ends of any kind, with a small buffer as long as
+// little comes and a large one while much does.
+func (f *flow) copy() {
+	size := smallRead
+	for {
+		seg := newSegment(size)
+		n, err := f.src.Read(seg.buf[seg.start:])
+		size = nextRead(n, seg.room())
+		if n > 0 {
+			seg.end += n
+			m, werr := f.dst.Write(seg.bytes())
+			f.handed(m)
+			if werr != nil {
+				err = werr
+			}
+		}
+		seg.free()
+		if err != nil {
+			f.ended(err)
+			return
+		}
+	}
+}
+
+// smallRead is the size of a read when little is expected.
+const smallRead = 2<<10 - headerSize
+
+// nextRead is the size of the next read after one that gave n bytes of room.
+func nextRead(n, room int) int {
+	switch {
+	case n == room:
+		return maxBody
+	case n <= smallRead:
+		return smallRead
+	}
+	return maxBody
+}

@@ -1,0 +1,423 @@
+package transport_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+// tcpPair gives the two ends of a TCP connection on loopback.
+func tcpPair(t testing.TB) (*net.TCPConn, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(); _ = d.Close() })
+	return c.(*net.TCPConn), d.(*net.TCPConn)
+}
+
+// joined is the way of a tunnel: user - tcp - agent - stream - forwarder - stream
+// - agent - tcp - service.
+type joined struct {
+	user, service transport.Duplex
+	sessions      []transport.Session
+	ended         chan error // of each splice
+	forth, back   atomic.Int64
+}
+
+// sessionPair gives the ends of a session.
+type sessionPair func(testing.TB) (transport.Session, transport.Session)
+
+func overMemory(t testing.TB) (transport.Session, transport.Session) {
+	a, b := transport.Pipe()
+	t.Cleanup(func() { _ = a.Close() })
+	return a, b
+}
+
+func overTLS(t testing.TB) (transport.Session, transport.Session) {
+	l, pin := listen(t)
+	return connect(t, l, pin)
+}
+
+// tunnelOn joins a user and a service over two sessions.
+func tunnelOn(t testing.TB, agent1, forwarder1, forwarder2, agent2 transport.Session) *joined {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	user, local := tcpPair(t)
+	remote, service := tcpPair(t)
+	stream := func(from, to transport.Session) (transport.Stream, transport.Stream) {
+		out, err := from.Open(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+		in, err := to.Accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return out, in
+	}
+	s1, s2 := stream(agent1, forwarder1)
+	s3, s4 := stream(forwarder2, agent2)
+	j := &joined{user: user, service: service, ended: make(chan error, 3)}
+	splice := func(a, b transport.Duplex, count transport.Count) {
+		_, _, err := transport.Splice(a, b, count)
+		j.ended <- err
+	}
+	go splice(local, s1, transport.Count{})
+	go splice(s2, s3, transport.Count{
+		AToB: func(n int) { j.forth.Add(int64(n)) },
+		BToA: func(n int) { j.back.Add(int64(n)) },
+	})
+	go splice(s4, remote, transport.Count{})
+	return j
+}
+
+func tunnel(t testing.TB, pair sessionPair) *joined {
+	a1, f1 := pair(t)
+	f2, a2 := pair(t)
+	j := tunnelOn(t, a1, f1, f2, a2)
+	j.sessions = []transport.Session{a1, f1, f2, a2}
+	return j
+}
+
+// each runs the test over the multiplexer, where splices are zero-copy, and over
+// memory, where they copy.
+func eachPair(t *testing.T, test func(*testing.T, sessionPair)) {
+	t.Run("TLS", func(t *testing.T) { test(t, overTLS) })
+	t.Run("Memory", func(t *testing.T) { test(t, overMemory) })
+}
+
+func (j *joined) wait(t testing.TB) (errs []error) {
+	t.Helper()
+	for range 3 {
+		select {
+		case err := <-j.ended:
+			errs = append(errs, err)
+		case <-time.After(20 * time.Second):
+			buf := make([]byte, 1<<20)
+			t.Fatalf("a splice does not end\n%s", buf[:runtime.Stack(buf, true)])
+		}
+	}
+	for _, s := range j.sessions {
+		for end := time.Now().Add(10 * time.Second); s.NumStreams() != 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d streams are left", s.NumStreams())
+			}
+		}
+	}
+	return errs
+}
+
+func TestSpliceCarriesHalfClose(t *testing.T) {
+	eachPair(t, func(t *testing.T, pair sessionPair) {
+		j := tunnel(t, pair)
+		answer := bytes.Repeat([]byte("0123456789"), 20<<10)
+		go func() {
+			request, _ := io.ReadAll(j.service)
+			time.Sleep(500 * time.Millisecond) // what is tested
+			_, _ = j.service.Write(append(request, answer...))
+			_ = j.service.Close()
+		}()
+		_, _ = io.WriteString(j.user, "request")
+		_ = j.user.CloseWrite()
+		got, err := io.ReadAll(j.user)
+		if err != nil || string(got) != "request"+string(answer) {
+			t.Fatalf("%d bytes came, %v", len(got), err)
+		}
+		for _, err := range j.wait(t) {
+			if err != nil {
+				t.Errorf("splice: %v", err)
+			}
+		}
+		if j.forth.Load() != 7 || j.back.Load() != int64(len(got)) {
+			t.Errorf("counted %d and %d", j.forth.Load(), j.back.Load())
+		}
+	})
+}
+
+func TestSpliceMovesMuchBothWays(t *testing.T) {
+	eachPair(t, func(t *testing.T, pair sessionPair) {
+		const size = 16<<20 + 321
+		j := tunnel(t, pair)
+		data := make([]byte, size)
+		for i := range data {
+			data[i] = byte(i * i >> 7)
+		}
+		var all sync.WaitGroup
+		for _, end := range []transport.Duplex{j.user, j.service} {
+			all.Go(func() {
+				_, _ = end.Write(data)
+				_ = end.CloseWrite()
+			})
+			all.Go(func() {
+				if got, err := io.ReadAll(end); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("%d bytes came, %v", len(got), err)
+				}
+			})
+		}
+		all.Wait()
+		for _, err := range j.wait(t) {
+			if err != nil {
+				t.Errorf("splice: %v", err)
+			}
+		}
+		if j.forth.Load() != size || j.back.Load() != size {
+			t.Errorf("counted %d and %d", j.forth.Load(), j.back.Load())
+		}
+	})
+}
+
+// Bytes are counted while they flow, not when the connection ends.
+func TestSpliceCountsLive(t *testing.T) {
+	eachPair(t, func(t *testing.T, pair sessionPair) {
+		j := tunnel(t, pair)
+		for i := range 10 {
+			_, _ = j.user.Write([]byte("12345"))
+			_, _ = io.ReadFull(j.service, make([]byte, 5))
+			if got := j.forth.Load(); got != int64(5*(i+1)) {
+				t.Fatalf("%d bytes counted, %d moved", got, 5*(i+1))
+			}
+		}
+		_ = j.user.Close()
+		_ = j.service.Close()
+		j.wait(t)
+	})
+}
+
+func TestSpliceCarriesReset(t *testing.T) {
+	eachPair(t, func(t *testing.T, pair sessionPair) {
+		for name, from := range map[string]func(*joined) (from, to transport.Duplex){
+			"user":    func(j *joined) (transport.Duplex, transport.Duplex) { return j.user, j.service },
+			"service": func(j *joined) (transport.Duplex, transport.Duplex) { return j.service, j.user },
+		} {
+			j := tunnel(t, pair)
+			out, in := from(j)
+			_, _ = out.Write([]byte("x"))
+			_, _ = io.ReadFull(in, make([]byte, 1))
+			_ = transport.Reset(out)
+			_ = in.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := in.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
+				t.Errorf("%s: the other end reads %v", name, err)
+			}
+			failed := 0
+			for _, err := range j.wait(t) {
+				if err != nil {
+					failed++
+				}
+			}
+			if failed != 3 {
+				t.Errorf("%s: %d of 3 splices tell of it", name, failed)
+			}
+		}
+	})
+}
+
+func isTimeout(err error) bool {
+	var e net.Error
+	return errors.As(err, &e) && e.Timeout()
+}
+
+// A reader that does not read stops the writer behind three splices.
+func TestSpliceBackPressure(t *testing.T) {
+	eachPair(t, func(t *testing.T, pair sessionPair) {
+		j := tunnel(t, pair)
+		_ = j.user.SetWriteDeadline(time.Now().Add(time.Second))
+		n := 0
+		for chunk := make([]byte, 64<<10); n < 256<<20; {
+			m, err := j.user.Write(chunk)
+			n += m
+			if err != nil {
+				break
+			}
+		}
+		if n >= 64<<20 {
+			t.Fatalf("%d bytes went to a reader that does not read", n)
+		}
+		_ = j.user.CloseWrite()
+		if got, err := io.Copy(io.Discard, j.service); got != int64(n) || err != nil {
+			t.Fatalf("%d of %d bytes arrived: %v", got, n, err)
+		}
+		_ = j.service.Close()
+		j.wait(t)
+	})
+}
+
+func TestSpliceEndsWithSession(t *testing.T) {
+	eachPair(t, func(t *testing.T, pair sessionPair) {
+		j := tunnel(t, pair)
+		_, _ = j.user.Write([]byte("x"))
+		_, _ = io.ReadFull(j.service, make([]byte, 1))
+		_ = j.sessions[1].Close()
+		for _, err := range j.wait(t) {
+			if err == nil {
+				t.Error("a splice ended as if all was well")
+			}
+		}
+		if _, err := j.user.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("the user reads %v", err)
+		}
+	})
+}
+
+// After a thousand connections nothing is left of them.
+func TestSpliceChurn(t *testing.T) {
+	a1, f1 := overTLS(t)
+	f2, a2 := overTLS(t)
+	run := func(n int) {
+		for i := range n {
+			j := tunnelOn(t, a1, f1, f2, a2)
+			_, _ = j.user.Write([]byte("hello"))
+			_, _ = io.ReadFull(j.service, make([]byte, 5))
+			if i%5 == 0 {
+				_ = transport.Reset(j.user)
+			} else {
+				_ = j.user.Close()
+			}
+			_ = j.service.Close()
+			for range 3 {
+				<-j.ended
+			}
+		}
+	}
+	run(50)
+	before := runtime.NumGoroutine()
+	run(1000)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		left := a1.NumStreams() + f1.NumStreams() + f2.NumStreams() + a2.NumStreams()
+		if left == 0 && runtime.NumGoroutine() <= before+2 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d streams and %d goroutines are left, there were %d", left, runtime.NumGoroutine(), before)
+		}
+	}
+}
+
+// benchmarks over all three hops in one process, TLS included
+
+func BenchmarkTunnelThroughput(b *testing.B) {
+	for _, n := range []int{1, 8} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			a1, f1 := overTLS(b)
+			f2, a2 := overTLS(b)
+			const chunk = 64 << 10
+			b.SetBytes(chunk)
+			b.ReportAllocs()
+			var all sync.WaitGroup
+			tunnels := make([]*joined, n)
+			for i := range tunnels {
+				tunnels[i] = tunnelOn(b, a1, f1, f2, a2)
+			}
+			b.ResetTimer()
+			for i, j := range tunnels {
+				all.Go(func() {
+					data := make([]byte, chunk)
+					for range (b.N + i) / n {
+						if _, err := j.user.Write(data); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+					_ = j.user.Close()
+				})
+				all.Go(func() {
+					buf := make([]byte, 256<<10)
+					for {
+						if _, err := j.service.Read(buf); err != nil {
+							_ = j.service.Close()
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
+}
+
+func BenchmarkTunnelRoundTrip(b *testing.B) {
+	j := tunnel(b, overTLS)
+	go func() { _, _ = io.Copy(struct{ io.Writer }{j.service}, struct{ io.Reader }{j.service}) }()
+	buf := make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = j.user.Write(buf)
+		if _, err := io.ReadFull(j.user, buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+	_ = j.user.Close()
+	_ = j.service.Close()
+}
+
+// BenchmarkTunnelIdle tells the memory of an idle connection over all three
+// hops, without its two outer ends: two sockets, four stream ends, three splices.
+func BenchmarkTunnelIdle(b *testing.B) {
+	const tunnels = 1000
+	a1, f1 := overTLS(b)
+	f2, a2 := overTLS(b)
+	var total uint64
+	for b.Loop() {
+		outer := heap()
+		var ends []io.Closer
+		for range 2 * tunnels {
+			c, d := tcpPair(b)
+			ends = append(ends, c, d)
+		}
+		perSocket := (heap() - outer) / (4 * tunnels)
+		for _, c := range ends {
+			_ = c.Close()
+		}
+		before := heap()
+		all := make([]*joined, tunnels)
+		for i := range all {
+			all[i] = tunnelOn(b, a1, f1, f2, a2)
+			_, _ = all[i].user.Write([]byte("hello"))
+			_, _ = io.ReadFull(all[i].service, make([]byte, 5))
+		}
+		total += heap() - before - 2*tunnels*perSocket
+		for _, j := range all {
+			_ = j.user.Close()
+			_ = j.service.Close()
+			for range 3 {
+				<-j.ended
+			}
+		}
+	}
+	b.ReportMetric(float64(total)/float64(b.N)/tunnels, "B/connection")
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
+}

@@ -1,0 +1,268 @@
+//go:build unix
+
+package transport
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+)
+
+// rawConn gives the descriptor of a plain socket; nil for anything else. Only the
+// exact types qualify: a wrapper may have bytes of its own.
+func rawConn(c net.Conn) syscall.RawConn {
+	var raw syscall.RawConn
+	var err error
+	switch c := c.(type) {
+	case *net.TCPConn:
+		raw, err = c.SyscallConn()
+	case *net.UnixConn:
+		raw, err = c.SyscallConn()
+	default:
+		return nil
+	}
+	if err != nil {
+		return nil // closed already; reading the usual way tells so
+	}
+	return raw
+}
+
+// newPull gives what moves a socket's bytes to a stream: it waits until there is
+// something to read and only then takes a buffer, which goes on as it is.
+func newPull(f *flow, to *muxStream) func() {
+	raw := rawConn(f.src)
+	if raw == nil {
+		return nil
+	}
+	p := &pull{f: f, raw: raw, to: to, size: smallRead}
+	p.try = p.tryRead
+	return p.run
+}
+
+type pull struct {
+	f    *flow
+	raw  syscall.RawConn
+	to   *muxStream
+	try  func(fd uintptr) bool // tryRead, so that it is made once
+	size int                   // of the next read
+
+	seg *segment // what was read
+	n   int
+	err error
+}
+
+func (p *pull) run() {
+	for {
+		if err := p.step(); err != nil {
+			p.f.ended(err)
+			return
+		}
+	}
+}
+
+func (p *pull) step() error {
+	// Room first: who may not send holds no buffer either.
+	if _, err := p.to.waitRoom(1, false); err != nil {
+		return err
+	}
+	if err := p.raw.Read(p.try); err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	seg, n := p.seg, p.n
+	p.seg = nil
+	if p.err != nil || n <= 0 {
+		seg.free()
+		if p.err != nil {
+			return fmt.Errorf("read: %w", p.err)
+		}
+		return io.EOF
+	}
+	p.size = nextRead(n, seg.room())
+	seg.end += n
+	if _, err := p.to.waitRoom(n, false); err != nil {
+		seg.free()
+		return err
+	}
+	if _, err := p.to.offer(seg); err != nil { // there is room, and no other writer
+		seg.free()
+		return err
+	}
+	p.f.handed(n)
+	return nil
+}
+
+// tryRead reads if there is something, and tells whether it did.
+func (p *pull) tryRead(fd uintptr) bool {
+	seg := newSegment(p.size)
+	for {
+		p.n, p.err = syscall.Read(int(fd), seg.buf[seg.start:])
+		if p.err != syscall.EINTR {
+			break
+		}
+	}
+	if p.err == syscall.EAGAIN {
+		seg.free()
+		return false
+	}
+	p.seg = seg
+	return true
+}
+
+// inlineWrite is the largest piece that is written to a socket from a session's
+// reader. Larger ones are worth a goroutine, which writes while the reader
+// decrypts the next.
+const inlineWrite = 4 << 10
+
+// writePieces is how many segments are written in one system call.
+const writePieces = 4
+
+// socketPump moves the bytes of a stream to a socket: a small piece at once, in
+// the session's reader, if the socket takes it; otherwise in a goroutine that
+// ends when there is no more.
+type socketPump struct {
+	turn
+	f    *flow
+	src  *muxStream
+	raw  syscall.RawConn
+	try  func(fd uintptr) bool // tryWrite, so that it is made once
+	held *segment              // what is left of a piece
+
+	n   int // what tryWrite did
+	err error
+}
+
+// startSocketPump runs the flow from a stream to a socket, and tells false when
+// dst is none.
+func startSocketPump(f *flow, src *muxStream) bool {
+	raw := rawConn(f.dst)
+	if raw == nil {
+		return false
+	}
+	p := &socketPump{f: f, src: src, raw: raw}
+	p.try = p.tryWrite
+	src.watch(p, nil)
+	p.wake()
+	return true
+}
+
+func (p *socketPump) wake() {
+	if !p.take() {
+		return
+	}
+	for {
+		more, err := p.moveSmall()
+		switch {
+		case err != nil:
+			p.end(err)
+			return
+		case more:
+			go p.run()
+			return
+		case p.leave():
+			return
+		}
+	}
+}
+
+// moveSmall writes small pieces as long as the socket takes them at once. It
+// tells whether there is more, for which somebody has to wait.
+func (p *socketPump) moveSmall() (more bool, err error) {
+	for {
+		p.held, err = p.src.takeSegment()
+		if err != nil || p.held == nil {
+			return false, err
+		}
+		if p.held.len() > inlineWrite {
+			return true, nil
+		}
+		if err := p.raw.Write(p.try); err != nil {
+			return false, fmt.Errorf("write: %w", err)
+		}
+		if p.err != nil && p.err != syscall.EAGAIN {
+			return false, fmt.Errorf("write: %w", p.err)
+		}
+		if n := max(p.n, 0); n > 0 {
+			p.held.start += n
+			p.wrote(n)
+		}
+		if p.held.len() > 0 {
+			return true, nil
+		}
+		p.held.free()
+		p.held = nil
+	}
+}
+
+func (p *socketPump) tryWrite(fd uintptr) bool {
+	for {
+		p.n, p.err = syscall.Write(int(fd), p.held.bytes())
+		if p.err != syscall.EINTR {
+			return true
+		}
+	}
+}
+
+// run writes what there is, several pieces at once, and ends when there is no
+// more. It has the turn.
+func (p *socketPump) run() {
+	var pieces [writePieces]*segment
+	var vector [writePieces][]byte
+	for {
+		n, err := p.gather(&pieces)
+		if n == 0 {
+			if err != nil {
+				p.end(err)
+				return
+			}
+			if p.leave() {
+				return
+			}
+			continue
+		}
+		buffers := net.Buffers(vector[:0])
+		for _, seg := range pieces[:n] {
+			buffers = append(buffers, seg.bytes())
+		}
+		wrote, err := buffers.WriteTo(p.f.dst)
+		for _, seg := range pieces[:n] {
+			seg.free()
+		}
+		p.wrote(int(wrote))
+		if err != nil {
+			p.end(fmt.Errorf("write: %w", err))
+			return
+		}
+	}
+}
+
+// gather takes the pieces that wait. The error says why there are none.
+func (p *socketPump) gather(pieces *[writePieces]*segment) (n int, err error) {
+	if p.held != nil {
+		pieces[0], p.held, n = p.held, nil, 1
+	}
+	for n < writePieces {
+		seg, err := p.src.takeSegment()
+		if seg == nil {
+			return n, err
+		}
+		pieces[n] = seg
+		n++
+	}
+	return n, nil
+}
+
+func (p *socketPump) wrote(n int) {
+	p.src.consumed(n)
+	p.f.handed(n)
+}
+
+func (p *socketPump) end(err error) {
+	p.over()
+	if p.held != nil {
+		p.held.free()
+		p.held = nil
+	}
+	p.src.unwatch(p, nil)
+	p.f.ended(err)
+}
