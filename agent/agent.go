@@ -1,0 +1,232 @@
+// Package agent is the program at the customer's: it keeps a session to a
+// forwarder, listens where its mappings say so (source agent), and dials the
+// services that others' mappings lead to (target agent).
+//
+// Its duty is to come back: after a lost link, a restarted server or a network
+// that swallows packets, with the same identity and without restarting what did
+// not change. Its limit: it decides nothing about mappings; its owner decides,
+// with a [Policy], what may be dialled from here.
+//
+// While there is no session, listeners stay open, so that their addresses are
+// not lost to others, and connections to them are reset at once. Live
+// connections end with the session that carried them.
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// Config is what an agent is made of.
+type Config struct {
+	Servers  []string // addresses of forwarders, tried in turn
+	Dial     func(ctx context.Context, server string) (transport.Session, error)
+	Identity Identity // zero: from State, and if it has none a new anonymous one
+	State    *State   // where an anonymous identity is kept; nil: nowhere
+	Policy   Policy   // what may be dialled; zero: loopback
+	Name     string   // for people, sent when registering
+	Version  string   // of the program
+	Logger   *slog.Logger
+
+	// Online, when set, is called with each session that was welcomed, from the
+	// goroutine of Run.
+	Online func(clientID int64, node string)
+	// DialService dials what the policy allowed; nil: a plain net.Dialer.
+	DialService func(ctx context.Context, network, address string) (net.Conn, error)
+	// Resolve resolves host names of services; nil: the system's resolver.
+	Resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
+}
+
+// Agent is one agent. [New] starts nothing; Run blocks until it is over.
+type Agent struct {
+	servers  []string
+	dial     func(ctx context.Context, server string) (transport.Session, error)
+	state    *State
+	name     string
+	version  string
+	instance string // drawn once: a reconnect of this process fences nobody
+	online   func(clientID int64, node string)
+	log      *slog.Logger
+
+	identity  Identity // owned by Run
+	listeners *listeners
+	target    *target
+	session   atomic.Pointer[session] // where new connections go; nil: nowhere
+
+	tasks sync.WaitGroup // every goroutine but Run's caller
+}
+
+// New builds an agent and reads its identity.
+func New(cfg Config) (*Agent, error) {
+	switch {
+	case len(cfg.Servers) == 0:
+		return nil, errors.New("build agent: no server address")
+	case cfg.Dial == nil:
+		return nil, errors.New("build agent: no way to dial")
+	case cfg.Identity.ClientID != 0 && !cfg.Identity.Credential.Valid():
+		return nil, errors.New("build agent: a client id needs its auth code")
+	case cfg.Identity.ClientID == 0 && cfg.Identity.Credential.Valid():
+		return nil, errors.New("build agent: an auth code needs its client id")
+	}
+	a := &Agent{servers: cfg.Servers, dial: cfg.Dial, state: cfg.State, name: cfg.Name, version: cfg.Version,
+		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Identity.ClientID != 0 {
+		a.state = nil // an identity that was given is its owner's to keep
+	} else {
+		id, err := a.state.Load()
+		if err != nil {
+			return nil, fmt.Errorf("build agent: %w", err)
+		}
+		a.identity = id
+	}
+	a.listeners = newListeners(a)
+	a.target = newTarget(cfg)
+	return a, nil
+}
+
+// ClientID gives the agent's client id, 0 before it was registered.
+func (a *Agent) ClientID() int64 {
+	if s := a.session.Load(); s != nil {
+		return s.client
+	}
+	return 0
+}
+
+// Run keeps the agent connected until ctx ends, which is no error, or until a
+// forwarder refuses it for good, which is an [*EndedError].
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer a.tasks.Wait()
+	defer a.listeners.close()
+	defer cancel()
+	a.start(func() { a.listeners.retry(ctx) })
+	if err := a.prepareIdentity(); err != nil {
+		return err
+	}
+	var pause backoff
+	var unsure int // refusals in a row that may be a server that is not up to date yet
+	for turn := 0; ; turn++ {
+		began := time.Now()
+		err := a.connect(ctx, a.servers[turn%len(a.servers)])
+		if ctx.Err() != nil {
+			return nil
+		}
+		var refusal *wire.Refusal
+		if !errors.As(err, &refusal) {
+			refusal = &wire.Refusal{}
+		}
+		if refusal.Permanent {
+			return &EndedError{Refusal: refusal, File: a.file()}
+		}
+		if err != nil && (refusal.Code == wire.UnknownClient || refusal.Code == wire.BadCredential) {
+			if unsure++; unsure == maxUnsure {
+				return &EndedError{Refusal: refusal, File: a.file()}
+			}
+		} else {
+			unsure = 0
+		}
+		pause.lasted(time.Since(began), err == nil)
+		d := pause.next(refusal.RetryAfter)
+		a.log.Warn("not connected", "server", a.servers[turn%len(a.servers)], "reason", describe(err), "retry_in", d.Round(time.Millisecond))
+		if !sleep(ctx, d) {
+			return nil
+		}
+	}
+}
+
+// A forwarder that has just started answers that it does not know a client, but
+// not that this is for good. After so many answers it is believed.
+const maxUnsure = 6
+
+func describe(err error) string {
+	if err == nil {
+		return "the forwarder asked to leave"
+	}
+	return err.Error()
+}
+
+// prepareIdentity makes a key for an agent that has none, and keeps it before
+// anybody hears of it: an id that was registered with a lost key is lost too.
+func (a *Agent) prepareIdentity() error {
+	if a.identity.Credential.Valid() {
+		return nil
+	}
+	credential, err := wire.NewCredential()
+	if err != nil {
+		return err
+	}
+	a.identity = Identity{Credential: credential}
+	return a.state.Save(a.identity, "")
+}
+
+func (a *Agent) file() string {
+	if a.state == nil {
+		return ""
+	}
+	return a.state.File
+}
+
+// start runs do in a goroutine that Run waits for. A panic ends what do was
+// about, not the process.
+func (a *Agent) start(do func()) {
+	a.tasks.Go(func() {
+		defer a.survive()
+		do()
+	})
+}
+
+func (a *Agent) survive() {
+	if p := recover(); p != nil {
+		a.log.Error("panic in a connection, which ends it", "panic", p, "stack", string(debug.Stack()))
+	}
+}
+
+// EndedError is why an agent will not try again, with what its owner can do.
+type EndedError struct {
+	Refusal *wire.Refusal
+	File    string // where the identity is kept, "" = it was given
+}
+
+// Error says what happened and what to do.
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("the server refused this agent for good (%v); %s", e.Refusal, e.advice())
+}
+
+// Unwrap gives the refusal.
+func (e *EndedError) Unwrap() error { return e.Refusal }
+
+func (e *EndedError) advice() string {
+	renew := "check the client id and its auth code, or rotate the credential and use the new auth code"
+	if e.File != "" {
+		renew = "delete " + e.File + " to register as a new anonymous client, if that is what you want"
+	}
+	switch e.Refusal.Code {
+	case wire.BadCredential, wire.UnknownClient:
+		return renew + "; check also that this is the right server"
+	case wire.ClientRevoked:
+		return "its credential was rotated: " + renew
+	case wire.ClientDeleted:
+		return "the client was deleted: " + renew
+	case wire.Superseded:
+		return "another agent with this client id is running; stop that one, or give this one a client of its own"
+	case wire.RegistrationOff:
+		return "create a client over the API and start the agent with its client id and auth code"
+	case wire.VersionUnsupported:
+		return "update the agent or the server, so that both speak a common version"
+	}
+	return "ask who runs the server"
+}

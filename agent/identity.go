@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// Identity is who an agent is: a client id and the credential that proves it. An
+// identity with a credential and without an id has yet to be registered.
+type Identity struct {
+	ClientID   int64
+	Credential wire.Credential
+}
+
+// identityFile is the form of an identity on disk.
+type identityFile struct {
+	ClientID int64  `json:"client_id"`
+	AuthCode string `json:"auth_code"`
+	Server   string `json:"server,omitempty"` // who gave the id, for people
+}
+
+// State keeps the identity of an anonymous agent in a file that only its owner
+// can read. Nil is a State that keeps nothing.
+type State struct {
+	// File is the path, usually DIR/client.json.
+	File string
+}
+
+// Load reads the identity. The zero Identity means that there is none yet.
+func (s *State) Load() (Identity, error) {
+	if s == nil {
+		return Identity{}, nil
+	}
+	data, err := os.ReadFile(s.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Identity{}, nil
+	}
+	if err != nil {
+		return Identity{}, fmt.Errorf("read identity: %w", err)
+	}
+	info, err := os.Stat(s.File)
+	if err != nil {
+		return Identity{}, fmt.Errorf("read identity: %w", err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return Identity{}, fmt.Errorf("read identity: %s holds a secret and is open to others (mode %#o); run chmod 600 %s", s.File, mode, s.File)
+	}
+	var f identityFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return Identity{}, fmt.Errorf("read identity: %s is not valid JSON; restore it, or delete it to register anew", s.File)
+	}
+	credential, err := wire.ParseAuthCode(f.AuthCode)
+	if err != nil || f.ClientID < 0 {
+		return Identity{}, fmt.Errorf("read identity: %s holds no identity; restore it, or delete it to register anew", s.File)
+	}
+	return Identity{ClientID: f.ClientID, Credential: credential}, nil
+}
+
+// Save writes the identity, so that after a crash at any moment the file holds
+// either the old one or the new one.
+func (s *State) Save(id Identity, server string) (err error) {
+	if s == nil {
+		return nil
+	}
+	data, err := json.MarshalIndent(identityFile{ClientID: id.ClientID, AuthCode: id.Credential.AuthCode(), Server: server}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	dir := filepath.Dir(s.File)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	f, err := os.CreateTemp(dir, ".client-*.json") // CreateTemp makes it 0600
+	if err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(append(data, '\n'))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), s.File)
+	}
+	if err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes the rename itself durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	return nil
+}

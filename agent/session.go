@@ -1,0 +1,259 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+const (
+	dialTimeout  = 10 * time.Second // to reach a forwarder, its TLS handshake included
+	loginTimeout = 12 * time.Second // a forwarder gives up after 10
+	writeTimeout = 10 * time.Second // a forwarder that does not read its control stream is gone
+)
+
+// session is the agent's side of one welcomed link.
+type session struct {
+	a       *Agent
+	log     *slog.Logger
+	link    transport.Session
+	control transport.Stream
+	client  int64
+	id      string
+	node    string
+	ping    time.Duration
+	dead    time.Duration
+
+	writeMu sync.Mutex    // one control message at a time
+	leaving chan struct{} // closed when the forwarder asks to go elsewhere
+	leave   sync.Once
+	ended   chan struct{} // closed when err is set
+	err     error
+}
+
+// connect keeps one session from its dial to its end. It returns nil when the
+// forwarder asked to go elsewhere; that session then serves the streams it has.
+func (a *Agent) connect(ctx context.Context, server string) error {
+	dialling, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	link, err := a.dial(dialling, server)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	s, err := a.login(ctx, link, server)
+	if err != nil {
+		link.Close()
+		return err
+	}
+	s.log.Info("connected", "server", server)
+	a.session.Store(s)
+	s.serve(ctx)
+	if a.online != nil {
+		a.online(s.client, s.node)
+	}
+	defer a.session.CompareAndSwap(s, nil)
+	select {
+	case <-s.ended:
+		s.log.Info("disconnected", "server", server, "reason", s.err)
+		return s.err
+	case <-s.leaving:
+		return nil
+	}
+}
+
+// login proves the identity, or registers one, on a fresh link.
+func (a *Agent) login(ctx context.Context, link transport.Session, server string) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { link.Close() })
+	defer stop()
+	control, err := link.Accept(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("log in: %w", err)
+	}
+	deadline, _ := ctx.Deadline()
+	control.SetDeadline(deadline)
+	m, err := wire.ReadControl(control, wire.MaxHandshake)
+	if err != nil {
+		return nil, fmt.Errorf("log in: read challenge: %w", err)
+	}
+	if refused := m.GetRefused(); refused != nil {
+		return nil, fmt.Errorf("log in: %w", wire.RefusalFrom(refused))
+	}
+	hello, err := a.hello(m.GetChallenge(), link.Binding())
+	if err != nil {
+		return nil, fmt.Errorf("log in: %w", err)
+	}
+	if err := wire.WriteControl(control, &wirepb.Control{Message: &wirepb.Control_Hello{Hello: hello}}); err != nil {
+		return nil, fmt.Errorf("log in: write hello: %w", err)
+	}
+	if m, err = wire.ReadControl(control, wire.MaxHandshake); err != nil {
+		return nil, fmt.Errorf("log in: read welcome: %w", err)
+	}
+	switch m := m.GetMessage().(type) {
+	case *wirepb.Control_Welcome:
+		control.SetDeadline(time.Time{})
+		return a.welcomed(link, control, m.Welcome, server)
+	case *wirepb.Control_Refused:
+		return nil, fmt.Errorf("log in: %w", wire.RefusalFrom(m.Refused))
+	}
+	return nil, fmt.Errorf("log in: %w", wire.Unexpected(m, "welcome or refused"))
+}
+
+// hello answers the challenge.
+func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte) (*wirepb.Hello, error) {
+	if challenge == nil {
+		return nil, fmt.Errorf("the forwarder sent no challenge: %w", wire.Malformed)
+	}
+	version, err := wire.ChooseVersion(challenge.MinVersion, challenge.MaxVersion)
+	if err != nil {
+		return nil, err
+	}
+	id := a.identity
+	signature, err := id.Credential.Sign(wire.Proof{Version: version, Nonce: challenge.Nonce, Binding: binding,
+		ClientID: id.ClientID, Instance: a.instance})
+	if err != nil {
+		return nil, err
+	}
+	hello := &wirepb.Hello{Version: version, ClientId: id.ClientID, Instance: a.instance,
+		AgentVersion: a.version, Signature: signature}
+	if id.ClientID == 0 {
+		hello.Register, hello.PublicKey, hello.Name = true, id.Credential.PublicKey(), a.name
+	}
+	hello.ConfigVersion, hello.ConfigDigest = a.listeners.running()
+	return hello, nil
+}
+
+// welcomed makes the session, and keeps an identity that was just given.
+func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wirepb.Welcome, server string) (*session, error) {
+	switch {
+	case a.identity.ClientID == 0 && w.ClientId > 0:
+		a.identity.ClientID = w.ClientId
+		if err := a.state.Save(a.identity, server); err != nil {
+			return nil, err
+		}
+		a.log.Info("registered", "client", w.ClientId)
+	case a.identity.ClientID != w.ClientId:
+		return nil, fmt.Errorf("log in: welcomed as client %d instead of %d: %w", w.ClientId, a.identity.ClientID, wire.Malformed)
+	}
+	seconds := func(n uint32, least, most time.Duration) time.Duration {
+		return max(least, min(time.Duration(n)*time.Second, most))
+	}
+	return &session{a: a, link: link, control: control, client: w.ClientId, id: w.Session, node: w.Node,
+		log:  a.log.With(slog.Int64("client", w.ClientId), slog.String("node", w.Node), slog.String("session", w.Session)),
+		ping: seconds(w.PingSeconds, time.Second, 30*time.Second),
+		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), leaving: make(chan struct{}), ended: make(chan struct{})}, nil
+}
+
+// serve starts what serves the session until it or ctx ends.
+func (s *session) serve(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(ctx, func() { s.link.Close() })
+	s.a.start(func() { defer s.link.Close(); s.pings(ctx) })
+	s.a.start(func() { defer s.link.Close(); s.accept(ctx) })
+	s.a.start(func() {
+		defer func() {
+			s.a.session.CompareAndSwap(s, nil)
+			stop()
+			s.link.Close()
+			cancel()
+			if s.err == nil {
+				s.err = errors.New("the session ended")
+			}
+			close(s.ended)
+		}()
+		s.err = s.read()
+	})
+}
+
+// read takes control messages until the session ends. Silence for longer than
+// the limit ends it, so that a network that swallows packets is noticed.
+func (s *session) read() error {
+	for {
+		s.control.SetReadDeadline(time.Now().Add(s.dead))
+		m, err := wire.ReadControl(s.control, wire.MaxControl)
+		switch {
+		case err == nil:
+		case isTimeout(err):
+			return fmt.Errorf("nothing was heard from the forwarder for %v", s.dead)
+		case errors.Is(err, io.EOF):
+			return errors.New("the forwarder closed the session")
+		default:
+			if cause := s.link.Err(); cause != nil {
+				err = cause
+			}
+			return fmt.Errorf("session lost: %w", err)
+		}
+		switch m := m.GetMessage().(type) {
+		case *wirepb.Control_Assign:
+			if ack := s.a.listeners.apply(s, m.Assign); ack != nil {
+				err = s.acknowledge(ack)
+			}
+		case *wirepb.Control_Ping:
+			err = s.send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.Ping.GetId()}}})
+		case *wirepb.Control_GoAway:
+			s.log.Info("the forwarder asks to go elsewhere", "code", m.GoAway.GetCode())
+			s.leave.Do(func() { close(s.leaving) })
+		case *wirepb.Control_Refused:
+			return wire.RefusalFrom(m.Refused)
+		}
+		if err != nil {
+			return fmt.Errorf("session lost: %w", err)
+		}
+	}
+}
+
+// pings keeps the forwarder from taking this agent for dead, and makes it answer.
+func (s *session) pings(ctx context.Context) {
+	tick := time.NewTicker(s.ping)
+	defer tick.Stop()
+	for id := uint64(1); ; id++ {
+		select {
+		case <-tick.C:
+		case <-s.link.Done():
+			return
+		case <-ctx.Done():
+			return
+		}
+		if s.send(&wirepb.Control{Message: &wirepb.Control_Ping{Ping: &wirepb.Ping{Id: id}}}) != nil {
+			return
+		}
+	}
+}
+
+// accept takes the streams that lead to services here.
+func (s *session) accept(ctx context.Context) {
+	for {
+		stream, err := s.link.Accept(ctx)
+		if err != nil {
+			return
+		}
+		s.a.start(func() { s.a.target.serve(ctx, s, stream) })
+	}
+}
+
+// acknowledge tells the forwarder what the agent runs.
+func (s *session) acknowledge(ack *wirepb.Ack) error {
+	return s.send(&wirepb.Control{Message: &wirepb.Control_Ack{Ack: ack}})
+}
+
+// send writes one control message.
+func (s *session) send(m *wirepb.Control) error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	s.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	return wire.WriteControl(s.control, m)
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
+}

@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+const (
+	serviceTimeout = 10 * time.Second // to resolve and dial a service, all of its addresses
+	readTimeout    = 10 * time.Second // from a stream's start to its Open
+	farewellTime   = time.Second      // for the forwarder to read a refusal
+)
+
+// target dials services, as far as the policy of the agent's owner allows.
+type target struct {
+	policy  Policy
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
+}
+
+func newTarget(cfg Config) *target {
+	t := &target{policy: cfg.Policy, dial: cfg.DialService, resolve: cfg.Resolve}
+	if t.dial == nil {
+		t.dial = new(net.Dialer).DialContext
+	}
+	if t.resolve == nil {
+		t.resolve = net.DefaultResolver.LookupIPAddr
+	}
+	return t
+}
+
+// serve takes one stream of the forwarder to the service it names.
+func (t *target) serve(ctx context.Context, s *session, stream transport.Stream) {
+	defer stream.Close() // does nothing to a stream that has ended
+	stream.SetReadDeadline(time.Now().Add(readTimeout))
+	open, err := wire.ReadOpen(stream)
+	if err != nil {
+		stream.Reset()
+		return
+	}
+	stream.SetReadDeadline(time.Time{})
+	conn, err := t.reach(ctx, open.GetService())
+	if err != nil {
+		s.log.Debug("service not reached", "mapping", open.GetMappingId(), "service", open.GetService(), "reason", err)
+		refuse(stream, err)
+		return
+	}
+	defer conn.Close()
+	if err := wire.WriteOpened(stream, nil); err != nil {
+		transport.Reset(conn)
+		stream.Reset()
+		return
+	}
+	fromPeer, toPeer, err := transport.Splice(stream, conn, transport.Count{})
+	s.log.Debug("stream ended", "mapping", open.GetMappingId(), "to_service", fromPeer, "from_service", toPeer, "error", err)
+}
+
+// refuse answers no and lets the forwarder read it before the stream ends.
+func refuse(stream transport.Stream, reason error) {
+	stream.SetDeadline(time.Now().Add(farewellTime))
+	if wire.WriteOpened(stream, reason) != nil || stream.CloseWrite() != nil {
+		stream.Reset()
+		return
+	}
+	if _, err := io.CopyN(io.Discard, stream, 256<<10); err != io.EOF {
+		stream.Reset()
+	}
+}
+
+// reach resolves the service once, and dials the very addresses that the policy
+// has seen: resolving again would let a name change its meaning in between.
+func (t *target) reach(ctx context.Context, service string) (transport.Duplex, error) {
+	ctx, cancel := context.WithTimeout(ctx, serviceTimeout)
+	defer cancel()
+	host, portText, err := net.SplitHostPort(service)
+	port, portErr := strconv.ParseUint(portText, 10, 16)
+	if err != nil || portErr != nil || port == 0 || host == "" {
+		return nil, fmt.Errorf("service %q: %w", service, wire.Malformed)
+	}
+	addrs, err := t.addresses(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	var allowed []netip.Addr
+	for _, addr := range addrs {
+		if t.policy.Allows(host, addr, uint16(port)) {
+			allowed = append(allowed, addr)
+		}
+	}
+	if len(allowed) == 0 {
+		return nil, &wire.Refusal{Code: wire.PolicyDenied, Message: fmt.Sprintf(
+			"the target agent's policy does not allow %s; its owner can, with --allow %[1]s", service)}
+	}
+	return t.dialFirst(ctx, allowed, uint16(port))
+}
+
+func (t *target) addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr}, nil
+	}
+	found, err := t.resolve(ctx, host)
+	if err != nil {
+		return nil, &wire.Refusal{Code: wire.DialUnreachable, Message: "the service's host name does not resolve at the target agent"}
+	}
+	var addrs []netip.Addr
+	for _, f := range found {
+		if addr, ok := netip.AddrFromSlice(f.IP); ok {
+			addrs = append(addrs, addr.Unmap().WithZone(f.Zone))
+		}
+	}
+	return addrs, nil
+}
+
+// dialFirst dials the addresses in turn, so that each gets its share of the time,
+// and gives the first connection.
+func (t *target) dialFirst(ctx context.Context, addrs []netip.Addr, port uint16) (transport.Duplex, error) {
+	var last error
+	for i, addr := range addrs {
+		deadline, _ := ctx.Deadline()
+		share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(addrs)-i))
+		conn, err := t.dial(share, "tcp", netip.AddrPortFrom(addr, port).String())
+		cancel()
+		if err == nil {
+			if duplex, ok := conn.(transport.Duplex); ok {
+				return duplex, nil
+			}
+			conn.Close()
+			return nil, fmt.Errorf("dial service: %T cannot close one side", conn)
+		}
+		last = err
+	}
+	return nil, dialCode(last)
+}
+
+// dialCode gives the code that tells the other side what the dial met.
+func dialCode(err error) error {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return wire.DialRefused
+	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
+		return wire.DialTimeout
+	}
+	return wire.DialUnreachable
+}

@@ -1,0 +1,141 @@
+package forwarder
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// Pushes of one session that are remembered until they are acknowledged. An
+// agent that acknowledges nothing costs no more than these.
+const maxPushes = 64
+
+// configure wakes the writer of configurations. at is when the cause was
+// decided, zero when nobody measures it.
+func (s *session) configure(at time.Time) {
+	s.mu.Lock()
+	if s.wrong.IsZero() {
+		s.wrong = at
+	}
+	s.mu.Unlock()
+	select {
+	case s.dirty <- struct{}{}:
+	default: // it is awake already and has not looked yet
+	}
+}
+
+// assign keeps the agent's configuration equal to the routes. It sends states,
+// not changes: however many changes come while the agent reads slowly, one
+// message follows, and nothing queues.
+func (s *session) assign(ctx context.Context) {
+	sent := map[int64]*wirepb.Listener{}
+	first := true
+	for {
+		listeners, position := s.f.routes.configuration(s)
+		message := s.difference(listeners, sent, first)
+		since := s.takeWrong()
+		if message != nil {
+			message.Version = uint64(position)
+			s.pushed(push{version: message.Version, at: since})
+			err := s.send(&wirepb.Control{Message: &wirepb.Control_Assign{Assign: message}})
+			if err != nil {
+				return
+			}
+			first = false
+			clear(sent)
+			for _, l := range listeners {
+				sent[l.MappingId] = l
+			}
+		}
+		select {
+		case <-s.dirty:
+		case <-ctx.Done():
+			return
+		case <-s.link.Done():
+			return
+		}
+	}
+}
+
+// difference gives the message that takes the agent from what was sent to the
+// listeners, or nil. The first of a session is a whole configuration, unless
+// the agent has said that it runs exactly this one.
+func (s *session) difference(listeners []*wirepb.Listener, sent map[int64]*wirepb.Listener, first bool) *wirepb.Assign {
+	if first {
+		if len(s.running) > 0 && bytes.Equal(s.running, wire.Digest(listeners)) {
+			return &wirepb.Assign{Unchanged: true}
+		}
+		return &wirepb.Assign{Full: true, Listeners: listeners}
+	}
+	var m wirepb.Assign
+	wanted := make(map[int64]bool, len(listeners))
+	for _, l := range listeners {
+		wanted[l.MappingId] = true
+		if !proto.Equal(l, sent[l.MappingId]) {
+			m.Listeners = append(m.Listeners, l)
+		}
+	}
+	for id := range sent {
+		if !wanted[id] {
+			m.Withdraw = append(m.Withdraw, id)
+		}
+	}
+	if len(m.Listeners) == 0 && len(m.Withdraw) == 0 {
+		return nil
+	}
+	return &m
+}
+
+// takeWrong gives since when the configuration was wrong, and takes it as right
+// from now on.
+func (s *session) takeWrong() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	since := s.wrong
+	s.wrong = time.Time{}
+	return since
+}
+
+func (s *session) pushed(p push) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pushes) == maxPushes {
+		s.pushes = s.pushes[1:]
+	}
+	s.pushes = append(s.pushes, p)
+}
+
+// acknowledged notes what the agent runs, and lets the directory know.
+func (s *session) acknowledged(ack *wirepb.Ack) {
+	now := s.f.now()
+	s.mu.Lock()
+	for len(s.pushes) > 0 && s.pushes[0].version <= ack.GetVersion() {
+		if at := s.pushes[0].at; !at.IsZero() {
+			s.f.metrics.push.Observe(max(0, now.Sub(at).Seconds()))
+		}
+		s.pushes = s.pushes[1:]
+	}
+	if len(s.pushes) == 0 {
+		s.pushes = nil
+	}
+	newer := int64(ack.GetVersion()) > s.ack
+	s.ack = max(s.ack, int64(ack.GetVersion()))
+	s.mu.Unlock()
+	for _, failure := range ack.GetFailures() {
+		s.f.metrics.failures.Inc()
+		s.log.Warn("the agent could not open a listener", "mapping", failure.GetMappingId(),
+			"code", failure.GetCode(), "message", failure.GetMessage())
+	}
+	if !newer {
+		return
+	}
+	select {
+	case s.f.acked <- s:
+	default: // the next renewal tells it
+	}
+}

@@ -1,0 +1,127 @@
+package forwarder
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// doorkeeper bounds what addresses that have proved nothing can cost: logins
+// under way, and identities given away.
+type doorkeeper struct {
+	limits Limits
+	now    func() time.Time
+
+	mu        sync.Mutex
+	waiting   int
+	hosts     map[netip.Prefix]int
+	registrar map[netip.Prefix]*rate.Limiter
+}
+
+// maxRegistrars bounds how many addresses are remembered for their
+// registrations. Beyond it idle ones are dropped, and if all are busy the next
+// stranger waits.
+const maxRegistrars = 10_000
+
+func newDoorkeeper(limits Limits, now func() time.Time) *doorkeeper {
+	return &doorkeeper{limits: limits, now: now,
+		hosts: map[netip.Prefix]int{}, registrar: map[netip.Prefix]*rate.Limiter{}}
+}
+
+// host gives what counts as one address: for IPv6 the /64, because a single
+// machine has all of it.
+func host(addr net.Addr) netip.Prefix {
+	if addr == nil {
+		return netip.Prefix{}
+	}
+	ap, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return netip.Prefix{} // memory transports: all are one host
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	bits := 32
+	if ip.Is6() {
+		bits = 64
+	}
+	prefix, err := ip.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return prefix
+}
+
+// enter counts a login that begins. Without a refusal, leave must be called.
+func (d *doorkeeper) enter(addr net.Addr) (leave func(), refusal *wire.Refusal) {
+	from := host(addr)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.waiting >= d.limits.Logins || d.hosts[from] >= d.limits.LoginsPerHost {
+		r := wire.Refuse(wire.TooMany)
+		r.RetryAfter = time.Second
+		return nil, r
+	}
+	d.waiting++
+	d.hosts[from]++
+	var once sync.Once
+	return func() { once.Do(func() { d.left(from) }) }, nil
+}
+
+func (d *doorkeeper) left(from netip.Prefix) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting--
+	if d.hosts[from]--; d.hosts[from] == 0 {
+		delete(d.hosts, from)
+	}
+}
+
+// register counts a registration, or refuses it.
+func (d *doorkeeper) register(addr net.Addr) *wire.Refusal {
+	from := host(addr)
+	perMinute := d.limits.Registrations
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	limiter := d.registrar[from]
+	if limiter == nil {
+		if len(d.registrar) >= maxRegistrars {
+			d.dropIdle(now)
+		}
+		if len(d.registrar) >= maxRegistrars {
+			return tooManyRegistrations(time.Minute)
+		}
+		limiter = rate.NewLimiter(rate.Limit(float64(perMinute)/60), perMinute)
+		d.registrar[from] = limiter
+	}
+	if limiter.AllowN(now, 1) {
+		return nil
+	}
+	return tooManyRegistrations(time.Minute / time.Duration(perMinute))
+}
+
+// dropIdle forgets addresses that have all of their registrations back.
+func (d *doorkeeper) dropIdle(now time.Time) {
+	for from, limiter := range d.registrar {
+		if limiter.TokensAt(now) >= float64(limiter.Burst()) {
+			delete(d.registrar, from)
+		}
+	}
+}
+
+func tooManyRegistrations(after time.Duration) *wire.Refusal {
+	r := wire.Refuse(wire.RegistrationLimited)
+	r.RetryAfter = after
+	return r
+}
+
+// count gives how many logins are under way.
+func (d *doorkeeper) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.waiting
+}

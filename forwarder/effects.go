@@ -1,0 +1,64 @@
+package forwarder
+
+import (
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// effects is what has to be done because the routes changed. They are gathered
+// under the lock of the routes and carried out after it, because each of them
+// may wait for a peer.
+type effects struct {
+	resets     map[*forward]wire.Code     // live streams to end
+	ends       map[*session]*wire.Refusal // sessions to end
+	configures map[*session]time.Time     // agents to configure, and since when their configuration is wrong
+	refreshes  map[int64]domain.Position  // clients to look up again, at least at this position
+}
+
+// resetAll ends the live streams of a mapping.
+func (fx *effects) resetAll(m *mappingRoute, code wire.Code) {
+	for f := range m.live {
+		if fx.resets == nil {
+			fx.resets = map[*forward]wire.Code{}
+		}
+		fx.resets[f] = code
+	}
+	clear(m.live)
+}
+
+// end ends a session. The first reason counts.
+func (fx *effects) end(s *session, refusal *wire.Refusal) {
+	if s == nil {
+		return
+	}
+	if fx.ends == nil {
+		fx.ends = map[*session]*wire.Refusal{}
+	}
+	if fx.ends[s] == nil {
+		fx.ends[s] = refusal
+	}
+}
+
+// configure gives the session's agent its configuration anew. at is when the
+// cause was decided, zero when nobody measures it.
+func (fx *effects) configure(s *session, at time.Time) {
+	if s == nil {
+		return
+	}
+	if fx.configures == nil {
+		fx.configures = map[*session]time.Time{}
+	}
+	if since, ok := fx.configures[s]; !ok || since.IsZero() || (!at.IsZero() && at.Before(since)) {
+		fx.configures[s] = at
+	}
+}
+
+// refresh looks a client up again.
+func (fx *effects) refresh(clientID int64, min domain.Position) {
+	if fx.refreshes == nil {
+		fx.refreshes = map[int64]domain.Position{}
+	}
+	fx.refreshes[clientID] = max(min, fx.refreshes[clientID])
+}

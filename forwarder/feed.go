@@ -1,0 +1,132 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tunnox-net/tunnox/broker"
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+const (
+	lookupTimeout  = 5 * time.Second // of one lookup, waiting for the read model included
+	resnapshotters = 16              // lookups at once after a gap
+)
+
+// follow applies the configuration feed to the routes. It begins with the first
+// client: before that there is nothing to keep up to date and no position to
+// begin at. After a gap every connected client is looked up again; until that
+// is done the routes serve what they knew.
+func (f *Forwarder) follow(ctx context.Context) error {
+	var pause backoff
+	for {
+		from, ok := f.routes.start()
+		if !ok {
+			select {
+			case <-f.viewed:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		err := f.followFrom(ctx, from, &pause)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, broker.ErrGap) {
+			return err
+		}
+		f.metrics.gaps.Inc()
+		f.log.Warn("gap in the configuration feed, taking a snapshot of the connected clients", "behind", from)
+		known := f.routes.halt()
+		pause.wait(ctx) // the read model may still be behind the feed's new start
+		f.resnapshot(ctx, known)
+	}
+}
+
+func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *backoff) error {
+	feed, err := f.feed.Follow(ctx, from)
+	if err != nil {
+		return fmt.Errorf("follow the configuration feed: %w", err)
+	}
+	defer feed.Close()
+	for {
+		entry, err := feed.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("follow the configuration feed: %w", err)
+		}
+		pause.reset()
+		if entry.Record == nil {
+			f.routes.reached(entry.Position)
+			f.metrics.position.Set(float64(entry.Position))
+			f.metrics.lag.Set(0)
+			continue
+		}
+		var fx effects
+		if err := f.routes.advance(*entry.Record, &fx); err != nil {
+			return fmt.Errorf("apply record %d of the configuration feed: %w", entry.Position, err)
+		}
+		f.carryOut(&fx)
+		f.metrics.position.Set(float64(entry.Position))
+		f.metrics.lag.Set(max(0, f.now().Sub(entry.Record.Meta.At).Seconds()))
+	}
+}
+
+// resnapshot looks all connected clients up again and waits until that is done.
+func (f *Forwarder) resnapshot(ctx context.Context, known domain.Position) {
+	slots := make(chan struct{}, resnapshotters)
+	for _, s := range f.routes.sessions() {
+		slots <- struct{}{}
+		if !f.start(func() {
+			defer func() { <-slots }()
+			f.refresh(ctx, s.client, known)
+		}) {
+			return
+		}
+	}
+	for range cap(slots) {
+		slots <- struct{}{}
+	}
+}
+
+// refresh looks a connected client up again until it works. A client that is
+// gone loses its session.
+func (f *Forwarder) refresh(ctx context.Context, clientID int64, min domain.Position) {
+	var pause backoff
+	for ctx.Err() == nil {
+		s := f.routes.current(clientID)
+		if s == nil {
+			return
+		}
+		view, err := f.view(ctx, clientID, min)
+		switch {
+		case domain.CodeOf(err) == domain.CodeClientNotFound:
+			s.end(wire.Refuse(wire.ClientDeleted))
+			return
+		case err != nil:
+			f.log.Warn("looking a connected client up again", "client", clientID, "error", err)
+			pause.wait(ctx)
+			continue
+		}
+		fx, again := f.routes.refresh(view)
+		f.carryOut(fx)
+		if again == 0 {
+			return
+		}
+		min = again
+	}
+}
+
+// view asks the lookup, and gives the one error for a client that does not exist.
+func (f *Forwarder) view(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	view, err := f.lookup.ClientView(ctx, clientID, min)
+	if err == nil && !view.Client.State.Live() {
+		err = &domain.Error{Code: domain.CodeClientNotFound, Message: "There is no such client."}
+	}
+	return view, err
+}

@@ -1,0 +1,236 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// Between accepting a stream and its Open.
+const openTimeout = 10 * time.Second
+
+// forward is one stream of a source agent and its continuation to the target
+// agent. It is among its mapping's live ones from the moment it was authorised,
+// so that a record that ends the mapping finds it in whatever state it is.
+type forward struct {
+	mapping *mappingRoute
+	source  *session
+	target  *session
+	service string
+
+	mu    sync.Mutex
+	ends  []transport.Stream
+	ended wire.Code // why it was reset, "" = it was not
+}
+
+// admit authorises a stream from this side's own records and counts it. Nothing
+// but the mapping's id comes from the agent.
+func (r *routes) admit(source *session, mappingID int64) (*forward, wire.Code) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clients[source.client]
+	if c == nil || c.session != source {
+		return nil, wire.Superseded
+	}
+	m := c.mappings[mappingID]
+	if m == nil || m.State.SourceClientID != source.client {
+		return nil, wire.NoSuchMapping // also when it is somebody else's: that is not theirs to know
+	}
+	if code := r.usable(m); code != "" {
+		return nil, code
+	}
+	for _, account := range m.State.Accounts() {
+		l := r.limits[account]
+		if l == nil {
+			return nil, wire.Internal // limits that are not known are not taken for none
+		}
+		if most := l.State.Limits.MaxConnectionsPerMapping; most != nil && int64(len(m.live)) >= *most {
+			return nil, wire.QuotaConnections
+		}
+	}
+	target := r.clients[m.State.TargetClientID]
+	if target == nil {
+		return nil, wire.TargetOffline
+	}
+	f := &forward{mapping: m, source: source, target: target.session, service: m.State.Service()}
+	m.live[f] = struct{}{}
+	return f, ""
+}
+
+// release takes an ended stream out of its mapping's live ones.
+func (r *routes) release(f *forward) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(f.mapping.live, f)
+}
+
+// attach adds a stream to what reset ends. It reports false, and resets the
+// stream, when it is too late.
+func (f *forward) attach(stream transport.Stream) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended != "" {
+		stream.Reset()
+		return false
+	}
+	f.ends = append(f.ends, stream)
+	return true
+}
+
+// reset ends both streams at once.
+func (f *forward) reset(code wire.Code) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended == "" {
+		f.ended = code
+	}
+	for _, stream := range f.ends {
+		stream.Reset()
+	}
+}
+
+// reason gives why the stream was reset, or err.
+func (f *forward) reason(err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended != "" {
+		return f.ended
+	}
+	return err
+}
+
+// serveStream takes one stream of the agent from its Open to its end.
+func (s *session) serveStream(stream transport.Stream) {
+	s.f.inFlight.Add(1)
+	defer s.f.inFlight.Add(-1)
+	defer stream.Close() // does nothing to a stream that has ended
+	stream.SetReadDeadline(time.Now().Add(openTimeout))
+	open, err := wire.ReadOpen(stream)
+	if err != nil {
+		<-s.opening
+		if errors.Is(err, wire.Malformed) {
+			s.refuse(stream, wire.Malformed)
+			return
+		}
+		stream.Reset()
+		return
+	}
+	stream.SetReadDeadline(time.Time{})
+	f, target, err := s.join(stream, open)
+	<-s.opening
+	if f != nil {
+		defer s.f.routes.release(f)
+	}
+	if err != nil {
+		s.refuse(stream, err)
+		return
+	}
+	s.f.metrics.opens.Inc()
+	if err := wire.WriteOpened(stream, nil); err != nil {
+		stream.Reset()
+		target.Reset()
+		return
+	}
+	s.splice(f, stream, target)
+}
+
+// join authorises the stream and opens its continuation to the target agent. It
+// returns when the target agent has reached the service or said why not.
+func (s *session) join(stream transport.Stream, open *wirepb.Open) (*forward, transport.Stream, error) {
+	if s.f.draining.Load() {
+		return nil, nil, wire.NodeDraining
+	}
+	f, code := s.f.routes.admit(s, open.GetMappingId())
+	if code != "" {
+		return nil, nil, code
+	}
+	if !f.attach(stream) {
+		return f, nil, f.reason(nil)
+	}
+	ctx, cancel := context.WithTimeout(s.f.ctx, s.f.limits.Open)
+	defer cancel()
+	target, err := f.target.link.Open(ctx)
+	if err != nil {
+		return f, nil, f.reason(wire.TargetOffline)
+	}
+	if !f.attach(target) {
+		return f, nil, f.reason(nil)
+	}
+	deadline, _ := ctx.Deadline()
+	target.SetDeadline(deadline)
+	err = wire.WriteOpen(target, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
+		Service: f.service, Trace: clip(open.GetTrace())})
+	if err == nil {
+		err = wire.ReadOpened(target)
+	}
+	if err == nil {
+		target.SetDeadline(time.Time{})
+		return f, target, nil
+	}
+	target.Reset()
+	var refusal *wire.Refusal
+	switch {
+	case errors.As(err, &refusal):
+	case isTimeout(err):
+		err = wire.DialTimeout
+	default:
+		err = wire.TargetOffline // its session ended under the stream
+	}
+	return f, nil, f.reason(err)
+}
+
+// clip bounds what an agent says for the other's log.
+func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 256)], "") }
+
+// refuse answers no, and lets the agent read that before the stream ends: the
+// data that the agent sent behind its Open is still on the way.
+func (s *session) refuse(stream transport.Stream, reason error) {
+	s.f.metrics.opensNo.WithLabelValues(label(wire.CodeOf(reason))).Inc()
+	stream.SetDeadline(time.Now().Add(farewellTime))
+	if wire.WriteOpened(stream, reason) != nil || stream.CloseWrite() != nil {
+		stream.Reset()
+		return
+	}
+	// Until the agent closes, or too much comes from one that does not listen.
+	if _, err := io.CopyN(io.Discard, stream, 256<<10); err != io.EOF {
+		stream.Reset()
+	}
+}
+
+// label bounds the values of a metric's label: codes come from agents too.
+func label(code wire.Code) string {
+	if code.Known() {
+		return string(code)
+	}
+	return "other"
+}
+
+// splice carries the bytes until both directions have ended.
+func (s *session) splice(f *forward, source, target transport.Stream) {
+	meter, total := f.mapping.meter, s.f.metrics
+	count := transport.Count{
+		AToB: func(n int) { meter.toTarget.Add(int64(n)); total.toTarget.Add(int64(n)) },
+		BToA: func(n int) { meter.toSource.Add(int64(n)); total.toSource.Add(int64(n)) },
+	}
+	toTarget, toSource, err := transport.Splice(source, target, count)
+	if s.log.Enabled(context.Background(), slog.LevelDebug) {
+		s.log.Debug("stream ended", "mapping", f.mapping.State.ID, "to_target", toTarget, "to_source", toSource,
+			"error", f.reason(ignoreClosed(err)))
+	}
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,293 @@
+// Package forwarder is where agents connect: it proves who they are, tells them
+// what to listen on, and joins the streams of source agents to target agents.
+//
+// Its duty is that no byte passes that the records do not allow. It knows the
+// clients connected to it, their mappings, and the users and limits behind those:
+// a view per client, kept up to date by the configuration feed. Every stream is
+// authorised from that; what an agent says of itself is its client id, proved,
+// and a mapping id. What the records no longer allow is ended at once: streams,
+// listeners, sessions.
+//
+// Its limits: it has no database and keeps nothing on disk. It grows with the
+// clients connected to it, never with those that exist. A target that is not
+// connected to this forwarder is offline to it.
+package forwarder
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunnox-net/tunnox/broker"
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// Lookup gives what must be known of one client to serve it, at min or later. A
+// client that does not exist is a domain.CodeClientNotFound, or a view of a
+// client without an id.
+type Lookup interface {
+	ClientView(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error)
+}
+
+// Registrar gives an identity to an agent that has none.
+type Registrar interface {
+	Register(ctx context.Context, publicKey []byte, name, source string) (clientID int64, err error)
+}
+
+// Acceptor is where sessions of agents, not yet proved, come from.
+type Acceptor interface {
+	Accept(ctx context.Context) (transport.Session, error)
+}
+
+// Limits bound what strangers and agents can make the forwarder hold or wait
+// for. A zero field stands for its default.
+type Limits struct {
+	Login          time.Duration // from the session's start to Welcome; 10 s
+	Logins         int           // sessions not yet welcomed, in all; 4096
+	LoginsPerHost  int           // the same, from one address; 256
+	Registrations  int           // new identities a minute from one address, as many at once; 30
+	Open           time.Duration // from Open to Opened, the target agent's dial included; 15 s
+	StreamsOpening int           // streams of one session waiting for Opened; 4096
+	Ping           time.Duration // how often an agent pings; 5 s
+	Dead           time.Duration // silence after which a session is given up; 15 s
+}
+
+func (l Limits) withDefaults() Limits {
+	set(&l.Login, 10*time.Second)
+	set(&l.Logins, 4096)
+	set(&l.LoginsPerHost, 256)
+	set(&l.Registrations, 30)
+	set(&l.Open, 15*time.Second)
+	set(&l.StreamsOpening, 4096)
+	set(&l.Ping, 5*time.Second)
+	set(&l.Dead, 15*time.Second)
+	return l
+}
+
+func set[T comparable](field *T, to T) {
+	var zero T
+	if *field == zero {
+		*field = to
+	}
+}
+
+// Config is what a forwarder is made of.
+type Config struct {
+	Node      string // its id, for example "node-001"
+	Lookup    Lookup
+	Feed      broker.Follower
+	Directory directory.Directory
+	Registrar Registrar        // nil: agents without an identity are refused
+	Logger    *slog.Logger     // nil: nothing is logged
+	Metrics   *Metrics         // nil: nobody sees them
+	Now       func() time.Time // nil: time.Now
+	Limits    Limits
+}
+
+// Forwarder is one node of the data plane. [New] starts nothing; Run and Serve
+// block; Close ends both.
+type Forwarder struct {
+	node      string
+	lookup    Lookup
+	feed      broker.Follower
+	directory directory.Directory
+	registrar Registrar
+	log       *slog.Logger
+	metrics   *Metrics
+	now       func() time.Time
+	limits    Limits
+
+	routes *routes
+	logins *doorkeeper
+	viewed chan struct{} // a view has given the feed a place to start from
+	acked  chan *session // configurations acknowledged, to be told to the directory
+
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	draining atomic.Bool
+	inFlight atomic.Int64 // streams being opened or joined
+
+	mu     sync.Mutex // guards closed and adding to tasks
+	closed bool
+	tasks  sync.WaitGroup // every goroutine but the callers of Run and Serve
+}
+
+// New builds a forwarder.
+func New(cfg Config) (*Forwarder, error) {
+	var faults []error
+	if cfg.Node == "" {
+		faults = append(faults, errors.New("no node id"))
+	}
+	if cfg.Lookup == nil {
+		faults = append(faults, errors.New("no lookup"))
+	}
+	if cfg.Feed == nil {
+		faults = append(faults, errors.New("no feed"))
+	}
+	if cfg.Directory == nil {
+		faults = append(faults, errors.New("no directory"))
+	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("build forwarder: %w", errors.Join(faults...))
+	}
+	f := &Forwarder{node: cfg.Node, lookup: cfg.Lookup, feed: cfg.Feed, directory: cfg.Directory,
+		registrar: cfg.Registrar, log: cfg.Logger, metrics: cfg.Metrics, now: cfg.Now,
+		limits: cfg.Limits.withDefaults(), routes: newRoutes(),
+		viewed: make(chan struct{}, 1), acked: make(chan *session, 64)}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	if f.metrics == nil {
+		f.metrics = NewMetrics()
+	}
+	if f.now == nil {
+		f.now = time.Now
+	}
+	f.logins = newDoorkeeper(f.limits, f.now)
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.metrics.observe(f)
+	return f, nil
+}
+
+// Run follows the configuration feed and keeps the directory, until ctx ends or
+// Close is called. An error means that the feed brought a record this version
+// cannot read: going on would be serving what may no longer be allowed.
+func (f *Forwarder) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(f.ctx, func() { cancel(nil) })
+	defer stop()
+	var running sync.WaitGroup
+	running.Go(func() { f.renew(ctx) })
+	running.Go(func() { f.watch(ctx) })
+	err := f.follow(ctx)
+	cancel(err)
+	running.Wait()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Serve takes sessions from where agents connect, until ctx ends, Close is
+// called or there are no more. It can be called for several acceptors.
+func (f *Forwarder) Serve(ctx context.Context, from Acceptor) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(f.ctx, cancel)
+	defer stop()
+	var pause backoff
+	for {
+		link, err := from.Accept(ctx)
+		switch {
+		case ctx.Err() != nil:
+			if link != nil {
+				link.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed), errors.Is(err, transport.ErrSessionClosed):
+			return nil
+		case err != nil:
+			// Out of descriptors, for example: the listener outlives it.
+			f.log.Warn("accepting agents", "error", err)
+			pause.wait(ctx)
+			continue
+		}
+		pause.reset()
+		if !f.start(func() { f.serveSession(link) }) {
+			link.Close()
+			return nil
+		}
+	}
+}
+
+// Drain takes no new sessions and streams, tells the agents to go elsewhere, and
+// returns when the streams have ended or ctx has.
+func (f *Forwarder) Drain(ctx context.Context) error {
+	f.draining.Store(true)
+	for _, s := range f.routes.sessions() {
+		f.start(func() { s.send(wire.GoAwayMessage(wire.NodeDraining)) })
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for f.inFlight.Load() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("drain with %d streams open: %w", f.inFlight.Load(), ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Close ends all sessions and waits for everything the forwarder started. Agents
+// are told that they may come back.
+func (f *Forwarder) Close() error {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.draining.Store(true)
+	f.cancel()
+	for _, s := range f.routes.sessions() {
+		s.end(wire.Refuse(wire.ShuttingDown))
+	}
+	f.tasks.Wait()
+	return nil
+}
+
+// start runs do in a goroutine that Close waits for. It reports false after
+// Close. A panic ends what do was about, not the process: the deferred calls of
+// do close its connection.
+func (f *Forwarder) start(do func()) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.tasks.Go(func() {
+		defer f.survive()
+		do()
+	})
+	return true
+}
+
+// survive turns a panic in one connection into a log line.
+func (f *Forwarder) survive() {
+	if p := recover(); p != nil {
+		f.metrics.panics.Inc()
+		f.log.Error("panic in a connection, which ends it", "panic", p, "stack", string(debug.Stack()))
+	}
+}
+
+// carryOut does what a change of the routes asks for. It does not wait for
+// anybody.
+func (f *Forwarder) carryOut(fx *effects) {
+	if fx == nil {
+		return
+	}
+	for s, refusal := range fx.ends {
+		s.end(refusal)
+	}
+	for stream, code := range fx.resets {
+		stream.reset(code)
+	}
+	for s, at := range fx.configures {
+		s.configure(at)
+	}
+	for id, min := range fx.refreshes {
+		f.start(func() { f.refresh(f.ctx, id, min) })
+	}
+}
+
+// token draws an id for a session.
+func token() string { return rand.Text() }

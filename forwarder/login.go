@@ -1,0 +1,259 @@
+package forwarder
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// A proof that fails is checked again with a newer view for this long: the
+// client may have been created, or its credential rotated, a moment ago, and
+// read models follow the log. It also slows down guessing.
+const patience = 300 * time.Millisecond
+
+// serveSession takes a stranger's link through the login and serves it.
+func (f *Forwarder) serveSession(link transport.Session) {
+	defer link.Close()
+	leave, refusal := f.logins.enter(link.RemoteAddr())
+	if refusal != nil {
+		f.metrics.refused.WithLabelValues(string(refusal.Code)).Inc()
+		return // not worth a stream: whoever has so many open knows
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(f.ctx, f.limits.Login)
+	defer cancel()
+	// A login that takes too long ends with its link, whatever it waits for.
+	stop := context.AfterFunc(ctx, func() { link.Close() })
+	defer stop()
+
+	s, err := f.login(ctx, link)
+	if err != nil {
+		f.log.Info("login failed", "from", link.RemoteAddr(), "reason", err)
+		return
+	}
+	stop()
+	leave()
+	if f.ctx.Err() != nil {
+		s.end(wire.Refuse(wire.ShuttingDown)) // Close may have looked before it was there
+	}
+	s.run()
+}
+
+// login asks a stranger who it is and answers Welcome or Refused. The error is
+// for the log only.
+func (f *Forwarder) login(ctx context.Context, link transport.Session) (*session, error) {
+	control, err := link.Open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open the control stream: %w", err)
+	}
+	control.SetDeadline(f.deadline())
+	nonce, err := wire.NewNonce()
+	if err != nil {
+		return nil, err
+	}
+	err = wire.WriteControl(control, &wirepb.Control{Message: &wirepb.Control_Challenge{Challenge: &wirepb.Challenge{
+		MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion, Nonce: nonce}}})
+	if err != nil {
+		return nil, fmt.Errorf("write challenge: %w", err)
+	}
+	hello, err := readHello(control)
+	if err == nil {
+		s := f.newSession(link, control, hello)
+		if err = f.prove(ctx, s, hello, nonce); err == nil {
+			return s, f.welcome(s, hello)
+		}
+	}
+	var refusal *wire.Refusal
+	if errors.As(err, &refusal) {
+		f.metrics.refused.WithLabelValues(string(refusal.Code)).Inc()
+		sayRefused(control, link, refusal, new(sync.Mutex))
+	}
+	return nil, err
+}
+
+// deadline is when a login that begins now must be over.
+func (f *Forwarder) deadline() time.Time { return time.Now().Add(f.limits.Login) }
+
+// readHello reads the agent's first message and checks what can be checked
+// without knowing anybody.
+func readHello(control io.Reader) (*wirepb.Hello, error) {
+	m, err := wire.ReadControl(control, wire.MaxHandshake)
+	if err != nil {
+		if errors.Is(err, wire.Malformed) {
+			return nil, wire.Refuse(wire.Malformed)
+		}
+		return nil, fmt.Errorf("read hello: %w", err)
+	}
+	hello := m.GetHello()
+	switch {
+	case hello == nil:
+		return nil, wire.Refuse(wire.Malformed)
+	case hello.Version < wire.MinVersion || hello.Version > wire.MaxVersion:
+		return nil, wire.Refuse(wire.VersionUnsupported)
+	case hello.Register != (hello.ClientId == 0), hello.ClientId < 0, hello.Instance == "",
+		len(hello.Instance) > wire.MaxInstance, len(hello.AgentVersion) > 100:
+		return nil, wire.Refuse(wire.Malformed)
+	}
+	return hello, nil
+}
+
+func (f *Forwarder) newSession(link transport.Session, control transport.Stream, hello *wirepb.Hello) *session {
+	id := token()
+	return &session{f: f, link: link, control: control, id: id, client: hello.ClientId,
+		log:      f.log.With(slog.Int64("client", hello.ClientId), slog.String("session", id)),
+		instance: hello.Instance, version: hello.AgentVersion, since: f.now(), running: hello.ConfigDigest,
+		dirty: make(chan struct{}, 1), opening: make(chan struct{}, f.limits.StreamsOpening)}
+}
+
+// prove finds out whether the agent is who it says and gives it its place.
+func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, nonce []byte) error {
+	proof := wire.Proof{Version: hello.Version, Nonce: nonce, Binding: s.link.Binding(),
+		ClientID: hello.ClientId, Instance: hello.Instance}
+	if f.draining.Load() {
+		r := wire.Refuse(wire.NodeDraining)
+		r.RetryAfter = time.Second
+		return r
+	}
+	wait := patience
+	if hello.Register {
+		if err := f.register(ctx, s, hello, proof); err != nil {
+			return err
+		}
+		wait = f.limits.Login // it exists; the read model will know it
+	}
+	view, err := f.identify(ctx, s.client, wait, func(key []byte) error {
+		s.key = key
+		if hello.Register { // proved already, for the key it registered with
+			if !bytes.Equal(key, hello.PublicKey) {
+				return wire.Refuse(wire.BadCredential)
+			}
+			return nil
+		}
+		return wire.Verify(key, proof, hello.Signature)
+	})
+	if err != nil {
+		return err
+	}
+	if refusal := f.seat(ctx, s, view); refusal != nil {
+		return refusal
+	}
+	return nil
+}
+
+// register gives an identity to an agent that has none but its key.
+func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hello, proof wire.Proof) error {
+	if f.registrar == nil {
+		return wire.Refuse(wire.RegistrationOff)
+	}
+	if err := wire.Verify(hello.PublicKey, proof, hello.Signature); err != nil {
+		return wire.Refuse(wire.CodeOf(err))
+	}
+	if refusal := f.logins.register(s.link.RemoteAddr()); refusal != nil {
+		return refusal
+	}
+	source := ""
+	if a := s.link.RemoteAddr(); a != nil {
+		source = a.String()
+	}
+	id, err := f.registrar.Register(ctx, hello.PublicKey, hello.Name, source)
+	if err != nil {
+		f.log.Warn("registering an agent", "from", source, "error", err)
+		if domain.CodeOf(err) == domain.CodeInvalid {
+			return wire.Refuse(wire.Malformed)
+		}
+		return later(time.Second)
+	}
+	s.client = id
+	s.log = f.log.With(slog.Int64("client", id), slog.String("session", s.id))
+	return nil
+}
+
+// identify looks the client up and checks its proof.
+func (f *Forwarder) identify(ctx context.Context, clientID int64, wait time.Duration, check func(key []byte) error) (domain.ClientView, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.limits.Login*3/4) // leaves time to say no
+	defer cancel()
+	var pause backoff
+	for began := time.Now(); ; pause.wait(ctx) {
+		want, enough, sure := f.routes.freshness()
+		view, err := f.view(ctx, clientID, want)
+		if err != nil && domain.CodeOf(err) != domain.CodeClientNotFound && enough < want && ctx.Err() == nil {
+			// The read model lags or is away for the newest; what it has can be
+			// brought to the present here.
+			view, err = f.view(ctx, clientID, enough)
+		}
+		switch {
+		case err == nil:
+			if err = check(view.Client.State.PublicKey); err == nil {
+				return view, nil
+			}
+			err = wire.Refuse(wire.CodeOf(err))
+		case domain.CodeOf(err) == domain.CodeClientNotFound:
+			err = wire.Refuse(wire.UnknownClient)
+		case ctx.Err() != nil:
+			return view, later(time.Second)
+		default:
+			f.log.Warn("looking a client up at login", "client", clientID, "error", err)
+			return view, later(time.Second)
+		}
+		if time.Since(began) < wait && ctx.Err() == nil {
+			continue
+		}
+		refusal := err.(*wire.Refusal)
+		if refusal.Permanent = refusal.Permanent && sure; !refusal.Permanent {
+			refusal.RetryAfter = time.Second
+		}
+		return view, refusal
+	}
+}
+
+// standing tells why a client may not have a session, or nil. owner is nil for a
+// client that belongs to nobody.
+func standing(c *domain.Client, owner *domain.User, key []byte) *wire.Refusal {
+	switch {
+	case !c.Live():
+		return wire.Refuse(wire.ClientDeleted)
+	case c.Disabled:
+		return disabled("the client is disabled")
+	case owner != nil && owner.Deleted:
+		return wire.Refuse(wire.ClientDeleted)
+	case owner != nil && (owner.Disabled || !owner.Exists()):
+		return disabled("the user of this client is disabled")
+	case !bytes.Equal(c.PublicKey, key):
+		return wire.Refuse(wire.ClientRevoked)
+	}
+	return nil
+}
+
+// disabled is no reason to go for good: what was disabled is enabled again.
+func disabled(message string) *wire.Refusal {
+	return &wire.Refusal{Code: wire.ClientDisabled, Message: message, RetryAfter: 5 * time.Second}
+}
+
+// welcome tells the agent that it is in.
+func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
+	err := s.send(&wirepb.Control{Message: &wirepb.Control_Welcome{Welcome: &wirepb.Welcome{
+		Version: hello.Version, ClientId: s.client, Session: s.id, Node: f.node,
+		PingSeconds: seconds(f.limits.Ping), DeadSeconds: seconds(f.limits.Dead)}}})
+	if err != nil {
+		s.leave()
+		s.goodbye(err)
+		return fmt.Errorf("write welcome: %w", err)
+	}
+	transport.Admit(s.link)
+	s.control.SetDeadline(time.Time{})
+	f.metrics.welcomed.Inc()
+	s.log.Info("agent connected", "from", s.link.RemoteAddr(), "agent_version", s.version, "instance", s.instance)
+	return nil
+}
+
+func seconds(d time.Duration) uint32 { return uint32(max(1, (d+time.Second-1)/time.Second)) }

@@ -1,0 +1,37 @@
+package forwarder
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+)
+
+// meter counts a mapping's bytes as they pass, not when a stream ends.
+type meter struct {
+	toTarget atomic.Int64
+	toSource atomic.Int64
+}
+
+// Traffic is what a mapping has carried here since one of its clients connected.
+type Traffic struct {
+	MappingID int64
+	ToTarget  int64 // bytes from source agent to target agent
+	ToSource  int64
+	Streams   int // open now
+}
+
+// Traffic lists the mappings whose source or target is connected here, by id.
+// The numbers are live.
+func (f *Forwarder) Traffic() []Traffic { return f.routes.traffic() }
+
+func (r *routes) traffic() []Traffic {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]Traffic, 0, len(r.mappings))
+	for id, m := range r.mappings {
+		all = append(all, Traffic{MappingID: id, Streams: len(m.live),
+			ToTarget: m.meter.toTarget.Load(), ToSource: m.meter.toSource.Load()})
+	}
+	slices.SortFunc(all, func(a, b Traffic) int { return cmp.Compare(a.MappingID, b.MappingID) })
+	return all
+}

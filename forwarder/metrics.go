@@ -1,0 +1,112 @@
+package forwarder
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are the forwarder's numbers. It is a [prometheus.Collector]: whoever
+// makes it registers it.
+type Metrics struct {
+	of atomic.Pointer[Forwarder] // whose state the gauges below are read from
+
+	clients  *prometheus.Desc // clients with a session here
+	mappings *prometheus.Desc // mappings known here that may carry streams
+	streams  *prometheus.Desc // streams being opened or joined
+	logins   *prometheus.Desc // sessions that have not been welcomed yet
+	bytes    *prometheus.Desc // bytes carried, by direction
+
+	toTarget atomic.Int64
+	toSource atomic.Int64
+
+	welcomed prometheus.Counter     // sessions that were welcomed
+	refused  *prometheus.CounterVec // sessions refused or ended by this side, by code
+	opens    prometheus.Counter     // streams joined
+	opensNo  *prometheus.CounterVec // streams refused, by code
+	push     prometheus.Histogram   // from the decision of a change to the agent's acknowledgement
+	failures prometheus.Counter     // listeners that agents reported as not opened
+	position prometheus.Gauge       // position of the last record applied
+	lag      prometheus.Gauge       // age of the last record when it was applied
+	gaps     prometheus.Counter     // gaps in the feed
+	panics   prometheus.Counter     // connections ended by a panic
+	renewals *prometheus.CounterVec // calls of the directory, by outcome
+}
+
+// NewMetrics makes metrics for one forwarder.
+func NewMetrics() *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	return &Metrics{
+		clients:  desc("tunnox_clients_online", "Clients with a session at this forwarder."),
+		mappings: desc("tunnox_mappings_active", "Mappings known at this forwarder that may carry streams."),
+		streams:  desc("tunnox_streams_active", "Streams being opened or joined at this forwarder."),
+		logins:   desc("tunnox_logins_pending", "Sessions that have not been welcomed yet."),
+		bytes:    desc("tunnox_bytes_transferred_total", "Bytes carried, by direction.", "direction"),
+		welcomed: counter("tunnox_sessions_welcomed_total", "Sessions that were welcomed."),
+		refused:  counters("tunnox_sessions_refused_total", "Sessions refused or ended by the forwarder, by code.", "code"),
+		opens:    counter("tunnox_opens_total", "Streams that were joined to a target agent."),
+		opensNo:  counters("tunnox_opens_refused_total", "Streams that were refused, by code.", "code"),
+		push: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_push_latency_seconds",
+			Help:    "From the decision of a change to the acknowledgement of the agent that applied it.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}),
+		failures: counter("tunnox_listener_failures_total", "Listeners that agents reported as not opened."),
+		position: gauge("tunnox_feed_position", "Position of the configuration feed that was applied last."),
+		lag:      gauge("tunnox_feed_lag_seconds", "Age of the last record of the configuration feed when it was applied."),
+		gaps:     counter("tunnox_feed_gaps_total", "Gaps in the configuration feed, each followed by a snapshot."),
+		panics:   counter("tunnox_connection_panics_total", "Connections that were ended by a panic."),
+		renewals: counters("tunnox_directory_calls_total", "Calls of the directory, by outcome.", "outcome"),
+	}
+}
+
+// observe lets the gauges read the forwarder's state when they are collected.
+func (m *Metrics) observe(f *Forwarder) { m.of.Store(f) }
+
+func (m *Metrics) parts() []prometheus.Collector {
+	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.failures,
+		m.position, m.lag, m.gaps, m.panics, m.renewals}
+}
+
+// Describe implements [prometheus.Collector].
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.clients, m.mappings, m.streams, m.logins, m.bytes} {
+		ch <- d
+	}
+	for _, c := range m.parts() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.parts() {
+		c.Collect(ch)
+	}
+	count := func(n int64, direction string) {
+		ch <- prometheus.MustNewConstMetric(m.bytes, prometheus.CounterValue, float64(n), direction)
+	}
+	count(m.toTarget.Load(), "to_target")
+	count(m.toSource.Load(), "to_source")
+	f := m.of.Load()
+	if f == nil {
+		return
+	}
+	clients, active := f.routes.counts()
+	gauge := func(d *prometheus.Desc, n int) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n))
+	}
+	gauge(m.clients, clients)
+	gauge(m.mappings, active)
+	gauge(m.streams, int(f.inFlight.Load()))
+	gauge(m.logins, f.logins.count())
+}

@@ -1,0 +1,292 @@
+package forwarder_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/broker"
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// plane is a control plane in memory: it decides commands with the domain's own
+// rules, keeps the records, feeds them, and answers lookups from their fold. It
+// stands for everything behind the forwarder, whose own tests are elsewhere.
+type plane struct {
+	mu       sync.Mutex
+	records  []domain.Record
+	states   domain.States
+	versions map[domain.StreamID]domain.Version
+	moved    chan struct{} // closed and made anew with each append
+	trimmed  domain.Position
+	halted   domain.Position // the feed stops here; 0 = it does not
+	hidden   domain.Position // lookups see the log only up to here; 0 = all of it
+	ids      atomic.Int64
+	lookups  atomic.Int64
+	away     atomic.Bool // lookups fail
+}
+
+func newPlane() *plane {
+	return &plane{states: domain.States{}, versions: map[domain.StreamID]domain.Version{}, moved: make(chan struct{})}
+}
+
+// do decides a command and gives the log's position after it.
+func (p *plane) do(t testing.TB, c domain.Command) domain.Position {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range c.Reads() {
+		p.state(id)
+	}
+	decision, err := c.Decide(p.states)
+	for needed := new(domain.NeedStreams); errors.As(err, &needed); decision, err = c.Decide(p.states) {
+		for _, id := range needed.Streams {
+			p.state(id)
+		}
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", c.CommandName(), err)
+	}
+	at := time.Now()
+	for _, change := range decision.Changes {
+		name, schema, data, err := domain.Encode(change.Event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.versions[change.Stream]++
+		record := domain.Record{Position: domain.Position(len(p.records) + 1), Stream: change.Stream,
+			Version: p.versions[change.Stream], Name: name, Schema: schema, Data: json.RawMessage(data),
+			Meta: domain.Metadata{At: at, Command: c.CommandName()}}
+		p.state(change.Stream).Apply(change.Event, at)
+		p.records = append(p.records, record)
+	}
+	close(p.moved)
+	p.moved = make(chan struct{})
+	return domain.Position(len(p.records))
+}
+
+func (p *plane) state(id domain.StreamID) domain.Aggregate {
+	if p.states[id] == nil {
+		p.states[id] = domain.NewAggregate(id)
+	}
+	return p.states[id]
+}
+
+// halt stops the feed until trim.
+func (p *plane) halt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.halted = domain.Position(len(p.records))
+}
+
+// trim drops the feed up to now, as a flush does: followers that are behind it
+// get a gap, and so does everybody who follows at this moment.
+func (p *plane) trim() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trimmed, p.halted = domain.Position(len(p.records)), 0
+	close(p.moved)
+	p.moved = make(chan struct{})
+}
+
+// ClientView implements forwarder.Lookup.
+func (p *plane) ClientView(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error) {
+	p.lookups.Add(1)
+	if p.away.Load() {
+		return domain.ClientView{}, errors.New("the read model is away")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	states, versions, position := p.states, p.versions, domain.Position(len(p.records))
+	if p.hidden > 0 {
+		if min > p.hidden {
+			return domain.ClientView{}, errors.New("the read model is stale")
+		}
+		states, versions, position = p.foldTo(p.hidden)
+	}
+	client, _ := states[domain.ClientStream(clientID)].(*domain.Client)
+	if client == nil || !client.Live() {
+		return domain.ClientView{}, &domain.Error{Code: domain.CodeClientNotFound}
+	}
+	v := domain.ClientView{Position: position, Client: domain.Versioned[domain.Client]{
+		Version: versions[domain.ClientStream(clientID)], State: *client}}
+	users, accounts := map[int64]bool{client.UserID: true}, map[int64]bool{client.AccountID(): true}
+	for stream, state := range states {
+		m, ok := state.(*domain.Mapping)
+		if !ok || !m.Live() || (m.SourceClientID != clientID && m.TargetClientID != clientID) {
+			continue
+		}
+		v.Mappings = append(v.Mappings, domain.Versioned[domain.Mapping]{Version: versions[stream], State: *m})
+		users[m.UserID] = true
+		for _, account := range m.Accounts() {
+			accounts[account] = true
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(users)) {
+		if u, ok := states[domain.UserStream(id)].(*domain.User); ok && u.Live() {
+			v.Users = append(v.Users, domain.Versioned[domain.User]{Version: versions[domain.UserStream(id)], State: *u})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(accounts)) {
+		if q, ok := states[domain.QuotaStream(id)].(*domain.Quota); ok {
+			v.Limits = append(v.Limits, domain.Versioned[domain.AccountLimits]{Version: versions[domain.QuotaStream(id)],
+				State: domain.AccountLimits{Account: id, Limits: q.Limits}})
+		}
+	}
+	return v, nil
+}
+
+// foldTo gives the fold of the log up to p, as a read model that lags.
+func (p *plane) foldTo(to domain.Position) (domain.States, map[domain.StreamID]domain.Version, domain.Position) {
+	states, versions := domain.States{}, map[domain.StreamID]domain.Version{}
+	for _, r := range p.records[:to] {
+		if states[r.Stream] == nil {
+			states[r.Stream] = domain.NewAggregate(r.Stream)
+		}
+		if err := domain.Fold(states[r.Stream], []domain.Record{r}); err != nil {
+			panic(err)
+		}
+		versions[r.Stream] = r.Version
+	}
+	return states, versions, to
+}
+
+// Register implements forwarder.Registrar.
+func (p *plane) Register(ctx context.Context, publicKey []byte, name, source string) (int64, error) {
+	id := domain.FirstAnonymousID + p.ids.Add(1)
+	p.do(panicking{}, domain.RegisterClient{ID: id, Name: name, PublicKey: publicKey})
+	return id, nil
+}
+
+// panicking is a testing.TB for code that is not called by a test's goroutine.
+type panicking struct{ testing.TB }
+
+func (panicking) Helper()                   {}
+func (panicking) Fatal(args ...any)         { panic(args) }
+func (panicking) Fatalf(f string, a ...any) { panic(f) }
+
+// Follow implements broker.Follower.
+func (p *plane) Follow(ctx context.Context, after domain.Position) (broker.Subscription, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &subscription{p: p, at: after, trimmed: p.trimmed}, nil
+}
+
+type subscription struct {
+	p       *plane
+	at      domain.Position
+	trimmed domain.Position
+}
+
+func (s *subscription) Next(ctx context.Context) (broker.Entry, error) {
+	for {
+		s.p.mu.Lock()
+		moved, last := s.p.moved, domain.Position(len(s.p.records))
+		if s.p.halted > 0 {
+			last = s.p.halted
+		}
+		gap := s.p.trimmed > s.trimmed || s.at < s.p.trimmed
+		var record domain.Record
+		if !gap && s.at < last {
+			record = s.p.records[s.at]
+		}
+		s.p.mu.Unlock()
+		switch {
+		case gap:
+			return broker.Entry{}, broker.ErrGap
+		case record.Position > 0:
+			s.at = record.Position
+			return broker.Entry{Position: s.at, Prev: s.at - 1, Record: &record}, nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return broker.Entry{}, ctx.Err()
+		}
+	}
+}
+
+func (s *subscription) Close() error { return nil }
+
+// presences is a directory in memory.
+type presences struct {
+	mu       sync.Mutex
+	epoch    directory.Epoch
+	sessions map[int64]directory.Session
+	watchers map[string]func(directory.Session)
+}
+
+func newPresences() *presences {
+	return &presences{sessions: map[int64]directory.Session{}, watchers: map[string]func(directory.Session){}}
+}
+
+func (d *presences) Register(_ context.Context, s directory.Session) (directory.Epoch, error) {
+	d.mu.Lock()
+	d.epoch++
+	s.Epoch = d.epoch
+	old, had := d.sessions[s.ClientID]
+	d.sessions[s.ClientID] = s
+	tell := d.watchers[old.Node]
+	d.mu.Unlock()
+	if had && old.Instance != s.Instance && tell != nil {
+		tell(old)
+	}
+	return s.Epoch, nil
+}
+
+func (d *presences) Renew(_ context.Context, sessions []directory.Session) (fenced []directory.Session, _ error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range sessions {
+		if known, ok := d.sessions[s.ClientID]; ok && known.Epoch > s.Epoch {
+			fenced = append(fenced, s)
+			continue
+		}
+		d.sessions[s.ClientID] = s
+	}
+	return fenced, nil
+}
+
+func (d *presences) Remove(_ context.Context, s directory.Session) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.sessions[s.ClientID].Epoch == s.Epoch {
+		delete(d.sessions, s.ClientID)
+	}
+	return nil
+}
+
+func (d *presences) Lookup(_ context.Context, ids ...int64) ([]directory.Presence, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]directory.Presence, len(ids))
+	for i, id := range ids {
+		all[i].Session, all[i].Online = d.sessions[id]
+	}
+	return all, nil
+}
+
+func (d *presences) Watch(ctx context.Context, node string, fn func(directory.Session)) error {
+	d.mu.Lock()
+	d.watchers[node] = fn
+	d.mu.Unlock()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (d *presences) LeaseID(context.Context, string) (string, error) { return "node-001", nil }
+
+// of gives a client's session, if it has one.
+func (d *presences) of(clientID int64) (directory.Session, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.sessions[clientID]
+	return s, ok
+}

@@ -1,0 +1,410 @@
+package forwarder
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// routes is what this forwarder knows: the clients connected to it, the mappings
+// they are source or target of, and the users and limits of the accounts behind
+// those. It is the fold of a view per client and the records after it, so it
+// never says more than the log does, and nothing in it outlives the sessions it
+// is about.
+//
+// Each part carries the version of its event stream. A record is applied when
+// its version is the next one and skipped when the part already shows it; that
+// makes views of different age and repeated records harmless.
+type routes struct {
+	mu       sync.Mutex
+	clients  map[int64]*clientRoute
+	mappings map[int64]*mappingRoute
+	users    map[int64]*userRoute
+	limits   map[int64]*limitsRoute // by account
+
+	// position is where the feed has been applied to, or will be followed from;
+	// -1 before the first view.
+	position  domain.Position
+	following bool
+	recent    recent
+}
+
+// clientRoute is a client with a session here.
+type clientRoute struct {
+	domain.Versioned[domain.Client]
+	// viewed is the position its view was read at. Mappings created up to there
+	// are in the view, or are gone.
+	viewed   domain.Position
+	mappings map[int64]*mappingRoute
+	users    map[int64]*userRoute
+	limits   map[int64]*limitsRoute
+	session  *session
+}
+
+// mappingRoute is a mapping with at least one end connected here.
+type mappingRoute struct {
+	domain.Versioned[domain.Mapping]
+	at    domain.Position // the view's or record's that it was last seen in
+	refs  int             // connected ends
+	live  map[*forward]struct{}
+	meter *meter
+}
+
+type userRoute struct {
+	domain.Versioned[domain.User]
+	refs int
+}
+
+type limitsRoute struct {
+	domain.Versioned[domain.AccountLimits]
+	refs int
+}
+
+func newRoutes() *routes {
+	return &routes{
+		clients:  map[int64]*clientRoute{},
+		mappings: map[int64]*mappingRoute{},
+		users:    map[int64]*userRoute{},
+		limits:   map[int64]*limitsRoute{},
+		position: -1,
+	}
+}
+
+// install puts a session and its client's view into the routes, and gives the
+// session that was in its place. A refusal says that the client, as it stands
+// now, may not have this session.
+//
+// When the view is too old to be brought to the present it is not installed and
+// again is the position to look the client up at.
+func (r *routes) install(s *session, view domain.ClientView) (replaced *session, fx *effects, again domain.Position, refusal *wire.Refusal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.reaches(view.Position) {
+		return nil, nil, r.position, nil
+	}
+	fx = &effects{}
+	if c := r.clients[s.client]; c != nil && c.session.epoch > s.epoch {
+		return nil, fx, 0, wire.Refuse(wire.Superseded) // a newer one was faster
+	}
+	c := r.merge(view, fx)
+	replaced, c.session = c.session, s
+	if refusal = r.standing(&c.State, s.key); refusal != nil {
+		// Whatever session was there stands or falls with the same state.
+		if c.session = replaced; replaced == nil {
+			r.unlink(c)
+		} else {
+			r.judge(c, fx)
+		}
+		return nil, fx, 0, refusal
+	}
+	return replaced, fx, 0, nil
+}
+
+// refresh merges a newer view of a client that is still connected. again is as
+// with install.
+func (r *routes) refresh(view domain.ClientView) (fx *effects, again domain.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fx = &effects{}
+	if r.clients[view.Client.State.ID] == nil {
+		return fx, 0
+	}
+	if !r.reaches(view.Position) {
+		return fx, r.position
+	}
+	c := r.merge(view, fx)
+	r.judge(c, fx)
+	fx.configure(c.session, time.Time{})
+	for _, m := range c.mappings {
+		if code := r.usable(m); code != "" {
+			fx.resetAll(m, code)
+		}
+	}
+	return fx, 0
+}
+
+// start gives the position to follow the feed from. ok is false as long as no
+// client's view has given one.
+func (r *routes) start() (from domain.Position, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.position < 0 {
+		return 0, false
+	}
+	r.following = true
+	r.recent.restart(r.position)
+	return r.position, true
+}
+
+// halt forgets where the feed was, after a gap, and gives it. Views taken from
+// now on give the position to start from again; they must not be older than what
+// is known, or a read model that was flushed and fills again would look as if
+// everybody had been deleted.
+func (r *routes) halt() (was domain.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was = r.position
+	r.following, r.position = false, -1
+	r.recent.restart(0)
+	return was
+}
+
+// freshness gives the position that a view for a new session should have, and
+// one with which it can still be brought to the present. sure is false as long
+// as the feed is not followed and nothing is known of how old a view may be.
+func (r *routes) freshness() (want, enough domain.Position, sure bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.following {
+		return 0, 0, false
+	}
+	return r.position, r.recent.floor, true
+}
+
+// reaches tells whether a view of position p can be brought to the present. As
+// long as the feed is not followed there is no present yet: it will start at the
+// oldest view.
+func (r *routes) reaches(p domain.Position) bool {
+	if !r.following {
+		if r.position < 0 || p < r.position {
+			r.position = p
+		}
+		return true
+	}
+	return p >= r.position || r.recent.covers(p)
+}
+
+// merge takes over what the view knows better, drops mappings that it no longer
+// has, and applies the recent records behind it.
+func (r *routes) merge(view domain.ClientView, fx *effects) *clientRoute {
+	id := view.Client.State.ID
+	c := r.clients[id]
+	if c == nil {
+		c = &clientRoute{Versioned: view.Client, mappings: map[int64]*mappingRoute{},
+			users: map[int64]*userRoute{}, limits: map[int64]*limitsRoute{}}
+		r.clients[id] = c
+	}
+	if view.Client.Version > c.Version {
+		c.Versioned = view.Client
+	}
+	for _, u := range view.Users {
+		r.addUser(c, u)
+	}
+	for _, l := range view.Limits {
+		r.addLimits(c, l)
+	}
+	seen := map[int64]bool{}
+	for _, m := range view.Mappings {
+		if m.State.Live() {
+			seen[m.State.ID] = true
+			r.addMapping(c, m, view.Position)
+		}
+	}
+	for _, m := range c.mappings {
+		// The view is not older than what is known of the mapping, and lacks it:
+		// it was deleted in a record that never came here.
+		if !seen[m.State.ID] && m.at <= view.Position {
+			m.State.Deleted = true
+			r.settle(m, time.Time{}, fx)
+		}
+	}
+	c.viewed = max(c.viewed, view.Position)
+	for _, record := range r.recent.after(view.Position) {
+		// These were decoded before, if anything here had to do with them; one that
+		// does not decode stopped the feed and is not among them.
+		_ = r.apply(record, fx)
+	}
+	return c
+}
+
+func (r *routes) addUser(c *clientRoute, u domain.Versioned[domain.User]) {
+	known := r.users[u.State.ID]
+	if known == nil {
+		known = &userRoute{Versioned: u}
+		r.users[u.State.ID] = known
+	}
+	if u.Version > known.Version {
+		known.Versioned = u
+	}
+	if c.users[u.State.ID] == nil {
+		c.users[u.State.ID] = known
+		known.refs++
+	}
+}
+
+func (r *routes) addLimits(c *clientRoute, l domain.Versioned[domain.AccountLimits]) {
+	account := l.State.Account
+	known := r.limits[account]
+	if known == nil {
+		known = &limitsRoute{Versioned: l}
+		r.limits[account] = known
+	}
+	if l.Version > known.Version {
+		known.Versioned = l
+	}
+	if c.limits[account] == nil {
+		c.limits[account] = known
+		known.refs++
+	}
+}
+
+func (r *routes) addMapping(c *clientRoute, m domain.Versioned[domain.Mapping], at domain.Position) {
+	known := r.mappings[m.State.ID]
+	if known == nil {
+		known = &mappingRoute{Versioned: m, live: map[*forward]struct{}{}, meter: &meter{}}
+		r.mappings[m.State.ID] = known
+	}
+	if m.Version > known.Version {
+		known.Versioned = m
+	}
+	known.at = max(known.at, at)
+	if c.mappings[m.State.ID] == nil {
+		c.mappings[m.State.ID] = known
+		known.refs++
+	}
+}
+
+// forget takes a mapping that has ended out of the routes.
+func (r *routes) forget(m *mappingRoute) {
+	delete(r.mappings, m.State.ID)
+	r.eachEnd(m, func(c *clientRoute) { delete(c.mappings, m.State.ID) })
+	m.refs = 0
+}
+
+// ends lists the mapping's clients, each once.
+func ends(m *domain.Mapping) []int64 {
+	if m.SourceClientID == m.TargetClientID {
+		return []int64{m.SourceClientID}
+	}
+	return []int64{m.SourceClientID, m.TargetClientID}
+}
+
+func (r *routes) eachEnd(m *mappingRoute, do func(*clientRoute)) {
+	for _, end := range ends(&m.State) {
+		if c := r.clients[end]; c != nil {
+			do(c)
+		}
+	}
+}
+
+// leave takes a session out of the routes, unless a newer one has its place, and
+// gives the streams that went through it.
+func (r *routes) leave(s *session) []*forward {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clients[s.client]
+	if c == nil {
+		return nil
+	}
+	var live []*forward
+	for _, m := range c.mappings {
+		for f := range m.live {
+			if f.source == s || f.target == s {
+				live = append(live, f)
+				delete(m.live, f)
+			}
+		}
+	}
+	if c.session == s {
+		r.unlink(c)
+	}
+	return live
+}
+
+// unlink takes a client and all that only it needed out of the routes.
+func (r *routes) unlink(c *clientRoute) {
+	delete(r.clients, c.State.ID)
+	for id, m := range c.mappings {
+		if m.refs--; m.refs == 0 {
+			delete(r.mappings, id)
+		}
+	}
+	for id, u := range c.users {
+		if u.refs--; u.refs == 0 {
+			delete(r.users, id)
+		}
+	}
+	for id, l := range c.limits {
+		if l.refs--; l.refs == 0 {
+			delete(r.limits, id)
+		}
+	}
+}
+
+// current gives the client's session, or nil.
+func (r *routes) current(clientID int64) *session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.clients[clientID]; c != nil {
+		return c.session
+	}
+	return nil
+}
+
+// sessions lists all sessions in the order of their clients.
+func (r *routes) sessions() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*session, 0, len(r.clients))
+	for _, c := range r.clients {
+		all = append(all, c.session)
+	}
+	slices.SortFunc(all, func(a, b *session) int { return cmp.Compare(a.client, b.client) })
+	return all
+}
+
+// usable tells why nothing may be done for a mapping now, or "".
+func (r *routes) usable(m *mappingRoute) wire.Code {
+	owner := r.users[m.State.UserID]
+	switch {
+	case m.State.Deleted:
+		return wire.NoSuchMapping
+	case m.State.Disabled, owner == nil, !owner.State.Live(), owner.State.Disabled:
+		return wire.MappingDisabled
+	case m.State.Protocol != domain.ProtocolTCP:
+		return wire.ProtocolUnavailable
+	}
+	return ""
+}
+
+// configuration gives what the session's agent is to listen on, and the position
+// at which that is so.
+func (r *routes) configuration(s *session) ([]*wirepb.Listener, domain.Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clients[s.client]
+	if c == nil || c.session != s {
+		return nil, 0
+	}
+	var listeners []*wirepb.Listener
+	for _, m := range c.mappings {
+		if m.State.SourceClientID != s.client || r.usable(m) != "" {
+			continue
+		}
+		listeners = append(listeners, &wirepb.Listener{
+			MappingId: m.State.ID, Protocol: string(m.State.Protocol), Name: strings.ToValidUTF8(m.State.Name, "?"),
+			Host: m.State.LocalHost, Port: uint32(m.State.LocalPort), Version: uint64(m.Version),
+		})
+	}
+	slices.SortFunc(listeners, func(a, b *wirepb.Listener) int { return cmp.Compare(a.MappingId, b.MappingId) })
+	return listeners, max(r.position, c.viewed)
+}
+
+// counts gives the numbers of connected clients and of mappings that may carry
+// streams, for metrics.
+func (r *routes) counts() (clients, active int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.mappings {
+		if r.usable(m) == "" {
+			active++
+		}
+	}
+	return len(r.clients), active
+}

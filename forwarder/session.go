@@ -1,0 +1,251 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+const (
+	writeTimeout = 10 * time.Second // an agent that does not read its control stream is gone
+	farewellTime = time.Second      // to read why it is over, before the link is cut
+)
+
+// session is one agent's proved link. Three goroutines serve it: one reads the
+// control stream, one accepts streams, one writes configurations. Each stream
+// has a goroutine of its own.
+type session struct {
+	f       *Forwarder
+	log     *slog.Logger
+	link    transport.Session
+	control transport.Stream
+
+	// Set at login, before the session is in the routes.
+	id       string
+	client   int64
+	instance string
+	key      []byte // the public key that the agent proved to hold
+	version  string // of the agent's program
+	since    time.Time
+	epoch    directory.Epoch
+	running  []byte // digest of the configuration the agent says it runs
+
+	dirty   chan struct{} // wakes the writer of configurations
+	opening chan struct{} // a slot for each stream waiting for Opened
+
+	writeMu sync.Mutex // one control message at a time
+
+	mu      sync.Mutex
+	wrong   time.Time // since when the agent's configuration is out of date; zero: nobody measures
+	pushes  []push    // configurations sent and not yet acknowledged
+	ack     int64     // the newest that was acknowledged
+	refusal *wire.Refusal
+}
+
+// push is a configuration on its way to the agent.
+type push struct {
+	version uint64
+	at      time.Time // when its cause was decided
+}
+
+// run serves a welcomed session until it ends.
+func (s *session) run() {
+	var serving sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	for _, task := range []func(context.Context){s.assign, s.accept} {
+		serving.Go(func() {
+			defer s.f.survive()
+			defer s.cut() // whatever ends one of them ends the session
+			task(ctx)
+		})
+	}
+	err := s.read()
+	s.leave() // the agent is gone: nobody shall open streams to it
+	s.farewell()
+	s.link.Close()
+	cancel()
+	serving.Wait()
+	s.goodbye(err)
+}
+
+// read takes control messages until the session ends. Silence for longer than
+// the limit ends it: a peer that vanished without a word is noticed here.
+func (s *session) read() error {
+	for {
+		s.control.SetReadDeadline(time.Now().Add(s.f.limits.Dead))
+		if s.reason() != nil {
+			return nil // end may have come just before the deadline above
+		}
+		m, err := wire.ReadControl(s.control, wire.MaxControl)
+		if err != nil {
+			return err
+		}
+		switch m := m.GetMessage().(type) {
+		case *wirepb.Control_Ping:
+			err = s.send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.Ping.GetId()}}})
+		case *wirepb.Control_Ack:
+			s.acknowledged(m.Ack)
+		case *wirepb.Control_Pong, *wirepb.Control_GoAway:
+		case nil:
+			// A kind of message that this version does not know: a newer agent's
+			// business, and no reason to part.
+		default:
+			err = wire.Unexpected(&wirepb.Control{Message: m}, "ping, ack or goaway")
+			s.end(wire.Refuse(wire.Malformed))
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// send writes one control message.
+func (s *session) send(m *wirepb.Control) error {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	s.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	return wire.WriteControl(s.control, m)
+}
+
+// accept takes the agent's streams, each in a goroutine of its own.
+func (s *session) accept(ctx context.Context) {
+	for {
+		stream, err := s.link.Accept(ctx)
+		if err != nil {
+			return
+		}
+		select {
+		case s.opening <- struct{}{}:
+		default:
+			stream.Reset() // so many at once is no use anybody has
+			continue
+		}
+		if !s.f.start(func() { s.serveStream(stream) }) {
+			stream.Reset()
+			return
+		}
+	}
+}
+
+// end ends the session and tells the agent why. It takes effect at once: no
+// stream is opened any more and those that live are reset. It does not wait for
+// the agent.
+func (s *session) end(refusal *wire.Refusal) {
+	s.mu.Lock()
+	first := s.refusal == nil
+	if first {
+		s.refusal = refusal
+	}
+	s.mu.Unlock()
+	if !first {
+		return
+	}
+	s.f.metrics.refused.WithLabelValues(string(refusal.Code)).Inc()
+	for _, stream := range s.f.routes.leave(s) {
+		stream.reset(refusal.Code)
+	}
+	// The reader wakes, says farewell and cleans up.
+	s.control.SetReadDeadline(time.Unix(1, 0))
+}
+
+// cut ends the link, unless the agent is being told why it ends.
+func (s *session) cut() {
+	if s.reason() == nil {
+		s.link.Close()
+	}
+}
+
+// farewell tells the agent why this side ends the session, if it does, and gives
+// it a moment to read that.
+func (s *session) farewell() {
+	refusal := s.reason()
+	if refusal == nil {
+		return
+	}
+	sayRefused(s.control, s.link, refusal, &s.writeMu)
+}
+
+// sayRefused writes the refusal and waits until the peer has closed, or a
+// second: cutting the link at once would lose the message.
+func sayRefused(control transport.Stream, link transport.Session, refusal *wire.Refusal, writing sync.Locker) {
+	writing.Lock()
+	control.SetWriteDeadline(time.Now().Add(farewellTime))
+	err := wire.WriteControl(control, wire.RefusedMessage(refusal))
+	control.CloseWrite()
+	writing.Unlock()
+	if err != nil {
+		return
+	}
+	timer := time.NewTimer(farewellTime)
+	defer timer.Stop()
+	select {
+	case <-link.Done():
+	case <-timer.C:
+	}
+}
+
+func (s *session) reason() *wire.Refusal {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refusal
+}
+
+// leave takes the session out of the routes and ends the streams through it.
+func (s *session) leave() {
+	for _, stream := range s.f.routes.leave(s) {
+		stream.reset(wire.TargetOffline)
+	}
+}
+
+// goodbye takes the session out of the directory and logs its end.
+func (s *session) goodbye(err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), directory.TTL/3)
+	defer cancel()
+	if err := s.f.directory.Remove(ctx, s.presence()); err != nil {
+		s.log.Warn("removing the session from the directory; its lease will run out", "error", err)
+	}
+	s.log.Info("agent disconnected", "reason", s.describe(err), "lasted", time.Since(s.since).Round(time.Millisecond))
+}
+
+// describe says in a few words why the session ended.
+func (s *session) describe(err error) string {
+	if refusal := s.reason(); refusal != nil {
+		return string(refusal.Code)
+	}
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, transport.ErrSessionClosed):
+		return "the agent closed the session"
+	case isTimeout(err):
+		return fmt.Sprintf("nothing was heard for %v", s.f.limits.Dead)
+	}
+	if err == nil {
+		return "closed"
+	}
+	return err.Error()
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// presence is the session as the directory keeps it.
+func (s *session) presence() directory.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	address := ""
+	if a := s.link.RemoteAddr(); a != nil {
+		address = a.String()
+	}
+	return directory.Session{ClientID: s.client, Node: s.f.node, Session: s.id, Instance: s.instance,
+		Epoch: s.epoch, Version: s.version, Address: address, Since: s.since, ConfigAck: s.ack}
+}
