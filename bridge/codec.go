@@ -1,0 +1,186 @@
+package bridge
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // messages that are not frames
+	"google.golang.org/grpc/mem"
+
+	"github.com/tunnox-net/tunnox/bridge/bridgepb"
+)
+
+// The fields of bridgepb.Frame, as protobuf tags. Every frame is one field.
+const (
+	tagData  = 1<<3 | 2 // length and bytes
+	tagGrant = 2<<3 | 0 // varint
+	tagEnd   = 3<<3 | 0 // varint
+)
+
+const (
+	// maxData is the most bytes one frame carries. Larger frames cost fewer
+	// allocations and wake-ups for each byte, and let others of the connection
+	// wait no longer, because HTTP/2 interleaves in pieces of 16 KiB anyway.
+	maxData = 64 << 10
+	// maxFrame bounds a frame received: maxData, its tag and its length.
+	maxFrame = maxData + 1 + binary.MaxVarintLen32
+	// dataHead is the room a data frame keeps for its tag and length.
+	dataHead = 1 + 3
+	// frameHead is what gRPC puts before a frame.
+	frameHead = 5
+	// smallFrame is the buffer of frames that need no large one: more than gRPC's
+	// threshold of 1 KiB, below which it does not tell when a buffer is free.
+	smallFrame = 4 << 10
+)
+
+// errFrame: the peer sent what is no frame.
+var errFrame = errors.New("bridge: malformed frame")
+
+// codec passes frames through and leaves other messages (the health service's)
+// to protobuf. The bytes are what protobuf would write, so that it has its name.
+type codec struct{ other encoding.CodecV2 }
+
+func newCodec() codec { return codec{other: encoding.GetCodecV2("proto")} }
+
+// Name is the content subtype.
+func (codec) Name() string { return "proto" }
+
+// Marshal gives an outgoing frame's own buffer away: gRPC frees it when the
+// bytes are on their way.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if f, ok := v.(outgoing); ok {
+		return mem.BufferSlice{f.buffer}, nil
+	}
+	return c.other.Marshal(v)
+}
+
+// Unmarshal keeps references to what was received, without a copy.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if f, ok := v.(*frame); ok {
+		return f.read(data)
+	}
+	return c.other.Unmarshal(data, v)
+}
+
+// outgoing is an encoded frame.
+type outgoing struct{ buffer mem.Buffer }
+
+// frame is a received frame.
+type frame struct {
+	data  []piece // references; whoever takes them frees them
+	size  int     // of data
+	grant uint64
+	end   bridgepb.End
+}
+
+// piece is a part of received bytes, alive until its buffer is freed.
+type piece struct {
+	bytes  []byte
+	buffer mem.Buffer
+}
+
+// read decodes one frame, which is one protobuf field and nothing else.
+func (f *frame) read(data mem.BufferSlice) error {
+	*f = frame{data: f.data[:0]}
+	var head [1 + binary.MaxVarintLen64]byte
+	n := data.CopyTo(head[:])
+	if n == 0 {
+		return fmt.Errorf("%w: empty", errFrame)
+	}
+	value, used := binary.Uvarint(head[1:n])
+	if used <= 0 {
+		return fmt.Errorf("%w: no number after the tag", errFrame)
+	}
+	used++
+	rest := data.Len() - used
+	switch head[0] {
+	case tagData:
+		if value == 0 || value > maxData || uint64(rest) != value {
+			return fmt.Errorf("%w: %d bytes of data in %d", errFrame, value, rest)
+		}
+		f.size = rest
+		f.keep(data, used)
+		return nil
+	case tagGrant:
+		f.grant = value
+		if value == 0 || value > maxGrant {
+			return fmt.Errorf("%w: grant of %d", errFrame, value)
+		}
+	case tagEnd:
+		f.end = bridgepb.End(value)
+		if value == 0 || value > uint64(bridgepb.End_END_RESET) {
+			return fmt.Errorf("%w: end %d", errFrame, value)
+		}
+	default:
+		return fmt.Errorf("%w: tag %d", errFrame, head[0])
+	}
+	if rest != 0 {
+		return fmt.Errorf("%w: %d bytes behind it", errFrame, rest)
+	}
+	return nil
+}
+
+// keep takes references to the bytes behind the first skip ones.
+func (f *frame) keep(data mem.BufferSlice, skip int) {
+	for _, b := range data {
+		bytes := b.ReadOnlyData()
+		if skip >= len(bytes) {
+			skip -= len(bytes)
+			continue
+		}
+		b.Ref()
+		f.data = append(f.data, piece{bytes: bytes[skip:], buffer: b})
+		skip = 0
+	}
+}
+
+// free gives back what was received.
+func (f *frame) free() {
+	for i := range f.data {
+		f.data[i].buffer.Free()
+		f.data[i] = piece{}
+	}
+	f.data, f.size = f.data[:0], 0
+}
+
+// appendData encodes bytes behind b, which is empty.
+func appendData(b, bytes []byte) []byte {
+	b = append(b, tagData)
+	b = binary.AppendUvarint(b, uint64(len(bytes)))
+	return append(b, bytes...)
+}
+
+func appendGrant(b []byte, n int) []byte {
+	return binary.AppendUvarint(append(b, tagGrant), uint64(n))
+}
+
+func appendEnd(b []byte, end bridgepb.End) []byte {
+	return binary.AppendUvarint(append(b, tagEnd), uint64(end))
+}
+
+// The buffers of outgoing frames, shared by all streams.
+var (
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 0, smallFrame); return &b }}
+	largeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxData+dataHead); return &b }}
+)
+
+// frameBuffer gives an empty buffer for a data frame of n bytes.
+func frameBuffer(n int) *[]byte {
+	if n+dataHead <= smallFrame {
+		return smallBuffers.Get().(*[]byte)
+	}
+	return largeBuffers.Get().(*[]byte)
+}
+
+// recycle takes back what frameBuffer gave.
+func recycle(b *[]byte) {
+	*b = (*b)[:0]
+	if cap(*b) == smallFrame {
+		smallBuffers.Put(b)
+	} else {
+		largeBuffers.Put(b)
+	}
+}

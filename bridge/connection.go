@@ -1,0 +1,192 @@
+package bridge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+const (
+	// streamWindow and connWindow are gRPC's windows. A stream's is never full,
+	// because what our own window admits is taken at once; twice as large leaves
+	// room for what small frames cost beside their bytes. A connection's bounds
+	// what is on the line: 16 MiB are 1.6 GB/s at 10 ms.
+	streamWindow = 2 * window
+	connWindow   = 16 << 20
+	// writeBuffer and readBuffer of a connection: four full frames a system call.
+	writeBuffer, readBuffer = 64 << 10, 64 << 10
+	// maxHeaders bounds the headers of an RPC; ours are some 200 bytes.
+	maxHeaders = 8 << 10
+	// probeAfter a silence a ping is sent, and probeFor it is waited for the
+	// answer: a dead peer is noticed within 15 s.
+	probeAfter, probeFor = 10 * time.Second, 5 * time.Second
+)
+
+// forwardMethod is bridge.proto's only RPC.
+const (
+	forwardService = "tunnox.bridge.v1.Bridge"
+	forwardName    = "Forward"
+	forwardMethod  = "/" + forwardService + "/" + forwardName
+)
+
+// connection is one gRPC connection to a peer. It is dialled once: when it is
+// lost the pool makes another.
+type connection struct {
+	cc   *grpc.ClientConn
+	link *link
+
+	// guarded by Pool.mu
+	inUse   int
+	retired bool        // takes no new streams
+	idle    *time.Timer // runs while inUse is 0
+	expiry  *time.Timer // retires it before a certificate ends
+	stop    context.CancelFunc
+}
+
+// dial makes a connection to the node at address, or says why there is none.
+func dial(ctx context.Context, config PoolConfig, node, address string) (*connection, error) {
+	client, err := config.Trust.clientTLS(node)
+	if err != nil {
+		return nil, err
+	}
+	c := new(connection)
+	var dialled atomic.Bool
+	failure := make(chan error, 2) // what gRPC would only put into a log
+	fail := func(err error) error {
+		select {
+		case failure <- err:
+		default:
+		}
+		return err
+	}
+	cc, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			if dialled.Swap(true) {
+				return nil, errors.New("bridge: this connection is used up")
+			}
+			raw, err := config.Dial(ctx, "tcp", address)
+			if err != nil {
+				return nil, fail(err)
+			}
+			return raw, nil
+		}),
+		grpc.WithTransportCredentials(handshake{client: func(ctx context.Context, raw net.Conn) (*link, error) {
+			conn := tls.Client(raw, client)
+			if err := conn.HandshakeContext(ctx); err != nil {
+				return nil, fail(fmt.Errorf("tls handshake: %w", err))
+			}
+			l, err := newLink(conn)
+			if err != nil {
+				return nil, fail(err)
+			}
+			c.link = l
+			return l, nil
+		}}),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: config.DialTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: probeAfter, Timeout: probeFor, PermitWithoutStream: true}),
+		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connWindow),
+		grpc.WithWriteBufferSize(writeBuffer), grpc.WithReadBufferSize(readBuffer),
+		grpc.WithMaxHeaderListSize(maxHeaders),
+		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(maxFrame),
+			// gRPC would keep the first frames to send them again elsewhere. The
+			// pool does that with streams on which nothing was sent, and there only.
+			grpc.MaxRetryRPCBufferSize(0),
+		),
+		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
+		grpc.WithUserAgent("tunnox-bridge"),
+	)
+	if err != nil {
+		return nil, err
+	}
+	cc.Connect()
+	for state := cc.GetState(); state != connectivity.Ready; state = cc.GetState() {
+		if state == connectivity.TransientFailure || !cc.WaitForStateChange(ctx, state) {
+			_ = cc.Close()
+			select {
+			case err = <-failure:
+			default:
+				// After a handshake that looked good: TLS 1.3 lets the server turn
+				// down a client's certificate when the client is done already.
+				err = errors.New("the peer hung up")
+			}
+			if ctx.Err() != nil {
+				err = fmt.Errorf("%w: %w", ctx.Err(), err)
+			}
+			return nil, err
+		}
+	}
+	c.cc = cc
+	return c, nil
+}
+
+// open begins a stream. ctx limits the opening, not the stream. ended is called
+// once, when the stream has ended and open gave no error.
+func (c *connection) open(ctx context.Context, count *traffic, ended func()) (*stream, error) {
+	life, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, cancel)
+	rpc, err := c.cc.NewStream(life, &grpc.StreamDesc{StreamName: forwardName, ServerStreams: true, ClientStreams: true}, forwardMethod)
+	if !stop() && err == nil {
+		err = ctx.Err() // life has ended with it
+	}
+	if err != nil {
+		cancel()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("%w: %w", transport.ErrSessionClosed, err)
+	}
+	s := newStream(rpc, c.link.LocalAddr(), c.link.RemoteAddr(), count)
+	s.cancel, s.hangUp, s.explain = cancel, rpc.CloseSend, c.explain
+	go func() {
+		s.receive()
+		cancel()
+		ended()
+	}()
+	return s, nil
+}
+
+// explain turns how the opener's RPC ended into an error of package transport.
+func (c *connection) explain(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: the peer's handler left it", transport.ErrReset)
+	}
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Unauthenticated, codes.Unimplemented:
+		return fmt.Errorf("%w: %w", transport.ErrSessionClosed, err)
+	}
+	if c.link.closed.Load() {
+		return fmt.Errorf("%w: %w", transport.ErrSessionClosed, err)
+	}
+	return fmt.Errorf("%w: %w", transport.ErrReset, err)
+}
+
+// health asks the peer whether the connection is good for new streams. A peer
+// that is too busy to answer, but sends other things, is healthy.
+func (c *connection) health(ctx context.Context, timeout time.Duration) (serving bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	before := c.link.received.Load()
+	answer, err := grpc_health_v1.NewHealthClient(c.cc).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: forwardService})
+	switch {
+	case err == nil:
+		return answer.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING, nil
+	case status.Code(err) == codes.DeadlineExceeded && c.link.received.Load() != before:
+		return true, nil
+	}
+	return false, err
+}

@@ -1,0 +1,44 @@
+// Package bridge is the link between forwarders: pooled gRPC connections under
+// mTLS, on which every forwarded connection is one bidirectional stream that
+// looks like any other [transport.Stream].
+//
+// Its duty is to carry bytes between two nodes that have proved who they are.
+// Its limits: it does not know what the bytes mean (the forwarder writes an open
+// into a stream and reads the answer, as on an agent's session), does not know
+// where a client is, and does not forward further. It issues no certificates; it
+// is handed [Trust].
+//
+// # Sides
+//
+// A [Pool] opens streams to peers; a [Server] takes them. The two of one node
+// know nothing of each other, so two nodes that open to each other have a
+// connection each way.
+//
+// # A stream
+//
+// A stream is one RPC, bridgepb/bridge.proto, and its identity is the HTTP/2
+// stream's, which only rises and dies with its connection. A half-close, a close
+// and a reset are frames; a reset by the opener is also a cancel of the RPC.
+//
+// gRPC has flow control of its own, but it is not enough to keep the contract of
+// a stream. SendMsg of a blocked stream cannot be left at a deadline, and a
+// server can say nothing, not even a reset, past data that the peer's window
+// holds back. So a stream has a window above gRPC's: a writer sends at most what
+// the reader's window of 512 KiB leaves, the receiving side always takes what
+// comes at once and keeps it until it is read, and grants are given back at each
+// quarter of the window. gRPC's windows are made larger than that and never
+// close, which leaves the way free for grants, ends and resets.
+//
+// # Memory
+//
+// A stream that is not read holds at most its window, 512 KiB, at the receiver,
+// and 48 KiB at the sender, whatever the size of the writes; it blocks nobody
+// else. An idle stream holds no buffers. A window of 512 KiB gives 0.5 GB/s at a
+// round trip of 1 ms and 50 MB/s at 10 ms on one stream.
+//
+// # Goroutines
+//
+// Each stream has one goroutine at either side that receives, and the handler's
+// at the server. They end with the stream; [Pool.Close] and [Server.Stop] wait
+// for them.
+package bridge

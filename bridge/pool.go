@@ -1,0 +1,553 @@
+package bridge
+
+import (
+	"cmp"
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+// Errors of a pool; test with errors.Is.
+var (
+	// ErrFull: all connections a peer may have carry all the streams they may, and
+	// none became free in time. The caller's context error is in the chain.
+	ErrFull = errors.New("bridge: all connections to the peer are full")
+	// ErrUnreachable: the peer could not be dialled, or is not the node it should be.
+	ErrUnreachable = errors.New("bridge: peer is unreachable")
+	// ErrClosed: the pool was closed.
+	ErrClosed = errors.New("bridge: pool is closed")
+)
+
+// Peer is a forwarder to open streams to.
+type Peer struct {
+	Node    string // its id, which its certificate must name
+	Address string // host and port of its bridge
+}
+
+// PoolConfig says how a Pool connects. Trust is required; the zero value of each
+// other field is its default.
+type PoolConfig struct {
+	Trust Trust
+	// MinConnections are kept to a peer that was used, even when idle, and
+	// MaxConnections are the most there are. Defaults 1 and 20.
+	MinConnections, MaxConnections int
+	// StreamsPerConnection is how many streams share a connection. The fullest
+	// takes the next, so that others become idle. Default 100.
+	StreamsPerConnection int
+	// IdleClose is how long a connection beyond MinConnections stays without
+	// streams, and how long a peer that cannot be reached is tried without being
+	// asked for. Default 5 min.
+	IdleClose time.Duration
+	// DialTimeout bounds the making of a connection, and the wait for the answer
+	// to a health check. Default 5 s.
+	DialTimeout time.Duration
+	// HealthEvery is the time between health checks of a connection. Default 30 s.
+	HealthEvery time.Duration
+	// Dial opens TCP connections; a net.Dialer when nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Log gets what happens to connections. Nothing is logged for a stream.
+	Log *slog.Logger
+}
+
+func (c PoolConfig) withDefaults() PoolConfig {
+	c.MinConnections = cmp.Or(c.MinConnections, 1)
+	c.MaxConnections = max(cmp.Or(c.MaxConnections, 20), c.MinConnections)
+	c.StreamsPerConnection = cmp.Or(c.StreamsPerConnection, 100)
+	c.IdleClose = cmp.Or(c.IdleClose, 5*time.Minute)
+	c.DialTimeout = cmp.Or(c.DialTimeout, 5*time.Second)
+	c.HealthEvery = cmp.Or(c.HealthEvery, 30*time.Second)
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Pool opens streams to peers, over connections it makes as they are needed.
+type Pool struct {
+	config  PoolConfig
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup // goroutines, and places taken
+
+	mu     sync.Mutex
+	closed bool
+	peers  map[string]*peer
+}
+
+// peer is what the pool has to one node. Its fields are guarded by Pool.mu.
+type peer struct {
+	Peer
+	count     traffic
+	ready     []*connection
+	retired   map[*connection]struct{} // their last streams still run
+	dialling  int
+	waiting   *list.List // of *waiter, longest first
+	failed    uint64     // dials
+	forgotten bool       // gone as soon as nothing is left
+	lastUse   time.Time
+	redial    *time.Timer   // restores MinConnections
+	backoff   time.Duration // before the next redial
+}
+
+// waiter waits for a place on a connection.
+type waiter struct {
+	place chan place // of one; filled once
+}
+
+type place struct {
+	on  *connection
+	err error
+}
+
+// NewPool makes a pool. It connects to nobody before it is asked to.
+func NewPool(config PoolConfig) (*Pool, error) {
+	if err := config.Trust.check(); err != nil {
+		return nil, err
+	}
+	if config.MinConnections < 0 || config.MaxConnections < 0 || config.StreamsPerConnection < 0 {
+		return nil, errors.New("bridge: a pool's limits are not negative")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Pool{config: config.withDefaults(), ctx: ctx, cancel: cancel, peers: make(map[string]*peer)}, nil
+}
+
+// Open begins a stream to a peer. The peer learns of it at once; nothing is
+// waited for but a place on a connection, as long as ctx allows. ctx does not
+// limit the stream that is returned. Any error but ErrClosed and ctx's means that
+// the peer did not see the stream, so that it can be opened elsewhere.
+func (p *Pool) Open(ctx context.Context, to Peer) (transport.Stream, error) {
+	const attempts = 3
+	for attempt := 1; ; attempt++ {
+		on, c, err := p.acquire(ctx, to)
+		if err != nil {
+			return nil, err
+		}
+		s, err := c.open(ctx, &on.count, func() { p.release(on, c) })
+		if err == nil {
+			return s, nil
+		}
+		// The connection went down between being picked and being used.
+		p.retire(on, c, "refused a stream")
+		p.release(on, c)
+		if ctx.Err() != nil || attempt == attempts {
+			return nil, fmt.Errorf("open stream to %s: %w", to.Node, err)
+		}
+	}
+}
+
+// acquire takes a place on a connection to the peer.
+func (p *Pool) acquire(ctx context.Context, to Peer) (*peer, *connection, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, nil, ErrClosed
+	}
+	on := p.use(to)
+	if on.waiting.Len() == 0 {
+		if c := p.pick(on); c != nil {
+			p.mu.Unlock()
+			return on, c, nil
+		}
+	}
+	w := &waiter{place: make(chan place, 1)}
+	e := on.waiting.PushBack(w)
+	p.dialMore(on)
+	p.mu.Unlock()
+	select {
+	case got := <-w.place:
+		return on, got.on, got.err
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case got := <-w.place: // in the same moment
+		if got.err != nil {
+			return nil, nil, got.err
+		}
+		p.give(on, got.on)
+	default:
+		on.waiting.Remove(e)
+	}
+	defer p.tidy(on)
+	if on.dialling == 0 {
+		return nil, nil, fmt.Errorf("%w: %s has %d of %d connections: %w", ErrFull, on.Node, len(on.ready), p.config.MaxConnections, ctx.Err())
+	}
+	return nil, nil, fmt.Errorf("connect to %s: %w", on.Node, ctx.Err())
+}
+
+// use finds the peer, or begins with it. The lock is held.
+func (p *Pool) use(to Peer) *peer {
+	on := p.peers[to.Node]
+	if on == nil {
+		on = &peer{Peer: to, retired: make(map[*connection]struct{}), waiting: list.New()}
+		p.peers[to.Node] = on
+	}
+	if on.Address != to.Address { // it was restarted elsewhere
+		on.Address = to.Address
+		for _, c := range slices.Clone(on.ready) {
+			p.retireLocked(on, c, "the peer has another address")
+		}
+	}
+	on.forgotten = false
+	on.lastUse = time.Now()
+	return on
+}
+
+// pick takes a place on the fullest connection that has one, so that as few as
+// possible are needed. The lock is held.
+func (p *Pool) pick(on *peer) *connection {
+	var best *connection
+	for _, c := range on.ready {
+		if c.inUse < p.config.StreamsPerConnection && (best == nil || c.inUse > best.inUse) {
+			best = c
+		}
+	}
+	if best != nil {
+		best.inUse++
+		p.running.Add(1) // until give
+		if best.idle != nil {
+			best.idle.Stop()
+			best.idle = nil
+		}
+	}
+	return best
+}
+
+// release gives a place back, and to whoever waits for one.
+func (p *Pool) release(on *peer, c *connection) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.give(on, c)
+	p.tidy(on)
+}
+
+// give is release with the lock held.
+func (p *Pool) give(on *peer, c *connection) {
+	defer p.running.Done()
+	c.inUse--
+	on.lastUse = time.Now()
+	switch {
+	case c.inUse > 0:
+	case c.retired:
+		p.end(on, c)
+	default:
+		p.rest(on, c)
+	}
+	p.serve(on)
+}
+
+// rest closes a connection that stays idle. The lock is held.
+func (p *Pool) rest(on *peer, c *connection) {
+	if p.closed || c.idle != nil {
+		return
+	}
+	c.idle = time.AfterFunc(p.config.IdleClose, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if c.inUse == 0 && !c.retired && len(on.ready) > p.config.MinConnections {
+			p.retireLocked(on, c, "idle")
+			p.tidy(on)
+		}
+	})
+}
+
+// serve gives free places to those who wait. The lock is held.
+func (p *Pool) serve(on *peer) {
+	for e := on.waiting.Front(); e != nil; e = on.waiting.Front() {
+		c := p.pick(on)
+		if c == nil {
+			return
+		}
+		on.waiting.Remove(e).(*waiter).place <- place{on: c}
+	}
+}
+
+// dialMore dials as many connections as those who wait will fill. The lock is held.
+func (p *Pool) dialMore(on *peer) {
+	for on.waiting.Len() > on.dialling*p.config.StreamsPerConnection && len(on.ready)+on.dialling < p.config.MaxConnections {
+		p.dial(on)
+	}
+}
+
+// dial begins to make a connection. The lock is held.
+func (p *Pool) dial(on *peer) {
+	on.dialling++
+	address := on.Address
+	p.running.Go(func() {
+		ctx, cancel := context.WithTimeout(p.ctx, p.config.DialTimeout)
+		c, err := dial(ctx, p.config, on.Node, address)
+		cancel()
+		p.dialled(on, c, address, err)
+	})
+}
+
+// dialled takes up a connection, or what went wrong.
+func (p *Pool) dialled(on *peer, c *connection, address string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	on.dialling--
+	switch {
+	case err != nil:
+		on.failed++
+		p.config.Log.Warn("bridge connection failed", "peer", on.Node, "address", address, "error", err)
+		err = fmt.Errorf("%w: %s at %s: %w", ErrUnreachable, on.Node, address, err)
+		// Those who wait and are not covered by another dial have waited for this.
+		for n := on.waiting.Len() - on.dialling*p.config.StreamsPerConnection; n > 0; n-- {
+			on.waiting.Remove(on.waiting.Front()).(*waiter).place <- place{err: err}
+		}
+	case p.closed:
+		p.running.Go(func() { _ = c.cc.Close() })
+	default:
+		p.add(on, c)
+		if address != on.Address {
+			p.retireLocked(on, c, "the peer has another address")
+			p.dialMore(on)
+		}
+	}
+	p.restore(on)
+	p.tidy(on)
+}
+
+// add puts a new connection to use. The lock is held.
+func (p *Pool) add(on *peer, c *connection) {
+	p.config.Log.Debug("bridge connected", "peer", on.Node, "address", on.Address)
+	on.backoff = 0
+	on.ready = append(on.ready, c)
+	if d := p.untilExpiry(c); d > 0 {
+		c.expiry = time.AfterFunc(d, func() { p.retire(on, c, "a certificate ends") })
+	}
+	ctx, cancel := context.WithCancel(p.ctx)
+	c.stop = cancel
+	p.running.Go(func() { p.watch(ctx, on, c) })
+	p.running.Go(func() { p.check(ctx, on, c) })
+	p.serve(on)
+	if c.inUse == 0 {
+		p.rest(on, c)
+	}
+}
+
+// untilExpiry is how long a connection is good: it was proved with certificates,
+// and a new one is made with their successors shortly before they end.
+func (p *Pool) untilExpiry(c *connection) time.Duration {
+	ends := c.link.peer.Expires
+	if own, err := p.config.Trust.Certificate(); err == nil && own.Leaf != nil && own.Leaf.NotAfter.Before(ends) {
+		ends = own.Leaf.NotAfter
+	}
+	left := time.Until(ends)
+	return left - min(time.Minute, left/10)
+}
+
+// watch retires a connection when gRPC has no more use for it: the peer is gone,
+// or drains (GOAWAY), in which case the streams it has may end in peace.
+func (p *Pool) watch(ctx context.Context, on *peer, c *connection) {
+	if c.cc.WaitForStateChange(ctx, connectivity.Ready) {
+		p.retire(on, c, "lost or drained")
+	}
+}
+
+// check asks for a connection's health.
+func (p *Pool) check(ctx context.Context, on *peer, c *connection) {
+	ticker := time.NewTicker(p.config.HealthEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		serving, err := c.health(ctx, p.config.DialTimeout)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			p.retire(on, c, "unhealthy: "+err.Error())
+			p.mu.Lock()
+			p.end(on, c)
+			p.tidy(on)
+			p.mu.Unlock()
+			return
+		case !serving:
+			p.retire(on, c, "draining")
+			return
+		}
+	}
+}
+
+func (p *Pool) retire(on *peer, c *connection, why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retireLocked(on, c, why)
+	p.restore(on)
+	p.tidy(on)
+}
+
+// retireLocked lets a connection take no new streams, and ends it when it has
+// none. The lock is held.
+func (p *Pool) retireLocked(on *peer, c *connection, why string) {
+	if c.retired {
+		return
+	}
+	c.retired = true
+	p.config.Log.Debug("bridge connection retired", "peer", on.Node, "streams", c.inUse, "reason", why)
+	on.ready = slices.DeleteFunc(on.ready, func(other *connection) bool { return other == c })
+	on.retired[c] = struct{}{}
+	for _, t := range []*time.Timer{c.idle, c.expiry} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	if c.inUse == 0 {
+		p.end(on, c)
+	}
+	p.dialMore(on)
+}
+
+// end closes a retired connection and with it the streams it still has. Closing
+// can take seconds when the peer does not read. The lock is held.
+func (p *Pool) end(on *peer, c *connection) {
+	if _, ok := on.retired[c]; !ok {
+		return
+	}
+	delete(on.retired, c)
+	c.stop()
+	p.running.Go(func() { _ = c.cc.Close() })
+}
+
+// restore brings the connections to a peer back to the minimum, more and more
+// slowly when it cannot be reached, and gives it up in the end. The lock is held.
+func (p *Pool) restore(on *peer) {
+	const first = 100 * time.Millisecond
+	if p.closed || on.forgotten || on.redial != nil || len(on.ready)+on.dialling >= p.config.MinConnections {
+		return
+	}
+	if len(on.ready) == 0 && time.Since(on.lastUse) > p.config.IdleClose {
+		on.forgotten = true
+		return
+	}
+	on.backoff = min(max(2*on.backoff, first), p.config.HealthEvery)
+	on.redial = time.AfterFunc(on.backoff, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		on.redial = nil
+		if !p.closed && !on.forgotten && len(on.ready)+on.dialling < p.config.MinConnections {
+			p.dial(on)
+		}
+		p.tidy(on)
+	})
+}
+
+// tidy drops a forgotten peer of which nothing is left. The lock is held.
+func (p *Pool) tidy(on *peer) {
+	if on.forgotten && len(on.ready)+len(on.retired)+on.dialling+on.waiting.Len() == 0 && p.peers[on.Node] == on {
+		delete(p.peers, on.Node)
+	}
+}
+
+// Forget lets go of a peer that is no more: its connections take no new streams
+// and end with those they have. Opening to it again begins anew.
+func (p *Pool) Forget(node string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	on := p.peers[node]
+	if on == nil {
+		return
+	}
+	on.forgotten = true
+	if on.redial != nil {
+		on.redial.Stop()
+		on.redial = nil
+	}
+	for _, c := range slices.Clone(on.ready) {
+		p.retireLocked(on, c, "forgotten")
+	}
+	p.tidy(on)
+}
+
+// PeerStats are a pool's numbers for one peer.
+type PeerStats struct {
+	Node        string
+	Connections int     // that take streams
+	Idle        int     // of them, without a stream
+	Retired     int     // that only let their streams end
+	Dialling    int     // being made
+	Active      int     // streams
+	Waiting     int     // opens that wait for a place
+	Utilization float64 // of the places on Connections that are taken
+	DialsFailed uint64
+	Sent        uint64 // bytes
+	Received    uint64 // bytes
+}
+
+// Stats gives the numbers for every peer the pool knows, by node.
+func (p *Pool) Stats() []PeerStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]PeerStats, 0, len(p.peers))
+	for _, on := range p.peers {
+		s := PeerStats{
+			Node: on.Node, Connections: len(on.ready), Retired: len(on.retired), Dialling: on.dialling, Waiting: on.waiting.Len(),
+			DialsFailed: on.failed, Sent: on.count.sent.Load(), Received: on.count.received.Load(),
+		}
+		for _, c := range on.ready {
+			s.Active += c.inUse
+			if c.inUse == 0 {
+				s.Idle++
+			}
+		}
+		if s.Connections > 0 {
+			s.Utilization = float64(s.Active) / float64(s.Connections*p.config.StreamsPerConnection)
+		}
+		for c := range on.retired {
+			s.Active += c.inUse
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b PeerStats) int { return cmp.Compare(a.Node, b.Node) })
+	return all
+}
+
+// Close ends all connections and the streams on them, and waits until all is
+// gone.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	if !p.closed {
+		p.closed = true
+		for _, on := range p.peers {
+			on.forgotten = true
+			if on.redial != nil {
+				on.redial.Stop()
+			}
+			for e := on.waiting.Front(); e != nil; e = on.waiting.Front() {
+				on.waiting.Remove(e).(*waiter).place <- place{err: ErrClosed}
+			}
+			for _, c := range slices.Clone(on.ready) {
+				p.retireLocked(on, c, "the pool is closed")
+			}
+			for c := range on.retired {
+				p.end(on, c)
+			}
+			p.tidy(on)
+		}
+	}
+	p.mu.Unlock()
+	p.cancel()
+	p.running.Wait()
+	return nil
+}

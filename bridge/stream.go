@@ -1,0 +1,509 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+
+	"github.com/tunnox-net/tunnox/bridge/bridgepb"
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+const (
+	// window is what each direction may have under way and unread.
+	window = 512 << 10
+	// grantAt is how much the reader takes before it tells.
+	grantAt = window / 4
+	// maxGrant bounds what a peer can give at once.
+	maxGrant = 1 << 30
+	// maxUnsent bounds what was handed to gRPC and is not on the connection yet.
+	// gRPC blocks at 64 KiB (its defaultWriteQuota); staying below leaves room for
+	// grants and ends, so that SendMsg never blocks and deadlines hold.
+	maxUnsent = 48 << 10
+	// tidyBelow and tidyBuffer: received pieces smaller than the one are put
+	// together in buffers of the other, or many small writes that nobody reads
+	// would hold many times their size.
+	tidyBelow, tidyBuffer = 2 << 10, 16 << 10
+)
+
+// stream is either end of a forwarded connection.
+type stream struct {
+	rpc     grpc.Stream
+	cancel  func()            // opener only: ends the RPC at once; does not block
+	hangUp  func() error      // opener only: half-closes the RPC
+	explain func(error) error // turns what RecvMsg said into an error of package transport
+	// onBroken is called when both directions ended at once; may be nil.
+	onBroken func()
+	count    *traffic
+
+	local, remote net.Addr
+
+	unsent  atomic.Int64 // bytes handed to gRPC that are not on the connection
+	starved atomic.Bool  // somebody waits for unsent to fall
+
+	mu sync.Mutex
+	// for Read; guarded by mu
+	readable sync.Cond
+	readBy   deadline
+	queue    []piece // received and not read
+	queued   int     // its bytes
+	tidy     bool    // the last piece is a buffer of ours with room
+	reading  bool    // a Read owns head
+	owed     int     // read, and not granted yet
+	eof      bool    // the peer has ended its direction
+	// for Write; guarded by mu
+	writable   sync.Cond
+	writeBy    deadline
+	credit     int  // what the peer's window leaves
+	sending    bool // somebody is in SendMsg
+	ended      bool // CloseWrite or Close was called
+	peerClosed bool // the peer reads no more
+	// for both; guarded by mu
+	due      bridgepb.End // the end to be sent next
+	sent     bridgepb.End // the last end sent
+	closed   bool         // Close was called
+	finished bool         // both directions have ended
+	hungUp   bool         // hangUp was called
+	gone     bool         // the RPC has ended
+	cut      error        // why it did, before this direction had ended
+	err      error        // both directions ended at once
+
+	head piece // the piece being read; owned by whoever set reading
+}
+
+func newStream(rpc grpc.Stream, local, remote net.Addr, count *traffic) *stream {
+	s := &stream{rpc: rpc, local: local, remote: remote, count: count, credit: window}
+	s.readable.L, s.writable.L = &s.mu, &s.mu
+	return s
+}
+
+func (s *stream) LocalAddr() net.Addr  { return s.local }
+func (s *stream) RemoteAddr() net.Addr { return s.remote }
+
+// Read gives what has come, as soon as there is any.
+func (s *stream) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case s.closed:
+			return 0, net.ErrClosed
+		case s.err != nil:
+			return 0, s.err
+		case s.readBy.passed:
+			return 0, s.readBy.err()
+		case len(b) == 0:
+			return 0, nil
+		case s.reading: // by somebody else: wait for the turn
+		case s.queued > 0:
+			return s.take(b), nil
+		case s.eof:
+			return 0, io.EOF
+		}
+		s.readable.Wait()
+	}
+}
+
+// take copies from the queue. The lock is held, but not while copying, so that
+// the next bytes can come in meanwhile.
+func (s *stream) take(b []byte) (n int) {
+	s.reading = true
+	for n < len(b) {
+		if len(s.head.bytes) == 0 {
+			if len(s.queue) == 0 {
+				break
+			}
+			s.head = s.queue[0]
+			s.queue[0] = piece{}
+			if s.queue = s.queue[1:]; len(s.queue) == 0 {
+				s.queue, s.tidy = nil, false
+			}
+		}
+		s.mu.Unlock()
+		m := copy(b[n:], s.head.bytes)
+		n += m
+		if s.head.bytes = s.head.bytes[m:]; len(s.head.bytes) == 0 {
+			s.head.buffer.Free()
+			s.head = piece{}
+		}
+		s.mu.Lock()
+	}
+	s.reading = false
+	s.queued -= n
+	if s.closed || s.err != nil {
+		s.drop()
+	}
+	s.owed += n
+	if s.owed >= grantAt && !s.eof {
+		s.flush()
+	}
+	s.readable.Broadcast() // the next one's turn
+	return n
+}
+
+// drop frees what will not be read. The lock is held.
+func (s *stream) drop() {
+	if !s.reading && s.head.buffer != nil {
+		s.head.buffer.Free()
+		s.head = piece{}
+	}
+	for _, p := range s.queue {
+		p.buffer.Free()
+	}
+	s.queue, s.tidy, s.queued = nil, false, 0
+}
+
+// Write returns when all of b is on its way, not when it was read.
+func (s *stream) Write(b []byte) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case s.ended:
+			return n, net.ErrClosed
+		case s.err != nil:
+			return n, s.err
+		case s.cut != nil:
+			return n, s.cut
+		case s.peerClosed:
+			return n, transport.ErrReset
+		case s.writeBy.passed:
+			return n, s.writeBy.err()
+		case len(b) == 0:
+			return n, nil
+		}
+		part := min(len(b), maxData, s.credit)
+		if part > 0 && !s.sending && s.room(part) {
+			s.credit -= part
+			s.sendData(b[:part])
+			n, b = n+part, b[part:]
+			continue
+		}
+		s.writable.Wait()
+	}
+}
+
+// room tells whether gRPC takes n bytes more without blocking. The lock is held
+// until the caller waits, so that the call of wrote is not missed.
+func (s *stream) room(n int) bool {
+	fits := func() bool {
+		unsent := s.unsent.Load()
+		return unsent == 0 || unsent+int64(n) <= maxUnsent
+	}
+	if fits() {
+		return true
+	}
+	s.starved.Store(true)
+	return fits()
+}
+
+// sendData sends a frame of bytes and then what else is due. The lock is held,
+// but not while sending.
+func (s *stream) sendData(bytes []byte) {
+	s.sending = true
+	s.mu.Unlock()
+	buffer := frameBuffer(len(bytes))
+	*buffer = appendData(*buffer, bytes)
+	s.send(buffer)
+	s.count.sent.Add(uint64(len(bytes)))
+	s.mu.Lock()
+	s.sending = false
+	s.flush()
+	s.writable.Broadcast() // the next one's turn
+}
+
+// flush sends the grant and the end that are due, and hangs up when all is said,
+// unless somebody is sending, who will do it then. The lock is held, but not
+// while sending.
+func (s *stream) flush() {
+	if s.sending {
+		return
+	}
+	s.sending = true
+	for !s.gone {
+		s.finished = s.finished || s.err == nil && s.eof && s.sent >= bridgepb.End_END_WRITE
+		var act func()
+		switch {
+		case s.err != nil || !s.finished:
+			buffer := smallBuffers.Get().(*[]byte)
+			if *buffer = s.appendDue(*buffer); len(*buffer) == 0 {
+				recycle(buffer)
+				break
+			}
+			act = func() { s.send(buffer) }
+		case !s.hungUp && s.hangUp != nil:
+			s.hungUp = true
+			act = func() { _ = s.hangUp() }
+		}
+		if act == nil {
+			break
+		}
+		s.mu.Unlock()
+		act()
+		s.mu.Lock()
+	}
+	s.sending = false
+}
+
+// appendDue encodes the frame that is due, if any. The lock is held.
+func (s *stream) appendDue(b []byte) []byte {
+	switch {
+	case s.due > s.sent && (s.err == nil || s.due == bridgepb.End_END_RESET):
+		s.sent = s.due
+		return appendEnd(b, s.due)
+	case s.err == nil && s.owed >= grantAt && !s.eof && !s.closed:
+		n := s.owed
+		s.owed = 0
+		return appendGrant(b, n)
+	}
+	return b
+}
+
+// send hands one frame to gRPC. An error is not looked at: gRPC tells it to the
+// receiver too, which knows more.
+func (s *stream) send(buffer *[]byte) {
+	s.unsent.Add(int64(len(*buffer) + frameHead))
+	_ = s.rpc.SendMsg(outgoing{mem.NewBuffer(buffer, (*sentBuffers)(s))})
+}
+
+// sentBuffers learns when a frame is on the connection, or lost with it.
+type sentBuffers stream
+
+func (*sentBuffers) Get(n int) *[]byte { return frameBuffer(n) }
+
+// Put is called by gRPC's writer, which must not wait.
+func (b *sentBuffers) Put(buffer *[]byte) {
+	s := (*stream)(b)
+	s.unsent.Add(-int64(len(*buffer) + frameHead))
+	recycle(buffer)
+	if s.starved.Load() {
+		s.mu.Lock()
+		s.starved.Store(false)
+		s.writable.Broadcast()
+		s.mu.Unlock()
+	}
+}
+
+// receive takes what comes until the RPC ends. It never waits for a reader: the
+// peer's window bounds what it has to keep.
+func (s *stream) receive() {
+	var f frame
+	for {
+		if err := s.rpc.RecvMsg(&f); err != nil {
+			s.lost(err)
+			return
+		}
+		s.mu.Lock()
+		if err := s.received(&f); err != nil {
+			s.fail(fmt.Errorf("%w: %w", transport.ErrReset, err))
+		}
+		over := f.end == bridgepb.End_END_RESET && s.cancel == nil
+		s.mu.Unlock()
+		if over {
+			return
+		}
+	}
+}
+
+// received applies one frame. The lock is held.
+func (s *stream) received(f *frame) error {
+	switch {
+	case f.size > 0:
+		s.count.received.Add(uint64(f.size))
+		if s.closed || s.err != nil || s.eof {
+			f.free()
+			return nil
+		}
+		if s.queued+s.owed+f.size > window {
+			f.free()
+			return errors.New("bridge: the peer overran the window")
+		}
+		s.queued += f.size
+		for i := range f.data {
+			s.keep(f.data[i])
+			f.data[i] = piece{}
+		}
+		s.readable.Broadcast()
+	case f.grant > 0:
+		if s.credit+int(f.grant) > maxGrant {
+			return errors.New("bridge: the peer's window is absurd")
+		}
+		s.credit += int(f.grant)
+		s.writable.Broadcast()
+	case f.end == bridgepb.End_END_WRITE:
+		s.eof = true
+		s.readable.Broadcast()
+	case f.end == bridgepb.End_END_BOTH:
+		s.eof, s.peerClosed = true, true
+		s.due = max(s.due, bridgepb.End_END_WRITE) // nobody would read more
+		s.readable.Broadcast()
+		s.writable.Broadcast()
+	case f.end == bridgepb.End_END_RESET:
+		s.broken(transport.ErrReset)
+		if s.cancel != nil {
+			s.cancel() // the answer a reset by the other side waits for
+		}
+	}
+	if f.end != 0 {
+		s.flush()
+	}
+	return nil
+}
+
+// keep puts a piece into the queue. The lock is held.
+func (s *stream) keep(p piece) {
+	last := len(s.queue) - 1
+	if len(p.bytes) >= tidyBelow || last < 0 {
+		s.queue, s.tidy = append(s.queue, p), false
+		return
+	}
+	if s.tidy && len(s.queue[last].bytes)+len(p.bytes) <= cap(s.queue[last].bytes) {
+		s.queue[last].bytes = append(s.queue[last].bytes, p.bytes...)
+		p.buffer.Free()
+		return
+	}
+	room := mem.DefaultBufferPool().Get(tidyBuffer)
+	own := piece{bytes: append((*room)[:0], p.bytes...), buffer: mem.NewBuffer(room, mem.DefaultBufferPool())}
+	s.queue, s.tidy = append(s.queue, own), true
+	p.buffer.Free()
+}
+
+// lost is told how the RPC ended.
+func (s *stream) lost(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+	if s.finished || s.err != nil {
+		return
+	}
+	explained := s.explain(err)
+	if s.eof && !errors.Is(explained, transport.ErrReset) {
+		// All that the peer wrote is here and can be read; only writing is over.
+		s.cut = explained
+		s.writable.Broadcast()
+		s.brokenOff()
+		return
+	}
+	s.broken(explained)
+}
+
+// broken ends both directions at once. The lock is held.
+func (s *stream) broken(err error) {
+	if s.err != nil {
+		return
+	}
+	s.err = err
+	s.brokenOff()
+	s.drop()
+	s.readable.Broadcast()
+	s.writable.Broadcast()
+}
+
+// brokenOff lets onBroken know. The lock is held.
+func (s *stream) brokenOff() {
+	if s.onBroken != nil {
+		s.onBroken()
+	}
+}
+
+// broke tells whether both directions ended at once.
+func (s *stream) broke() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil
+}
+
+// fail ends both directions at once and tells the peer, unless both have ended:
+// then only what was not read is lost. The lock is held.
+func (s *stream) fail(err error) {
+	if s.err != nil {
+		return
+	}
+	s.broken(err)
+	switch {
+	case s.finished:
+	case s.cancel != nil:
+		s.cancel()
+	default:
+		s.due = bridgepb.End_END_RESET
+		s.flush()
+	}
+}
+
+// CloseWrite ends this direction behind what was written.
+func (s *stream) CloseWrite() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return net.ErrClosed
+	case s.err != nil:
+		return s.err
+	case s.cut != nil:
+		return s.cut
+	}
+	s.end(bridgepb.End_END_WRITE)
+	return nil
+}
+
+// Close ends this direction behind what was written, and reads no more.
+func (s *stream) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	s.drop()
+	s.readBy.stop()
+	s.writeBy.stop()
+	s.readable.Broadcast()
+	if s.err == nil {
+		s.end(bridgepb.End_END_BOTH)
+	}
+	s.ended = true
+	s.writable.Broadcast()
+	return nil
+}
+
+// end sends the end, or leaves it to whoever is sending. The lock is held.
+func (s *stream) end(how bridgepb.End) {
+	s.ended = true
+	s.due = max(s.due, how)
+	s.writable.Broadcast()
+	s.flush()
+}
+
+// Reset ends both directions at once, at both ends.
+func (s *stream) Reset() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail(transport.ErrReset)
+	return nil
+}
+
+func (s *stream) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readBy.move(t, &s.readable)
+	return nil
+}
+
+func (s *stream) SetWriteDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writeBy.move(t, &s.writable)
+	return nil
+}
+
+func (s *stream) SetDeadline(t time.Time) error {
+	_ = s.SetReadDeadline(t)
+	return s.SetWriteDeadline(t)
+}
