@@ -42,6 +42,7 @@ type Store struct {
 	q      *queries.Queries
 	signal eventstore.Signal
 	done   chan struct{} // closed by Close
+	draws  map[domain.Sequence]*draw
 }
 
 // sessionSettings bound how long one process can hold up the others: the lock
@@ -97,7 +98,8 @@ func Open(ctx context.Context, url string, options Options) (*Store, error) {
 	if err != nil {
 		return nil, failure(ctx, "open the log", err)
 	}
-	return &Store{pool: pool, q: queries.New(pool), done: make(chan struct{})}, nil
+	q := queries.New(pool)
+	return &Store{pool: pool, q: q, done: make(chan struct{}), draws: newDraws(q)}, nil
 }
 
 // inspect checks the schema and reports whether commits are flushed by default.
@@ -127,22 +129,4 @@ func (s *Store) Close() error {
 	close(s.done)
 	s.pool.Close() // waits for connections in use
 	return nil
-}
-
-// NextID implements [eventstore.Store].
-func (s *Store) NextID(ctx context.Context, sequence domain.Sequence) (id int64, err error) {
-	switch sequence {
-	case domain.SequenceUser:
-		id, err = s.q.NextUserID(ctx)
-	case domain.SequenceClient:
-		id, err = s.q.NextClientID(ctx)
-	case domain.SequenceMapping:
-		id, err = s.q.NextMappingID(ctx)
-	default:
-		return 0, fmt.Errorf("eventstore: unknown sequence %q", sequence)
-	}
-	if err != nil {
-		return 0, failure(ctx, "draw an id", err)
-	}
-	return id, nil
 }

@@ -55,11 +55,11 @@ SELECT event_id FROM es.records WHERE position = @position;
 -- name: KeyUse :one
 SELECT hash, first_position, last_position, subject FROM es.keys WHERE scope = @scope AND key = @key;
 
--- name: NextUserID :one
-SELECT nextval('es.user_ids')::bigint;
+-- name: NextUserIDs :many
+SELECT nextval('es.user_ids')::bigint FROM generate_series(1, @count::int);
 
--- name: NextClientID :one
-SELECT nextval('es.client_ids')::bigint;
+-- name: NextClientIDs :many
+SELECT nextval('es.client_ids')::bigint FROM generate_series(1, @count::int);
 
--- name: NextMappingID :one
-SELECT nextval('es.mapping_ids')::bigint;
+-- name: NextMappingIDs :many
+SELECT nextval('es.mapping_ids')::bigint FROM generate_series(1, @count::int);

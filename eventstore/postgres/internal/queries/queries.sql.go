@@ -170,37 +170,76 @@ func (q *Queries) LockHead(ctx context.Context) (int64, error) {
 	return position, err
 }
 
-const nextClientID = `-- name: NextClientID :one
-SELECT nextval('es.client_ids')::bigint
+const nextClientIDs = `-- name: NextClientIDs :many
+SELECT nextval('es.client_ids')::bigint FROM generate_series(1, $1::int)
 `
 
-func (q *Queries) NextClientID(ctx context.Context) (int64, error) {
-	row := q.db.QueryRow(ctx, nextClientID)
-	var column_1 int64
-	err := row.Scan(&column_1)
-	return column_1, err
+func (q *Queries) NextClientIDs(ctx context.Context, count int32) ([]int64, error) {
+	rows, err := q.db.Query(ctx, nextClientIDs, count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var column_1 int64
+		if err := rows.Scan(&column_1); err != nil {
+			return nil, err
+		}
+		items = append(items, column_1)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
-const nextMappingID = `-- name: NextMappingID :one
-SELECT nextval('es.mapping_ids')::bigint
+const nextMappingIDs = `-- name: NextMappingIDs :many
+SELECT nextval('es.mapping_ids')::bigint FROM generate_series(1, $1::int)
 `
 
-func (q *Queries) NextMappingID(ctx context.Context) (int64, error) {
-	row := q.db.QueryRow(ctx, nextMappingID)
-	var column_1 int64
-	err := row.Scan(&column_1)
-	return column_1, err
+func (q *Queries) NextMappingIDs(ctx context.Context, count int32) ([]int64, error) {
+	rows, err := q.db.Query(ctx, nextMappingIDs, count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var column_1 int64
+		if err := rows.Scan(&column_1); err != nil {
+			return nil, err
+		}
+		items = append(items, column_1)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
-const nextUserID = `-- name: NextUserID :one
-SELECT nextval('es.user_ids')::bigint
+const nextUserIDs = `-- name: NextUserIDs :many
+SELECT nextval('es.user_ids')::bigint FROM generate_series(1, $1::int)
 `
 
-func (q *Queries) NextUserID(ctx context.Context) (int64, error) {
-	row := q.db.QueryRow(ctx, nextUserID)
-	var column_1 int64
-	err := row.Scan(&column_1)
-	return column_1, err
+func (q *Queries) NextUserIDs(ctx context.Context, count int32) ([]int64, error) {
+	rows, err := q.db.Query(ctx, nextUserIDs, count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []int64
+	for rows.Next() {
+		var column_1 int64
+		if err := rows.Scan(&column_1); err != nil {
+			return nil, err
+		}
+		items = append(items, column_1)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const position = `-- name: Position :one
