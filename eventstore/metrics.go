@@ -28,11 +28,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Commands appended at a time.", Buckets: prometheus.ExponentialBuckets(1, 2, 8)}),
 		Conflicts: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_append_conflicts_total",
 			Help: "Commands that were decided again because what they read had changed."}),
-		Feed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_feed_position",
+		Feed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_relay_position",
 			Help: "Position up to which this process knows the feed to be published."}),
-		FeedLag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_feed_lag_seconds",
+		FeedLag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_relay_lag_seconds",
 			Help: "Time from a record being appended to its being on the feed, of the oldest record of each batch.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
-		Failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_feed_failures_total",
+		Failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_relay_failures_total",
 			Help: "Failed attempts to carry records to the feed."}),
 	}
 	r.MustRegister(m.Append, m.Batch, m.Conflicts, m.Feed, m.FeedLag, m.Failures)

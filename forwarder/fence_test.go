@@ -212,7 +212,7 @@ func TestGapInTheFeed(t *testing.T) {
 		if !works(kept.address) {
 			t.Error("the mapping that nothing happened to does not work")
 		}
-		if w.metric("tunnox_feed_gaps_total") == 0 {
+		if w.metric("tunnox_forwarder_gaps_total") == 0 {
 			t.Error("the gap was not counted")
 		}
 		w.plane.do(t, domain.DeleteMapping{ID: kept.id})
@@ -231,7 +231,7 @@ func TestLoginWithALaggingReadModel(t *testing.T) {
 		w.plane.mu.Unlock()
 		stays, goes := w.mapping(source, target, echo(t)), w.mapping(source, target, echo(t))
 		w.plane.do(t, domain.DeleteMapping{ID: goes.id})
-		eventually(t, "the feed is applied", func() bool { return w.metric("tunnox_feed_position") == float64(len(w.plane.records)) })
+		eventually(t, "the feed is applied", func() bool { return w.metric("tunnox_forwarder_position") == float64(len(w.plane.records)) })
 		w.agent(source)
 		w.listening(stays)
 		if !works(stays.address) {

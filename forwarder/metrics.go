@@ -61,9 +61,9 @@ func NewMetrics() *Metrics {
 			Help:    "From the decision of a change to the acknowledgement of the agent that applied it.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}),
 		failures: counter("tunnox_listener_failures_total", "Listeners that agents reported as not opened."),
-		position: gauge("tunnox_feed_position", "Position of the configuration feed that was applied last."),
-		lag:      gauge("tunnox_feed_lag_seconds", "Age of the last record of the configuration feed when it was applied."),
-		gaps:     counter("tunnox_feed_gaps_total", "Gaps in the configuration feed, each followed by a snapshot."),
+		position: gauge("tunnox_forwarder_position", "Position of the configuration feed that was applied last."),
+		lag:      gauge("tunnox_forwarder_lag_seconds", "Age of the last record of the configuration feed when it was applied."),
+		gaps:     counter("tunnox_forwarder_gaps_total", "Gaps in the configuration feed, each followed by a snapshot."),
 		panics:   counter("tunnox_connection_panics_total", "Connections that were ended by a panic."),
 		renewals: counters("tunnox_directory_calls_total", "Calls of the directory, by outcome.", "outcome"),
 	}
