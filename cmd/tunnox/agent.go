@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// agentOptions are what an agent was told: by flags, or by TUNNOX_ variables of
+// the same names, which suit a service.
+type agentOptions struct {
+	surroundings
+	servers      []string
+	pins         []string
+	ca           string
+	state        string
+	clientID     int64
+	authCodeFile string
+	allow        []string
+	name         string
+	logLevel     string
+	logFormat    string
+}
+
+const agentLong = `Run the agent: it connects to a server, listens where the mappings of its client
+say so, and dials the services behind this machine that mappings lead to.
+
+Without --client-id the agent is anonymous: the server gives it an id at the
+first start, which is saved with its credential in client.json of --state and
+used from then on. With --client-id the auth code of that client proves it;
+give it in a file or in TUNNOX_AUTH_CODE, never as an argument.
+
+The server is always verified: by the system's roots, by --ca, or by the --pin
+of the server's join line. Without --allow the agent dials loopback only.
+
+Every flag is a TUNNOX_ variable too, for example TUNNOX_CLIENT_ID.
+
+` + exitCodesHelp
+
+func agentCommand(s surroundings) *cobra.Command {
+	o := &agentOptions{surroundings: s}
+	cmd := &cobra.Command{
+		Use:     "agent --server HOST:PORT",
+		Short:   "Run an agent on this machine",
+		Long:    agentLong,
+		Example: "  tunnox agent --server tunnox.example.org:8080 --pin sha256:... --allow 10.0.0.5:5432",
+		Args:    cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.servers, "server", nil, "`address` of the server, host:port; several are tried in turn")
+	f.StringSliceVar(&o.pins, "pin", nil, "`fingerprint` of the server's key, sha256:..., from its join line")
+	f.StringVar(&o.ca, "ca", "", "`file` with the certificates (PEM) that sign the server's")
+	f.StringVar(&o.state, "state", "", "`directory` for client.json (default "+defaultStateDir(s)+")")
+	f.Int64Var(&o.clientID, "client-id", 0, "`id` of a client that was created for this machine")
+	f.StringVar(&o.authCodeFile, "auth-code-file", "", "`file` with the client's auth code (- = standard input; environment: TUNNOX_AUTH_CODE, the code itself)")
+	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses only when named")
+	f.StringVar(&o.name, "name", hostname(), "`name` for people, sent when an anonymous agent registers")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := o.readVariables(cmd.Flags()); err != nil {
+			return codedError{exitUsage, err}
+		}
+		return o.run(cmd.Context())
+	}
+	return cmd
+}
+
+// readVariables completes what the command line left open.
+func (o *agentOptions) readVariables(flags *pflag.FlagSet) error {
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "TUNNOX_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value := o.variable(name); value != "" && !f.Changed {
+			if err := flags.Set(f.Name, value); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func (o *agentOptions) run(ctx context.Context) error {
+	config, err := o.config()
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(config)
+	if err != nil {
+		return err
+	}
+	err = a.Run(ctx)
+	if _, refused := errors.AsType[*agent.EndedError](err); refused {
+		return codedError{exitRefused, err}
+	}
+	return err
+}
+
+// config checks the options, all of them, and opens what they name.
+func (o *agentOptions) config() (agent.Config, error) {
+	var faults []error
+	fault := func(err error) {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if len(o.servers) == 0 {
+		fault(errors.New("--server is missing: the server's join line has it"))
+	}
+	for _, address := range o.servers {
+		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+			fault(fmt.Errorf("--server %q: want HOST:PORT", address))
+		}
+	}
+	dial, err := o.dialConfig()
+	fault(err)
+	policy, err := agent.ParsePolicy(o.allow)
+	fault(err)
+	identity, err := o.identity()
+	fault(err)
+	log, err := o.logger()
+	fault(err)
+	if len(faults) > 0 {
+		return agent.Config{}, codedError{exitUsage, errors.Join(faults...)}
+	}
+	if o.state == "" {
+		o.state = defaultStateDir(o.surroundings)
+	}
+	return agent.Config{
+		Servers: o.servers,
+		Dial: func(ctx context.Context, server string) (transport.Session, error) {
+			return transport.DialTLS(ctx, server, dial)
+		},
+		Identity: identity,
+		State:    &agent.State{File: filepath.Join(o.state, "client.json")},
+		Policy:   policy,
+		Name:     o.name,
+		Version:  shortVersion(),
+		Logger:   log,
+	}, nil
+}
+
+// dialConfig says how the server is verified. There is no way to skip that.
+func (o *agentOptions) dialConfig() (transport.DialConfig, error) {
+	var config transport.DialConfig
+	if len(o.pins) > 0 && o.ca != "" {
+		return config, errors.New("--pin and --ca are two ways to know the server; give one")
+	}
+	for _, text := range o.pins {
+		pin, err := transport.ParsePin(text)
+		if err != nil {
+			return config, fmt.Errorf("--pin %q: %w", text, err)
+		}
+		config.Pins = append(config.Pins, pin)
+	}
+	if o.ca != "" {
+		roots, err := transport.LoadRoots(o.ca)
+		if err != nil {
+			return config, fmt.Errorf("--ca: %w", err)
+		}
+		config.Roots = roots
+	}
+	return config, nil
+}
+
+// identity is the one that was given; the zero value is one of the state
+// directory or a new one.
+func (o *agentOptions) identity() (agent.Identity, error) {
+	code := o.variable("TUNNOX_AUTH_CODE")
+	if o.authCodeFile != "" {
+		text, err := o.readSecret(o.authCodeFile)
+		if err != nil {
+			return agent.Identity{}, fmt.Errorf("--auth-code-file: %w", err)
+		}
+		code = text
+	}
+	switch {
+	case o.clientID < 0:
+		return agent.Identity{}, fmt.Errorf("--client-id %d: ids are positive", o.clientID)
+	case o.clientID == 0 && code == "":
+		return agent.Identity{}, nil
+	case o.clientID == 0:
+		return agent.Identity{}, errors.New("an auth code was given without --client-id: whose is it?")
+	case code == "":
+		return agent.Identity{}, fmt.Errorf("--client-id %d needs its auth code: --auth-code-file or TUNNOX_AUTH_CODE", o.clientID)
+	}
+	credential, err := wire.ParseAuthCode(code)
+	if err != nil {
+		return agent.Identity{}, fmt.Errorf("the auth code of client %d: %w", o.clientID, err)
+	}
+	return agent.Identity{ClientID: o.clientID, Credential: credential}, nil
+}
+
+func (o *agentOptions) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q is not one of debug, info, warn, error", o.logLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch o.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(o.stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(o.stderr, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q is not one of text, json", o.logFormat)
+}
+
+// defaultStateDir follows the XDG base directories where there are such.
+func defaultStateDir(s surroundings) string {
+	if dir := s.variable("XDG_STATE_HOME"); filepath.IsAbs(dir) { // a relative one is to be ignored, says XDG
+		return filepath.Join(dir, "tunnox")
+	}
+	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
+		if dir, err := os.UserConfigDir(); err == nil {
+			return filepath.Join(dir, "tunnox")
+		}
+	}
+	home := s.variable("HOME")
+	if home == "" {
+		return "tunnox-state" // a service without a home: its working directory
+	}
+	return filepath.Join(home, ".local", "state", "tunnox")
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "" // the name is for people; none is fine
+	}
+	return name
+}

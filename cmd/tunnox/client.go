@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func clientCommand(api *apiFlags) *cobra.Command {
+	r := &resource{api: api, name: "client", path: "/api/v1/clients", columns: []column{
+		field("CLIENT", "client_id"), field("NAME", "client_name"), field("TYPE", "client_type"), field("USER", "user_id"),
+		field("STATUS", "status"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
+	}}
+	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
+	cmd.AddCommand(r.createClient(), r.list("user"), r.show(), r.updateClient(), r.rotate(), r.remove(), r.history())
+	cmd.AddCommand(r.switches("Let a client connect again", "End a client's session and let it not connect")...)
+	return cmd
+}
+
+func (r *resource) createClient() *cobra.Command {
+	var user int64
+	var name, description string
+	cmd := &cobra.Command{Use: "create --user ID --name NAME", Short: "Create a client and print its auth code, this once", Args: cobra.NoArgs}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		b, err := c.call(ctx, http.MethodPost, r.path,
+			map[string]any{"user_id": user, "client_name": name, "client_desc": description})
+		if err != nil {
+			return err
+		}
+		return r.printWithAuthCode(out, b)
+	})
+	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user the client belongs to")
+	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
+	cmd.Flags().StringVar(&description, "description", "", "`text` for people")
+	require(cmd, "user", "name")
+	return cmd
+}
+
+func (r *resource) updateClient() *cobra.Command {
+	cmd := r.act("update ID", "Change a client's name or description", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
+		return changedStrings(flags, map[string]string{"name": "client_name", "description": "client_desc"}), nil
+	})
+	cmd.Flags().String("name", "", "`name` from now on")
+	cmd.Flags().String("description", "", "`text` from now on")
+	cmd.MarkFlagsOneRequired("name", "description")
+	return cmd
+}
+
+func (r *resource) rotate() *cobra.Command {
+	return &cobra.Command{Use: "rotate ID", Short: "Give a client another auth code; the one it has ends now", Args: oneID,
+		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+			b, err := c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/rotate-credential", nil)
+			if err != nil {
+				return err
+			}
+			return r.printWithAuthCode(out, b)
+		})}
+}
+
+// printWithAuthCode says, for people, that the code is shown once and how to use it.
+func (r *resource) printWithAuthCode(out io.Writer, b []byte) error {
+	if err := r.api.print(out, b); err != nil || r.api.json {
+		return err
+	}
+	o, err := parseObject(b)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, `
+The auth code is shown this once. On the client's machine, with it in a file:
+  tunnox agent --server HOST:PORT --pin sha256:... --client-id %s --auth-code-file FILE
+`, o.text("client_id"))
+	return err
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func mappingCommand(api *apiFlags) *cobra.Command {
+	r := &resource{api: api, name: "mapping", path: "/api/v1/mappings", columns: []column{
+		field("MAPPING", "mapping_id"), field("NAME", "name"), field("PROTOCOL", "protocol"),
+		field("SOURCE", "source_client_id"),
+		{"LISTENER", func(o object) string { return o.address("local_host", "local_port") }},
+		field("TARGET", "target_client_id"),
+		{"SERVICE", func(o object) string { return o.address("target_host", "target_port") }},
+		field("STATUS", "status"),
+	}}
+	cmd := &cobra.Command{Use: "mapping", Short: "Create, list, show, change and delete mappings"}
+	cmd.AddCommand(r.createMapping(), r.list("user", "client"), r.show(), r.updateMapping(), r.remove(), r.history())
+	cmd.AddCommand(r.switches("Open a mapping's listener again", "Close a mapping's listener and end its streams")...)
+	return cmd
+}
+
+func (r *resource) createMapping() *cobra.Command {
+	var user, source, target int64
+	var protocol, name, listen, service string
+	cmd := &cobra.Command{
+		Use:     "create --user ID --source CLIENT --listen [HOST:]PORT --target CLIENT --service HOST:PORT",
+		Short:   "Create a mapping: a listener at the source client, a service at the target client",
+		Example: "  tunnox mapping create --user 100000001 --source 600000000 --listen 5433 --target 600000001 --service 127.0.0.1:5432",
+		Args:    cobra.NoArgs,
+	}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		body := map[string]any{"user_id": user, "source_client_id": source, "target_client_id": target, "protocol": protocol}
+		if name != "" {
+			body["name"] = name
+		}
+		if err := addListen(body, listen); err != nil {
+			return err
+		}
+		if err := addService(body, service); err != nil {
+			return err
+		}
+		b, err := c.call(ctx, http.MethodPost, r.path, body)
+		if err != nil {
+			return err
+		}
+		return r.api.print(out, b)
+	})
+	flags := cmd.Flags()
+	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to")
+	flags.Int64Var(&source, "source", 0, "`id` of the client that listens")
+	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
+	flags.StringVar(&protocol, "protocol", "tcp", "what is carried")
+	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
+	flags.StringVar(&service, "service", "", "`host:port` the target client dials")
+	flags.StringVar(&name, "name", "", "`name` for people")
+	require(cmd, "user", "source", "target", "listen", "service")
+	return cmd
+}
+
+func (r *resource) updateMapping() *cobra.Command {
+	cmd := r.act("update ID", "Change a mapping's listener, service or name", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
+		body := changedStrings(flags, map[string]string{"name": "name"})
+		given := changedStrings(flags, map[string]string{"listen": "listen", "service": "service"})
+		if listen, ok := given["listen"].(string); ok {
+			if err := addListen(body, listen); err != nil {
+				return nil, err
+			}
+		}
+		if service, ok := given["service"].(string); ok {
+			if err := addService(body, service); err != nil {
+				return nil, err
+			}
+		}
+		return body, nil
+	})
+	cmd.Flags().String("listen", "", "`[host:]port` the source client listens on from now on")
+	cmd.Flags().String("service", "", "`host:port` the target client dials from now on")
+	cmd.Flags().String("name", "", "`name` from now on")
+	cmd.MarkFlagsOneRequired("listen", "service", "name")
+	return cmd
+}
+
+// addListen adds the listener's fields. A port alone leaves the host out: the
+// API's default, or what the mapping has.
+func addListen(body map[string]any, listen string) error {
+	if port, err := strconv.Atoi(listen); err == nil {
+		body["local_port"] = port
+		return nil
+	}
+	host, port, err := splitAddress(listen)
+	if err != nil {
+		return usageError("--listen %q: want PORT or HOST:PORT", listen)
+	}
+	body["local_port"] = port
+	if host != "" {
+		body["local_host"] = host
+	}
+	return nil
+}
+
+func addService(body map[string]any, service string) error {
+	host, port, err := splitAddress(service)
+	if err != nil || host == "" {
+		return usageError("--service %q: want HOST:PORT", service)
+	}
+	body["target_host"], body["target_port"] = host, port
+	return nil
+}
+
+// splitAddress leaves the port's range to the server, which names the fault.
+func splitAddress(address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	port, err = strconv.Atoi(text)
+	return host, port, err
+}

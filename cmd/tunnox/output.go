@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// object is a JSON object as the API sent it.
+type object map[string]any
+
+func parseObject(b []byte) (object, error) {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber() // ids stay digit for digit
+	var o object
+	if err := dec.Decode(&o); err != nil {
+		return nil, fmt.Errorf("read the API's answer: %w", err)
+	}
+	return o, nil
+}
+
+// text gives a field for people; what is not there is a dash. A dot leads into
+// an object.
+func (o object) text(field string) string {
+	if outer, inner, ok := strings.Cut(field, "."); ok {
+		nested, _ := o[outer].(map[string]any) // nil is empty
+		return object(nested).text(inner)
+	}
+	switch v := o[field].(type) {
+	case nil:
+		return "-"
+	case string:
+		if v == "" {
+			return "-"
+		}
+		if at, err := time.Parse(time.RFC3339Nano, v); err == nil {
+			return at.Local().Format("2006-01-02 15:04:05")
+		}
+		return v
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// address gives two fields as host:port.
+func (o object) address(host, port string) string { return o.text(host) + ":" + o.text(port) }
+
+// column is one column of a table.
+type column struct {
+	title string
+	value func(object) string
+}
+
+func field(title, name string) column {
+	return column{title, func(o object) string { return o.text(name) }}
+}
+
+// printTable prints one row an object, and says so when there is none.
+func printTable(w io.Writer, columns []column, items []json.RawMessage) error {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	titles := make([]string, len(columns))
+	for i, c := range columns {
+		titles[i] = c.title
+	}
+	fmt.Fprintln(out, strings.Join(titles, "\t"))
+	for _, item := range items {
+		o, err := parseObject(item)
+		if err != nil {
+			return err
+		}
+		cells := make([]string, len(columns))
+		for i, c := range columns {
+			cells[i] = oneLine(c.value(o))
+		}
+		fmt.Fprintln(out, strings.Join(cells, "\t"))
+	}
+	return out.Flush()
+}
+
+// oneLine keeps text that somebody else chose from moving the cursor.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// printFields prints an object as "name  value" lines in the order the API gave.
+func printFields(w io.Writer, b []byte) error {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if err := writeFields(out, "", b); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func writeFields(out io.Writer, prefix string, b []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if _, err := dec.Token(); err != nil {
+		return fmt.Errorf("read the API's answer: %w", err)
+	}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return fmt.Errorf("read the API's answer: %w", err)
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return fmt.Errorf("read the API's answer: %w", err)
+		}
+		name := fmt.Sprint(token)
+		switch {
+		case strings.HasPrefix(name, "$"): // the schema's address, for programs
+		case value[0] == '{':
+			if err := writeFields(out, prefix+name+".", value); err != nil {
+				return err
+			}
+		default:
+			o, err := parseObject([]byte(`{"v":` + string(value) + `}`))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "%s%s\t%s\n", prefix, name, oneLine(o.text("v")))
+		}
+	}
+	return nil
+}
+
+// printJSON prints what the API sent, a value a document.
+func printJSON(w io.Writer, b []byte) error {
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, bytes.TrimSpace(b), "", "  "); err != nil {
+		return fmt.Errorf("read the API's answer: %w", err)
+	}
+	_, err := fmt.Fprintln(w, indented.String())
+	return err
+}

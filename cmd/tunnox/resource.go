@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// resource is what users, clients and mappings have in common on the command line.
+type resource struct {
+	api     *apiFlags
+	name    string // as the command is called
+	path    string // below the API's base, for example /api/v1/users
+	columns []column
+}
+
+// do runs a command that speaks to the API.
+func (a *apiFlags) do(run func(ctx context.Context, c *restClient, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), c, a.stdout, args)
+	}
+}
+
+// print prints one resource: the API's JSON, or its fields.
+func (a *apiFlags) print(out io.Writer, b []byte) error {
+	if a.json {
+		return printJSON(out, b)
+	}
+	return printFields(out, b)
+}
+
+// printList prints a list: the API's JSON with all pages joined, or a table.
+func (a *apiFlags) printList(out io.Writer, columns []column, p page) error {
+	if !a.json {
+		return printTable(out, columns, p.Items)
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return printJSON(out, b)
+}
+
+// list lists all there are, or those of one of the owners: of a user, of a client.
+func (r *resource) list(owners ...string) *cobra.Command {
+	var limit int
+	ids := make([]int64, len(owners))
+	cmd := &cobra.Command{Use: "list", Short: "List " + r.name + "s", Args: cobra.NoArgs}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		path := r.path
+		for i, owner := range owners {
+			if ids[i] != 0 {
+				path = fmt.Sprintf("/api/v1/%ss/%d/%ss", owner, ids[i], r.name)
+			}
+		}
+		p, err := c.list(ctx, path, 0, limit)
+		if err != nil {
+			return err
+		}
+		return r.api.printList(out, r.columns, p)
+	})
+	cmd.Flags().IntVar(&limit, "limit", 0, "print at most this many (0 = all)")
+	for i, owner := range owners {
+		cmd.Flags().Int64Var(&ids[i], owner, 0, "only those of this "+owner+" `id`")
+	}
+	if len(owners) > 1 {
+		cmd.MarkFlagsMutuallyExclusive(owners...)
+	}
+	return cmd
+}
+
+func (r *resource) show() *cobra.Command {
+	return &cobra.Command{Use: "show ID", Short: "Show one " + r.name, Args: oneID,
+		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+			b, err := c.call(ctx, http.MethodGet, r.path+"/"+args[0], nil)
+			if err != nil {
+				return err
+			}
+			return r.api.print(out, b)
+		})}
+}
+
+func (r *resource) history() *cobra.Command {
+	return &cobra.Command{Use: "history ID", Short: "Show the events that made a " + r.name, Args: oneID,
+		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+			p, err := c.list(ctx, r.path+"/"+args[0]+"/history", 0, 0)
+			if err != nil {
+				return err
+			}
+			return r.api.printList(out, eventColumns, p)
+		})}
+}
+
+func (r *resource) remove() *cobra.Command {
+	return &cobra.Command{Use: "delete ID...", Aliases: []string{"rm"}, Short: "Delete " + r.name + "s", Args: someIDs,
+		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+			for _, id := range args {
+				if _, err := c.call(ctx, http.MethodDelete, r.path+"/"+id, nil); err != nil {
+					return fmt.Errorf("delete %s %s: %w", r.name, id, err)
+				}
+				if !r.api.json {
+					fmt.Fprintf(out, "deleted %s %s\n", r.name, id)
+				}
+			}
+			return nil
+		})}
+}
+
+// act is a command that sends one request about one resource and prints the answer.
+func (r *resource) act(use, short, method, suffix string, body func(*pflag.FlagSet) (any, error)) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: oneID}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+		var content any
+		if body != nil {
+			var err error
+			if content, err = body(cmd.Flags()); err != nil {
+				return err
+			}
+		}
+		b, err := c.call(ctx, method, r.path+"/"+args[0]+suffix, content)
+		if err != nil {
+			return err
+		}
+		return r.api.print(out, b)
+	})
+	return cmd
+}
+
+// switches are the two commands that stop a resource and let it go on.
+func (r *resource) switches(enable, disable string) []*cobra.Command {
+	return []*cobra.Command{
+		r.act("enable ID", enable, http.MethodPost, "/enable", nil),
+		r.act("disable ID", disable, http.MethodPost, "/disable", nil),
+	}
+}
+
+// oneID checks an id before the server is asked, so that a path cannot be made
+// of anything else.
+func oneID(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usageError("want one id: %s", cmd.UseLine())
+	}
+	return someIDs(cmd, args)
+}
+
+func someIDs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageError("want an id: %s", cmd.UseLine())
+	}
+	for _, arg := range args {
+		if id, err := strconv.ParseInt(arg, 10, 64); err != nil || id <= 0 {
+			return usageError("%q is not an id; ids are numbers, see list", arg)
+		}
+	}
+	return nil
+}

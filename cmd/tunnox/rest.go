@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// apiFlags are the flags of every command that speaks to the REST API.
+type apiFlags struct {
+	surroundings
+	url     string
+	keyFile string
+	json    bool
+	timeout time.Duration
+}
+
+func (f *apiFlags) declare(flags *pflag.FlagSet) {
+	flags.StringVar(&f.url, "api", "", "`URL` of the REST API (environment: TUNNOX_API; default http://127.0.0.1:9000)")
+	flags.StringVar(&f.keyFile, "api-key-file", "", "`file` with the API key (environment: TUNNOX_API_KEY, the key itself)")
+	flags.BoolVar(&f.json, "json", false, "print the API's JSON")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
+}
+
+// restClient speaks to the REST API of one server.
+type restClient struct {
+	base    string // without a slash at the end
+	key     string
+	timeout time.Duration
+	http    *http.Client
+}
+
+// client reads the flags and the environment.
+func (f *apiFlags) client() (*restClient, error) {
+	base := f.url
+	if base == "" {
+		base = f.variable("TUNNOX_API")
+	}
+	if base == "" {
+		base = "http://127.0.0.1:9000"
+	}
+	if !strings.Contains(base, "://") {
+		base = "http://" + base // TUNNOX_API is host:port to tunnoxd
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, usageError("--api %q: want a URL like http://127.0.0.1:9000", base)
+	}
+	c := &restClient{base: strings.TrimSuffix(base, "/"), key: f.variable("TUNNOX_API_KEY"), timeout: f.timeout, http: &http.Client{}}
+	if f.keyFile != "" {
+		b, err := os.ReadFile(f.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read API key: %w", err)
+		}
+		c.key = strings.TrimSpace(string(b))
+	}
+	return c, nil
+}
+
+// problem is an answer of the API that says no (RFC 9457).
+type problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Code   string `json:"code"`
+	Errors []struct {
+		Location string `json:"location"`
+		Message  string `json:"message"`
+	} `json:"errors"`
+}
+
+// Error gives the sentence, the code for scripts, and every fault with its place.
+func (p *problem) Error() string {
+	text := p.Detail
+	if text == "" {
+		text = p.Title
+	}
+	if text == "" {
+		text = http.StatusText(p.Status)
+	}
+	if p.Code != "" {
+		text += " [" + p.Code + "]"
+	}
+	for _, e := range p.Errors {
+		text += "\n  " + strings.TrimPrefix(e.Location, "body.") + ": " + e.Message
+	}
+	if p.Status == http.StatusUnauthorized {
+		text += "\n  set TUNNOX_API_KEY or --api-key-file; the server keeps its key in the file api-key of its data directory"
+	}
+	return text
+}
+
+// call sends a request, with body as JSON unless it is nil, and gives the
+// answer's body. It does not repeat a request: whether to is the caller's choice.
+func (c *restClient) call(ctx context.Context, method, path string, body any) ([]byte, error) {
+	b, resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= http.StatusMultipleChoices {
+		return nil, answerError(resp, b)
+	}
+	return b, nil
+}
+
+// send is call for callers that look at the status themselves. The response's
+// body has been read.
+func (c *restClient) send(ctx context.Context, method, path string, body any) ([]byte, *http.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, nil, err
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
+	if err != nil {
+		return nil, nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	req.Header.Set("User-Agent", "tunnox/"+shortVersion())
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, nil, c.unreachable(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, nil, c.unreachable(err)
+	}
+	return b, resp, nil
+}
+
+func (c *restClient) unreachable(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err // the method and the URL are in our own sentence
+	}
+	return codedError{exitUnreachable, fmt.Errorf("cannot reach the API at %s: %w\n  is tunnoxd running there? Name another with --api or TUNNOX_API", c.base, err)}
+}
+
+func answerError(resp *http.Response, body []byte) error {
+	p := &problem{}
+	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil || kind != "application/problem+json" || json.Unmarshal(body, p) != nil {
+		p = &problem{Detail: fmt.Sprintf("the server answered %s, not in the API's form; is --api the address of the REST API?", resp.Status)}
+	}
+	p.Status = resp.StatusCode
+	if resp.StatusCode >= 500 {
+		return p
+	}
+	return codedError{exitRefused, p}
+}
+
+// page is the form of every list of the API.
+type page struct {
+	Items []json.RawMessage `json:"items"`
+	Next  *int64            `json:"next"` // where the next page begins, nil = this was the last
+}
+
+// pageSize is the most the API gives at a time.
+const pageSize = 500
+
+// list follows a list's pages behind after, to its end or to limit items.
+func (c *restClient) list(ctx context.Context, path string, after int64, limit int) (page, error) {
+	all := page{Items: []json.RawMessage{}}
+	for {
+		size := pageSize
+		if limit > 0 {
+			size = min(size, limit-len(all.Items))
+		}
+		b, err := c.call(ctx, http.MethodGet, fmt.Sprintf("%s?after=%d&limit=%d", path, after, size), nil)
+		if err != nil {
+			return all, err
+		}
+		var p page
+		if err := json.Unmarshal(b, &p); err != nil {
+			return all, fmt.Errorf("read list %s: %w", path, err)
+		}
+		all.Items, all.Next = append(all.Items, p.Items...), p.Next
+		if p.Next == nil || limit > 0 && len(all.Items) >= limit {
+			return all, nil
+		}
+		after = *p.Next
+	}
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+func userCommand(api *apiFlags) *cobra.Command {
+	r := &resource{api: api, name: "user", path: "/api/v1/users", columns: []column{
+		field("USER", "user_id"), field("USERNAME", "username"), field("EMAIL", "email"),
+		field("STATUS", "status"), field("CREATED", "created_at"),
+	}}
+	cmd := &cobra.Command{Use: "user", Short: "Create, list, show, change and delete users"}
+	cmd.AddCommand(r.createUser(), r.list(), r.show(), r.updateUser(), r.remove(), r.history(), r.quota())
+	cmd.AddCommand(r.switches("Let a user use what it has again", "Stop everything a user has")...)
+	return cmd
+}
+
+func (r *resource) createUser() *cobra.Command {
+	var username, email, passwordFile string
+	cmd := &cobra.Command{Use: "create --username NAME --email ADDRESS", Short: "Create a user", Args: cobra.NoArgs}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		body := map[string]any{"username": username, "email": email}
+		if passwordFile != "" {
+			password, err := r.api.readSecret(passwordFile)
+			if err != nil {
+				return err
+			}
+			body["password"] = password
+		}
+		b, err := c.call(ctx, http.MethodPost, r.path, body)
+		if err != nil {
+			return err
+		}
+		return r.api.print(out, b)
+	})
+	cmd.Flags().StringVar(&username, "username", "", "`name` of the user, unique")
+	cmd.Flags().StringVar(&email, "email", "", "e-mail `address`, unique")
+	cmd.Flags().StringVar(&passwordFile, "password-file", "", "`file` with a password (- = standard input)")
+	require(cmd, "username", "email")
+	return cmd
+}
+
+func (r *resource) updateUser() *cobra.Command {
+	cmd := r.act("update ID", "Change a user's name, address or password", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
+		body := changedStrings(flags, map[string]string{"username": "username", "email": "email"})
+		if flags.Changed("password-file") {
+			path, err := flags.GetString("password-file")
+			if err != nil {
+				return nil, err
+			}
+			if body["password"], err = r.api.readSecret(path); err != nil {
+				return nil, err
+			}
+		}
+		return body, nil
+	})
+	cmd.Flags().String("username", "", "`name` of the user from now on")
+	cmd.Flags().String("email", "", "e-mail `address` from now on")
+	cmd.Flags().String("password-file", "", "`file` with the password from now on (- = standard input)")
+	cmd.MarkFlagsOneRequired("username", "email", "password-file")
+	return cmd
+}
+
+// limitFlags are the limits of a quota: the flag and the API's field.
+var limitFlags = [][2]string{
+	{"max-clients", "max_clients"},
+	{"max-mappings", "max_mappings"},
+	{"max-active-mappings", "max_active_mappings"},
+	{"max-connections-per-mapping", "max_connections_per_mapping"},
+	{"bandwidth", "total_bandwidth_limit"},
+	{"monthly-traffic", "monthly_traffic_limit"},
+}
+
+// quota shows what a user may have and has, or sets the limits that are given.
+func (r *resource) quota() *cobra.Command {
+	cmd := &cobra.Command{Use: "quota ID", Short: "Show or set what a user may have", Args: oneID,
+		Long: "Show what a user may have and has. With flags, set these limits: a number, or \"unlimited\"."}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+		limits, err := givenLimits(cmd.Flags())
+		if err != nil {
+			return err
+		}
+		path := r.path + "/" + args[0] + "/quota"
+		var b []byte
+		if len(limits) == 0 {
+			b, err = c.call(ctx, http.MethodGet, path, nil)
+		} else {
+			b, err = c.call(ctx, http.MethodPut, path, limits)
+		}
+		if err != nil {
+			return err
+		}
+		return r.api.print(out, b)
+	})
+	for _, limit := range limitFlags {
+		unit := "number"
+		switch limit[0] {
+		case "bandwidth":
+			unit = "bytes per second"
+		case "monthly-traffic":
+			unit = "bytes per month"
+		}
+		cmd.Flags().String(limit[0], "", "`"+unit+"`, or unlimited")
+	}
+	return cmd
+}
+
+// givenLimits are the limits among the flags; null is unlimited to the API.
+func givenLimits(flags *pflag.FlagSet) (map[string]any, error) {
+	limits := map[string]any{}
+	for _, limit := range limitFlags {
+		if !flags.Changed(limit[0]) {
+			continue
+		}
+		text, err := flags.GetString(limit[0])
+		if err != nil {
+			return nil, err
+		}
+		if text == "unlimited" {
+			limits[limit[1]] = nil
+			continue
+		}
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 0 {
+			return nil, usageError("--%s %q: want a number from 0, or unlimited", limit[0], text)
+		}
+		limits[limit[1]] = n
+	}
+	return limits, nil
+}
+
+// readSecret reads a secret from a file, or from standard input for "-". It is
+// never an argument: every user of a machine sees those.
+func (s surroundings) readSecret(path string) (string, error) {
+	var b []byte
+	var err error
+	if path == "-" {
+		b, err = io.ReadAll(io.LimitReader(s.stdin, 64<<10))
+	} else {
+		b, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	secret := strings.TrimRight(string(b), "\r\n")
+	if secret == "" {
+		return "", errors.New("read secret: it is empty")
+	}
+	return secret, nil
+}
+
+// require marks flags a command cannot do without; cobra names the missing ones.
+func require(cmd *cobra.Command, flags ...string) {
+	for _, flag := range flags {
+		if err := cmd.MarkFlagRequired(flag); err != nil {
+			panic(err) // the flag is declared a line above the call
+		}
+	}
+}
+
+// changedStrings gives the flags that were set, by the API's field.
+func changedStrings(flags *pflag.FlagSet, fields map[string]string) map[string]any {
+	body := map[string]any{}
+	flags.Visit(func(f *pflag.Flag) {
+		if name, ok := fields[f.Name]; ok {
+			body[name] = f.Value.String()
+		}
+	})
+	return body
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the Makefile (-ldflags -X main.version=...); a build without
+// it says what the Go toolchain recorded.
+var version string
+
+// shortVersion is one word, for the server's lists of agents and its logs.
+func shortVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "unknown"
+	}
+	return strings.Trim(info.Main.Version, "()")
+}
+
+func versionCommand(s surroundings) *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintf(s.stdout, "tunnox %s %s %s/%s\n", shortVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		}}
+}

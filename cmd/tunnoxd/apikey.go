@@ -1,0 +1,62 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// minKeyLength is the shortest API key that is accepted. There is no default
+// key: an empty or well-known one is how systems like this are taken over.
+const minKeyLength = 32
+
+// apiKey is what callers of the REST API prove themselves with.
+type apiKey struct {
+	secret string
+	source string // where it stands, for people
+}
+
+// loadAPIKey takes the key of the environment, else of the data directory, else
+// makes one there: 256 bits, readable by the owner only.
+func loadAPIKey(dir *dataDir, override string) (apiKey, error) {
+	if override != "" {
+		key := apiKey{secret: override, source: "TUNNOX_API_KEY"}
+		return key, key.check()
+	}
+	path := dir.file("api-key")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return createAPIKey(path)
+	}
+	if err != nil {
+		return apiKey{}, fmt.Errorf("read API key: %w", err)
+	}
+	key := apiKey{secret: strings.TrimSpace(string(b)), source: path}
+	return key, key.check()
+}
+
+func createAPIKey(path string) (apiKey, error) {
+	var random [32]byte
+	rand.Read(random[:]) // never fails
+	key := apiKey{secret: base64.RawURLEncoding.EncodeToString(random[:]), source: path}
+	if err := replaceFile(path, []byte(key.secret+"\n"), 0o600); err != nil {
+		return apiKey{}, err
+	}
+	return key, nil
+}
+
+// check refuses a key that can be guessed. It never repeats the key.
+func (k apiKey) check() error {
+	if len(k.secret) < minKeyLength {
+		return fmt.Errorf("the API key in %s has %d characters; it needs at least %d, for example from: openssl rand -base64 32",
+			k.source, len(k.secret), minKeyLength)
+	}
+	if strings.ContainsAny(k.secret, " \t\r\n") {
+		return fmt.Errorf("the API key in %s contains white space, which a header cannot carry", k.source)
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // database/sql's "pgx", to look at the schema
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/broker"
+	brokerredis "github.com/tunnox-net/tunnox/broker/redis"
+	directoryredis "github.com/tunnox-net/tunnox/directory/redis"
+	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/eventstore/postgres"
+	"github.com/tunnox-net/tunnox/migrations"
+	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
+)
+
+// openCluster works over Postgres and Redis, which others use at the same time.
+func (p *process) openCluster(ctx context.Context) (*backend, error) {
+	b, err := p.openRedis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := makeFirstSchema(ctx, p.cfg.Postgres); err != nil {
+		return nil, err
+	}
+	store, err := postgres.Open(ctx, p.cfg.Postgres, postgres.Options{})
+	if errors.Is(err, eventstore.ErrSchema) {
+		return nil, fmt.Errorf("%w\n  with a backup at hand, stop the other servers and run: tunnoxd migrate --postgres URL", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.atEnd("event store", func(context.Context) error { return store.Close() })
+	b.store = store
+	return b, nil
+}
+
+// makeFirstSchema gives a database that has no schema of ours its first. An
+// older one is left to "tunnoxd migrate": other servers may be working on it.
+func makeFirstSchema(ctx context.Context, url string) (err error) {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	version, err := migrations.PostgresVersion(ctx, db)
+	if err != nil || version > 0 {
+		return err
+	}
+	_, err = migrations.Postgres(ctx, db)
+	return err
+}
+
+// openRedis is the part of a cluster that a forwarder has too: read models,
+// feed and presence.
+func (p *process) openRedis(ctx context.Context) (*backend, error) {
+	options, err := redis.ParseURL(p.cfg.Redis)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--redis: %w", err)}
+	}
+	client := redis.NewClient(options)
+	p.atEnd("redis", func(context.Context) error { return client.Close() })
+	if err := client.Ping(ctx).Err(); err != nil {
+		return nil, fmt.Errorf("reach Redis: %w", err)
+	}
+	feed := brokerredis.Options{Metrics: broker.NewMetrics(p.registry)}
+	rows := projectionsredis.New(client)
+	p.atEnd("read models", func(context.Context) error { return rows.Close() })
+	return &backend{
+		rows:      rows,
+		publisher: brokerredis.NewPublisher(client, feed),
+		follower:  brokerredis.NewFollower(options, feed, p.log.With("part", "feed")),
+		directory: directoryredis.New(client, nil),
+	}, nil
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// config is what a tunnoxd process was told. Every field is declared once, in
+// declare; its environment variable and its key in the file follow from the flag.
+type config struct {
+	Data      string
+	API       string
+	Listen    string
+	Metrics   string
+	Postgres  string
+	Redis     string
+	Advertise string
+	LogLevel  string
+	LogFormat string
+	PProf     bool
+	Drain     time.Duration
+
+	apiKey string // TUNNOX_API_KEY; no flag, since every process sees another's arguments
+}
+
+// The settings by the flag's name. A command takes those that concern it.
+var (
+	commonSettings    = []string{"log-level", "log-format"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise", "pprof", "drain"}
+	controlSettings   = []string{"data", "api", "metrics", "postgres", "redis", "pprof", "drain"}
+	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise", "pprof", "drain"}
+	migrateSettings   = []string{"data", "postgres"}
+)
+
+// declare gives every setting its flag, default and sentence.
+func (c *config) declare() *pflag.FlagSet {
+	f := pflag.NewFlagSet("all", pflag.ContinueOnError)
+	f.StringVar(&c.Data, "data", "./tunnox-data", "`directory` for the database, the API key and the server's identity")
+	f.StringVar(&c.API, "api", "127.0.0.1:9000", "`address` of the REST API")
+	f.StringVar(&c.Listen, "listen", ":8080", "`address` agents connect to")
+	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:9090", "`address` of /metrics")
+	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log (with --redis; empty = embedded)")
+	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence (with --postgres)")
+	f.StringVar(&c.Advertise, "advertise", "", "`host:port` agents reach this server at, for the join line (default: this machine's address and the port of --listen)")
+	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
+	f.BoolVar(&c.PProf, "pprof", false, "serve /debug/pprof on the metrics address (loopback only)")
+	f.DurationVar(&c.Drain, "drain", 10*time.Second, "how long a shutdown waits for work to end")
+	return f
+}
+
+// flags adds the named settings to a command's flags.
+func (c *config) flags(to *pflag.FlagSet, names ...[]string) {
+	all := c.declare()
+	for _, name := range slices.Concat(names...) {
+		to.AddFlag(all.Lookup(name))
+	}
+	to.String("config", "", "YAML `file` with the same settings, for example \"data: /var/lib/tunnox\" (environment: TUNNOX_CONFIG)")
+}
+
+// load completes what the command line left open: environment, then file. It
+// returns every fault it found, not the first.
+func (c *config) load(flags *pflag.FlagSet, environ []string) error {
+	known := (&config{}).declare()
+	env, errs := readEnvironment(known, environ)
+	for _, entry := range environ {
+		if key, ok := strings.CutPrefix(entry, "TUNNOX_API_KEY="); ok {
+			c.apiKey = key
+		}
+	}
+	path, err := flags.GetString("config")
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		path = env["config"]
+	}
+	file, fileErrs := readFile(known, path)
+	errs = append(errs, fileErrs...)
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed || known.Lookup(f.Name) == nil {
+			return
+		}
+		value, from := "", ""
+		if v, ok := env[f.Name]; ok {
+			value, from = v, variable(f.Name)
+		} else if v, ok := file[f.Name]; ok {
+			value, from = v, f.Name+" in "+path
+		} else {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", from, err))
+		}
+	})
+	return errors.Join(append(errs, c.check(flags)...)...)
+}
+
+// variable is the environment variable of a flag.
+func variable(flag string) string {
+	return "TUNNOX_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// check returns what is wrong with the settings the command has.
+func (c *config) check(flags *pflag.FlagSet) (errs []error) {
+	fault := func(name, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("--%s: %s", name, fmt.Sprintf(format, args...)))
+	}
+	has := func(name string) bool { return flags.Lookup(name) != nil }
+
+	// TUNNOX_API is the server's address to tunnoxd and its URL to tunnox; both
+	// read either, so that one environment serves both programs.
+	c.API = strings.TrimSuffix(strings.TrimPrefix(c.API, "http://"), "/")
+	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics} {
+		if has(name) {
+			if err := checkAddress(address); err != nil {
+				fault(name, "%q %v", address, err)
+			}
+		}
+	}
+	if has("advertise") && c.Advertise != "" {
+		if host, _, err := net.SplitHostPort(c.Advertise); err != nil || host == "" {
+			fault("advertise", "%q is not host:port", c.Advertise)
+		}
+	}
+	if has("data") && c.Data == "" {
+		fault("data", "must name a directory")
+	}
+	if has("postgres") && c.Postgres != "" {
+		if err := checkURL(c.Postgres, "postgres", "postgresql"); err != nil {
+			fault("postgres", "%v", err)
+		}
+	}
+	if has("redis") && c.Redis != "" {
+		if err := checkURL(c.Redis, "redis", "rediss", "unix"); err != nil {
+			fault("redis", "%v", err)
+		}
+	}
+	if has("pprof") && c.PProf && !loopback(c.Metrics) {
+		fault("pprof", "profiles show memory; it needs --metrics on a loopback address, not %q", c.Metrics)
+	}
+	if has("drain") && c.Drain < 0 {
+		fault("drain", "must not be negative")
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		fault("log-level", "%q is not one of debug, info, warn, error", c.LogLevel)
+	}
+	if !slices.Contains([]string{"text", "json"}, c.LogFormat) {
+		fault("log-format", "%q is not one of text, json", c.LogFormat)
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errs
+}
+
+// checkAddress accepts what net.Listen does, names of ports left out: a script
+// that reads addresses back wants numbers.
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return errors.New("is not host:port")
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil || strings.Trim(port, "0123456789") != "" || port == "" {
+		return fmt.Errorf("has no port between 0 and 65535")
+	}
+	return nil
+}
+
+// checkURL never repeats the URL: it holds a password.
+func checkURL(s string, schemes ...string) error {
+	u, err := url.Parse(s)
+	if err != nil || !slices.Contains(schemes, u.Scheme) {
+		return fmt.Errorf("want a URL that begins with %s://", schemes[0])
+	}
+	return nil
+}
+
+// loopback reports whether an address is reached from this machine only.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

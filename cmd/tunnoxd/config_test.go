@@ -1,0 +1,147 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// loadConfig reads settings as a command would.
+func loadConfig(t *testing.T, args, environ []string, file string) (*config, error) {
+	t.Helper()
+	c := &config{}
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	c.flags(flags, serveSettings, commonSettings)
+	if file != "" {
+		path := filepath.Join(t.TempDir(), "tunnox.yaml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", path)
+	}
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return c, c.load(flags, environ)
+}
+
+func TestSettingsComeFromFlagThenEnvironmentThenFileThenDefault(t *testing.T) {
+	file := "api: 127.0.0.1:1\nlisten: 127.0.0.1:1\ndata: file\n"
+	c, err := loadConfig(t, []string{"--api", "127.0.0.1:3"},
+		[]string{"TUNNOX_API=127.0.0.1:2", "TUNNOX_LISTEN=127.0.0.1:2", "TUNNOX_LOG_FORMAT="}, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, got, want string }{
+		{"flag over all", c.API, "127.0.0.1:3"},
+		{"environment over file", c.Listen, "127.0.0.1:2"},
+		{"file over default", c.Data, "file"},
+		{"default", c.Metrics, "127.0.0.1:9090"},
+		{"an empty variable is not set", c.LogFormat, "text"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, tt.got, tt.want)
+		}
+	}
+}
+
+func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
+	values := map[string]string{
+		"data": "d", "api": "127.0.0.1:0", "listen": "127.0.0.1:0", "metrics": "127.0.0.1:0",
+		"postgres": "postgres://h/d", "redis": "redis://h", "advertise": "example.org:443",
+		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s",
+	}
+	(&config{}).declare().VisitAll(func(f *pflag.Flag) {
+		value, ok := values[f.Name]
+		if !ok {
+			t.Errorf("%s: give this test a value for it", f.Name)
+			return
+		}
+		fromEnv, err := loadConfig(t, nil, []string{variable(f.Name) + "=" + value}, "")
+		if err != nil {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+		fromFile, err := loadConfig(t, nil, nil, f.Name+": "+value+"\n")
+		if err != nil {
+			t.Errorf("%s in a file: %v", f.Name, err)
+		}
+		fromFlag, err := loadConfig(t, []string{"--" + f.Name + "=" + value}, nil, "")
+		if err != nil {
+			t.Errorf("--%s: %v", f.Name, err)
+		}
+		if *fromEnv != *fromFlag || *fromFile != *fromFlag {
+			t.Errorf("%s: environment gives %+v, file %+v, flag %+v", f.Name, fromEnv, fromFile, fromFlag)
+		}
+	})
+}
+
+func TestUnknownSettingsAreNamed(t *testing.T) {
+	_, err := loadConfig(t, nil, []string{"TUNNOX_POSTGRESS=x", "TUNNOX_LISTEN_ADDR=x"}, "lissten: x\napi: 127.0.0.1:0\napi: 127.0.0.1:1\ndata: [a]\n")
+	for _, want := range []string{"TUNNOX_POSTGRESS: there is no such setting", "TUNNOX_LISTEN_ADDR: there is no such setting",
+		":1: lissten: there is no such setting", ":3: api: is set twice", ":4: data: want one value"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
+	// What others put into the environment is none of our business.
+	if _, err := loadConfig(t, nil, []string{"TUNNOX_SERVICE_HOST=10.0.0.1", "TUNNOX_PORT_8080_TCP=tcp://x", "TUNNOX_TEST_REDIS=x", "TUNNOX_CLIENT_ID=1"}, ""); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAllFaultsAreListed(t *testing.T) {
+	_, err := loadConfig(t, []string{"--api", "nowhere", "--listen", ":http", "--metrics", "0.0.0.0:99999", "--postgres", "mysql://u:secret@h/d",
+		"--redis", "localhost:6379", "--log-level", "loud", "--log-format", "xml", "--advertise", "h", "--drain", "-1s", "--data", "", "--pprof"},
+		[]string{}, "")
+	for _, want := range []string{`--api: "nowhere"`, `--listen: ":http"`, `--metrics: "0.0.0.0:99999"`, "--postgres: want a URL", "--redis: want a URL",
+		`--log-level: "loud"`, `--log-format: "xml"`, "--advertise:", "--drain:", "--data:", "--pprof:"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error does not say %q:\n%v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("the error shows a password: %v", err)
+	}
+}
+
+func TestMalformedValuesNameTheirSource(t *testing.T) {
+	_, err := loadConfig(t, nil, []string{"TUNNOX_DRAIN=soon"}, "pprof: perhaps\n")
+	for _, want := range []string{"TUNNOX_DRAIN", "pprof in "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
+}
+
+func TestFilesThatAreNotSettings(t *testing.T) {
+	for name, file := range map[string]string{"a list": "- a\n", "a word": "hello\n", "not YAML": "a: b: c\n"} {
+		if _, err := loadConfig(t, nil, nil, file); err == nil {
+			t.Errorf("%s: was accepted", name)
+		}
+	}
+	for name, file := range map[string]string{"only comments": "# nothing\n", "an end of document": "---\n", "null": "null\n"} {
+		if _, err := loadConfig(t, nil, nil, file); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c := &config{}
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	c.flags(flags, serveSettings, commonSettings)
+	if err := c.load(flags, []string{"TUNNOX_CONFIG=/does/not/exist"}); err == nil {
+		t.Error("a file that is not there was accepted")
+	}
+}
+
+func TestOneEnvironmentServesBothPrograms(t *testing.T) {
+	c, err := loadConfig(t, nil, []string{"TUNNOX_API=http://127.0.0.1:9000/"}, "")
+	if err != nil || c.API != "127.0.0.1:9000" {
+		t.Errorf("got %q, %v", c.API, err)
+	}
+	if c.Drain != 10*time.Second {
+		t.Errorf("drain %v", c.Drain)
+	}
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+const controlLong = `Run the control plane: the REST API, the relay that carries the log to the
+configuration feed, and the projector that keeps the read models. It needs
+--postgres and --redis; any number of them work at the same time.`
+
+// control is the control plane alone.
+func control(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
+	if cfg.Postgres == "" || cfg.Redis == "" {
+		return usageError{errors.New("a control plane of its own needs --postgres and --redis: forwarders follow it over them")}
+	}
+	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
+		if err := p.open(cfg.API, ""); err != nil {
+			return err
+		}
+		key, err := loadAPIKey(p.dir, cfg.apiKey)
+		if err != nil {
+			return err
+		}
+		b, err := p.openCluster(ctx)
+		if err != nil {
+			return err
+		}
+		cp, err := p.startControlPlane(ctx, b, key)
+		if err != nil {
+			return err
+		}
+		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
+			return err
+		}
+		if err := p.waitFor(ctx, cp.projector.Ready); err != nil {
+			return err
+		}
+		cp.open(p)
+		return p.announce(&key, identity{})
+	})
+}
+
+// controlPlane is what decides and remembers.
+type controlPlane struct {
+	executor  *eventstore.Executor
+	projector *projections.Projector
+	reader    *projections.Reader
+	phase     atomic.Pointer[string] // why it is not ready; nil = it is
+}
+
+// open says that the control plane may be sent work, until the process ends:
+// balancers are to leave before anything they use does.
+func (cp *controlPlane) open(p *process) {
+	p.atEnd("readiness", func(context.Context) error { cp.shut("ending"); return nil })
+	cp.phase.Store(nil)
+}
+
+func (cp *controlPlane) shut(why string) { cp.phase.Store(&why) }
+
+// isOpen is the readiness check that balancers watch.
+func (cp *controlPlane) isOpen(context.Context) error {
+	if why := cp.phase.Load(); why != nil {
+		return errors.New(*why)
+	}
+	return nil
+}
+
+// startControlPlane starts, in this order and ended in the reverse: the
+// executor, whose running appends must finish before the log closes; relay and
+// projector, which carry them on; the API, whose requests need all of them.
+func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey) (*controlPlane, error) {
+	cp := &controlPlane{reader: projections.NewReader(b.rows)}
+	cp.shut("starting")
+
+	metrics := eventstore.NewMetrics(p.registry)
+	cp.executor = eventstore.NewExecutor(b.store, eventstore.ExecutorOptions{Metrics: metrics})
+	p.run("executor", cp.executor.Run)
+
+	relay := eventstore.NewRelay(b.store, b.publisher, eventstore.RelayOptions{Metrics: metrics, Logger: p.log.With("part", "relay")})
+	p.run("relay", relay.Run)
+
+	cp.projector = projections.NewProjector(b.store, b.rows, projections.Options{
+		Head: func(ctx context.Context) (domain.Position, error) {
+			head, err := b.store.Head(ctx)
+			return head.Position, err
+		},
+		Progress: p.showRebuild,
+		Metrics:  projections.NewMetrics(p.registry),
+		Logger:   p.log.With("part", "projector"),
+	})
+	p.run("projector", cp.projector.Run)
+
+	requests := httpapi.NewMetrics()
+	p.registry.MustRegister(requests)
+	handler, err := httpapi.New(httpapi.Config{
+		Executor: cp.executor, History: b.store, Reader: cp.reader, Presence: presence{b.directory},
+		NewCredential: func() (string, []byte, error) {
+			c, err := wire.NewCredential()
+			if err != nil {
+				return "", nil, err
+			}
+			return c.AuthCode(), c.PublicKey(), nil
+		},
+		Keys:    []httpapi.Key{{Name: "admin", Hash: httpapi.HashKey(key.secret)}},
+		Version: httpapi.Version{Version: shortVersion(), Go: runtime.Version()},
+		Checks: map[string]func(context.Context) error{
+			"open":  cp.isOpen,
+			"store": func(ctx context.Context) error { _, err := b.store.Head(ctx); return err },
+		},
+		Metrics: requests,
+		Logger:  p.log.With("part", "api"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.serveHTTP("api", httpapi.NewServer(handler, p.log), p.sockets.api)
+	return cp, nil
+}
+
+// showRebuild tells how a rebuild of the read models goes, when it takes long
+// enough for somebody to wonder.
+func (p *process) showRebuild(at projections.Progress) {
+	if at.Elapsed < time.Second {
+		return
+	}
+	done := "all"
+	if at.Head > at.Done {
+		done = fmt.Sprintf("%d%%", 100*at.Done/at.Head)
+	}
+	p.log.Info("building the read models from the log", "events", int64(at.Done), "of", int64(at.Head), "done", done, "per_second", int64(at.Rate()))
+}

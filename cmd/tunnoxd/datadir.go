@@ -1,0 +1,119 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// dataDir is the folder of one server: database, API key, identity, addresses.
+// It is held for the life of the process.
+type dataDir struct {
+	path  string
+	lock  *os.File
+	fresh bool // no server has an identity here yet: this is the first start
+}
+
+// openDataDir makes the folder (0700) when it is not there and locks it: two
+// servers in one folder would be one node to the others, and would not see each
+// other's appends in the embedded form.
+func openDataDir(path string) (*dataDir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("--data: %w", err)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open data directory: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("data directory %s is used by another tunnoxd: %w", path, err), lock.Close())
+	}
+	d := &dataDir{path: path, lock: lock}
+	_, err = os.Stat(d.file("server.key"))
+	d.fresh = errors.Is(err, fs.ErrNotExist)
+	return d, nil
+}
+
+// file gives the path of a file in the folder.
+func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
+
+// close lets another server have the folder. The lock also ends with the process.
+func (d *dataDir) close() error { return d.lock.Close() }
+
+// writeAddresses tells scripts what was bound, also for port 0. It is the last
+// step of a start before traffic: whoever sees the file can connect.
+func (d *dataDir) writeAddresses(addresses map[string]string) error {
+	b, err := json.MarshalIndent(addresses, "", "  ")
+	if err != nil {
+		return err
+	}
+	return replaceFile(d.file("addresses.json"), append(b, '\n'), 0o644)
+}
+
+// removeAddresses takes back what writeAddresses said: a script must not read
+// the ports of a process that is gone, or of the start before this one.
+func (d *dataDir) removeAddresses() error {
+	err := os.Remove(d.file("addresses.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// nodeKey gives a random name that stays with the folder. A node id is leased
+// under it, so that a server that restarts gets its id back at once.
+func (d *dataDir) nodeKey() (string, error) {
+	path := d.file("node-key")
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) > 0 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read node key: %w", err)
+	}
+	key := rand.Text()
+	return key, replaceFile(path, []byte(key+"\n"), 0o600)
+}
+
+// replaceFile writes a file so that, whenever the process or the machine dies,
+// the path holds all of the old content or all of the new.
+func replaceFile(path string, content []byte, mode os.FileMode) (err error) {
+	dir := filepath.Dir(path)
+	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
+		}
+	}()
+	_, err = temp.Write(content)
+	err = errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes a rename in the folder survive a power cut.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+
+	"github.com/tunnox-net/tunnox/broker"
+	brokermemory "github.com/tunnox-net/tunnox/broker/memory"
+	directorymemory "github.com/tunnox-net/tunnox/directory/memory"
+	"github.com/tunnox-net/tunnox/eventstore/sqlite"
+	"github.com/tunnox-net/tunnox/projections/memory"
+)
+
+// logFile is the embedded log in the data directory.
+const logFile = "tunnox.db"
+
+// openEmbedded needs nothing but the data directory: the log in SQLite, all else
+// in memory. It brings the schema up to date itself, since nobody else may have
+// the file and there is nobody to ask.
+func (p *process) openEmbedded(ctx context.Context) (*backend, error) {
+	path := p.dir.file(logFile)
+	steps, err := sqlite.Migrate(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if steps > 0 && !p.dir.fresh {
+		p.log.Info("brought the log's schema up to date", "steps", steps)
+	}
+	store, err := sqlite.Open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	p.atEnd("event store", func(context.Context) error { return store.Close() })
+	feed := brokermemory.New(brokermemory.DefaultCapacity, broker.NewMetrics(p.registry))
+	p.atEnd("feed", func(context.Context) error { return feed.Close() })
+	return &backend{store: store, rows: memory.New(), publisher: feed, follower: feed, directory: directorymemory.New(nil)}, nil
+}

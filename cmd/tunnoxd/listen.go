@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+)
+
+// listeners are the sockets of a process. They are opened before anything is
+// built, so that an address in use is told at once and nothing was started.
+type listeners struct {
+	api, agents, metrics net.Listener // nil = this role has none
+}
+
+// openListeners opens those whose address is not empty.
+func openListeners(api, agents, metrics string) (_ *listeners, err error) {
+	ls := &listeners{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ls.close())
+		}
+	}()
+	for _, l := range []struct {
+		flag, address string
+		to            *net.Listener
+	}{{"api", api, &ls.api}, {"listen", agents, &ls.agents}, {"metrics", metrics, &ls.metrics}} {
+		if l.address == "" {
+			continue
+		}
+		if *l.to, err = net.Listen("tcp", l.address); err != nil {
+			return nil, fmt.Errorf("--%s %s: %w", l.flag, l.address, err)
+		}
+	}
+	return ls, nil
+}
+
+// close closes what is open. Servers close their listener too, which is no error.
+func (ls *listeners) close() error {
+	var errs []error
+	for _, l := range []net.Listener{ls.api, ls.agents, ls.metrics} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// addresses are what was bound, as addresses.json holds it.
+func (ls *listeners) addresses() map[string]string {
+	bound := map[string]string{}
+	for name, l := range map[string]net.Listener{"api": ls.api, "agents": ls.agents, "metrics": ls.metrics} {
+		if l != nil {
+			bound[name] = dialable(l.Addr().String())
+		}
+	}
+	return bound
+}
+
+// dialable turns "every address of this machine" into one that can be dialled
+// from it; scripts read it.
+func dialable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return address
+}
+
+// reachable gives host:port of the agents' listener as other machines see it:
+// what was configured, or this machine's first address that is not loopback.
+func reachable(advertise string, agents net.Addr) string {
+	if advertise != "" {
+		return advertise
+	}
+	host, port, err := net.SplitHostPort(agents.String())
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+		return agents.String()
+	}
+	return net.JoinHostPort(outwardIP(), port)
+}
+
+func outwardIP() string {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return "127.0.0.1" // the join line works on this machine, and says which
+	}
+	for _, a := range addresses {
+		network, ok := a.(*net.IPNet)
+		if ok && network.IP.To4() != nil && network.IP.IsGlobalUnicast() {
+			return network.IP.String()
+		}
+	}
+	return "127.0.0.1"
+}

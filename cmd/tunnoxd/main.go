@@ -1,0 +1,119 @@
+// Tunnoxd is the server of Tunnox: control plane, forwarder, or both.
+//
+// Its duty is to read what it was told, build the parts, start them and end
+// them in order. It decides nothing itself.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	syscall.Umask(0o077) // what the server writes is for its own account; SQLite makes files of its own
+	os.Exit(exitCode(os.Stderr, run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr)))
+}
+
+// Exit codes; scripts rely on them.
+const (
+	exitOK      = 0
+	exitFailure = 1 // the program could not do what it was asked
+	exitUsage   = 2 // it was asked in a way it does not understand
+)
+
+// usageError is a fault of the command line, the environment or the file.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// exitCode says what went wrong and gives the process's status.
+func exitCode(stderr io.Writer, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	for line := range strings.Lines(err.Error()) { // a fault a line
+		fmt.Fprintf(stderr, "tunnoxd: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// run is the whole program. It ends when ctx does, or on SIGINT or SIGTERM; a
+// second signal ends the process at once.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	root := &cobra.Command{
+		Use:   "tunnoxd",
+		Short: "Server of Tunnox: joins agents behind NAT to each other",
+		Long: `Tunnoxd is the server of Tunnox. "tunnoxd serve" is all of it in one process;
+"control" and "forwarder" are its two roles apart, over Postgres and Redis.
+
+Every setting is a flag, an environment variable (--log-level is
+TUNNOX_LOG_LEVEL) and a line of the YAML file of --config (log-level: debug);
+the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	began := false // before a command begins, an error is one of usage
+	command := func(use, short, long string, settings []string, do func(context.Context, *config, io.Writer, *slog.Logger) error) {
+		cfg := &config{}
+		cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: cobra.NoArgs}
+		cfg.flags(cmd.Flags(), settings, commonSettings)
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+			if err := cfg.load(cmd.Flags(), environ); err != nil {
+				return err
+			}
+			began = true
+			return do(cmd.Context(), cfg, stdout, newLogger(stderr, cfg))
+		}
+		root.AddCommand(cmd)
+	}
+	command("serve", "Run control plane and forwarder in one process",
+		serveLong, serveSettings, serve)
+	command("control", "Run the control plane: API, relay and projector",
+		controlLong, controlSettings, control)
+	command("forwarder", "Run a forwarder: agents connect to it",
+		forwarderLong, forwarderSettings, forwarderOnly)
+	command("migrate", "Bring a database to the schema this version knows",
+		migrateLong, migrateSettings, migrate)
+	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(stdout, buildVersion())
+			return err
+		}})
+
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !began {
+		return usageError{err}
+	}
+	return err
+}
+
+func newLogger(stderr io.Writer, cfg *config) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
+		level = slog.LevelInfo // check has refused it; for tests that skip it
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(stderr, options))
+}

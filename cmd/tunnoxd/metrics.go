@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// newRegistry begins with the numbers of the process and the Go runtime.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_build_info", Help: "1, with the version of this build.",
+		ConstLabels: prometheus.Labels{"version": shortVersion()}})
+	build.Set(1)
+	r.MustRegister(build,
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsGC, collectors.MetricsScheduler)))
+	return r
+}
+
+// metricsServer serves /metrics, and the profiles when they were asked for.
+// There is no key on it, so that it stays on loopback unless told otherwise.
+func metricsServer(registry *prometheus.Registry, profiles bool, log *slog.Logger) *http.Server {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn), MaxRequestsInFlight: 4,
+	}))
+	if profiles {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
+	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+}
+
+// serveHTTP runs a server until the process ends. Running requests are waited
+// for, until the drain time is over.
+func (l *life) serveHTTP(name string, server *http.Server, on net.Listener) {
+	l.run(name, func(ctx context.Context) error {
+		if err := server.Serve(on); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		<-ctx.Done() // closed by the ending below, which comes before this one's
+		return nil
+	})
+	l.atEnd(name, func(ctx context.Context) error {
+		return errors.Join(server.Shutdown(ctx), server.Close())
+	})
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/tunnox-net/tunnox/eventstore/postgres"
+	"github.com/tunnox-net/tunnox/eventstore/sqlite"
+)
+
+const migrateLong = `Bring a database to the schema this version knows: the Postgres of --postgres, or
+without it the embedded one in --data. It only goes forward, is safe to repeat,
+and ends with 0 when there was nothing to do. Servers of another version must not
+be running.`
+
+// migrate brings the schema of one database up to date.
+func migrate(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) (err error) {
+	var steps int
+	var what string
+	if cfg.Postgres != "" {
+		what = "the Postgres database"
+		steps, err = postgres.Migrate(ctx, cfg.Postgres)
+	} else {
+		var dir *dataDir
+		if dir, err = openDataDir(cfg.Data); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, dir.close()) }()
+		what = dir.file(logFile)
+		steps, err = sqlite.Migrate(ctx, what)
+	}
+	if err != nil {
+		return err
+	}
+	if steps == 0 {
+		_, err = fmt.Fprintf(out, "%s has the newest schema already\n", what)
+	} else {
+		_, err = fmt.Fprintf(out, "%s: %d steps, now at the newest schema\n", what, steps)
+	}
+	return err
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tunnox-net/tunnox/broker"
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/projections"
+)
+
+const serveLong = `Run control plane and forwarder in one process.
+
+Without --postgres and --redis everything is in --data: the log in SQLite, read
+models and feed in memory. With both, the same process works over real services
+and shares them with others. The first start makes an API key and a TLS identity
+in --data and prints how to go on. TUNNOX_API_KEY (32 characters or more)
+replaces the key.
+
+Read models in memory are built from the log at every start; /ready is 503 until
+that is done. --postgres on an empty database makes the schema; a database with
+an older one is for "tunnoxd migrate".`
+
+// backend is what the parts of a process stand on, in both forms.
+type backend struct {
+	store     eventstore.Store
+	rows      projections.Store
+	publisher broker.Publisher
+	follower  broker.Follower
+	directory directory.Directory
+}
+
+// process is what every role has: where it runs, what it says.
+type process struct {
+	*life
+	cfg      *config
+	out      io.Writer
+	log      *slog.Logger
+	dir      *dataDir
+	sockets  *listeners
+	registry *prometheus.Registry
+}
+
+// serve is control plane and forwarder in one.
+func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
+	if (cfg.Postgres == "") != (cfg.Redis == "") {
+		return usageError{errors.New("--postgres and --redis belong together: the log in one, read models, feed and presence in the other; without both everything is in --data")}
+	}
+	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
+		if err := p.open(cfg.API, cfg.Listen); err != nil {
+			return err
+		}
+		key, err := loadAPIKey(p.dir, cfg.apiKey)
+		if err != nil {
+			return err
+		}
+		identity, err := p.loadIdentity()
+		if err != nil {
+			return err
+		}
+		b, err := p.openBackend(ctx)
+		if err != nil {
+			return err
+		}
+		cp, err := p.startControlPlane(ctx, b, key)
+		if err != nil {
+			return err
+		}
+		// From here scripts find the API, and /ready says how far we are.
+		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
+			return err
+		}
+		// Agents are served only from read models that are complete: to an agent
+		// whose client is not there yet the answer would be that it never was.
+		if err := p.waitFor(ctx, cp.projector.Ready); err != nil {
+			return err
+		}
+		err = p.startForwarder(ctx, forwarderParts{identity: identity, follower: b.follower, directory: b.directory,
+			lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}})
+		if err != nil {
+			return err
+		}
+		cp.open(p)
+		return p.announce(&key, identity)
+	})
+}
+
+func (p *process) openBackend(ctx context.Context) (*backend, error) {
+	if p.cfg.Postgres == "" {
+		return p.openEmbedded(ctx)
+	}
+	return p.openCluster(ctx)
+}
+
+func newProcess(cfg *config, out io.Writer, log *slog.Logger) *process {
+	return &process{life: newLife(log), cfg: cfg, out: out, log: log, registry: newRegistry()}
+}
+
+// live starts the parts and runs until ctx ends or a part fails.
+func (p *process) live(ctx context.Context, start func(*process) error) error {
+	if err := start(p); err != nil {
+		ended := p.end(p.cfg.Drain)
+		if ctx.Err() != nil {
+			return ended // interrupted while starting, which is no failure
+		}
+		return errors.Join(err, ended)
+	}
+	return p.wait(ctx, p.cfg.Drain)
+}
+
+// waitFor waits for a part to be ready, or for any part to fail meanwhile.
+func (p *process) waitFor(ctx context.Context, ready func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- ready(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case err := <-p.failed:
+		cancel()
+		<-done
+		return err
+	}
+}
+
+// open takes the data directory and all sockets, so that what is in the way is
+// told before anything starts. Metrics are served first and ended last: a drain
+// can be watched.
+func (p *process) open(api, agents string) (err error) {
+	if p.dir, err = openDataDir(p.cfg.Data); err != nil {
+		return err
+	}
+	p.atEnd("data directory", func(context.Context) error { return p.dir.close() })
+	if err := p.dir.removeAddresses(); err != nil {
+		return err
+	}
+	if p.sockets, err = openListeners(api, agents, p.cfg.Metrics); err != nil {
+		return err
+	}
+	p.atEnd("listeners", func(context.Context) error { return p.sockets.close() })
+	if !loopback(p.sockets.metrics.Addr().String()) {
+		p.log.Warn("metrics are served beyond this machine, without a key", "address", p.sockets.metrics.Addr().String())
+	}
+	if api != "" && !loopback(p.sockets.api.Addr().String()) {
+		p.log.Warn("the API is served beyond this machine, without TLS: put a proxy with TLS before it", "address", p.sockets.api.Addr().String())
+	}
+	p.serveHTTP("metrics", metricsServer(p.registry, p.cfg.PProf, p.log), p.sockets.metrics)
+	p.atEnd("addresses", func(context.Context) error { return p.dir.removeAddresses() })
+	return nil
+}

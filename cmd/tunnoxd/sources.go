@@ -1,0 +1,88 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+)
+
+// otherVariables are TUNNOX_ variables that are not settings of tunnoxd: the
+// key, and what package cmd/tunnox reads.
+var otherVariables = []string{"TUNNOX_API_KEY", "TUNNOX_API_KEY_FILE",
+	"TUNNOX_CLIENT_ID", "TUNNOX_AUTH_CODE", "TUNNOX_AUTH_CODE_FILE", "TUNNOX_SERVER", "TUNNOX_PIN", "TUNNOX_CA", "TUNNOX_STATE", "TUNNOX_ALLOW", "TUNNOX_NAME"}
+
+// foreignVariable matches TUNNOX_ variables that others make: Kubernetes for a
+// service that is named tunnox, and the tests.
+var foreignVariable = regexp.MustCompile(`_SERVICE_(HOST|PORT.*)$|_PORT(_.*)?$|^TUNNOX_(TEST|BENCH|DEMO)_`)
+
+// readEnvironment gives the settings among the variables, by flag name. A
+// TUNNOX_ variable that nothing knows is a fault: a misspelt TUNNOX_POSTGRES must
+// not start a server on an empty database. An empty one is one that is not set.
+func readEnvironment(known *pflag.FlagSet, environ []string) (map[string]string, []error) {
+	flagOf := map[string]string{"TUNNOX_CONFIG": "config"}
+	known.VisitAll(func(f *pflag.Flag) { flagOf[variable(f.Name)] = f.Name })
+	values, errs := map[string]string{}, []error(nil)
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, "TUNNOX_") || value == "" || slices.Contains(otherVariables, name) || foreignVariable.MatchString(name) {
+			continue
+		}
+		flag, ok := flagOf[name]
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: there is no such setting; see --help", name))
+			continue
+		}
+		values[flag] = value
+	}
+	return values, errs
+}
+
+// readFile reads a YAML mapping of settings to scalars. Settings of other
+// commands are fine, so that one file serves a machine; unknown ones are not.
+func readFile(known *pflag.FlagSet, path string) (map[string]string, []error) {
+	if path == "" {
+		return nil, nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, []error{fmt.Errorf("--config: %w", err)}
+	}
+	defer file.Close()
+	var root yaml.Node
+	if err := yaml.NewDecoder(file).Decode(&root); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, nil // an empty file, or only comments
+		}
+		return nil, []error{fmt.Errorf("--config %s: %w", path, err)}
+	}
+	body := root.Content[0]
+	if body.Kind == yaml.ScalarNode && body.Tag == "!!null" {
+		return nil, nil
+	}
+	if body.Kind != yaml.MappingNode {
+		return nil, []error{fmt.Errorf("--config %s: want lines of the form \"setting: value\"", path)}
+	}
+	values, errs := map[string]string{}, []error(nil)
+	for i := 0; i+1 < len(body.Content); i += 2 {
+		key, value := body.Content[i], body.Content[i+1]
+		_, twice := values[key.Value]
+		switch {
+		case known.Lookup(key.Value) == nil:
+			errs = append(errs, fmt.Errorf("%s:%d: %s: there is no such setting; see --help", path, key.Line, key.Value))
+		case twice:
+			errs = append(errs, fmt.Errorf("%s:%d: %s: is set twice", path, key.Line, key.Value))
+		case value.Kind != yaml.ScalarNode:
+			errs = append(errs, fmt.Errorf("%s:%d: %s: want one value", path, value.Line, key.Value))
+		default:
+			values[key.Value] = value.Value
+		}
+	}
+	return values, errs
+}
