@@ -4,12 +4,15 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/httpapi"
 )
 
 // FuzzRequests sends what nobody should send. Whatever it is, the answer is a
 // success or a problem that says what is wrong, never our failure.
 func FuzzRequests(f *testing.F) {
-	w := newWorld(f)
+	w := newWorld(f, func(c *httpapi.Config) { c.WaitTimeout = time.Millisecond })
 	user := w.user("ann")
 	a, b := w.client(user, "a"), w.client(user, "b")
 	w.mapping(user, a, b, 80)

@@ -51,8 +51,9 @@ func (in oneInput) tagged(tag string) (ReadAnswer, error) {
 }
 
 // ownWait bounds the wait for a write of this process that the caller did not
-// name. It is a courtesy, not a promise: after it the read goes on.
-const ownWait = 250 * time.Millisecond
+// name. It is a courtesy, not a promise: after it the read goes on. A projector
+// takes milliseconds; a second outlasts one that was starved of a core.
+const ownWait = time.Second
 
 // await waits until the read models show position min. It reports false when
 // they did not in time, or cannot be reached.

@@ -14,7 +14,7 @@ import (
 )
 
 func TestReadsShowTheirMinPosition(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, func(c *httpapi.Config) { c.WaitTimeout = 50 * time.Millisecond })
 	user := w.user("ann")
 	w.do("GET", path("users", user), nil, "Min-Position", fmt.Sprint(w.log.head())).want(200)
 	w.log.hold()
@@ -38,7 +38,11 @@ func TestReadsShowTheirMinPosition(t *testing.T) {
 	w.do("GET", path("users", user), nil, "Min-Position", "x").fault(422, "invalid", "header.Min-Position")
 
 	w.log.release()
-	w.do("GET", path("users"), nil, "Min-Position", gone).want(200)
+	for deadline := time.Now().Add(10 * time.Second); w.do("GET", path("users"), nil, "Min-Position", gone).Status != 200; {
+		if time.Now().After(deadline) {
+			t.Fatal("the read models never caught up")
+		}
+	}
 	if got := w.do("GET", path("users", user, "clients"), nil, "Min-Position", gone).want(200).items("client_id"); len(got) != 0 {
 		t.Errorf("clients %v after the last one was deleted", got)
 	}

@@ -87,7 +87,7 @@ func build(t testing.TB, executor httpapi.Executor, history httpapi.History, log
 		NewCredential: newCredential,
 		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
 		Version:       httpapi.Version{Version: "0.0.1-test"},
-		WaitTimeout:   100 * time.Millisecond,
+		WaitTimeout:   10 * time.Second, // longer than any stall of a busy machine
 	}
 	for _, c := range change {
 		c(&config)
