@@ -14,6 +14,9 @@ type SessionConfig struct {
 	// MaxStreams bounds the streams that the peer may have open at once; one more
 	// is reset. Default 65,536.
 	MaxStreams int
+
+	// A listener's: called by Admit, and once when the session has ended.
+	onAdmit, onEnd func()
 }
 
 func (c SessionConfig) withDefaults() SessionConfig {

@@ -28,8 +28,6 @@ type muxSession struct {
 	began   time.Time
 	heard   atomic.Int64 // when the last bytes came, in time since began
 
-	onAdmit, onEnd func() // of the listener; onEnd is called once
-
 	mu       sync.Mutex
 	err      error
 	streams  map[uint64]*muxStream   // that both ends know and that have not ended
@@ -267,8 +265,8 @@ func (s *muxSession) Close() error {
 }
 
 func (s *muxSession) admit() {
-	if s.onAdmit != nil {
-		s.onAdmit()
+	if s.config.onAdmit != nil {
+		s.config.onAdmit()
 	}
 }
 
@@ -317,8 +315,8 @@ func (s *muxSession) end(reason error, code uint32) {
 			h.wake()
 		}
 	}
-	if s.onEnd != nil {
-		s.onEnd()
+	if s.config.onEnd != nil {
+		s.config.onEnd()
 	}
 }
 

@@ -88,7 +88,10 @@ func (l *TLSListener) greet(conn net.Conn) {
 	defer cancel()
 	patient := &firstByteConn{Conn: conn}
 	_ = conn.SetReadDeadline(time.Now().Add(l.config.FirstByte))
-	session, err := beginTLS(ctx, conn, tls.Server(patient, l.tls), false, l.config.Session)
+	config := l.config.Session
+	config.onAdmit = func() { l.forget(s) }
+	config.onEnd = config.onAdmit
+	session, err := beginTLS(ctx, conn, tls.Server(patient, l.tls), false, config)
 	if err != nil {
 		_ = conn.Close()
 		l.forget(s)
@@ -96,19 +99,11 @@ func (l *TLSListener) greet(conn net.Conn) {
 		return
 	}
 	select {
-	case l.sessions <- &tlsSession{Session: session, forget: func() { l.forget(s) }}:
-		l.running.Go(func() {
-			select {
-			case <-session.Done():
-				l.forget(s)
-			case <-l.ctx.Done():
-			}
-		})
+	case l.sessions <- session:
 	case <-session.Done():
-		l.forget(s)
+		_ = session.Close()
 	case <-l.ctx.Done():
 		_ = session.Close()
-		l.forget(s)
 	}
 }
 
@@ -197,14 +192,6 @@ func (l *TLSListener) Close() error {
 	}
 	return err
 }
-
-// tlsSession is a session that its listener still counts.
-type tlsSession struct {
-	Session
-	forget func()
-}
-
-func (s *tlsSession) admit() { s.forget() }
 
 // firstByteConn lifts the read deadline for the first byte once it has come; the
 // handshake has a limit of its own. Only the reader calls Read.
