@@ -1,0 +1,283 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// closedBy waits until the peer has closed the connection, and tells when.
+func closedBy(t *testing.T, c net.Conn) time.Duration {
+	t.Helper()
+	start := time.Now()
+	_ = c.SetReadDeadline(start.Add(10 * time.Second))
+	_, err := io.Copy(io.Discard, c)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		t.Fatal("the connection stays open")
+	}
+	return time.Since(start)
+}
+
+func dialRaw(t *testing.T, l *TLSListener) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func noStrangers(t *testing.T, l *TLSListener) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); l.Strangers() != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d strangers are left", l.Strangers())
+		}
+	}
+}
+
+// Silent, slow, lying and half-hearted peers are gone in time and leave nothing.
+func TestStrangersHaveDeadlines(t *testing.T) {
+	l, pin := startTLS(t, func(c *ListenConfig) {
+		c.FirstByte, c.Handshake, c.Authenticate = 50*time.Millisecond, 200*time.Millisecond, 400*time.Millisecond
+	})
+	t.Run("silent", func(t *testing.T) {
+		if took := closedBy(t, dialRaw(t, l)); took < 40*time.Millisecond || took > 2*time.Second {
+			t.Errorf("closed after %v", took)
+		}
+	})
+	t.Run("one byte at a time", func(t *testing.T) {
+		c := dialRaw(t, l)
+		hello := recordOf(t)
+		go func() {
+			for _, b := range hello {
+				if _, err := c.Write([]byte{b}); err != nil {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+		if took := closedBy(t, c); took < 100*time.Millisecond || took > 3*time.Second {
+			t.Errorf("closed after %v", took)
+		}
+	})
+	t.Run("garbage", func(t *testing.T) {
+		c := dialRaw(t, l)
+		_, _ = io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\n", 100))
+		closedBy(t, c)
+	})
+	t.Run("another protocol", func(t *testing.T) {
+		c := tls.Client(dialRaw(t, l), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+		if err := c.Handshake(); err == nil {
+			closedBy(t, c)
+		}
+		c = tls.Client(dialRaw(t, l), &tls.Config{InsecureSkipVerify: true})
+		if err := c.Handshake(); err == nil {
+			closedBy(t, c)
+		}
+	})
+	t.Run("old TLS", func(t *testing.T) {
+		c := tls.Client(dialRaw(t, l), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocolName}, MaxVersion: tls.VersionTLS12})
+		if err := c.Handshake(); err == nil {
+			t.Error("TLS 1.2 was accepted")
+		}
+	})
+	t.Run("never admitted", func(t *testing.T) {
+		s, err := DialTLS(within(t, 10*time.Second), l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		theirs, err := l.Accept(within(t, 10*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer theirs.Close()
+		select {
+		case <-s.Done():
+		case <-time.After(10 * time.Second):
+			t.Error("a stranger stays")
+		}
+	})
+	t.Run("admitted", func(t *testing.T) {
+		s, err := DialTLS(within(t, 10*time.Second), l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		theirs, err := l.Accept(within(t, 10*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer theirs.Close()
+		Admit(theirs)
+		select {
+		case <-s.Done():
+			t.Errorf("the session ended: %v", s.Err())
+		case <-time.After(600 * time.Millisecond): // longer than any of the deadlines
+		}
+	})
+	noStrangers(t, l)
+}
+
+// recordOf gives the first bytes of a handshake.
+func recordOf(t *testing.T) []byte {
+	c1, c2 := net.Pipe()
+	go func() {
+		_ = tls.Client(c1, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocolName}}).Handshake()
+	}()
+	b := make([]byte, 200)
+	if _, err := io.ReadFull(c2, b); err != nil {
+		t.Fatal(err)
+	}
+	_ = c1.Close()
+	_ = c2.Close()
+	return b
+}
+
+// A flood of connections that say nothing takes bounded room and keeps nobody
+// else out: the oldest go first.
+func TestFloodOfStrangers(t *testing.T) {
+	const most = 20
+	l, pin := startTLS(t, func(c *ListenConfig) { c.MaxPerAddress = most })
+	ctx := within(t, 20*time.Second)
+	agent, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	known, err := l.Accept(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer known.Close()
+	Admit(known)
+	for i := range 10 * most {
+		_ = dialRaw(t, l)
+		if n := l.Strangers(); n > most {
+			t.Fatalf("%d strangers", n)
+		}
+		if i%most != 0 {
+			continue
+		}
+		if _, err := agent.Ping(ctx); err != nil {
+			t.Fatalf("the admitted agent: %v", err)
+		}
+		late, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+		if err != nil {
+			t.Fatalf("a late agent: %v", err)
+		}
+		theirs, err := l.Accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		Admit(theirs)
+		_ = late.Close()
+		_ = theirs.Close()
+	}
+}
+
+func TestFloodFromManyAddresses(t *testing.T) {
+	const most = 10
+	l, _ := startTLS(t, func(c *ListenConfig) { c.MaxStrangers = most })
+	for range 5 * most {
+		_ = dialRaw(t, l)
+	}
+	for end := time.Now().Add(5 * time.Second); l.Strangers() != most; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d strangers, want %d", l.Strangers(), most)
+		}
+	}
+}
+
+// failingListener fails its first accepts as a process without descriptors does.
+type failingListener struct {
+	net.Listener
+	left atomic.Int32
+}
+
+func (l *failingListener) Accept() (net.Conn, error) {
+	if l.left.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func TestAcceptSurvivesEMFILE(t *testing.T) {
+	good, pin := startTLS(t, nil)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing := &failingListener{Listener: ln}
+	failing.left.Store(4)
+	var log bytes.Buffer
+	l, err := ListenTLS(failing, good.config, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := DialTLS(within(t, 10*time.Second), ln.Addr().String(), DialConfig{Pins: []Pin{pin}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	_ = l.Close()
+	if n := strings.Count(log.String(), "cannot accept"); n != 1 {
+		t.Errorf("%d lines for one outage:\n%s", n, log.String())
+	}
+}
+
+func TestListenerClose(t *testing.T) {
+	l, pin := startTLS(t, nil)
+	ctx := within(t, 10*time.Second)
+	agent, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	kept, err := l.Accept(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	Admit(kept)
+	pending := dialRaw(t, l)
+	waiting, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepts := make(chan error, 1)
+	for range 2 {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() { _, err := l.Accept(context.Background()); accepts <- err }()
+	if err := <-accepts; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept: %v", err)
+	}
+	closedBy(t, pending)
+	select {
+	case <-waiting.Done():
+	case <-ctx.Done():
+		t.Error("a session nobody accepted stays")
+	}
+	_ = waiting.Close()
+	if _, err := agent.Ping(ctx); err != nil {
+		t.Errorf("an accepted session has gone with the listener: %v", err)
+	}
+	if _, err := ListenTLS(nil, ListenConfig{}, nil); err == nil {
+		t.Error("a listener without certificate")
+	}
+}
