@@ -210,7 +210,7 @@ func failure(ctx context.Context, doing string, err error) error {
 		}
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	if errors.Is(err, sql.ErrConnDone) || strings.Contains(err.Error(), "database is closed") {
+	if errors.Is(err, sql.ErrConnDone) || strings.Contains(err.Error(), " is closed") {
 		return fmt.Errorf("%w: %s: %w", eventstore.ErrUnavailable, doing, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)

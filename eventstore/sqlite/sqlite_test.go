@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"context"
+	"database/sql"
 	"path/filepath"
 	"testing"
 
@@ -39,3 +40,14 @@ func openPath(t testing.TB, path string) *sqlite.Store {
 }
 
 func TestStore(t *testing.T) { eventstoretest.Run(t, open) }
+
+// rawDB opens the file past the store, as somebody with a shell would.
+func rawDB(t testing.TB, path string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}

@@ -1,0 +1,2 @@
+// Package queries is what sqlc makes of eventstore/sqlite/queries.sql.
+package queries
