@@ -123,10 +123,13 @@ func TestBodiesAreBoundedAndJSON(t *testing.T) {
 	w := newWorld(t)
 	huge := `{"username":"` + strings.Repeat("x", 1<<20) + `"}`
 	w.do("POST", path("users"), huge).fault(413, "body_too_large", "body")
-	for _, contentType := range []string{"text/plain", "application/x-www-form-urlencoded", "application/xml", "application/json+zip"} {
+	for _, contentType := range []string{"text/plain", "multipart/form-data", "application/xml", "application/json+zip"} {
 		w.do("POST", path("users"), fields{"username": "x", "email": "x@x.org"}, "Content-Type", contentType).fault(415, "unsupported_media_type", "header.Content-Type")
 	}
 	w.do("POST", path("users"), fields{"username": "x", "email": "x@x.org"}, "Content-Type", "application/json; charset=utf-8").want(201)
+	// What curl -d sends when nobody names a content type.
+	w.do("POST", path("users"), fields{"username": "y", "email": "y@x.org"}, "Content-Type", "application/x-www-form-urlencoded").want(201)
+	w.do("POST", path("users"), "username=z&email=z@x.org", "Content-Type", "application/x-www-form-urlencoded").fault(400, "malformed", "body")
 	w.do("GET", path("users"), nil, "Accept", "text/html").want(200)
 }
 

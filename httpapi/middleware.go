@@ -98,11 +98,21 @@ func (a *api) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if a.cors(w, r) {
 		return
 	}
+	readAsJSON(r)
 	if _, pattern := a.mux.Handler(r); pattern == "" {
 		a.unmatched(w, r, t)
 		return
 	}
 	a.mux.ServeHTTP(w, r)
+}
+
+// readAsJSON takes what curl -d sends when it is told nothing: a form by its
+// header, JSON by its content. Nothing here reads forms, and no browser can use
+// it against somebody, since the key is never sent by itself.
+func readAsJSON(r *http.Request) {
+	if r.Header.Get("Content-Type") == "application/x-www-form-urlencoded" {
+		r.Header.Set("Content-Type", "application/json")
+	}
 }
 
 // recovered ends a request whose handler panicked. The process lives.
