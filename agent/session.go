@@ -35,7 +35,7 @@ type session struct {
 	writeMu sync.Mutex    // one control message at a time
 	leaving chan struct{} // closed when the forwarder asks to go elsewhere
 	leave   sync.Once
-	ended   chan struct{} // closed when err is set
+	over    chan struct{} // closed when err is set
 	err     error
 }
 
@@ -61,7 +61,7 @@ func (a *Agent) connect(ctx context.Context, server string) error {
 	}
 	defer a.session.CompareAndSwap(s, nil)
 	select {
-	case <-s.ended:
+	case <-s.over:
 		s.log.Info("disconnected", "server", server, "reason", s.err)
 		return s.err
 	case <-s.leaving:
@@ -150,7 +150,7 @@ func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wi
 	return &session{a: a, link: link, control: control, client: w.ClientId, id: w.Session, node: w.Node,
 		log:  a.log.With(slog.Int64("client", w.ClientId), slog.String("node", w.Node), slog.String("session", w.Session)),
 		ping: seconds(w.PingSeconds, time.Second, 30*time.Second),
-		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), leaving: make(chan struct{}), ended: make(chan struct{})}, nil
+		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), leaving: make(chan struct{}), over: make(chan struct{})}, nil
 }
 
 // serve starts what serves the session until it or ctx ends.
@@ -168,7 +168,7 @@ func (s *session) serve(ctx context.Context) {
 			if s.err == nil {
 				s.err = errors.New("the session ended")
 			}
-			close(s.ended)
+			close(s.over)
 		}()
 		s.err = s.read()
 	})

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"time"
 
@@ -18,18 +19,33 @@ const openTimeout = 20 * time.Second
 // becomes a reset, which is what the one who connected can understand.
 func (s *session) carry(mapping int64, conn *net.TCPConn) {
 	defer conn.Close()
-	stream, err := s.open(mapping, conn)
-	if err != nil {
-		s.log.Debug("connection refused", "mapping", mapping, "from", conn.RemoteAddr(), "reason", err)
+	stream := s.open(mapping, conn)
+	if stream == nil {
 		transport.Reset(conn)
 		return
 	}
-	toService, fromService, err := transport.Splice(conn, stream, transport.Count{})
-	s.log.Debug("connection ended", "mapping", mapping, "to_service", toService, "from_service", fromService, "error", err)
+	s.ended(transport.Splice(conn, stream, transport.Count{}))
 }
 
-// open asks the forwarder for a stream to the mapping's service.
-func (s *session) open(mapping int64, conn net.Conn) (transport.Stream, error) {
+// ended notes the end of a connection.
+func (s *session) ended(forth, back int64, err error) {
+	if s.log.Enabled(context.Background(), slog.LevelDebug) {
+		s.log.Debug("connection ended", "forth", forth, "back", back, "error", err)
+	}
+}
+
+// open gives a stream to the mapping's service, or nil.
+func (s *session) open(mapping int64, conn net.Conn) transport.Stream {
+	stream, err := s.ask(mapping, conn)
+	if err != nil {
+		s.log.Debug("connection refused", "mapping", mapping, "from", conn.RemoteAddr(), "reason", err)
+		return nil
+	}
+	return stream
+}
+
+// ask asks the forwarder for a stream to the mapping's service.
+func (s *session) ask(mapping int64, conn net.Conn) (transport.Stream, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	stream, err := s.link.Open(ctx)

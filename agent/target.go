@@ -39,30 +39,41 @@ func newTarget(cfg Config) *target {
 	return t
 }
 
-// serve takes one stream of the forwarder to the service it names.
+// serve takes one stream of the forwarder to the service it names. It and what
+// it calls stay small while bytes flow or do not: an idle connection costs its
+// stack.
 func (t *target) serve(ctx context.Context, s *session, stream transport.Stream) {
 	defer stream.Close() // does nothing to a stream that has ended
+	conn := t.answer(ctx, s, stream)
+	if conn == nil {
+		return
+	}
+	defer conn.Close()
+	s.ended(transport.Splice(stream, conn, transport.Count{}))
+}
+
+// answer reads the Open, reaches the service and says yes; or says no, and gives
+// nil.
+func (t *target) answer(ctx context.Context, s *session, stream transport.Stream) transport.Duplex {
 	stream.SetReadDeadline(time.Now().Add(readTimeout))
 	open, err := wire.ReadOpen(stream)
 	if err != nil {
 		stream.Reset()
-		return
+		return nil
 	}
 	stream.SetReadDeadline(time.Time{})
 	conn, err := t.reach(ctx, open.GetService())
 	if err != nil {
 		s.log.Debug("service not reached", "mapping", open.GetMappingId(), "service", open.GetService(), "reason", err)
 		refuse(stream, err)
-		return
+		return nil
 	}
-	defer conn.Close()
 	if err := wire.WriteOpened(stream, nil); err != nil {
 		transport.Reset(conn)
 		stream.Reset()
-		return
+		return nil
 	}
-	fromPeer, toPeer, err := transport.Splice(stream, conn, transport.Count{})
-	s.log.Debug("stream ended", "mapping", open.GetMappingId(), "to_service", fromPeer, "from_service", toPeer, "error", err)
+	return conn
 }
 
 // refuse answers no and lets the forwarder read it before the stream ends.

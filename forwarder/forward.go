@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"time"
@@ -108,39 +107,49 @@ func (f *forward) reason(err error) error {
 	return err
 }
 
-// serveStream takes one stream of the agent from its Open to its end.
+// serveStream takes one stream of the agent from its Open to its end. It stays
+// small while bytes flow or do not: an idle connection costs its stack.
 func (s *session) serveStream(stream transport.Stream) {
 	s.f.inFlight.Add(1)
 	defer s.f.inFlight.Add(-1)
 	defer stream.Close() // does nothing to a stream that has ended
-	stream.SetReadDeadline(time.Now().Add(openTimeout))
-	open, err := wire.ReadOpen(stream)
-	if err != nil {
-		<-s.opening
-		if errors.Is(err, wire.Malformed) {
-			s.refuse(stream, wire.Malformed)
-			return
-		}
-		stream.Reset()
-		return
-	}
-	stream.SetReadDeadline(time.Time{})
-	f, target, err := s.join(stream, open)
-	<-s.opening
+	f, target := s.answer(stream)
 	if f != nil {
 		defer s.f.routes.release(f)
 	}
+	if target != nil {
+		s.splice(f, stream, target)
+	}
+}
+
+// answer reads the Open, and says yes when the target agent has reached the
+// service. Without a target it has said no. The forward, if there is one, is to
+// be released.
+func (s *session) answer(stream transport.Stream) (f *forward, target transport.Stream) {
+	defer func() { <-s.opening }()
+	stream.SetReadDeadline(time.Now().Add(openTimeout))
+	open, err := wire.ReadOpen(stream)
+	if err == nil {
+		stream.SetReadDeadline(time.Time{})
+		f, target, err = s.join(stream, open)
+	} else if !errors.Is(err, wire.Malformed) {
+		stream.Reset()
+		return nil, nil
+	}
 	if err != nil {
+		if f != nil {
+			s.f.routes.release(f) // what is refused counts no longer than that
+		}
 		s.refuse(stream, err)
-		return
+		return nil, nil
 	}
 	s.f.metrics.opens.Inc()
 	if err := wire.WriteOpened(stream, nil); err != nil {
 		stream.Reset()
 		target.Reset()
-		return
+		return f, nil
 	}
-	s.splice(f, stream, target)
+	return f, target
 }
 
 // join authorises the stream and opens its continuation to the target agent. It
@@ -216,21 +225,14 @@ func label(code wire.Code) string {
 
 // splice carries the bytes until both directions have ended.
 func (s *session) splice(f *forward, source, target transport.Stream) {
-	meter, total := f.mapping.meter, s.f.metrics
-	count := transport.Count{
-		AToB: func(n int) { meter.toTarget.Add(int64(n)); total.toTarget.Add(int64(n)) },
-		BToA: func(n int) { meter.toSource.Add(int64(n)); total.toSource.Add(int64(n)) },
-	}
-	toTarget, toSource, err := transport.Splice(source, target, count)
-	if s.log.Enabled(context.Background(), slog.LevelDebug) {
-		s.log.Debug("stream ended", "mapping", f.mapping.State.ID, "to_target", toTarget, "to_source", toSource,
-			"error", f.reason(ignoreClosed(err)))
-	}
+	toTarget, toSource, err := transport.Splice(source, target, f.mapping.meter.count)
+	s.ended(f, toTarget, toSource, err)
 }
 
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
+// ended notes the end of a stream.
+func (s *session) ended(f *forward, toTarget, toSource int64, err error) {
+	if s.log.Enabled(context.Background(), slog.LevelDebug) {
+		s.log.Debug("stream ended", "mapping", f.mapping.State.ID, "to_target", toTarget, "to_source", toSource,
+			"error", f.reason(err))
 	}
-	return err
 }

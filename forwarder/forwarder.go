@@ -142,7 +142,7 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{node: cfg.Node, lookup: cfg.Lookup, feed: cfg.Feed, directory: cfg.Directory,
 		registrar: cfg.Registrar, log: cfg.Logger, metrics: cfg.Metrics, now: cfg.Now,
-		limits: cfg.Limits.withDefaults(), routes: newRoutes(),
+		limits: cfg.Limits.withDefaults(),
 		viewed: make(chan struct{}, 1), acked: make(chan *session, 64)}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -153,6 +153,7 @@ func New(cfg Config) (*Forwarder, error) {
 	if f.now == nil {
 		f.now = time.Now
 	}
+	f.routes = newRoutes(f.metrics)
 	f.logins = newDoorkeeper(f.limits, f.now)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.metrics.observe(f)

@@ -236,7 +236,7 @@ func standing(c *domain.Client, owner *domain.User, key []byte) *wire.Refusal {
 
 // disabled is no reason to go for good: what was disabled is enabled again.
 func disabled(message string) *wire.Refusal {
-	return &wire.Refusal{Code: wire.ClientDisabled, Message: message, RetryAfter: 5 * time.Second}
+	return &wire.Refusal{Code: wire.ClientDisabled, Message: message, RetryAfter: 2 * time.Second}
 }
 
 // welcome tells the agent that it is in.

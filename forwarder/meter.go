@@ -4,12 +4,24 @@ import (
 	"cmp"
 	"slices"
 	"sync/atomic"
+
+	"github.com/tunnox-net/tunnox/transport"
 )
 
 // meter counts a mapping's bytes as they pass, not when a stream ends.
 type meter struct {
 	toTarget atomic.Int64
 	toSource atomic.Int64
+	count    transport.Count // made once for all streams of the mapping
+}
+
+func newMeter(total *Metrics) *meter {
+	m := &meter{}
+	m.count = transport.Count{
+		AToB: func(n int) { m.toTarget.Add(int64(n)); total.toTarget.Add(int64(n)) },
+		BToA: func(n int) { m.toSource.Add(int64(n)); total.toSource.Add(int64(n)) },
+	}
+	return m
 }
 
 // Traffic is what a mapping has carried here since one of its clients connected.

@@ -33,6 +33,7 @@ type routes struct {
 	position  domain.Position
 	following bool
 	recent    recent
+	metrics   *Metrics
 }
 
 // clientRoute is a client with a session here.
@@ -66,8 +67,9 @@ type limitsRoute struct {
 	refs int
 }
 
-func newRoutes() *routes {
+func newRoutes(metrics *Metrics) *routes {
 	return &routes{
+		metrics:  metrics,
 		clients:  map[int64]*clientRoute{},
 		mappings: map[int64]*mappingRoute{},
 		users:    map[int64]*userRoute{},
@@ -257,7 +259,7 @@ func (r *routes) addLimits(c *clientRoute, l domain.Versioned[domain.AccountLimi
 func (r *routes) addMapping(c *clientRoute, m domain.Versioned[domain.Mapping], at domain.Position) {
 	known := r.mappings[m.State.ID]
 	if known == nil {
-		known = &mappingRoute{Versioned: m, live: map[*forward]struct{}{}, meter: &meter{}}
+		known = &mappingRoute{Versioned: m, live: map[*forward]struct{}{}, meter: newMeter(r.metrics)}
 		r.mappings[m.State.ID] = known
 	}
 	if m.Version > known.Version {

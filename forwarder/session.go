@@ -17,7 +17,7 @@ import (
 
 const (
 	writeTimeout = 10 * time.Second // an agent that does not read its control stream is gone
-	farewellTime = time.Second      // to read why it is over, before the link is cut
+	farewellTime = time.Second / 2  // to read why it is over, before the link is cut
 )
 
 // session is one agent's proved link. Three goroutines serve it: one reads the

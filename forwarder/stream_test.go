@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -89,8 +90,8 @@ func TestResetOfTheClientReachesTheService(t *testing.T) {
 func TestManyStreamsCarryWhatWasSent(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		size := int64(64 << 20)
-		if raceEnabled {
-			size = 8 << 20
+		if raceEnabled || w.mode == "memory" {
+			size = 4 << 20
 		}
 		if testing.Short() {
 			size = 1 << 20
@@ -126,6 +127,13 @@ func TestManyStreamsCarryWhatWasSent(t *testing.T) {
 	})
 }
 
+// random gives bytes of its own, faster than the kernel does.
+func random() io.Reader {
+	var seed [32]byte
+	rand.Read(seed[:])
+	return mathrand.NewChaCha8(seed)
+}
+
 // exchange sends size random bytes and reads until the end, at the same time, and
 // gives the hashes of both.
 func exchange(t *testing.T, c *net.TCPConn, size int64, sums chan<- [sha256.Size]byte) {
@@ -133,7 +141,7 @@ func exchange(t *testing.T, c *net.TCPConn, size int64, sums chan<- [sha256.Size
 	var both sync.WaitGroup
 	both.Go(func() {
 		hash := sha256.New()
-		if n, err := io.Copy(io.MultiWriter(c, hash), io.LimitReader(rand.Reader, size)); n != size || err != nil {
+		if n, err := io.Copy(io.MultiWriter(c, hash), io.LimitReader(random(), size)); n != size || err != nil {
 			t.Errorf("sent %d: %v", n, err)
 		}
 		c.CloseWrite()
