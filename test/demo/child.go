@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,11 +16,7 @@ import (
 	"time"
 )
 
-// bin is where make build puts the programs too, so that the lines the demo
-// prints can be pasted.
-const bin = "bin"
-
-func build(ctx context.Context) error {
+func build(ctx context.Context, bin string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin+string(os.PathSeparator), "./cmd/tunnoxd", "./cmd/tunnox")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
@@ -40,6 +37,7 @@ type child struct {
 
 // children are all programs the demo started, in order.
 type children struct {
+	bin    string // where the programs are
 	all    []*child
 	failed chan error // one that ended by itself
 	ending bool       // guarded by mu
@@ -49,11 +47,11 @@ type children struct {
 // start runs a program. It gets a process group of its own, so that Ctrl-C
 // reaches it through end and not before; where the system can, it dies with us
 // even when we are killed.
-func (cs *children) start(name string, args, environ []string) (*child, error) {
+func (cs *children) start(name, program string, args, environ []string) (*child, error) {
 	if cs.failed == nil {
 		cs.failed = make(chan error, 1)
 	}
-	c := &child{name: name, cmd: exec.Command(args[0], args[1:]...), stdout: &transcript{}, stderr: &transcript{}, done: make(chan struct{})}
+	c := &child{name: name, cmd: exec.Command(filepath.Join(cs.bin, program), args...), stdout: &transcript{}, stderr: &transcript{}, done: make(chan struct{})}
 	c.cmd.Env = append(withoutSettings(os.Environ()), environ...)
 	c.cmd.Stdout, c.cmd.Stderr = c.stdout, c.stderr
 	c.cmd.SysProcAttr = dieWithParent()

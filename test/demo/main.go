@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,10 +21,17 @@ import (
 )
 
 func main() {
-	if err := run(context.Background(), os.Getenv("ONCE") != "", os.Stdout); err != nil {
+	o := options{once: os.Getenv("ONCE") != "", bin: cmp.Or(os.Getenv("DEMO_BIN"), "bin")}
+	if err := run(context.Background(), o, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
+}
+
+// options say how the demo runs.
+type options struct {
+	once bool   // end after the check
+	bin  string // where the programs are built; bin/ is where make build puts them, so that the printed lines can be pasted
 }
 
 // startTimeout bounds every wait for something to come up, on a slow machine
@@ -31,7 +39,7 @@ func main() {
 const startTimeout = 30 * time.Second
 
 // run is the demo as a story.
-func run(ctx context.Context, once bool, out io.Writer) (err error) {
+func run(ctx context.Context, o options, out io.Writer) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
@@ -41,13 +49,13 @@ func run(ctx context.Context, once bool, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	step(out, "Building tunnoxd and tunnox into bin/")
-	if err := build(ctx); err != nil {
+	step(out, "Building tunnoxd and tunnox into "+o.bin)
+	if err := build(ctx, o.bin); err != nil {
 		return err
 	}
 
 	// Ends what was started, newest first: agents before their server.
-	var started children
+	started := children{bin: o.bin}
 	defer func() { err = errors.Join(err, started.end()) }()
 
 	step(out, "Starting the server (embedded: no database, no broker to install)")
@@ -81,8 +89,8 @@ func run(ctx context.Context, once bool, out io.Writer) (err error) {
 	if err := showMapping(ctx, out, server, scene); err != nil {
 		return err
 	}
-	showNext(out, server, scene)
-	if once {
+	showNext(out, o.bin, server, scene)
+	if o.once {
 		fmt.Fprintln(out, "\nEverything worked.")
 		return nil
 	}

@@ -30,7 +30,7 @@ var joinLine = regexp.MustCompile(`tunnox agent --server \S+ --pin (sha256:\S+)`
 
 func startServer(ctx context.Context, started *children, dir string) (*server, error) {
 	data := filepath.Join(dir, "data")
-	c, err := started.start("tunnoxd", []string{filepath.Join(bin, "tunnoxd"), "serve", "--data", data,
+	c, err := started.start("the server", "tunnoxd", []string{"serve", "--data", data,
 		"--api", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, nil)
 	if err != nil {
 		return nil, err
@@ -202,7 +202,7 @@ func startAgent(started *children, s *server, c client, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	_, err := started.start("agent "+c.name, []string{filepath.Join(bin, "tunnox"), "agent",
+	_, err := started.start("agent "+c.name, "tunnox", []string{"agent",
 		"--server", s.agents, "--pin", s.pin, "--state", dir}, []string{
 		fmt.Sprintf("TUNNOX_CLIENT_ID=%d", c.ID), "TUNNOX_AUTH_CODE=" + c.AuthCode,
 	})

@@ -126,19 +126,19 @@ func printJSON(out io.Writer, b []byte) error {
 }
 
 // showNext prints lines to paste into another terminal.
-func showNext(out io.Writer, s *server, sc *scene) {
+func showNext(out io.Writer, bin string, s *server, sc *scene) {
 	fmt.Fprintf(out, `
 To go on, in another terminal, from here:
 
    export TUNNOX_API=http://%[1]s TUNNOX_API_KEY=$(cat %[2]s)
    curl http://%[3]s/hello
-   bin/tunnox client list
-   bin/tunnox mapping list
-   bin/tunnox events
-   bin/%[4]s --state /tmp/third-agent
+   %[5]s/tunnox client list
+   %[5]s/tunnox mapping list
+   %[5]s/tunnox events
+   %[5]s/%[4]s --state /tmp/third-agent
 
    API docs:  http://%[1]s/docs
    API key:   %[2]s
    join line: %[4]s
-`, s.api, s.keyFile, sc.web.listener, s.join)
+`, s.api, s.keyFile, sc.web.listener, s.join, bin)
 }
