@@ -2,6 +2,8 @@ package flow
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -132,8 +134,7 @@ func oneConnection(port int, i int64) error {
 	}
 	switch i % 5 {
 	case 0: // a question, a half-close, the whole answer
-		_ = c.Close()
-		return ask(port, ":"+fmt.Sprint(i))
+		return exchange(c, fmt.Sprint(i))
 	case 1: // closed without a word
 	case 2: // a reset in the middle
 		if _, err := c.Write(make([]byte, 100_000)); err != nil {
@@ -151,6 +152,21 @@ func oneConnection(port int, i int64) error {
 		return err
 	}
 	return nil
+}
+
+// exchange sends a question and its end, and compares the echo.
+func exchange(c *net.TCPConn, question string) error {
+	if _, err := io.WriteString(c, question); err != nil {
+		return err
+	}
+	if err := c.CloseWrite(); err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(c)
+	if err == nil && string(answer) != question {
+		err = fmt.Errorf("the echo of %q is %q", question, answer)
+	}
+	return err
 }
 
 // resources are what must not grow.

@@ -16,16 +16,29 @@ import (
 
 func TestMain(m *testing.M) { programs.Main(m) }
 
-// inBothForms runs a test against a fresh server of each form. serve starts it,
-// with more arguments if need be.
-func inBothForms(t *testing.T, test func(t *testing.T, serve func(args ...string) *programs.Server)) {
-	t.Run("embedded", func(t *testing.T) {
-		test(t, func(args ...string) *programs.Server { return programs.Serve(t, args...) })
-	})
-	t.Run("postgres and redis", func(t *testing.T) {
-		test(t, func(args ...string) *programs.Server {
-			return programs.Serve(t, append(args, "--postgres", services.Postgres(t), "--redis", services.Redis(t))...)
-		})
+// scene is a test of the whole against a fresh server of one form. serve starts
+// it, with more arguments if need be.
+type scene func(t *testing.T, serve func(args ...string) *programs.Server)
+
+// inBothForms runs a scene embedded, then over Postgres and Redis.
+func inBothForms(t *testing.T, test scene) {
+	t.Run("embedded", func(t *testing.T) { embedded(t, test) })
+	t.Run("postgres and redis", func(t *testing.T) { overServices(t, test) })
+}
+
+// inBothFormsAtOnce is inBothForms for a scene that mostly waits.
+func inBothFormsAtOnce(t *testing.T, test scene) {
+	t.Run("embedded", func(t *testing.T) { t.Parallel(); embedded(t, test) })
+	t.Run("postgres and redis", func(t *testing.T) { t.Parallel(); overServices(t, test) })
+}
+
+func embedded(t *testing.T, test scene) {
+	test(t, func(args ...string) *programs.Server { return programs.Serve(t, args...) })
+}
+
+func overServices(t *testing.T, test scene) {
+	test(t, func(args ...string) *programs.Server {
+		return programs.Serve(t, append(args, "--postgres", services.Postgres(t), "--redis", services.Redis(t))...)
 	})
 }
 
