@@ -55,7 +55,7 @@ type entry struct {
 
 // fact is a record with its event decoded, once.
 type fact struct {
-	record domain.Record
+	record *domain.Record
 	event  domain.Event
 }
 

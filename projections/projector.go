@@ -244,29 +244,39 @@ func (p *Projector) idle(ctx context.Context, cp Checkpoint) error {
 	return err
 }
 
-// next reads the facts behind cp, with the record at cp before them: a log that
-// does not have it is another log. full says that there may be more at once.
-// With facts, the error is about the record behind them.
+// next reads the facts behind cp. full says that there may be more at once. With
+// facts, the error is about the record behind them.
 func (p *Projector) next(ctx context.Context, cp Checkpoint, limit int) (facts []fact, full bool, err error) {
+	records, full, err := p.read(ctx, cp, limit)
+	if err != nil {
+		return nil, false, err
+	}
+	facts, err = decode(cp.Position, records)
+	return facts, full, err
+}
+
+// read reads the records behind cp, and the one at cp with them: a log that does
+// not have it is another log.
+func (p *Projector) read(ctx context.Context, cp Checkpoint, limit int) (records []domain.Record, full bool, err error) {
 	after, overlap := cp.Position, 0
 	if cp.Position > 0 {
 		after, overlap = cp.Position-1, 1
 	}
-	records, err := p.log.ReadAll(ctx, after, limit+overlap)
+	records, err = p.log.ReadAll(ctx, after, limit+overlap)
 	if err != nil {
 		return nil, false, fmt.Errorf("read the log after %d: %w", after, err)
 	}
 	if overlap == 1 && (len(records) == 0 || records[0].Position != cp.Position || records[0].ID != cp.EventID) {
 		return nil, false, ErrForked
 	}
-	facts, err = decode(cp.Position, records[overlap:])
-	return facts, len(records) == limit+overlap, err
+	return records[overlap:], len(records) == limit+overlap, nil
 }
 
 // decode decodes records that must follow after without holes.
 func decode(after domain.Position, records []domain.Record) ([]fact, error) {
 	facts := make([]fact, 0, len(records))
-	for _, r := range records {
+	for i := range records {
+		r := &records[i]
 		if r.Position <= after {
 			continue // given twice
 		}

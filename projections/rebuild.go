@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,9 +11,12 @@ import (
 )
 
 const (
-	// readAhead is how many batches of a build are read and decoded while one is
-	// folded and written, so that both cores have something to do.
-	readAhead = 4
+	// pageSize is how many records a build reads at a time.
+	pageSize = 4 * batchSize
+	// readAhead is how many pages, and how many decoded batches, wait in a build.
+	// Reading, decoding and folding take about as long as each other, so each has
+	// a goroutine.
+	readAhead = 2
 	// progressEvery bounds how often Options.Progress is called.
 	progressEvery = 200 * time.Millisecond
 )
@@ -72,19 +76,28 @@ func (p *Projector) fill(ctx context.Context, build Build, anew bool) (Checkpoin
 	}
 }
 
-// chunk is what the reader hands to the folder. err is about what is behind facts.
-type chunk struct {
-	facts []fact
-	err   error
-}
+// page is what the reading goroutine of a build hands on, and chunk what the
+// decoding one does. err is about what is behind the records or facts.
+type (
+	page struct {
+		after   domain.Position
+		records []domain.Record
+		err     error
+	}
+	chunk struct {
+		facts []fact
+		err   error
+	}
+)
 
 // foldToEnd folds the records behind cp until a read finds no more.
 func (p *Projector) foldToEnd(ctx context.Context, build Build, folder *folder, cp Checkpoint, clock *progress) (Checkpoint, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	chunks := make(chan chunk, readAhead)
-	var reader sync.WaitGroup
-	reader.Go(func() { p.readTo(ctx, cp, chunks) })
-	defer reader.Wait()
+	pages, chunks := make(chan page, readAhead), make(chan chunk, readAhead)
+	var ahead sync.WaitGroup
+	ahead.Go(func() { p.readTo(ctx, cp, pages) })
+	ahead.Go(func() { decodeTo(ctx, pages, chunks) })
+	defer ahead.Wait()
 	defer cancel()
 	for c := range chunks {
 		if len(c.facts) > 0 {
@@ -105,21 +118,47 @@ func (p *Projector) foldToEnd(ctx context.Context, build Build, folder *folder, 
 	return cp, ctx.Err()
 }
 
-// readTo sends the facts behind cp until the log has no more, and closes chunks.
-func (p *Projector) readTo(ctx context.Context, cp Checkpoint, chunks chan<- chunk) {
-	defer close(chunks)
+// readTo sends the records behind cp until the log has no more, and closes pages.
+func (p *Projector) readTo(ctx context.Context, cp Checkpoint, pages chan<- page) {
+	defer close(pages)
 	for {
-		facts, full, err := p.next(ctx, cp, batchSize)
+		records, full, err := p.read(ctx, cp, pageSize)
 		select {
-		case chunks <- chunk{facts, err}:
+		case pages <- page{cp.Position, records, err}:
 		case <-ctx.Done():
 			return
 		}
-		if err != nil || !full || len(facts) == 0 {
+		if err != nil || !full || len(records) == 0 {
 			return
 		}
-		last := facts[len(facts)-1].record
+		last := records[len(records)-1]
 		cp = Checkpoint{Position: last.Position, EventID: last.ID}
+	}
+}
+
+// decodeTo decodes pages into chunks of a batch's size, and closes chunks.
+func decodeTo(ctx context.Context, pages <-chan page, chunks chan<- chunk) {
+	defer close(chunks)
+	send := func(facts []fact, err error) bool {
+		select {
+		case chunks <- chunk{facts, err}:
+			return err == nil
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for pg := range pages {
+		after := pg.after
+		for records := range slices.Chunk(pg.records, batchSize) {
+			facts, err := decode(after, records)
+			if !send(facts, err) {
+				return
+			}
+			after = records[len(records)-1].Position
+		}
+		if pg.err != nil && !send(nil, pg.err) {
+			return
+		}
 	}
 }
 

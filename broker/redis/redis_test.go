@@ -53,7 +53,7 @@ func TestFeed(t *testing.T) {
 }
 
 func TestLatency(t *testing.T) {
-	took := brokertest.Latency(t, open(t, services.Redis(t)), 2000)
+	took := brokertest.Latency(t, open(t, services.Redis(t)), 1000)
 	t.Logf("publish to delivery: p50 %s, p99 %s", took[len(took)/2], took[len(took)*99/100])
 }
 

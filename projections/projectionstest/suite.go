@@ -133,7 +133,7 @@ func testFold(t *testing.T, b Backend) {
 		log := NewLog(0)
 		h := NewHistory(log, func(n int) int { return rapid.IntRange(0, n-1).Draw(rt, "n") })
 		p := projections.NewProjector(log, b.Store, projections.Options{})
-		grow(h, rapid.IntRange(0, 60).Draw(rt, "before"))
+		grow(h, rapid.IntRange(0, 40).Draw(rt, "before"))
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
 		go func() { done <- p.Run(ctx) }()
@@ -141,7 +141,7 @@ func testFold(t *testing.T, b Backend) {
 		if err := p.Ready(ctx); err != nil {
 			rt.Fatal(err)
 		}
-		grow(h, rapid.IntRange(0, 60).Draw(rt, "after"))
+		grow(h, rapid.IntRange(0, 30).Draw(rt, "after"))
 		m, err := NewModel(log, log.Position())
 		if err != nil {
 			rt.Fatal(err)
@@ -170,9 +170,9 @@ func (l repeating) ReadAll(ctx context.Context, after domain.Position, limit int
 func testDuplicates(t *testing.T, b Backend) {
 	log := NewLog(0)
 	h := NewHistory(log, Seeded(2))
-	grow(h, 300)
+	grow(h, 150)
 	start(t, repeating{log}, b.Store)
-	for range 10 {
+	for range 4 {
 		equal(t, log, b.Store)
 		grow(h, 20)
 	}
@@ -474,7 +474,7 @@ func testClientView(t *testing.T, b Backend) {
 			select {
 			case <-stop:
 				return
-			case <-time.After(100 * time.Microsecond):
+			case <-time.After(time.Millisecond):
 				h.Step()
 			}
 		}
@@ -494,8 +494,12 @@ func testClientView(t *testing.T, b Backend) {
 	}
 	close(stop)
 	writer.Wait()
+	end, err := NewModel(log, log.Position())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, v := range views {
-		if err := completes(v, log); err != nil {
+		if err := completes(v, log, end); err != nil {
 			t.Errorf("client %d viewed at %d: %v", v.Client.State.ID, v.Position, err)
 		}
 	}

@@ -21,9 +21,8 @@ func (l *Log) clientIDs() []int64 {
 }
 
 // completes applies to a view what a forwarder would from the feed, each record
-// whose version is the next one, and compares the result with the log's fold.
-func completes(v domain.ClientView, log *Log) error {
-	end := log.Position()
+// whose version is the next one, and compares the result with the log's fold at its end.
+func completes(v domain.ClientView, log *Log, want *Model) error {
 	states, versions := domain.States{}, map[domain.StreamID]domain.Version{}
 	put := func(id domain.StreamID, version domain.Version, a domain.Aggregate) {
 		states[id], versions[id] = a, version
@@ -36,7 +35,7 @@ func completes(v domain.ClientView, log *Log) error {
 	for _, u := range v.Users {
 		put(domain.UserStream(u.State.ID), u.Version, &u.State)
 	}
-	for _, r := range log.Records(end)[v.Position:] {
+	for _, r := range log.Records(want.Position)[v.Position:] {
 		if states[r.Stream] == nil {
 			if r.Stream.Category() != domain.CategoryMapping || r.Version != 1 {
 				continue
@@ -50,10 +49,6 @@ func completes(v domain.ClientView, log *Log) error {
 			return err
 		}
 		versions[r.Stream] = r.Version
-	}
-	want, err := NewModel(log, end)
-	if err != nil {
-		return err
 	}
 	got := map[int64]domain.Mapping{}
 	for _, a := range states {
