@@ -25,7 +25,10 @@ type apiKey struct {
 func loadAPIKey(dir *dataDir, override string) (apiKey, error) {
 	if override != "" {
 		key := apiKey{secret: override, source: "TUNNOX_API_KEY"}
-		return key, key.check()
+		if err := key.check(); err != nil {
+			return apiKey{}, usageError{err}
+		}
+		return key, nil
 	}
 	path := dir.file("api-key")
 	b, err := os.ReadFile(path)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // database/sql's "pgx", to look at the schema
 	"github.com/redis/go-redis/v9"
@@ -29,7 +30,7 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	}
 	store, err := postgres.Open(ctx, p.cfg.Postgres, postgres.Options{})
 	if errors.Is(err, eventstore.ErrSchema) {
-		return nil, fmt.Errorf("%w\n  with a backup at hand, stop the other servers and run: tunnoxd migrate --postgres URL", err)
+		return nil, fmt.Errorf("%w\n  for an older one, with a backup at hand and the other servers stopped: tunnoxd migrate --postgres URL", err)
 	}
 	if err != nil {
 		return nil, err
@@ -48,8 +49,11 @@ func makeFirstSchema(ctx context.Context, url string) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	version, err := migrations.PostgresVersion(ctx, db)
-	if err != nil || version > 0 {
-		return err
+	if err != nil {
+		return fmt.Errorf("reach Postgres: %w", err)
+	}
+	if version > 0 {
+		return nil
 	}
 	_, err = migrations.Postgres(ctx, db)
 	return err
@@ -62,6 +66,7 @@ func (p *process) openRedis(ctx context.Context) (*backend, error) {
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--redis: %w", err)}
 	}
+	redis.SetLogger(redisLog{p.log.With("part", "redis")})
 	client := redis.NewClient(options)
 	p.atEnd("redis", func(context.Context) error { return client.Close() })
 	if err := client.Ping(ctx).Err(); err != nil {
@@ -76,4 +81,12 @@ func (p *process) openRedis(ctx context.Context) (*backend, error) {
 		follower:  brokerredis.NewFollower(options, feed, p.log.With("part", "feed")),
 		directory: directoryredis.New(client, nil),
 	}, nil
+}
+
+// redisLog keeps the library's own lines, one for each failed attempt, out of
+// the log: who called it says what it could not do.
+type redisLog struct{ log *slog.Logger }
+
+func (r redisLog) Printf(ctx context.Context, format string, v ...any) {
+	r.log.DebugContext(ctx, fmt.Sprintf(format, v...))
 }
