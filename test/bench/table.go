@@ -34,11 +34,16 @@ func (t *table) add(r row) { t.lines = append(t.lines, r) }
 
 func (t *table) print(to io.Writer) {
 	w := tabwriter.NewWriter(to, 0, 0, 3, ' ', tabwriter.AlignRight)
-	width := 0
+	width, longest := 0, 0
+	for _, line := range t.lines {
+		if r, ok := line.(row); ok {
+			longest = max(longest, len(r.what))
+		}
+	}
 	for _, line := range t.lines {
 		if h, ok := line.(head); ok {
 			width = len(h) - 1
-			fmt.Fprintf(w, "%s\t\t%s\taim\tours/aim\t\n", h[0], strings.Join(h[1:], "\t"))
+			fmt.Fprintf(w, "%-*s\t\t%s\taim\tours/aim\t\n", longest, h[0], strings.Join(h[1:], "\t"))
 			continue
 		}
 		r := line.(row)
@@ -49,7 +54,7 @@ func (t *table) print(to io.Writer) {
 				cells[i] = r.figures[i].String()
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", r.what, r.unit, strings.Join(cells, "\t"), r.aimed(), r.ratio())
+		fmt.Fprintf(w, "%-*s\t%s\t%s\t%s\t%s\t\n", longest, r.what, r.unit, strings.Join(cells, "\t"), r.aimed(), r.ratio())
 	}
 	_ = w.Flush() // to a terminal or a pipe; there is nobody left to tell
 }

@@ -35,8 +35,8 @@ func ways(l *lab, o options, service int) ([]way, *tunnel) {
 	return append(all, t.way), t
 }
 
-// daemon starts a program that ends with the lab.
-func daemon(l *lab, name string, args ...string) (int, error) {
+// daemon starts a program that ends with the lab, and waits until a port is open.
+func daemon(l *lab, port int, name string, args ...string) (int, error) {
 	path, err := exec.LookPath(name)
 	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} {
 		if err != nil {
@@ -61,6 +61,10 @@ func daemon(l *lab, name string, args ...string) (int, error) {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // with its children
 		_ = cmd.Wait()
 	})
+	if err := waitPort(port); err != nil {
+		said, _ := os.ReadFile(log.Name()) // for the message only
+		return 0, fmt.Errorf("%s: %w %s", name, err, said)
+	}
 	return cmd.Process.Pid, nil
 }
 
@@ -79,7 +83,7 @@ func throughHaproxy(l *lab, service int) (way, error) {
 	w := way{name: "haproxy", port: programs.FreePort(l)}
 	file := filepath.Join(l.TempDir(), "haproxy.cfg")
 	text := fmt.Sprintf(`global
-  maxconn 20000
+  maxconn 4000
 defaults
   mode tcp
   option splice-auto
@@ -93,12 +97,9 @@ listen bench
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return w, err
 	}
-	pid, err := daemon(l, "haproxy", "-db", "-f", file)
-	if err != nil {
-		return w, err
-	}
+	pid, err := daemon(l, w.port, "haproxy", "-db", "-f", file)
 	w.pids = []int{pid}
-	return w, waitPort(w.port)
+	return w, err
 }
 
 // throughSSH starts a private sshd with keys of its own and ssh -R to it.
@@ -108,7 +109,7 @@ func throughSSH(l *lab, service int) (way, error) {
 	if err != nil {
 		return w, err
 	}
-	dir, port := l.TempDir(), strconv.Itoa(programs.FreePort(l))
+	dir, port := l.TempDir(), programs.FreePort(l)
 	for _, key := range []string{"host", "me"} {
 		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key)).CombinedOutput(); err != nil {
 			return w, fmt.Errorf("ssh-keygen: %w %s", err, out)
@@ -120,29 +121,19 @@ func throughSSH(l *lab, service int) (way, error) {
 		}
 	}
 	config := filepath.Join(dir, "sshd_config")
-	text := fmt.Sprintf("Port %s\nListenAddress 127.0.0.1\nHostKey %s/host\nAuthorizedKeysFile %s/me.pub\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nAllowTcpForwarding yes\n", port, dir, dir)
+	text := fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s/host\nAuthorizedKeysFile %s/me.pub\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nAllowTcpForwarding yes\n", port, dir, dir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return w, err
 	}
-	server, err := daemon(l, "sshd", "-D", "-e", "-f", config)
+	server, err := daemon(l, port, "sshd", "-D", "-e", "-f", config)
 	if err != nil {
 		return w, err
 	}
-	number, _ := strconv.Atoi(port) // is a number
-	if err := waitPort(number); err != nil {
-		return w, fmt.Errorf("sshd: %w", err)
-	}
-	client, err := daemon(l, "ssh", "-N", "-F", "none", "-p", port, "-i", filepath.Join(dir, "me"),
+	client, err := daemon(l, w.port, "ssh", "-N", "-F", "none", "-p", strconv.Itoa(port), "-i", filepath.Join(dir, "me"),
 		"-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
 		"-o", "ExitOnForwardFailure=yes", "-R", fmt.Sprintf("127.0.0.1:%d:127.0.0.1:%d", w.port, service), me.Username+"@127.0.0.1")
-	if err != nil {
-		return w, err
-	}
 	w.pids = []int{server, client}
-	if err := waitPort(w.port); err != nil {
-		return w, fmt.Errorf("ssh: %w", err)
-	}
-	return w, nil
+	return w, err
 }
 
 // tunnel is ours: server, two agents, one mapping.
