@@ -150,7 +150,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // A forwarder that has just started answers that it does not know a client, but
 // not that this is for good. After so many answers it is believed.
-const maxUnsure = 6
+const maxUnsure = 5
 
 func describe(err error) string {
 	if err == nil {

@@ -209,7 +209,11 @@ func (f *Forwarder) identify(ctx context.Context, clientID int64, wait time.Dura
 			continue
 		}
 		refusal := err.(*wire.Refusal)
-		if refusal.Permanent = refusal.Permanent && sure; !refusal.Permanent {
+		// What a read model does not have may still come: it may have been flushed
+		// and fill again. Only a key that is there and wrong, at a position that
+		// the feed has confirmed, is wrong for good.
+		refusal.Permanent = sure && refusal.Code == wire.BadCredential
+		if !refusal.Permanent {
 			refusal.RetryAfter = time.Second
 		}
 		return view, refusal

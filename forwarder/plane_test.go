@@ -40,6 +40,15 @@ func newPlane() *plane {
 // do decides a command and gives the log's position after it.
 func (p *plane) do(t testing.TB, c domain.Command) domain.Position {
 	t.Helper()
+	position, err := p.try(c)
+	if err != nil {
+		t.Fatalf("%s: %v", c.CommandName(), err)
+	}
+	return position
+}
+
+// try is do for commands that may be refused.
+func (p *plane) try(c domain.Command) (domain.Position, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, id := range c.Reads() {
@@ -52,13 +61,13 @@ func (p *plane) do(t testing.TB, c domain.Command) domain.Position {
 		}
 	}
 	if err != nil {
-		t.Fatalf("%s: %v", c.CommandName(), err)
+		return 0, err
 	}
 	at := time.Now()
 	for _, change := range decision.Changes {
 		name, schema, data, err := domain.Encode(change.Event)
 		if err != nil {
-			t.Fatal(err)
+			return 0, err
 		}
 		p.versions[change.Stream]++
 		record := domain.Record{Position: domain.Position(len(p.records) + 1), Stream: change.Stream,
@@ -69,7 +78,7 @@ func (p *plane) do(t testing.TB, c domain.Command) domain.Position {
 	}
 	close(p.moved)
 	p.moved = make(chan struct{})
-	return domain.Position(len(p.records))
+	return domain.Position(len(p.records)), nil
 }
 
 func (p *plane) state(id domain.StreamID) domain.Aggregate {
@@ -161,16 +170,9 @@ func (p *plane) foldTo(to domain.Position) (domain.States, map[domain.StreamID]d
 // Register implements forwarder.Registrar.
 func (p *plane) Register(ctx context.Context, publicKey []byte, name, source string) (int64, error) {
 	id := domain.FirstAnonymousID + p.ids.Add(1)
-	p.do(panicking{}, domain.RegisterClient{ID: id, Name: name, PublicKey: publicKey})
-	return id, nil
+	_, err := p.try(domain.RegisterClient{ID: id, Name: name, PublicKey: publicKey})
+	return id, err
 }
-
-// panicking is a testing.TB for code that is not called by a test's goroutine.
-type panicking struct{ testing.TB }
-
-func (panicking) Helper()                   {}
-func (panicking) Fatal(args ...any)         { panic(args) }
-func (panicking) Fatalf(f string, a ...any) { panic(f) }
 
 // Follow implements broker.Follower.
 func (p *plane) Follow(ctx context.Context, after domain.Position) (broker.Subscription, error) {

@@ -1,0 +1,115 @@
+package forwarder
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// Routes lets the model test drive the routes without sessions and time.
+type Routes struct {
+	r        *routes
+	sessions map[int64]*session
+	epoch    int64
+}
+
+// NewRoutes gives empty routes.
+func NewRoutes() *Routes {
+	return &Routes{r: newRoutes(NewMetrics()), sessions: map[int64]*session{}}
+}
+
+// Connect installs a session of the client. It reports the position at which to
+// look the client up again, if the view was too old, and the refusal.
+func (m *Routes) Connect(view domain.ClientView) (again domain.Position, refusal *wire.Refusal) {
+	m.epoch++
+	s := &session{client: view.Client.State.ID, key: view.Client.State.PublicKey}
+	replaced, fx, again, refusal := m.r.install(s, view)
+	if again == 0 && refusal == nil {
+		m.sessions[s.client] = s
+		if replaced != nil {
+			m.r.leave(replaced)
+		}
+	}
+	m.carryOut(fx)
+	return again, refusal
+}
+
+// Disconnect ends the client's session.
+func (m *Routes) Disconnect(client int64) {
+	if s := m.sessions[client]; s != nil {
+		m.r.leave(s)
+		delete(m.sessions, client)
+	}
+}
+
+// Connected lists the clients with a session.
+func (m *Routes) Connected() (clients []int64) {
+	for id := range m.sessions {
+		clients = append(clients, id)
+	}
+	return clients
+}
+
+func (m *Routes) carryOut(fx *effects) (refreshes map[int64]domain.Position) {
+	if fx == nil {
+		return nil
+	}
+	for s := range fx.ends {
+		if m.sessions[s.client] == s {
+			m.Disconnect(s.client)
+		}
+	}
+	return fx.refreshes
+}
+
+// Advance applies a record and gives the clients to look up again, with the
+// position to do it at.
+func (m *Routes) Advance(record domain.Record) (map[int64]domain.Position, error) {
+	var fx effects
+	err := m.r.advance(record, &fx)
+	return m.carryOut(&fx), err
+}
+
+// Refresh merges a newer view.
+func (m *Routes) Refresh(view domain.ClientView) (again domain.Position) {
+	fx, again := m.r.refresh(view)
+	m.carryOut(fx)
+	return again
+}
+
+// Start and Halt begin and end following the feed.
+func (m *Routes) Start() (domain.Position, bool) { return m.r.start() }
+
+// Halt is what a gap does.
+func (m *Routes) Halt() domain.Position { return m.r.halt() }
+
+// Freshness gives the position a view should have and the oldest that will do.
+func (m *Routes) Freshness() (want, enough domain.Position, sure bool) { return m.r.freshness() }
+
+// Configuration gives the client's listeners as text.
+func (m *Routes) Configuration(client int64) string {
+	listeners, _ := m.r.configuration(m.sessions[client])
+	var b strings.Builder
+	for _, l := range listeners {
+		fmt.Fprintf(&b, "%d:%s:%d ", l.MappingId, l.Host, l.Port)
+	}
+	return b.String()
+}
+
+// Open asks for a stream of the mapping, gives it back, and tells the service or
+// the code of the refusal.
+func (m *Routes) Open(client, mapping int64) string {
+	f, code := m.r.admit(m.sessions[client], mapping)
+	if f == nil {
+		return string(code)
+	}
+	m.r.release(f)
+	return f.service
+}
+
+// Size counts everything the routes hold.
+func (m *Routes) Size() int {
+	return len(m.r.clients) + len(m.r.mappings) + len(m.r.users) + len(m.r.limits)
+}

@@ -1,0 +1,280 @@
+package forwarder_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/forwarder"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// Whatever happens in whatever order (commands, agents that come and go, views
+// that lag, gaps in the feed), the routes come to what the log says, and nothing
+// is left when everybody has gone.
+func TestRoutesComeToWhatTheLogSays(t *testing.T) {
+	seeds := 300
+	if testing.Short() || raceEnabled {
+		seeds = 60
+	}
+	for seed := range seeds {
+		m := &routesModel{t: t, seed: seed, rnd: rand.New(rand.NewPCG(uint64(seed), 7)), plane: newPlane(), routes: forwarder.NewRoutes()}
+		m.run()
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+type routesModel struct {
+	t      *testing.T
+	seed   int
+	rnd    *rand.Rand
+	plane  *plane
+	routes *forwarder.Routes
+
+	users, clients, mappings []int64
+	fed                      domain.Position // how far the routes have come; -1 = the feed is not followed
+}
+
+func (m *routesModel) run() {
+	m.fed = -1
+	for range 2 {
+		m.command(0)
+	}
+	for range 150 {
+		switch n := m.rnd.IntN(20); {
+		case n < 8:
+			m.command(m.rnd.IntN(12))
+		case n < 12:
+			m.connect()
+		case n < 14:
+			m.routes.Disconnect(pick(m.rnd, m.clients))
+		case n < 19:
+			m.feed(m.rnd.IntN(10))
+		default:
+			m.gap()
+		}
+	}
+	m.feed(1 << 30)
+	m.compare()
+	for _, id := range m.routes.Connected() {
+		m.routes.Disconnect(id)
+	}
+	if n := m.routes.Size(); n != 0 {
+		m.t.Errorf("seed %d: %d things are left when everybody has gone", m.seed, n)
+	}
+}
+
+func pick(rnd *rand.Rand, ids []int64) int64 {
+	if len(ids) == 0 {
+		return 0
+	}
+	return ids[rnd.IntN(len(ids))]
+}
+
+// command does a random command; many are refused, as they should be.
+func (m *routesModel) command(kind int) {
+	id := m.plane.ids.Add(1)
+	flag := m.rnd.IntN(2) == 0
+	var c domain.Command
+	switch kind {
+	case 0:
+		name := fmt.Sprintf("u%d", id)
+		id += domain.FirstUserID
+		m.users = append(m.users, id)
+		c = domain.CreateUser{ID: id, Username: name, Email: name + "@example.org"}
+	case 1:
+		id += domain.FirstClientID
+		m.clients = append(m.clients, id)
+		c = domain.CreateClient{ID: id, UserID: pick(m.rnd, m.users), Name: "c", PublicKey: make([]byte, 32)}
+	case 2:
+		id += domain.FirstAnonymousID
+		m.clients = append(m.clients, id)
+		c = domain.RegisterClient{ID: id, PublicKey: make([]byte, 32)}
+	case 3, 4, 5:
+		m.mappings = append(m.mappings, id)
+		c = domain.CreateMapping{ID: id, UserID: pick(m.rnd, m.users), SourceClientID: pick(m.rnd, m.clients),
+			TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolTCP, LocalPort: int(id), TargetHost: "h", TargetPort: 1}
+	case 6:
+		c = domain.SetMappingEnabled{ID: pick(m.rnd, m.mappings), Enabled: flag}
+	case 7:
+		c = domain.ChangeMapping{ID: pick(m.rnd, m.mappings), TargetPort: ptr(int(1 + id)), LocalPort: ptr(int(1 + id))}
+	case 8:
+		c = domain.DeleteMapping{ID: pick(m.rnd, m.mappings)}
+	case 9:
+		c = domain.SetUserEnabled{ID: pick(m.rnd, m.users), Enabled: flag || m.rnd.IntN(2) == 0}
+	case 10:
+		c = domain.SetQuota{ID: pick(m.rnd, append(m.users, m.clients...)),
+			Limits: domain.Limits{MaxConnectionsPerMapping: ptr(m.rnd.Int64N(3))}}
+	default:
+		if m.rnd.IntN(4) > 0 {
+			c = domain.SetClientEnabled{ID: pick(m.rnd, m.clients), Enabled: flag}
+		} else if m.rnd.IntN(3) > 0 {
+			c = domain.DeleteClient{ID: pick(m.rnd, m.clients)}
+		} else {
+			c = domain.DeleteUser{ID: pick(m.rnd, m.users)}
+		}
+	}
+	_, _ = m.plane.try(c)
+}
+
+// view looks a client up, as old as min allows and chance will have it, and
+// sometimes with parts that are newer than it says.
+func (m *routesModel) view(client int64, min domain.Position) (domain.ClientView, error) {
+	head := domain.Position(len(m.plane.records))
+	at := min + domain.Position(m.rnd.Int64N(int64(head-min)+1))
+	if m.rnd.IntN(3) == 0 {
+		v, err := m.plane.ClientView(m.t.Context(), client, 0)
+		v.Position = at
+		return v, err
+	}
+	if at == 0 {
+		return domain.ClientView{}, &domain.Error{Code: domain.CodeClientNotFound}
+	}
+	m.plane.hidden = at
+	defer func() { m.plane.hidden = 0 }()
+	return m.plane.ClientView(m.t.Context(), client, min)
+}
+
+func (m *routesModel) connect() {
+	client := pick(m.rnd, m.clients)
+	want, enough, _ := m.routes.Freshness()
+	min := want
+	if m.rnd.IntN(2) == 0 {
+		min = enough
+	}
+	for {
+		v, err := m.view(client, min)
+		if err != nil {
+			return
+		}
+		again, _ := m.routes.Connect(v)
+		if again == 0 {
+			break
+		}
+		min = again
+	}
+	m.follow()
+}
+
+// follow starts the feed where the views say.
+func (m *routesModel) follow() {
+	if m.fed >= 0 {
+		return
+	}
+	if from, ok := m.routes.Start(); ok {
+		m.fed = from
+	}
+}
+
+// feed applies up to n records.
+func (m *routesModel) feed(n int) {
+	for ; m.fed >= 0 && n > 0 && int(m.fed) < len(m.plane.records); n-- {
+		record := m.plane.records[m.fed]
+		m.fed++
+		refreshes, err := m.routes.Advance(record)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for client, min := range refreshes {
+			m.refresh(client, min)
+		}
+	}
+}
+
+func (m *routesModel) refresh(client int64, min domain.Position) {
+	for again := min; ; {
+		v, err := m.view(client, again)
+		if err != nil {
+			m.routes.Disconnect(client) // it is gone
+			return
+		}
+		if again = m.routes.Refresh(v); again == 0 {
+			return
+		}
+	}
+}
+
+// gap is a feed that lost records: everybody is looked up again.
+func (m *routesModel) gap() {
+	if m.fed < 0 {
+		return
+	}
+	known := m.routes.Halt()
+	m.fed = -1
+	connected := m.routes.Connected()
+	slices.Sort(connected)
+	for _, client := range connected {
+		m.refresh(client, known)
+	}
+	m.follow()
+}
+
+// compare holds the routes of the connected clients against the log.
+func (m *routesModel) compare() {
+	for _, id := range m.routes.Connected() {
+		c := m.plane.states[domain.ClientStream(id)].(*domain.Client)
+		if !c.Live() || c.Disabled || (c.UserID != 0 && !m.userWorks(c.UserID)) {
+			m.t.Errorf("seed %d: client %d is connected and may not be", m.seed, id)
+			continue
+		}
+		var want strings.Builder
+		slices.Sort(m.mappings)
+		for _, mid := range m.mappings {
+			mapping, ok := m.plane.states[domain.MappingStream(mid)].(*domain.Mapping)
+			if !ok || !mapping.Exists() || mapping.SourceClientID != id {
+				continue
+			}
+			works := mapping.Active() && m.userWorks(mapping.UserID)
+			if works {
+				fmt.Fprintf(&want, "%d:%s:%d ", mid, mapping.LocalHost, mapping.LocalPort)
+			}
+			m.compareOpen(mapping, works)
+		}
+		if got := m.routes.Configuration(id); got != want.String() {
+			m.t.Errorf("seed %d: client %d has %q, want %q", m.seed, id, got, want.String())
+		}
+	}
+}
+
+func (m *routesModel) userWorks(id int64) bool {
+	u := m.plane.states[domain.UserStream(id)].(*domain.User)
+	return u.Live() && !u.Disabled
+}
+
+func (m *routesModel) compareOpen(mapping *domain.Mapping, works bool) {
+	want := mapping.Service()
+	switch {
+	case !mapping.Live():
+		want = string(wire.NoSuchMapping)
+	case !works:
+		want = string(wire.MappingDisabled)
+	case m.limited(mapping):
+		want = string(wire.QuotaConnections)
+	case !slices.Contains(m.routes.Connected(), mapping.TargetClientID):
+		want = string(wire.TargetOffline)
+	}
+	if got := m.routes.Open(mapping.SourceClientID, mapping.ID); got != want {
+		m.t.Errorf("seed %d: opening mapping %d gives %q, want %q", m.seed, mapping.ID, got, want)
+	}
+	other := mapping.TargetClientID
+	if other != mapping.SourceClientID && slices.Contains(m.routes.Connected(), other) {
+		if got := m.routes.Open(other, mapping.ID); got != string(wire.NoSuchMapping) {
+			m.t.Errorf("seed %d: the target opens mapping %d: %q", m.seed, mapping.ID, got)
+		}
+	}
+}
+
+func (m *routesModel) limited(mapping *domain.Mapping) bool {
+	for _, account := range mapping.Accounts() {
+		limit := m.plane.states[domain.QuotaStream(account)].(*domain.Quota).Limits.MaxConnectionsPerMapping
+		if limit != nil && *limit == 0 {
+			return true
+		}
+	}
+	return false
+}
