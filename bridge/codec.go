@@ -29,6 +29,9 @@ const (
 	maxFrame = maxData + 1 + binary.MaxVarintLen32
 	// dataHead is the room a data frame keeps for its tag and length.
 	dataHead = 1 + 3
+	// partSize is how much of a frame is in one buffer. gRPC gives buffers back as
+	// it writes pieces of 16 KiB, so that the next frame can be made meanwhile.
+	partSize = 16 << 10
 	// frameHead is what gRPC puts before a frame.
 	frameHead = 5
 	// smallFrame is the buffer of frames that need no large one: more than gRPC's
@@ -52,7 +55,7 @@ func (codec) Name() string { return "proto" }
 // bytes are on their way.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if f, ok := v.(outgoing); ok {
-		return mem.BufferSlice{f.buffer}, nil
+		return f.buffers, nil
 	}
 	return c.other.Marshal(v)
 }
@@ -66,7 +69,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // outgoing is an encoded frame.
-type outgoing struct{ buffer mem.Buffer }
+type outgoing struct{ buffers mem.BufferSlice }
 
 // frame is a received frame.
 type frame struct {
@@ -146,11 +149,9 @@ func (f *frame) free() {
 	f.data, f.size = f.data[:0], 0
 }
 
-// appendData encodes bytes behind b, which is empty.
-func appendData(b, bytes []byte) []byte {
-	b = append(b, tagData)
-	b = binary.AppendUvarint(b, uint64(len(bytes)))
-	return append(b, bytes...)
+// appendDataHead begins a frame of n bytes.
+func appendDataHead(b []byte, n int) []byte {
+	return binary.AppendUvarint(append(b, tagData), uint64(n))
 }
 
 func appendGrant(b []byte, n int) []byte {
@@ -164,15 +165,15 @@ func appendEnd(b []byte, end bridgepb.End) []byte {
 // The buffers of outgoing frames, shared by all streams.
 var (
 	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 0, smallFrame); return &b }}
-	largeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, maxData+dataHead); return &b }}
+	partBuffers  = sync.Pool{New: func() any { b := make([]byte, 0, partSize); return &b }}
 )
 
-// frameBuffer gives an empty buffer for a data frame of n bytes.
+// frameBuffer gives an empty buffer for n bytes, or for a part of them.
 func frameBuffer(n int) *[]byte {
-	if n+dataHead <= smallFrame {
+	if n <= smallFrame {
 		return smallBuffers.Get().(*[]byte)
 	}
-	return largeBuffers.Get().(*[]byte)
+	return partBuffers.Get().(*[]byte)
 }
 
 // recycle takes back what frameBuffer gave.
@@ -181,6 +182,6 @@ func recycle(b *[]byte) {
 	if cap(*b) == smallFrame {
 		smallBuffers.Put(b)
 	} else {
-		largeBuffers.Put(b)
+		partBuffers.Put(b)
 	}
 }

@@ -85,11 +85,12 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 			return raw, nil
 		}),
 		grpc.WithTransportCredentials(handshake{client: func(ctx context.Context, raw net.Conn) (*link, error) {
-			conn := tls.Client(raw, client)
+			below := &batchConn{Conn: raw}
+			conn := tls.Client(below, client)
 			if err := conn.HandshakeContext(ctx); err != nil {
 				return nil, fail(fmt.Errorf("tls handshake: %w", err))
 			}
-			l, err := newLink(conn)
+			l, err := newLink(conn, below)
 			if err != nil {
 				return nil, fail(err)
 			}

@@ -15,6 +15,7 @@ import (
 // link is a TLS connection between two nodes.
 type link struct {
 	*tls.Conn
+	raw      *batchConn // below it
 	peer     Identity
 	received atomic.Uint64 // bytes, to tell a busy connection from a dead one
 	closed   atomic.Bool   // set before the streams learn that it is gone
@@ -22,7 +23,7 @@ type link struct {
 	onClose  func()
 }
 
-func newLink(conn *tls.Conn) (*link, error) {
+func newLink(conn *tls.Conn, raw *batchConn) (*link, error) {
 	state := conn.ConnectionState()
 	if len(state.PeerCertificates) == 0 {
 		return nil, fmt.Errorf("%w: there is none", ErrIdentity)
@@ -31,13 +32,32 @@ func newLink(conn *tls.Conn) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &link{Conn: conn, peer: peer}, nil
+	return &link{Conn: conn, raw: raw, peer: peer}, nil
 }
 
 func (l *link) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	l.received.Add(uint64(n))
 	return n, err
+}
+
+// Write is called by one goroutine at a time.
+func (l *link) Write(b []byte) (int, error) {
+	if len(b) <= maxRecord {
+		return l.Conn.Write(b)
+	}
+	l.raw.collect()
+	n, err := l.Conn.Write(b)
+	if failed := l.raw.flush(); err == nil {
+		err = failed
+	}
+	return n, err
+}
+
+// cut breaks the connection without a word, which does not block.
+func (l *link) cut() {
+	l.closed.Store(true)
+	_ = l.raw.Conn.Close()
 }
 
 func (l *link) Close() error {

@@ -275,10 +275,7 @@ func startTwo(t testing.TB, change func(*PoolConfig, *ServerConfig)) *twoNodes {
 		case <-ctx.Done():
 			return
 		}
-		select {
-		case <-h.over:
-		case <-ctx.Done():
-		}
+		<-h.over
 	}, change)
 	two.a = startNode(t, ca, "node-001", nil, change)
 	return two

@@ -427,6 +427,9 @@ func (p *Pool) end(on *peer, c *connection) {
 	}
 	delete(on.retired, c)
 	c.stop()
+	if c.inUse > 0 {
+		c.link.cut() // or its streams would learn of it when gRPC has said goodbye
+	}
 	p.running.Go(func() { _ = c.cc.Close() })
 }
 

@@ -163,10 +163,11 @@ func (s *Server) known(conn net.Conn) {
 // admit makes the handshake, which only nodes survive. gRPC has set a deadline.
 func (s *Server) admit(raw net.Conn) (*link, error) {
 	defer s.known(raw)
-	conn := tls.Server(raw, s.tls)
+	below := &batchConn{Conn: raw}
+	conn := tls.Server(below, s.tls)
 	l, err := (*link)(nil), conn.Handshake()
 	if err == nil {
-		l, err = newLink(conn)
+		l, err = newLink(conn, below)
 	}
 	if err != nil {
 		_ = raw.Close()

@@ -23,10 +23,11 @@ const (
 	grantAt = window / 4
 	// maxGrant bounds what a peer can give at once.
 	maxGrant = 1 << 30
-	// maxUnsent bounds what was handed to gRPC and is not on the connection yet.
-	// gRPC blocks at 64 KiB (its defaultWriteQuota); staying below leaves room for
-	// grants and ends, so that SendMsg never blocks and deadlines hold.
-	maxUnsent = 48 << 10
+	// gRPC blocks who sends on a stream that has 64 KiB or more (its
+	// defaultWriteQuota) not on the connection yet. Bytes wait above roomForData,
+	// and grants and ends above roomForWords, so that SendMsg never blocks and
+	// deadlines hold when the connection stands still.
+	roomForData, roomForWords = 48 << 10, 64<<10 - 1<<10
 	// tidyBelow and tidyBuffer: received pieces smaller than the one are put
 	// together in buffers of the other, or many small writes that nobody reads
 	// would hold many times their size.
@@ -47,6 +48,7 @@ type stream struct {
 
 	unsent  atomic.Int64 // bytes handed to gRPC that are not on the connection
 	starved atomic.Bool  // somebody waits for unsent to fall
+	late    atomic.Bool  // something due waits for unsent to fall
 
 	mu sync.Mutex
 	// for Read; guarded by mu
@@ -180,7 +182,7 @@ func (s *stream) Write(b []byte) (n int, err error) {
 			return n, nil
 		}
 		part := min(len(b), maxData, s.credit)
-		if part > 0 && !s.sending && s.room(part) {
+		if part > 0 && !s.sending && s.room(roomForData, &s.starved) {
 			s.credit -= part
 			s.sendData(b[:part])
 			n, b = n+part, b[part:]
@@ -190,18 +192,15 @@ func (s *stream) Write(b []byte) (n int, err error) {
 	}
 }
 
-// room tells whether gRPC takes n bytes more without blocking. The lock is held
-// until the caller waits, so that the call of wrote is not missed.
-func (s *stream) room(n int) bool {
-	fits := func() bool {
-		unsent := s.unsent.Load()
-		return unsent == 0 || unsent+int64(n) <= maxUnsent
-	}
-	if fits() {
+// room tells whether less than limit is unsent, and otherwise lets waits know that
+// somebody wants to be told. The lock is held until that somebody waits, so that
+// he does not miss it.
+func (s *stream) room(limit int64, waits *atomic.Bool) bool {
+	if s.unsent.Load() < limit {
 		return true
 	}
-	s.starved.Store(true)
-	return fits()
+	waits.Store(true)
+	return s.unsent.Load() < limit
 }
 
 // sendData sends a frame of bytes and then what else is due. The lock is held,
@@ -209,10 +208,20 @@ func (s *stream) room(n int) bool {
 func (s *stream) sendData(bytes []byte) {
 	s.sending = true
 	s.mu.Unlock()
-	buffer := frameBuffer(len(bytes))
-	*buffer = appendData(*buffer, bytes)
-	s.send(buffer)
 	s.count.sent.Add(uint64(len(bytes)))
+	buffers := make(mem.BufferSlice, 0, 1+len(bytes)/partSize)
+	buffer := frameBuffer(len(bytes) + dataHead)
+	*buffer = appendDataHead(*buffer, len(bytes))
+	for {
+		n := min(len(bytes), cap(*buffer)-len(*buffer))
+		*buffer, bytes = append(*buffer, bytes[:n]...), bytes[n:]
+		buffers = append(buffers, s.outgoing(buffer))
+		if len(bytes) == 0 {
+			break
+		}
+		buffer = frameBuffer(len(bytes))
+	}
+	s.send(buffers)
 	s.mu.Lock()
 	s.sending = false
 	s.flush()
@@ -231,14 +240,13 @@ func (s *stream) flush() {
 		s.finished = s.finished || s.err == nil && s.eof && s.sent >= bridgepb.End_END_WRITE
 		var act func()
 		switch {
-		case s.err != nil || !s.finished:
-			buffer := smallBuffers.Get().(*[]byte)
-			if *buffer = s.appendDue(*buffer); len(*buffer) == 0 {
-				recycle(buffer)
-				break
+		case s.endDue() || s.grantDue():
+			if !s.room(roomForWords, &s.late) {
+				break // Put comes back to it
 			}
-			act = func() { s.send(buffer) }
-		case !s.hungUp && s.hangUp != nil:
+			word := s.outgoing(s.word())
+			act = func() { s.send(mem.BufferSlice{word}) }
+		case s.finished && !s.hungUp && s.hangUp != nil:
 			s.hungUp = true
 			act = func() { _ = s.hangUp() }
 		}
@@ -252,28 +260,39 @@ func (s *stream) flush() {
 	s.sending = false
 }
 
-// appendDue encodes the frame that is due, if any. The lock is held.
-func (s *stream) appendDue(b []byte) []byte {
-	switch {
-	case s.due > s.sent && (s.err == nil || s.due == bridgepb.End_END_RESET):
+// endDue and grantDue tell what is to be sent. The lock is held.
+func (s *stream) endDue() bool {
+	return s.due > s.sent && !s.finished && (s.err == nil || s.due == bridgepb.End_END_RESET)
+}
+
+func (s *stream) grantDue() bool {
+	return s.owed >= grantAt && !s.finished && s.err == nil && !s.eof && !s.closed
+}
+
+// word encodes the end or the grant that is due. The lock is held.
+func (s *stream) word() *[]byte {
+	b := frameBuffer(0)
+	if s.endDue() {
 		s.sent = s.due
-		return appendEnd(b, s.due)
-	case s.err == nil && s.owed >= grantAt && !s.eof && !s.closed:
-		n := s.owed
+		*b = appendEnd(*b, s.due)
+	} else {
+		*b = appendGrant(*b, s.owed)
 		s.owed = 0
-		return appendGrant(b, n)
 	}
 	return b
 }
 
-// send hands one frame to gRPC. An error is not looked at: gRPC tells it to the
-// receiver too, which knows more.
-func (s *stream) send(buffer *[]byte) {
+// outgoing counts a buffer as unsent.
+func (s *stream) outgoing(buffer *[]byte) mem.Buffer {
 	s.unsent.Add(int64(len(*buffer) + frameHead))
-	_ = s.rpc.SendMsg(outgoing{mem.NewBuffer(buffer, (*sentBuffers)(s))})
+	return mem.NewBuffer(buffer, (*sentBuffers)(s))
 }
 
-// sentBuffers learns when a frame is on the connection, or lost with it.
+// send hands one frame to gRPC. An error is not looked at: gRPC tells it to the
+// receiver too, which knows more.
+func (s *stream) send(buffers mem.BufferSlice) { _ = s.rpc.SendMsg(outgoing{buffers}) }
+
+// sentBuffers learns when a buffer is on the connection, or lost with it.
 type sentBuffers stream
 
 func (*sentBuffers) Get(n int) *[]byte { return frameBuffer(n) }
@@ -283,11 +302,17 @@ func (b *sentBuffers) Put(buffer *[]byte) {
 	s := (*stream)(b)
 	s.unsent.Add(-int64(len(*buffer) + frameHead))
 	recycle(buffer)
-	if s.starved.Load() {
+	if s.starved.Load() && s.starved.Swap(false) {
 		s.mu.Lock()
-		s.starved.Store(false)
 		s.writable.Broadcast()
 		s.mu.Unlock()
+	}
+	if s.late.Load() && s.late.Swap(false) {
+		go func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.flush()
+		}()
 	}
 }
 

@@ -1,25 +1,340 @@
 package bridge
 
 import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
 	"net"
+	"os"
+	"runtime"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/net/nettest"
+
+	"github.com/tunnox-net/tunnox/transport"
 )
 
-// Both directions of the suite, so that each end is c1 once.
-func TestStreamIsAConn(t *testing.T) {
-	for name, turn := range map[string]bool{"opener first": false, "taker first": true} {
+// bothWays runs a test with the opener first and with the taker first: a gRPC
+// server can do less than a client, and a stream must not show it.
+func bothWays(t *testing.T, test func(t *testing.T, two *twoNodes, open func() (a, b transport.Stream))) {
+	for name, turn := range map[string]bool{"opener": false, "taker": true} {
 		t.Run(name, func(t *testing.T) {
 			two := startTwo(t, nil)
-			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+			test(t, two, func() (a, b transport.Stream) {
 				p := two.open(t)
-				stop = func() { _ = p.opener.Close(); _ = p.taker.Close() }
 				if turn {
-					return p.taker, p.opener, stop, nil
+					return p.taker, p.opener
 				}
-				return p.opener, p.taker, stop, nil
+				return p.opener, p.taker
 			})
 		})
 	}
+}
+
+func TestStreamIsAConn(t *testing.T) {
+	bothWays(t, func(t *testing.T, _ *twoNodes, open func() (a, b transport.Stream)) {
+		nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
+			a, b := open()
+			return a, b, func() { _ = a.Close(); _ = b.Close() }, nil
+		})
+	})
+}
+
+// noise is n bytes that repeat nothing.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b)
+	return b
+}
+
+func TestLateAnswerAfterHalfCloseArrivesWhole(t *testing.T) {
+	bothWays(t, func(t *testing.T, _ *twoNodes, open func() (a, b transport.Stream)) {
+		a, b := open()
+		answer := noise(200 << 10)
+		go func() {
+			if got, err := io.ReadAll(b); err != nil || string(got) != "request" {
+				t.Errorf("%q, %v", got, err)
+			}
+			time.Sleep(500 * time.Millisecond) // the service thinks
+			if _, err := b.Write(answer); err != nil {
+				t.Error(err)
+			}
+			_ = b.Close()
+		}()
+		if _, err := a.Write([]byte("request")); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Write([]byte("more")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a write after CloseWrite: %v", err)
+		}
+		if got, err := io.ReadAll(a); err != nil || !bytes.Equal(got, answer) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	})
+}
+
+func TestCloseLetsThePeerReadWhatWasWritten(t *testing.T) {
+	bothWays(t, func(t *testing.T, _ *twoNodes, open func() (a, b transport.Stream)) {
+		a, b := open()
+		sent := noise(300 << 10) // less than the window, more than gRPC holds
+		if _, err := a.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		_ = a.Close()
+		_ = a.Close()
+		if _, err := a.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a read after Close: %v", err)
+		}
+		if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, sent) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		if _, err := b.Write([]byte("nobody reads this")); !errors.Is(err, transport.ErrReset) {
+			t.Errorf("a write to who has closed: %v", err)
+		}
+	})
+}
+
+func TestReset(t *testing.T) {
+	bothWays(t, func(t *testing.T, _ *twoNodes, open func() (a, b transport.Stream)) {
+		t.Run("while both wait", func(t *testing.T) {
+			a, b := open()
+			failed := make(chan error, 2)
+			for _, s := range []transport.Stream{a, b} {
+				go func() {
+					_, err := s.Read(make([]byte, 1))
+					failed <- err
+				}()
+			}
+			begin := time.Now()
+			_ = a.Reset()
+			for range 2 {
+				if err := <-failed; !errors.Is(err, transport.ErrReset) {
+					t.Errorf("read: %v", err)
+				}
+			}
+			if took := time.Since(begin); took > time.Second {
+				t.Errorf("took %v", took)
+			}
+			if _, err := b.Write([]byte("x")); !errors.Is(err, transport.ErrReset) {
+				t.Errorf("write: %v", err)
+			}
+			if err := b.CloseWrite(); !errors.Is(err, transport.ErrReset) {
+				t.Errorf("close of the write side: %v", err)
+			}
+		})
+		// What the peer has not read must not hold the reset back.
+		t.Run("past a full window", func(t *testing.T) {
+			a, b := open()
+			_ = a.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			if n, err := a.Write(make([]byte, 2*window)); !errors.Is(err, os.ErrDeadlineExceeded) || n != window {
+				t.Fatalf("%d written, %v", n, err)
+			}
+			_ = a.Reset()
+			eventually(t, "the peer's writes fail", func() bool {
+				_, err := b.Write([]byte("x"))
+				return errors.Is(err, transport.ErrReset)
+			})
+			if n, err := b.Read(make([]byte, 1)); !errors.Is(err, transport.ErrReset) {
+				t.Errorf("read: %d, %v", n, err)
+			}
+		})
+		t.Run("after a half-close", func(t *testing.T) {
+			a, b := open()
+			_ = a.CloseWrite()
+			if _, err := b.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+			_ = a.Reset()
+			eventually(t, "the peer's writes fail", func() bool {
+				_, err := b.Write([]byte("x"))
+				return errors.Is(err, transport.ErrReset)
+			})
+		})
+	})
+}
+
+func TestCloseWakesBlockedCalls(t *testing.T) {
+	bothWays(t, func(t *testing.T, _ *twoNodes, open func() (a, b transport.Stream)) {
+		a, _ := open()
+		failed := make(chan error, 2)
+		go func() {
+			_, err := a.Read(make([]byte, 1))
+			failed <- err
+		}()
+		go func() {
+			_, err := a.Write(make([]byte, 2*window))
+			failed <- err
+		}()
+		time.Sleep(50 * time.Millisecond) // both are inside
+		begin := time.Now()
+		_ = a.Close()
+		for range 2 {
+			if err := <-failed; !errors.Is(err, net.ErrClosed) {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(begin); took > 100*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestManyBytesArriveUnchanged(t *testing.T) {
+	const streams, size = 8, 64 << 20
+	two := startTwo(t, nil)
+	var running sync.WaitGroup
+	for i := range streams {
+		p := two.open(t)
+		from, to := p.opener, p.taker
+		if i%2 == 1 {
+			from, to = to, from
+		}
+		sums := make(chan [32]byte, 1)
+		running.Go(func() {
+			source, h := rand.NewChaCha8([32]byte{byte(i)}), sha256.New()
+			buf := make([]byte, 100<<10) // neither a frame nor a part of one
+			for left := size; left > 0; {
+				part := buf[:min(left, 1+int(source.Uint64()%uint64(len(buf))))]
+				_, _ = source.Read(part)
+				h.Write(part)
+				if _, err := from.Write(part); err != nil {
+					t.Error(err)
+					break
+				}
+				left -= len(part)
+			}
+			_ = from.CloseWrite()
+			sums <- [32]byte(h.Sum(nil))
+		})
+		running.Go(func() {
+			h := sha256.New()
+			n, err := io.CopyBuffer(struct{ io.Writer }{h}, to, make([]byte, 64<<10))
+			if err != nil || n != size {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+			if sum := <-sums; [32]byte(h.Sum(nil)) != sum {
+				t.Error("the bytes differ")
+			}
+			_ = to.Close()
+			_ = from.Close()
+		})
+	}
+	running.Wait()
+	two.a.unused(t)
+	s := two.a.stats("node-002")
+	if s.Sent != streams/2*size || s.Received != streams/2*size {
+		t.Errorf("counted %d and %d", s.Sent, s.Received)
+	}
+}
+
+// held heap after a collection.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func TestSlowReadersCostTheirWindowAndBlockNobody(t *testing.T) {
+	for name, c := range map[string]struct{ size, streams int }{"large writes": {64 << 10, 20}, "tiny writes": {7, 3}} {
+		t.Run(name, func(t *testing.T) {
+			size, streams := c.size, c.streams
+			two := startTwo(t, nil)
+			two.open(t) // the connection
+			before := heap()
+			var stuck []pair
+			var written int
+			for range streams {
+				p := two.open(t)
+				n, err := 0, error(nil)
+				for buf := make([]byte, size); err == nil; n += size {
+					if n+size > window { // this one cannot go, or not whole
+						_ = p.opener.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+					}
+					if n > window {
+						t.Fatalf("%d bytes written that nobody reads", n)
+					}
+					_, err = p.opener.Write(buf)
+				}
+				if !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatal(err)
+				}
+				written += n
+				stuck = append(stuck, p)
+			}
+			if per := (heap() - before) / int64(streams); per > 3*window/2 {
+				t.Errorf("%d KiB held for each of them", per>>10)
+			} else {
+				t.Logf("%d KiB held for each of them, %d KiB written", per>>10, written/streams>>10)
+			}
+			// They all share their connection with this one.
+			p := two.open(t)
+			go func() { _, _ = p.opener.Write(noise(4 << 20)); _ = p.opener.CloseWrite() }()
+			if n, err := io.Copy(io.Discard, p.taker); n != 4<<20 || err != nil {
+				t.Fatalf("%d bytes beside the stuck, %v", n, err)
+			}
+			for _, p := range stuck {
+				_ = p.opener.Close()
+				_ = p.taker.Close()
+			}
+			_ = p.opener.Close()
+			_ = p.taker.Close()
+		})
+	}
+}
+
+func TestIdleStreamsHoldNoBuffers(t *testing.T) {
+	const streams = 100
+	two := startTwo(t, nil)
+	two.open(t)
+	before, goroutines := heap(), runtime.NumGoroutine()
+	all := make([]pair, streams)
+	for i := range all {
+		all[i] = two.open(t)
+		if _, err := all[i].opener.Write(make([]byte, 128<<10)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(all[i].taker, make([]byte, 128<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	per := (heap() - before) / streams
+	t.Logf("%d bytes of heap and %.1f goroutines for an idle stream, both ends", per, float64(runtime.NumGoroutine()-goroutines)/streams)
+	if per > 16<<10 {
+		t.Errorf("%d bytes for an idle stream", per)
+	}
+}
+
+func TestOpenerCanGiveUp(t *testing.T) {
+	two := startTwo(t, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := two.a.pool.Open(ctx, two.b.Peer); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	// Once it is open the context has no more to say.
+	ctx, cancel = context.WithCancel(context.Background())
+	s, err := two.a.pool.Open(ctx, two.b.Peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := <-two.taken
+	cancel()
+	if _, err := s.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(taken, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	_ = s.Close()
+	_ = taken.Close()
 }
