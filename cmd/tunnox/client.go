@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -23,19 +26,18 @@ func clientCommand(api *apiFlags) *cobra.Command {
 
 func (r *resource) createClient() *cobra.Command {
 	var user int64
-	var name, description string
+	var name, description, file string
 	cmd := &cobra.Command{Use: "create --user ID --name NAME", Short: "Create a client and print its auth code, this once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		b, err := c.call(ctx, http.MethodPost, r.path,
-			map[string]any{"user_id": user, "client_name": name, "client_desc": description})
-		if err != nil {
-			return err
-		}
-		return r.printWithAuthCode(out, b)
+		return r.withAuthCode(out, file, func() ([]byte, error) {
+			return c.call(ctx, http.MethodPost, r.path,
+				map[string]any{"user_id": user, "client_name": name, "client_desc": description})
+		})
 	})
 	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user the client belongs to")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringVar(&description, "description", "", "`text` for people")
+	authCodeFile(cmd, &file)
 	require(cmd, "user", "name")
 	return cmd
 }
@@ -51,14 +53,54 @@ func (r *resource) updateClient() *cobra.Command {
 }
 
 func (r *resource) rotate() *cobra.Command {
-	return &cobra.Command{Use: "rotate ID", Short: "Give a client another auth code; the one it has ends now", Args: oneID,
+	var file string
+	cmd := &cobra.Command{Use: "rotate ID", Short: "Give a client another auth code; the one it has ends now", Args: oneID,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
-			b, err := c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/rotate-credential", nil)
-			if err != nil {
-				return err
-			}
-			return r.printWithAuthCode(out, b)
+			return r.withAuthCode(out, file, func() ([]byte, error) {
+				return c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/rotate-credential", nil)
+			})
 		})}
+	authCodeFile(cmd, &file)
+	return cmd
+}
+
+func authCodeFile(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "auth-code-file", "", "write the auth code to this new `file`, readable by you only, instead of printing it")
+}
+
+// withAuthCode asks for an auth code and hands it to people: in a file, or on
+// the screen with how to use it. The file is opened before the code is asked
+// for, since afterwards nobody has it a second time.
+func (r *resource) withAuthCode(out io.Writer, path string, ask func() ([]byte, error)) error {
+	if path == "" {
+		b, err := ask()
+		if err != nil {
+			return err
+		}
+		return r.printWithAuthCode(out, b)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("auth code file: %w", err)
+	}
+	b, err := ask()
+	if err != nil {
+		return errors.Join(err, file.Close(), os.Remove(path))
+	}
+	o, err := parseObject(b)
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	code, _ := o["auth_code"].(string) // without one, the file says so by being empty
+	_, err = fmt.Fprintln(file, code)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return fmt.Errorf("auth code file: %w; make another with: tunnox client rotate %s", err, o.text("client_id"))
+	}
+	delete(o, "auth_code")
+	if b, err = json.Marshal(o); err != nil {
+		return err
+	}
+	return r.api.print(out, b)
 }
 
 // printWithAuthCode says, for people, that the code is shown once and how to use it.

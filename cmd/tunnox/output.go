@@ -126,7 +126,11 @@ func writeFields(out io.Writer, prefix string, b []byte) error {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(out, "%s%s\t%s\n", prefix, name, oneLine(o.text("v")))
+			text := oneLine(o.text("v"))
+			if o["v"] == nil && isLimit(name) {
+				text = "unlimited"
+			}
+			fmt.Fprintf(out, "%s%s\t%s\n", prefix, name, text)
 		}
 	}
 	return nil

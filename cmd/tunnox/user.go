@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,6 +80,11 @@ var limitFlags = [][2]string{
 	{"max-connections-per-mapping", "max_connections_per_mapping"},
 	{"bandwidth", "total_bandwidth_limit"},
 	{"monthly-traffic", "monthly_traffic_limit"},
+}
+
+// isLimit reports whether null in the field means that there is no limit.
+func isLimit(field string) bool {
+	return slices.ContainsFunc(limitFlags, func(limit [2]string) bool { return limit[1] == field })
 }
 
 // quota shows what a user may have and has, or sets the limits that are given.
