@@ -140,9 +140,15 @@ func GuessState(batch []Append) (state State, ok bool) {
 // NewPlan decides the appends one after the other, each on what the ones before
 // it left.
 func NewPlan(state State, batch []Append) *Plan {
+	rows, streams := 0, 0
+	for i := range batch {
+		rows, streams = rows+len(batch[i].Events), streams+len(batch[i].Streams)
+	}
 	b := planning{
-		before: state, plan: &Plan{results: make([]Result, len(batch)), relative: make([]bool, len(batch))},
-		streams: map[domain.StreamID]int{}, claims: map[ClaimName]int{}, keys: map[KeyName]int{},
+		before: state,
+		plan: &Plan{Rows: make([]Row, 0, rows), Streams: make([]StreamPlan, 0, streams),
+			results: make([]Result, len(batch)), relative: make([]bool, len(batch))},
+		streams: make(map[domain.StreamID]int, streams), claims: map[ClaimName]int{}, keys: make(map[KeyName]int, len(batch)),
 	}
 	for i := range batch {
 		b.append(i, &batch[i])
@@ -306,12 +312,10 @@ func (a *Append) check() (meta []byte, err error) {
 	if len(a.Events) == 0 {
 		return nil, fmt.Errorf("no events")
 	}
-	seen := make(map[domain.StreamID]bool, len(a.Streams))
+	if s, twice := firstTwice(a.Streams, func(s StreamAppend) domain.StreamID { return s.Stream }); twice {
+		return nil, fmt.Errorf("stream %s stands twice", s.Stream)
+	}
 	for i, s := range a.Streams {
-		if seen[s.Stream] {
-			return nil, fmt.Errorf("stream %s stands twice", s.Stream)
-		}
-		seen[s.Stream] = true
 		if err := checkName("stream", string(s.Stream)); err != nil {
 			return nil, err
 		}
@@ -328,12 +332,10 @@ func (a *Append) check() (meta []byte, err error) {
 		}
 	}
 	for _, list := range [][]domain.Claim{a.Claims, a.Releases} {
-		for i, c := range list {
-			for _, other := range list[:i] {
-				if other.Scope == c.Scope && other.Value == c.Value {
-					return nil, fmt.Errorf("claim %s %q stands twice", c.Scope, c.Value)
-				}
-			}
+		if c, twice := firstTwice(list, func(c domain.Claim) ClaimName { return ClaimName{c.Scope, c.Value} }); twice {
+			return nil, fmt.Errorf("claim %s %q stands twice", c.Scope, c.Value)
+		}
+		for _, c := range list {
 			if c.Owner == "" {
 				return nil, fmt.Errorf("claim %s %q has no owner", c.Scope, c.Value)
 			}
@@ -361,6 +363,29 @@ func (a *Append) meta() domain.Metadata {
 	m := a.Meta
 	m.At = m.At.Round(0).UTC()
 	return m
+}
+
+// firstTwice gives an element whose name stands twice. Lists are short, and then
+// comparing costs less than a map; but deleting a user names thousands.
+func firstTwice[E any, N comparable](list []E, name func(E) N) (twice E, ok bool) {
+	if len(list) > 16 {
+		seen := make(map[N]bool, len(list))
+		for _, e := range list {
+			if seen[name(e)] {
+				return e, true
+			}
+			seen[name(e)] = true
+		}
+		return twice, false
+	}
+	for i, e := range list {
+		for _, other := range list[:i] {
+			if name(e) == name(other) {
+				return e, true
+			}
+		}
+	}
+	return twice, false
 }
 
 func (a *Append) writes(stream int) bool {

@@ -150,15 +150,18 @@ func write(ctx context.Context, q *queries.Queries, plan *eventstore.Plan) ([]ev
 // params spreads the plan over arrays. Empty arrays must not be NULL: the
 // function asks for their cardinality.
 func params(plan *eventstore.Plan) queries.AppendBatchParams {
+	n, streams, keys := len(plan.Rows), len(plan.Streams), len(plan.Keys)
 	p := queries.AppendBatchParams{
-		Streams: []string{}, Before: []int64{}, After: []int64{}, Close: []bool{},
-		Guards: []string{}, GuardVersions: []int64{},
+		Streams: make([]string, 0, streams), Before: make([]int64, 0, streams), After: make([]int64, 0, streams), Close: make([]bool, 0, streams),
+		Guards: make([]string, 0, streams), GuardVersions: make([]int64, 0, streams),
 		HeldScopes: []string{}, HeldValues: []string{}, HeldOwners: []string{},
 		AbsentScopes: []string{}, AbsentKeys: []string{},
 		DropScopes: []string{}, DropValues: []string{}, DropOwners: []string{},
 		ClaimScopes: []string{}, ClaimValues: []string{}, ClaimOwners: []string{},
-		KeyScopes: []string{}, Keys: []string{}, KeyHashes: [][]byte{},
-		KeyFirsts: []int64{}, KeyLasts: []int64{}, KeySubjects: []string{},
+		KeyScopes: make([]string, 0, keys), Keys: make([]string, 0, keys), KeyHashes: make([][]byte, 0, keys),
+		KeyFirsts: make([]int64, 0, keys), KeyLasts: make([]int64, 0, keys), KeySubjects: make([]string, 0, keys),
+		RecordStreams: make([]string, 0, n), Versions: make([]int64, 0, n), Owners: make([]int64, 0, n), Names: make([]string, 0, n),
+		Schemas: make([]int16, 0, n), Ids: make([][16]byte, 0, n), Data: make([]string, 0, n), Meta: make([]string, 0, n),
 	}
 	for _, s := range plan.Streams {
 		if s.Before == s.After {

@@ -4,18 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore/postgres/internal/queries"
 )
 
 // draw hands out the ids of one sequence. Who comes while a query is under way
-// shares the next one: with 32 callers, a query for each cost more than their
-// appends. Nothing is drawn ahead, so a restart leaves no holes.
+// shares the next one, and a shared query draws some more, for those who come
+// right after: with 32 callers, a query for each cost more than their appends.
+// A lone caller gets one id a query, so that in quiet times a restart leaves no
+// holes; after a busy time it leaves up to maxAhead.
 type draw struct {
 	next    func(ctx context.Context, count int32) ([]int64, error)
 	waiting chan chan<- drawn // those who wait for an id
 	turn    chan struct{}     // holds one token; who has it queries for all who wait
+
+	mu    sync.Mutex
+	stock []int64 // guarded by mu; drawn and not given, rising
 }
 
 type drawn struct {
@@ -23,8 +29,10 @@ type drawn struct {
 	err error
 }
 
-// maxDraw bounds how many share a query.
-const maxDraw = 256
+const (
+	maxDraw  = 256 // how many share a query
+	maxAhead = 128 // how many more are drawn then
+)
 
 func newDraws(q *queries.Queries) map[domain.Sequence]*draw {
 	draws := map[domain.Sequence]*draw{}
@@ -58,6 +66,9 @@ func (s *Store) NextID(ctx context.Context, sequence domain.Sequence) (int64, er
 }
 
 func (d *draw) wait(ctx context.Context) (int64, error) {
+	if ids := d.take(1); len(ids) > 0 && ctx.Err() == nil {
+		return ids[0], nil
+	}
 	mine := make(chan drawn, 1)
 	select {
 	case d.waiting <- mine:
@@ -89,10 +100,17 @@ func (d *draw) serve(ctx context.Context) {
 		}
 		break
 	}
-	if len(all) == 0 {
-		return
+	// The stock first: it may have been filled while they came, and ids rise.
+	ids := d.take(len(all))
+	var err error
+	if missing := len(all) - len(ids); missing > 0 {
+		var more []int64
+		more, err = d.next(ctx, int32(missing+min(4*(len(all)-1), maxAhead)))
+		ids = append(ids, more[:min(missing, len(more))]...)
+		d.mu.Lock()
+		d.stock = append(d.stock, more[min(missing, len(more)):]...)
+		d.mu.Unlock()
 	}
-	ids, err := d.next(ctx, int32(len(all)))
 	for i, w := range all {
 		if i < len(ids) {
 			w <- drawn{id: ids[i]}
@@ -100,4 +118,14 @@ func (d *draw) serve(ctx context.Context) {
 			w <- drawn{err: err}
 		}
 	}
+}
+
+// take gives up to n ids of the stock.
+func (d *draw) take(n int) []int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n = min(n, len(d.stock))
+	ids := d.stock[:n:n]
+	d.stock = d.stock[n:]
+	return ids
 }

@@ -53,6 +53,10 @@ var sessionSettings = map[string]string{
 	"statement_timeout":                   "5s",
 	"idle_in_transaction_session_timeout": "5s",
 	"default_transaction_isolation":       "read committed",
+	"plan_cache_mode":                     "force_generic_plan",
+	"enable_seqscan":                      "off",
+	"enable_hashjoin":                     "off",
+	"enable_mergejoin":                    "off",
 }
 
 // Migrate brings the database to the schema this program knows and gives how

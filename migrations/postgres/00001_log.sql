@@ -80,8 +80,10 @@ CREATE TRIGGER records_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON es.rec
 -- needs READ COMMITTED: there each statement of a VOLATILE function sees what was
 -- committed until the statement before it got the lock.
 --
--- Planner settings: the arrays are short and the tables long, but a plan made
--- while the tables were empty would scan them for as long as it stays cached.
+-- Planner: the arrays are short and the tables long, but a plan made while the
+-- tables were empty would scan them for as long as it stays cached. So sessions
+-- of the store plan once and without scans; settings of the function itself
+-- would do the same and cost a tenth of its time.
 -- +goose StatementBegin
 CREATE FUNCTION es.append(
   -- event streams that are written: version before and after
@@ -101,8 +103,6 @@ CREATE FUNCTION es.append(
   p_schemas smallint[], p_ids uuid[], p_data text[], p_meta text[]
 ) RETURNS TABLE (base bigint, recorded timestamptz)
 LANGUAGE plpgsql VOLATILE
-SET search_path = es, pg_temp SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 DECLARE
   n   bigint := cardinality(p_record_streams);
@@ -116,29 +116,29 @@ BEGIN
     RAISE EXCEPTION 'es.append needs READ COMMITTED' USING ERRCODE = 'ES000';
   END IF;
 
-  UPDATE head h SET position = h.position + n WHERE h.id = 1 RETURNING h.position - n INTO STRICT base;
+  UPDATE es.head h SET position = h.position + n WHERE h.id = 1 RETURNING h.position - n INTO STRICT base;
   recorded := clock_timestamp();
   micros := (extract(epoch FROM recorded) * 1000000)::bigint;
 
   IF cardinality(p_guards) > 0 AND EXISTS (
        SELECT FROM unnest(p_guards, p_guard_versions) g(stream, version)
-        WHERE coalesce((SELECT s.version FROM streams s WHERE s.stream = g.stream), 0) <> g.version)
+        WHERE coalesce((SELECT s.version FROM es.streams s WHERE s.stream = g.stream), 0) <> g.version)
   OR cardinality(p_held_scopes) > 0 AND EXISTS (
        SELECT FROM unnest(p_held_scopes, p_held_values, p_held_owners) g(scope, value, owner)
-        WHERE coalesce((SELECT c.owner FROM claims c WHERE c.scope = g.scope AND c.value = g.value), '') <> g.owner)
+        WHERE coalesce((SELECT c.owner FROM es.claims c WHERE c.scope = g.scope AND c.value = g.value), '') <> g.owner)
   OR cardinality(p_absent_scopes) > 0 AND EXISTS (
        SELECT FROM unnest(p_absent_scopes, p_absent_keys) g(scope, key)
-        WHERE EXISTS (SELECT FROM keys k WHERE k.scope = g.scope AND k.key = g.key)) THEN
+        WHERE EXISTS (SELECT FROM es.keys k WHERE k.scope = g.scope AND k.key = g.key)) THEN
     RAISE EXCEPTION 'state is another' USING ERRCODE = 'ES001';
   END IF;
 
   -- New streams, claims and keys need no check: the unique indexes are one.
-  INSERT INTO streams (stream, version, closed)
+  INSERT INTO es.streams (stream, version, closed)
   SELECT x.stream, x.after, x.close
     FROM unnest(p_streams, p_before, p_after, p_close) x(stream, before, after, close) WHERE x.before = 0;
   GET DIAGNOSTICS cnt = ROW_COUNT;
   IF cnt < cardinality(p_streams) THEN
-    UPDATE streams s SET version = x.after, closed = x.close
+    UPDATE es.streams s SET version = x.after, closed = x.close
       FROM unnest(p_streams, p_before, p_after, p_close) x(stream, before, after, close)
      WHERE s.stream = x.stream AND s.version = x.before AND x.before > 0 AND NOT s.closed;
     GET DIAGNOSTICS n = ROW_COUNT;
@@ -148,7 +148,7 @@ BEGIN
   END IF;
 
   IF cardinality(p_drop_scopes) > 0 THEN
-    DELETE FROM claims c USING unnest(p_drop_scopes, p_drop_values, p_drop_owners) x(scope, value, owner)
+    DELETE FROM es.claims c USING unnest(p_drop_scopes, p_drop_values, p_drop_owners) x(scope, value, owner)
      WHERE c.scope = x.scope AND c.value = x.value AND c.owner = x.owner;
     GET DIAGNOSTICS cnt = ROW_COUNT;
     IF cnt <> cardinality(p_drop_scopes) THEN
@@ -156,11 +156,11 @@ BEGIN
     END IF;
   END IF;
   IF cardinality(p_claim_scopes) > 0 THEN
-    INSERT INTO claims (scope, value, owner) SELECT * FROM unnest(p_claim_scopes, p_claim_values, p_claim_owners);
+    INSERT INTO es.claims (scope, value, owner) SELECT * FROM unnest(p_claim_scopes, p_claim_values, p_claim_owners);
   END IF;
 
   -- The content of the leaf is eventstore.LeafContent; a test keeps them equal.
-  INSERT INTO records (position, stream, version, owner, name, schema, event_id, data, meta, leaf_hash, recorded_at)
+  INSERT INTO es.records (position, stream, version, owner, name, schema, event_id, data, meta, leaf_hash, recorded_at)
   SELECT base + r.ord, r.stream, r.version, r.owner, r.name, r.schema, r.id, r.data::json, r.meta::json,
          sha256('\x00'::bytea || convert_to(concat(E'tunnox-record 1\n', r.stream, E'\n', r.version, E'\n', r.owner, E'\n',
            r.name, E'\n', r.schema, E'\n', r.id, E'\n', micros, E'\n', octet_length(r.data), E'\n', octet_length(r.meta), E'\n',
@@ -170,7 +170,7 @@ BEGIN
          WITH ORDINALITY AS r(stream, version, owner, name, schema, id, data, meta, ord);
 
   IF cardinality(p_keys) > 0 THEN
-    INSERT INTO keys (scope, key, hash, first_position, last_position, subject)
+    INSERT INTO es.keys (scope, key, hash, first_position, last_position, subject)
     SELECT x.scope, x.key, x.hash, base + x.first, base + x.last, x.subject
       FROM unnest(p_key_scopes, p_keys, p_key_hashes, p_key_firsts, p_key_lasts, p_key_subjects)
            x(scope, key, hash, first, last, subject);
