@@ -2,13 +2,13 @@ package forwarder_test
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -117,6 +117,7 @@ func once(address string, way int) error {
 // A network that swallows packets without a word: both sides notice, the agent
 // is back, and the forwarder has one session of it.
 func TestBlackHoleIsNoticed(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	w := newWorld(t, "tls")
 	var hole blackHole
 	c := w.client(w.user)
@@ -243,6 +244,36 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 	}
 }
 
+// An agent that only waits costs its forwarder little. Its own side is in the
+// figure too.
+func TestIdleSessionsAreCheap(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector has memory of its own; nothing is measured")
+		return
+	}
+	w := newWorld(t, "tls")
+	knock := func(n int) {
+		for range n {
+			c := w.client(w.user)
+			h := w.knock(t)
+			if r := h.hello(t, c.credential, hello(c)); r != nil {
+				t.Fatal(r)
+			}
+		}
+	}
+	knock(20)
+	const n = 300
+	before := used(t)
+	knock(n)
+	after := used(t)
+	heap, stacks := int64(after.heap-before.heap)/n, int64(after.stacks-before.stacks)/n
+	t.Logf("per idle session, both ends: heap %d bytes, stacks %d bytes, goroutines %.1f",
+		heap, stacks, float64(after.goroutines-before.goroutines)/n)
+	if heap+stacks > 100<<10 {
+		t.Errorf("an idle session costs %d bytes at both ends, want 100 KB at most", heap+stacks)
+	}
+}
+
 // parking is a service that answers five bytes and then keeps the connection,
 // without a goroutine for it.
 func parking(t testing.TB) string {
@@ -302,6 +333,8 @@ func BenchmarkSetUp(b *testing.B) {
 			_, _, m := w.pair(echo(b))
 			b.ReportAllocs()
 			b.SetParallelism(8)
+			b.ResetTimer()
+			before := processor(b)
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					if !works(m.address) {
@@ -311,6 +344,7 @@ func BenchmarkSetUp(b *testing.B) {
 				}
 			})
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "conns/s")
+			b.ReportMetric(float64((processor(b)-before).Microseconds())/float64(b.N), "cpu-us/conn")
 		})
 	}
 }
@@ -325,13 +359,25 @@ func BenchmarkThroughput(b *testing.B) {
 			chunk := make([]byte, 256<<10)
 			b.SetBytes(int64(len(chunk)))
 			b.ReportAllocs()
+			before := processor(b)
 			for b.Loop() {
-				if _, err := conn.Write(chunk); err != nil && !errors.Is(err, net.ErrClosed) {
+				if _, err := conn.Write(chunk); err != nil {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric((processor(b)-before).Seconds()/(float64(b.N)*float64(len(chunk))/1e9), "cpu-s/GB")
 		})
 	}
+}
+
+// processor gives the processor time this process has used: on a busy machine it
+// says more than the clock. The test's own ends are in it.
+func processor(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 // onlyReader hides ReadFrom and WriteTo, so that bytes are read and not spliced

@@ -105,6 +105,7 @@ func TestDisabledMappingComesBack(t *testing.T) {
 // The clients of a disabled user are sent away, and are back by themselves when
 // the user is enabled.
 func TestDisabledUserAndClient(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	over(t, func(t *testing.T, w *world) {
 		source, target, m := w.pair(echo(t))
 		off := func(c domain.Command, gone client) {

@@ -34,6 +34,7 @@ func (r *running) ended(t *testing.T) *agent.EndedError {
 }
 
 func TestWrongCredentialEndsTheAgent(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	over(t, func(t *testing.T, w *world) {
 		w.agent(w.client(w.user)) // from now on the forwarder is sure of what it knows
 		right, other := w.client(w.user), w.client(w.user)
@@ -219,6 +220,7 @@ func TestForeignMappingIsRefused(t *testing.T) {
 }
 
 func TestProofsThatAreNone(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	over(t, func(t *testing.T, w *world) {
 		c := w.client(w.user)
 		w.agent(w.client(w.user))
@@ -269,6 +271,7 @@ func signFor(c client, nonce []byte, link transport.Session) []byte {
 
 // Garbage on the control stream ends that session and nothing else.
 func TestGarbageOnTheControlStream(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	over(t, func(t *testing.T, w *world) {
 		_, _, m := w.pair(echo(t))
 		for name, garbage := range map[string][]byte{
@@ -314,6 +317,7 @@ func gone(t *testing.T, link transport.Session) {
 // Strangers that say nothing are counted, bounded, and gone after the deadline;
 // agents get in beside them.
 func TestSilentStrangers(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	w := newWorld(t, "memory")
 	w.current().stop()
 	w.limits = forwarder.Limits{Login: time.Second, LoginsPerHost: 20}
@@ -379,5 +383,27 @@ func TestGarbageInsteadOfOpen(t *testing.T) {
 		if err := h.open(t, 1); wire.CodeOf(err) != wire.NoSuchMapping {
 			t.Errorf("the session is not what it was: %v", err)
 		}
+	})
+}
+
+// A panic in one connection ends that connection.
+func TestPanicEndsOneConnection(t *testing.T) {
+	over(t, func(t *testing.T, w *world) {
+		_, _, m := w.pair(echo(t))
+		c := w.client(w.user)
+		w.plane.cursed.Store(c.id)
+		h := w.knock(t)
+		signature := signFor(c, h.nonce, h.link)
+		err := wire.WriteControl(h.control, &wirepb.Control{Message: &wirepb.Control_Hello{Hello: &wirepb.Hello{
+			Version: 1, Instance: "by hand", ClientId: c.id, Signature: signature}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone(t, h.link)
+		eventually(t, "it is counted", func() bool { return w.metric("tunnox_connection_panics_total") == 1 })
+		if !works(m.address) {
+			t.Error("the others do not work any more")
+		}
+		eventually(t, "nothing is pending", func() bool { return w.metric("tunnox_logins_pending") == 0 })
 	})
 }

@@ -30,7 +30,8 @@ type plane struct {
 	hidden   domain.Position // lookups see the log only up to here; 0 = all of it
 	ids      atomic.Int64
 	lookups  atomic.Int64
-	away     atomic.Bool // lookups fail
+	away     atomic.Bool  // lookups fail
+	cursed   atomic.Int64 // looking this client up panics
 }
 
 func newPlane() *plane {
@@ -108,6 +109,9 @@ func (p *plane) trim() {
 // ClientView implements forwarder.Lookup.
 func (p *plane) ClientView(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error) {
 	p.lookups.Add(1)
+	if clientID == p.cursed.Load() {
+		panic("cursed")
+	}
 	if p.away.Load() {
 		return domain.ClientView{}, errors.New("the read model is away")
 	}
