@@ -93,7 +93,7 @@ func TestKillUnderLoad(t *testing.T) {
 		waitAnswer(t, m.LocalPort, "svc:after")
 		back := time.Since(ready)
 		t.Logf("%d commands acknowledged before kill -9; bytes flow %v after the server was ready", acknowledged.Load(), back.Round(time.Millisecond))
-		if back > backWithin {
+		if back > backWithin && !programs.Race {
 			t.Errorf("agents were back after %v, want %v", back, backWithin)
 		}
 		p.WaitOnline(t, p.source.ID)

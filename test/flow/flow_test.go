@@ -180,6 +180,59 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// TestNewerAgentFencesOlder: of two agents with one client id the newer serves,
+// and the older is told why and ends.
+func TestNewerAgentFencesOlder(t *testing.T) {
+	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+		p := newPair(t, serve())
+		m := p.mapping(t, programs.Listen(t, answering("svc")).Port)
+		waitAnswer(t, m.LocalPort, "svc:hello")
+		for _, end := range []struct {
+			client programs.Client
+			older  *programs.Process
+		}{{p.target, p.targetAgent}, {p.source, p.sourceAgent}} {
+			newer := p.server.Agent(t, []string{fmt.Sprintf("TUNNOX_CLIENT_ID=%d", end.client.ID), "TUNNOX_AUTH_CODE=" + end.client.AuthCode})
+			end.older.Says("superseded", 10*time.Second)
+			if status := end.older.Fails(10 * time.Second); status != 3 {
+				t.Errorf("a fenced agent ends with status %d, want 3", status)
+			}
+			waitAnswer(t, m.LocalPort, "svc:over the newer")
+			if newer.Exited() {
+				t.Error("the newer agent ended too")
+			}
+		}
+	})
+}
+
+// TestOrderedRestart: a server that is asked to end does so in order, and agents
+// are back when it is.
+func TestOrderedRestart(t *testing.T) {
+	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+		s := serve()
+		p := newPair(t, s)
+		m := p.mapping(t, programs.Listen(t, answering("svc")).Port)
+		waitAnswer(t, m.LocalPort, "svc:hello")
+		live := programs.Dial(t, m.LocalPort)
+		expect(t, live, "svc:")
+		pin := s.Pin
+		began := time.Now()
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("the server ended after %v with a stream open", time.Since(began).Round(time.Millisecond))
+		ended(t, live)
+		s.Restart(t)
+		if again := s.Says(`--pin (sha256:\S+)`, 10*time.Second)[1]; again != pin {
+			t.Errorf("the server's identity was %s and is %s", pin, again)
+		}
+		waitAnswer(t, m.LocalPort, "svc:after")
+		if p.sourceAgent.Exited() || p.targetAgent.Exited() {
+			t.Error("an agent ended with the server")
+		}
+		p.checkReadModels(t)
+	})
+}
+
 // TestTargetPolicy: the agent's owner decides what may be dialled.
 func TestTargetPolicy(t *testing.T) {
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {

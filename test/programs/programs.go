@@ -61,7 +61,11 @@ func build() (string, error) {
 	services.AtExit(func() { _ = os.RemoveAll(dir) })
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", "./cmd/tunnoxd", "./cmd/tunnox")
+	args := []string{"build", "-o", dir + "/"}
+	if Race {
+		args = append(args, "-race") // a race makes a program end with a status that is not 0
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/tunnoxd", "./cmd/tunnox")...)
 	cmd.Dir = filepath.Dir(strings.TrimSpace(string(mod)))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the programs: %w\n%s", err, out)
