@@ -15,6 +15,8 @@ type SessionConfig struct {
 	// is reset. Default 65,536.
 	MaxStreams int
 
+	// beneath gathers what the session's writer writes at once; nil without TLS.
+	beneath *carrier
 	// A listener's: called by Admit, and once when the session has ended.
 	onAdmit, onEnd func()
 }

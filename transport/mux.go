@@ -304,7 +304,7 @@ func (s *muxSession) end(reason error, code uint32) {
 	close(s.done)
 	s.mu.Unlock()
 	if errors.Is(reason, errBye) || code == byeDead {
-		_ = s.conn.Close() // nobody listens
+		s.cut() // nobody listens
 	} else {
 		// The writer writes what is left and closes; the deadline frees it from a
 		// connection that does not move, and the reader from one that says nothing.
@@ -318,6 +318,15 @@ func (s *muxSession) end(reason error, code uint32) {
 	if s.config.onEnd != nil {
 		s.config.onEnd()
 	}
+}
+
+// cut closes the connection without a last word. TLS would try to say it, behind
+// a writer that may be stuck.
+func (s *muxSession) cut() {
+	if s.config.beneath != nil {
+		_ = s.config.beneath.Close()
+	}
+	_ = s.conn.Close()
 }
 
 // readBuffer is the reader's own buffer: headers and small frames come out of

@@ -6,6 +6,9 @@ import "fmt"
 // TLS record of its own. Smaller ones are copied together into one record.
 const directBody = 4 << 10
 
+// writePieces is how many large pieces are written at once.
+const writePieces = 4
+
 // keptUrgent is how much memory for answers a session keeps.
 const keptUrgent = 4 << 10
 
@@ -49,11 +52,12 @@ func (st *muxStream) mustStop() bool { return st.deaf && !st.finGot && !st.stopS
 
 // batch is what the writer writes at once.
 type batch struct {
-	scratch *segment // holds small frames, one behind the other
-	urgent  []byte   // answers that did not fit there
-	direct  *segment // a large frame
-	frame   []byte   // of direct
-	hooks   []hook   // of streams that have room again
+	scratch *segment              // holds small frames, one behind the other
+	urgent  []byte                // answers that did not fit there
+	direct  [writePieces]*segment // large frames
+	frames  [writePieces][]byte   // of direct
+	large   int                   // how many
+	hooks   []hook                // of streams that have room again
 	last    bool
 }
 
@@ -81,6 +85,11 @@ func (s *muxSession) writeLoop() {
 
 // flush writes the batch and frees its buffers.
 func (s *muxSession) flush(b *batch) (err error) {
+	beneath := s.config.beneath
+	gather := beneath != nil && b.large > 0
+	if gather {
+		beneath.begin()
+	}
 	if len(b.urgent) > 0 {
 		_, err = s.conn.Write(b.urgent)
 		b.urgent = nil
@@ -91,18 +100,24 @@ func (s *muxSession) flush(b *batch) (err error) {
 		}
 		b.scratch.start, b.scratch.end = 0, 0
 	}
-	if b.direct != nil {
+	for i, seg := range b.direct[:b.large] {
 		if err == nil {
-			_, err = s.conn.Write(b.frame)
+			_, err = s.conn.Write(b.frames[i])
 		}
-		b.direct.free()
-		b.direct, b.frame = nil, nil
+		seg.free()
+		b.direct[i], b.frames[i] = nil, nil
+	}
+	b.large = 0
+	if gather {
+		if ended := beneath.end(); err == nil {
+			err = ended
+		}
 	}
 	return err
 }
 
 // compose waits for work and fills the batch with one record's worth of frames,
-// answers first, and at most one large frame.
+// answers first, and a few large frames.
 func (s *muxSession) compose(b *batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +143,7 @@ func (s *muxSession) compose(b *batch) {
 			s.urgent = nil
 		}
 	}
-	for s.first != nil && b.direct == nil {
+	for s.first != nil && b.large < writePieces {
 		if !s.addFrame(s.first, b) {
 			return
 		}
@@ -152,7 +167,9 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) bool {
 	if st.out.head != nil {
 		h.length = st.out.head.len()
 	}
-	if h.length < directBody && b.scratch.room() < headerSize+h.length {
+	// Small frames are written before the large ones of a batch, so none may follow
+	// a large one: it could be of the same stream.
+	if h.length < directBody && (b.large > 0 || b.scratch.room() < headerSize+h.length) {
 		return false
 	}
 	var seg *segment
@@ -180,7 +197,8 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) bool {
 		b.scratch.append(seg.frame(h))
 		seg.free()
 	default:
-		b.direct, b.frame = seg, seg.frame(h)
+		b.direct[b.large], b.frames[b.large] = seg, seg.frame(h)
+		b.large++
 	}
 	if onRoom := st.hasRoom(); onRoom != nil {
 		b.hooks = append(b.hooks, onRoom)

@@ -114,9 +114,6 @@ func (p *pull) tryRead(fd uintptr) bool {
 // decrypts the next.
 const inlineWrite = 4 << 10
 
-// writePieces is how many segments are written in one system call.
-const writePieces = 4
-
 // socketPump moves the bytes of a stream to a socket: a small piece at once, in
 // the session's reader, if the socket takes it; otherwise in a goroutine that
 // ends when there is no more.

@@ -47,7 +47,7 @@ func DialTLS(ctx context.Context, address string, config DialConfig) (Session, e
 	if err != nil {
 		return nil, fmt.Errorf("dial server: %w", err)
 	}
-	session, err := beginTLS(ctx, raw, tls.Client(raw, client), true, config.Session)
+	session, err := beginTLS(ctx, raw, func(c net.Conn) *tls.Conn { return tls.Client(c, client) }, true, config.Session)
 	if err != nil {
 		_ = raw.Close()
 		return nil, err
@@ -89,12 +89,14 @@ const handshakeLimit = 10 * time.Second
 
 // beginTLS makes the handshake on a fresh connection and puts the multiplexer on
 // it. The caller closes raw when it fails.
-func beginTLS(ctx context.Context, raw net.Conn, conn *tls.Conn, client bool, config SessionConfig) (Session, error) {
+func beginTLS(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn, client bool, config SessionConfig) (Session, error) {
 	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetNoDelay(true) // Go's default; a tunnel depends on it
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
 	defer cancel()
+	beneath := &carrier{Conn: raw}
+	conn := wrap(beneath)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("tls handshake: %w", err)
 	}
@@ -106,6 +108,7 @@ func beginTLS(ctx context.Context, raw net.Conn, conn *tls.Conn, client bool, co
 	if err != nil {
 		return nil, fmt.Errorf("tls channel binding: %w", err)
 	}
+	config.beneath = beneath
 	return newMux(conn, client, binding, config), nil
 }
 

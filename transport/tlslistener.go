@@ -86,12 +86,11 @@ func (l *TLSListener) greet(conn net.Conn) {
 	s := l.welcome(conn)
 	ctx, cancel := context.WithTimeout(l.ctx, l.config.Handshake)
 	defer cancel()
-	patient := &firstByteConn{Conn: conn}
 	_ = conn.SetReadDeadline(time.Now().Add(l.config.FirstByte))
 	config := l.config.Session
 	config.onAdmit = func() { l.forget(s) }
 	config.onEnd = config.onAdmit
-	session, err := beginTLS(ctx, conn, tls.Server(patient, l.tls), false, config)
+	session, err := beginTLS(ctx, conn, func(c net.Conn) *tls.Conn { return tls.Server(c, l.tls) }, false, config)
 	if err != nil {
 		_ = conn.Close()
 		l.forget(s)
@@ -191,20 +190,4 @@ func (l *TLSListener) Close() error {
 		return nil
 	}
 	return err
-}
-
-// firstByteConn lifts the read deadline for the first byte once it has come; the
-// handshake has a limit of its own. Only the reader calls Read.
-type firstByteConn struct {
-	net.Conn
-	begun bool
-}
-
-func (c *firstByteConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 && !c.begun {
-		c.begun = true
-		_ = c.Conn.SetReadDeadline(time.Time{})
-	}
-	return n, err
 }
