@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,9 @@ func (s *Server) Restart(t testing.TB) {
 	}
 	s.start(t, bind)
 }
+
+// Args are what the server was started with beside its role, data and addresses.
+func (s *Server) Args() []string { return slices.Clone(s.args) }
 
 func (s *Server) addressFile() string { return filepath.Join(s.Dir, "addresses.json") }
 
