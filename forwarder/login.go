@@ -38,7 +38,11 @@ func (f *Forwarder) serveSession(link transport.Session) {
 
 	s, err := f.login(ctx, link)
 	if err != nil {
-		f.log.Info("login failed", "from", link.RemoteAddr(), "reason", err)
+		level := slog.LevelDebug // a stranger that goes away is nothing to report
+		if refusal := (*wire.Refusal)(nil); errors.As(err, &refusal) {
+			level = slog.LevelInfo
+		}
+		f.log.Log(ctx, level, "login failed", "from", link.RemoteAddr(), "reason", err)
 		return
 	}
 	stop()

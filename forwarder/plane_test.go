@@ -109,7 +109,7 @@ func (p *plane) trim() {
 // ClientView implements forwarder.Lookup.
 func (p *plane) ClientView(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error) {
 	p.lookups.Add(1)
-	if clientID == p.cursed.Load() {
+	if cursed := p.cursed.Load(); cursed != 0 && clientID == cursed {
 		panic("cursed")
 	}
 	if p.away.Load() {
