@@ -28,7 +28,7 @@ const (
 	CodeVersionConflict     Code = "version_conflict"     // If-Match names another version
 	CodeIdempotencyMismatch Code = "idempotency_mismatch" // key reused with another request
 	CodeUnknownEvent        Code = "unknown_event"
-	CodeStoreUnavailable    Code = "store_unavailable" // the log cannot be reached; nothing was written
+	CodeStoreUnavailable    Code = "store_unavailable" // the log cannot be reached; a retry with the same key finds out whether it was written
 )
 
 // Fault is one thing wrong with a command, at a named field.
