@@ -3,7 +3,6 @@ package bridge
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -190,6 +189,7 @@ func TestCloseWakesBlockedCalls(t *testing.T) {
 func TestManyBytesArriveUnchanged(t *testing.T) {
 	const streams, size = 8, 64 << 20
 	two := startTwo(t, nil)
+	block := noise(1_000_003) // no multiple of any buffer's size
 	var running sync.WaitGroup
 	for i := range streams {
 		p := two.open(t)
@@ -197,31 +197,40 @@ func TestManyBytesArriveUnchanged(t *testing.T) {
 		if i%2 == 1 {
 			from, to = to, from
 		}
-		sums := make(chan [32]byte, 1)
 		running.Go(func() {
-			source, h := rand.NewChaCha8([32]byte{byte(i)}), sha256.New()
-			buf := make([]byte, 100<<10) // neither a frame nor a part of one
-			for left := size; left > 0; {
-				part := buf[:min(left, 1+int(source.Uint64()%uint64(len(buf))))]
-				_, _ = source.Read(part)
-				h.Write(part)
+			// Writes of all sizes up to more than a frame, at all places of it.
+			sizes := rand.New(rand.NewPCG(uint64(i), 0))
+			for at := 0; at < size; {
+				part := block[at%len(block):]
+				part = part[:min(len(part), size-at, 1+sizes.IntN(100<<10))]
 				if _, err := from.Write(part); err != nil {
 					t.Error(err)
 					break
 				}
-				left -= len(part)
+				at += len(part)
 			}
 			_ = from.CloseWrite()
-			sums <- [32]byte(h.Sum(nil))
 		})
 		running.Go(func() {
-			h := sha256.New()
-			n, err := io.CopyBuffer(struct{ io.Writer }{h}, to, make([]byte, 64<<10))
-			if err != nil || n != size {
-				t.Errorf("%d bytes, %v", n, err)
-			}
-			if sum := <-sums; [32]byte(h.Sum(nil)) != sum {
-				t.Error("the bytes differ")
+			at, buf := 0, make([]byte, 64<<10)
+			for {
+				n, err := to.Read(buf)
+				for got := buf[:n]; len(got) > 0; {
+					want := block[at%len(block):]
+					want = want[:min(len(want), len(got))]
+					if !bytes.Equal(got[:len(want)], want) {
+						t.Errorf("the bytes differ behind %d", at)
+						_ = to.Reset()
+						return
+					}
+					at, got = at+len(want), got[len(want):]
+				}
+				if err != nil {
+					if !errors.Is(err, io.EOF) || at != size {
+						t.Errorf("%d bytes, %v", at, err)
+					}
+					break
+				}
 			}
 			_ = to.Close()
 			_ = from.Close()
@@ -337,4 +346,144 @@ func TestOpenerCanGiveUp(t *testing.T) {
 	}
 	_ = s.Close()
 	_ = taken.Close()
+}
+
+func TestAnEmptyStreamEndsCleanly(t *testing.T) {
+	bothWays(t, func(t *testing.T, two *twoNodes, open func() (a, b transport.Stream)) {
+		a, b := open()
+		_ = a.CloseWrite()
+		if got, err := io.ReadAll(b); len(got) != 0 || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		_ = b.Close()
+		if got, err := io.ReadAll(a); len(got) != 0 || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		_ = a.Close()
+		two.a.unused(t)
+	})
+}
+
+// Every call at once, on both ends, in any order: nothing panics, hangs or stays.
+func TestEndsInUse(t *testing.T) {
+	const rounds = 100
+	two := startTwo(t, nil)
+	two.open(t)
+	for i := range rounds {
+		p := two.open(t)
+		var running sync.WaitGroup
+		for _, s := range []transport.Stream{p.opener, p.taker} {
+			for _, call := range []func(){
+				func() { _, _ = io.Copy(io.Discard, s) },
+				func() {
+					for err := error(nil); err == nil; {
+						_, err = s.Write(make([]byte, 10<<10))
+					}
+				},
+				func() { _ = s.CloseWrite() },
+				func() { _ = s.SetDeadline(time.Now().Add(10 * time.Second)) },
+				func() { time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond); _ = s.Close() },
+				func() {
+					if time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond); i%2 == 0 {
+						_ = s.Reset()
+					}
+				},
+			} {
+				running.Go(call)
+			}
+		}
+		running.Wait()
+	}
+	eventually(t, "one stream is left", func() bool {
+		return two.a.stats("node-002").Active == 1 && two.b.server.Stats()[0].Active == 1
+	})
+}
+
+// descriptors counts what this process has open.
+func descriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// The whole way of a forwarded connection: TCP, one forwarder, the bridge, the
+// other forwarder, TCP; a request, FIN, and an answer of 200 KB a little later.
+func TestSplicedWithTCPNothingIsLeft(t *testing.T) {
+	answer := noise(200 << 10)
+	service, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := service.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				if got, err := io.ReadAll(conn); err != nil || string(got) != "request" {
+					t.Errorf("the service got %q, %v", got, err)
+				}
+				time.Sleep(5 * time.Millisecond)
+				_, _ = conn.Write(answer)
+			})
+		}
+	})
+	ca := newAuthority(t)
+	to := startNode(t, ca, "node-002", func(_ context.Context, _ Identity, s transport.Stream) {
+		conn, err := net.Dial("tcp", service.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _, _ = transport.Splice(s, conn.(*net.TCPConn), transport.Count{})
+	}, nil)
+	from := startNode(t, ca, "node-001", nil, nil)
+	front, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving.Go(func() {
+		for {
+			conn, err := front.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				s, err := from.pool.Open(within(t, 10*time.Second), to.Peer)
+				if err != nil {
+					t.Error(err)
+					_ = conn.Close()
+					return
+				}
+				_, _, _ = transport.Splice(conn.(*net.TCPConn), s, transport.Count{})
+			})
+		}
+	})
+	before := 0
+	for i := range 300 {
+		conn, err := net.Dial("tcp", front.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, "request")
+		_ = conn.(*net.TCPConn).CloseWrite()
+		if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, answer) {
+			t.Fatalf("round %d: %d bytes, %v", i, len(got), err)
+		}
+		_ = conn.Close()
+		if i == 0 {
+			before = descriptors(t)
+		}
+	}
+	from.unused(t)
+	eventually(t, "no descriptor is left", func() bool { return descriptors(t) <= before })
+	_ = front.Close()
+	_ = service.Close()
+	serving.Wait()
 }
