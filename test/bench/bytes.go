@@ -132,7 +132,7 @@ func measureBytes(l *lab, o options, t *table) {
 			setups.figures = append(setups.figures, figure(n))
 		}
 		t.add(setups)
-		addIdle(l, o, t, ours, len(all))
+		l.part(func(l *lab) { addIdle(l, o, t, newTunnel(l, o, service), len(all)) })
 	})
 }
 
@@ -267,7 +267,8 @@ func setUps(port, atOnce int, d time.Duration) (float64, error) {
 	return float64(n.Load()) / time.Since(began).Seconds(), failed
 }
 
-// addIdle holds connections that do nothing and divides what our processes grew by.
+// addIdle holds connections that do nothing and divides what our processes grew
+// by. The processes are fresh: garbage of earlier work would hide the growth.
 func addIdle(l *lab, o options, t *table, ours *tunnel, columns int) {
 	memory := func(file, name string) (total int64) {
 		for _, p := range ours.processes() {
@@ -279,7 +280,9 @@ func addIdle(l *lab, o options, t *table, ours *tunnel, columns int) {
 		}
 		return total
 	}
-	// The set-ups just before left garbage; what is left is what idles.
+	if _, err := setUps(ours.port, 4, 100*time.Millisecond); err != nil { // first use of everything
+		l.Fatal(err)
+	}
 	time.Sleep(time.Second)
 	rss, pss := memory("status", "VmRSS"), memory("smaps_rollup", "Pss")
 	open := make([]*net.TCPConn, 0, o.idle)
