@@ -17,6 +17,7 @@ import (
 const (
 	dialTimeout  = 10 * time.Second // to reach a forwarder, its TLS handshake included
 	loginTimeout = 12 * time.Second // a forwarder gives up after 10
+	silences     = 3                // of the dead peer's limit, before silence of the control stream alone counts
 	writeTimeout = 10 * time.Second // a forwarder that does not read its control stream is gone
 )
 
@@ -174,16 +175,18 @@ func (s *session) serve(ctx context.Context) {
 	})
 }
 
-// read takes control messages until the session ends. Silence for longer than
-// the limit ends it, so that a network that swallows packets is noticed.
+// read takes control messages until the session ends. The transport notices a
+// forwarder from which no byte comes any more, within the limit. Here it is
+// noticed that only the control stream is silent: on a slow link that is full of
+// data its messages may stand in line for a while, so that takes longer.
 func (s *session) read() error {
 	for {
-		s.control.SetReadDeadline(time.Now().Add(s.dead))
+		s.control.SetReadDeadline(time.Now().Add(silences * s.dead))
 		m, err := wire.ReadControl(s.control, wire.MaxControl)
 		switch {
 		case err == nil:
 		case isTimeout(err):
-			return fmt.Errorf("nothing was heard from the forwarder for %v", s.dead)
+			return fmt.Errorf("no message came from the forwarder for %v", silences*s.dead)
 		case errors.Is(err, io.EOF):
 			return errors.New("the forwarder closed the session")
 		default:

@@ -17,6 +17,7 @@ import (
 
 const (
 	writeTimeout = 10 * time.Second // an agent that does not read its control stream is gone
+	silences     = 3                // of the dead peer's limit, before silence of the control stream alone counts
 	farewellTime = time.Second / 2  // to read why it is over, before the link is cut
 )
 
@@ -77,11 +78,13 @@ func (s *session) run() {
 	s.goodbye(err)
 }
 
-// read takes control messages until the session ends. Silence for longer than
-// the limit ends it: a peer that vanished without a word is noticed here.
+// read takes control messages until the session ends. The transport notices a
+// peer from which no byte comes any more, within the limit. Here it is noticed
+// that only the control stream is silent: on a slow link that is full of data
+// its messages may stand in line for a while, so that takes longer.
 func (s *session) read() error {
 	for {
-		s.control.SetReadDeadline(time.Now().Add(s.f.limits.Dead))
+		s.control.SetReadDeadline(time.Now().Add(silences * s.f.limits.Dead))
 		if s.reason() != nil {
 			return nil // end may have come just before the deadline above
 		}
@@ -225,7 +228,7 @@ func (s *session) describe(err error) string {
 	case errors.Is(err, io.EOF), errors.Is(err, transport.ErrSessionClosed):
 		return "the agent closed the session"
 	case isTimeout(err):
-		return fmt.Sprintf("nothing was heard for %v", s.f.limits.Dead)
+		return fmt.Sprintf("no message came for %v", silences*s.f.limits.Dead)
 	}
 	if err == nil {
 		return "closed"
