@@ -205,6 +205,9 @@ func TestLogWithAHoleIsNotSkipped(t *testing.T) {
 		if c, err := store.Checkpoint(t.Context()); err != nil || c.Position >= 50 {
 			t.Errorf("folded to %d beyond a hole at 50, %v", c.Position, err)
 		}
+		if err := p.Status().Halted; err != nil {
+			t.Errorf("halted: %v; a log that cannot be read now is read again later", err)
+		}
 		stop()
 	})
 }

@@ -109,3 +109,18 @@ func BenchmarkRenew(b *testing.B) {
 	}
 	b.ReportMetric(1000*float64(b.N)/b.Elapsed().Seconds(), "sessions/s")
 }
+
+func TestOwnersOfTheIDsOnlyAreKept(t *testing.T) {
+	ctx := context.Background()
+	c := connect(t, services.Redis(t))
+	clock := directorytest.NewClock()
+	for _, owner := range []string{"ann", "bob", "cid"} {
+		if id, err := redis.New(c, clock.Now).LeaseID(ctx, owner); err != nil || id != "node-001" {
+			t.Fatalf("%s leases %s, %v", owner, id, err)
+		}
+		clock.Advance(directory.TTL)
+	}
+	if n, err := c.HLen(ctx, "{tunnox:nodes}:owners").Result(); err != nil || n != 1 {
+		t.Errorf("%d owners are kept, %v; want the one that has the id", n, err)
+	}
+}
