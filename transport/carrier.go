@@ -1,37 +1,85 @@
 package transport
 
 import (
+	"encoding/binary"
 	"net"
 	"sync"
 	"time"
 )
 
-// carrier is the connection beneath TLS. It gathers the records of one batch, so
-// that they cross into the kernel, and wake the peer, once instead of one by one.
+// carrier is the connection beneath TLS. It reads and writes several records in
+// one system call, and hands them up one by one: package crypto/tls makes a
+// system call for each record, and keeps for good a buffer of twice what it was
+// ever given at once.
 type carrier struct {
 	net.Conn
-	begun bool // the first byte has come; only the reader looks
+
+	// Only the reader looks at these.
+	begun  bool      // the first byte has come
+	ahead  *prefetch // what was read ahead; holds no buffer while empty
+	header [recordHeader]byte
+	got    int // bytes of header
+	left   int // bytes of the record that have not been read
 
 	mu        sync.Mutex // TLS writes on its own, too: a key update, the last alert
 	gathering bool
 	gather    *[]byte // nil outside of a batch
 }
 
-// gatherSize is the space for a batch: writePieces full records and some small.
-const gatherSize = 72 << 10
+// recordHeader is the size of a TLS record's header: type, version, length.
+const recordHeader = 5
 
-var gatherPool = sync.Pool{New: func() any { b := make([]byte, 0, gatherSize); return &b }}
+func newCarrier(conn net.Conn) *carrier {
+	return &carrier{Conn: conn, ahead: newPrefetch(conn)}
+}
 
-// Read lifts the read deadline for the first byte once that has come; the
-// handshake has a limit of its own.
-func (c *carrier) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if n > 0 && !c.begun {
+// Read gives at most the rest of a record, or of its header where the body has
+// not been read ahead. It lifts the read deadline for the first byte once that
+// has come; the handshake has a limit of its own.
+func (c *carrier) Read(b []byte) (n int, err error) {
+	if c.ahead != nil {
+		if err := c.ahead.fill(); err != nil {
+			return 0, err
+		}
+		if c.got == 0 && len(c.ahead.held) >= recordHeader {
+			c.got = copy(c.header[:], c.ahead.held)
+			c.left = recordHeader + c.body()
+		}
+	}
+	if c.got < recordHeader {
+		b = b[:min(len(b), recordHeader-c.got)]
+	} else {
+		b = b[:min(len(b), c.left)]
+	}
+	if c.ahead != nil {
+		n = c.ahead.take(b)
+	} else if n, err = c.Conn.Read(b); n <= 0 {
+		return n, err
+	}
+	if !c.begun {
 		c.begun = true
 		_ = c.Conn.SetReadDeadline(time.Time{})
 	}
+	if c.got < recordHeader {
+		c.got += copy(c.header[c.got:], b[:n])
+		c.left = c.body()
+	} else {
+		c.left -= n
+	}
+	if c.got == recordHeader && c.left == 0 {
+		c.got = 0
+	}
 	return n, err
 }
+
+// body is the length that the header tells.
+func (c *carrier) body() int { return int(binary.BigEndian.Uint16(c.header[3:])) }
+
+// carried is the space for what crosses at once: writePieces full records and
+// some small.
+const carried = 72 << 10
+
+var carriedPool = sync.Pool{New: func() any { b := make([]byte, 0, carried); return &b }}
 
 // Write writes, or keeps b for the end of the batch.
 func (c *carrier) Write(b []byte) (int, error) {
@@ -41,7 +89,7 @@ func (c *carrier) Write(b []byte) (int, error) {
 		return c.Conn.Write(b)
 	}
 	if c.gather == nil {
-		c.gather = gatherPool.Get().(*[]byte)
+		c.gather = carriedPool.Get().(*[]byte)
 	}
 	if len(*c.gather)+len(b) > cap(*c.gather) {
 		if err := c.flush(); err != nil {
@@ -71,7 +119,7 @@ func (c *carrier) end() error {
 		return nil
 	}
 	err := c.flush()
-	gatherPool.Put(c.gather)
+	carriedPool.Put(c.gather)
 	c.gather = nil
 	return err
 }

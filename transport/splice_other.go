@@ -2,8 +2,18 @@
 
 package transport
 
+import "net"
+
 // Without descriptors that can be waited for, sockets are copied the usual way.
 
 func newPull(*flow, *muxStream) func() { return nil }
 
 func startSocketPump(*flow, *muxStream) bool { return false }
+
+type prefetch struct{ held []byte }
+
+func newPrefetch(net.Conn) *prefetch { return nil }
+
+func (*prefetch) fill() error { return net.ErrClosed }
+
+func (*prefetch) take([]byte) int { return 0 }

@@ -95,7 +95,7 @@ func beginTLS(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
 	defer cancel()
-	beneath := &carrier{Conn: raw}
+	beneath := newCarrier(raw)
 	conn := wrap(beneath)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("tls handshake: %w", err)

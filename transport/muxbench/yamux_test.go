@@ -142,7 +142,7 @@ func (s *yamuxStream) explain(err error) error {
 	var reset *yamux.StreamError
 	var gone *yamux.GoAwayError
 	switch {
-	case err == nil || errors.Is(err, io.EOF):
+	case err == nil || err == io.EOF: // a dead connection wraps io.EOF
 		return err
 	case errors.Is(err, yamux.ErrTimeout):
 		return os.ErrDeadlineExceeded
