@@ -4,8 +4,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Duplex is an end that Splice joins: a Stream, a *net.TCPConn, or anything else
@@ -26,12 +28,16 @@ type Count struct {
 // both. The end of one side closes only the write side of the other. An error on
 // either resets both, and is given with what had been moved.
 //
+// Deadlines that a and b come with, from whatever went before, are taken away.
+//
 // While nothing flows it holds no buffer and, for streams of this package's
 // multiplexer and TCP connections, no goroutine but the caller's. To end it from
 // outside, Reset one of the ends.
 func Splice(a, b Duplex, count Count) (aToB, bToA int64, err error) {
 	s := &splice{a: a, b: b, done: make(chan struct{})}
 	s.left.Store(2)
+	_ = a.SetDeadline(time.Time{})
+	_ = b.SetDeadline(time.Time{})
 	forth := &flow{splice: s, src: a, dst: b, count: count.AToB}
 	back := &flow{splice: s, src: b, dst: a, count: count.BToA}
 	// A flow that waits in a system call needs a goroutine: the caller's, if there
@@ -112,11 +118,16 @@ func (f *flow) handed(n int) {
 // ended ends the flow: io.EOF is carried on, a reader that wants no more is told
 // to the writer, any other error resets both ends. It is called once.
 func (f *flow) ended(err error) {
-	switch stream, ok := f.src.(*muxStream); {
+	switch {
 	case errors.Is(err, io.EOF):
 		_ = f.dst.CloseWrite() // if it fails the other flow sees why
-	case ok && errors.Is(err, errStopped):
-		stream.closeRead() // the other way may still have much to bring
+	case errors.Is(err, errStopped):
+		// The other way may still have much to bring.
+		if stream, ok := f.src.(*muxStream); ok {
+			stream.closeRead()
+		} else {
+			f.discard()
+		}
 	default:
 		f.once.Do(func() { f.err = err })
 		_ = Reset(f.a)
@@ -124,6 +135,30 @@ func (f *flow) ended(err error) {
 	}
 	if f.left.Add(-1) == 0 {
 		close(f.done)
+	}
+}
+
+// lingering is how long a socket's user may still send after the other way has
+// ended, before he is reset.
+const lingering = time.Second
+
+// discard reads what nobody wants, until the user ends it or the other way has
+// ended and the user has had time to notice. To close a socket with something
+// unread would reset it, and destroy what is still on its way to the user.
+func (f *flow) discard() {
+	seg := newSegment(smallRead)
+	defer seg.free()
+	for f.left.Load() > 1 {
+		_ = f.src.SetReadDeadline(time.Now().Add(lingering))
+		if _, err := f.src.Read(seg.buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+	}
+	_ = f.src.SetReadDeadline(time.Now().Add(lingering))
+	for {
+		if _, err := f.src.Read(seg.buf); err != nil {
+			return
+		}
 	}
 }
 

@@ -285,6 +285,62 @@ func TestSpliceEndsWithSession(t *testing.T) {
 	})
 }
 
+// A service that answers and closes without reading to the end is heard, though
+// the user goes on talking; and a deadline from before the splice does no harm.
+func TestSpliceDeliversTheAnswerOfWhoStopsListening(t *testing.T) {
+	agent, forwarder := overTLS(t)
+	agent2, forwarder2 := overTLS(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	open := func(from, to transport.Session) (transport.Stream, transport.Stream) {
+		out, err := from.Open(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = out.Write([]byte("x"))
+		in, err := to.Accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.ReadFull(in, make([]byte, 1))
+		return out, in
+	}
+	user, local := tcpPair(t)
+	s1, s2 := open(agent, forwarder)
+	s3, service := open(forwarder2, agent2)
+	for _, s := range []transport.Stream{s1, s2, s3} {
+		_ = s.SetDeadline(time.Now().Add(100 * time.Millisecond))
+	}
+	ended := make(chan error, 2)
+	go func() { _, _, err := transport.Splice(local, s1, transport.Count{}); ended <- err }()
+	go func() { _, _, err := transport.Splice(s2, s3, transport.Count{}); ended <- err }()
+	time.Sleep(150 * time.Millisecond) // beyond the old deadlines
+	go func() {
+		for {
+			if _, err := user.Write(make([]byte, 10<<10)); err != nil {
+				return
+			}
+		}
+	}()
+	answer := bytes.Repeat([]byte("answer"), 50<<10)
+	go func() {
+		_, _ = io.ReadFull(service, make([]byte, 100))
+		_, _ = service.Write(answer)
+		_ = service.Close()
+	}()
+	got := make([]byte, len(answer))
+	if n, err := io.ReadFull(user, got); err != nil || !bytes.Equal(got, answer) {
+		t.Fatalf("%d of %d bytes came: %v", n, len(answer), err)
+	}
+	for range 2 {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			t.Fatal("a splice does not end")
+		}
+	}
+}
+
 // After a thousand connections nothing is left of them.
 func TestSpliceChurn(t *testing.T) {
 	a1, f1 := overTLS(t)
