@@ -18,6 +18,10 @@ if command -v protoc >/dev/null; then
 	trap 'rm -rf "$plugin"' EXIT
 	$go build -o "$plugin/protoc-gen-go" google.golang.org/protobuf/cmd/protoc-gen-go
 	protoc --plugin="$plugin/protoc-gen-go" --go_out=. --go_opt=paths=source_relative ./*/*pb/*.proto
+	# Stubs for the services that are called through generated code. The bridge
+	# writes its own.
+	GOBIN=$plugin $go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.1
+	protoc --plugin="$plugin/protoc-gen-go-grpc" --go-grpc_out=. --go-grpc_opt=paths=source_relative ./control/controlpb/control.proto
 else
 	echo "generate: protoc is not installed, messages are left as they are; on Debian: apt-get install protobuf-compiler" >&2
 fi

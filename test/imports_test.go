@@ -54,6 +54,10 @@ var importRules = []importRule{
 		"generated from bridge.proto"},
 	{"bridge", []string{"./bridgepb", "wire", "transport"},
 		"it carries streams between forwarders and does not know what is in them"},
+	{"control/controlpb", nil,
+		"generated from control.proto"},
+	{"control", []string{"./controlpb", "domain"},
+		"what a forwarder may ask of the control plane; log, read models and secrets are behind seams"},
 	{"agent", []string{"wire", "wire/wirepb", "transport"},
 		"the agent runs at the customer: it knows the protocol and nothing of the server"},
 	{"forwarder", []string{"domain", "wire", "wire/wirepb", "transport", "broker", "directory"},
@@ -74,7 +78,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"domain", "eventstore/**", "broker/**", "projections/**", "directory/**", "httpapi", "wire", "transport", "forwarder", "bridge", "agent", "migrations"},
+	{"cmd/*", []string{"domain", "eventstore/**", "broker/**", "projections/**", "directory/**", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "agent", "migrations"},
 		"only programs know everybody, and not each other"},
 }
 

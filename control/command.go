@@ -1,0 +1,250 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tunnox-net/tunnox/control/controlpb"
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+const (
+	// drawAttempts bounds how often an id is drawn. With ten million anonymous
+	// clients one draw in ten meets an id in use, so that eight in a row are one
+	// registration in a hundred million.
+	drawAttempts = 8
+	defaultPage  = 100
+	maxPage      = 1000
+)
+
+// drawAnonymousID draws an id that nobody can guess: to know a client's id is
+// not to be it, but lists of ids are what attacks begin with.
+func drawAnonymousID() int64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	width := uint64(domain.LastAnonymousID - domain.FirstAnonymousID + 1)
+	return domain.FirstAnonymousID + int64(binary.BigEndian.Uint64(b[:])%width)
+}
+
+// Register begins an anonymous client.
+func (s *state) Register(ctx context.Context, in *controlpb.RegisterRequest) (*controlpb.RegisterAnswer, error) {
+	from, err := s.callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hash, err := requestHash(in, &in.IdempotencyKey)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.draw(ctx, func(ctx context.Context) (int64, error) { return s.config.DrawID(), nil }, func(id int64) domain.Submission {
+		return domain.Submission{
+			Command: domain.RegisterClient{ID: id, Name: in.Name, PublicKey: in.PublicKey, Limits: s.config.AnonymousLimits},
+			Meta: domain.Metadata{Actor: fmt.Sprintf("client:%d", id), Source: bounded(in.Source),
+				Cause: "session at " + from.node, Allowed: "anonymous registration"},
+			Key: in.IdempotencyKey, KeyScope: "node:" + from.node, Hash: hash,
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &controlpb.RegisterAnswer{ClientId: r.Subject.Number(), Position: int64(r.Position)}, nil
+}
+
+// Execute does what a client asks for. What it may do is decided from the log:
+// it must be there and enabled, its user too, and it must be an end of every
+// mapping it makes or ends. The rest, quotas among it, is the domain's to refuse.
+func (s *state) Execute(ctx context.Context, in *controlpb.ExecuteRequest) (*controlpb.ExecuteAnswer, error) {
+	from, err := s.callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	head, err := s.config.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := s.acting(ctx, in.ClientId, head)
+	if err != nil {
+		return nil, err
+	}
+	if list := in.GetListMappings(); list != nil {
+		return s.listMappings(ctx, client, list, head)
+	}
+	hash, err := requestHash(in, &in.IdempotencyKey)
+	if err != nil {
+		return nil, err
+	}
+	submission := domain.Submission{Key: in.IdempotencyKey, KeyScope: fmt.Sprintf("client:%d", client.ID), Hash: hash,
+		Meta: domain.Metadata{Actor: fmt.Sprintf("client:%d", client.ID), Source: bounded(in.Source), Request: bounded(in.Request),
+			Cause: "session at " + from.node, Allowed: "end of the mapping"}}
+	switch {
+	case in.GetCreateMapping() != nil:
+		return s.createMapping(ctx, client, in.GetCreateMapping(), submission, head)
+	case in.GetDeleteMapping() != nil:
+		return s.deleteMapping(ctx, client, in.GetDeleteMapping(), submission, head)
+	}
+	return nil, invalid("command", "must be one this version knows")
+}
+
+// acting gives the client that asks, when it may ask for anything.
+func (s *state) acting(ctx context.Context, id int64, head domain.Position) (*domain.Client, error) {
+	client, _, err := foldOf[*domain.Client](ctx, s.folds, domain.ClientStream(id), head)
+	switch {
+	case err != nil:
+		return nil, err
+	case !client.Live():
+		return nil, noSuchClient()
+	case client.Disabled:
+		return nil, &domain.Error{Code: domain.CodeClientDisabled, Message: "The client is disabled."}
+	case client.Kind != domain.ClientManaged:
+		return client, nil
+	}
+	user, _, err := foldOf[*domain.User](ctx, s.folds, domain.UserStream(client.UserID), head)
+	switch {
+	case err != nil:
+		return nil, err
+	case !user.Live():
+		return nil, &domain.Error{Code: domain.CodeUserNotFound, Message: "The user of this client is not there."}
+	case user.Disabled:
+		return nil, &domain.Error{Code: domain.CodeUserDisabled, Message: "The user of this client is disabled."}
+	}
+	return client, nil
+}
+
+func (s *state) createMapping(ctx context.Context, client *domain.Client, in *controlpb.CreateMapping,
+	submission domain.Submission, head domain.Position) (*controlpb.ExecuteAnswer, error) {
+	if client.Kind != domain.ClientManaged {
+		return nil, &domain.Error{Code: domain.CodeClientNotOwned,
+			Message: "An anonymous client belongs to no user, and a mapping needs one: claim the client first."}
+	}
+	if in.SourceClientId != client.ID && in.TargetClientId != client.ID {
+		return nil, &domain.Error{Code: domain.CodeClientNotOwned, Message: "A client creates mappings of which it is the source or the target."}
+	}
+	for field, id := range map[string]int64{"source_client_id": in.SourceClientId, "target_client_id": in.TargetClientId} {
+		if id == client.ID {
+			continue
+		}
+		// The domain lets a user's mapping end at any anonymous client, because an
+		// operator may want that. A client may not: it would reach a stranger.
+		other, _, err := foldOf[*domain.Client](ctx, s.folds, domain.ClientStream(id), head)
+		if err != nil {
+			return nil, err
+		}
+		if !other.Exists() || other.Kind != domain.ClientManaged || other.UserID != client.UserID {
+			const message = "The other end must be a client of the same user."
+			return nil, &domain.Error{Code: domain.CodeClientNotOwned, Message: message,
+				Faults: []domain.Fault{{Field: field, Message: message}}}
+		}
+	}
+	next := func(ctx context.Context) (int64, error) {
+		return s.config.Executor.NextID(ctx, domain.SequenceMapping)
+	}
+	r, err := s.draw(ctx, next, func(id int64) domain.Submission {
+		submission.Command = domain.CreateMapping{ID: id, UserID: client.UserID,
+			SourceClientID: in.SourceClientId, TargetClientID: in.TargetClientId,
+			Protocol: domain.Protocol(in.Protocol), Name: in.Name, LocalHost: in.LocalHost, LocalPort: int(in.LocalPort),
+			TargetHost: in.TargetHost, TargetPort: int(in.TargetPort)}
+		return submission
+	})
+	return executed(r, err)
+}
+
+func (s *state) deleteMapping(ctx context.Context, client *domain.Client, in *controlpb.DeleteMapping,
+	submission domain.Submission, head domain.Position) (*controlpb.ExecuteAnswer, error) {
+	// A deleted one too: who repeats the command that deleted it is told so.
+	m, _, err := foldOf[*domain.Mapping](ctx, s.folds, domain.MappingStream(in.MappingId), head)
+	if err != nil {
+		return nil, err
+	}
+	if m.SourceClientID != client.ID && m.TargetClientID != client.ID {
+		// Whether somebody else has it is nobody's business.
+		return nil, &domain.Error{Code: domain.CodeMappingNotFound, Message: "There is no such mapping of this client."}
+	}
+	submission.Command = domain.DeleteMapping{ID: in.MappingId}
+	submission.Meta.At, submission.Meta.Command = s.config.Now().UTC(), submission.Command.CommandName()
+	return executed(s.config.Executor.Submit(ctx, submission))
+}
+
+// listMappings pages through the mappings a client is an end of.
+func (s *state) listMappings(ctx context.Context, client *domain.Client, in *controlpb.ListMappings, head domain.Position) (*controlpb.ExecuteAnswer, error) {
+	limit := int(in.Limit)
+	if limit == 0 {
+		limit = defaultPage
+	}
+	if limit < 0 || limit > maxPage || in.After < 0 {
+		return nil, invalid("limit", fmt.Sprintf("must be 0 to %d, and after 0 or more", maxPage))
+	}
+	v, err := s.folds.view(ctx, client.ID, head)
+	if err != nil {
+		return nil, err
+	}
+	answer := &controlpb.ExecuteAnswer{Position: int64(v.Position)}
+	for _, m := range v.Mappings { // in order of ids
+		if m.State.ID <= in.After {
+			continue
+		}
+		if len(answer.Mappings) == limit {
+			answer.Next = answer.Mappings[limit-1].Id
+			break
+		}
+		answer.Mappings = append(answer.Mappings, mappingMessage(m))
+	}
+	return answer, nil
+}
+
+// draw submits a command for something new, drawing ids until one is free.
+func (s *state) draw(ctx context.Context, next func(context.Context) (int64, error), submission func(id int64) domain.Submission) (domain.Receipt, error) {
+	var r domain.Receipt
+	err := error(nil)
+	for range drawAttempts {
+		var id int64
+		if id, err = next(ctx); err != nil {
+			return r, err
+		}
+		sub := submission(id)
+		sub.Meta.At, sub.Meta.Command = s.config.Now().UTC(), sub.Command.CommandName()
+		if r, err = s.config.Executor.Submit(ctx, sub); domain.CodeOf(err) != domain.CodeIDTaken {
+			return r, err
+		}
+	}
+	return r, err
+}
+
+func executed(r domain.Receipt, err error) (*controlpb.ExecuteAnswer, error) {
+	if err != nil {
+		return nil, err
+	}
+	answer := &controlpb.ExecuteAnswer{Position: int64(r.Position), Duplicate: r.Duplicate}
+	if m, ok := r.State.(*domain.Mapping); ok {
+		answer.Mappings = []*controlpb.Mapping{mappingMessage(domain.Versioned[domain.Mapping]{Version: r.Version, State: *m})}
+	}
+	return answer, nil
+}
+
+// requestHash identifies a request, without its key. Every request that changes
+// something has one, since callers repeat what got no answer.
+func requestHash(in proto.Message, key *string) ([sha256.Size]byte, error) {
+	if *key == "" || len(*key) > maxKeyLength {
+		return [sha256.Size]byte{}, invalid("idempotency_key", fmt.Sprintf("must have 1 to %d bytes", maxKeyLength))
+	}
+	kept := *key
+	*key = ""
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(in)
+	*key = kept
+	if err != nil {
+		return [sha256.Size]byte{}, fmt.Errorf("identify request: %w", err)
+	}
+	return sha256.Sum256(b), nil
+}
+
+// bounded keeps what goes into the log for people from being long.
+func bounded(s string) string {
+	if len(s) > 200 {
+		s = s[:200]
+	}
+	return text(s)
+}

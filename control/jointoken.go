@@ -1,0 +1,180 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+const (
+	joinPrefix = "tnxj_"
+	secretSize = 32
+	// joinLength is that of a whole token: the prefix and 64 bytes in base64url.
+	joinLength = len(joinPrefix) + 86
+	// secretAge is how long a control plane goes on with the secret it has read:
+	// after a rotation elsewhere the old one is refused that much later, and
+	// somebody who guesses does not make the vault work.
+	secretAge = time.Second
+)
+
+// ErrJoinToken: the text is no join token. It says nothing of the text, which
+// may be the cluster's secret with a typing error.
+var ErrJoinToken = errors.New(`a join token is "tnxj_" and 86 characters of base64url`)
+
+// JoinToken lets a new node into the cluster: the secret proves the node to the
+// control plane, the pin proves the control plane to the node.
+type JoinToken struct {
+	secret [secretSize]byte
+	pin    [sha256.Size]byte
+}
+
+// ParseJoinToken reads what Text wrote, with space around it allowed. Exactly
+// one text stands for each token.
+func ParseJoinToken(text string) (JoinToken, error) {
+	text = strings.TrimSpace(text)
+	if len(text) != joinLength || !strings.HasPrefix(text, joinPrefix) {
+		return JoinToken{}, ErrJoinToken
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(text[len(joinPrefix):])
+	if err != nil || len(raw) != secretSize+sha256.Size {
+		return JoinToken{}, ErrJoinToken
+	}
+	var t JoinToken
+	copy(t.secret[:], raw)
+	copy(t.pin[:], raw[secretSize:])
+	return t, nil
+}
+
+// LoadJoinToken reads a file that Save wrote.
+func LoadJoinToken(file string) (JoinToken, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return JoinToken{}, fmt.Errorf("load join token: %w", err)
+	}
+	t, err := ParseJoinToken(string(text))
+	if err != nil {
+		return JoinToken{}, fmt.Errorf("load join token from %s: %w", file, err)
+	}
+	return t, nil
+}
+
+// Text is the token as ParseJoinToken reads it. It is the secret itself.
+func (t JoinToken) Text() string {
+	return joinPrefix + base64.RawURLEncoding.EncodeToString(append(t.secret[:], t.pin[:]...))
+}
+
+// Save writes the token to a file that only its owner can read.
+func (t JoinToken) Save(file string) error { return writeSecret(file, []byte(t.Text()+"\n")) }
+
+// Pin is the SHA-256 of the cluster authority's public key.
+func (t JoinToken) Pin() [sha256.Size]byte { return t.pin }
+
+// String hides the secret, so that a token in a log line does no harm.
+func (t JoinToken) String() string { return joinPrefix + "..." }
+
+// GoString hides the secret from %#v.
+func (t JoinToken) GoString() string { return t.String() }
+
+// codeJoinRefused is what a node with a wrong join token is told.
+const codeJoinRefused domain.Code = "join_refused"
+
+// JoinTokens keeps the cluster's join token in the vault. There is one at a
+// time, so that who is to be kept out is kept out by rotating it.
+type JoinTokens struct {
+	vault Vault
+	pin   [sha256.Size]byte
+	now   func() time.Time
+
+	mu     sync.Mutex
+	secret []byte    // guarded by mu; nil = read it
+	readAt time.Time // guarded by mu
+}
+
+// OpenJoinTokens makes the first join token when there is none.
+func OpenJoinTokens(ctx context.Context, vault Vault, authority *Authority) (*JoinTokens, error) {
+	t := &JoinTokens{vault: vault, pin: authority.Pin(), now: authority.now}
+	err := vault.Create(ctx, secretJoin, drawSecret())
+	if err != nil && !errors.Is(err, ErrPresent) {
+		return nil, fmt.Errorf("create join token: %w", err)
+	}
+	if _, err := t.Current(ctx); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func drawSecret() []byte {
+	secret := make([]byte, secretSize)
+	rand.Read(secret) // never fails
+	return secret
+}
+
+// Current gives the token that admits nodes now.
+func (t *JoinTokens) Current(ctx context.Context) (JoinToken, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.read(ctx); err != nil {
+		return JoinToken{}, err
+	}
+	return t.token(t.secret), nil
+}
+
+func (t *JoinTokens) token(secret []byte) JoinToken {
+	return JoinToken{secret: [secretSize]byte(secret), pin: t.pin}
+}
+
+func (t *JoinTokens) read(ctx context.Context) error {
+	if t.secret != nil && t.now().Sub(t.readAt).Abs() < secretAge {
+		return nil
+	}
+	secret, err := t.vault.Load(ctx, secretJoin)
+	if err == nil && len(secret) != secretSize {
+		err = fmt.Errorf("it has %d bytes, not %d", len(secret), secretSize)
+	}
+	if err != nil {
+		return fmt.Errorf("read join token: %w", err)
+	}
+	t.secret, t.readAt = secret, t.now()
+	return nil
+}
+
+// Rotate makes another token the only one. Nodes that are in stay in.
+func (t *JoinTokens) Rotate(ctx context.Context) (JoinToken, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.secret = nil
+	if err := t.read(ctx); err != nil {
+		return JoinToken{}, err
+	}
+	next := drawSecret()
+	if err := t.vault.Replace(ctx, secretJoin, t.secret, next); err != nil {
+		t.secret = nil
+		return JoinToken{}, fmt.Errorf("rotate join token: %w", err)
+	}
+	t.secret, t.readAt = next, t.now()
+	return t.token(next), nil
+}
+
+// admit refuses a secret that is not the current token's. It takes the same time
+// whatever the secret looks like.
+func (t *JoinTokens) admit(ctx context.Context, secret []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.read(ctx); err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(secret, t.secret) != 1 {
+		return &domain.Error{Code: codeJoinRefused, Message: "The join token is not the cluster's, or not any more."}
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+package control
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/tunnox-net/tunnox/control/controlpb"
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+const (
+	maxWants     = 1000 // clients in one call
+	historyPage  = 500  // records read at a time
+	maxKeyLength = 200
+)
+
+// state answers nodes.
+type state struct {
+	controlpb.UnimplementedStateServer
+	*Server
+}
+
+// enrollment answers strangers.
+type enrollment struct {
+	controlpb.UnimplementedEnrollmentServer
+	*Server
+}
+
+// Enroll gives a node its first certificate.
+func (e *enrollment) Enroll(ctx context.Context, in *controlpb.EnrollRequest) (*controlpb.Certificate, error) {
+	if err := e.config.JoinTokens.admit(ctx, in.Secret); err != nil {
+		e.config.Metrics.refused.WithLabelValues("join_token").Inc()
+		e.config.Logger.Warn("a node was not let in", "node", text(in.Node), "from", addressOf(ctx), "error", err)
+		return nil, err
+	}
+	answer, err := e.certifyNode(ctx, in.Request, in.Node)
+	if err == nil {
+		e.config.Logger.Info("node enrolled", "node", in.Node, "from", addressOf(ctx))
+	}
+	return answer, err
+}
+
+func addressOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
+		return p.Addr.String()
+	}
+	return ""
+}
+
+func (s *Server) certifyNode(ctx context.Context, request []byte, node string) (*controlpb.Certificate, error) {
+	if err := s.admit(ctx, node); err != nil {
+		return nil, err
+	}
+	leaf, err := s.config.Authority.SignNode(request, node)
+	return s.certified(leaf, err)
+}
+
+func (s *Server) admit(ctx context.Context, node string) error {
+	if s.config.Admit == nil {
+		return nil
+	}
+	err := s.config.Admit(ctx, node, addressOf(ctx))
+	if err == nil || domain.CodeOf(err) != "" {
+		return err
+	}
+	return fmt.Errorf("%w: %w", &domain.Error{Code: codeJoinRefused, Message: "This node is not let in."}, err)
+}
+
+func (s *Server) certified(leaf *x509.Certificate, err error) (*controlpb.Certificate, error) {
+	if err != nil {
+		return nil, err
+	}
+	authority := s.config.Authority.Certificate().Raw
+	return &controlpb.Certificate{Chain: [][]byte{leaf.Raw, authority}, Authorities: [][]byte{authority}}, nil
+}
+
+// Renew gives the calling node a new certificate, for the id it has.
+func (s *state) Renew(ctx context.Context, in *controlpb.CertificateRequest) (*controlpb.Certificate, error) {
+	from, err := s.callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.certifyNode(ctx, in.Request, from.node)
+}
+
+// Certify gives the calling node a certificate for its agents.
+func (s *state) Certify(ctx context.Context, in *controlpb.CertificateRequest) (*controlpb.Certificate, error) {
+	from, err := s.callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.admit(ctx, from.node); err != nil {
+		return nil, err
+	}
+	leaf, err := s.config.Authority.SignAgents(in.Request)
+	return s.certified(leaf, err)
+}
+
+// Ping reads the head of the log: who is answered can have commands decided.
+func (s *state) Ping(ctx context.Context, _ *controlpb.PingRequest) (*controlpb.PingAnswer, error) {
+	head, err := s.config.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &controlpb.PingAnswer{Position: int64(head)}, nil
+}
+
+// ClientView gives one view.
+func (s *state) ClientView(ctx context.Context, in *controlpb.Want) (*controlpb.View, error) {
+	v, err := s.view(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return viewMessage(lean(v)), nil
+}
+
+// Clients gives several; that one of them cannot be had is said in its place.
+func (s *state) Clients(in *controlpb.ClientsRequest, out controlpb.State_ClientsServer) error {
+	if len(in.Wants) > maxWants {
+		return invalid("wants", fmt.Sprintf("must be at most %d, are %d", maxWants, len(in.Wants)))
+	}
+	for _, want := range in.Wants {
+		answer := &controlpb.ClientAnswer{ClientId: want.ClientId}
+		v, err := s.view(out.Context(), want)
+		refusal, refused := errors.AsType[*domain.Error](err)
+		switch {
+		case err == nil:
+			answer.Answer = &controlpb.ClientAnswer_View{View: viewMessage(lean(v))}
+		case refused && refusal.Code == domain.CodeClientNotFound:
+			answer.Answer = &controlpb.ClientAnswer_Refusal{Refusal: refusalOf(refusal)}
+		default:
+			return err // not of this client but of the service
+		}
+		if err := out.Send(answer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// view asks the read models first. What they cannot tell, because they are away,
+// behind or empty, the log can: a client that they do not have may have been
+// flushed.
+func (s *Server) view(ctx context.Context, want *controlpb.Want) (domain.ClientView, error) {
+	id, min := want.ClientId, domain.Position(want.MinPosition)
+	if s.config.Views != nil && s.calm.allow() {
+		bounded, cancel := context.WithTimeout(ctx, s.config.ViewsWait)
+		v, err := s.config.Views.ClientView(bounded, id, min)
+		cancel()
+		if ctx.Err() != nil {
+			s.calm.abandon()
+			return domain.ClientView{}, ctx.Err()
+		}
+		s.calm.report(err == nil || domain.CodeOf(err) != "")
+		if err == nil && v.Position >= min && v.Client.State.Live() {
+			s.config.Metrics.views.WithLabelValues("read_model").Inc()
+			return v, nil
+		}
+	}
+	head, err := s.config.Head(ctx)
+	if err != nil {
+		return domain.ClientView{}, err
+	}
+	if head < min {
+		return domain.ClientView{}, &domain.Error{Code: domain.CodeStoreUnavailable,
+			Message: fmt.Sprintf("The log has not reached position %d.", min)}
+	}
+	v, err := s.folds.view(ctx, id, head)
+	if err != nil {
+		return domain.ClientView{}, err
+	}
+	s.config.Metrics.views.WithLabelValues("log").Inc()
+	return v, nil
+}
+
+// History gives the records behind a position.
+func (s *state) History(in *controlpb.HistoryRequest, out controlpb.State_HistoryServer) error {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
+	after, left := domain.Position(in.After), in.Limit
+	if after < 0 || left < 0 {
+		return invalid("after", "must be 0 or more, like limit")
+	}
+	for {
+		page := historyPage
+		if left > 0 {
+			page = int(min(left, historyPage))
+		}
+		// A connection may outlive its certificate; a stream of records must not.
+		if _, err := s.callerOf(ctx); err != nil {
+			return err
+		}
+		records, err := s.config.Log.ReadAll(ctx, after, page)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			if r.Position != after+1 {
+				return fmt.Errorf("read the log: position %d follows %d", r.Position, after)
+			}
+			m, err := recordMessage(r)
+			if err != nil {
+				return err
+			}
+			if err := out.Send(m); err != nil {
+				return err
+			}
+			after = r.Position
+		}
+		if left > 0 {
+			if left -= int64(len(records)); left == 0 {
+				return nil
+			}
+		}
+		if len(records) == page {
+			continue
+		}
+		if !in.Follow {
+			return nil
+		}
+		if err := s.config.Log.Wait(ctx, after); err != nil {
+			if s.life.Err() != nil {
+				return status.Error(codes.Unavailable, "This control plane is going away.")
+			}
+			return err
+		}
+	}
+}

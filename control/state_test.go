@@ -1,0 +1,386 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
+	rows "github.com/tunnox-net/tunnox/projections/memory"
+	"github.com/tunnox-net/tunnox/projections/projectionstest"
+)
+
+// The log and the read models tell the same of every client.
+func TestViewFoldedFromTheLogEqualsTheReadModels(t *testing.T) {
+	log := projectionstest.NewLog(0)
+	history := projectionstest.NewHistory(log, projectionstest.Seeded(7))
+	store := rows.New()
+	projector := projections.NewProjector(log, store, projections.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = projector.Run(ctx) }) // ends with the context's error
+	defer running.Wait()
+	defer cancel()
+	reader := projections.NewReader(store)
+	folds := newFolds(streams{log})
+	for range 20 {
+		for range 200 {
+			history.Step()
+		}
+		head := log.Position()
+		must(t, reader.Wait(ctx, head))
+		live := 0
+		for _, id := range clientsOf(log) {
+			want, wantErr := reader.ClientView(ctx, id, head)
+			got, err := folds.view(ctx, id, head)
+			if domain.CodeOf(err) != domain.CodeOf(wantErr) {
+				t.Fatalf("client %d at %d: %v, the read models say %v", id, head, err, wantErr)
+			}
+			if err == nil && !reflect.DeepEqual(got, want) {
+				t.Fatalf("client %d at %d:\n%+v\nthe read models say\n%+v", id, head, got, want)
+			}
+			if err == nil {
+				live++
+				// And it survives the wire.
+				if sent := viewOf(viewMessage(lean(got))); !reflect.DeepEqual(sent, lean(want)) {
+					t.Fatalf("client %d over the wire:\n%+v\nwant\n%+v", id, sent, lean(want))
+				}
+			}
+		}
+		if live == 0 {
+			t.Fatal("the history has no clients")
+		}
+	}
+}
+
+func clientsOf(log *projectionstest.Log) (ids []int64) {
+	seen := map[int64]bool{}
+	for _, r := range log.Records(log.Position()) {
+		if id := r.Stream.Number(); r.Stream.Category() == domain.CategoryClient && !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// streams reads event streams out of a log that has none.
+type streams struct{ *projectionstest.Log }
+
+func (s streams) ReadStream(_ context.Context, id domain.StreamID, after domain.Version, limit int) (records []domain.Record, err error) {
+	for _, r := range s.Records(s.Position()) {
+		if r.Stream == id && r.Version > after && len(records) < limit {
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}
+
+func TestStateGivesViews(t *testing.T) {
+	p := newPlane(t)
+	user, a, b := p.pair()
+	id, at := p.mapping(user, a, b, 8000)
+	s := p.serve("")
+	client := p.dial([]string{s.address})
+	ctx := t.Context()
+
+	v, err := client.ClientView(ctx, a, at)
+	must(t, err)
+	if v.Position < at || v.Client.State.ID != a || len(v.Mappings) != 1 || v.Mappings[0].State.ID != id || len(v.Users) != 1 || len(v.Limits) != 1 {
+		t.Errorf("view %+v", v)
+	}
+	if u := v.Users[0].State; u.ID != user || u.PasswordHash != "" || u.Email != "" || !u.Live() {
+		t.Errorf("the view's user is %+v: a forwarder needs no more than whether it may use anything", u)
+	}
+	_, err = client.ClientView(ctx, 12345, 0)
+	wantCode(t, err, domain.CodeClientNotFound)
+	_, err = client.ClientView(ctx, a, at+1000)
+	wantCode(t, err, domain.CodeStoreUnavailable)
+
+	answers, err := client.Clients(ctx, []Want{{a, at}, {b, 0}, {12345, 0}, {a, at}})
+	must(t, err)
+	if len(answers) != 3 || answers[a].View.Client.State.ID != a || answers[b].View.Client.State.ID != b {
+		t.Errorf("answers %+v", answers)
+	}
+	wantCode(t, answers[12345].Err, domain.CodeClientNotFound)
+	many := make([]Want, 2500)
+	for i := range many {
+		many[i] = Want{ClientID: int64(1_000_000 + i)}
+	}
+	if answers, err = client.Clients(ctx, many); err != nil || len(answers) != len(many) {
+		t.Errorf("%d answers to %d wants, %v", len(answers), len(many), err)
+	}
+
+	head, err := client.Ping(ctx)
+	if want, _ := p.head(ctx); err != nil || head != want {
+		t.Errorf("ping says %d, %v; the log is at %d", head, err, want)
+	}
+}
+
+// failing stands for read models that are away or lie empty.
+type failing struct {
+	err   error
+	empty bool
+	hang  bool
+}
+
+func (f failing) ClientView(ctx context.Context, _ int64, _ domain.Position) (domain.ClientView, error) {
+	if f.hang {
+		<-ctx.Done()
+		return domain.ClientView{}, ctx.Err()
+	}
+	if f.empty {
+		return domain.ClientView{}, noSuchClient()
+	}
+	return domain.ClientView{}, f.err
+}
+
+func TestStateNeedsNoReadModel(t *testing.T) {
+	p := newPlane(t)
+	user, a, b := p.pair()
+	_, at := p.mapping(user, a, b, 8000)
+	for name, views := range map[string]Views{"none": nil, "away": failing{err: errors.New("redis: connection refused")},
+		"flushed": failing{empty: true}, "hanging": failing{hang: true}} {
+		t.Run(name, func(t *testing.T) {
+			s := p.serve("", func(c *ServerConfig) { c.Views, c.ViewsWait = views, 20*time.Millisecond })
+			client := p.dial([]string{s.address})
+			for range 8 { // and after some it is not even asked
+				v, err := client.ClientView(t.Context(), a, at)
+				must(t, err)
+				if len(v.Mappings) != 1 || v.Position < at {
+					t.Errorf("view %+v", v)
+				}
+			}
+		})
+	}
+}
+
+func TestHistoryIsTheLogWithoutPasswords(t *testing.T) {
+	p := newPlane(t)
+	user, a, b := p.pair()
+	s := p.serve("")
+	client := p.dial([]string{s.address})
+	ctx := t.Context()
+	want, err := p.store.ReadAll(ctx, 0, 1000)
+	must(t, err)
+	for _, after := range []domain.Position{0, 3, domain.Position(len(want))} {
+		var got []domain.Record
+		must(t, client.History(ctx, after, false, func(r domain.Record) error { got = append(got, r); return nil }))
+		if len(got) != len(want)-int(after) {
+			t.Fatalf("%d records behind %d of %d", len(got), after, len(want))
+		}
+		for i, r := range got {
+			w := want[int(after)+i]
+			if r.Name == "user_password_set" {
+				if strings.Contains(string(r.Data), "argon2") {
+					t.Errorf("a password's hash left the control plane: %s", r.Data)
+				}
+				r.Data = w.Data
+			}
+			w.Recorded, r.Recorded = w.Recorded.UTC(), r.Recorded.UTC()
+			if !reflect.DeepEqual(r, w) {
+				t.Errorf("record\n%+v\nwant\n%+v", r, w)
+			}
+			if _, err := r.Event(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+
+	// Following goes on with what comes, until the follower or the server leaves.
+	got := make(chan domain.Record)
+	ended := make(chan error, 1)
+	head, _ := p.head(ctx)
+	go func() {
+		ended <- client.History(ctx, head, true, func(r domain.Record) error { got <- r; return nil })
+	}()
+	_, at := p.mapping(user, a, b, 8001)
+	for next := head + 1; next <= at; next++ {
+		if r := <-got; r.Position != next {
+			t.Fatalf("position %d, want %d", r.Position, next)
+		}
+	}
+	drained, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	must(t, s.Drain(drained)) // does not wait for followers
+	if err := <-ended; !isUnavailable(err) {
+		t.Errorf("the server left: %v", err)
+	}
+	stop := errors.New("enough")
+	s = p.serve("")
+	client = p.dial([]string{s.address})
+	if err := client.History(ctx, 0, true, func(domain.Record) error { return stop }); !errors.Is(err, stop) {
+		t.Error(err)
+	}
+	if err := client.History(ctx, -1, false, nil); domain.CodeOf(err) != domain.CodeInvalid {
+		t.Error(err)
+	}
+}
+
+func TestRegisterGivesOneIdentityPerRequest(t *testing.T) {
+	p := newPlane(t)
+	drawn := []int64{200_000_001, 200_000_001, 200_000_002}
+	s := p.serve("", func(c *ServerConfig) {
+		limit := int64(3)
+		c.AnonymousLimits = domain.Limits{MaxMappings: &limit}
+		c.DrawID = func() int64 {
+			if len(drawn) == 0 {
+				return drawAnonymousID()
+			}
+			id := drawn[0]
+			drawn = drawn[1:]
+			return id
+		}
+	})
+	client := p.dial([]string{s.address})
+	ctx := t.Context()
+	key := make([]byte, 32)
+	first, err := client.Register(ctx, key, "laptop", "192.0.2.1:5")
+	must(t, err)
+	next, err := client.Register(ctx, key, "laptop", "192.0.2.1:5") // draws the same id first
+	must(t, err)
+	if first != 200_000_001 || next != 200_000_002 {
+		t.Errorf("ids %d and %d", first, next)
+	}
+	v, err := client.ClientView(ctx, first, 0)
+	must(t, err)
+	if v.Client.State.Kind != domain.ClientAnonymous || len(v.Limits) != 1 || v.Limits[0].State.Limits.MaxMappings == nil || *v.Limits[0].State.Limits.MaxMappings != 3 {
+		t.Errorf("view %+v", v)
+	}
+	records, err := p.store.ReadStream(ctx, domain.ClientStream(first), 0, 10)
+	must(t, err)
+	if m := records[0].Meta; m.Actor != "client:200000001" || m.Source != "192.0.2.1:5" || m.Cause != "session at node-001" ||
+		m.Allowed != "anonymous registration" || m.Command != "register_client" {
+		t.Errorf("recorded as %+v", m)
+	}
+	_, err = client.Register(ctx, key[:31], "x", "")
+	wantCode(t, err, domain.CodeInvalid)
+	_, err = client.Register(ctx, key, "a\nb", "")
+	wantCode(t, err, domain.CodeInvalid)
+	for range 20 {
+		id, err := client.Register(ctx, key, "", "")
+		if err != nil || !domain.IsAnonymous(id) {
+			t.Fatalf("%d, %v", id, err)
+		}
+	}
+}
+
+func create(source, target int64, port int) *domain.CreateMapping {
+	return &domain.CreateMapping{SourceClientID: source, TargetClientID: target, Protocol: domain.ProtocolTCP,
+		LocalPort: port, TargetHost: "127.0.0.1", TargetPort: 80}
+}
+
+func TestAgentsCommandsAreAuthorised(t *testing.T) {
+	p := newPlane(t)
+	ctx := t.Context()
+	one := int64(1)
+	user := p.user(domain.Limits{MaxMappings: &one})
+	a, b, c := p.client(user), p.client(user), p.client(user)
+	stranger := p.user(domain.Limits{})
+	x, y := p.client(stranger), p.client(stranger)
+	foreign, _ := p.mapping(stranger, x, y, 7000)
+	const anonymous = 200_000_009
+	p.submit(domain.RegisterClient{ID: anonymous, PublicKey: make([]byte, 32)})
+	toAnonymous, _ := p.mapping(stranger, x, anonymous, 7001)
+	s := p.serve("")
+	client := p.dial([]string{s.address})
+	do := func(command Command) (Result, error) { return client.Execute(ctx, command) }
+
+	for name, test := range map[string]struct {
+		command Command
+		code    domain.Code
+	}{
+		"between others of the same user":   {Command{ClientID: a, Create: create(b, c, 1)}, domain.CodeClientNotOwned},
+		"from a stranger's client":          {Command{ClientID: a, Create: create(x, a, 1)}, domain.CodeClientNotOwned},
+		"to a stranger's client":            {Command{ClientID: a, Create: create(a, y, 1)}, domain.CodeClientNotOwned},
+		"to an anonymous client":            {Command{ClientID: a, Create: create(a, anonymous, 1)}, domain.CodeClientNotOwned},
+		"from an anonymous client":          {Command{ClientID: a, Create: create(anonymous, a, 1)}, domain.CodeClientNotOwned},
+		"to nobody":                         {Command{ClientID: a, Create: create(a, 999, 1)}, domain.CodeClientNotOwned},
+		"by an anonymous client":            {Command{ClientID: anonymous, Create: create(anonymous, anonymous, 1)}, domain.CodeClientNotOwned},
+		"by nobody":                         {Command{ClientID: 999, Create: create(999, a, 1)}, domain.CodeClientNotFound},
+		"with a port out of range":          {Command{ClientID: a, Create: create(a, b, 1<<32+80)}, domain.CodeInvalid},
+		"of another protocol":               {Command{ClientID: a, Create: &domain.CreateMapping{SourceClientID: a, TargetClientID: b, Protocol: "udp", LocalPort: 1, TargetHost: "h", TargetPort: 1}}, domain.CodeProtocolUnavailable},
+		"delete a stranger's":               {Command{ClientID: a, Delete: foreign}, domain.CodeMappingNotFound},
+		"delete one that there is not":      {Command{ClientID: a, Delete: 99999}, domain.CodeMappingNotFound},
+		"a page too long":                   {Command{ClientID: a, List: &MappingPage{Limit: 5000}}, domain.CodeInvalid},
+		"a key too long":                    {Command{ClientID: a, Key: strings.Repeat("k", 300), Create: create(a, b, 1)}, domain.CodeInvalid},
+		"a list of a client that is not":    {Command{ClientID: 999, List: &MappingPage{}}, domain.CodeClientNotFound},
+		"an operator's limit stands anyway": {Command{ClientID: a, Delete: 0}, domain.CodeMappingNotFound},
+	} {
+		if _, err := do(test.command); domain.CodeOf(err) != test.code {
+			t.Errorf("%s: %v, want %s", name, err, test.code)
+		}
+	}
+
+	made, err := do(Command{ClientID: a, Key: "k1", Source: "192.0.2.7:1", Request: "r-1", Create: create(a, b, 8000)})
+	must(t, err)
+	id := made.Mappings[0].State.ID
+	if m := made.Mappings[0].State; m.UserID != user || m.SourceClientID != a || m.LocalHost != "127.0.0.1" || made.Position == 0 {
+		t.Errorf("made %+v", made)
+	}
+	records, err := p.store.ReadStream(ctx, domain.MappingStream(id), 0, 1)
+	must(t, err)
+	if m := records[0].Meta; m.Actor != domainActor(a) || m.Source != "192.0.2.7:1" || m.Request != "r-1" || m.Cause != "session at node-001" || m.Command != "create_mapping" {
+		t.Errorf("recorded as %+v", m)
+	}
+	// Repeated: the same answer. Changed: refused. Beyond the quota: refused.
+	again, err := do(Command{ClientID: a, Key: "k1", Source: "192.0.2.7:1", Request: "r-1", Create: create(a, b, 8000)})
+	if err != nil || !again.Duplicate || again.Mappings[0].State.ID != id {
+		t.Errorf("repeated: %+v, %v", again, err)
+	}
+	_, err = do(Command{ClientID: a, Key: "k1", Create: create(a, b, 8001)})
+	wantCode(t, err, domain.CodeIdempotencyMismatch)
+	_, err = do(Command{ClientID: a, Create: create(a, b, 8001)})
+	wantCode(t, err, domain.CodeQuotaMappings)
+	if !strings.Contains(err.Error(), "may have 1") {
+		t.Errorf("the refusal does not name the limit: %v", err)
+	}
+
+	// Lists show what a client is an end of.
+	for who, want := range map[int64]int{a: 1, b: 1, c: 0, x: 2, anonymous: 1} {
+		if r, err := do(Command{ClientID: who, List: &MappingPage{}}); err != nil || len(r.Mappings) != want {
+			t.Errorf("client %d lists %+v, %v", who, r, err)
+		}
+	}
+	page, err := do(Command{ClientID: x, List: &MappingPage{Limit: 1}})
+	if err != nil || len(page.Mappings) != 1 || page.Next != foreign {
+		t.Errorf("first page %+v, %v", page, err)
+	}
+	page, err = do(Command{ClientID: x, List: &MappingPage{Limit: 1, After: page.Next}})
+	if err != nil || len(page.Mappings) != 1 || page.Next != 0 || page.Mappings[0].State.ID != toAnonymous {
+		t.Errorf("second page %+v, %v", page, err)
+	}
+
+	// The target may end it as well, a third client of the user may not, and who
+	// repeats the end is told that it was done.
+	_, err = do(Command{ClientID: c, Delete: id})
+	wantCode(t, err, domain.CodeMappingNotFound)
+	r, err := do(Command{ClientID: b, Key: "end", Delete: id})
+	if err != nil || r.Duplicate || !r.Mappings[0].State.Deleted {
+		t.Errorf("deleted: %+v, %v", r, err)
+	}
+	if r, err = do(Command{ClientID: b, Key: "end", Delete: id}); err != nil || !r.Duplicate {
+		t.Errorf("deleted again with the key: %+v, %v", r, err)
+	}
+	_, err = do(Command{ClientID: b, Delete: id})
+	wantCode(t, err, domain.CodeMappingNotFound)
+	if _, err := do(Command{ClientID: anonymous, Delete: toAnonymous}); err != nil {
+		t.Errorf("an anonymous client leaves a mapping: %v", err)
+	}
+
+	// Who is disabled asks in vain.
+	p.submit(domain.SetClientEnabled{ID: a})
+	_, err = do(Command{ClientID: a, List: &MappingPage{}})
+	wantCode(t, err, domain.CodeClientDisabled)
+	p.submit(domain.SetUserEnabled{ID: user})
+	_, err = do(Command{ClientID: b, List: &MappingPage{}})
+	wantCode(t, err, domain.CodeUserDisabled)
+}
+
+func domainActor(id int64) string { return fmt.Sprintf("client:%d", id) }
