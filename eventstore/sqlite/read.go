@@ -60,7 +60,7 @@ func record(row queries.ReadAllRow) (domain.Record, error) {
 	if len(row.EventID) != len(domain.EventID{}) {
 		return domain.Record{}, fmt.Errorf("eventstore: record %d has an event id of %d bytes", row.Position, len(row.EventID))
 	}
-	meta, err := eventstore.DecodeMeta(domain.Position(row.Position), []byte(row.Meta))
+	meta, err := eventstore.DecodeMeta(domain.Position(row.Position), row.Meta)
 	return domain.Record{
 		Position: domain.Position(row.Position), Stream: domain.StreamID(row.Stream), Version: domain.Version(row.Version),
 		Owner: row.Owner, Name: row.Name, Schema: int(row.Schema), ID: domain.EventID(row.EventID),
