@@ -325,7 +325,8 @@ func TestMemoryNeverGivesWhatIsOld(t *testing.T) {
 		log := projectionstest.NewLog(0)
 		history := projectionstest.NewHistory(log, projectionstest.Seeded(seed))
 		draw := projectionstest.Seeded(seed + 100)
-		folds := newFolds(streams{log})
+		all := newStreams(log)
+		folds := newFolds(all)
 		m := newMemory(400, time.Hour, time.Now, NewClientMetrics())
 		var seen domain.Position
 		hits, kept := 0, []domain.ClientView{}
@@ -343,7 +344,8 @@ func TestMemoryNeverGivesWhatIsOld(t *testing.T) {
 				}
 				seen = head
 			}
-			ids := clientsOf(log)
+			all.read()
+			ids := all.clients
 			if len(ids) == 0 {
 				continue
 			}
@@ -373,7 +375,7 @@ func TestMemoryNeverGivesWhatIsOld(t *testing.T) {
 				t.Fatalf("seed %d: as of %d, asked for %d", seed, got.Position, want)
 			}
 			// Every part is at least what it was at the view's position.
-			if err := atLeast(got, log, got.Position); err != nil {
+			if err := atLeast(got, all, got.Position); err != nil {
 				t.Fatalf("seed %d: client %d as of %d: %v", seed, id, got.Position, err)
 			}
 		}
@@ -384,8 +386,8 @@ func TestMemoryNeverGivesWhatIsOld(t *testing.T) {
 }
 
 // atLeast compares a view with the log folded to its position.
-func atLeast(v domain.ClientView, log *projectionstest.Log, p domain.Position) error {
-	past := newFolds(upTo{streams{log}, p})
+func atLeast(v domain.ClientView, log *streams, p domain.Position) error {
+	past := newFolds(upTo{log, p})
 	want, err := past.view(context.Background(), v.Client.State.ID, p)
 	if err != nil {
 		return err
@@ -420,7 +422,7 @@ func atLeast(v domain.ClientView, log *projectionstest.Log, p domain.Position) e
 
 // upTo is a log that ends earlier.
 type upTo struct {
-	streams
+	*streams
 	end domain.Position
 }
 

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,11 +24,18 @@ func TestRenewerRenewsInTime(t *testing.T) {
 		vault := NewFileVault(dir)
 		a, err := OpenAuthority(t.Context(), vault, AuthorityOptions{})
 		must(t, err)
-		var issued []time.Time
-		away := false
+		var (
+			mu     sync.Mutex // guards both
+			issued []time.Time
+			away   bool
+		)
+		set := func(to bool) { mu.Lock(); defer mu.Unlock(); away = to }
+		all := func() []time.Time { mu.Lock(); defer mu.Unlock(); return slices.Clone(issued) }
 		registry := prometheus.NewRegistry()
 		r, err := NewRenewer(t.Context(), RenewerConfig{Name: "node", Registry: registry,
 			Issue: func(_ context.Context, current *Issued) (Issued, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				if (current == nil) != (len(issued) == 0) {
 					t.Error("the first has one before it, or the next has none")
 				}
@@ -40,7 +49,7 @@ func TestRenewerRenewsInTime(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- r.Run(ctx) }()
-		for len(issued) < 20 {
+		for len(all()) < 20 {
 			time.Sleep(time.Minute)
 			c, err := r.Certificate()
 			must(t, err)
@@ -48,7 +57,7 @@ func TestRenewerRenewsInTime(t *testing.T) {
 				t.Fatalf("%v are left", left)
 			}
 		}
-		differ := false
+		differ, issued := false, all()
 		for i := range issued[1:] {
 			d := issued[i+1].Sub(issued[i])
 			if d < 14*time.Hour || d > 18*time.Hour {
@@ -60,13 +69,13 @@ func TestRenewerRenewsInTime(t *testing.T) {
 			t.Error("renewed at equal intervals: no jitter")
 		}
 		// While nobody renews it, it is tried on, and what there is stays.
-		away = true
+		set(true)
 		before := r.Expires()
 		time.Sleep(30 * time.Hour)
 		if !r.Expires().Equal(before) || time.Now().Before(before) {
 			t.Error("the certificate changed with nobody there")
 		}
-		away = false
+		set(false)
 		time.Sleep(8 * time.Minute)
 		if !time.Now().Before(r.Expires()) {
 			t.Error("not renewed within 8 minutes of the control plane's return")
