@@ -191,7 +191,7 @@ func TestSeveralControlPlanes(t *testing.T) {
 	for range 100 {
 		must(t, second(client.Ping(ctx)))
 	}
-	if a, b := served[0].Load(), served[1].Load(); a != 50 || b != 50 {
+	if a, b := served[0].Load(), served[1].Load(); a < 40 || b < 40 {
 		t.Errorf("of 100 calls %d and %d went to the two", a, b)
 	}
 	// One drains, under calls: none fails.

@@ -453,6 +453,9 @@ func TestLookupOverlivesAFlush(t *testing.T) {
 		if err != nil || from != want || len(v.Mappings) != 1 || v.Mappings[0].State.ID != id {
 			t.Errorf("from %q, %v: %+v", from, err, v)
 		}
+		if len(v.Users) != 1 || v.Users[0].State.PasswordHash != "" || v.Users[0].State.Email != "" {
+			t.Errorf("from %q: a forwarder keeps %+v of a user", from, v.Users)
+		}
 	}
 	expect(a, at, "read_model")
 	flushed.empty.Store(true)

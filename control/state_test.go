@@ -315,7 +315,7 @@ func TestAgentsCommandsAreAuthorised(t *testing.T) {
 		"to nobody":                         {Command{ClientID: a, Create: create(a, 999, 1)}, domain.CodeClientNotOwned},
 		"by an anonymous client":            {Command{ClientID: anonymous, Create: create(anonymous, anonymous, 1)}, domain.CodeClientNotOwned},
 		"by nobody":                         {Command{ClientID: 999, Create: create(999, a, 1)}, domain.CodeClientNotFound},
-		"with a port out of range":          {Command{ClientID: a, Create: create(a, b, 1<<32+80)}, domain.CodeInvalid},
+		"with a port out of range":          {Command{ClientID: a, Create: create(a, b, 1<<31-1)}, domain.CodeInvalid},
 		"of another protocol":               {Command{ClientID: a, Create: &domain.CreateMapping{SourceClientID: a, TargetClientID: b, Protocol: "udp", LocalPort: 1, TargetHost: "h", TargetPort: 1}}, domain.CodeProtocolUnavailable},
 		"delete a stranger's":               {Command{ClientID: a, Delete: foreign}, domain.CodeMappingNotFound},
 		"delete one that there is not":      {Command{ClientID: a, Delete: 99999}, domain.CodeMappingNotFound},
