@@ -107,19 +107,37 @@ func (f *forward) reason(err error) error {
 	return err
 }
 
-// serveStream takes one stream of the agent from its Open to its end. It stays
-// small while bytes flow or do not: an idle connection costs its stack.
+// serveStream takes one stream of the agent from its Open until its bytes flow.
+// From then on it has no goroutine, only what wakes when there is something to
+// move: an idle connection costs no stack here.
 func (s *session) serveStream(stream transport.Stream) {
 	s.f.inFlight.Add(1)
-	defer s.f.inFlight.Add(-1)
-	defer stream.Close() // does nothing to a stream that has ended
-	f, target := s.answer(stream)
+	var f *forward
+	var target transport.Stream
+	defer func() {
+		if target == nil { // also after a panic
+			s.over(f, stream)
+		}
+	}()
+	if f, target = s.answer(stream); target == nil {
+		return
+	}
+	s.f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
+	transport.Join(stream, target, f.mapping.meter.count, func(toTarget, toSource int64, err error) {
+		defer s.f.tasks.Done()
+		defer s.f.survive()
+		defer s.over(f, stream)
+		s.ended(f, toTarget, toSource, err)
+	})
+}
+
+// over gives back what a stream held. f is nil when it was never authorised.
+func (s *session) over(f *forward, stream transport.Stream) {
 	if f != nil {
-		defer s.f.routes.release(f)
+		s.f.routes.release(f)
 	}
-	if target != nil {
-		s.splice(f, stream, target)
-	}
+	stream.Close() // does nothing to a stream that has ended
+	s.f.inFlight.Add(-1)
 }
 
 // answer reads the Open, and says yes when the target agent has reached the
@@ -221,12 +239,6 @@ func label(code wire.Code) string {
 		return string(code)
 	}
 	return "other"
-}
-
-// splice carries the bytes until both directions have ended.
-func (s *session) splice(f *forward, source, target transport.Stream) {
-	toTarget, toSource, err := transport.Splice(source, target, f.mapping.meter.count)
-	s.ended(f, toTarget, toSource, err)
 }
 
 // ended notes the end of a stream.
