@@ -99,7 +99,7 @@ return 0
 `)
 
 // announceScript: KEYS id -> end and owner, id -> record. ARGV now, TTL, owner,
-// the number of the id, the record (” = none any more). Gives 0 when the id is
+// the number of the id, the record (empty = none any more). Gives 0 when the id is
 // not leased to the owner.
 var announceScript = goredis.NewScript(preamble + `
 local value = redis.call('HGET', KEYS[1], ARGV[4])
