@@ -236,6 +236,7 @@ func (s *stream) flush() {
 		return
 	}
 	s.sending = true
+	acted := false
 	for !s.gone {
 		s.finished = s.finished || s.err == nil && s.eof && s.sent >= bridgepb.End_END_WRITE
 		var act func()
@@ -256,8 +257,12 @@ func (s *stream) flush() {
 		s.mu.Unlock()
 		act()
 		s.mu.Lock()
+		acted = true
 	}
 	s.sending = false
+	if acted {
+		s.writable.Broadcast() // a Write may have waited for its turn meanwhile
+	}
 }
 
 // endDue and grantDue tell what is to be sent. The lock is held.

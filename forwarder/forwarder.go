@@ -239,6 +239,9 @@ func (f *Forwarder) Load() (clients, streams int) {
 // Draining tells whether Drain or Close was called.
 func (f *Forwarder) Draining() bool { return f.draining.Load() }
 
+// StopTaking refuses new sessions and streams from now on, as Drain does.
+func (f *Forwarder) StopTaking() { f.draining.Store(true) }
+
 // Drain takes no new sessions and streams, tells the agents to go elsewhere, and
 // returns when the streams have ended or ctx has.
 func (f *Forwarder) Drain(ctx context.Context) error {

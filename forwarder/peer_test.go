@@ -2,6 +2,7 @@ package forwarder_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -578,6 +579,31 @@ func TestDirectoryFlushed(t *testing.T) {
 			if !works(m.address) {
 				t.Fatal("a connection failed after the directory was flushed")
 			}
+		}
+	})
+}
+
+// Eight streams at once, random bytes both ways: they arrive as they were sent.
+func TestManyStreamsCrossTheBridge(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		size := int64(16 << 20) // 64 MiB go through the real programs in test/flow
+		if raceEnabled || c.mode == "memory" {
+			size = 4 << 20
+		}
+		sums := make(chan [sha256.Size]byte, 32)
+		_, _, m := c.apart(serve(t, func(conn *net.TCPConn) { exchange(t, conn, size, sums) }))
+		var running sync.WaitGroup
+		for range 8 {
+			conn := connect(t, m.address)
+			running.Go(func() { exchange(t, conn, size, sums) })
+		}
+		running.Wait()
+		seen := map[[sha256.Size]byte]int{}
+		for range 32 {
+			seen[<-sums]++
+		}
+		if len(seen) != 16 {
+			t.Errorf("%d different hashes, want 16: one for each stream and direction", len(seen))
 		}
 	})
 }
