@@ -63,6 +63,7 @@ type Agent struct {
 	listeners *listeners
 	target    *target
 	session   atomic.Pointer[session] // where new connections go; nil: nowhere
+	said      complaints
 
 	tasks sync.WaitGroup // every goroutine but Run's caller
 }
@@ -220,7 +221,10 @@ func (e *EndedError) advice() string {
 	case wire.ClientRevoked:
 		return "its credential was rotated: " + renew
 	case wire.ClientDeleted:
-		return "the client was deleted: " + renew
+		if e.File != "" {
+			return renew
+		}
+		return "create another client over the API and use its id and auth code"
 	case wire.Superseded:
 		return "another agent with this client id is running; stop that one, or give this one a client of its own"
 	case wire.RegistrationOff:

@@ -63,7 +63,11 @@ func (a *Agent) connect(ctx context.Context, server string) error {
 	defer a.session.CompareAndSwap(s, nil)
 	select {
 	case <-s.over:
-		s.log.Info("disconnected", "server", server, "reason", s.err)
+		reason := s.err
+		if ctx.Err() != nil {
+			reason = errors.New("the agent was asked to end")
+		}
+		s.log.Info("disconnected", "server", server, "reason", reason)
 		return s.err
 	case <-s.leaving:
 		return nil

@@ -38,7 +38,7 @@ func (s *session) ended(forth, back int64, err error) {
 func (s *session) open(mapping int64, conn net.Conn) transport.Stream {
 	stream, err := s.ask(mapping, conn)
 	if err != nil {
-		s.log.Debug("connection refused", "mapping", mapping, "from", conn.RemoteAddr(), "reason", err)
+		s.complain("connection refused", mapping, err, "from", conn.RemoteAddr())
 		return nil
 	}
 	return stream

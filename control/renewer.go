@@ -159,7 +159,7 @@ func (r *Renewer) renew(ctx context.Context, current *Issued) error {
 // Run renews the identity in time, until ctx ends. While it cannot, it tries on,
 // more and more seldom, and what there is stays in use.
 func (r *Renewer) Run(ctx context.Context) error {
-	jitter := 0.9 + 0.2*rand.Float64()
+	jitter := drawJitter()
 	for pause := renewPauseMin; ; {
 		at := r.due(jitter)
 		if err := r.sleep(ctx, at.Sub(r.config.Now())); err != nil {
@@ -168,7 +168,7 @@ func (r *Renewer) Run(ctx context.Context) error {
 		current := r.identity()
 		err := r.renew(ctx, &current)
 		if err == nil {
-			pause, jitter = renewPauseMin, 0.9+0.2*rand.Float64()
+			pause, jitter = renewPauseMin, drawJitter()
 			continue
 		}
 		if ctx.Err() != nil {
@@ -182,6 +182,9 @@ func (r *Renewer) Run(ctx context.Context) error {
 		pause = min(2*pause, renewPauseMax)
 	}
 }
+
+// drawJitter gives the tenth more or less.
+func drawJitter() float64 { return 0.9 + 0.2*rand.Float64() }
 
 // due is when the identity is to be renewed.
 func (r *Renewer) due(jitter float64) time.Time {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -16,6 +17,7 @@ import (
 
 const (
 	maxWants     = 1000 // clients in one call
+	viewsAtOnce  = 8    // of one such call, read at a time
 	historyPage  = 500  // records read at a time
 	maxKeyLength = 200
 )
@@ -113,7 +115,7 @@ func (s *state) Ping(ctx context.Context, _ *controlpb.PingRequest) (*controlpb.
 
 // ClientView gives one view.
 func (s *state) ClientView(ctx context.Context, in *controlpb.Want) (*controlpb.View, error) {
-	v, err := s.view(ctx, in)
+	v, err := s.view(ctx, in, func() (domain.Position, error) { return s.config.Head(ctx) })
 	if err != nil {
 		return nil, err
 	}
@@ -125,29 +127,61 @@ func (s *state) Clients(in *controlpb.ClientsRequest, out controlpb.State_Client
 	if len(in.Wants) > maxWants {
 		return invalid("wants", fmt.Sprintf("must be at most %d, are %d", maxWants, len(in.Wants)))
 	}
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	var (
+		asking sync.WaitGroup
+		slots  = make(chan struct{}, viewsAtOnce)
+		head   = sync.OnceValues(func() (domain.Position, error) { return s.config.Head(ctx) })
+		mu     sync.Mutex // held while sending
+		failed error      // the first that is not of one client but of the service; guarded by mu
+	)
 	for _, want := range in.Wants {
-		answer := &controlpb.ClientAnswer{ClientId: want.ClientId}
-		v, err := s.view(out.Context(), want)
-		refusal, refused := errors.AsType[*domain.Error](err)
-		switch {
-		case err == nil:
-			answer.Answer = &controlpb.ClientAnswer_View{View: viewMessage(lean(v))}
-		case refused && refusal.Code == domain.CodeClientNotFound:
-			answer.Answer = &controlpb.ClientAnswer_Refusal{Refusal: refusalOf(refusal)}
-		default:
-			return err // not of this client but of the service
-		}
-		if err := out.Send(answer); err != nil {
-			return err
-		}
+		slots <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-slots }()
+			answer, err := s.answer(ctx, want, head)
+			mu.Lock()
+			defer mu.Unlock()
+			if failed == nil && err == nil {
+				err = out.Send(answer)
+			}
+			if failed == nil && err != nil {
+				failed = err
+				cancel()
+			}
+		})
 	}
-	return nil
+	asking.Wait()
+	return failed
+}
+
+// answer is a view or that there is no such client; an error is of the service.
+func (s *Server) answer(ctx context.Context, want *controlpb.Want, head func() (domain.Position, error)) (_ *controlpb.ClientAnswer, err error) {
+	defer func() {
+		if p := recover(); p != nil { // of a goroutine of its own, which would end the process
+			s.config.Metrics.panics.Inc()
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	v, err := s.view(ctx, want, head)
+	refusal, refused := errors.AsType[*domain.Error](err)
+	switch {
+	case err == nil:
+		return &controlpb.ClientAnswer{ClientId: want.ClientId, Answer: &controlpb.ClientAnswer_View{View: viewMessage(lean(v))}}, nil
+	case refused && refusal.Code == domain.CodeClientNotFound:
+		return &controlpb.ClientAnswer{ClientId: want.ClientId, Answer: &controlpb.ClientAnswer_Refusal{Refusal: refusalOf(refusal)}}, nil
+	}
+	return nil, err
 }
 
 // view asks the read models first. What they cannot tell, because they are away,
 // behind or empty, the log can: a client that they do not have may have been
 // flushed.
-func (s *Server) view(ctx context.Context, want *controlpb.Want) (domain.ClientView, error) {
+func (s *Server) view(ctx context.Context, want *controlpb.Want, logHead func() (domain.Position, error)) (domain.ClientView, error) {
 	id, min := want.ClientId, domain.Position(want.MinPosition)
 	if s.config.Views != nil && s.calm.allow() {
 		bounded, cancel := context.WithTimeout(ctx, s.config.ViewsWait)
@@ -163,7 +197,7 @@ func (s *Server) view(ctx context.Context, want *controlpb.Want) (domain.ClientV
 			return v, nil
 		}
 	}
-	head, err := s.config.Head(ctx)
+	head, err := logHead()
 	if err != nil {
 		return domain.ClientView{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // codec ties an event's stable name to its Go type. schema is the number the
@@ -59,16 +60,35 @@ func decodeObject(data []byte, into any) error {
 	if trimmed := bytes.TrimLeft(data, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
 		return errors.New("want a JSON object")
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return err
+	d := decoders.Get().(*decoder)
+	d.source.Reset(data)
+	start := d.InputOffset()
+	if err := d.Decode(into); err != nil {
+		return err // a decoder that failed stays failed: it is not given back
 	}
-	if len(bytes.TrimSpace(data[dec.InputOffset():])) > 0 {
+	rest := data[d.InputOffset()-start:]
+	if len(bytes.TrimSpace(rest)) > 0 {
 		return errors.New("data behind the JSON object")
+	}
+	if len(rest) == 0 && d.source.Len() == 0 {
+		decoders.Put(d) // else the rest would come before the next object
 	}
 	return nil
 }
+
+// decoder reads one object after the other. Only a decoder can refuse unknown
+// fields, and a new one for every event was most of what a replay allocated.
+type decoder struct {
+	*json.Decoder
+	source *bytes.Reader
+}
+
+var decoders = sync.Pool{New: func() any {
+	source := bytes.NewReader(nil)
+	d := json.NewDecoder(source)
+	d.DisallowUnknownFields()
+	return &decoder{d, source}
+}}
 
 // Encode gives the stored form of an event: its name, schema and JSON data.
 func Encode(e Event) (name string, schema int, data []byte, err error) {

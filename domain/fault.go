@@ -32,8 +32,9 @@ func (f *faults) err(message string) error {
 	return &Error{Code: CodeInvalid, Message: message, Faults: f.list}
 }
 
-// text checks the length in characters and refuses control characters, which
-// would let one name forge lines in logs and terminals.
+// text checks the length in characters and refuses what would let one name forge
+// lines in logs and terminals, or look like another: control characters and those
+// that turn the direction of writing (Unicode UTS #55).
 func (f *faults) text(field, s string, least, most int) {
 	n := utf8.RuneCountInString(s)
 	switch {
@@ -43,7 +44,15 @@ func (f *faults) text(field, s string, least, most int) {
 		f.add(field, fmt.Sprintf("must have %d to %d characters, has %d", least, most, n))
 	case strings.ContainsFunc(s, unicode.IsControl):
 		f.add(field, "must not contain control characters")
+	case strings.ContainsFunc(s, turnsDirection):
+		f.add(field, "must not contain characters that turn the direction of writing")
+	case least > 0 && strings.TrimSpace(s) == "":
+		f.add(field, "must not be blank")
 	}
+}
+
+func turnsDirection(r rune) bool {
+	return r == '\u061c' || r == '\u200e' || r == '\u200f' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
 }
 
 func (f *faults) username(field, s string) {

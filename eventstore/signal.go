@@ -36,6 +36,13 @@ func (s *Signal) Raise(p domain.Position) {
 	}
 }
 
+// Reached gives how far the log is known to be.
+func (s *Signal) Reached() domain.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reached
+}
+
 func (s *Signal) state() (domain.Position, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -128,8 +128,10 @@ func (s *session) acknowledged(ack *wirepb.Ack) {
 	s.mu.Unlock()
 	for _, failure := range ack.GetFailures() {
 		s.f.metrics.failures.Inc()
-		s.log.Warn("the agent could not open a listener", "mapping", failure.GetMappingId(),
-			"code", failure.GetCode(), "message", failure.GetMessage())
+		if s.complaints.Allow() {
+			s.log.Warn("the agent could not open a listener", "mapping", failure.GetMappingId(),
+				"code", clip(failure.GetCode()), "message", clip(failure.GetMessage()))
+		}
 	}
 	if !newer {
 		return

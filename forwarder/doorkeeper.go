@@ -23,6 +23,14 @@ type doorkeeper struct {
 	registrar map[netip.Prefix]*rate.Limiter
 }
 
+// What others can make the forwarder write to its log at info and above: failed
+// logins of strangers in all, and failed listeners of one agent. The metrics
+// count the rest, and at debug the failed logins are all there.
+const (
+	strangersPerSecond, strangersAtOnce   = 5, 50
+	complaintsPerSecond, complaintsAtOnce = 1, 20
+)
+
 // maxRegistrars bounds how many addresses are remembered for their
 // registrations. Beyond it idle ones are dropped, and if all are busy the next
 // stranger waits.

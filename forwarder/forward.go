@@ -118,22 +118,38 @@ func (f *forward) reason(err error) error {
 	return err
 }
 
-// serveStream takes one stream of the agent from its Open to its end.
-func (s *session) serveStream(stream transport.Stream) { s.f.carry(stream, s) }
-
-// carry takes a stream from its Open to its end; source nil is another forwarder.
-// It stays small while bytes flow or do not: an idle connection costs its stack.
-func (f *Forwarder) carry(stream transport.Stream, source *session) {
+// serveStream takes one stream of the agent from its Open until its bytes flow.
+// From then on it has no goroutine, only what wakes when there is something to
+// move: an idle connection costs no stack here.
+func (s *session) serveStream(stream transport.Stream) {
+	f := s.f
 	f.inFlight.Add(1)
-	defer f.inFlight.Add(-1)
-	defer stream.Close() // does nothing to a stream that has ended
-	fwd, target := f.answer(stream, source)
+	var fwd *forward
+	var target transport.Stream
+	defer func() {
+		if target == nil { // also after a panic
+			f.over(fwd, stream)
+		}
+	}()
+	if fwd, target = f.answer(stream, s); target == nil {
+		return
+	}
+	f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
+	transport.Join(stream, target, fwd.mapping.meter.count, func(toTarget, toSource int64, err error) {
+		defer f.tasks.Done()
+		defer f.survive()
+		defer f.over(fwd, stream)
+		f.ended(fwd, toTarget, toSource, err)
+	})
+}
+
+// over gives back what a stream held. fwd is nil when it was never authorised.
+func (f *Forwarder) over(fwd *forward, stream transport.Stream) {
 	if fwd != nil {
-		defer f.routes.release(fwd)
+		f.routes.release(fwd)
 	}
-	if target != nil {
-		f.splice(fwd, stream, target)
-	}
+	stream.Close() // does nothing to a stream that has ended
+	f.inFlight.Add(-1)
 }
 
 // answer reads the Open, and says yes when the target agent has reached the
@@ -288,16 +304,6 @@ func label(code wire.Code) string {
 		return string(code)
 	}
 	return "other"
-}
-
-// splice carries the bytes until both directions have ended.
-func (f *Forwarder) splice(fwd *forward, source, target transport.Stream) {
-	count := f.metrics.total
-	if fwd.source != nil {
-		count = fwd.mapping.meter.count
-	}
-	toTarget, toSource, err := transport.Splice(source, target, count)
-	f.ended(fwd, toTarget, toSource, err)
 }
 
 // ended notes the end of a stream.

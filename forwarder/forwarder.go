@@ -26,6 +26,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
@@ -116,12 +118,13 @@ type Forwarder struct {
 	now       func() time.Time
 	limits    Limits
 
-	routes *routes
-	peers  Peers        // nil: there are no other forwarders
-	places *whereabouts // with peers
-	logins *doorkeeper
-	viewed chan struct{} // a view has given the feed a place to start from
-	acked  chan *session // configurations acknowledged, to be told to the directory
+	routes    *routes
+	peers     Peers        // nil: there are no other forwarders
+	places    *whereabouts // with peers
+	logins    *doorkeeper
+	strangers *rate.Limiter // failed logins in the log
+	viewed    chan struct{} // a view has given the feed a place to start from
+	acked     chan *session // configurations acknowledged, to be told to the directory
 
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
@@ -172,6 +175,7 @@ func New(cfg Config) (*Forwarder, error) {
 		f.peers, f.places = cfg.Peers, newWhereabouts(cfg.Directory, cfg.Nodes, f.metrics, f.now)
 	}
 	f.logins = newDoorkeeper(f.limits, f.now)
+	f.strangers = rate.NewLimiter(strangersPerSecond, strangersAtOnce)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.metrics.observe(f)
 	return f, nil

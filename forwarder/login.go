@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+
+	"golang.org/x/time/rate"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
@@ -39,7 +43,7 @@ func (f *Forwarder) serveSession(link transport.Session) {
 	s, err := f.login(ctx, link)
 	if err != nil {
 		level := slog.LevelDebug // a stranger that goes away is nothing to report
-		if refusal := (*wire.Refusal)(nil); errors.As(err, &refusal) {
+		if refusal := (*wire.Refusal)(nil); errors.As(err, &refusal) && f.strangers.Allow() {
 			level = slog.LevelInfo
 		}
 		f.log.Log(ctx, level, "login failed", "from", link.RemoteAddr(), "reason", err)
@@ -107,8 +111,16 @@ func readHello(control io.Reader) (*wirepb.Hello, error) {
 	case hello.Register != (hello.ClientId == 0), hello.ClientId < 0, hello.Instance == "",
 		len(hello.Instance) > wire.MaxInstance, len(hello.AgentVersion) > 100:
 		return nil, wire.Refuse(wire.Malformed)
+	case !printable(hello.Instance), !printable(hello.AgentVersion):
+		return nil, wire.Refuse(wire.Malformed) // the API shows the version, on terminals too
 	}
 	return hello, nil
+}
+
+// printable tells whether the text can be shown to people as it is: nothing in
+// it moves a cursor or turns the text around it.
+func printable(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 func (f *Forwarder) newSession(link transport.Session, control transport.Stream, hello *wirepb.Hello) *session {
@@ -116,7 +128,8 @@ func (f *Forwarder) newSession(link transport.Session, control transport.Stream,
 	return &session{f: f, link: link, control: control, id: id, client: hello.ClientId,
 		log:      f.log.With(slog.Int64("client", hello.ClientId), slog.String("session", id)),
 		instance: hello.Instance, version: hello.AgentVersion, since: f.now(), running: hello.ConfigDigest,
-		dirty: make(chan struct{}, 1), opening: make(chan struct{}, f.limits.StreamsOpening)}
+		dirty: make(chan struct{}, 1), opening: make(chan struct{}, f.limits.StreamsOpening),
+		complaints: rate.NewLimiter(complaintsPerSecond, complaintsAtOnce)}
 }
 
 // prove finds out whether the agent is who it says and gives it its place.

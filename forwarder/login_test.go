@@ -170,6 +170,24 @@ func (h *stranger) answer(t *testing.T) *wire.Refusal {
 	return wire.RefusalFrom(m.GetRefused())
 }
 
+// refusedWith reads on behind a welcome until the forwarder says why it ends.
+func (h *stranger) refusedWith(t *testing.T, code wire.Code) {
+	t.Helper()
+	for {
+		m, err := wire.ReadControl(h.control, wire.MaxControl)
+		if err != nil {
+			t.Fatalf("no reason was given: %v", err)
+		}
+		if m.GetRefused() == nil {
+			continue
+		}
+		if r := wire.RefusalFrom(m.GetRefused()); r.Code != code {
+			t.Errorf("refused with %v, want %s", r, code)
+		}
+		return
+	}
+}
+
 // open asks for a stream to a mapping and returns the answer.
 func (h *stranger) open(t *testing.T, mapping int64) error {
 	t.Helper()
@@ -238,16 +256,19 @@ func TestProofsThatAreNone(t *testing.T) {
 			change func(h *stranger, m *wirepb.Hello)
 			code   wire.Code
 		}{
-			"replayed":        {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Signature = c.id, recorded }, wire.BadCredential},
-			"of another link": {func(h *stranger, m *wirepb.Hello) { m.ClientId = c.id; m.Signature = signFor(c, h.nonce, earlier.link) }, wire.BadCredential},
-			"none":            {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Signature = c.id, make([]byte, 64) }, wire.BadCredential},
-			"short":           {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Signature = c.id, []byte{1} }, wire.BadCredential},
-			"no client":       {func(h *stranger, m *wirepb.Hello) {}, wire.Malformed},
-			"register and id": {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Register = c.id, true }, wire.Malformed},
-			"other's key":     {func(h *stranger, m *wirepb.Hello) { m.Register, m.PublicKey = true, make([]byte, 32) }, wire.BadCredential},
-			"unknown version": {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Version = c.id, 99 }, wire.VersionUnsupported},
-			"negative client": {func(h *stranger, m *wirepb.Hello) { m.ClientId = -1 }, wire.Malformed},
-			"no instance":     {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Instance, m.Signature = c.id, "", make([]byte, 64) }, wire.Malformed},
+			"replayed":          {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Signature = c.id, recorded }, wire.BadCredential},
+			"of another link":   {func(h *stranger, m *wirepb.Hello) { m.ClientId = c.id; m.Signature = signFor(c, h.nonce, earlier.link) }, wire.BadCredential},
+			"none":              {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Signature = c.id, make([]byte, 64) }, wire.BadCredential},
+			"short":             {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Signature = c.id, []byte{1} }, wire.BadCredential},
+			"no client":         {func(h *stranger, m *wirepb.Hello) {}, wire.Malformed},
+			"register and id":   {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Register = c.id, true }, wire.Malformed},
+			"other's key":       {func(h *stranger, m *wirepb.Hello) { m.Register, m.PublicKey = true, make([]byte, 32) }, wire.BadCredential},
+			"unknown version":   {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Version = c.id, 99 }, wire.VersionUnsupported},
+			"negative client":   {func(h *stranger, m *wirepb.Hello) { m.ClientId = -1 }, wire.Malformed},
+			"no instance":       {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Instance, m.Signature = c.id, "", make([]byte, 64) }, wire.Malformed},
+			"escape in version": {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.AgentVersion = c.id, "v1\x1b[31m" }, wire.Malformed},
+			"line in instance":  {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.Instance = c.id, "a\nb" }, wire.Malformed},
+			"turned version":    {func(h *stranger, m *wirepb.Hello) { m.ClientId, m.AgentVersion = c.id, "v\u202e1" }, wire.Malformed},
 			"very old instance": {func(h *stranger, m *wirepb.Hello) {
 				m.ClientId, m.Instance, m.Signature = c.id, strings.Repeat("x", 65), make([]byte, 64)
 			}, wire.Malformed},
@@ -296,6 +317,7 @@ func TestGarbageOnTheControlStream(t *testing.T) {
 				t.Fatal(r)
 			}
 			h.control.Write(garbage)
+			h.refusedWith(t, wire.Malformed)
 			gone(t, h.link)
 		}
 		if err := roundTrip(connect(t, m.address), "the others are well"); err != nil {

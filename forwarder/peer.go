@@ -27,9 +27,17 @@ func (f *Forwarder) Deliver(from string, stream transport.Stream) {
 	}
 	defer f.tasks.Done()
 	defer f.survive()
-	f.carry(stream, nil)
+	f.inFlight.Add(1)
+	var fwd *forward
+	var target transport.Stream
+	defer func() { f.over(fwd, stream) }()
+	fwd, target = f.answer(stream, nil)
+	if target != nil {
+		toTarget, toSource, err := transport.Splice(stream, target, f.metrics.total)
+		f.ended(fwd, toTarget, toSource, err)
+	}
 	if f.log.Enabled(context.Background(), slog.LevelDebug) {
-		f.log.Debug("stream over the bridge ended", "from", from)
+		f.log.Debug("stream over the bridge is over", "from", from)
 	}
 }
 

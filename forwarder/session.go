@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/transport"
@@ -42,6 +45,8 @@ type session struct {
 
 	dirty   chan struct{} // wakes the writer of configurations
 	opening chan struct{} // a slot for each stream waiting for Opened
+
+	complaints *rate.Limiter // of the agent, in the log
 
 	writeMu sync.Mutex // one control message at a time
 
@@ -89,6 +94,9 @@ func (s *session) read() error {
 			return nil // end may have come just before the deadline above
 		}
 		m, err := wire.ReadControl(s.control, wire.MaxControl)
+		if errors.Is(err, wire.Malformed) {
+			s.end(wire.Refuse(wire.Malformed)) // SPEC: whoever sends it hears why
+		}
 		if err != nil {
 			return err
 		}
@@ -225,8 +233,11 @@ func (s *session) describe(err error) string {
 		return string(refusal.Code)
 	}
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, transport.ErrSessionClosed):
+	case errors.Is(err, io.EOF):
 		return "the agent closed the session"
+	case errors.Is(err, transport.ErrSessionClosed):
+		// It tells an agent that ended from one that was killed or fell silent.
+		return strings.TrimPrefix(err.Error(), transport.ErrSessionClosed.Error()+": ")
 	case isTimeout(err):
 		return fmt.Sprintf("no message came for %v", silences*s.f.limits.Dead)
 	}

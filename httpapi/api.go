@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -168,6 +169,9 @@ var jsonFormat = huma.Format{
 		return enc.Encode(v)
 	},
 	Unmarshal: func(data []byte, v any) error {
+		if !utf8.Valid(data) {
+			return errors.New("is not JSON: it is not UTF-8") // encoding/json would replace what is not, silently
+		}
 		err := json.Unmarshal(data, v)
 		if e, ok := errors.AsType[*json.SyntaxError](err); ok {
 			return fmt.Errorf("is not JSON: %s at byte %d", e.Error(), e.Offset)

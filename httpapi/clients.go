@@ -108,9 +108,12 @@ func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct 
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
-	body := NewClient{Client: a.clientBodies(ctx, c)[0]}
-	if !r.Duplicate {
-		body.AuthCode = code // of a repeat it would be one nobody can use
+	var body NewClient
+	if r.Duplicate {
+		body.Client = a.clientBodies(ctx, c)[0]
+	} else {
+		body.Client = clientBody(c, &ClientPresence{}) // nobody was this client yet
+		body.AuthCode = code                           // of a repeat it would be one nobody can use
 	}
 	return &struct {
 		CreatedAnswer
@@ -230,20 +233,29 @@ func (a *api) clientBodies(ctx context.Context, clients ...*domain.Client) []Cli
 	bodies := make([]Client, len(clients))
 	present := a.presence(ctx, clients)
 	for i, c := range clients {
-		bodies[i] = Client{ClientID: c.ID, ClientType: string(c.Kind), ClientName: c.Name, ClientDesc: c.Description,
-			Status: "unknown", CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
-		b := &bodies[i]
-		if c.UserID != 0 {
-			b.UserID = &c.UserID
-		}
+		var p *ClientPresence
 		if present != nil {
-			b.join(present[i])
+			p = &present[i]
 		}
-		if c.Disabled {
-			b.Status = "disabled"
-		}
+		bodies[i] = clientBody(c, p)
 	}
 	return bodies
+}
+
+// clientBody joins a client with its presence, nil when that is not known.
+func clientBody(c *domain.Client, p *ClientPresence) Client {
+	b := Client{ClientID: c.ID, ClientType: string(c.Kind), ClientName: c.Name, ClientDesc: c.Description,
+		Status: "unknown", CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
+	if c.UserID != 0 {
+		b.UserID = &c.UserID
+	}
+	if p != nil {
+		b.join(*p)
+	}
+	if c.Disabled {
+		b.Status = "disabled"
+	}
+	return b
 }
 
 func (c *Client) join(p ClientPresence) {

@@ -38,6 +38,7 @@ func TestEveryFaultIsToldWithItsPlace(t *testing.T) {
 		places             []string
 	}{
 		{"malformed", "POST", users, `{"username": `, 400, "malformed", []string{"body"}},
+		{"not UTF-8", "POST", users, "{\"username\": \"\xff\", \"email\": \"z@x.org\"}", 400, "malformed", []string{"body"}},
 		{"two documents", "POST", users, `{} {}`, 400, "malformed", []string{"body"}},
 		{"no body", "POST", users, nil, 400, "malformed", []string{"body"}},
 		{"null", "POST", users, `null`, 422, "invalid", []string{"body"}},

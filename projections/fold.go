@@ -53,9 +53,10 @@ type entry struct {
 	dirty  bool    // whether it is in folder.dirty
 }
 
-// fact is a record with its event decoded, once.
+// fact is a record with its event and its event stream's name decoded, once.
 type fact struct {
 	record *domain.Record
+	key    Key // of the row it is about
 	event  domain.Event
 }
 
@@ -102,7 +103,7 @@ func (f *folder) fold(ctx context.Context, from Checkpoint, facts []fact) (Batch
 func (f *folder) load(ctx context.Context, facts []fact) error {
 	var keys []Key
 	for _, fact := range facts {
-		key := keyOf(fact.record.Stream)
+		key := fact.key
 		if _, ok := f.cache[key]; ok {
 			continue
 		}
@@ -138,7 +139,7 @@ func (f *folder) load(ctx context.Context, facts []fact) error {
 func keyOf(stream domain.StreamID) Key { return Key{Kind(stream.Category()), stream.Number()} }
 
 func (f *folder) apply(fact fact) error {
-	key := keyOf(fact.record.Stream)
+	key := fact.key
 	e := f.cache[key]
 	at := e.row.versions()
 	if at.Version+1 != fact.record.Version {

@@ -287,7 +287,7 @@ func decode(after domain.Position, records []domain.Record) ([]fact, error) {
 		if err != nil {
 			return facts, &haltError{fmt.Errorf("record %d of %s: %w", r.Position, r.Stream, err)}
 		}
-		facts = append(facts, fact{record: r, event: event})
+		facts = append(facts, fact{record: r, key: keyOf(r.Stream), event: event})
 		after = r.Position
 	}
 	return facts, nil

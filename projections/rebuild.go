@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -31,6 +32,7 @@ func (p *Projector) rebuild(ctx context.Context, anew bool) (Checkpoint, error) 
 	}
 	p.update(func(s *Status) { s.Building = true })
 	p.options.Metrics.rebuilding()
+	defer spareCollector()()
 	cp, err := p.fill(ctx, build, anew)
 	if err != nil {
 		// The context may have ended; what a build has written should go all the same.
@@ -42,6 +44,40 @@ func (p *Projector) rebuild(ctx context.Context, anew bool) (Checkpoint, error) 
 		return cp, err
 	}
 	return cp, nil
+}
+
+// buildGCPercent is how much garbage a build may make for each byte that lives
+// before the collector runs, which at the usual 100 was a fifth of its work. What
+// lives is mostly the read models, so a build takes a few times their size.
+const buildGCPercent = 400
+
+// collector counts the builds of this process, because the setting is the
+// process's.
+var collector struct {
+	sync.Mutex
+	builds int // guarded by Mutex
+	before int // guarded by Mutex; the setting without builds
+}
+
+// spareCollector has the collector run less often until end is called. A memory
+// limit (GOMEMLIMIT) holds all the same, and a setting that is off or higher stays.
+func spareCollector() (end func()) {
+	collector.Lock()
+	defer collector.Unlock()
+	if collector.builds == 0 {
+		collector.before = debug.SetGCPercent(buildGCPercent)
+		if collector.before < 0 || collector.before > buildGCPercent {
+			debug.SetGCPercent(collector.before)
+		}
+	}
+	collector.builds++
+	return func() {
+		collector.Lock()
+		defer collector.Unlock()
+		if collector.builds--; collector.builds == 0 {
+			debug.SetGCPercent(collector.before)
+		}
+	}
 }
 
 // fill folds until the end of the log and switches. A record that cannot be

@@ -26,6 +26,12 @@ func (s *muxSession) readLoop() {
 		if errors.Is(err, errProtocol) {
 			code = byeProtocol
 		}
+		if errors.Is(err, io.EOF) {
+			// The connection was cut, for example because the peer's process was
+			// killed. Its streams read this error, and to them EOF means that all
+			// the data has come.
+			err = io.ErrUnexpectedEOF
+		}
 		s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), code)
 		return
 	}

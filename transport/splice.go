@@ -34,28 +34,33 @@ type Count struct {
 // multiplexer and TCP connections, no goroutine but the caller's. To end it from
 // outside, Reset one of the ends.
 func Splice(a, b Duplex, count Count) (aToB, bToA int64, err error) {
-	s := &splice{a: a, b: b, done: make(chan struct{})}
-	s.left.Store(2)
-	_ = a.SetDeadline(time.Time{})
-	_ = b.SetDeadline(time.Time{})
-	forth := &flow{splice: s, src: a, dst: b, count: count.AToB}
-	back := &flow{splice: s, src: b, dst: a, count: count.BToA}
-	// A flow that waits in a system call needs a goroutine: the caller's, if there
-	// is only one of them.
-	wait, waitToo := forth.start(), back.start()
-	if wait != nil && waitToo != nil {
+	done := make(chan struct{})
+	s := newSplice(a, b, count, func() { close(done) })
+	wait, waitToo := s.start()
+	if waitToo != nil {
 		go waitToo()
-		waitToo = nil
 	}
-	for _, run := range []func(){wait, waitToo} {
-		if run != nil {
-			run()
-		}
+	if wait != nil {
+		wait() // in the caller's goroutine, which has nothing else to do
 	}
-	<-s.done
-	_ = a.Close()
-	_ = b.Close()
-	return forth.moved.Load(), back.moved.Load(), s.err
+	<-done
+	return s.close()
+}
+
+// Join is Splice for a caller that does not wait: done is called once, in a
+// goroutine of its own, with what Splice would give. While nothing flows between
+// two streams of this package's multiplexer there is no goroutine at all, which
+// is most of what an idle connection would cost a forwarder.
+func Join(a, b Duplex, count Count, done func(aToB, bToA int64, err error)) {
+	var s *splice
+	s = newSplice(a, b, count, func() { go func() { done(s.close()) }() })
+	wait, waitToo := s.start()
+	if wait != nil {
+		go wait()
+	}
+	if waitToo != nil {
+		go waitToo()
+	}
 }
 
 // Reset ends a connection at once and lets the peer know that it did not end
@@ -70,14 +75,43 @@ func Reset(c net.Conn) error {
 	return c.Close()
 }
 
-// splice is one call of Splice.
+// splice is one call of Splice or Join.
 type splice struct {
-	a, b Duplex
-	left atomic.Int32 // flows that have not ended
-	done chan struct{}
+	a, b        Duplex
+	forth, back *flow
+	left        atomic.Int32 // flows that have not ended
+	done        func()       // called when both have
 
 	once sync.Once
 	err  error // the first; read after done
+}
+
+func newSplice(a, b Duplex, count Count, done func()) *splice {
+	s := &splice{a: a, b: b, done: done}
+	s.left.Store(2)
+	s.forth = &flow{splice: s, src: a, dst: b, count: count.AToB}
+	s.back = &flow{splice: s, src: b, dst: a, count: count.BToA}
+	return s
+}
+
+// start begins both flows. A flow that waits in system calls, or is of ends that
+// this package does not know, is given back to be run in a goroutine; wait is
+// nil when neither is, waitToo when only one is.
+func (s *splice) start() (wait, waitToo func()) {
+	_ = s.a.SetDeadline(time.Time{})
+	_ = s.b.SetDeadline(time.Time{})
+	wait, waitToo = s.forth.start(), s.back.start()
+	if wait == nil {
+		return waitToo, nil
+	}
+	return wait, waitToo
+}
+
+// close closes both ends, after both flows have ended, and gives what they moved.
+func (s *splice) close() (aToB, bToA int64, err error) {
+	_ = s.a.Close()
+	_ = s.b.Close()
+	return s.forth.moved.Load(), s.back.moved.Load(), s.err
 }
 
 // flow is one way of a splice.
@@ -134,7 +168,7 @@ func (f *flow) ended(err error) {
 		_ = Reset(f.b)
 	}
 	if f.left.Add(-1) == 0 {
-		close(f.done)
+		f.done()
 	}
 }
 

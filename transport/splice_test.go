@@ -90,10 +90,11 @@ func tunnelOn(t testing.TB, agent1, forwarder1, forwarder2, agent2 transport.Ses
 		j.ended <- err
 	}
 	go splice(local, s1, transport.Count{})
-	go splice(s2, s3, transport.Count{
+	// As the forwarder does it.
+	transport.Join(s2, s3, transport.Count{
 		AToB: func(n int) { j.forth.Add(int64(n)) },
 		BToA: func(n int) { j.back.Add(int64(n)) },
-	})
+	}, func(_, _ int64, err error) { j.ended <- err })
 	go splice(s4, remote, transport.Count{})
 	return j
 }
@@ -342,6 +343,55 @@ func TestSpliceDeliversTheAnswerOfWhoStopsListening(t *testing.T) {
 }
 
 // After a thousand connections nothing is left of them.
+func TestJoinedStreamsNeedNoGoroutine(t *testing.T) {
+	ctx := t.Context()
+	a1, f1 := overTLS(t)
+	f2, a2 := overTLS(t)
+	type result struct {
+		aToB, bToA int64
+		err        error
+	}
+	results := make(chan result, 1)
+	var users, services []transport.Stream
+	before := runtime.NumGoroutine()
+	for range 100 {
+		user, _ := a1.Open(ctx)
+		_, _ = user.Write([]byte("hello"))
+		in, err := f1.Accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := f2.Open(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport.Join(in, out, transport.Count{}, func(aToB, bToA int64, err error) { results <- result{aToB, bToA, err} })
+		service, err := a2.Accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(service, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		users, services = append(users, user), append(services, service)
+	}
+	if now := runtime.NumGoroutine(); now > before+3 {
+		t.Errorf("100 idle joined streams added %d goroutines", now-before)
+	}
+	for i := range users {
+		_ = users[i].CloseWrite()
+		_, _ = io.ReadAll(services[i])
+		_, _ = services[i].Write([]byte("bye"))
+		_ = services[i].CloseWrite()
+		if got, _ := io.ReadAll(users[i]); string(got) != "bye" {
+			t.Fatalf("got %q", got)
+		}
+		if r := <-results; r != (result{5, 3, nil}) {
+			t.Errorf("done was given %+v", r)
+		}
+	}
+}
+
 func TestSpliceChurn(t *testing.T) {
 	a1, f1 := overTLS(t)
 	f2, a2 := overTLS(t)

@@ -58,7 +58,7 @@ func (s *Store) Leaves(ctx context.Context, after domain.Position, limit int) ([
 }
 
 func record(row queries.ReadAllRow) (domain.Record, error) {
-	meta, err := eventstore.DecodeMeta(domain.Position(row.Position), row.Meta)
+	meta, err := eventstore.DecodeMeta(domain.Position(row.Position), string(row.Meta))
 	return domain.Record{
 		Position: domain.Position(row.Position), Stream: domain.StreamID(row.Stream), Version: domain.Version(row.Version),
 		Owner: row.Owner, Name: row.Name, Schema: int(row.Schema), ID: row.EventID,

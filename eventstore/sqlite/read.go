@@ -17,8 +17,9 @@ func (s *Store) ReadStream(ctx context.Context, stream domain.StreamID, after do
 		return nil, failure(ctx, "read event stream "+string(stream), err)
 	}
 	records := make([]domain.Record, len(rows))
-	for i, row := range rows {
-		if records[i], err = record(queries.ReadAllRow(row)); err != nil {
+	for i := range rows {
+		row := queries.ReadAllRow(rows[i])
+		if records[i], err = record(&row); err != nil {
 			return nil, err
 		}
 	}
@@ -27,15 +28,21 @@ func (s *Store) ReadStream(ctx context.Context, stream domain.StreamID, after do
 
 // ReadAll implements [eventstore.Store].
 func (s *Store) ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error) {
-	rows, err := s.read.ReadAll(ctx, queries.ReadAllParams{Position: int64(after), Limit: int64(limit)})
+	records := make([]domain.Record, 0, max(0, min(limit, int(s.signal.Reached()-after))))
+	var broken error // a record that cannot be read, which is no failure of the database
+	err := s.read.EachRecord(ctx, queries.ReadAllParams{Position: int64(after), Limit: int64(limit)}, func(row *queries.ReadAllRow) error {
+		var r domain.Record
+		if r, broken = record(row); broken != nil {
+			return broken
+		}
+		records = append(records, r)
+		return nil
+	})
+	if broken != nil {
+		return nil, broken
+	}
 	if err != nil {
 		return nil, failure(ctx, "read the log", err)
-	}
-	records := make([]domain.Record, len(rows))
-	for i, row := range rows {
-		if records[i], err = record(row); err != nil {
-			return nil, err
-		}
 	}
 	return records, eventstore.CheckDense(after, records)
 }
@@ -56,11 +63,11 @@ func (s *Store) Leaves(ctx context.Context, after domain.Position, limit int) ([
 	return leaves, nil
 }
 
-func record(row queries.ReadAllRow) (domain.Record, error) {
+func record(row *queries.ReadAllRow) (domain.Record, error) {
 	if len(row.EventID) != len(domain.EventID{}) {
 		return domain.Record{}, fmt.Errorf("eventstore: record %d has an event id of %d bytes", row.Position, len(row.EventID))
 	}
-	meta, err := eventstore.DecodeMeta(domain.Position(row.Position), []byte(row.Meta))
+	meta, err := eventstore.DecodeMeta(domain.Position(row.Position), row.Meta)
 	return domain.Record{
 		Position: domain.Position(row.Position), Stream: domain.StreamID(row.Stream), Version: domain.Version(row.Version),
 		Owner: row.Owner, Name: row.Name, Schema: int(row.Schema), ID: domain.EventID(row.EventID),

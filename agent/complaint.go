@@ -1,0 +1,61 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+const (
+	// complaintEvery is how often one cause is told. Whoever connects sees a
+	// reset and nothing else, so that the log is where the owner of an agent
+	// learns what to do; a line for each connection would bury it.
+	complaintEvery = time.Minute
+	// maxComplaints bounds what is remembered: codes come from others.
+	maxComplaints = 1000
+)
+
+// complaints remembers what was told lately. The zero value is ready.
+type complaints struct {
+	mu   sync.Mutex
+	last map[complaint]time.Time
+}
+
+type complaint struct {
+	what    string
+	mapping int64
+	code    wire.Code
+}
+
+// due tells whether to tell c now, and notes that it was.
+func (cs *complaints) due(c complaint, now time.Time) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if last, ok := cs.last[c]; ok && now.Sub(last) < complaintEvery {
+		return false
+	}
+	if cs.last == nil || len(cs.last) >= maxComplaints {
+		cs.last = map[complaint]time.Time{}
+	}
+	cs.last[c] = now
+	return true
+}
+
+// complain logs why a connection came to nothing: at warn if its cause has a
+// code and was not told lately, otherwise at debug. What has no code is the end
+// of the session, which is told elsewhere.
+func (s *session) complain(what string, mapping int64, reason error, more ...any) {
+	level := slog.LevelDebug
+	var refusal *wire.Refusal
+	var code wire.Code
+	if errors.As(reason, &refusal) || errors.As(reason, &code) {
+		if s.a.said.due(complaint{what, mapping, wire.CodeOf(reason)}, time.Now()) {
+			level = slog.LevelWarn
+		}
+	}
+	s.log.Log(context.Background(), level, what, append([]any{"mapping", mapping, "reason", reason}, more...)...)
+}
