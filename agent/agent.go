@@ -15,6 +15,8 @@ package agent
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -142,7 +144,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		pause.lasted(time.Since(began), err == nil)
 		d := pause.next(refusal.RetryAfter)
-		a.log.Warn("not connected", "server", a.servers[turn%len(a.servers)], "reason", describe(err), "retry_in", d.Round(time.Millisecond))
+		a.tellNotConnected(a.servers[turn%len(a.servers)], err, d)
 		if !sleep(ctx, d) {
 			return nil
 		}
@@ -152,6 +154,30 @@ func (a *Agent) Run(ctx context.Context) error {
 // A forwarder that has just started answers that it does not know a client, but
 // not that this is for good. After so many answers it is believed.
 const maxUnsure = 5
+
+// tellNotConnected says why there is no session. A server whose identity does
+// not verify is tried again like one that is away, since a renewal may be under
+// way, but it is a thing for the agent's owner to look at: it is told with what
+// to do, and not with every try.
+func (a *Agent) tellNotConnected(server string, err error, retry time.Duration) {
+	level, what := slog.LevelWarn, "not connected"
+	if unverified(err) {
+		what = "the server is not the one that --pin, --ca or the system's roots vouch for: check the address, or give the pin or authority it has now; trying on"
+		if !a.said.due(complaint{what: "unverified " + server}, time.Now()) {
+			level = slog.LevelDebug
+		}
+	}
+	a.log.Log(context.Background(), level, what, "server", server, "reason", describe(err), "retry_in", retry.Round(time.Millisecond))
+}
+
+// unverified tells whether a server answered and is not who it should be.
+func unverified(err error) bool {
+	if _, certificate := errors.AsType[*tls.CertificateVerificationError](err); certificate {
+		return true
+	}
+	_, name := errors.AsType[x509.HostnameError](err) // of a pinned authority's certificate
+	return name || errors.Is(err, transport.ErrPin)
+}
 
 func describe(err error) string {
 	if err == nil {

@@ -2,15 +2,21 @@ package agent
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -78,6 +84,37 @@ func TestRefusalsAreToldOnce(t *testing.T) {
 		if n := strings.Count(log.String(), once); n != 1 {
 			t.Errorf("%d times %q in\n%s", n, once, log.String())
 		}
+	}
+}
+
+// A server that is not who it should be is tried on, and told of once a minute.
+func TestServersThatDoNotVerifyAreToldOnceAMinute(t *testing.T) {
+	for name, fault := range map[string]error{
+		"pin":       transport.ErrPin,
+		"authority": &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
+		"name":      x509.HostnameError{Certificate: &x509.Certificate{}, Host: "x"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var log logged
+			tries := 0
+			a, err := New(Config{Servers: []string{"x:1"}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				Dial: func(context.Context, string) (transport.Session, error) {
+					tries++
+					return nil, fmt.Errorf("tls handshake: %w", fault)
+				}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*complaintEvery)
+			defer cancel()
+			if err := a.Run(ctx); err != nil {
+				t.Errorf("%s: ended with %v", name, err)
+			}
+			told := strings.Count(log.String(), "level=WARN")
+			if told < 3 || told > 5 || tries < 10 || strings.Count(log.String(), "--pin, --ca") != told {
+				t.Errorf("%s: %d tries, told %d times:\n%s", name, tries, told, log.String())
+			}
+		})
 	}
 }
 

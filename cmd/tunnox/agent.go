@@ -48,7 +48,12 @@ of the server's join line. Without --allow the agent dials loopback only.
 
 Every flag is a TUNNOX_ variable too, for example TUNNOX_CLIENT_ID.
 
-` + exitCodesHelp
+The agent runs until it is told to end or the server refuses it for good. A
+server that cannot be reached, or is not the one expected, is tried again and
+again, with pauses up to half a minute; the log says what is wrong.
+
+Exit codes: 0 told to end, 1 failure, 2 usage, 3 refused by the server for good
+(the message says why).`
 
 func agentCommand(s surroundings) *cobra.Command {
 	o := &agentOptions{surroundings: s}

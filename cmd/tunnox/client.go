@@ -17,7 +17,7 @@ func clientCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "client", path: "/api/v1/clients", columns: []column{
 		field("CLIENT", "client_id"), field("NAME", "client_name"), field("TYPE", "client_type"), field("USER", "user_id"),
 		field("STATUS", "status"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
-	}}
+	}, first: []string{"client_id", "client_name", "client_desc", "client_type", "user_id", "status"}}
 	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
 	cmd.AddCommand(r.createClient(), r.list("user"), r.show(), r.updateClient(), r.rotate(), r.remove(), r.history())
 	cmd.AddCommand(r.switches("Let a client connect again", "End a client's session and let it not connect")...)
@@ -100,12 +100,12 @@ func (r *resource) withAuthCode(out io.Writer, path string, ask func() ([]byte, 
 	if b, err = json.Marshal(o); err != nil {
 		return err
 	}
-	return r.api.print(out, b)
+	return r.print(out, b)
 }
 
 // printWithAuthCode says, for people, that the code is shown once and how to use it.
 func (r *resource) printWithAuthCode(out io.Writer, b []byte) error {
-	if err := r.api.print(out, b); err != nil || r.api.json {
+	if err := r.print(out, b); err != nil || r.api.json {
 		return err
 	}
 	o, err := parseObject(b)

@@ -93,7 +93,8 @@ func run(ctx context.Context, args []string, s surroundings) error {
 		Long: `Tunnox joins machines behind NAT. "tunnox agent" runs on such a machine;
 the other commands manage users, clients and mappings over a server's REST API.
 
-` + exitCodesHelp,
+` + exitCodesHelp + `
+An agent does not end with 4: it keeps trying.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

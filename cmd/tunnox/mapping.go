@@ -19,7 +19,8 @@ func mappingCommand(api *apiFlags) *cobra.Command {
 		field("TARGET", "target_client_id"),
 		{"SERVICE", func(o object) string { return o.address("target_host", "target_port") }},
 		field("STATUS", "status"),
-	}}
+	}, first: []string{"mapping_id", "name", "user_id", "status", "protocol",
+		"source_client_id", "local_host", "local_port", "target_client_id", "target_host", "target_port"}}
 	cmd := &cobra.Command{Use: "mapping", Short: "Create, list, show, change and delete mappings"}
 	cmd.AddCommand(r.createMapping(), r.list("user", "client"), r.show(), r.updateMapping(), r.remove(), r.history())
 	cmd.AddCommand(r.switches("Open a mapping's listener again", "Close a mapping's listener and end its streams")...)
@@ -50,7 +51,7 @@ func (r *resource) createMapping() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return r.api.print(out, b)
+		return r.print(out, b)
 	})
 	flags := cmd.Flags()
 	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to")

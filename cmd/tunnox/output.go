@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -91,46 +92,76 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// printFields prints an object as "name  value" lines in the order the API gave.
-func printFields(w io.Writer, b []byte) error {
+// printFields prints an object as "name  value" lines: the first ones as named,
+// the others in the order the API gave.
+func printFields(w io.Writer, b []byte, first []string) error {
+	fields, err := parseFields(b)
+	if err != nil {
+		return err
+	}
+	rank := func(f jsonField) int {
+		if i := slices.Index(first, f.name); i >= 0 {
+			return i
+		}
+		return len(first)
+	}
+	slices.SortStableFunc(fields, func(x, y jsonField) int { return rank(x) - rank(y) })
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	if err := writeFields(out, "", b); err != nil {
+	if err := writeFields(out, "", fields); err != nil {
 		return err
 	}
 	return out.Flush()
 }
 
-func writeFields(out io.Writer, prefix string, b []byte) error {
+// jsonField is one field of an object, as it was sent.
+type jsonField struct {
+	name  string
+	value json.RawMessage
+}
+
+// parseFields gives an object's fields in their order, which a map would lose.
+func parseFields(b []byte) ([]jsonField, error) {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	if _, err := dec.Token(); err != nil {
-		return fmt.Errorf("read the API's answer: %w", err)
+		return nil, fmt.Errorf("read the API's answer: %w", err)
 	}
+	var fields []jsonField
 	for dec.More() {
 		token, err := dec.Token()
 		if err != nil {
-			return fmt.Errorf("read the API's answer: %w", err)
+			return nil, fmt.Errorf("read the API's answer: %w", err)
 		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return fmt.Errorf("read the API's answer: %w", err)
+		f := jsonField{name: fmt.Sprint(token)}
+		if err := dec.Decode(&f.value); err != nil {
+			return nil, fmt.Errorf("read the API's answer: %w", err)
 		}
-		name := fmt.Sprint(token)
+		fields = append(fields, f)
+	}
+	return fields, nil
+}
+
+func writeFields(out io.Writer, prefix string, fields []jsonField) error {
+	for _, f := range fields {
 		switch {
-		case strings.HasPrefix(name, "$"): // the schema's address, for programs
-		case value[0] == '{':
-			if err := writeFields(out, prefix+name+".", value); err != nil {
+		case strings.HasPrefix(f.name, "$"): // the schema's address, for programs
+		case f.value[0] == '{':
+			inner, err := parseFields(f.value)
+			if err != nil {
+				return err
+			}
+			if err := writeFields(out, prefix+f.name+".", inner); err != nil {
 				return err
 			}
 		default:
-			o, err := parseObject([]byte(`{"v":` + string(value) + `}`))
+			o, err := parseObject([]byte(`{"v":` + string(f.value) + `}`))
 			if err != nil {
 				return err
 			}
 			text := oneLine(o.text("v"))
-			if o["v"] == nil && isLimit(name) {
+			if o["v"] == nil && isLimit(f.name) {
 				text = "unlimited"
 			}
-			fmt.Fprintf(out, "%s%s\t%s\n", prefix, name, text)
+			fmt.Fprintf(out, "%s%s\t%s\n", prefix, f.name, text)
 		}
 	}
 	return nil

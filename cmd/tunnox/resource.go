@@ -18,6 +18,7 @@ type resource struct {
 	name    string // as the command is called
 	path    string // below the API's base, for example /api/v1/users
 	columns []column
+	first   []string // the fields people look for first, in order
 }
 
 // do runs a command that speaks to the API.
@@ -32,11 +33,11 @@ func (a *apiFlags) do(run func(ctx context.Context, c *restClient, out io.Writer
 }
 
 // print prints one resource: the API's JSON, or its fields.
-func (a *apiFlags) print(out io.Writer, b []byte) error {
-	if a.json {
+func (r *resource) print(out io.Writer, b []byte) error {
+	if r.api.json {
 		return printJSON(out, b)
 	}
-	return printFields(out, b)
+	return printFields(out, b, r.first)
 }
 
 // printList prints a list: the API's JSON with all pages joined, or a table.
@@ -86,7 +87,7 @@ func (r *resource) show() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return r.api.print(out, b)
+			return r.print(out, b)
 		})}
 }
 
@@ -131,7 +132,7 @@ func (r *resource) act(use, short, method, suffix string, body func(*pflag.FlagS
 		if err != nil {
 			return err
 		}
-		return r.api.print(out, b)
+		return r.print(out, b)
 	})
 	return cmd
 }

@@ -43,6 +43,9 @@ type restClient struct {
 
 // client reads the flags and the environment.
 func (f *apiFlags) client() (*restClient, error) {
+	if f.timeout <= 0 {
+		return nil, usageError("--timeout %v: want more than 0, for example 30s", f.timeout)
+	}
 	base := f.url
 	if base == "" {
 		base = f.variable("TUNNOX_API")

@@ -104,6 +104,24 @@ func TestTextOfOthersCannotMoveTheCursor(t *testing.T) {
 	}
 }
 
+func TestWhatPeopleLookForComesFirst(t *testing.T) {
+	for args, tt := range map[string]struct{ answer, want string }{
+		"client show 1": {`{"created_at":"x","client_type":"managed","client_id":1,"status":"online","user_id":2,"new":3,"client_name":"a"}`,
+			"client_id client_name client_type user_id status created_at new"},
+		"mapping show 1": {`{"target_port":4,"local_port":3,"status":"active","user_id":2,"mapping_id":1,"name":"a","updated_at":"x"}`,
+			"mapping_id name user_id status local_port target_port updated_at"},
+	} {
+		_, out, _ := tunnox(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, tt.answer) }, strings.Fields(args)...)
+		var names []string
+		for line := range strings.Lines(out) {
+			names = append(names, strings.Fields(line)[0])
+		}
+		if got := strings.Join(names, " "); got != tt.want {
+			t.Errorf("%s: %s, want %s", args, got, tt.want)
+		}
+	}
+}
+
 func TestStateDirectoryFollowsXDG(t *testing.T) {
 	for _, tt := range []struct {
 		environ []string

@@ -42,7 +42,7 @@ func (r *resource) createUser() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return r.api.print(out, b)
+		return r.print(out, b)
 	})
 	cmd.Flags().StringVar(&username, "username", "", "`name` of the user, unique")
 	cmd.Flags().StringVar(&email, "email", "", "e-mail `address`, unique")
@@ -106,7 +106,7 @@ func (r *resource) quota() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return r.api.print(out, b)
+		return r.print(out, b)
 	})
 	for _, limit := range limitFlags {
 		unit := "number"

@@ -42,6 +42,7 @@ client over the API and add --client-id and --auth-code-file.
 	if join != "" && (key == nil || !p.dir.fresh) {
 		fmt.Fprintf(&b, "Join: %s\n", join)
 	}
+	p.up.Store(true) // before the message: who reads it may probe at once
 	_, err := p.out.Write([]byte(b.String()))
 	return err
 }

@@ -56,9 +56,9 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Data, "data", "./tunnox-data", "`directory` for the database, the API key and the server's identity")
 	f.StringVar(&c.API, "api", "127.0.0.1:9000", "`address` of the REST API")
 	f.StringVar(&c.Listen, "listen", ":8080", "`address` agents connect to")
-	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:9090", "`address` of /metrics")
-	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log (with --redis; empty = embedded)")
-	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence (with --postgres)")
+	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:9090", "`address` of /metrics, /health and /ready")
+	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log")
+	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
 	f.StringVar(&c.Advertise, "advertise", "", "`host:port` agents reach this server at, for the join line (default: this machine's address and the port of --listen)")
 	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins)")
 	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` other forwarders connect to, in a cluster")
@@ -80,6 +80,19 @@ func (c *config) flags(to *pflag.FlagSet, names ...[]string) {
 	all := c.declare()
 	for _, name := range slices.Concat(names...) {
 		to.AddFlag(all.Lookup(name))
+	}
+	postgres, redis := to.Lookup("postgres"), to.Lookup("redis")
+	switch { // which of the two a command can do without depends on the command
+	case postgres != nil && redis == nil:
+		postgres.Usage += " (empty = the embedded one in --data)"
+	case redis != nil && (postgres == nil || to.Lookup("listen") == nil):
+		redis.Usage += " (required)"
+		if postgres != nil {
+			postgres.Usage += " (required)"
+		}
+	case redis != nil:
+		postgres.Usage += " (with --redis; empty = embedded)"
+		redis.Usage += " (with --postgres)"
 	}
 	to.String("config", "", "YAML `file` with the same settings, for example \"data: /var/lib/tunnox\" (environment: TUNNOX_CONFIG)")
 }

@@ -36,7 +36,11 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("data directory %s is used by another tunnoxd: %w", path, err), lock.Close())
+		fault := fmt.Errorf("lock data directory %s: %w", path, err)
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			fault = fmt.Errorf("data directory %s is used by another tunnoxd", path)
+		}
+		return nil, errors.Join(fault, lock.Close())
 	}
 	d := &dataDir{path: path, lock: lock}
 	_, err = os.Stat(d.file("server.key"))

@@ -27,7 +27,7 @@ func TestDataDirectoryIsPrivateAndHeldByOne(t *testing.T) {
 	if !d.fresh {
 		t.Error("a new directory is fresh")
 	}
-	if _, err := openDataDir(path); err == nil || !strings.Contains(err.Error(), "used by another") {
+	if _, err := openDataDir(path); err == nil || !strings.HasSuffix(err.Error(), "is used by another tunnoxd") {
 		t.Errorf("a second owner: %v", err)
 	}
 	if err := d.close(); err != nil {

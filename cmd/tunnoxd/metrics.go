@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,14 +27,23 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-// metricsServer serves /metrics, and the profiles when they were asked for.
+// metricsServer serves /metrics, the probes of the process, and the profiles
+// when they were asked for. The probes are here because a forwarder has no API.
 // There is no key on it, so that it stays on loopback unless told otherwise.
-func metricsServer(registry *prometheus.Registry, profiles bool, log *slog.Logger) *http.Server {
+func (p *process) metricsServer() *http.Server {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn), MaxRequestsInFlight: 4,
+	mux.Handle("GET /metrics", promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: 4,
 	}))
-	if profiles {
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { probed(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if p.ready() {
+			probed(w, http.StatusOK, "ready")
+		} else {
+			probed(w, http.StatusServiceUnavailable, "unready")
+		}
+	})
+	if p.cfg.PProf {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -41,7 +51,15 @@ func metricsServer(registry *prometheus.Registry, profiles bool, log *slog.Logge
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)}
+}
+
+// probed answers a probe in the form the API's probes have.
+func probed(w http.ResponseWriter, code int, status string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_, _ = io.WriteString(w, `{"status":"`+status+`"}`+"\n") // who probed may be gone
 }
 
 // serveHTTP runs a server until the process ends. Running requests are waited

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 
 	"github.com/tunnox-net/tunnox/eventstore/postgres"
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
@@ -24,6 +27,15 @@ func migrate(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) (e
 		what = "the Postgres database"
 		steps, err = postgres.Migrate(ctx, cfg.Postgres)
 	} else {
+		// A server makes its directory; here a new one would be a typing error
+		// that looks like success.
+		path, err := filepath.Abs(cfg.Data)
+		if err != nil {
+			return fmt.Errorf("--data: %w", err)
+		}
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("--data: there is no directory %s, so there is nothing to migrate", path)
+		}
 		var dir *dataDir
 		if dir, err = openDataDir(cfg.Data); err != nil {
 			return err
@@ -35,9 +47,12 @@ func migrate(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) (e
 	if err != nil {
 		return err
 	}
-	if steps == 0 {
+	switch steps {
+	case 0:
 		_, err = fmt.Fprintf(out, "%s has the newest schema already\n", what)
-	} else {
+	case 1:
+		_, err = fmt.Fprintf(out, "%s: 1 step, now at the newest schema\n", what)
+	default:
 		_, err = fmt.Fprintf(out, "%s: %d steps, now at the newest schema\n", what, steps)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -54,7 +55,11 @@ type process struct {
 	dir      *dataDir
 	sockets  *listeners
 	registry *prometheus.Registry
+	up       atomic.Bool // it has announced itself
 }
+
+// ready tells whether the process is up and not ending.
+func (p *process) ready() bool { return p.up.Load() && !p.ending.Load() }
 
 // serve is control plane and forwarder in one.
 func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
@@ -175,7 +180,7 @@ func (p *process) open(on binding) (err error) {
 	if on.api != "" && !loopback(p.sockets.api.Addr().String()) {
 		p.log.Warn("the API is served beyond this machine, without TLS: put a proxy with TLS before it", "address", p.sockets.api.Addr().String())
 	}
-	p.serveHTTP("metrics", metricsServer(p.registry, p.cfg.PProf, p.log), p.sockets.metrics)
+	p.serveHTTP("metrics", p.metricsServer(), p.sockets.metrics)
 	p.atEnd("addresses", func(context.Context) error { return p.dir.removeAddresses() })
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,6 +156,50 @@ func TestServeOverServices(t *testing.T) {
 		if err := s.stop(); err != nil {
 			t.Errorf("ended with %v", err)
 		}
+	}
+}
+
+// A forwarder has no API, so that its probes are beside its metrics.
+func TestAForwarderAloneCanBeProbed(t *testing.T) {
+	s, err := start(t, t.TempDir(), "forwarder", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--redis", services.Redis(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, probe := range []string{"/health", "/ready"} {
+		if status, body := get(t, "http://"+s.addresses["metrics"]+probe); status != http.StatusOK {
+			t.Errorf("%s: %d %s", probe, status, body)
+		}
+	}
+	if err := s.stop(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestReadyIsFromTheAnnouncementToTheDrain(t *testing.T) {
+	p := newProcess(&config{}, io.Discard, slog.New(slog.DiscardHandler))
+	p.dir, p.sockets = &dataDir{}, &listeners{}
+	probes := p.metricsServer().Handler
+	check := func(when string, want int) {
+		t.Helper()
+		for path, want := range map[string]int{"/health": http.StatusOK, "/ready": want} {
+			w := httptest.NewRecorder()
+			probes.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			if w.Code != want {
+				t.Errorf("%s: %s is %d, want %d", when, path, w.Code, want)
+			}
+		}
+	}
+	check("starting", http.StatusServiceUnavailable)
+	if err := p.announce(nil, identity{}); err != nil {
+		t.Fatal(err)
+	}
+	check("announced", http.StatusOK)
+	p.atEnd("drain", func(context.Context) error {
+		check("draining", http.StatusServiceUnavailable)
+		return nil
+	})
+	if err := p.end(time.Second); err != nil {
+		t.Fatal(err)
 	}
 }
 
