@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -227,7 +228,10 @@ func (s *Server) forward(rpc grpc.ServerStream) error {
 	st := newStream(rpc, info.link.LocalAddr(), info.link.RemoteAddr(), &f.count)
 	st.explain = func(err error) error {
 		if info.link.closed.Load() {
-			return fmt.Errorf("%w: %w", transport.ErrSessionClosed, err)
+			return fmt.Errorf("%w: %v", transport.ErrSessionClosed, err) // also when it is io.EOF
+		}
+		if errors.Is(err, io.EOF) { // which to a reader is the end of all the data
+			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("%w: %w", transport.ErrReset, err)
 	}

@@ -410,6 +410,9 @@ func (s *stream) lost(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
+	// Whoever is sending may not have come to note that it is over, and what has
+	// come and was not read yet must not be lost for that.
+	s.finished = s.finished || s.err == nil && s.eof && s.sent >= bridgepb.End_END_WRITE
 	if s.finished || s.err != nil {
 		return
 	}

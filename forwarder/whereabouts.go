@@ -50,6 +50,9 @@ func (w *whereabouts) find(ctx context.Context, client int64, tried place) (plac
 	w.mu.Lock()
 	now := w.now()
 	known, usable := w.clients[client]
+	if bridge, ok := w.bridges[known.node]; ok {
+		known.address = bridge.address // one for all of its clients, also when it has moved
+	}
 	usable = usable && known.place != tried
 	calm := now.Before(w.calm)
 	w.mu.Unlock()
@@ -130,7 +133,7 @@ func (w *whereabouts) bridge(ctx context.Context, node string, again bool) (stri
 func (w *whereabouts) forget(client int64, at place) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.clients[client].place == at {
+	if known := w.clients[client]; known.node == at.node && known.session == at.session {
 		delete(w.clients, client)
 	}
 }

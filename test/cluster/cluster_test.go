@@ -96,6 +96,7 @@ func TestResetsAndSlowReaders(t *testing.T) {
 		}
 		switch kind[0] {
 		case 'r':
+			_, _ = conn.Read(kind) // the answer has been read when this comes
 			_ = conn.SetLinger(0)
 		case 'w':
 			_, err := io.Copy(io.Discard, conn)
@@ -122,10 +123,12 @@ func TestResetsAndSlowReaders(t *testing.T) {
 		}
 		return conn
 	}
-	if _, err := ask("r").Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+	conn := ask("r")
+	_, _ = io.WriteString(conn, "now")
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("a reset of the service is %v", err)
 	}
-	conn := ask("w")
+	conn = ask("w")
 	_ = conn.SetLinger(0)
 	_ = conn.Close()
 	select {
