@@ -404,7 +404,10 @@ func Latency(t testing.TB, f Feed, n int) []time.Duration {
 	t.Helper()
 	s := Follow(t, f.Follower, 0)
 	sent := make(chan time.Time, 1)
+	done := make(chan struct{})
+	defer func() { <-done }() // the last record may be here before its Publish returns
 	go func() {
+		defer close(done)
 		for i := 1; i <= n; i++ {
 			records := Records(i, i)
 			sent <- time.Now()
