@@ -24,8 +24,8 @@ func (fx *effects) resetAll(m *mappingRoute, code wire.Code) {
 			fx.resets = map[*forward]wire.Code{}
 		}
 		fx.resets[f] = code
+		m.remove(f)
 	}
-	clear(m.live)
 }
 
 // end ends a session. The first reason counts.

@@ -106,6 +106,9 @@ func (m *Routes) Open(client, mapping int64) string {
 		return string(code)
 	}
 	m.r.release(f)
+	if f.target == nil {
+		return string(wire.TargetOffline) // unless another forwarder has it
+	}
 	return f.service
 }
 

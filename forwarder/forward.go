@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -20,10 +21,14 @@ const openTimeout = 10 * time.Second
 // forward is one stream of a source agent and its continuation to the target
 // agent. It is among its mapping's live ones from the moment it was authorised,
 // so that a record that ends the mapping finds it in whatever state it is.
+//
+// Where the agents are connected to two forwarders there are two of it, one at
+// each, and the continuation of the first is the stream of the second.
 type forward struct {
 	mapping *mappingRoute
-	source  *session
-	target  *session
+	version domain.Version // of the mapping, when it was authorised
+	source  *session       // nil: the source agent is connected to another forwarder
+	target  *session       // nil: the target agent is; guarded by routes.mu
 	service string
 
 	mu    sync.Mutex
@@ -52,16 +57,15 @@ func (r *routes) admit(source *session, mappingID int64) (*forward, wire.Code) {
 		if l == nil {
 			return nil, wire.Internal // limits that are not known are not taken for none
 		}
-		if most := l.State.Limits.MaxConnectionsPerMapping; most != nil && int64(len(m.live)) >= *most {
+		if most := l.State.Limits.MaxConnectionsPerMapping; most != nil && int64(m.begun) >= *most {
 			return nil, wire.QuotaConnections
 		}
 	}
-	target := r.clients[m.State.TargetClientID]
-	if target == nil {
-		return nil, wire.TargetOffline
+	f := &forward{mapping: m, version: m.Version, source: source, service: m.State.Service()}
+	if target := r.clients[m.State.TargetClientID]; target != nil {
+		f.target = target.session
 	}
-	f := &forward{mapping: m, source: source, target: target.session, service: m.State.Service()}
-	m.live[f] = struct{}{}
+	m.add(f)
 	return f, ""
 }
 
@@ -69,7 +73,7 @@ func (r *routes) admit(source *session, mappingID int64) (*forward, wire.Code) {
 func (r *routes) release(f *forward) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(f.mapping.live, f)
+	f.mapping.remove(f)
 }
 
 // attach adds a stream to what reset ends. It reports false, and resets the
@@ -83,6 +87,13 @@ func (f *forward) attach(stream transport.Stream) bool {
 	}
 	f.ends = append(f.ends, stream)
 	return true
+}
+
+// detach is for the stream attached last, which did not come to anything.
+func (f *forward) detach() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ends = f.ends[:len(f.ends)-1]
 }
 
 // reset ends both streams at once.
@@ -111,108 +122,163 @@ func (f *forward) reason(err error) error {
 // From then on it has no goroutine, only what wakes when there is something to
 // move: an idle connection costs no stack here.
 func (s *session) serveStream(stream transport.Stream) {
-	s.f.inFlight.Add(1)
-	var f *forward
+	f := s.f
+	f.inFlight.Add(1)
+	var fwd *forward
 	var target transport.Stream
 	defer func() {
 		if target == nil { // also after a panic
-			s.over(f, stream)
+			f.over(fwd, stream)
 		}
 	}()
-	if f, target = s.answer(stream); target == nil {
+	if fwd, target = f.answer(stream, s); target == nil {
 		return
 	}
-	s.f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
-	transport.Join(stream, target, f.mapping.meter.count, func(toTarget, toSource int64, err error) {
-		defer s.f.tasks.Done()
-		defer s.f.survive()
-		defer s.over(f, stream)
-		s.ended(f, toTarget, toSource, err)
+	f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
+	transport.Join(stream, target, fwd.mapping.meter.count, func(toTarget, toSource int64, err error) {
+		defer f.tasks.Done()
+		defer f.survive()
+		defer f.over(fwd, stream)
+		f.ended(fwd, toTarget, toSource, err)
 	})
 }
 
-// over gives back what a stream held. f is nil when it was never authorised.
-func (s *session) over(f *forward, stream transport.Stream) {
-	if f != nil {
-		s.f.routes.release(f)
+// over gives back what a stream held. fwd is nil when it was never authorised.
+func (f *Forwarder) over(fwd *forward, stream transport.Stream) {
+	if fwd != nil {
+		f.routes.release(fwd)
 	}
 	stream.Close() // does nothing to a stream that has ended
-	s.f.inFlight.Add(-1)
+	f.inFlight.Add(-1)
 }
 
 // answer reads the Open, and says yes when the target agent has reached the
 // service. Without a target it has said no. The forward, if there is one, is to
 // be released.
-func (s *session) answer(stream transport.Stream) (f *forward, target transport.Stream) {
-	defer func() { <-s.opening }()
+func (f *Forwarder) answer(stream transport.Stream, source *session) (fwd *forward, target transport.Stream) {
+	if source != nil {
+		defer func() { <-source.opening }()
+	} else {
+		// No session ends it with this forwarder.
+		defer context.AfterFunc(f.ctx, func() { stream.Reset() })()
+	}
 	stream.SetReadDeadline(time.Now().Add(openTimeout))
 	open, err := wire.ReadOpen(stream)
 	if err == nil {
 		stream.SetReadDeadline(time.Time{})
-		f, target, err = s.join(stream, open)
+		fwd, target, err = f.join(stream, source, open)
 	} else if !errors.Is(err, wire.Malformed) {
 		stream.Reset()
 		return nil, nil
 	}
 	if err != nil {
-		if f != nil {
-			s.f.routes.release(f) // what is refused counts no longer than that
+		if fwd != nil {
+			f.routes.release(fwd) // what is refused counts no longer than that
 		}
-		s.refuse(stream, err)
+		if source != nil {
+			f.metrics.opensNo.WithLabelValues(label(wire.CodeOf(err))).Inc()
+		}
+		refuse(stream, err)
 		return nil, nil
 	}
-	s.f.metrics.opens.Inc()
+	if source != nil {
+		f.metrics.opens.Inc()
+	} else {
+		f.metrics.bridged.WithLabelValues("in").Inc()
+	}
 	if err := wire.WriteOpened(stream, nil); err != nil {
 		stream.Reset()
 		target.Reset()
-		return f, nil
+		return fwd, nil
 	}
-	return f, target
+	return fwd, target
 }
 
 // join authorises the stream and opens its continuation to the target agent. It
 // returns when the target agent has reached the service or said why not.
-func (s *session) join(stream transport.Stream, open *wirepb.Open) (*forward, transport.Stream, error) {
-	if s.f.draining.Load() {
+func (f *Forwarder) join(stream transport.Stream, source *session, open *wirepb.Open) (*forward, transport.Stream, error) {
+	if f.draining.Load() {
 		return nil, nil, wire.NodeDraining
 	}
-	f, code := s.f.routes.admit(s, open.GetMappingId())
+	ctx, cancel := context.WithTimeout(f.ctx, f.limits.Open)
+	defer cancel()
+	var fwd *forward
+	var code wire.Code
+	if source != nil {
+		fwd, code = f.routes.admit(source, open.GetMappingId())
+	} else {
+		fwd, code = f.receive(ctx, open)
+	}
 	if code != "" {
 		return nil, nil, code
 	}
-	if !f.attach(stream) {
-		return f, nil, f.reason(nil)
+	if !fwd.attach(stream) {
+		return fwd, nil, fwd.reason(nil)
 	}
-	ctx, cancel := context.WithTimeout(s.f.ctx, s.f.limits.Open)
-	defer cancel()
-	target, err := f.target.link.Open(ctx)
+	target, err := f.reach(ctx, fwd, open)
 	if err != nil {
-		return f, nil, f.reason(wire.TargetOffline)
+		return fwd, nil, fwd.reason(err)
 	}
-	if !f.attach(target) {
-		return f, nil, f.reason(nil)
+	return fwd, target, nil
+}
+
+// reach opens the continuation: to the target agent's session if it is here, and
+// otherwise to the forwarder that has it. Both look the same to what follows.
+func (f *Forwarder) reach(ctx context.Context, fwd *forward, open *wirepb.Open) (transport.Stream, error) {
+	if target := fwd.target; target != nil {
+		stream, err := f.reachHere(ctx, fwd, target, open)
+		if !errors.Is(err, errSessionGone) {
+			return stream, err
+		}
+	}
+	if fwd.source == nil || f.peers == nil {
+		return nil, wire.TargetOffline // what came over a bridge goes over no other
+	}
+	return f.reachPeer(ctx, fwd, open)
+}
+
+// errSessionGone: nothing was sent, so that the target may be looked for elsewhere.
+var errSessionGone = errors.New("the target agent's session has ended")
+
+func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session, open *wirepb.Open) (transport.Stream, error) {
+	stream, err := target.link.Open(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, wire.TargetOffline
+		}
+		return nil, errSessionGone
+	}
+	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
+		Service: fwd.service, Trace: clip(open.GetTrace())})
+}
+
+// ask sends the Open and waits for the answer. The stream has ended unless it is
+// returned.
+func (f *Forwarder) ask(ctx context.Context, fwd *forward, stream transport.Stream, open *wirepb.Open) (transport.Stream, error) {
+	if !fwd.attach(stream) {
+		return nil, fwd.reason(nil)
 	}
 	deadline, _ := ctx.Deadline()
-	target.SetDeadline(deadline)
-	err = wire.WriteOpen(target, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
-		Service: f.service, Trace: clip(open.GetTrace())})
+	stream.SetDeadline(deadline)
+	err := wire.WriteOpen(stream, open)
 	if err == nil {
-		err = wire.ReadOpened(target)
+		err = wire.ReadOpened(stream)
 	}
 	if err == nil {
-		target.SetDeadline(time.Time{})
-		return f, target, nil
+		stream.SetDeadline(time.Time{})
+		return stream, nil
 	}
-	target.Reset()
+	stream.Reset()
+	fwd.detach()
 	var refusal *wire.Refusal
 	switch {
 	case errors.As(err, &refusal):
 	case isTimeout(err):
 		err = wire.DialTimeout
 	default:
-		err = wire.TargetOffline // its session ended under the stream
+		err = wire.TargetOffline // its session, or the bridge, ended under the stream
 	}
-	return f, nil, f.reason(err)
+	return nil, err
 }
 
 // clip bounds what an agent says for the other's log.
@@ -220,8 +286,7 @@ func clip(s string) string { return strings.ToValidUTF8(s[:min(len(s), 256)], ""
 
 // refuse answers no, and lets the agent read that before the stream ends: the
 // data that the agent sent behind its Open is still on the way.
-func (s *session) refuse(stream transport.Stream, reason error) {
-	s.f.metrics.opensNo.WithLabelValues(label(wire.CodeOf(reason))).Inc()
+func refuse(stream transport.Stream, reason error) {
 	stream.SetDeadline(time.Now().Add(farewellTime))
 	if wire.WriteOpened(stream, reason) != nil || stream.CloseWrite() != nil {
 		stream.Reset()
@@ -242,9 +307,13 @@ func label(code wire.Code) string {
 }
 
 // ended notes the end of a stream.
-func (s *session) ended(f *forward, toTarget, toSource int64, err error) {
-	if s.log.Enabled(context.Background(), slog.LevelDebug) {
-		s.log.Debug("stream ended", "mapping", f.mapping.State.ID, "to_target", toTarget, "to_source", toSource,
-			"error", f.reason(err))
+func (f *Forwarder) ended(fwd *forward, toTarget, toSource int64, err error) {
+	log := f.log
+	if fwd.source != nil {
+		log = fwd.source.log
+	}
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("stream ended", "mapping", fwd.mapping.State.ID, "to_target", toTarget, "to_source", toSource,
+			"error", fwd.reason(err))
 	}
 }

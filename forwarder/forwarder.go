@@ -9,8 +9,9 @@
 // listeners, sessions.
 //
 // Its limits: it has no database and keeps nothing on disk. It grows with the
-// clients connected to it, never with those that exist. A target that is not
-// connected to this forwarder is offline to it.
+// clients connected to it, never with those that exist. A target that is connected
+// to another forwarder is reached over one bridge: the open is authorised here and
+// once more there, and goes no further.
 package forwarder
 
 import (
@@ -44,6 +45,12 @@ type Lookup interface {
 // Registrar gives an identity to an agent that has none.
 type Registrar interface {
 	Register(ctx context.Context, publicKey []byte, name, source string) (clientID int64, err error)
+}
+
+// Peers opens streams to other forwarders. The peer that is reached has proved to
+// be the node.
+type Peers interface {
+	Open(ctx context.Context, node, address string) (transport.Stream, error)
 }
 
 // Acceptor is where sessions of agents, not yet proved, come from.
@@ -90,6 +97,8 @@ type Config struct {
 	Feed      broker.Follower
 	Directory directory.Directory
 	Registrar Registrar        // nil: agents without an identity are refused
+	Nodes     directory.Nodes  // where other forwarders are; nil with Peers
+	Peers     Peers            // nil: a target that is not connected here is offline
 	Logger    *slog.Logger     // nil: nothing is logged
 	Metrics   *Metrics         // nil: nobody sees them
 	Now       func() time.Time // nil: time.Now
@@ -110,6 +119,8 @@ type Forwarder struct {
 	limits    Limits
 
 	routes    *routes
+	peers     Peers        // nil: there are no other forwarders
+	places    *whereabouts // with peers
 	logins    *doorkeeper
 	strangers *rate.Limiter // failed logins in the log
 	viewed    chan struct{} // a view has given the feed a place to start from
@@ -140,6 +151,9 @@ func New(cfg Config) (*Forwarder, error) {
 	if cfg.Directory == nil {
 		faults = append(faults, errors.New("no directory"))
 	}
+	if (cfg.Peers == nil) != (cfg.Nodes == nil) {
+		faults = append(faults, errors.New("peers and where they are belong together"))
+	}
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("build forwarder: %w", errors.Join(faults...))
 	}
@@ -157,6 +171,9 @@ func New(cfg Config) (*Forwarder, error) {
 		f.now = time.Now
 	}
 	f.routes = newRoutes(f.metrics)
+	if cfg.Peers != nil {
+		f.peers, f.places = cfg.Peers, newWhereabouts(cfg.Directory, cfg.Nodes, f.metrics, f.now)
+	}
 	f.logins = newDoorkeeper(f.limits, f.now)
 	f.strangers = rate.NewLimiter(strangersPerSecond, strangersAtOnce)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -216,6 +233,19 @@ func (f *Forwarder) Serve(ctx context.Context, from Acceptor) error {
 	}
 }
 
+// Load tells how much the forwarder has to do: clients connected, and streams
+// being opened or joined.
+func (f *Forwarder) Load() (clients, streams int) {
+	clients, _ = f.routes.counts()
+	return clients, int(f.inFlight.Load())
+}
+
+// Draining tells whether Drain or Close was called.
+func (f *Forwarder) Draining() bool { return f.draining.Load() }
+
+// StopTaking refuses new sessions and streams from now on, as Drain does.
+func (f *Forwarder) StopTaking() { f.draining.Store(true) }
+
 // Drain takes no new sessions and streams, tells the agents to go elsewhere, and
 // returns when the streams have ended or ctx has.
 func (f *Forwarder) Drain(ctx context.Context) error {
@@ -264,6 +294,17 @@ func (f *Forwarder) start(do func()) bool {
 		do()
 	})
 	return true
+}
+
+// enter is start for work that has a goroutine already: it is over with
+// f.tasks.Done.
+func (f *Forwarder) enter() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.tasks.Add(1)
+	}
+	return !f.closed
 }
 
 // survive turns a panic in one connection into a log line.

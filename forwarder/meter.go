@@ -8,6 +8,11 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
+// totalOf counts bytes in the forwarder's numbers only.
+func totalOf(m *Metrics) transport.Count {
+	return transport.Count{AToB: func(n int) { m.toTarget.Add(int64(n)) }, BToA: func(n int) { m.toSource.Add(int64(n)) }}
+}
+
 // meter counts a mapping's bytes as they pass, not when a stream ends.
 type meter struct {
 	toTarget atomic.Int64
@@ -25,6 +30,8 @@ func newMeter(total *Metrics) *meter {
 }
 
 // Traffic is what a mapping has carried here since one of its clients connected.
+// A stream between two forwarders counts at the source agent's, so that the sum
+// over all nodes is right.
 type Traffic struct {
 	MappingID int64
 	ToTarget  int64 // bytes from source agent to target agent
@@ -41,7 +48,7 @@ func (r *routes) traffic() []Traffic {
 	defer r.mu.Unlock()
 	all := make([]Traffic, 0, len(r.mappings))
 	for id, m := range r.mappings {
-		all = append(all, Traffic{MappingID: id, Streams: len(m.live),
+		all = append(all, Traffic{MappingID: id, Streams: m.begun,
 			ToTarget: m.meter.toTarget.Load(), ToSource: m.meter.toSource.Load()})
 	}
 	slices.SortFunc(all, func(a, b Traffic) int { return cmp.Compare(a.MappingID, b.MappingID) })

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tunnox-net/tunnox/transport"
 )
 
 // Metrics are the forwarder's numbers. It is a [prometheus.Collector]: whoever
@@ -31,6 +33,10 @@ type Metrics struct {
 	gaps     prometheus.Counter     // gaps in the feed
 	panics   prometheus.Counter     // connections ended by a panic
 	renewals *prometheus.CounterVec // calls of the directory, by outcome
+	bridged  *prometheus.CounterVec // streams joined over the bridge, by direction
+	located  *prometheus.CounterVec // lookups of where a target is, by how they were answered
+
+	total transport.Count // of the bytes that other forwarders' streams bring
 }
 
 // NewMetrics makes metrics for one forwarder.
@@ -47,7 +53,7 @@ func NewMetrics() *Metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
-	return &Metrics{
+	m := &Metrics{
 		clients:  desc("tunnox_clients_online", "Clients with a session at this forwarder."),
 		mappings: desc("tunnox_mappings_active", "Mappings known at this forwarder that may carry streams."),
 		streams:  desc("tunnox_streams_active", "Streams being opened or joined at this forwarder."),
@@ -66,7 +72,11 @@ func NewMetrics() *Metrics {
 		gaps:     counter("tunnox_forwarder_gaps_total", "Gaps in the configuration feed, each followed by a snapshot."),
 		panics:   counter("tunnox_connection_panics_total", "Connections that were ended by a panic."),
 		renewals: counters("tunnox_directory_calls_total", "Calls of the directory, by outcome.", "outcome"),
+		bridged:  counters("tunnox_bridge_opens_total", "Streams joined over the bridge, by direction: out to the target's forwarder, in from the source's.", "direction"),
+		located:  counters("tunnox_locate_total", "Lookups of a target's forwarder, by answer: cache, directory, stale, absent or error.", "answer"),
 	}
+	m.total = totalOf(m)
+	return m
 }
 
 // observe lets the gauges read the forwarder's state when they are collected.
@@ -74,7 +84,7 @@ func (m *Metrics) observe(f *Forwarder) { m.of.Store(f) }
 
 func (m *Metrics) parts() []prometheus.Collector {
 	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.failures,
-		m.position, m.lag, m.gaps, m.panics, m.renewals}
+		m.position, m.lag, m.gaps, m.panics, m.renewals, m.bridged, m.located}
 }
 
 // Describe implements [prometheus.Collector].

@@ -227,10 +227,12 @@ type presences struct {
 	epoch    directory.Epoch
 	sessions map[int64]directory.Session
 	watchers map[string]func(directory.Session)
+	nodes    map[string]directory.Node
 }
 
 func newPresences() *presences {
-	return &presences{sessions: map[int64]directory.Session{}, watchers: map[string]func(directory.Session){}}
+	return &presences{sessions: map[int64]directory.Session{}, watchers: map[string]func(directory.Session){},
+		nodes: map[string]directory.Node{}}
 }
 
 func (d *presences) Register(_ context.Context, s directory.Session) (directory.Epoch, error) {
@@ -295,4 +297,37 @@ func (d *presences) of(clientID int64) (directory.Session, bool) {
 	defer d.mu.Unlock()
 	s, ok := d.sessions[clientID]
 	return s, ok
+}
+
+func (d *presences) Announce(_ context.Context, _ string, n directory.Node) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.nodes[n.ID] = n
+	return nil
+}
+
+func (d *presences) Withdraw(_ context.Context, _, id string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.nodes, id)
+	return nil
+}
+
+func (d *presences) Nodes(_ context.Context, ids ...string) (found []directory.Node, _ error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range ids {
+		if n, ok := d.nodes[id]; ok {
+			found = append(found, n)
+		}
+	}
+	return found, nil
+}
+
+// flush loses everything.
+func (d *presences) flush() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.sessions)
+	clear(d.nodes)
 }

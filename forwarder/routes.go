@@ -54,7 +54,27 @@ type mappingRoute struct {
 	at    domain.Position // the view's or record's that it was last seen in
 	refs  int             // connected ends
 	live  map[*forward]struct{}
+	begun int // of live, those whose source agent is connected here
 	meter *meter
+}
+
+// add and remove keep the mapping's live streams, and how many of them began here:
+// those count against the owner's limit, at one node each.
+func (m *mappingRoute) add(f *forward) {
+	m.live[f] = struct{}{}
+	if f.source != nil {
+		m.begun++
+	}
+}
+
+func (m *mappingRoute) remove(f *forward) {
+	if _, ok := m.live[f]; !ok {
+		return
+	}
+	delete(m.live, f)
+	if f.source != nil {
+		m.begun--
+	}
 }
 
 type userRoute struct {
@@ -309,7 +329,7 @@ func (r *routes) leave(s *session) []*forward {
 		for f := range m.live {
 			if f.source == s || f.target == s {
 				live = append(live, f)
-				delete(m.live, f)
+				m.remove(f)
 			}
 		}
 	}

@@ -22,6 +22,16 @@ type config struct {
 	Postgres  string
 	Redis     string
 	Advertise string
+
+	State           string
+	Bridge          string
+	AdvertiseBridge string
+	Control         string // host:port, with commas between several
+	JoinTokenFile   string
+	NodeCert        string
+	NodeKey         string
+	ClusterCA       string
+
 	LogLevel  string
 	LogFormat string
 	PProf     bool
@@ -33,10 +43,11 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise", "pprof", "drain"}
-	controlSettings   = []string{"data", "api", "metrics", "postgres", "redis", "pprof", "drain"}
-	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise", "pprof", "drain"}
-	migrateSettings   = []string{"data", "postgres"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise", "pprof", "drain", "state", "bridge", "advertise-bridge"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain"}
+	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise", "pprof", "drain",
+		"bridge", "advertise-bridge", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
+	migrateSettings = []string{"data", "postgres"}
 )
 
 // declare gives every setting its flag, default and sentence.
@@ -49,6 +60,14 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log")
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
 	f.StringVar(&c.Advertise, "advertise", "", "`host:port` agents reach this server at, for the join line (default: this machine's address and the port of --listen)")
+	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins)")
+	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` other forwarders connect to, in a cluster")
+	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` other forwarders reach this one at (default: what was bound)")
+	f.StringVar(&c.Control, "control", "", "`host:port` of the control plane's State service; several with commas (empty = no cluster: targets at other forwarders are offline)")
+	f.StringVar(&c.JoinTokenFile, "join-token-file", "", "`file` with the cluster's join token, for the first certificate")
+	f.StringVar(&c.NodeCert, "node-cert", "", "`file` with this node's certificate, instead of one from the control plane")
+	f.StringVar(&c.NodeKey, "node-key", "", "`file` with the key of --node-cert")
+	f.StringVar(&c.ClusterCA, "cluster-ca", "", "`file` with the certificates of who signs for nodes, with --node-cert")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 	f.BoolVar(&c.PProf, "pprof", false, "serve /debug/pprof on the metrics address (loopback only)")
@@ -118,6 +137,9 @@ func (c *config) load(flags *pflag.FlagSet, environ []string) error {
 
 // variable is the environment variable of a flag.
 func variable(flag string) string {
+	if flag == "state" {
+		return "TUNNOX_STATE_ADDRESS" // TUNNOX_STATE is the agent's folder
+	}
 	return "TUNNOX_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
@@ -131,8 +153,8 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	// TUNNOX_API is the server's address to tunnoxd and its URL to tunnox; both
 	// read either, so that one environment serves both programs.
 	c.API = strings.TrimSuffix(strings.TrimPrefix(c.API, "http://"), "/")
-	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics} {
-		if has(name) {
+	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge} {
+		if has(name) && (name != "state" || address != "") {
 			if err := checkAddress(address); err != nil {
 				fault(name, "%q %v", address, err)
 			}
@@ -141,6 +163,18 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	if has("advertise") && c.Advertise != "" {
 		if host, _, err := net.SplitHostPort(c.Advertise); err != nil || host == "" {
 			fault("advertise", "%q is not host:port", c.Advertise)
+		}
+	}
+	if has("advertise-bridge") && c.AdvertiseBridge != "" {
+		if host, _, err := net.SplitHostPort(c.AdvertiseBridge); err != nil || host == "" {
+			fault("advertise-bridge", "%q is not host:port", c.AdvertiseBridge)
+		}
+	}
+	if has("control") && c.Control != "" {
+		for address := range strings.SplitSeq(c.Control, ",") {
+			if host, _, err := net.SplitHostPort(address); err != nil || host == "" {
+				fault("control", "%q is not host:port", address)
+			}
 		}
 	}
 	if has("data") && c.Data == "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,15 +20,19 @@ import (
 
 const controlLong = `Run the control plane: the REST API, the relay that carries the log to the
 configuration feed, and the projector that keeps the read models. It needs
---postgres and --redis; any number of them work at the same time.`
+--postgres and --redis; any number of them work at the same time.
 
-// control is the control plane alone.
-func control(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
+DATA/join-token lets forwarders into the cluster. They get certificates from the
+State service (--state), signed by the authority in DATA/cluster-ca: give the data
+directories of all control planes of a cluster the same cluster-ca and join-secret.`
+
+// controlOnly is the control plane alone.
+func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
 	if cfg.Postgres == "" || cfg.Redis == "" {
 		return usageError{errors.New("a control plane of its own needs --postgres and --redis: forwarders follow it over them")}
 	}
 	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
-		if err := p.open(cfg.API, ""); err != nil {
+		if err := p.open(binding{api: cfg.API, metrics: cfg.Metrics, state: cmp.Or(cfg.State, defaultState)}); err != nil {
 			return err
 		}
 		key, err := loadAPIKey(p.dir, cfg.apiKey)
@@ -40,6 +45,9 @@ func control(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) 
 		}
 		cp, err := p.startControlPlane(ctx, b, key)
 		if err != nil {
+			return err
+		}
+		if _, err := p.startState(ctx, b, cp); err != nil {
 			return err
 		}
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {

@@ -119,7 +119,7 @@ func TestAddressesForScriptsAndForAgents(t *testing.T) {
 			t.Errorf("dialable %s: %s, want %s", given, got, want)
 		}
 	}
-	ls, err := openListeners("127.0.0.1:0", "127.0.0.1:0", "")
+	ls, err := openListeners(binding{api: "127.0.0.1:0", agents: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestAddressesForScriptsAndForAgents(t *testing.T) {
 	if len(ls.addresses()) != 2 {
 		t.Errorf("bound: %v", ls.addresses())
 	}
-	if _, err := openListeners("127.0.0.1:0", ls.agents.Addr().String(), ""); err == nil || !strings.Contains(err.Error(), "--listen") {
+	if _, err := openListeners(binding{api: "127.0.0.1:0", agents: ls.agents.Addr().String()}); err == nil || !strings.Contains(err.Error(), "--listen") {
 		t.Errorf("in use: %v", err)
 	}
 	if err := ls.close(); err != nil {

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"time"
 
 	"github.com/tunnox-net/tunnox/broker"
-	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/transport"
@@ -18,7 +16,12 @@ import (
 const forwarderLong = `Run a forwarder: agents connect to it, and it joins their streams. It needs
 --redis, where it reads what it must know and follows the configuration feed, and
 no database. Any number of them work at the same time, each with a node id that
-it leases. Agents without an identity are refused: only "serve" registers them.
+it leases. Agents without an identity are refused without --control, because
+nobody here registers them.
+
+With --control and --join-token-file it joins a cluster: a target agent may then be
+connected to another forwarder, which is reached over a bridge (--bridge), mutually
+proved with certificates that the control plane gives and renews.
 
 --data holds its TLS identity (server.crt, server.key). Give all forwarders of a
 cluster the same files, so that one join line fits all.`
@@ -29,7 +32,15 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		return usageError{errors.New("a forwarder of its own needs --redis: a feed in memory would reach nobody")}
 	}
 	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
-		if err := p.open("", cfg.Listen); err != nil {
+		join, err := p.joined()
+		if err != nil {
+			return err
+		}
+		on := binding{agents: cfg.Listen, metrics: cfg.Metrics}
+		if join != nil {
+			on.bridge = cfg.Bridge
+		}
+		if err := p.open(on); err != nil {
 			return err
 		}
 		identity, err := p.loadIdentity()
@@ -40,7 +51,7 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		if err != nil {
 			return err
 		}
-		err = p.startForwarder(ctx, forwarderParts{identity: identity, follower: b.follower, directory: b.directory,
+		err = p.startForwarder(ctx, forwarderParts{identity: identity, join: join, follower: b.follower, directory: b.directory,
 			lookup: projections.NewReader(b.rows)})
 		if err != nil {
 			return err
@@ -56,8 +67,9 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 // without an identity.
 type forwarderParts struct {
 	identity  identity
+	join      nodeIdentity // nil: no cluster
 	follower  broker.Follower
-	directory directory.Directory
+	directory presences
 	lookup    forwarder.Lookup
 	registrar forwarder.Registrar
 }
@@ -65,22 +77,45 @@ type forwarderParts struct {
 // startForwarder starts to serve agents. It is started last and ended first:
 // streams take longest to end, and until they have, the rest goes on working.
 func (p *process) startForwarder(ctx context.Context, parts forwarderParts) error {
-	node, err := p.leaseNode(ctx, parts.directory)
+	lease, err := p.leaseNode(ctx, parts.directory)
 	if err != nil {
 		return err
 	}
-	log := p.log.With("part", "forwarder", "node", node)
-	metrics := forwarder.NewMetrics()
-	p.registry.MustRegister(metrics)
-	f, err := forwarder.New(forwarder.Config{Node: node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
-		Registrar: parts.registrar, Logger: log, Metrics: metrics})
+	log := p.log.With("part", "forwarder", "node", lease.node)
+	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
+		Registrar: parts.registrar, Logger: log}
+	var trust control.Trust
+	if parts.join != nil {
+		if trust, err = parts.join(ctx, lease.node); err != nil {
+			return err
+		}
+		if cfg.Peers, err = p.openPool(trust); err != nil {
+			return err
+		}
+		cfg.Nodes = parts.directory
+		if p.cfg.Control != "" {
+			if cfg.Lookup, cfg.Registrar, err = p.askControl(trust, parts.lookup); err != nil {
+				return err
+			}
+		}
+	}
+	cfg.Metrics = forwarder.NewMetrics()
+	p.registry.MustRegister(cfg.Metrics)
+	f, err := forwarder.New(cfg)
 	if err != nil {
 		return err
+	}
+	if parts.join != nil {
+		if err := p.serveBridge(trust, f); err != nil {
+			return err
+		}
 	}
 	agents, err := transport.ListenTLS(p.sockets.agents, transport.ListenConfig{Certificate: parts.identity.certificate}, log)
 	if err != nil {
 		return err
 	}
+	lease.show(ctx, p.nodeRecord(lease.node, f))
+	p.atEnd("node record", func(ctx context.Context) error { lease.hide(ctx); return nil })
 	p.run("forwarder", f.Run)
 	// Sessions end before the feed and the directory are let go: what they do at
 	// their end, such as leaving the directory, needs both.
@@ -88,6 +123,8 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) erro
 	p.run("agents", func(ctx context.Context) error { return f.Serve(ctx, agents) })
 	p.atEnd("agents' listener", func(context.Context) error { return agents.Close() })
 	p.atEnd("drain", func(ctx context.Context) error {
+		f.StopTaking()
+		lease.announce(ctx)
 		if err := f.Drain(ctx); err != nil {
 			// That somebody holds a stream open must not make the end a failure.
 			log.Warn("ending with streams open", "reason", err)
@@ -95,38 +132,4 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) erro
 		return nil
 	})
 	return nil
-}
-
-// leaseNode leases the id this node is known by, and keeps it. A node that lost
-// its id to another must not go on under it: the directory would mix them up.
-func (p *process) leaseNode(ctx context.Context, d directory.Directory) (string, error) {
-	owner, err := p.dir.nodeKey()
-	if err != nil {
-		return "", err
-	}
-	node, err := d.LeaseID(ctx, owner)
-	if err != nil {
-		return "", fmt.Errorf("lease a node id: %w", err)
-	}
-	p.run("node lease", func(ctx context.Context) error {
-		tick := time.NewTicker(directory.TTL / 3)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-			}
-			now, err := d.LeaseID(ctx, owner)
-			switch {
-			case ctx.Err() != nil:
-				return nil
-			case err != nil:
-				p.log.Warn("cannot prolong the lease of the node id, trying on", "node", node, "error", err)
-			case now != node:
-				return fmt.Errorf("node id %s was leased to another while this node could not prolong it; start again, as %s", node, now)
-			}
-		}
-	})
-	return node, nil
 }

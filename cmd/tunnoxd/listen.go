@@ -9,11 +9,14 @@ import (
 // listeners are the sockets of a process. They are opened before anything is
 // built, so that an address in use is told at once and nothing was started.
 type listeners struct {
-	api, agents, metrics net.Listener // nil = this role has none
+	api, agents, metrics, state, bridge net.Listener // nil = this role has none
 }
 
+// binding is what a role listens on; an empty address is none.
+type binding struct{ api, agents, metrics, state, bridge string }
+
 // openListeners opens those whose address is not empty.
-func openListeners(api, agents, metrics string) (_ *listeners, err error) {
+func openListeners(on binding) (_ *listeners, err error) {
 	ls := &listeners{}
 	defer func() {
 		if err != nil {
@@ -23,7 +26,8 @@ func openListeners(api, agents, metrics string) (_ *listeners, err error) {
 	for _, l := range []struct {
 		flag, address string
 		to            *net.Listener
-	}{{"api", api, &ls.api}, {"listen", agents, &ls.agents}, {"metrics", metrics, &ls.metrics}} {
+	}{{"api", on.api, &ls.api}, {"listen", on.agents, &ls.agents}, {"metrics", on.metrics, &ls.metrics},
+		{"state", on.state, &ls.state}, {"bridge", on.bridge, &ls.bridge}} {
 		if l.address == "" {
 			continue
 		}
@@ -37,7 +41,7 @@ func openListeners(api, agents, metrics string) (_ *listeners, err error) {
 // close closes what is open. Servers close their listener too, which is no error.
 func (ls *listeners) close() error {
 	var errs []error
-	for _, l := range []net.Listener{ls.api, ls.agents, ls.metrics} {
+	for _, l := range []net.Listener{ls.api, ls.agents, ls.metrics, ls.state, ls.bridge} {
 		if l == nil {
 			continue
 		}
@@ -51,7 +55,8 @@ func (ls *listeners) close() error {
 // addresses are what was bound, as addresses.json holds it.
 func (ls *listeners) addresses() map[string]string {
 	bound := map[string]string{}
-	for name, l := range map[string]net.Listener{"api": ls.api, "agents": ls.agents, "metrics": ls.metrics} {
+	for name, l := range map[string]net.Listener{"api": ls.api, "agents": ls.agents, "metrics": ls.metrics,
+		"state": ls.state, "bridge": ls.bridge} {
 		if l != nil {
 			bound[name] = dialable(l.Addr().String())
 		}
@@ -69,15 +74,15 @@ func dialable(address string) string {
 	return address
 }
 
-// reachable gives host:port of the agents' listener as other machines see it:
+// reachable gives host:port of a listener as other machines see it:
 // what was configured, or this machine's first address that is not loopback.
-func reachable(advertise string, agents net.Addr) string {
+func reachable(advertise string, bound net.Addr) string {
 	if advertise != "" {
 		return advertise
 	}
-	host, port, err := net.SplitHostPort(agents.String())
+	host, port, err := net.SplitHostPort(bound.String())
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
-		return agents.String()
+		return bound.String()
 	}
 	return net.JoinHostPort(outwardIP(), port)
 }

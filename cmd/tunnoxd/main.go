@@ -85,7 +85,7 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 	command("serve", "Run control plane and forwarder in one process",
 		serveLong, serveSettings, serve)
 	command("control", "Run the control plane: API, relay and projector",
-		controlLong, controlSettings, control)
+		controlLong, controlSettings, controlOnly)
 	command("forwarder", "Run a forwarder: agents connect to it",
 		forwarderLong, forwarderSettings, forwarderOnly)
 	command("migrate", "Bring a database to the schema this version knows",

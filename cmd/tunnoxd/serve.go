@@ -23,6 +23,10 @@ and shares them with others. The first start makes an API key and a TLS identity
 in --data and prints how to go on. TUNNOX_API_KEY (32 characters or more)
 replaces the key.
 
+With --state, over Postgres and Redis, it is also the control plane of a cluster:
+DATA/join-token lets "tunnoxd forwarder" join, and a target agent may be connected
+to any of them.
+
 Read models in memory are built from the log at every start; /ready is 503 until
 that is done. --postgres on an empty database makes the schema; a database with
 an older one is for "tunnoxd migrate".`
@@ -33,7 +37,13 @@ type backend struct {
 	rows      projections.Store
 	publisher broker.Publisher
 	follower  broker.Follower
-	directory directory.Directory
+	directory presences
+}
+
+// presences is a directory of clients and of nodes.
+type presences interface {
+	directory.Directory
+	directory.Nodes
 }
 
 // process is what every role has: where it runs, what it says.
@@ -56,8 +66,15 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 	if (cfg.Postgres == "") != (cfg.Redis == "") {
 		return usageError{errors.New("--postgres and --redis belong together: the log in one, read models, feed and presence in the other; without both everything is in --data")}
 	}
+	on := binding{api: cfg.API, agents: cfg.Listen, metrics: cfg.Metrics}
+	if cfg.State != "" {
+		if cfg.Redis == "" {
+			return usageError{errors.New("--state lets forwarders join, which needs --postgres and --redis")}
+		}
+		on.state, on.bridge = cfg.State, cfg.Bridge
+	}
 	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
-		if err := p.open(cfg.API, cfg.Listen); err != nil {
+		if err := p.open(on); err != nil {
 			return err
 		}
 		key, err := loadAPIKey(p.dir, cfg.apiKey)
@@ -76,6 +93,14 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err != nil {
 			return err
 		}
+		var join nodeIdentity
+		if on.state != "" {
+			authority, err := p.startState(ctx, b, cp)
+			if err != nil {
+				return err
+			}
+			join = p.ownAuthority(authority)
+		}
 		// From here scripts find the API, and /ready says how far we are.
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
 			return err
@@ -86,7 +111,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 			return err
 		}
 		err = p.startForwarder(ctx, forwarderParts{identity: identity, follower: b.follower, directory: b.directory,
-			lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}})
+			join: join, lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}})
 		if err != nil {
 			return err
 		}
@@ -137,7 +162,7 @@ func (p *process) waitFor(ctx context.Context, ready func(context.Context) error
 // open takes the data directory and all sockets, so that what is in the way is
 // told before anything starts. Metrics are served first and ended last: a drain
 // can be watched.
-func (p *process) open(api, agents string) (err error) {
+func (p *process) open(on binding) (err error) {
 	if p.dir, err = openDataDir(p.cfg.Data); err != nil {
 		return err
 	}
@@ -145,14 +170,14 @@ func (p *process) open(api, agents string) (err error) {
 	if err := p.dir.removeAddresses(); err != nil {
 		return err
 	}
-	if p.sockets, err = openListeners(api, agents, p.cfg.Metrics); err != nil {
+	if p.sockets, err = openListeners(on); err != nil {
 		return err
 	}
 	p.atEnd("listeners", func(context.Context) error { return p.sockets.close() })
 	if !loopback(p.sockets.metrics.Addr().String()) {
 		p.log.Warn("metrics are served beyond this machine, without a key", "address", p.sockets.metrics.Addr().String())
 	}
-	if api != "" && !loopback(p.sockets.api.Addr().String()) {
+	if on.api != "" && !loopback(p.sockets.api.Addr().String()) {
 		p.log.Warn("the API is served beyond this machine, without TLS: put a proxy with TLS before it", "address", p.sockets.api.Addr().String())
 	}
 	p.serveHTTP("metrics", p.metricsServer(), p.sockets.metrics)

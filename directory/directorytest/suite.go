@@ -60,6 +60,8 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"a flush is mended by renewing", testFlush},
 		{"node ids", testLeaseID},
 		{"a thousand owners", testThousandOwners},
+		{"nodes are found while they announce themselves", testNodes},
+		{"a node that lost its id overwrites nothing", testNodesFenced},
 		{"contexts that ended", testContext},
 	}
 	for _, test := range tests {
@@ -392,7 +394,9 @@ func testContext(t *testing.T, b Backend) {
 	_, renew := b.A.Renew(ctx, []directory.Session{s})
 	_, lookup := b.A.Lookup(ctx, 7)
 	_, lease := b.A.LeaseID(ctx, "ann")
-	for i, err := range []error{register, renew, lookup, lease, b.A.Remove(ctx, s), b.A.Watch(ctx, "node-001", nil)} {
+	_, all := nodesOf(b.A).Nodes(ctx)
+	for i, err := range []error{register, renew, lookup, lease, b.A.Remove(ctx, s), b.A.Watch(ctx, "node-001", nil),
+		all, nodesOf(b.A).Announce(ctx, "ann", directory.Node{ID: "node-001"}), nodesOf(b.A).Withdraw(ctx, "ann", "node-001")} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("call %d: %v, want context.Canceled", i, err)
 		}

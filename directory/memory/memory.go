@@ -25,6 +25,7 @@ type Directory struct {
 	watchers map[string]map[chan directory.Session]bool // guarded by mu; by node
 	nodes    map[int]lease                              // guarded by mu
 	owners   map[string]int                             // guarded by mu; the id an owner had last
+	records  map[string]announced                       // guarded by mu; by node id
 	swept    time.Time                                  // guarded by mu
 }
 
@@ -42,13 +43,20 @@ type lease struct {
 	expires time.Time
 }
 
+// announced is a node's record.
+type announced struct {
+	node    directory.Node
+	expires time.Time
+}
+
 // New gives an empty directory; now may be nil for the system's clock.
 func New(now func() time.Time) *Directory {
 	if now == nil {
 		now = time.Now
 	}
 	return &Directory{now: now, clients: map[int64]*place{}, watchers: map[string]map[chan directory.Session]bool{},
-		nodes: map[int]lease{}, owners: map[string]int{}, swept: now()}
+		nodes: map[int]lease{}, owners: map[string]int{},
+		records: map[string]announced{}, swept: now()}
 }
 
 // Register implements directory.Directory.
@@ -211,8 +219,65 @@ func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
 			return "", directory.ErrNoFreeID
 		}
 		delete(d.owners, d.nodes[n].owner)
+		delete(d.records, directory.NodeID(n)) // it was the last owner's
 		d.owners[owner] = n
 	}
 	d.nodes[n] = lease{owner: owner, expires: now.Add(directory.TTL)}
 	return directory.NodeID(n), nil
+}
+
+// leasedTo reports whether the id is leased to the owner now. It needs mu.
+func (d *Directory) leasedTo(owner, id string) bool {
+	n := d.owners[owner]
+	return n != 0 && directory.NodeID(n) == id && d.nodes[n].owner == owner && d.nodes[n].expires.After(d.now())
+}
+
+// Announce implements directory.Nodes.
+func (d *Directory) Announce(ctx context.Context, owner string, n directory.Node) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.leasedTo(owner, n.ID) {
+		return directory.ErrNotLeased
+	}
+	n.Seen = d.now()
+	d.records[n.ID] = announced{n, n.Seen.Add(directory.TTL)}
+	return nil
+}
+
+// Withdraw implements directory.Nodes.
+func (d *Directory) Withdraw(ctx context.Context, owner, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.leasedTo(owner, id) {
+		delete(d.records, id)
+	}
+	return nil
+}
+
+// Nodes implements directory.Nodes.
+func (d *Directory) Nodes(ctx context.Context, ids ...string) ([]directory.Node, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(ids) == 0 {
+		for id := range d.records {
+			ids = append(ids, id)
+		}
+	}
+	now, found := d.now(), make([]directory.Node, 0, len(ids))
+	for _, id := range ids {
+		if r, ok := d.records[id]; ok && r.expires.After(now) {
+			found = append(found, r.node)
+		}
+	}
+	directory.SortNodes(found)
+	return found, nil
 }

@@ -21,6 +21,7 @@ const (
 	clientPrefix = "tunnox:client:"
 	nodeIDs      = "{tunnox:nodes}:ids"
 	nodeOwners   = "{tunnox:nodes}:owners"
+	nodeRecords  = "{tunnox:nodes}:records"
 )
 
 // Directory is a [directory.Directory] in one Redis database.
@@ -212,7 +213,7 @@ func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
 	d.mu.Lock()
 	had := d.leased[owner]
 	d.mu.Unlock()
-	n, err := leaseScript.Run(ctx, d.client, []string{nodeIDs, nodeOwners},
+	n, err := leaseScript.Run(ctx, d.client, []string{nodeIDs, nodeOwners, nodeRecords},
 		d.clock(), directory.TTL.Milliseconds(), owner, had, directory.MaxNodes).Int()
 	switch {
 	case err != nil:

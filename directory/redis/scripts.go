@@ -63,11 +63,11 @@ redis.call('PEXPIRE', key, memory)
 return 1
 `)
 
-// leaseScript: KEYS id -> end and owner, owner -> id. ARGV now, TTL, owner, the
+// leaseScript: KEYS id -> end and owner, owner -> id, id -> record. ARGV now, TTL, owner, the
 // number the owner had (0 = none), how many there are. Gives a number, 0 = none
 // is free.
 var leaseScript = goredis.NewScript(preamble + `
-local ids, owners, ttl, owner = KEYS[1], KEYS[2], ARGV[2], ARGV[3]
+local ids, owners, records, ttl, owner = KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[3]
 local function lease(n)
   local value = redis.call('HGET', ids, n)
   if not value then return 0, '' end
@@ -76,7 +76,10 @@ local function lease(n)
 end
 local function take(n)
   local _, before = lease(n)
-  if before ~= '' and before ~= owner then redis.call('HDEL', owners, before) end
+  if before ~= owner then
+    if before ~= '' then redis.call('HDEL', owners, before) end
+    redis.call('HDEL', records, n) -- it was the last owner's
+  end
   redis.call('HSET', ids, n, milliseconds(now + ttl) .. ' ' .. owner)
   redis.call('HSET', owners, owner, n)
   return tonumber(n)
@@ -93,4 +96,20 @@ for n = 1, tonumber(ARGV[5]) do
   if (ends[tostring(n)] or 0) <= now then return take(n) end
 end
 return 0
+`)
+
+// announceScript: KEYS id -> end and owner, id -> record. ARGV now, TTL, owner,
+// the number of the id, the record (empty = none any more). Gives 0 when the id is
+// not leased to the owner.
+var announceScript = goredis.NewScript(preamble + `
+local value = redis.call('HGET', KEYS[1], ARGV[4])
+if not value then return 0 end
+local ends, name = string.match(value, '^(%d+) (.*)$')
+if tonumber(ends) <= now or name ~= ARGV[3] then return 0 end
+if ARGV[5] == '' then
+  redis.call('HDEL', KEYS[2], ARGV[4])
+else
+  redis.call('HSET', KEYS[2], ARGV[4], milliseconds(now + ARGV[2]) .. ' ' .. ARGV[5])
+end
+return 1
 `)

@@ -58,7 +58,7 @@ func bulk(c *net.TCPConn, send, want [32]byte) error {
 
 // TestBulk: eight streams at once, both ways, every byte arrives as it was sent.
 func TestBulk(t *testing.T) {
-	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		served := make(chan error, bulkStreams)
 		service := programs.Listen(t, func(c *net.TCPConn) {
@@ -105,7 +105,7 @@ func TestBulk(t *testing.T) {
 func TestHalfClose(t *testing.T) {
 	answer := make([]byte, 200_000)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(answer)
-	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		late := programs.Listen(t, func(c *net.TCPConn) {
 			request, err := io.ReadAll(c)

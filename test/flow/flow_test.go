@@ -17,7 +17,7 @@ import (
 // TestFlow is the first story of a newcomer: two agents join, bytes flow, a
 // change takes effect while both run, a delete ends what it allowed.
 func TestFlow(t *testing.T) {
-	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		s := serve()
 		user := s.API.CreateUser(t, "ann")
 		source := s.API.CreateClient(t, user.ID, "source")
@@ -77,7 +77,7 @@ func TestFlow(t *testing.T) {
 // TestAnonymous: an agent without identity gets one, keeps it over a restart,
 // and can be an end of a mapping.
 func TestAnonymous(t *testing.T) {
-	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		state := t.TempDir()
 		first := p.server.Agent(t, nil, "--state", state)
@@ -183,7 +183,7 @@ func TestRefusals(t *testing.T) {
 // TestNewerAgentFencesOlder: of two agents with one client id the newer serves,
 // and the older is told why and ends.
 func TestNewerAgentFencesOlder(t *testing.T) {
-	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		m := p.mapping(t, programs.Listen(t, answering("svc")).Port)
 		waitAnswer(t, m.LocalPort, "svc:hello")
@@ -235,7 +235,7 @@ func TestOrderedRestart(t *testing.T) {
 
 // TestTargetPolicy: the agent's owner decides what may be dialled.
 func TestTargetPolicy(t *testing.T) {
-	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		wanted := p.wanted(programs.FreePort(t), 80)
 		wanted.TargetHost = "169.254.169.254"

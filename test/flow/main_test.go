@@ -26,6 +26,16 @@ func inBothForms(t *testing.T, test scene) {
 	t.Run("postgres and redis", func(t *testing.T) { overServices(t, test) })
 }
 
+// inEveryForm is inBothForms, and then over a cluster: the source agent at one
+// forwarder and the target agent at another.
+func inEveryForm(t *testing.T, test scene) {
+	inBothForms(t, test)
+	t.Run("cluster", func(t *testing.T) {
+		cluster := programs.StartCluster(t, 2, services.Postgres(t), services.Redis(t))
+		test(t, func(...string) *programs.Server { return cluster.Server() })
+	})
+}
+
 // inBothFormsAtOnce is inBothForms for a scene that mostly waits.
 func inBothFormsAtOnce(t *testing.T, test scene) {
 	t.Run("embedded", func(t *testing.T) { t.Parallel(); embedded(t, test) })

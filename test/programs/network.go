@@ -142,6 +142,25 @@ func (s *Server) Metric(name string) (float64, error) {
 	return 0, fmt.Errorf("no metric %s in /metrics of %s", name, s.Name)
 }
 
+// Sum adds up a metric's values over all its labels; 0 when it has none.
+func (s *Server) Sum(name string) (sum float64, err error) {
+	page, err := s.metrics.Call("GET", "/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(page.Body)) {
+		if !strings.HasPrefix(line, name+"{") && !strings.HasPrefix(line, name+" ") {
+			continue
+		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:len(line)-1]), 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += value
+	}
+	return sum, nil
+}
+
 // Profile reads a page below /debug/pprof of a server started with --pprof.
 func (s *Server) Profile(t testing.TB, page string) []byte {
 	t.Helper()

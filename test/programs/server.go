@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -24,11 +25,16 @@ type Server struct {
 	API     *API   // nil for a forwarder
 	Agents  string // where agents connect, "" for a control plane
 	Metrics string
+	State   string // where forwarders find the control plane
+	Bridge  string // where other forwarders connect
 	Pin     string // the fingerprint of the join line
 
 	role    string
 	args    []string
 	metrics *API
+
+	forwarders []*Server    // of a cluster: agents go to them in turn
+	agents     atomic.Int64 // that went
 }
 
 // Serve starts "tunnoxd serve", embedded unless args name Postgres and Redis,
@@ -41,13 +47,23 @@ func Serve(t testing.TB, args ...string) *Server {
 // StartServer starts a role: serve, control or forwarder.
 func StartServer(t testing.TB, role string, args ...string) *Server {
 	t.Helper()
+	return StartServerAt(t, "127.0.0.1", role, args...)
+}
+
+// StartServerAt is StartServer on a loopback address of its own.
+func StartServerAt(t testing.TB, host, role string, args ...string) *Server {
+	t.Helper()
 	s := &Server{Dir: t.TempDir(), role: role, args: args}
-	bind := []string{"--metrics", "127.0.0.1:0"}
+	anyPort := host + ":0"
+	bind := []string{"--metrics", anyPort}
+	if role == "control" {
+		bind = append(bind, "--state", anyPort)
+	}
 	if role != "forwarder" {
-		bind = append(bind, "--api", "127.0.0.1:0")
+		bind = append(bind, "--api", anyPort)
 	}
 	if role != "control" {
-		bind = append(bind, "--listen", "127.0.0.1:0")
+		bind = append(bind, "--listen", anyPort, "--bridge", anyPort)
 	}
 	s.start(t, bind)
 	if s.Agents != "" {
@@ -70,6 +86,12 @@ func (s *Server) Restart(t testing.TB) {
 	if s.Agents != "" {
 		bind = append(bind, "--listen", s.Agents)
 	}
+	if s.State != "" {
+		bind = append(bind, "--state", s.State)
+	}
+	if s.Bridge != "" {
+		bind = append(bind, "--bridge", s.Bridge)
+	}
 	// What a killed server left says nothing about the new one.
 	if err := os.Remove(s.addressFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
@@ -86,7 +108,7 @@ func (s *Server) start(t testing.TB, bind []string) {
 	t.Helper()
 	args := append([]string{s.role, "--data", s.Dir, "--drain", "2s"}, bind...)
 	s.Process = Start(t, "tunnoxd", nil, append(args, s.args...)...)
-	var bound struct{ API, Agents, Metrics string }
+	var bound struct{ API, Agents, Metrics, State, Bridge string }
 	Eventually(t, startLimit, func() error {
 		if s.Exited() {
 			t.Fatalf("%s ended while starting (%v):\n%s", s.Name, s.err, s.Said(8<<10))
@@ -97,7 +119,7 @@ func (s *Server) start(t testing.TB, bind []string) {
 		}
 		return json.Unmarshal(b, &bound)
 	})
-	s.Agents, s.Metrics = bound.Agents, bound.Metrics
+	s.Agents, s.Metrics, s.State, s.Bridge = bound.Agents, bound.Metrics, bound.State, bound.Bridge
 	if s.metrics == nil {
 		s.metrics = NewAPI(t, "http://"+s.Metrics, "")
 	}
@@ -136,6 +158,9 @@ func (s *Server) Join(t testing.TB, api *API, c Client, args ...string) *Process
 // Agent starts an agent for this server with its own state directory.
 func (s *Server) Agent(t testing.TB, env []string, args ...string) *Process {
 	t.Helper()
+	if n := int64(len(s.forwarders)); n > 0 {
+		s = s.forwarders[(s.agents.Add(1)-1)%n]
+	}
 	base := []string{"agent", "--server", s.Agents, "--pin", s.Pin, "--state", t.TempDir()}
 	return Start(t, "tunnox", env, append(base, args...)...)
 }

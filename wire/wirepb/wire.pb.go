@@ -974,13 +974,17 @@ func (x *GoAway) GetMessage() string {
 
 // Open is the first message of every stream but the control stream.
 type Open struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MappingId     int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
-	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`       // address of the one who connected, for logs
-	Service       string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"` // forwarder to target agent only: host:port to dial
-	Trace         string                 `protobuf:"bytes,4,opt,name=trace,proto3" json:"trace,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	MappingId int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
+	Peer      string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`       // address of the one who connected, for logs
+	Service   string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"` // forwarder to target agent only: host:port to dial
+	Trace     string                 `protobuf:"bytes,4,opt,name=trace,proto3" json:"trace,omitempty"`
+	// Between forwarders only; from an agent they are not looked at.
+	Hop            uint32 `protobuf:"varint,5,opt,name=hop,proto3" json:"hop,omitempty"`                                             // how many forwarders it came through, always 1
+	MappingVersion uint64 `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
+	TargetClient   int64  `protobuf:"varint,7,opt,name=target_client,json=targetClient,proto3" json:"target_client,omitempty"`       // whom the sender believes to be connected there
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Open) Reset() {
@@ -1039,6 +1043,27 @@ func (x *Open) GetTrace() string {
 		return x.Trace
 	}
 	return ""
+}
+
+func (x *Open) GetHop() uint32 {
+	if x != nil {
+		return x.Hop
+	}
+	return 0
+}
+
+func (x *Open) GetMappingVersion() uint64 {
+	if x != nil {
+		return x.MappingVersion
+	}
+	return 0
+}
+
+func (x *Open) GetTargetClient() int64 {
+	if x != nil {
+		return x.TargetClient
+	}
+	return 0
 }
 
 // Opened answers Open; code "" is yes. It comes before the first byte of data.
@@ -1169,13 +1194,16 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"6\n" +
 	"\x06GoAway\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"i\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xc9\x01\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x18\n" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12\x14\n" +
-	"\x05trace\x18\x04 \x01(\tR\x05trace\"6\n" +
+	"\x05trace\x18\x04 \x01(\tR\x05trace\x12\x10\n" +
+	"\x03hop\x18\x05 \x01(\rR\x03hop\x12'\n" +
+	"\x0fmapping_version\x18\x06 \x01(\x04R\x0emappingVersion\x12#\n" +
+	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\"6\n" +
 	"\x06Opened\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessageB*Z(github.com/tunnox-net/tunnox/wire/wirepbb\x06proto3"

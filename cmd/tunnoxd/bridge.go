@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tunnox-net/tunnox/bridge"
+	"github.com/tunnox-net/tunnox/control"
+	"github.com/tunnox-net/tunnox/forwarder"
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+// nodeIdentity gets a node what it proves itself with to the rest of the cluster,
+// once its id is known; nil in a process that has no cluster.
+type nodeIdentity func(ctx context.Context, node string) (control.Trust, error)
+
+// ownAuthority is for the process that has the authority.
+func (p *process) ownAuthority(authority *control.Authority) nodeIdentity {
+	return func(ctx context.Context, node string) (control.Trust, error) {
+		return p.renewed(ctx, node, func(context.Context, *control.Issued) (control.Issued, error) { return authority.IssueNode(node) })
+	}
+}
+
+// joined is for a forwarder: the control plane gives it certificates, the first
+// for the join token, or somebody else keeps files of them.
+func (p *process) joined() (nodeIdentity, error) {
+	cfg := p.cfg
+	switch files := cfg.NodeCert != "" || cfg.NodeKey != "" || cfg.ClusterCA != ""; {
+	case files && (cfg.NodeCert == "" || cfg.NodeKey == "" || cfg.ClusterCA == ""):
+		return nil, usageError{errors.New("--node-cert, --node-key and --cluster-ca belong together")}
+	case files:
+		trust := control.FileTrust(cfg.NodeCert, cfg.NodeKey, cfg.ClusterCA)
+		return func(_ context.Context, node string) (control.Trust, error) {
+			cert, err := trust.Certificate()
+			if err != nil {
+				return trust, err
+			}
+			if !control.FitsNode(node)(cert.Leaf) {
+				return trust, fmt.Errorf("--node-cert %s is not made out to %s, which is this node's id", cfg.NodeCert, bridge.IdentityURI(node))
+			}
+			_, err = trust.Roots()
+			return trust, err
+		}, nil
+	case cfg.Control == "" && cfg.JoinTokenFile != "":
+		return nil, usageError{errors.New("--join-token-file is for --control")}
+	case cfg.Control == "":
+		return nil, nil
+	case cfg.JoinTokenFile == "":
+		return nil, usageError{errors.New("--control needs --join-token-file (DATA/join-token of the control plane), or --node-cert, --node-key and --cluster-ca")}
+	}
+	return func(ctx context.Context, node string) (control.Trust, error) {
+		enroller := &control.Enroller{Node: node, Addresses: strings.Split(cfg.Control, ","),
+			Token: func() (control.JoinToken, error) { return control.LoadJoinToken(cfg.JoinTokenFile) }}
+		return p.renewed(ctx, node, enroller.Issue)
+	}, nil
+}
+
+// renewed keeps a node's certificate valid as long as the process lives.
+func (p *process) renewed(ctx context.Context, node string, issue func(context.Context, *control.Issued) (control.Issued, error)) (control.Trust, error) {
+	renewer, err := control.NewRenewer(ctx, control.RenewerConfig{Issue: issue, File: p.dir.file("node.pem"), Fits: control.FitsNode(node),
+		Name: "node", Log: p.log.With("part", "certificate"), Registry: p.registry})
+	if err != nil {
+		return control.Trust{}, err
+	}
+	p.run("node certificate", renewer.Run)
+	return renewer.Trust(), nil
+}
+
+// askControl adds the control plane to where a forwarder looks clients up, and
+// has it register agents without an identity.
+func (p *process) askControl(trust control.Trust, rows forwarder.Lookup) (forwarder.Lookup, forwarder.Registrar, error) {
+	metrics := control.NewClientMetrics()
+	p.registry.MustRegister(metrics)
+	client, err := control.Dial(control.Config{Addresses: strings.Split(p.cfg.Control, ","), Trust: trust, Metrics: metrics})
+	if err != nil {
+		return nil, nil, err
+	}
+	p.atEnd("control plane's client", func(context.Context) error { return client.Close() })
+	// The forwarder keeps what it needs of its clients itself, and the feed does not
+	// watch over the lookup's memory: that is for when nobody else answers.
+	lookup, err := control.NewLookup(control.LookupConfig{ReadModel: rows, Remote: client, MaxAge: time.Millisecond,
+		Logger: p.log.With("part", "lookup"), Metrics: metrics})
+	if err != nil {
+		return nil, nil, err
+	}
+	p.atEnd("lookup", func(context.Context) error { return lookup.Close() })
+	return lookup, client, nil
+}
+
+// peers opens streams to other forwarders.
+type peers struct{ pool *bridge.Pool }
+
+// Open implements forwarder.Peers.
+func (p peers) Open(ctx context.Context, node, address string) (transport.Stream, error) {
+	return p.pool.Open(ctx, bridge.Peer{Node: node, Address: address})
+}
+
+// openPool makes the pool of bridges to other forwarders.
+func (p *process) openPool(trust control.Trust) (forwarder.Peers, error) {
+	pool, err := bridge.NewPool(bridge.PoolConfig{Trust: bridge.Trust(trust), Log: p.log.With("part", "bridge")})
+	if err != nil {
+		return nil, err
+	}
+	p.registry.MustRegister(pool)
+	p.atEnd("bridges to others", func(context.Context) error { return pool.Close() })
+	return peers{pool}, nil
+}
+
+// serveBridge takes streams from other forwarders.
+func (p *process) serveBridge(trust control.Trust, f *forwarder.Forwarder) error {
+	server, err := bridge.NewServer(bridge.ServerConfig{Trust: bridge.Trust(trust), Log: p.log.With("part", "bridge"),
+		Handle: func(_ context.Context, from bridge.Identity, stream transport.Stream) { f.Deliver(from.Node, stream) }})
+	if err != nil {
+		return err
+	}
+	p.registry.MustRegister(server)
+	p.run("bridge", func(context.Context) error { return server.Serve(p.sockets.bridge) })
+	p.atEnd("bridges from others", func(context.Context) error { server.Stop(); return nil })
+	return nil
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tunnox-net/tunnox/control"
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// defaultState is where a control plane of its own serves forwarders.
+const defaultState = "127.0.0.1:50051"
+
+// startState starts the State service, and leaves the join token where people
+// and scripts find it.
+func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane) (*control.Authority, error) {
+	metrics := control.NewServerMetrics()
+	p.registry.MustRegister(metrics)
+	vault := control.NewFileVault(p.dir.path)
+	authority, err := control.OpenAuthority(ctx, vault, control.AuthorityOptions{Metrics: metrics})
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := control.OpenJoinTokens(ctx, vault, authority)
+	if err != nil {
+		return nil, err
+	}
+	token, err := tokens.Current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := token.Save(p.dir.file("join-token")); err != nil {
+		return nil, fmt.Errorf("save join token: %w", err)
+	}
+	log := p.log.With("part", "state")
+	server, err := control.NewServer(control.ServerConfig{
+		Authority: authority, JoinTokens: tokens, Log: b.store, Executor: cp.executor, Views: cp.reader,
+		Head: func(ctx context.Context) (domain.Position, error) {
+			head, err := b.store.Head(ctx)
+			return head.Position, err
+		},
+		Logger: log, Metrics: metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.run("state service", func(context.Context) error { return server.Serve(p.sockets.state) })
+	p.atEnd("state service", func(ctx context.Context) error {
+		if err := server.Drain(ctx); err != nil {
+			log.Warn("ending with calls open", "reason", err) // their forwarders ask another
+		}
+		return nil
+	})
+	return authority, nil
+}

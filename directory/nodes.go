@@ -1,0 +1,55 @@
+package directory
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// NodeState is what a node does with new work.
+type NodeState string
+
+// The states of a node. One that has ended has no record.
+const (
+	NodeActive   NodeState = "active"
+	NodeDraining NodeState = "draining" // takes nothing new and lets work end
+)
+
+// Node is a forwarder as others see it. Its record is a lease like a session's:
+// who does not announce itself any more is gone after [TTL].
+type Node struct {
+	ID      string    `json:"id"`
+	Bridge  string    `json:"bridge"` // host:port other forwarders reach it at; "" = none does
+	Agents  string    `json:"agents"` // host:port agents reach it at
+	Version string    `json:"version"`
+	State   NodeState `json:"state"`
+	Clients int       `json:"clients"` // connected to it
+	Streams int       `json:"streams"` // being opened or joined at it
+	Since   time.Time `json:"since"`   // when it started
+	Seen    time.Time `json:"-"`       // when it announced itself; given by Nodes
+}
+
+// ErrNotLeased is returned by Announce when the node's id is leased to another
+// owner, or to nobody.
+var ErrNotLeased = errors.New("directory: the node id is not leased to this owner")
+
+// Nodes is where forwarders find each other. Both implementations of [Directory]
+// are one too.
+type Nodes interface {
+	// Announce records the node until TTL, as long as its id is leased to owner
+	// (LeaseID): a node that lost its id cannot overwrite the record of who has it.
+	Announce(ctx context.Context, owner string, n Node) error
+	// Withdraw takes back the record of owner's node; the id stays leased.
+	Withdraw(ctx context.Context, owner, id string) error
+	// Nodes gives the nodes that are there, by id: those asked for, or all.
+	Nodes(ctx context.Context, ids ...string) ([]Node, error)
+}
+
+// SortNodes orders nodes by the numbers in their ids: node-1000 is after node-999.
+func SortNodes(nodes []Node) {
+	slices.SortFunc(nodes, func(a, b Node) int {
+		return cmp.Or(cmp.Compare(len(a.ID), len(b.ID)), cmp.Compare(a.ID, b.ID))
+	})
+}

@@ -1,0 +1,609 @@
+package forwarder_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/bridge"
+	"github.com/tunnox-net/tunnox/control"
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/forwarder"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// cluster is a world with more than one forwarder. Those of a world over memory
+// reach each other over memory, the others over the real bridge.
+type cluster struct {
+	*world
+	authority *control.Authority
+	nodes     map[string]*member
+	reach     map[string]*transport.MemoryListener // by node, over memory
+}
+
+// member is a forwarder of a cluster.
+type member struct {
+	*node
+	id      string
+	address string
+	pool    *bridge.Pool // over the real bridge
+	peers   *peers
+}
+
+// overCluster runs one test body over both kinds of cluster, of three forwarders.
+func overCluster(t *testing.T, body func(t *testing.T, c *cluster)) {
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) {
+			w := newWorld(t, mode) // its own forwarder is outside the cluster
+			c := &cluster{world: w, nodes: map[string]*member{}, reach: map[string]*transport.MemoryListener{}}
+			var err error
+			if c.authority, err = control.OpenAuthority(t.Context(), control.NewFileVault(t.TempDir()), control.AuthorityOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			for _, id := range []string{"node-00a", "node-00b", "node-00c"} {
+				c.add(id)
+			}
+			body(t, c)
+			for _, m := range c.nodes {
+				m.unused(t)
+			}
+		})
+	}
+}
+
+// peers counts what one forwarder opens to others.
+type peers struct {
+	opened atomic.Int64
+	open   func(ctx context.Context, node, address string) (transport.Stream, error)
+}
+
+func (p *peers) Open(ctx context.Context, node, address string) (transport.Stream, error) {
+	p.opened.Add(1)
+	return p.open(ctx, node, address)
+}
+
+// add starts a forwarder of the cluster.
+func (c *cluster) add(id string) *member {
+	c.t.Helper()
+	metrics := forwarder.NewMetrics()
+	m := &member{id: id, peers: &peers{}}
+	f, err := forwarder.New(forwarder.Config{Node: id, Lookup: c.plane, Feed: c.plane, Directory: c.presences, Nodes: c.presences,
+		Peers: m.peers, Logger: c.log.With("part", id), Metrics: metrics, Limits: c.limits})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m.node = &node{Forwarder: f, metrics: metrics, listener: c.listen()}
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := f.Run(context.Background()); err != nil {
+			c.t.Errorf("%s: %v", id, err)
+		}
+	})
+	running.Go(func() {
+		if err := f.Serve(context.Background(), m.listener); err != nil {
+			c.t.Errorf("%s: %v", id, err)
+		}
+	})
+	unlink := c.linkMemory
+	if c.mode != "memory" {
+		unlink = c.linkBridge
+	}
+	end := unlink(m)
+	m.stop = sync.OnceFunc(func() {
+		f.Close()
+		end()
+		m.listener.Close()
+		running.Wait()
+	})
+	c.closing = append([]func(){m.stop}, c.closing...) // after the agents
+	c.nodes[id] = m
+	if err := c.presences.Announce(context.Background(), "", directory.Node{ID: id, Bridge: m.address}); err != nil {
+		c.t.Fatal(err)
+	}
+	return m
+}
+
+// linkMemory lets the forwarder be reached over sessions in memory.
+func (c *cluster) linkMemory(m *member) (end func()) {
+	listener := transport.ListenMemory()
+	m.address = m.id
+	var mu sync.Mutex
+	links := map[string]transport.Session{}
+	m.peers.open = func(ctx context.Context, to, _ string) (transport.Stream, error) {
+		peer := c.nodes[to]
+		if peer == nil {
+			return nil, errors.New("no such node")
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if links[to] == nil || links[to].Err() != nil {
+			link, err := c.reach[to].Dial(ctx)
+			if err != nil {
+				return nil, err
+			}
+			links[to] = link
+		}
+		return links[to].Open(ctx)
+	}
+	c.reach[m.id] = listener
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			link, err := listener.Accept(context.Background())
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer link.Close()
+				for {
+					stream, err := link.Accept(context.Background())
+					if err != nil {
+						return
+					}
+					running.Go(func() { m.Deliver("peer", stream) })
+				}
+			})
+		}
+	})
+	return func() {
+		mu.Lock()
+		for _, link := range links {
+			link.Close()
+		}
+		mu.Unlock()
+		listener.Close()
+		running.Wait()
+	}
+}
+
+// linkBridge lets the forwarder be reached over the bridge.
+func (c *cluster) linkBridge(m *member) (end func()) {
+	issued, err := c.authority.IssueNode(m.id)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	trust := bridge.Trust{
+		Certificate: func() (*tls.Certificate, error) { return &issued.Certificate, nil },
+		Roots:       func() (*x509.CertPool, error) { return c.authority.Roots(), nil },
+	}
+	server, err := bridge.NewServer(bridge.ServerConfig{Trust: trust, Handle: func(_ context.Context, from bridge.Identity, s transport.Stream) {
+		m.Deliver(from.Node, s)
+	}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if m.pool, err = bridge.NewPool(bridge.PoolConfig{Trust: trust}); err != nil {
+		c.t.Fatal(err)
+	}
+	m.peers.open = func(ctx context.Context, node, address string) (transport.Stream, error) {
+		return m.pool.Open(ctx, bridge.Peer{Node: node, Address: address})
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m.address = ln.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+	return func() {
+		m.pool.Close()
+		server.Stop()
+		if err := <-served; err != nil {
+			c.t.Error(err)
+		}
+	}
+}
+
+// unused waits until no stream is at the forwarder or in its pool.
+func (m *member) unused(t testing.TB) {
+	t.Helper()
+	eventually(t, "nothing is left at "+m.id, func() bool {
+		if _, streams := m.Load(); streams != 0 {
+			return false
+		}
+		if m.pool != nil {
+			for _, s := range m.pool.Stats() {
+				if s.Active != 0 || s.Waiting != 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// at makes an agent use one forwarder only.
+func (c *cluster) at(id string) func(*agent.Config) {
+	return func(cfg *agent.Config) {
+		cfg.Dial = func(ctx context.Context, _ string) (transport.Session, error) {
+			switch l := c.nodes[id].listener.(type) {
+			case *transport.MemoryListener:
+				return l.Dial(ctx)
+			default:
+				return transport.DialTLS(ctx, l.Addr().String(), transport.DialConfig{Pins: []transport.Pin{pin(c.t)}})
+			}
+		}
+	}
+}
+
+// apart makes a source agent at the first forwarder and a target agent at the second.
+func (c *cluster) apart(service string) (source, target client, m mapping) {
+	c.t.Helper()
+	source, target = c.client(c.user), c.client(c.user)
+	c.agent(target, c.at("node-00b"))
+	c.agent(source, c.at("node-00a"))
+	m = c.mapping(source, target, service)
+	c.listening(m)
+	return source, target, m
+}
+
+// number reads a metric's value for a label, 0 when it is not there.
+func number(t testing.TB, from prometheus.Collector, name, label string) float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	if err := registry.Register(from); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, metric := range family.Metric {
+			if family.GetName() == name && metric.Label[0].GetValue() == label {
+				return metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+func TestBytesCrossTheBridge(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		_, _, m := c.apart(echo(t))
+		conn := connect(t, m.address)
+		for i := range 10 {
+			if err := roundTrip(conn, fmt.Sprintf("line %d\n", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a, b := c.nodes["node-00a"], c.nodes["node-00b"]
+		if out, in := number(t, a.metrics, "tunnox_bridge_opens_total", "out"), number(t, b.metrics, "tunnox_bridge_opens_total", "in"); out != 1 || in != 1 {
+			t.Errorf("%v streams went out and %v came in, want 1 and 1", out, in)
+		}
+		// Connection and bytes count at one node, the source's.
+		traffic := func(m *member, id int64) forwarder.Traffic {
+			for _, x := range m.Traffic() {
+				if x.MappingID == id {
+					return x
+				}
+			}
+			t.Fatalf("%s does not know mapping %d", m.id, id)
+			return forwarder.Traffic{}
+		}
+		if x := traffic(a, m.id); x.Streams != 1 || x.ToTarget != 70 || x.ToSource != 70 {
+			t.Errorf("at the source's forwarder: %+v", x)
+		}
+		if x := traffic(b, m.id); x.Streams != 0 || x.ToTarget != 0 || x.ToSource != 0 {
+			t.Errorf("at the target's forwarder: %+v", x)
+		}
+		conn.Close()
+	})
+}
+
+func TestHalfCloseCrossesTheBridge(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		_, _, m := c.apart(serve(t, func(conn *net.TCPConn) {
+			request, _ := io.ReadAll(conn)
+			conn.Write(append(request, make([]byte, 200_000)...))
+		}))
+		conn := connect(t, m.address)
+		io.WriteString(conn, "the request")
+		conn.CloseWrite()
+		got, err := io.ReadAll(conn)
+		if err != nil || len(got) != 200_011 || string(got[:11]) != "the request" {
+			t.Fatalf("got %d bytes, %v", len(got), err)
+		}
+	})
+}
+
+func TestResetsCrossTheBridge(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		seen := make(chan error, 1)
+		_, _, m := c.apart(serve(t, func(conn *net.TCPConn) {
+			kind := make([]byte, 1)
+			conn.Read(kind)
+			if kind[0] == 'r' {
+				conn.SetLinger(0)
+				return
+			}
+			conn.Write(kind)
+			_, err := io.Copy(io.Discard, conn)
+			seen <- err
+		}))
+		conn := connect(t, m.address)
+		io.WriteString(conn, "r")
+		if _, err := conn.Read(make([]byte, 1)); !isReset(err) {
+			t.Errorf("a reset of the service is %v", err)
+		}
+		conn = connect(t, m.address)
+		if err := roundTrip(conn, "w"); err != nil {
+			t.Fatal(err)
+		}
+		conn.SetLinger(0)
+		conn.Close()
+		select {
+		case err := <-seen:
+			if !isReset(err) {
+				t.Errorf("a reset of the client is %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("the service was not told of a reset")
+		}
+		// A refusal of the target agent's comes back as it was said.
+		refused := c.mapping(client{id: c.sourceOf(m)}, client{id: c.targetOf(m)}, freeAddress(t))
+		c.listening(refused)
+		if _, err := heard(refused.address); !isReset(err) {
+			t.Errorf("a refused dial is %v", err)
+		}
+		if n := number(t, c.nodes["node-00a"].metrics, "tunnox_opens_refused_total", "dial_refused"); n != 1 {
+			t.Errorf("counted %v refused dials", n)
+		}
+	})
+}
+
+func (c *cluster) sourceOf(m mapping) int64 { return c.stateOf(m).SourceClientID }
+func (c *cluster) targetOf(m mapping) int64 { return c.stateOf(m).TargetClientID }
+func (c *cluster) stateOf(m mapping) *domain.Mapping {
+	c.plane.mu.Lock()
+	defer c.plane.mu.Unlock()
+	return c.plane.state(domain.MappingStream(m.id)).(*domain.Mapping)
+}
+
+func TestSlowReaderBlocksNobodyAcrossTheBridge(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		_, _, m := c.apart(serve(t, func(conn *net.TCPConn) {
+			kind := make([]byte, 1)
+			conn.Read(kind)
+			if kind[0] == 'f' {
+				io.Copy(conn, neverending{})
+				return
+			}
+			io.Copy(conn, conn)
+		}))
+		var slow []net.Conn
+		for range 4 {
+			conn := connect(t, m.address)
+			io.WriteString(conn, "f") // and never reads
+			slow = append(slow, conn)
+		}
+		conn := connect(t, m.address)
+		io.WriteString(conn, "e")
+		for range 200 {
+			began := time.Now()
+			if err := roundTrip(conn, "hello"); err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(began); d > 2*time.Second {
+				t.Fatalf("a round trip took %v beside readers that do not read", d)
+			}
+		}
+		for _, s := range append(slow, conn) {
+			s.Close()
+		}
+	})
+}
+
+// What came over a bridge goes over no other: the forwarder that was asked in
+// vain says so, and opens nothing itself.
+func TestSecondHopIsRefused(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		_, target, m := c.apart(echo(t))
+		a, third := c.nodes["node-00a"], c.nodes["node-00c"]
+		ask := func(open *wirepb.Open) error {
+			stream, err := a.peers.open(t.Context(), third.id, third.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stream.Reset()
+			stream.SetDeadline(time.Now().Add(5 * time.Second))
+			if err := wire.WriteOpen(stream, open); err != nil {
+				t.Fatal(err)
+			}
+			return wire.ReadOpened(stream)
+		}
+		if err := ask(&wirepb.Open{MappingId: m.id, TargetClient: target.id, Hop: 1}); !errors.Is(err, wire.TargetOffline) {
+			t.Errorf("a target that is elsewhere: %v", err)
+		}
+		for _, hop := range []uint32{0, 2, 1 << 31} {
+			if err := ask(&wirepb.Open{MappingId: m.id, TargetClient: target.id, Hop: hop}); !errors.Is(err, wire.Malformed) {
+				t.Errorf("hop %d: %v", hop, err)
+			}
+		}
+		if n := third.peers.opened.Load(); n != 0 {
+			t.Errorf("the third forwarder opened %d streams", n)
+		}
+	})
+}
+
+// The target's forwarder decides from its own records, whatever is claimed.
+func TestTargetsForwarderAuthorisesAgain(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		source, target, m := c.apart(echo(t))
+		a, b := c.nodes["node-00a"], c.nodes["node-00b"]
+		ask := func(open *wirepb.Open) error {
+			open.Hop = 1
+			stream, err := a.peers.open(t.Context(), b.id, b.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stream.Reset()
+			stream.SetDeadline(time.Now().Add(5 * time.Second))
+			if err := wire.WriteOpen(stream, open); err != nil {
+				t.Fatal(err)
+			}
+			return wire.ReadOpened(stream)
+		}
+		other := c.client(c.user)
+		c.agent(other, c.at("node-00b"))
+		for what, try := range map[string]struct {
+			open *wirepb.Open
+			want wire.Code
+		}{
+			"as it should be":             {&wirepb.Open{MappingId: m.id, TargetClient: target.id}, ""},
+			"a service of the sender's":   {&wirepb.Open{MappingId: m.id, TargetClient: target.id, Service: "192.0.2.1:1"}, ""},
+			"no such mapping":             {&wirepb.Open{MappingId: m.id + 1000, TargetClient: target.id}, wire.NoSuchMapping},
+			"another client than it says": {&wirepb.Open{MappingId: m.id, TargetClient: other.id}, wire.NoSuchMapping},
+			"a client that is not here":   {&wirepb.Open{MappingId: m.id, TargetClient: source.id}, wire.TargetOffline},
+			"a version nobody has":        {&wirepb.Open{MappingId: m.id, TargetClient: target.id, MappingVersion: 1000}, ""},
+		} {
+			if code := wire.CodeOf(ask(try.open)); code != try.want {
+				t.Errorf("%s: %q, want %q", what, code, try.want)
+			}
+		}
+		c.plane.do(t, domain.SetMappingEnabled{ID: m.id})
+		eventually(t, "a disabled mapping is refused by the target's forwarder too", func() bool {
+			return errors.Is(ask(&wirepb.Open{MappingId: m.id, TargetClient: target.id}), wire.MappingDisabled)
+		})
+	})
+}
+
+// What ends a mapping ends its streams at both forwarders, and so does a user who
+// is disabled.
+func TestDisabledEndsStreamsOnBothNodes(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		_, _, m := c.apart(echo(t))
+		for what, command := range map[string][2]domain.Command{
+			"mapping": {domain.SetMappingEnabled{ID: m.id}, domain.SetMappingEnabled{ID: m.id, Enabled: true}},
+			"user":    {domain.SetUserEnabled{ID: c.user}, domain.SetUserEnabled{ID: c.user, Enabled: true}},
+		} {
+			eventually(t, "it works before the "+what+" is disabled", func() bool { return works(m.address) })
+			conn := connect(t, m.address)
+			if err := roundTrip(conn, "alive"); err != nil {
+				t.Fatal(err)
+			}
+			c.plane.do(t, command[0])
+			if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
+				t.Errorf("%s disabled: the stream got %v, want a reset", what, err)
+			}
+			for _, id := range []string{"node-00a", "node-00b"} {
+				c.nodes[id].unused(t)
+			}
+			c.plane.do(t, command[1])
+		}
+	})
+}
+
+// Connections of a mapping count where its source agent is, and only there.
+func TestLimitsCountAtTheSource(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		user := c.newUser(domain.Limits{MaxConnectionsPerMapping: ptr(int64(2))})
+		source, target := c.client(user), c.client(user)
+		c.agent(target, c.at("node-00b"))
+		c.agent(source, c.at("node-00a"))
+		m := c.mapping(source, target, echo(t))
+		c.listening(m)
+		first, second := connect(t, m.address), connect(t, m.address)
+		if err := errors.Join(roundTrip(first, "a"), roundTrip(second, "b")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := heard(m.address); !isReset(err) {
+			t.Fatalf("the third connection got %v, want a reset", err)
+		}
+		first.Close()
+		eventually(t, "a connection is free", func() bool { return works(m.address) })
+		second.Close()
+	})
+}
+
+// The target's agent moves: from the second forwarder to the third, and then to
+// the source's own. New connections follow, and what the source's forwarder
+// remembers does not hold them up.
+func TestTargetMoves(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		source, target := c.client(c.user), c.client(c.user)
+		c.agent(source, c.at("node-00a"))
+		m := c.mapping(source, target, echo(t))
+		c.listening(m)
+		if _, err := heard(m.address); !isReset(err) {
+			t.Fatalf("a target that is nowhere: %v", err)
+		}
+		for _, id := range []string{"node-00b", "node-00c", "node-00a", "node-00b"} {
+			r := c.agent(target, c.at(id))
+			if err := roundTrip(connect(t, m.address), "now at "+id); err != nil {
+				t.Fatalf("after the move to %s: %v", id, err)
+			}
+			conn := connect(t, m.address)
+			if err := roundTrip(conn, "a stream that lives"); err != nil {
+				t.Fatal(err)
+			}
+			if id == "node-00c" {
+				continue // the next one fences it
+			}
+			r.stop()
+			if _, err := conn.Read(make([]byte, 1)); err == nil {
+				t.Error("a stream outlived its target")
+			}
+		}
+		for _, r := range c.nodes {
+			r.unused(t)
+		}
+	})
+}
+
+// A directory that has lost everything ends no connection and keeps none from
+// being made: what is remembered is asked.
+func TestDirectoryFlushed(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		_, _, m := c.apart(echo(t))
+		if !works(m.address) {
+			t.Fatal("it does not work before")
+		}
+		c.presences.flush()
+		for range 20 {
+			if !works(m.address) {
+				t.Fatal("a connection failed after the directory was flushed")
+			}
+		}
+	})
+}
+
+// Eight streams at once, random bytes both ways: they arrive as they were sent.
+func TestManyStreamsCrossTheBridge(t *testing.T) {
+	overCluster(t, func(t *testing.T, c *cluster) {
+		size := int64(16 << 20) // 64 MiB go through the real programs in test/flow
+		if raceEnabled || c.mode == "memory" {
+			size = 4 << 20
+		}
+		sums := make(chan [sha256.Size]byte, 32)
+		_, _, m := c.apart(serve(t, func(conn *net.TCPConn) { exchange(t, conn, size, sums) }))
+		var running sync.WaitGroup
+		for range 8 {
+			conn := connect(t, m.address)
+			running.Go(func() { exchange(t, conn, size, sums) })
+		}
+		running.Wait()
+		seen := map[[sha256.Size]byte]int{}
+		for range 32 {
+			seen[<-sums]++
+		}
+		if len(seen) != 16 {
+			t.Errorf("%d different hashes, want 16: one for each stream and direction", len(seen))
+		}
+	})
+}
