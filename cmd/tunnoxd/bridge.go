@@ -100,7 +100,8 @@ func (p peers) Open(ctx context.Context, node, address string) (transport.Stream
 
 // openPool makes the pool of bridges to other forwarders.
 func (p *process) openPool(trust control.Trust) (forwarder.Peers, error) {
-	pool, err := bridge.NewPool(bridge.PoolConfig{Trust: bridge.Trust(trust), Log: p.log.With("part", "bridge")})
+	pool, err := bridge.NewPool(bridge.PoolConfig{Trust: bridge.Trust(trust), IdleClose: p.cfg.BridgeIdle,
+		Log: p.log.With("part", "bridge")})
 	if err != nil {
 		return nil, err
 	}

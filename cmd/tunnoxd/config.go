@@ -26,6 +26,7 @@ type config struct {
 	State           string
 	Bridge          string
 	AdvertiseBridge string
+	BridgeIdle      time.Duration
 	Control         string // host:port, with commas between several
 	JoinTokenFile   string
 	NodeCert        string
@@ -43,10 +44,10 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise", "pprof", "drain", "state", "bridge", "advertise-bridge"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain"}
 	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise", "pprof", "drain",
-		"bridge", "advertise-bridge", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
+		"bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
 	migrateSettings = []string{"data", "postgres"}
 )
 
@@ -63,6 +64,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins)")
 	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` other forwarders connect to, in a cluster")
 	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` other forwarders reach this one at (default: what was bound)")
+	f.DurationVar(&c.BridgeIdle, "bridge-idle", 5*time.Minute, "how long a connection to another forwarder that is not the last stays open without streams")
 	f.StringVar(&c.Control, "control", "", "`host:port` of the control plane's State service; several with commas (empty = no cluster: targets at other forwarders are offline)")
 	f.StringVar(&c.JoinTokenFile, "join-token-file", "", "`file` with the cluster's join token, for the first certificate")
 	f.StringVar(&c.NodeCert, "node-cert", "", "`file` with this node's certificate, instead of one from the control plane")
@@ -195,6 +197,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	if has("drain") && c.Drain < 0 {
 		fault("drain", "must not be negative")
+	}
+	if has("bridge-idle") && c.BridgeIdle <= 0 {
+		fault("bridge-idle", "must be positive")
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		fault("log-level", "%q is not one of debug, info, warn, error", c.LogLevel)
