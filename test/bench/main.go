@@ -3,12 +3,13 @@
 // Its duty: everything in one run on one machine, so that figures can be
 // compared: a direct loopback connection, haproxy and ssh -R where they are
 // installed, and the tunnel (real programs, agent to agent through one
-// forwarder); then commands per second beside the insert rate of the same
+// forwarder); the same way over two forwarders and the bridge between them;
+// then commands per second beside the insert rate of the same
 // Postgres server, and the replay of a log. Beside each figure of ours stands
 // the aim. Its limit: it judges nothing; a figure below its aim is printed and
 // the exit status stays 0.
 //
-//	go run ./test/bench [-profile DIR] [-only bytes|control] [-seconds 1.5] [-idle 2000]
+//	go run ./test/bench [-profile DIR] [-only bytes|cluster|control] [-seconds 1.5] [-idle 2000]
 package main
 
 import (
@@ -24,7 +25,7 @@ import (
 // options are what a run was asked for.
 type options struct {
 	profile string        // directory for profiles, "" = none
-	only    string        // bytes, control or "" = both
+	only    string        // bytes, cluster, control or "" = all
 	slice   time.Duration // how long one figure is measured
 	idle    int           // connections held idle
 }
@@ -33,7 +34,7 @@ func main() {
 	var o options
 	seconds := flag.Float64("seconds", 1.5, "how long each figure is measured")
 	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU and heap profiles of our processes")
-	flag.StringVar(&o.only, "only", "", "bytes or control: a part of the table")
+	flag.StringVar(&o.only, "only", "", "bytes, cluster or control: a part of the table")
 	flag.IntVar(&o.idle, "idle", 2000, "how many idle connections are held")
 	flag.Parse()
 	o.slice = time.Duration(*seconds * float64(time.Second))
@@ -57,13 +58,15 @@ func main() {
 func measure(l *lab, o options) {
 	began := time.Now()
 	l.build()
-	table := &table{}
-	if o.only != "control" {
-		measureBytes(l, o, table)
-	}
-	if o.only != "bytes" {
-		measureControl(l, o, table)
+	figures := &table{}
+	for _, part := range []struct {
+		name    string
+		measure func(*lab, options, *table)
+	}{{"bytes", measureBytes}, {"cluster", measureCluster}, {"control", measureControl}} {
+		if o.only == "" || o.only == part.name {
+			part.measure(l, o, figures)
+		}
 	}
 	fmt.Printf("\n%s, %d cores, everything on them, %v in all\n\n", runtime.Version(), runtime.NumCPU(), time.Since(began).Round(time.Second))
-	table.print(os.Stdout)
+	figures.print(os.Stdout)
 }

@@ -12,10 +12,12 @@ type figure float64
 
 const missing figure = -1
 
-// row is one line of the table. The last figure is ours and has the aim.
+// row is one line of the table. The last figure is ours and has the aim, where
+// the row does not name another.
 type row struct {
 	what, unit string
 	figures    []figure
+	ours       int     // which figure, from 1; 0 = the last
 	aim        float64 // 0 = none
 	lower      bool    // lower is better
 }
@@ -83,10 +85,14 @@ func (r row) aimed() string {
 
 // ratio is above 1 when the aim is met, whichever way is better.
 func (r row) ratio() string {
-	if r.aim == 0 || len(r.figures) == 0 || r.figures[len(r.figures)-1] <= 0 {
+	ours := r.ours
+	if ours == 0 {
+		ours = len(r.figures)
+	}
+	if r.aim == 0 || ours == 0 || r.figures[ours-1] <= 0 {
 		return ""
 	}
-	ratio := float64(r.figures[len(r.figures)-1]) / r.aim
+	ratio := float64(r.figures[ours-1]) / r.aim
 	if r.lower {
 		ratio = 1 / ratio
 	}
