@@ -3,6 +3,9 @@ package cluster
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,8 +31,13 @@ type ends struct {
 // join connects a source agent to one forwarder and a target agent to another.
 func join(t *testing.T, api *programs.API, source, target *programs.Server) *ends {
 	t.Helper()
-	e := &ends{API: api, user: api.CreateUser(t, "ann")}
-	e.source, e.target = api.CreateClient(t, e.user.ID, "source"), api.CreateClient(t, e.user.ID, "target")
+	return joinAs(t, api, api.CreateUser(t, "ann"), source, target)
+}
+
+// joinAs is join for clients of a user there is.
+func joinAs(t *testing.T, api *programs.API, user programs.User, source, target *programs.Server) *ends {
+	t.Helper()
+	e := &ends{API: api, user: user, source: api.CreateClient(t, user.ID, "source"), target: api.CreateClient(t, user.ID, "target")}
 	e.sourceAgent = source.Join(t, api, e.source)
 	e.targetAgent = target.Join(t, api, e.target)
 	return e
@@ -38,10 +46,39 @@ func join(t *testing.T, api *programs.API, source, target *programs.Server) *end
 // mapping makes a mapping and waits until a connection through it works.
 func (e *ends) mapping(t *testing.T, port int) int {
 	t.Helper()
-	m := e.CreateMapping(t, programs.Mapping{UserID: e.user.ID, Protocol: "tcp", Source: e.source.ID, Target: e.target.ID,
-		LocalPort: programs.FreePort(t), TargetHost: "127.0.0.1", TargetPort: port})
+	m := e.CreateMapping(t, e.wanted(t, port))
 	works(t, m.LocalPort)
 	return m.LocalPort
+}
+
+// wanted is a mapping from a free port of the source agent to a port that the
+// target agent dials.
+func (e *ends) wanted(t *testing.T, port int) programs.Mapping {
+	t.Helper()
+	return programs.Mapping{UserID: e.user.ID, Protocol: "tcp", Source: e.source.ID, Target: e.target.ID,
+		LocalPort: programs.FreePort(t), TargetHost: "127.0.0.1", TargetPort: port}
+}
+
+// waitListens waits until the kernel says that the agent listens on all ports.
+func waitListens(t *testing.T, agent *programs.Process, ports ...int) {
+	t.Helper()
+	programs.Eventually(t, 10*time.Second, func() error {
+		addresses, err := agent.Listens()
+		for _, port := range ports {
+			if !slices.ContainsFunc(addresses, func(a netip.AddrPort) bool { return int(a.Port()) == port }) {
+				return fmt.Errorf("%s listens on %v and not on port %d (%w)", agent.Name, addresses, port, err)
+			}
+		}
+		return err
+	})
+}
+
+// signal sends a signal to a process of the test.
+func signal(t *testing.T, p interface{ PID() int }, sig syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(p.PID(), sig); err != nil {
+		t.Fatalf("%v to process %d: %v", sig, p.PID(), err)
+	}
 }
 
 // works waits until a connection to an echo service goes through.

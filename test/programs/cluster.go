@@ -14,14 +14,14 @@ type Cluster struct {
 	Forwarders []*Server
 }
 
-// StartCluster starts a control plane and n forwarders. What carried streams
-// between them must be unused when the test ends.
-func StartCluster(t testing.TB, n int, postgres, redis string) *Cluster {
+// StartCluster starts a control plane and n forwarders, these with args. What
+// carried streams between them must be unused when the test ends.
+func StartCluster(t testing.TB, n int, postgres, redis string, args ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{Control: StartServerAt(t, "127.0.0.10", "control", "--postgres", postgres, "--redis", redis)}
 	for i := range n {
-		c.Forwarders = append(c.Forwarders, StartServerAt(t, fmt.Sprintf("127.0.0.%d", 11+i), "forwarder", "--redis", redis,
-			"--control", c.Control.State, "--join-token-file", filepath.Join(c.Control.Dir, "join-token")))
+		c.Forwarders = append(c.Forwarders, StartServerAt(t, fmt.Sprintf("127.0.0.%d", 11+i), "forwarder", append([]string{
+			"--redis", redis, "--control", c.Control.State, "--join-token-file", filepath.Join(c.Control.Dir, "join-token")}, args...)...))
 	}
 	t.Cleanup(func() {
 		if err := Poll(10*time.Second, c.Unused); err != nil {
@@ -36,6 +36,15 @@ func StartCluster(t testing.TB, n int, postgres, redis string) *Cluster {
 func (c *Cluster) Server() *Server {
 	c.Control.forwarders = c.Forwarders
 	return c.Control
+}
+
+// Bridges are the addresses that the forwarders reach each other at.
+func (c *Cluster) Bridges() []string {
+	var all []string
+	for _, f := range c.Forwarders {
+		all = append(all, f.Bridge)
+	}
+	return all
 }
 
 // Unused reports streams that the forwarders' pools still have. Call it when all
