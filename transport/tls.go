@@ -113,10 +113,14 @@ func beginTLS(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn, 
 }
 
 // ListenConfig says how a TLSListener treats strangers, which every peer is
-// until Admit. The zero value of each field but Certificate is its default.
+// until Admit. The zero value of each field but the certificate is its default.
 type ListenConfig struct {
-	// Certificate proves the server's identity. Required.
+	// Certificate proves the server's identity. Required, or GetCertificate.
 	Certificate tls.Certificate
+	// GetCertificate replaces Certificate: it is asked at every handshake, so that a
+	// renewed certificate is presented from then on. Sessions that are there do not
+	// notice.
+	GetCertificate func() (*tls.Certificate, error)
 	// FirstByte is how long a connection may stay silent. Default 5 s.
 	FirstByte time.Duration
 	// Handshake bounds the TLS handshake from the first moment. Default 10 s.
@@ -142,8 +146,12 @@ func (c ListenConfig) withDefaults() ListenConfig {
 }
 
 func (c ListenConfig) serverTLS() *tls.Config {
+	certificate := c.GetCertificate
+	if certificate == nil {
+		certificate = func() (*tls.Certificate, error) { return &c.Certificate, nil }
+	}
 	return &tls.Config{
-		Certificates:                []tls.Certificate{c.Certificate},
+		GetCertificate:              func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
 		MinVersion:                  tls.VersionTLS13,
 		NextProtos:                  []string{protocolName},
 		DynamicRecordSizingDisabled: true,

@@ -2,12 +2,15 @@ package transport
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -112,5 +115,50 @@ func TestTheServerIsVerified(t *testing.T) {
 		if err == nil {
 			_ = s.Close()
 		}
+	}
+}
+
+// A cluster presents its authority's certificate behind its own: who pinned the
+// authority finds every node, as long as the name is right, and a certificate
+// that is renewed meanwhile disturbs no session.
+func TestPinnedAuthorityHoldsForEveryServerAndRenewal(t *testing.T) {
+	until := time.Now().Add(time.Hour)
+	ca, caKey := issue(t, "authority", true, until, nil, nil)
+	other, otherKey := issue(t, "other authority", true, until, nil, nil)
+	serving := func(name string, authority *x509.Certificate, key *ecdsa.PrivateKey, presented *x509.Certificate) *tls.Certificate {
+		leaf, leafKey := issue(t, name, false, until, authority, key)
+		return &tls.Certificate{Certificate: [][]byte{leaf.Raw, presented.Raw}, PrivateKey: leafKey, Leaf: leaf}
+	}
+	var current atomic.Pointer[tls.Certificate]
+	current.Store(serving("one.example.org", ca, caKey, ca))
+	l, _ := startTLS(t, func(c *ListenConfig) {
+		c.GetCertificate, c.Certificate = func() (*tls.Certificate, error) { return current.Load(), nil }, tls.Certificate{}
+	})
+	dial := func(name string, pin Pin) (Session, error) {
+		return DialTLS(within(t, 10*time.Second), l.Addr().String(), DialConfig{Pins: []Pin{pin}, ServerName: name})
+	}
+	first, err := dial("one.example.org", PinOf(ca))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	current.Store(serving("two.example.org", ca, caKey, ca))
+	second, err := dial("two.example.org", PinOf(ca))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	select {
+	case <-first.Done():
+		t.Error("a renewed certificate ended a session")
+	default:
+	}
+	if _, err := dial("one.example.org", PinOf(ca)); err == nil {
+		t.Error("the authority's pin vouches for another server's name")
+	}
+	// The authority's certificate put behind one that it did not sign.
+	current.Store(serving("one.example.org", other, otherKey, ca))
+	if _, err := dial("one.example.org", PinOf(ca)); !errors.Is(err, ErrPin) {
+		t.Errorf("a borrowed authority: %v", err)
 	}
 }

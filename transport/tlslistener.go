@@ -36,9 +36,9 @@ type stranger struct {
 }
 
 // ListenTLS gives sessions over the connections of ln, which it closes in the
-// end. config.Certificate is required.
+// end. config.Certificate or config.GetCertificate is required.
 func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSListener, error) {
-	if len(config.Certificate.Certificate) == 0 || config.Certificate.PrivateKey == nil {
+	if config.GetCertificate == nil && (len(config.Certificate.Certificate) == 0 || config.Certificate.PrivateKey == nil) {
 		return nil, errors.New("listen: a server needs a certificate")
 	}
 	ctx, cancel := context.WithCancel(context.Background())

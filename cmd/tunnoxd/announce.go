@@ -1,29 +1,55 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"net"
+	"net/url"
 	"strings"
+	"time"
+
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/transport"
 )
 
+// announcement is what a process tells people once it is up.
+type announcement struct {
+	key      *apiKey // nil in a role without an API
+	pin      transport.Pin
+	joinable bool     // it serves forwarders of other processes
+	servers  []string // where agents connect, in a process that has no listener for them
+}
+
 // announce tells people how to go on: at the first start all of it, at later
-// ones what is asked for most. key is nil in a role without an API.
-func (p *process) announce(key *apiKey, id identity) error {
+// ones what is asked for most.
+func (p *process) announce(a announcement) error {
 	var b strings.Builder
-	join := ""
-	if p.sockets.agents != nil {
-		join = fmt.Sprintf("tunnox agent --server %s --pin %s", reachable(p.cfg.Advertise, p.sockets.agents.Addr()), id.pin)
-	}
 	bound := p.sockets.addresses()
+	if p.sockets.agents != nil {
+		a.servers = []string{reachable(p.cfg.AdvertiseAgents, p.sockets.agents.Addr())}
+	}
+	agents, forwarder := a.agentsLine(), ""
+	if a.joinable {
+		forwarder = p.forwarderLine()
+	}
 	switch {
-	case key != nil && p.dir.fresh:
+	case a.key != nil && p.dir.fresh:
 		fmt.Fprintf(&b, `Tunnox %s is running. This is its first start in %s.
 
   API        http://%s
   API docs   http://%s/docs
   API key    %s (whoever has it may do everything)
   Metrics    http://%s/metrics
-`, shortVersion(), p.dir.path, bound["api"], bound["api"], key.source, bound["metrics"])
-		if join != "" {
+`, shortVersion(), p.dir.path, bound["api"], bound["api"], a.key.source, bound["metrics"])
+		if forwarder != "" {
+			fmt.Fprintf(&b, `
+Start a forwarder, with a copy of the join token that only its account can read:
+
+  %s
+`, forwarder)
+		}
+		if agents != "" {
 			fmt.Fprintf(&b, `
 Join an agent, on the machine it is for:
 
@@ -31,18 +57,78 @@ Join an agent, on the machine it is for:
 
 Without a client id it becomes an anonymous client. For one of a user's, create a
 client over the API and add --client-id and --auth-code-file.
-`, join)
+`, agents)
 		}
-	case key != nil:
+	case a.key != nil:
 		fmt.Fprintf(&b, "Tunnox %s is running. API http://%s, docs http://%s/docs, API key in %s\n",
-			shortVersion(), bound["api"], bound["api"], key.source)
+			shortVersion(), bound["api"], bound["api"], a.key.source)
 	default:
 		fmt.Fprintf(&b, "Tunnox %s forwarder is running. Agents connect to %s\n", shortVersion(), bound["agents"])
 	}
-	if join != "" && (key == nil || !p.dir.fresh) {
-		fmt.Fprintf(&b, "Join: %s\n", join)
+	if a.key == nil || !p.dir.fresh {
+		if forwarder != "" {
+			fmt.Fprintf(&b, "Forwarder: %s\n", forwarder)
+		}
+		if agents != "" {
+			fmt.Fprintf(&b, "Join: %s\n", agents)
+		}
 	}
+	p.sayGuesses()
 	p.up.Store(true) // before the message: who reads it may probe at once
 	_, err := p.out.Write([]byte(b.String()))
 	return err
+}
+
+// agentsLine is the command that joins an agent.
+func (a announcement) agentsLine() string {
+	if a.pin == (transport.Pin{}) {
+		return ""
+	}
+	server := cmp.Or(strings.Join(a.servers, ","), "FORWARDER:8080")
+	return fmt.Sprintf("tunnox agent --server %s --pin %s", server, a.pin)
+}
+
+// forwarderLine is the command that joins a forwarder. It shows no password.
+func (p *process) forwarderLine() string {
+	redis := "URL"
+	if u, err := url.Parse(p.cfg.Redis); err == nil {
+		redis = u.Redacted()
+	}
+	return fmt.Sprintf("tunnoxd forwarder --data DIR --control %s --join-token-file %s --redis %s",
+		reachable("", p.sockets.state.Addr()), p.dir.file("join-token"), redis)
+}
+
+// sayGuesses tells which of this machine's addresses others are given, where
+// nobody said.
+func (p *process) sayGuesses() {
+	for flag, l := range map[string]struct {
+		advertise string
+		listener  net.Listener
+	}{"advertise-agents": {p.cfg.AdvertiseAgents, p.sockets.agents}, "advertise-bridge": {p.cfg.AdvertiseBridge, p.sockets.bridge}} {
+		if l.listener != nil && guessed(l.advertise, l.listener.Addr()) {
+			p.log.Info("every address of this machine is bound, and others are told its first; choose with --"+flag,
+				"address", reachable("", l.listener.Addr()))
+		}
+	}
+	if p.sockets.state != nil && loopback(p.sockets.state.Addr().String()) {
+		p.log.Info("forwarders of other machines cannot reach the State service; choose with --state", "address", p.sockets.state.Addr().String())
+	}
+}
+
+// agentsServers gives where forwarders that are up now take agents, for a line
+// that somebody pastes: a few, in order.
+func (p *process) agentsServers(ctx context.Context, nodes directory.Nodes) []string {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	up, err := nodes.Nodes(ctx)
+	if err != nil {
+		p.log.Warn("cannot ask the directory for forwarders", "error", err)
+	}
+	var servers []string
+	for _, n := range up {
+		if n.Agents != "" && n.State == directory.NodeActive && len(servers) < 3 {
+			servers = append(servers, n.Agents)
+		}
+	}
+	return servers
 }

@@ -69,9 +69,8 @@ func (p *process) renewed(ctx context.Context, node string, issue func(context.C
 	return renewer.Trust(), nil
 }
 
-// askControl adds the control plane to where a forwarder looks clients up, and
-// has it register agents without an identity.
-func (p *process) askControl(trust control.Trust, rows forwarder.Lookup) (forwarder.Lookup, forwarder.Registrar, error) {
+// dialControl connects a forwarder to the control planes.
+func (p *process) dialControl(trust control.Trust) (*control.Client, *control.ClientMetrics, error) {
 	metrics := control.NewClientMetrics()
 	p.registry.MustRegister(metrics)
 	client, err := control.Dial(control.Config{Addresses: strings.Split(p.cfg.Control, ","), Trust: trust, Metrics: metrics})
@@ -79,15 +78,20 @@ func (p *process) askControl(trust control.Trust, rows forwarder.Lookup) (forwar
 		return nil, nil, err
 	}
 	p.atEnd("control plane's client", func(context.Context) error { return client.Close() })
+	return client, metrics, nil
+}
+
+// lookThrough adds the control plane to where a forwarder looks clients up.
+func (p *process) lookThrough(client *control.Client, metrics *control.ClientMetrics, rows forwarder.Lookup) (forwarder.Lookup, error) {
 	// The forwarder keeps what it needs of its clients itself, and the feed does not
 	// watch over the lookup's memory: that is for when nobody else answers.
 	lookup, err := control.NewLookup(control.LookupConfig{ReadModel: rows, Remote: client, MaxAge: time.Millisecond,
 		Logger: p.log.With("part", "lookup"), Metrics: metrics})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	p.atEnd("lookup", func(context.Context) error { return lookup.Close() })
-	return lookup, client, nil
+	return lookup, nil
 }
 
 // peers opens streams to other forwarders.

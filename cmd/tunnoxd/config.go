@@ -15,13 +15,13 @@ import (
 // config is what a tunnoxd process was told. Every field is declared once, in
 // declare; its environment variable and its key in the file follow from the flag.
 type config struct {
-	Data      string
-	API       string
-	Listen    string
-	Metrics   string
-	Postgres  string
-	Redis     string
-	Advertise string
+	Data            string
+	API             string
+	Listen          string
+	Metrics         string
+	Postgres        string
+	Redis           string
+	AdvertiseAgents string
 
 	State           string
 	Bridge          string
@@ -44,9 +44,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain"}
-	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise", "pprof", "drain",
+	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain",
 		"bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
 	migrateSettings = []string{"data", "postgres"}
 )
@@ -60,10 +60,10 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:9090", "`address` of /metrics, /health and /ready")
 	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log")
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
-	f.StringVar(&c.Advertise, "advertise", "", "`host:port` agents reach this server at, for the join line (default: this machine's address and the port of --listen)")
-	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins)")
+	f.StringVar(&c.AdvertiseAgents, "advertise-agents", "", "`host:port` agents reach this server at: it stands in join lines and certificates (default: what was bound; this machine's first address when that was all of them)")
+	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins; environment: TUNNOX_STATE_ADDRESS)")
 	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` other forwarders connect to, in a cluster")
-	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` other forwarders reach this one at (default: what was bound)")
+	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` other forwarders reach this one at (default: what was bound; this machine's first address when that was all of them)")
 	f.DurationVar(&c.BridgeIdle, "bridge-idle", 5*time.Minute, "how long a connection to another forwarder that is not the last stays open without streams")
 	f.StringVar(&c.Control, "control", "", "`host:port` of the control plane's State service; several with commas (empty = no cluster: targets at other forwarders are offline)")
 	f.StringVar(&c.JoinTokenFile, "join-token-file", "", "`file` with the cluster's join token, for the first certificate")
@@ -162,14 +162,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 			}
 		}
 	}
-	if has("advertise") && c.Advertise != "" {
-		if host, _, err := net.SplitHostPort(c.Advertise); err != nil || host == "" {
-			fault("advertise", "%q is not host:port", c.Advertise)
-		}
-	}
-	if has("advertise-bridge") && c.AdvertiseBridge != "" {
-		if host, _, err := net.SplitHostPort(c.AdvertiseBridge); err != nil || host == "" {
-			fault("advertise-bridge", "%q is not host:port", c.AdvertiseBridge)
+	for name, address := range map[string]string{"advertise-agents": c.AdvertiseAgents, "advertise-bridge": c.AdvertiseBridge} {
+		if host, _, err := net.SplitHostPort(address); has(name) && address != "" && (err != nil || host == "") {
+			fault(name, "%q is not host:port", address)
 		}
 	}
 	if has("control") && c.Control != "" {

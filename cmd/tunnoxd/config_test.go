@@ -55,7 +55,7 @@ func TestSettingsComeFromFlagThenEnvironmentThenFileThenDefault(t *testing.T) {
 func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 	values := map[string]string{
 		"data": "d", "api": "127.0.0.1:0", "listen": "127.0.0.1:0", "metrics": "127.0.0.1:0",
-		"postgres": "postgres://h/d", "redis": "redis://h", "advertise": "example.org:443",
+		"postgres": "postgres://h/d", "redis": "redis://h", "advertise-agents": "example.org:443",
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
 		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m",
@@ -100,11 +100,11 @@ func TestUnknownSettingsAreNamed(t *testing.T) {
 
 func TestAllFaultsAreListed(t *testing.T) {
 	_, err := loadConfig(t, []string{"--api", "nowhere", "--listen", ":http", "--metrics", "0.0.0.0:99999", "--postgres", "mysql://u:secret@h/d",
-		"--redis", "localhost:6379", "--log-level", "loud", "--log-format", "xml", "--advertise", "h", "--drain", "-1s", "--data", "", "--pprof",
+		"--redis", "localhost:6379", "--log-level", "loud", "--log-format", "xml", "--advertise-agents", "h", "--drain", "-1s", "--data", "", "--pprof",
 		"--state", "x", "--bridge", "y", "--advertise-bridge", "z", "--control", "a:1,b", "--bridge-idle", "0s"},
 		[]string{}, "")
 	for _, want := range []string{`--api: "nowhere"`, `--listen: ":http"`, `--metrics: "0.0.0.0:99999"`, "--postgres: want a URL", "--redis: want a URL",
-		`--log-level: "loud"`, `--log-format: "xml"`, "--advertise:", "--drain:", "--data:", "--pprof:",
+		`--log-level: "loud"`, `--log-format: "xml"`, "--advertise-agents:", "--drain:", "--data:", "--pprof:",
 		`--state: "x"`, `--bridge: "y"`, `--advertise-bridge: "z"`, `--control: "b"`, "--bridge-idle:"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error does not say %q:\n%v", want, err)

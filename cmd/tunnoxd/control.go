@@ -47,7 +47,8 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 		if err != nil {
 			return err
 		}
-		if _, err := p.startState(ctx, b, cp); err != nil {
+		authority, err := p.startState(ctx, b, cp)
+		if err != nil {
 			return err
 		}
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
@@ -57,7 +58,7 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 			return err
 		}
 		cp.open(p)
-		return p.announce(&key, identity{})
+		return p.announce(announcement{key: &key, pin: authority.Pin(), joinable: true, servers: p.agentsServers(ctx, b.directory)})
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 type dataDir struct {
 	path  string
 	lock  *os.File
-	fresh bool // no server has an identity here yet: this is the first start
+	fresh bool // no server has started here yet
 }
 
 // openDataDir makes the folder (0700) when it is not there and locks it: two
@@ -43,8 +43,12 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, errors.Join(fault, lock.Close())
 	}
 	d := &dataDir{path: path, lock: lock}
-	_, err = os.Stat(d.file("server.key"))
-	d.fresh = errors.Is(err, fs.ErrNotExist)
+	d.fresh = true
+	for _, name := range []string{"server.key", "agents.pem", "join-token"} { // a role leaves one of them
+		if _, err := os.Stat(d.file(name)); !errors.Is(err, fs.ErrNotExist) {
+			d.fresh = false
+		}
+	}
 	return d, nil
 }
 

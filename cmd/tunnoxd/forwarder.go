@@ -21,10 +21,11 @@ nobody here registers them.
 
 With --control and --join-token-file it joins a cluster: a target agent may then be
 connected to another forwarder, which is reached over a bridge (--bridge), mutually
-proved with certificates that the control plane gives and renews.
+proved with certificates that the control plane gives and renews. Agents verify it
+by a certificate of the same authority, made out to --advertise-agents and what was
+bound: a join line with the authority's pin holds for every forwarder.
 
---data holds its TLS identity (server.crt, server.key). Give all forwarders of a
-cluster the same files, so that one join line fits all.`
+Without --control its TLS identity is server.crt and server.key in --data.`
 
 // forwarderOnly is a forwarder alone.
 func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
@@ -43,15 +44,11 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		if err := p.open(on); err != nil {
 			return err
 		}
-		identity, err := p.loadIdentity()
-		if err != nil {
-			return err
-		}
 		b, err := p.openRedis(ctx)
 		if err != nil {
 			return err
 		}
-		err = p.startForwarder(ctx, forwarderParts{identity: identity, join: join, follower: b.follower, directory: b.directory,
+		self, err := p.startForwarder(ctx, forwarderParts{join: join, follower: b.follower, directory: b.directory,
 			lookup: projections.NewReader(b.rows)})
 		if err != nil {
 			return err
@@ -59,60 +56,81 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
 			return err
 		}
-		return p.announce(nil, identity)
+		return p.announce(announcement{pin: self.pin})
 	})
 }
 
 // forwarderParts is what a forwarder is built on. registrar nil refuses agents
 // without an identity.
 type forwarderParts struct {
-	identity  identity
-	join      nodeIdentity // nil: no cluster
+	join      nodeIdentity       // nil: no cluster
+	authority *control.Authority // where it is in this process; nil: elsewhere, or none
 	follower  broker.Follower
 	directory presences
 	lookup    forwarder.Lookup
 	registrar forwarder.Registrar
 }
 
-// startForwarder starts to serve agents. It is started last and ended first:
-// streams take longest to end, and until they have, the rest goes on working.
-func (p *process) startForwarder(ctx context.Context, parts forwarderParts) error {
+// startForwarder starts to serve agents, and tells how they know this server. It
+// is started last and ended first: streams take longest to end, and until they
+// have, the rest goes on working.
+func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (identity, error) {
 	lease, err := p.leaseNode(ctx, parts.directory)
 	if err != nil {
-		return err
+		return identity{}, err
 	}
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
 		Registrar: parts.registrar, Logger: log}
 	var trust control.Trust
+	var client *control.Client
 	if parts.join != nil {
 		if trust, err = parts.join(ctx, lease.node); err != nil {
-			return err
+			return identity{}, err
 		}
 		if cfg.Peers, err = p.openPool(trust); err != nil {
-			return err
+			return identity{}, err
 		}
 		cfg.Nodes = parts.directory
-		if p.cfg.Control != "" {
-			if cfg.Lookup, cfg.Registrar, err = p.askControl(trust, parts.lookup); err != nil {
-				return err
-			}
+	}
+	if parts.join != nil && p.cfg.Control != "" {
+		var metrics *control.ClientMetrics
+		if client, metrics, err = p.dialControl(trust); err != nil {
+			return identity{}, err
 		}
+		if cfg.Lookup, err = p.lookThrough(client, metrics, parts.lookup); err != nil {
+			return identity{}, err
+		}
+		cfg.Registrar = client
+	}
+	var self identity
+	switch {
+	case parts.authority != nil:
+		self, err = p.clusterIdentity(ctx, trust, func(_ context.Context, names ...string) (control.Issued, error) {
+			return parts.authority.IssueAgents(names...)
+		})
+	case client != nil:
+		self, err = p.clusterIdentity(ctx, trust, client.Certify)
+	default:
+		self, err = p.ownIdentity()
+	}
+	if err != nil {
+		return identity{}, err
 	}
 	cfg.Metrics = forwarder.NewMetrics()
 	p.registry.MustRegister(cfg.Metrics)
 	f, err := forwarder.New(cfg)
 	if err != nil {
-		return err
+		return identity{}, err
 	}
 	if parts.join != nil {
 		if err := p.serveBridge(trust, f); err != nil {
-			return err
+			return identity{}, err
 		}
 	}
-	agents, err := transport.ListenTLS(p.sockets.agents, transport.ListenConfig{Certificate: parts.identity.certificate}, log)
+	agents, err := transport.ListenTLS(p.sockets.agents, transport.ListenConfig{GetCertificate: self.certificate}, log)
 	if err != nil {
-		return err
+		return identity{}, err
 	}
 	lease.show(ctx, p.nodeRecord(lease.node, f))
 	p.atEnd("node record", func(ctx context.Context) error { lease.hide(ctx); return nil })
@@ -131,5 +149,5 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) erro
 		}
 		return nil
 	})
-	return nil
+	return self, nil
 }

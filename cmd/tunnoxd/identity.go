@@ -1,23 +1,30 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"net"
+	"os"
+	"slices"
 
+	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// identity is what the server proves itself to agents with. Replace server.crt
-// and server.key to use a certificate that an authority signed; the pin is that
-// of the key, so that a renewed certificate with the same key keeps its agents.
+// identity is what a server proves itself to agents with, and what they pin.
 type identity struct {
-	certificate tls.Certificate
+	certificate func() (*tls.Certificate, error)
 	pin         transport.Pin
 }
 
-// loadIdentity reads the identity in the data directory, or makes one there.
-func (p *process) loadIdentity() (identity, error) {
-	host, _, err := net.SplitHostPort(reachable(p.cfg.Advertise, p.sockets.agents.Addr()))
+// ownIdentity reads the identity in the data directory, or makes one there.
+// Replace server.crt and server.key to use a certificate that an authority signed;
+// the pin is that of the key, so that a renewed certificate with the same key
+// keeps its agents.
+func (p *process) ownIdentity() (identity, error) {
+	host, _, err := net.SplitHostPort(reachable(p.cfg.AdvertiseAgents, p.sockets.agents.Addr()))
 	if err != nil {
 		return identity{}, err
 	}
@@ -25,5 +32,80 @@ func (p *process) loadIdentity() (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
-	return identity{certificate, transport.PinOf(certificate.Leaf)}, nil
+	return identity{certificate: func() (*tls.Certificate, error) { return &certificate, nil }, pin: transport.PinOf(certificate.Leaf)}, nil
+}
+
+// clusterIdentity has the cluster's authority certify this server for the names
+// agents reach it under, and keeps that valid. Agents pin the authority, so that
+// one join line holds for every server of the cluster.
+func (p *process) clusterIdentity(ctx context.Context, trust control.Trust, certify func(ctx context.Context, names ...string) (control.Issued, error)) (identity, error) {
+	roots, err := trust.Roots()
+	if err != nil {
+		return identity{}, err
+	}
+	names := agentsNames(p.cfg.AdvertiseAgents, p.sockets.agents.Addr())
+	renewer, err := control.NewRenewer(ctx, control.RenewerConfig{
+		Issue: func(ctx context.Context, _ *control.Issued) (control.Issued, error) { return certify(ctx, names...) },
+		File:  p.dir.file("agents.pem"), Fits: fitsNames(names, roots),
+		Name: "agents", Log: p.log.With("part", "certificate"), Registry: p.registry})
+	if err != nil {
+		return identity{}, err
+	}
+	p.run("agents' certificate", renewer.Run)
+	authorities := renewer.Authorities()
+	if len(authorities) == 0 {
+		return identity{}, errors.New("the certificate for agents came without an authority")
+	}
+	return identity{certificate: renewer.Certificate, pin: transport.PinOf(authorities[0])}, nil
+}
+
+// fitsNames tells whether a certificate that was kept is of this cluster and good
+// for the names.
+func fitsNames(names []string, roots *x509.CertPool) func(*x509.Certificate) bool {
+	return func(c *x509.Certificate) bool {
+		_, err := c.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+		return err == nil && !slices.ContainsFunc(names, func(name string) bool { return c.VerifyHostname(name) != nil })
+	}
+}
+
+// maxAgentsNames is how many host names and addresses a certificate may have.
+const maxAgentsNames = 32
+
+// agentsNames gives the names under which agents may reach a listener: what is
+// advertised, what is bound, this machine's name, and loopback for agents beside
+// it. The first are the most likely.
+func agentsNames(advertise string, bound net.Addr) []string {
+	var names []string
+	add := func(name string) {
+		if name != "" && len(names) < maxAgentsNames && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	for _, address := range []string{advertise, reachable("", bound)} {
+		if host, _, err := net.SplitHostPort(address); err == nil {
+			add(withoutZone(host))
+		}
+	}
+	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
+		add(name)
+	}
+	if host, err := os.Hostname(); err == nil && dnsName(host) {
+		add(host)
+	}
+	if host, _, err := net.SplitHostPort(bound.String()); err == nil && unspecified(host) {
+		for _, ip := range ownIPs() {
+			add(ip.String())
+		}
+	}
+	return names
+}
+
+// dnsName keeps out what cannot stand in a certificate as a host name.
+func dnsName(name string) bool {
+	for _, c := range []byte(name) {
+		if c != '.' && c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return name != ""
 }

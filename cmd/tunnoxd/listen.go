@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 )
 
 // listeners are the sockets of a process. They are opened before anything is
@@ -81,22 +82,49 @@ func reachable(advertise string, bound net.Addr) string {
 		return advertise
 	}
 	host, port, err := net.SplitHostPort(bound.String())
-	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+	if err != nil || !unspecified(host) {
 		return bound.String()
 	}
-	return net.JoinHostPort(outwardIP(), port)
+	outward := "127.0.0.1" // a machine without a network is reached from itself
+	if ips := ownIPs(); len(ips) > 0 {
+		outward = ips[0].String()
+	}
+	return net.JoinHostPort(outward, port)
 }
 
-func outwardIP() string {
+// guessed tells that reachable chose one of this machine's addresses.
+func guessed(advertise string, bound net.Addr) bool {
+	host, _, err := net.SplitHostPort(bound.String())
+	return advertise == "" && err == nil && unspecified(host)
+}
+
+func unspecified(host string) bool {
+	ip := net.ParseIP(withoutZone(host))
+	return ip != nil && ip.IsUnspecified()
+}
+
+// withoutZone takes the interface off an address such as fe80::1%eth0.
+func withoutZone(host string) string {
+	host, _, _ = strings.Cut(host, "%")
+	return host
+}
+
+// ownIPs are this machine's addresses beyond loopback and link, IPv4 first.
+func ownIPs() []net.IP {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
-		return "127.0.0.1" // the join line works on this machine, and says which
+		return nil
 	}
+	var four, six []net.IP
 	for _, a := range addresses {
 		network, ok := a.(*net.IPNet)
-		if ok && network.IP.To4() != nil && network.IP.IsGlobalUnicast() {
-			return network.IP.String()
+		switch {
+		case !ok || !network.IP.IsGlobalUnicast():
+		case network.IP.To4() != nil:
+			four = append(four, network.IP)
+		default:
+			six = append(six, network.IP)
 		}
 	}
-	return "127.0.0.1"
+	return append(four, six...)
 }

@@ -25,7 +25,7 @@ replaces the key.
 
 With --state, over Postgres and Redis, it is also the control plane of a cluster:
 DATA/join-token lets "tunnoxd forwarder" join, and a target agent may be connected
-to any of them.
+to any of them. Agents then verify all of them by the cluster's authority.
 
 Read models in memory are built from the log at every start; /ready is 503 until
 that is done. --postgres on an empty database makes the schema; a database with
@@ -81,9 +81,10 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err != nil {
 			return err
 		}
-		identity, err := p.loadIdentity()
-		if err != nil {
-			return err
+		if on.state == "" {
+			if _, err := p.ownIdentity(); err != nil { // told before anything is started
+				return err
+			}
 		}
 		b, err := p.openBackend(ctx)
 		if err != nil {
@@ -93,13 +94,13 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err != nil {
 			return err
 		}
-		var join nodeIdentity
+		parts := forwarderParts{follower: b.follower, directory: b.directory,
+			lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}}
 		if on.state != "" {
-			authority, err := p.startState(ctx, b, cp)
-			if err != nil {
+			if parts.authority, err = p.startState(ctx, b, cp); err != nil {
 				return err
 			}
-			join = p.ownAuthority(authority)
+			parts.join = p.ownAuthority(parts.authority)
 		}
 		// From here scripts find the API, and /ready says how far we are.
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
@@ -110,13 +111,12 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err := p.waitFor(ctx, cp.projector.Ready); err != nil {
 			return err
 		}
-		err = p.startForwarder(ctx, forwarderParts{identity: identity, follower: b.follower, directory: b.directory,
-			join: join, lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}})
+		self, err := p.startForwarder(ctx, parts)
 		if err != nil {
 			return err
 		}
 		cp.open(p)
-		return p.announce(&key, identity)
+		return p.announce(announcement{key: &key, pin: self.pin, joinable: on.state != ""})
 	})
 }
 

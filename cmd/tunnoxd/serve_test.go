@@ -190,7 +190,7 @@ func TestReadyIsFromTheAnnouncementToTheDrain(t *testing.T) {
 		}
 	}
 	check("starting", http.StatusServiceUnavailable)
-	if err := p.announce(nil, identity{}); err != nil {
+	if err := p.announce(announcement{}); err != nil {
 		t.Fatal(err)
 	}
 	check("announced", http.StatusOK)
