@@ -9,7 +9,7 @@
 // the aim. Its limit: it judges nothing; a figure below its aim is printed and
 // the exit status stays 0.
 //
-//	go run ./test/bench [-profile DIR] [-only bytes|cluster|control] [-seconds 1.5] [-idle 2000]
+//	go run ./test/bench [-profile DIR] [-only bytes|cluster|control|capacity] [-seconds 1.5] [-idle 2000]
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 // options are what a run was asked for.
 type options struct {
 	profile string        // directory for profiles, "" = none
-	only    string        // bytes, cluster, control or "" = all
+	only    string        // bytes, cluster, control, capacity or "" = all
 	slice   time.Duration // how long one figure is measured
 	idle    int           // connections held idle
 }
@@ -34,7 +34,7 @@ func main() {
 	var o options
 	seconds := flag.Float64("seconds", 1.5, "how long each figure is measured")
 	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU and heap profiles of our processes")
-	flag.StringVar(&o.only, "only", "", "bytes, cluster or control: a part of the table")
+	flag.StringVar(&o.only, "only", "", "bytes, cluster, control or capacity: a part of the table")
 	flag.IntVar(&o.idle, "idle", 2000, "how many idle connections are held")
 	flag.Parse()
 	o.slice = time.Duration(*seconds * float64(time.Second))
@@ -62,7 +62,7 @@ func measure(l *lab, o options) {
 	for _, part := range []struct {
 		name    string
 		measure func(*lab, options, *table)
-	}{{"bytes", measureBytes}, {"cluster", measureCluster}, {"control", measureControl}} {
+	}{{"bytes", measureBytes}, {"cluster", measureCluster}, {"control", measureControl}, {"capacity", measureCapacity}} {
 		if o.only == "" || o.only == part.name {
 			part.measure(l, o, figures)
 		}
