@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -21,64 +20,6 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 	"github.com/tunnox-net/tunnox/test/services"
 )
-
-// TestRoundTrip: what a bridge adds to a round trip, against the same two agents'
-// path over one forwarder, in one run.
-func TestRoundTrip(t *testing.T) {
-	c := start(t, 2)
-	a, b := c.Forwarders[0], c.Forwarders[1]
-	e := join(t, c.Control.API, a, b)
-	service := programs.Listen(t, programs.Echo).Port
-	across := e.mapping(t, service)
-	third := e.CreateClient(t, e.user.ID, "third")
-	a.Join(t, e.API, third)
-	e.target = third
-	same := e.mapping(t, service)
-	median := func(port int) time.Duration {
-		conn := programs.Dial(t, port)
-		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-		var took []time.Duration
-		word := make([]byte, 64)
-		for range 1000 {
-			began := time.Now()
-			if _, err := conn.Write(word); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.ReadFull(conn, word); err != nil {
-				t.Fatal(err)
-			}
-			took = append(took, time.Since(began))
-		}
-		slices.Sort(took)
-		return took[len(took)/2]
-	}
-	var here, there []time.Duration // in turn, since the machine has other work too
-	for range 3 {
-		here, there = append(here, median(same)), append(there, median(across))
-	}
-	t.Logf("p50 of a round trip: same node %v, over a bridge %v, added %v", slices.Min(here), slices.Min(there), slices.Min(there)-slices.Min(here))
-	// A hundred streams share a connection.
-	var conns []net.Conn
-	for range 250 {
-		conns = append(conns, programs.Dial(t, across))
-	}
-	for _, conn := range conns {
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-		if _, err := conn.Write([]byte("x")); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n, err := a.Sum("tunnox_bridge_pool_connections"); err != nil || n != 3 {
-		t.Errorf("250 streams use %v connections, %v; want 3", n, err)
-	}
-	for _, conn := range conns {
-		_ = conn.Close()
-	}
-}
 
 // TestResetsAndSlowReaders: a reset of either end is one at the other, and
 // connections that are not read cost bounded memory at both forwarders.
