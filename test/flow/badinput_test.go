@@ -30,7 +30,7 @@ func TestBadRequests(t *testing.T) {
 		p := newPair(t, serve())
 		other := p.CreateUser(t, "bob")
 		m := p.mapping(t, programs.Listen(t, answering("svc")).Port)
-		written := len(p.log(t))
+		written := len(p.log(t).Records)
 
 		long := strings.Repeat("n", 10<<10)
 		user := func(changes ...any) map[string]any {
@@ -114,7 +114,7 @@ func TestBadRequests(t *testing.T) {
 				}
 			}
 		}
-		if now := len(p.log(t)); now != written {
+		if now := len(p.log(t).Records); now != written {
 			t.Errorf("refused requests wrote %d records", now-written)
 		}
 		// A key used with another request.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/test/programs"
+	"github.com/tunnox-net/tunnox/test/truth"
 )
 
 // order is a command of the load: its key, what it asks for, and what became of it.
@@ -139,7 +139,7 @@ func (p *pair) checkOrders(t *testing.T, orders [][]*order) {
 		}
 	}
 	created := map[string][]domain.StreamID{}
-	for _, r := range p.log(t) {
+	for _, r := range p.log(t).Records {
 		var data struct{ Name string }
 		if r.Name != "client_created" && r.Name != "mapping_created" {
 			continue
@@ -158,99 +158,22 @@ func (p *pair) checkOrders(t *testing.T, orders [][]*order) {
 	}
 }
 
-// log reads the whole log and checks that its positions are dense.
-func (p *pair) log(t *testing.T) []domain.Record {
+// log reads the whole log.
+func (p *pair) log(t *testing.T) *truth.Log {
 	t.Helper()
-	records := programs.All[domain.Record](t, p.API, path("/events?limit=500"))
-	for i, r := range records {
-		if r.Position != domain.Position(i+1) {
-			t.Fatalf("record %d has position %d", i+1, r.Position)
-		}
+	log, err := truth.Read(p.API)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return records
+	return log
 }
 
 // checkReadModels compares every list and quota of the API with the fold of the log.
 func (p *pair) checkReadModels(t *testing.T) {
 	t.Helper()
-	records := p.log(t)
-	states := map[domain.StreamID]domain.Aggregate{}
-	for _, r := range records {
-		if states[r.Stream] == nil {
-			states[r.Stream] = domain.NewAggregate(r.Stream)
-		}
-		if err := domain.Fold(states[r.Stream], []domain.Record{r}); err != nil {
-			t.Fatal(err)
-		}
+	log := p.log(t)
+	if err := log.Shown(p.API); err != nil {
+		t.Error(err)
 	}
-	users, clients, mappings := map[int64]programs.User{}, map[int64]programs.Client{}, map[int64]programs.Mapping{}
-	for _, state := range states {
-		switch a := state.(type) {
-		case *domain.User:
-			if a.Live() {
-				users[a.ID] = programs.User{ID: a.ID, Username: a.Username}
-			}
-		case *domain.Client:
-			if a.Live() {
-				clients[a.ID] = programs.Client{ID: a.ID, UserID: a.UserID, Type: string(a.Kind), Name: a.Name}
-			}
-		case *domain.Mapping:
-			if a.Live() {
-				mappings[a.ID] = programs.Mapping{ID: a.ID, UserID: a.UserID, Name: a.Name, Protocol: string(a.Protocol),
-					Source: a.SourceClientID, Target: a.TargetClientID, LocalHost: a.LocalHost, LocalPort: a.LocalPort,
-					TargetHost: a.TargetHost, TargetPort: a.TargetPort, Status: map[bool]string{false: "active", true: "disabled"}[a.Disabled]}
-			}
-		case *domain.Quota:
-			p.checkQuota(t, a)
-		}
-	}
-	compare(t, "users", users, byID(programs.All[programs.User](t, p.API, path("/users?limit=500")), func(u programs.User) int64 { return u.ID }))
-	compare(t, "clients", clients, byID(programs.All[programs.Client](t, p.API, path("/clients?limit=500")), func(c programs.Client) int64 { return c.ID }))
-	compare(t, "mappings", mappings, byID(programs.All[programs.Mapping](t, p.API, path("/mappings?limit=500")), func(m programs.Mapping) int64 { return m.ID }))
-	compare(t, "mappings of the user", mappings,
-		byID(programs.All[programs.Mapping](t, p.API, path("/users/%d/mappings?limit=500", p.user.ID)), func(m programs.Mapping) int64 { return m.ID }))
-	t.Logf("%d records fold to the %d users, %d clients and %d mappings that the API shows", len(records), len(users), len(clients), len(mappings))
-}
-
-func (p *pair) checkQuota(t *testing.T, q *domain.Quota) {
-	t.Helper()
-	if domain.IsAnonymous(q.Account) {
-		return
-	}
-	var shown struct {
-		domain.Limits
-		Clients        int64 `json:"clients"`
-		Mappings       int64 `json:"mappings"`
-		ActiveMappings int64 `json:"active_mappings"`
-	}
-	p.Do(t, http.MethodGet, path("/users/%d/quota", q.Account), nil, &shown)
-	if shown.Clients != int64(len(q.Clients)) || shown.Mappings != int64(len(q.Mappings)) || shown.ActiveMappings != q.Active || !shown.Equal(q.Limits) {
-		t.Errorf("quota of %d is shown as %+v, the log says %d clients, %d mappings, %d active", q.Account, shown, len(q.Clients), len(q.Mappings), q.Active)
-	}
-}
-
-// byID indexes what a list shows; what the log does not know (presence) is left out.
-func byID[T any](list []T, id func(T) int64) map[int64]T {
-	m := map[int64]T{}
-	for _, item := range list {
-		if c, ok := any(&item).(*programs.Client); ok {
-			c.Status, c.NodeID = "", ""
-		}
-		m[id(item)] = item
-	}
-	return m
-}
-
-func compare[T any](t *testing.T, what string, want, got map[int64]T) {
-	t.Helper()
-	for id, w := range want {
-		if g, ok := got[id]; !ok || !reflect.DeepEqual(g, w) {
-			t.Errorf("%s: the log says %+v, the API shows %+v", what, w, g)
-		}
-	}
-	for id, g := range got {
-		if _, ok := want[id]; !ok {
-			t.Errorf("%s: the API shows %+v, which is not in the log", what, g)
-		}
-	}
+	t.Logf("%v, which the API shows", log)
 }

@@ -212,18 +212,36 @@ func (a *API) WaitOnline(t testing.TB, clientID int64) {
 // All reads a list to its end, page by page, into a slice of its items.
 func All[T any](t testing.TB, a *API, path string) []T {
 	t.Helper()
+	all, err := List[T](a, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// List is All for who takes a failure into account.
+func List[T any](a *API, path string) ([]T, error) {
 	var all []T
 	next := ""
 	for {
+		answer, err := a.Call(http.MethodGet, path+next, nil)
+		if err == nil && answer.Status != http.StatusOK {
+			err = fmt.Errorf("%d %s", answer.Status, answer.Body)
+		}
 		var page struct {
 			Items []T             `json:"items"`
 			Next  json.RawMessage `json:"next"`
 		}
-		a.Do(t, http.MethodGet, path+next, nil, &page)
+		if err == nil {
+			err = json.Unmarshal(answer.Body, &page)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", path+next, err)
+		}
 		all = append(all, page.Items...)
 		token := string(bytes.Trim(page.Next, `"`))
 		if token == "" || token == "null" || token == "0" || len(page.Items) == 0 {
-			return all
+			return all, nil
 		}
 		next = fmt.Sprintf("%safter=%s", map[bool]string{true: "&", false: "?"}[bytes.ContainsRune([]byte(path), '?')], token)
 	}
