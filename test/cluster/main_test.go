@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,7 +14,14 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-func TestMain(m *testing.M) { programs.Main(m) }
+// TestMain lets more tests run beside each other than there are processors:
+// those that do mostly wait, while the ones that measure run alone before them.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	programs.Main(m)
+}
 
 func start(t *testing.T, forwarders int) *programs.Cluster {
 	t.Helper()

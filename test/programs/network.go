@@ -68,24 +68,38 @@ func FreePort(t testing.TB) int { t.Helper(); return FreePorts(t, 1)[0] }
 
 // FreePorts gives different loopback ports that were free a moment ago. They are
 // below those that the kernel gives to outgoing connections and to port 0, so
-// that nothing takes one by chance before the program under test does.
+// that nothing takes one by chance before the program under test does, and none
+// is given twice, since tests run beside each other.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	const lowest, count = 10000, 22000
+	given.mu.Lock()
+	defer given.mu.Unlock()
 	ports := make([]int, 0, n)
 	for tries := 0; len(ports) < n; tries++ {
-		if tries > count {
+		if tries > 4*count {
 			t.Fatalf("found %d free ports, want %d", len(ports), n)
 		}
-		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: lowest + rand.IntN(count)})
+		port := lowest + rand.IntN(count)
+		if given.ports[port] {
+			continue
+		}
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 		if err != nil {
 			continue
 		}
-		defer func() { _ = l.Close() }() // together, so that none is given twice
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		_ = l.Close()
+		given.ports[port] = true
+		ports = append(ports, port)
 	}
 	return ports
 }
+
+// given are the ports that FreePorts gave.
+var given = struct {
+	mu    sync.Mutex
+	ports map[int]bool // guarded by mu
+}{ports: map[int]bool{}}
 
 // DialPort connects to a loopback port. It does so from another loopback address:
 // Linux lets a port that nobody listens on connect to itself, and a test that
