@@ -66,6 +66,7 @@ func (p *process) openRedis(ctx context.Context) (*backend, error) {
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--redis: %w", err)}
 	}
+	options.ContextTimeoutEnabled = true // or a Redis that swallows what it is asked holds callers for longer than they wait
 	redis.SetLogger(redisLog{p.log.With("part", "redis")})
 	client := redis.NewClient(options)
 	p.atEnd("redis", func(context.Context) error { return client.Close() })
