@@ -56,6 +56,10 @@ var importRules = []importRule{
 		"it carries streams between forwarders and does not know what is in them"},
 	{"control/controlpb", nil,
 		"generated from control.proto"},
+	{"control/postgres/internal/queries", nil,
+		"generated from queries.sql, private to the package above it"},
+	{"control/postgres", []string{"..", "./internal/queries"},
+		"where control planes keep what they share; it knows the seam for secrets"},
 	{"control", []string{"./controlpb", "domain"},
 		"what a forwarder may ask of the control plane; log, read models and secrets are behind seams"},
 	{"agent", []string{"wire", "wire/wirepb", "transport"},
@@ -78,7 +82,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"domain", "eventstore/**", "broker/**", "projections/**", "directory/**", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "agent", "migrations"},
+	{"cmd/*", []string{"domain", "eventstore/**", "broker/**", "projections/**", "directory/**", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "control/postgres", "agent", "migrations"},
 		"only programs know everybody, and not each other"},
 }
 

@@ -23,23 +23,32 @@ type apiKey struct {
 // loadAPIKey takes the key of the environment, else of the data directory, else
 // makes one there: 256 bits, readable by the owner only.
 func loadAPIKey(dir *dataDir, override string) (apiKey, error) {
+	key, ok, err := readAPIKey(dir, override)
+	if err != nil || ok {
+		return key, err
+	}
+	return createAPIKey(dir.file("api-key"))
+}
+
+// readAPIKey gives the key there is; ok is false when there is none.
+func readAPIKey(dir *dataDir, override string) (key apiKey, ok bool, err error) {
 	if override != "" {
 		key := apiKey{secret: override, source: "TUNNOX_API_KEY"}
 		if err := key.check(); err != nil {
-			return apiKey{}, usageError{err}
+			return apiKey{}, false, usageError{err}
 		}
-		return key, nil
+		return key, true, nil
 	}
 	path := dir.file("api-key")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return createAPIKey(path)
+		return apiKey{}, false, nil
 	}
 	if err != nil {
-		return apiKey{}, fmt.Errorf("read API key: %w", err)
+		return apiKey{}, false, fmt.Errorf("read API key: %w", err)
 	}
-	key := apiKey{secret: strings.TrimSpace(string(b)), source: path}
-	return key, key.check()
+	key = apiKey{secret: strings.TrimSpace(string(b)), source: path}
+	return key, true, key.check()
 }
 
 func createAPIKey(path string) (apiKey, error) {

@@ -37,7 +37,8 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	}
 	p.atEnd("event store", func(context.Context) error { return store.Close() })
 	b.store = store
-	return b, nil
+	b.shared, err = p.openShared(ctx)
+	return b, err
 }
 
 // makeFirstSchema gives a database that has no schema of ours its first. An

@@ -38,7 +38,8 @@ type config struct {
 	PProf     bool
 	Drain     time.Duration
 
-	apiKey string // TUNNOX_API_KEY; no flag, since every process sees another's arguments
+	// TUNNOX_API_KEY and _BEFORE; no flags, since every process sees another's arguments.
+	apiKey, apiKeyBefore string
 }
 
 // The settings by the flag's name. A command takes those that concern it.
@@ -49,6 +50,7 @@ var (
 	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain",
 		"bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
 	migrateSettings = []string{"data", "postgres"}
+	tokenSettings   = []string{"data", "postgres"}
 )
 
 // declare gives every setting its flag, default and sentence.
@@ -86,7 +88,7 @@ func (c *config) flags(to *pflag.FlagSet, names ...[]string) {
 	postgres, redis := to.Lookup("postgres"), to.Lookup("redis")
 	switch { // which of the two a command can do without depends on the command
 	case postgres != nil && redis == nil:
-		postgres.Usage += " (empty = the embedded one in --data)"
+		postgres.Usage += " (empty = what is in --data)"
 	case redis != nil && (postgres == nil || to.Lookup("listen") == nil):
 		redis.Usage += " (required)"
 		if postgres != nil {
@@ -107,6 +109,9 @@ func (c *config) load(flags *pflag.FlagSet, environ []string) error {
 	for _, entry := range environ {
 		if key, ok := strings.CutPrefix(entry, "TUNNOX_API_KEY="); ok {
 			c.apiKey = key
+		}
+		if key, ok := strings.CutPrefix(entry, "TUNNOX_API_KEY_BEFORE="); ok {
+			c.apiKeyBefore = key
 		}
 	}
 	path, err := flags.GetString("config")

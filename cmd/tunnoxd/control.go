@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/httpapi"
@@ -22,9 +23,16 @@ const controlLong = `Run the control plane: the REST API, the relay that carries
 configuration feed, and the projector that keeps the read models. It needs
 --postgres and --redis; any number of them work at the same time.
 
-DATA/join-token lets forwarders into the cluster. They get certificates from the
-State service (--state), signed by the authority in DATA/cluster-ca: give the data
-directories of all control planes of a cluster the same cluster-ca and join-secret.`
+All of them need the same API key: the first makes DATA/api-key, to be copied to
+the others, or TUNNOX_API_KEY is set for all. It also opens the cluster's secrets,
+which are kept in Postgres: the authority's key and the join token. Relay and
+projector run in one control plane at a time; another takes over within seconds.
+
+DATA/join-token lets forwarders into the cluster ("tunnoxd join-token" prints it
+too). They get certificates from the State service (--state).
+
+To change the API key, give the new one together with the one before, as
+TUNNOX_API_KEY_BEFORE, to one control plane after the other.`
 
 // controlOnly is the control plane alone.
 func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
@@ -35,11 +43,11 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 		if err := p.open(binding{api: cfg.API, metrics: cfg.Metrics, state: cmp.Or(cfg.State, defaultState)}); err != nil {
 			return err
 		}
-		key, err := loadAPIKey(p.dir, cfg.apiKey)
+		b, err := p.openCluster(ctx)
 		if err != nil {
 			return err
 		}
-		b, err := p.openCluster(ctx)
+		key, err := p.clusterKey(ctx, b.shared)
 		if err != nil {
 			return err
 		}
@@ -47,14 +55,14 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 		if err != nil {
 			return err
 		}
-		authority, err := p.startState(ctx, b, cp)
+		authority, err := p.startState(ctx, b, cp, key)
 		if err != nil {
 			return err
 		}
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
 			return err
 		}
-		if err := p.waitFor(ctx, cp.projector.Ready); err != nil {
+		if err := p.waitFor(ctx, cp.complete); err != nil {
 			return err
 		}
 		cp.open(p)
@@ -64,10 +72,13 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 
 // controlPlane is what decides and remembers.
 type controlPlane struct {
+	store     eventstore.Store
+	rows      projections.Store
 	executor  *eventstore.Executor
 	projector *projections.Projector
 	reader    *projections.Reader
-	phase     atomic.Pointer[string] // why it is not ready; nil = it is
+	session   *controlpostgres.Session // nil: there is no other control plane
+	phase     atomic.Pointer[string]   // why it is not ready; nil = it is
 }
 
 // open says that the control plane may be sent work, until the process ends:
@@ -91,15 +102,22 @@ func (cp *controlPlane) isOpen(context.Context) error {
 // executor, whose running appends must finish before the log closes; relay and
 // projector, which carry them on; the API, whose requests need all of them.
 func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey) (*controlPlane, error) {
-	cp := &controlPlane{reader: projections.NewReader(b.rows)}
+	cp := &controlPlane{store: b.store, rows: b.rows, reader: projections.NewReader(b.rows)}
 	cp.shut("starting")
+	if b.shared != nil {
+		session, err := p.beginSession(b.shared)
+		if err != nil {
+			return nil, err
+		}
+		cp.session = session
+	}
 
 	metrics := eventstore.NewMetrics(p.registry)
 	cp.executor = eventstore.NewExecutor(b.store, eventstore.ExecutorOptions{Metrics: metrics})
 	p.run("executor", cp.executor.Run)
 
 	relay := eventstore.NewRelay(b.store, b.publisher, eventstore.RelayOptions{Metrics: metrics, Logger: p.log.With("part", "relay")})
-	p.run("relay", relay.Run)
+	p.runAlone(cp.session, leaseRelay, relay.Run)
 
 	cp.projector = projections.NewProjector(b.store, b.rows, projections.Options{
 		Head: func(ctx context.Context) (domain.Position, error) {
@@ -110,7 +128,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		Metrics:  projections.NewMetrics(p.registry),
 		Logger:   p.log.With("part", "projector"),
 	})
-	p.run("projector", cp.projector.Run)
+	p.runAlone(cp.session, leaseProjector, cp.projector.Run)
 
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)

@@ -90,6 +90,10 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		forwarderLong, forwarderSettings, forwarderOnly)
 	command("migrate", "Bring a database to the schema this version knows",
 		migrateLong, migrateSettings, migrate)
+	command("join-token", "Print the token that lets forwarders into the cluster",
+		joinTokenLong, tokenSettings, joinToken)
+	command("rotate-join-token", "Make a new join token the only one, and print it",
+		rotateJoinTokenLong, tokenSettings, rotateJoinToken)
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(stdout, buildVersion())

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tunnox-net/tunnox/broker"
+	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/projections"
@@ -38,6 +39,7 @@ type backend struct {
 	publisher broker.Publisher
 	follower  broker.Follower
 	directory presences
+	shared    *controlpostgres.Cluster // nil: there is no other control plane
 }
 
 // presences is a directory of clients and of nodes.
@@ -77,16 +79,16 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err := p.open(on); err != nil {
 			return err
 		}
-		key, err := loadAPIKey(p.dir, cfg.apiKey)
-		if err != nil {
-			return err
-		}
 		if on.state == "" {
 			if _, err := p.ownIdentity(); err != nil { // told before anything is started
 				return err
 			}
 		}
 		b, err := p.openBackend(ctx)
+		if err != nil {
+			return err
+		}
+		key, err := p.key(ctx, b.shared)
 		if err != nil {
 			return err
 		}
@@ -97,7 +99,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		parts := forwarderParts{follower: b.follower, directory: b.directory,
 			lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}}
 		if on.state != "" {
-			if parts.authority, err = p.startState(ctx, b, cp); err != nil {
+			if parts.authority, err = p.startState(ctx, b, cp, key); err != nil {
 				return err
 			}
 			parts.join = p.ownAuthority(parts.authority)
@@ -108,7 +110,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		}
 		// Agents are served only from read models that are complete: to an agent
 		// whose client is not there yet the answer would be that it never was.
-		if err := p.waitFor(ctx, cp.projector.Ready); err != nil {
+		if err := p.waitFor(ctx, cp.complete); err != nil {
 			return err
 		}
 		self, err := p.startForwarder(ctx, parts)

@@ -55,11 +55,17 @@ type running struct {
 // start runs tunnoxd until it says how to go on, or has ended.
 func start(t *testing.T, dir string, args ...string) (*running, error) {
 	t.Helper()
+	return startWith(t, dir, nil, args...)
+}
+
+// startWith is start with an environment.
+func startWith(t *testing.T, dir string, environ []string, args ...string) (*running, error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{stdout: &transcript{}, stderr: &transcript{}}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, append(args, "--data", dir), nil, r.stdout, r.stderr)
+		ended <- run(ctx, append(args, "--data", dir), environ, r.stdout, r.stderr)
 	}()
 	r.stop = sync.OnceValue(func() error {
 		cancel()

@@ -15,7 +15,7 @@ import (
 
 // otherVariables are TUNNOX_ variables that are not settings of tunnoxd: the
 // key, and what package cmd/tunnox reads.
-var otherVariables = []string{"TUNNOX_API_KEY", "TUNNOX_API_KEY_FILE",
+var otherVariables = []string{"TUNNOX_API_KEY", "TUNNOX_API_KEY_BEFORE", "TUNNOX_API_KEY_FILE",
 	"TUNNOX_CLIENT_ID", "TUNNOX_AUTH_CODE", "TUNNOX_AUTH_CODE_FILE", "TUNNOX_SERVER", "TUNNOX_PIN", "TUNNOX_CA", "TUNNOX_STATE", "TUNNOX_ALLOW", "TUNNOX_NAME"}
 
 // foreignVariable matches TUNNOX_ variables that others make: Kubernetes for a

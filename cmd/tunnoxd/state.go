@@ -13,17 +13,17 @@ const defaultState = "127.0.0.1:50051"
 
 // startState starts the State service, and leaves the join token where people
 // and scripts find it.
-func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane) (*control.Authority, error) {
+func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, key apiKey) (*control.Authority, error) {
 	metrics := control.NewServerMetrics()
 	p.registry.MustRegister(metrics)
-	vault := control.NewFileVault(p.dir.path)
+	vault := p.vault(b.shared, key)
 	authority, err := control.OpenAuthority(ctx, vault, control.AuthorityOptions{Metrics: metrics})
 	if err != nil {
-		return nil, err
+		return nil, otherKey(err, key)
 	}
 	tokens, err := control.OpenJoinTokens(ctx, vault, authority)
 	if err != nil {
-		return nil, err
+		return nil, otherKey(err, key)
 	}
 	token, err := tokens.Current(ctx)
 	if err != nil {

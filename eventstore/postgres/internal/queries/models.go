@@ -8,27 +8,6 @@ import (
 	"time"
 )
 
-type EsClaim struct {
-	Scope string
-	Value string
-	Owner string
-}
-
-type EsHead struct {
-	ID       int16
-	Position int64
-}
-
-type EsKey struct {
-	Scope         string
-	Key           string
-	Hash          []byte
-	FirstPosition int64
-	LastPosition  int64
-	Subject       string
-	CreatedAt     time.Time
-}
-
 type EsRecord struct {
 	Position   int64
 	Stream     string
@@ -41,10 +20,4 @@ type EsRecord struct {
 	Meta       []byte
 	LeafHash   []byte
 	RecordedAt time.Time
-}
-
-type EsStream struct {
-	Stream  string
-	Version int64
-	Closed  bool
 }

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/tunnox-net/tunnox/control"
+	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
+)
+
+const joinTokenLong = `Print the join token, which lets forwarders into the cluster: from the database of
+--postgres with the API key of the control planes (TUNNOX_API_KEY, else
+DATA/api-key), or without it from DATA/join-token. Who has it can be a node of the
+cluster: keep it in files that only the forwarders' account can read.`
+
+const rotateJoinTokenLong = `Make a new join token and print it. The one before lets nobody in any more; nodes
+that are in stay in, and renew their certificates without it. Control planes know
+at once; their DATA/join-token is written anew when they start.`
+
+// joinToken prints the cluster's join token.
+func joinToken(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+	if cfg.Postgres == "" {
+		path, err := filepath.Abs(filepath.Join(cfg.Data, "join-token"))
+		if err != nil {
+			return fmt.Errorf("--data: %w", err)
+		}
+		token, err := control.LoadJoinToken(path)
+		if err != nil {
+			return err
+		}
+		return printToken(out, token)
+	}
+	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Current(ctx) }, out)
+}
+
+// rotateJoinToken replaces it.
+func rotateJoinToken(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+	if cfg.Postgres == "" {
+		return usageError{errors.New("--postgres is required: that is where the cluster's secrets are")}
+	}
+	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Rotate(ctx) }, out)
+}
+
+func printToken(out io.Writer, token control.JoinToken) error {
+	_, err := fmt.Fprintln(out, token.Text())
+	return err
+}
+
+// withJoinTokens opens the cluster's secrets beside running control planes: it
+// takes no data directory and starts nothing.
+func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinTokens) (control.JoinToken, error), out io.Writer) error {
+	dir, err := filepath.Abs(cfg.Data)
+	if err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
+	key, ok, err := readAPIKey(&dataDir{path: dir}, cfg.apiKey)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("there is no API key to open the cluster's secrets with: set TUNNOX_API_KEY, or --data to the data directory of a control plane (%s has no api-key)", dir)
+	}
+	shared, err := controlpostgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	defer shared.Close()
+	if some, err := shared.HasSecrets(ctx); err != nil || !some {
+		return errors.Join(err, errors.New("this database has no cluster's secrets: start a control plane first"))
+	}
+	vault := vaultOf(shared, key, cfg.apiKeyBefore)
+	authority, err := control.OpenAuthority(ctx, vault, control.AuthorityOptions{})
+	if err != nil {
+		return otherKey(err, key)
+	}
+	tokens, err := control.OpenJoinTokens(ctx, vault, authority)
+	if err != nil {
+		return otherKey(err, key)
+	}
+	token, err := get(tokens)
+	if err != nil {
+		return err
+	}
+	return printToken(out, token)
+}

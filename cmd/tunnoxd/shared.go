@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tunnox-net/tunnox/control"
+	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// The work that one control plane at a time does for all.
+const (
+	leaseRelay     = "relay"
+	leaseProjector = "projector"
+)
+
+// openShared connects to what the control planes of a cluster share.
+func (p *process) openShared(ctx context.Context) (*controlpostgres.Cluster, error) {
+	shared, err := controlpostgres.Open(ctx, p.cfg.Postgres)
+	if err != nil {
+		return nil, err
+	}
+	p.atEnd("cluster's database", func(context.Context) error { shared.Close(); return nil })
+	return shared, nil
+}
+
+// clusterKey is the API key of a control plane that may be one of several. All
+// have the same one, and one that has none does not make another.
+func (p *process) clusterKey(ctx context.Context, shared *controlpostgres.Cluster) (apiKey, error) {
+	key, ok, err := readAPIKey(p.dir, p.cfg.apiKey)
+	if err != nil || ok {
+		return key, err
+	}
+	others, err := shared.HasSecrets(ctx)
+	if err != nil {
+		return apiKey{}, err
+	}
+	path := p.dir.file("api-key")
+	if others {
+		return apiKey{}, fmt.Errorf("this database belongs to a cluster that has an API key, and --data %s has none: copy api-key from the --data of another control plane to %s (0600), or set TUNNOX_API_KEY",
+			p.dir.path, path)
+	}
+	return createAPIKey(path)
+}
+
+// key is the API key of a process that may be a cluster's, or has none beside it.
+func (p *process) key(ctx context.Context, shared *controlpostgres.Cluster) (apiKey, error) {
+	if p.cfg.State == "" {
+		return loadAPIKey(p.dir, p.cfg.apiKey)
+	}
+	return p.clusterKey(ctx, shared)
+}
+
+// vault opens the cluster's secrets with the API key.
+func (p *process) vault(shared *controlpostgres.Cluster, key apiKey) control.Vault {
+	return vaultOf(shared, key, p.cfg.apiKeyBefore)
+}
+
+func vaultOf(shared *controlpostgres.Cluster, key apiKey, before string) control.Vault {
+	var keys [][]byte
+	if before != "" {
+		keys = append(keys, []byte(before))
+	}
+	return shared.Vault([]byte(key.secret), keys...)
+}
+
+// otherKey says what to do about secrets that the API key does not open.
+func otherKey(err error, key apiKey) error {
+	if !errors.Is(err, controlpostgres.ErrSealed) {
+		return err
+	}
+	return fmt.Errorf("%w\n  every control plane of a cluster needs the same API key, and %s is another: copy api-key from the --data of another one, or set TUNNOX_API_KEY\n  after a change of the key, give the one before as TUNNOX_API_KEY_BEFORE until every control plane has the new one",
+		err, key.source)
+}
+
+// beginSession makes this control plane one of the cluster's, for those who work
+// beside it and for GET /nodes.
+func (p *process) beginSession(shared *controlpostgres.Cluster) (*controlpostgres.Session, error) {
+	id, err := p.controlID()
+	if err != nil {
+		return nil, err
+	}
+	metrics := controlpostgres.NewMetrics()
+	p.registry.MustRegister(metrics)
+	self := controlpostgres.ControlPlane{ID: id, Version: shortVersion(), API: reachable("", p.sockets.api.Addr())}
+	if p.sockets.state != nil {
+		self.State = reachable("", p.sockets.state.Addr())
+	}
+	session := shared.Begin(self, metrics, p.log.With("part", "lease", "control", id))
+	p.run("control plane's record", session.Show)
+	return session, nil
+}
+
+// controlID names a control plane, the same after a restart with the same data.
+func (p *process) controlID() (string, error) {
+	key, err := p.dir.nodeKey()
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte("control plane " + key))
+	return "control-" + hex.EncodeToString(sum[:4]), nil
+}
+
+// runAlone runs work that one control plane at a time does, where there may be
+// several. What comes late from one that was frozen is refused by what it writes
+// to: the feed by position, the read models by their checkpoint.
+func (p *process) runAlone(session *controlpostgres.Session, lease string, work func(context.Context) error) {
+	if session == nil {
+		p.run(lease, work)
+		return
+	}
+	p.run(lease, func(ctx context.Context) error { return session.Hold(ctx, lease, work) })
+}
+
+// complete waits until the read models show what was in the log, whoever it is
+// that builds them.
+func (cp *controlPlane) complete(ctx context.Context) error {
+	if cp.session == nil {
+		return cp.projector.Ready(ctx)
+	}
+	var head domain.Position
+	own := make(chan error, 1)
+	ready, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { own <- cp.projector.Ready(ready) }()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for known := false; ; {
+		if !known {
+			head, known = cp.end(ctx)
+		}
+		if known && cp.shown(ctx, head) {
+			return nil
+		}
+		select {
+		case err := <-own:
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// end gives the end of the log, unless it cannot be asked now.
+func (cp *controlPlane) end(ctx context.Context) (domain.Position, bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	head, err := cp.store.Head(ctx)
+	return head.Position, err == nil
+}
+
+// shown tells whether the read models are there and have come to a position.
+func (cp *controlPlane) shown(ctx context.Context, position domain.Position) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	at, err := cp.rows.Checkpoint(ctx)
+	if err != nil || at.Position < position {
+		return false
+	}
+	_, _, err = cp.reader.Users(ctx, 0, 1) // those of an empty log are at 0, as are none
+	return err == nil
+}

@@ -1,0 +1,130 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tunnox-net/tunnox/control/postgres/internal/queries"
+)
+
+const (
+	// leaseLife is how long a lease lasts without being prolonged, by the clock of
+	// the database. Whoever waits takes over within that and leaseEvery.
+	leaseLife = 2 * time.Second
+	// leaseEvery is how often a lease is prolonged, and asked for.
+	leaseEvery = 500 * time.Millisecond
+)
+
+// errLost ends work whose lease was not prolonged in time, or is another's.
+var errLost = errors.New("the lease was lost")
+
+// Hold has work done while this session has the lease, and waits while another
+// has it, until ctx ends, which is no error. Work whose context has ended is
+// waited for, and begun again with the next lease. Work that ends by itself ends
+// Hold, with its error.
+func (s *Session) Hold(ctx context.Context, lease string, work func(context.Context) error) error {
+	held := s.metrics.held.WithLabelValues(lease)
+	held.Set(0)
+	heir := true // a process that starts succeeds the one before it in the same place, which has ended
+	for failing := false; ; {
+		asked := time.Now()
+		token, err := s.take(ctx, lease, heir)
+		heir = heir && err != nil
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !failing:
+			s.log.Warn("cannot ask for the lease, trying on", "lease", lease, "error", err)
+		case err == nil && token != 0:
+			s.log.Info("has the lease", "lease", lease, "token", token)
+			s.metrics.token.WithLabelValues(lease).Set(float64(token))
+			held.Set(1)
+			err := s.lead(ctx, lease, token, asked.Add(leaseLife), work)
+			held.Set(0)
+			if !errors.Is(err, errLost) {
+				return err
+			}
+			s.log.Warn("lost the lease, waiting for it", "lease", lease, "token", token)
+			continue
+		}
+		failing = err != nil
+		// A little irregular, so that those who wait do not ask at the same moment.
+		if !sleep(ctx, leaseEvery*3/4+rand.N(leaseEvery/2)) {
+			return nil
+		}
+	}
+}
+
+// take gives the token of the lease, 0 when it is another's.
+func (s *Session) take(ctx context.Context, lease string, heir bool) (token int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, leaseLife)
+	defer cancel()
+	token, err = s.cluster.q.TakeLease(ctx, queries.TakeLeaseParams{Name: lease, Holder: s.self.ID, Session: s.nonce,
+		Seconds: leaseLife.Seconds(), Heir: heir})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("take lease %s: %w", lease, err)
+	}
+	return token, nil
+}
+
+// lead does the work until the lease is lost, which is errLost, or ctx ends. The
+// lease counts from before it was asked for, so that here it never lasts longer
+// than in the database.
+func (s *Session) lead(ctx context.Context, lease string, token int64, until time.Time, work func(context.Context) error) error {
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- work(working) }()
+	defer s.release(lease)
+	tick := time.NewTicker(leaseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return <-done
+		case <-tick.C:
+		}
+		asked := time.Now()
+		bounded, cancel := context.WithDeadline(ctx, until)
+		is, err := s.take(bounded, lease, false)
+		cancel()
+		switch {
+		case err == nil && is == token:
+			until = asked.Add(leaseLife)
+		case ctx.Err() == nil && (err == nil || !time.Now().Before(until)):
+			stop()
+			<-done
+			return errLost
+		}
+	}
+}
+
+// release lets another have the lease at once, if it is still ours.
+func (s *Session) release(lease string) {
+	ctx, cancel := context.WithTimeout(context.Background(), endLimit)
+	defer cancel()
+	if err := s.cluster.q.EndLease(ctx, queries.EndLeaseParams{Name: lease, Session: s.nonce}); err != nil {
+		s.log.Warn("cannot give the lease back; it will run out", "lease", lease, "error", err)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,159 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tunnox-net/tunnox/control"
+	"github.com/tunnox-net/tunnox/control/postgres/internal/queries"
+)
+
+// ErrSealed: a secret was sealed with another key than the one at hand.
+var ErrSealed = errors.New("control: the cluster's secrets were sealed with another key")
+
+// Vault keeps the cluster's secrets in the database, sealed: each with
+// AES-256-GCM under a key of its own, derived from one that every control plane
+// is given and no database holds.
+type Vault struct {
+	q    *queries.Queries
+	keys [][]byte // the first seals, any opens
+}
+
+// Vault gives the vault that key opens. before are keys that were used earlier:
+// a secret that one of them sealed is sealed anew with key when it is loaded.
+func (c *Cluster) Vault(key []byte, before ...[]byte) *Vault {
+	return &Vault{q: c.q, keys: append([][]byte{key}, before...)}
+}
+
+// HasSecrets tells whether there are secrets, whatever their key.
+func (c *Cluster) HasSecrets(ctx context.Context) (bool, error) {
+	any, err := c.q.AnySecret(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look for the cluster's secrets: %w", err)
+	}
+	return any, nil
+}
+
+// Load implements [control.Vault].
+func (v *Vault) Load(ctx context.Context, name string) ([]byte, error) {
+	secret, sealed, key, err := v.load(ctx, name)
+	if err != nil || key == 0 {
+		return secret, err
+	}
+	again, err := seal(v.keys[0], name, secret)
+	if err != nil {
+		return nil, err
+	}
+	// Another control plane may be first with the same, which is as good.
+	if _, err := v.q.ReplaceSecret(ctx, queries.ReplaceSecretParams{Name: name, Old: sealed, Next: again}); err != nil {
+		return nil, fmt.Errorf("seal secret %s anew: %w", name, err)
+	}
+	return secret, nil
+}
+
+// load gives a secret, as it is kept, and which key opened it.
+func (v *Vault) load(ctx context.Context, name string) (secret, sealed []byte, key int, err error) {
+	sealed, err = v.q.Secret(ctx, name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil, 0, control.ErrAbsent
+	}
+	if err != nil {
+		return nil, nil, 0, fmt.Errorf("load secret %s: %w", name, err)
+	}
+	for i, key := range v.keys {
+		if secret, ok := open(key, name, sealed); ok {
+			return secret, sealed, i, nil
+		}
+	}
+	return nil, nil, 0, ErrSealed
+}
+
+// Create implements [control.Vault].
+func (v *Vault) Create(ctx context.Context, name string, secret []byte) error {
+	sealed, err := seal(v.keys[0], name, secret)
+	if err != nil {
+		return err
+	}
+	n, err := v.q.CreateSecret(ctx, queries.CreateSecretParams{Name: name, Sealed: sealed})
+	if err != nil {
+		return fmt.Errorf("create secret %s: %w", name, err)
+	}
+	if n == 0 {
+		return control.ErrPresent
+	}
+	return nil
+}
+
+// Replace implements [control.Vault].
+func (v *Vault) Replace(ctx context.Context, name string, old, next []byte) error {
+	is, was, _, err := v.load(ctx, name)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(is, old) {
+		return control.ErrChanged
+	}
+	sealed, err := seal(v.keys[0], name, next)
+	if err != nil {
+		return err
+	}
+	n, err := v.q.ReplaceSecret(ctx, queries.ReplaceSecretParams{Name: name, Old: was, Next: sealed})
+	if err != nil {
+		return fmt.Errorf("replace secret %s: %w", name, err)
+	}
+	if n == 0 {
+		return control.ErrChanged
+	}
+	return nil
+}
+
+// A sealed secret is a version, a salt for its key, a nonce, and what AES-GCM
+// made of it. The name is authenticated, so that one cannot stand for another.
+const (
+	sealVersion = 1
+	saltSize    = 16
+)
+
+func seal(key []byte, name string, secret []byte) ([]byte, error) {
+	sealed := make([]byte, 1+saltSize, 1+saltSize+64+len(secret))
+	sealed[0] = sealVersion
+	rand.Read(sealed[1:]) // never fails
+	aead, err := cipherOf(key, sealed[1:])
+	if err != nil {
+		return nil, fmt.Errorf("seal secret %s: %w", name, err)
+	}
+	return append(sealed, aead.Seal(nil, nil, secret, []byte(name))...), nil
+}
+
+func open(key []byte, name string, sealed []byte) (secret []byte, ok bool) {
+	if len(sealed) < 1+saltSize || sealed[0] != sealVersion {
+		return nil, false
+	}
+	aead, err := cipherOf(key, sealed[1:1+saltSize])
+	if err != nil {
+		return nil, false
+	}
+	secret, err = aead.Open(nil, nil, sealed[1+saltSize:], []byte(name))
+	return secret, err == nil
+}
+
+func cipherOf(key, salt []byte) (cipher.AEAD, error) {
+	derived, err := hkdf.Key(sha256.New, key, salt, "tunnox cluster secret", 32)
+	if err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(derived)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
