@@ -1,0 +1,80 @@
+package cluster
+
+import (
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/test/programs"
+	"github.com/tunnox-net/tunnox/test/services"
+)
+
+// SessionsEnv is how many agents TestManySessions connects to one forwarder. The
+// default keeps the suite short; 10,000 is what a forwarder is meant for.
+const SessionsEnv = "TUNNOX_TEST_SESSIONS"
+
+// TestManySessions: what an idle session costs a forwarder in memory, what the
+// heartbeats of all cost it in processor time, and that all are back after it was
+// killed, none having been refused more than it must.
+func TestManySessions(t *testing.T) {
+	n := 2000
+	if text := os.Getenv(SessionsEnv); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil {
+			t.Fatalf("%s: %v", SessionsEnv, err)
+		}
+	}
+	c := programs.StartCluster(t, 1, services.Postgres(t), services.Redis(t), "--pprof")
+	forwarder := c.Forwarders[0]
+	memory := func() float64 {
+		t.Helper()
+		forwarder.Profile(t, "heap?gc=1") // what is garbage is not a session's
+		kb, err := forwarder.Status("status", "VmRSS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return float64(kb)
+	}
+	first := n / 10 // what the first agents cost is not theirs alone
+	f := startFleet(t, c.Control.API, first, forwarder)
+	resident := memory()
+	began := time.Now()
+	f.grow(t, c.Control.API, n, forwarder)
+	t.Logf("%d clients made and agents connected in %v", n-first, time.Since(began).Round(10*time.Millisecond))
+
+	const idle = 10 * time.Second
+	before, err := forwarder.CPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(idle) // only heartbeats
+	after, err := forwarder.CPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	each, share := (memory()-resident)/float64(n-first), 100*(after-before).Seconds()/idle.Seconds()
+	t.Logf("%d idle sessions: %.1f KB of resident memory each; heartbeats use %.1f %% of a core", n, each, share)
+	if !programs.Race && (each > 90 || share > 25) {
+		t.Error("that is far too much")
+	}
+
+	forwarder.Kill()
+	died, dials := time.Now(), f.dials.Load()
+	forwarder.Restart(t)
+	back := time.Now()
+	f.waitWelcomed(t, n, died)
+	welcomes := f.welcomes(died)
+	took, most := welcomes[len(welcomes)-1].Sub(back), 0
+	for i, j := 0, 0; j < len(welcomes); j++ { // within any second
+		for welcomes[j].Sub(welcomes[i]) > time.Second {
+			i++
+		}
+		most = max(most, j-i+1)
+	}
+	t.Logf("all %d are back %v after the forwarder was, at most %d in a second, with %.1f tries each", n, took.Round(10*time.Millisecond),
+		most, float64(f.dials.Load()-dials)/float64(n))
+	if took > time.Minute {
+		t.Errorf("agents were back after %v", took)
+	}
+}
