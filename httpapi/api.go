@@ -27,6 +27,7 @@ type Config struct {
 	History  History
 	Reader   Reader
 	Presence Presence // nil: every client is offline
+	Nodes    Nodes    // nil: there are none
 
 	// NewCredential draws a credential: the text the agent is given and the public
 	// key that goes into the log.
@@ -110,6 +111,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerQuotas()
 	a.registerClients()
 	a.registerMappings()
+	a.registerNodes()
 	a.registerHistory()
 	a.registerProbes()
 	a.registerDocs()
@@ -135,6 +137,7 @@ func (a *api) document() huma.Config {
 				{Name: "quotas", Description: "What an account may have, and what it has."},
 				{Name: "clients", Description: "Registered identities that agents prove themselves as."},
 				{Name: "mappings", Description: "Listener at one client, service at another."},
+				{Name: "nodes", Description: "The processes that are there now."},
 				{Name: "events", Description: "The log: everything that ever happened, in order."},
 				{Name: "operation", Description: "Probes and version; no key needed."},
 			},

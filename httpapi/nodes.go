@@ -1,0 +1,215 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// Codes of nodes.
+const (
+	codeNodeNotFound         domain.Code = "node_not_found"        // no such node is there now
+	codeNodeNotDrainable     domain.Code = "node_not_drainable"    // it takes no agents
+	codeDirectoryUnavailable domain.Code = "directory_unavailable" // who is where cannot be asked now
+)
+
+// Nodes knows the processes of the cluster that are there now, and reaches their
+// sessions. It is the directory's and not the log's: it can be away while
+// commands go on.
+type Nodes interface {
+	// Nodes gives all that are there, in order.
+	Nodes(ctx context.Context) ([]NodeStatus, error)
+	// Drain asks a node to send its agents elsewhere and take no new ones; ErrNoNode
+	// when it is not there. It returns before the node has.
+	Drain(ctx context.Context, id string) error
+	// Disconnect ends the sessions of a client wherever they are, and gives the
+	// nodes that had them, which are told.
+	Disconnect(ctx context.Context, clientID int64) (nodes []string, err error)
+}
+
+// ErrNoNode is what [Nodes] says of a node that is not there.
+var ErrNoNode = errors.New("httpapi: there is no such node")
+
+// Roles of a node.
+const (
+	RoleControl   = "control"
+	RoleForwarder = "forwarder"
+)
+
+// NodeStatus is what is known of one process of the cluster.
+type NodeStatus struct {
+	ID      string
+	Roles   []string
+	State   string // active or draining
+	Version string
+	Agents  string // host:port agents connect to, "" = none
+	Bridge  string // host:port other forwarders connect to, "" = none
+	API     string // host:port of the REST API, "" = none, or the one that was asked
+	Clients int
+	Streams int
+	Since   time.Time
+	Seen    time.Time
+	Leases  []string // work it does for all control planes
+}
+
+// Node is a node as the API shows it.
+type Node struct {
+	NodeID  string    `json:"node_id" example:"node-001"`
+	Roles   []string  `json:"roles" nullable:"false" doc:"forwarder: agents connect to it; control: it decides and remembers" example:"[\"forwarder\"]"`
+	State   string    `json:"state" enum:"active,draining" doc:"draining: it takes no new agents and streams, and lets work end" example:"active"`
+	Version string    `json:"version" example:"0.1.0"`
+	Agents  *string   `json:"agents_address" doc:"Where agents connect; null when they do not" example:"192.0.2.10:8080"`
+	Bridge  *string   `json:"bridge_address" doc:"Where other forwarders connect; null when none does" example:"192.0.2.10:50052"`
+	API     *string   `json:"api_address" doc:"Where the REST API is; null when there is none" example:"192.0.2.10:9000"`
+	Clients int       `json:"clients" doc:"Connected to it now" example:"1200"`
+	Streams int       `json:"streams" doc:"Being opened or joined at it now" example:"85"`
+	Since   time.Time `json:"since" doc:"When it started" example:"2026-01-02T15:04:05Z"`
+	Seen    time.Time `json:"seen" doc:"When it told so last; a node that is silent for 15 seconds is gone" example:"2026-01-02T15:09:05Z"`
+	Leases  []string  `json:"leases" nullable:"false" doc:"The work it does for all control planes: relay, projector" example:"[\"relay\"]"`
+}
+
+// NodePage is the list of nodes: all of them.
+type NodePage struct {
+	Items []Node  `json:"items" nullable:"false" doc:"The nodes that are there, forwarders first"`
+	Next  *string `json:"next" doc:"Always null: there is one page" example:"null"`
+}
+
+// Drained is the answer of POST /nodes/{id}/drain.
+type Drained struct {
+	NodeID string `json:"node_id" example:"node-001"`
+	State  string `json:"state" enum:"draining" doc:"What it was asked to be; the node itself says when it is" example:"draining"`
+}
+
+// Disconnected is the answer of POST /clients/{id}/disconnect.
+type Disconnected struct {
+	ClientID int64    `json:"client_id" example:"600000000"`
+	Nodes    []string `json:"nodes" nullable:"false" doc:"The nodes that held its sessions and were told; empty when it was not connected" example:"[\"node-001\"]"`
+}
+
+type nodeInput struct {
+	ID string `path:"id" maxLength:"64" pattern:"^[a-z0-9-]+$" patternDescription:"a node id such as node-001" doc:"The node's id" example:"node-001"`
+}
+
+type disconnectInput struct {
+	IDPath
+	MinHeader
+}
+
+func (a *api) registerNodes() {
+	op := operation
+	huma.Register(a.huma, op(http.MethodGet, "/nodes", "list-nodes", "nodes", "List the nodes that are there", http.StatusUnprocessableEntity), a.listNodes)
+	huma.Register(a.huma, op(http.MethodGet, "/nodes/{id}", "get-node", "nodes", "Show a node", http.StatusNotFound, http.StatusUnprocessableEntity), a.getNode)
+	huma.Register(a.huma, op(http.MethodPost, "/nodes/{id}/drain", "drain-node", "nodes", "Send a node's agents elsewhere, until it is started anew",
+		http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity), a.drainNode)
+	huma.Register(a.huma, op(http.MethodPost, "/clients/{id}/disconnect", "disconnect-client", "clients", "End a client's sessions; its agent may come back",
+		http.StatusNotFound, http.StatusUnprocessableEntity), a.disconnectClient)
+}
+
+// nodes asks for all nodes. A process without any knows none.
+func (a *api) nodes(ctx context.Context) ([]NodeStatus, error) {
+	if a.config.Nodes == nil {
+		return nil, nil
+	}
+	all, err := a.config.Nodes.Nodes(ctx)
+	if err != nil {
+		return nil, a.undirected(ctx, err)
+	}
+	return all, nil
+}
+
+// undirected is the answer while the directory cannot be asked.
+func (a *api) undirected(ctx context.Context, err error) error {
+	a.logger.WarnContext(ctx, "directory cannot be asked", "request", tracked(ctx).id, "error", err)
+	return problem(http.StatusServiceUnavailable, codeDirectoryUnavailable, "Who is where cannot be asked now. Nothing was done.")
+}
+
+func (a *api) listNodes(ctx context.Context, _ *struct{}) (*struct{ Body NodePage }, error) {
+	all, err := a.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer := &struct{ Body NodePage }{NodePage{Items: make([]Node, len(all))}}
+	for i, n := range all {
+		answer.Body.Items[i] = nodeBody(n)
+	}
+	return answer, nil
+}
+
+func (a *api) getNode(ctx context.Context, in *nodeInput) (*struct{ Body Node }, error) {
+	n, err := a.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body Node }{nodeBody(n)}, nil
+}
+
+func (a *api) node(ctx context.Context, id string) (NodeStatus, error) {
+	all, err := a.nodes(ctx)
+	if err != nil {
+		return NodeStatus{}, err
+	}
+	for _, n := range all {
+		if n.ID == id {
+			return n, nil
+		}
+	}
+	return NodeStatus{}, noNode()
+}
+
+func noNode() *Problem {
+	return problem(http.StatusNotFound, codeNodeNotFound, "There is no such node now.",
+		&Fault{Location: "path.id", Message: "is no node that is there"})
+}
+
+func (a *api) drainNode(ctx context.Context, in *nodeInput) (*struct{ Body Drained }, error) {
+	n, err := a.node(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if n.Agents == "" {
+		return nil, problem(http.StatusConflict, codeNodeNotDrainable, "The node takes no agents. End its process instead.",
+			&Fault{Location: "path.id", Message: "is no forwarder"})
+	}
+	switch err := a.config.Nodes.Drain(ctx, in.ID); {
+	case errors.Is(err, ErrNoNode):
+		return nil, noNode()
+	case err != nil:
+		return nil, a.undirected(ctx, err)
+	}
+	return &struct{ Body Drained }{Drained{NodeID: in.ID, State: "draining"}}, nil
+}
+
+// disconnectClient succeeds also when there was no session: afterwards there is
+// none from before, which is what was asked.
+func (a *api) disconnectClient(ctx context.Context, in *disconnectInput) (*struct{ Body Disconnected }, error) {
+	if _, err := a.client(ctx, in.ID, in.MinPosition); err != nil {
+		return nil, err
+	}
+	answer := &struct{ Body Disconnected }{Disconnected{ClientID: in.ID, Nodes: []string{}}}
+	if a.config.Nodes == nil {
+		return answer, nil
+	}
+	nodes, err := a.config.Nodes.Disconnect(ctx, in.ID)
+	if err != nil {
+		return nil, a.undirected(ctx, err)
+	}
+	answer.Body.Nodes = append(answer.Body.Nodes, nodes...)
+	return answer, nil
+}
+
+func nodeBody(n NodeStatus) Node {
+	optional := func(s string) *string {
+		if s == "" {
+			return nil
+		}
+		return &s
+	}
+	return Node{NodeID: n.ID, Roles: append([]string{}, n.Roles...), State: n.State, Version: n.Version, Agents: optional(n.Agents),
+		Bridge: optional(n.Bridge), API: optional(n.API), Clients: n.Clients, Streams: n.Streams,
+		Since: n.Since.UTC(), Seen: n.Seen.UTC(), Leases: append([]string{}, n.Leases...)}
+}
