@@ -21,6 +21,12 @@ type carrier struct {
 	got    int // bytes of header
 	left   int // bytes of the record that have not been read
 
+	// beforeWait, if set, is called by the reader whenever all that has come was
+	// handed up and it may have to wait for more.
+	beforeWait func()
+
+	now *promptWriter // writes what the socket takes at once; nil where that cannot be
+
 	mu        sync.Mutex // TLS writes on its own, too: a key update, the last alert
 	gathering bool
 	gather    *[]byte // nil outside of a batch
@@ -30,13 +36,16 @@ type carrier struct {
 const recordHeader = 5
 
 func newCarrier(conn net.Conn) *carrier {
-	return &carrier{Conn: conn, ahead: newPrefetch(conn)}
+	return &carrier{Conn: conn, ahead: newPrefetch(conn), now: newPromptWriter(conn)}
 }
 
 // Read gives at most the rest of a record, or of its header where the body has
 // not been read ahead. It lifts the read deadline for the first byte once that
 // has come; the handshake has a limit of its own.
 func (c *carrier) Read(b []byte) (n int, err error) {
+	if c.beforeWait != nil && (c.ahead == nil || len(c.ahead.held) == 0) {
+		c.beforeWait()
+	}
 	if c.ahead != nil {
 		if err := c.ahead.fill(); err != nil {
 			return 0, err
@@ -122,6 +131,27 @@ func (c *carrier) end() error {
 	carriedPool.Put(c.gather)
 	c.gather = nil
 	return err
+}
+
+// endNow ends the batch as far as the connection takes it without anybody having
+// to wait. What is left stays gathered, ahead of whatever TLS writes, until end is
+// called. c.now is not nil.
+func (c *carrier) endNow() (all bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, err := 0, error(nil)
+	if c.gather != nil {
+		n, err = c.now.write(*c.gather)
+		if left := copy(*c.gather, (*c.gather)[n:]); left > 0 && err == nil {
+			*c.gather = (*c.gather)[:left]
+			return false, nil
+		}
+		*c.gather = (*c.gather)[:0]
+		carriedPool.Put(c.gather)
+		c.gather = nil
+	}
+	c.gathering = false
+	return true, err
 }
 
 // flush writes what was gathered. The lock is held.

@@ -13,11 +13,14 @@ import (
 
 // muxSession carries many streams over one connection. It has two goroutines,
 // one that reads the connection and one that writes it, and none for a stream.
+// What is small is written by whoever has it, as long as the connection takes it
+// at once, because to wake the writer costs more than to write (muxprompt.go).
 //
 // One lock guards the session and all its streams: what is done under it is a
 // few pointers, and the connection's two goroutines are the only ones that take
 // it for every frame. Nothing blocks and no hook is called while it is held, and
-// the locks of two sessions are never held together.
+// the locks of two sessions are never held together. Whoever may have made
+// something to write gives the lock back with release.
 type muxSession struct {
 	conn    net.Conn
 	config  SessionConfig
@@ -40,11 +43,16 @@ type muxSession struct {
 	openRoom   chan struct{} // closed when unaccepted falls; nil when nobody waits
 	taken      int           // accepted by this side, not reported to the peer
 
-	// What the writer has to do. urgent goes first.
-	work        sync.Cond
-	urgent      []byte // whole frames
+	// What there is to write. urgent goes first.
+	work        sync.Cond // the writer waits for it
+	urgent      []byte    // whole frames
 	first, last *muxStream
-	bye         bool // urgent is the last thing to write
+	bye         bool  // urgent is the last thing to write
+	rest        bool  // the carrier holds what the connection did not take at once
+	writing     bool  // somebody composes and writes; the batch is his
+	batch       batch // not guarded by mu, but by writing
+
+	late later // of the reader, and only touched by it
 
 	extra int           // bytes by which windows of streams are above startWindow
 	rtt   time.Duration // last measured round trip, 0 before the first
@@ -78,6 +86,9 @@ func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *m
 	s.urgent = appendEcho(nil, framePing, 0) // measures the first round trip
 	s.pings[0] = nil
 	s.ticker = time.AfterFunc(s.config.PingEvery, s.tick)
+	if s.config.beneath != nil {
+		s.config.beneath.beforeWait = s.late.write
+	}
 	s.loops.Go(s.readLoop)
 	s.loops.Go(s.writeLoop)
 	return s
@@ -159,7 +170,7 @@ func (s *muxSession) Accept(ctx context.Context) (Stream, error) {
 // the stream is worth accepting; one that was reset meanwhile is not.
 func (s *muxSession) take(st *muxStream) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.release(nil)
 	s.noteTaken()
 	return st.failed == nil
 }
@@ -186,7 +197,7 @@ func (s *muxSession) Ping(ctx context.Context) (time.Duration, error) {
 	start := time.Now()
 	pong := make(chan struct{})
 	id := s.ping(pong)
-	s.mu.Unlock()
+	s.release(nil)
 	defer func() {
 		s.mu.Lock()
 		delete(s.pings, id)
@@ -221,7 +232,7 @@ func (s *muxSession) tick() {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.release(nil)
 	if s.err != nil {
 		return
 	}
@@ -312,7 +323,7 @@ func (s *muxSession) end(reason error, code uint32) {
 	}
 	for _, h := range hooks {
 		if h != nil {
-			h.wake()
+			h.wake(nil)
 		}
 	}
 	if s.config.onEnd != nil {

@@ -32,6 +32,7 @@ func (s *muxSession) readLoop() {
 			// the data has come.
 			err = io.ErrUnexpectedEOF
 		}
+		s.late.write() // what came before the end is worth as much as ever
 		s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), code)
 		return
 	}
@@ -130,12 +131,12 @@ func (s *muxSession) delivered(st *muxStream, h header) {
 	st.readable.Broadcast()
 	onRead, onRoom := st.onRead, st.onRoom
 	stopped := st.stopGot
-	s.mu.Unlock()
+	s.release(&s.late)
 	if onRead != nil {
-		onRead.wake()
+		onRead.wake(&s.late)
 	}
 	if stopped && onRoom != nil {
-		onRoom.wake()
+		onRoom.wake(&s.late)
 	}
 }
 
@@ -143,7 +144,7 @@ func (s *muxSession) delivered(st *muxStream, h header) {
 // and takes the body off its window. nil is a stream that has ended.
 func (s *muxSession) receiver(h header) (*muxStream, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.release(&s.late)
 	st := s.streams[h.stream]
 	ours := h.stream&1 == s.nextID&1
 	if h.kind&flagOpen != 0 {
@@ -196,9 +197,9 @@ func (s *muxSession) gotWindow(id uint64, n uint32) error {
 	}
 	st.credit += int(n)
 	onRoom := st.hasRoom()
-	s.mu.Unlock()
+	s.release(&s.late)
 	if onRoom != nil {
-		onRoom.wake()
+		onRoom.wake(&s.late)
 	}
 	return nil
 }
@@ -216,7 +217,7 @@ func (s *muxSession) gotReset(id uint64) {
 	s.mu.Unlock()
 	for _, h := range []hook{onRead, onRoom} {
 		if h != nil {
-			h.wake()
+			h.wake(&s.late)
 		}
 	}
 }
@@ -234,7 +235,7 @@ func (s *muxSession) gotTaken(n uint32) error {
 func (s *muxSession) gotPing(n uint64, r *bufio.Reader) error {
 	_, _ = r.Discard(8)
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.release(&s.late)
 	if len(s.urgent) > maxUrgent {
 		return fmt.Errorf("%w: it asks and does not read the answers", errProtocol)
 	}

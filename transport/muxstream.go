@@ -45,8 +45,9 @@ type muxStream struct {
 }
 
 // hook is told when a stream can be read or written again, or has failed. wake is
-// called by the session's goroutines and must not block.
-type hook interface{ wake() }
+// called by the session's goroutines and must not block; what it gives to write
+// goes to l.
+type hook interface{ wake(l *later) }
 
 // sendBuffer bounds what waits for the writer on one stream, however large the
 // window is: a slow link must not fill memory.
@@ -64,7 +65,7 @@ func newMuxStream(s *muxSession, id uint64) *muxStream {
 // Read reads what came.
 func (st *muxStream) Read(b []byte) (int, error) {
 	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
+	defer st.s.release(nil)
 	for {
 		switch {
 		case st.readErr() != nil:
@@ -109,9 +110,9 @@ func (st *muxStream) takeSegment() (*segment, error) {
 }
 
 // consumed lets the peer send n bytes more.
-func (st *muxStream) consumed(n int) {
+func (st *muxStream) consumed(n int, l *later) {
 	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
+	defer st.s.release(l)
 	st.consume(n)
 }
 
@@ -148,7 +149,7 @@ func (st *muxStream) Write(b []byte) (n int, err error) {
 		}
 		seg := newSegment(min(room, len(b), maxBody))
 		m := seg.append(b[:min(room, len(b))])
-		if _, err := st.offer(seg); err != nil {
+		if _, err := st.offer(seg, nil); err != nil {
 			seg.free()
 			return n, err
 		}
@@ -180,9 +181,9 @@ func (st *muxStream) waitRoom(least int, now bool) (int, error) {
 
 // offer queues the segment, which is the session's from then on, if there is room
 // for it. If there is none it says so, and calls onRoom when there may be.
-func (st *muxStream) offer(seg *segment) (bool, error) {
+func (st *muxStream) offer(seg *segment, l *later) (bool, error) {
 	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
+	defer st.s.release(l)
 	if err := st.writeErr(); err != nil {
 		return false, err
 	}
@@ -231,7 +232,7 @@ func (st *muxStream) hasRoom() hook {
 // CloseWrite ends the write side behind what was written.
 func (st *muxStream) CloseWrite() error {
 	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
+	defer st.s.release(nil)
 	if st.closed {
 		return net.ErrClosed
 	}
@@ -247,7 +248,7 @@ func (st *muxStream) CloseWrite() error {
 // Close ends both sides. What was written still arrives.
 func (st *muxStream) Close() error {
 	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
+	defer st.s.release(nil)
 	if st.closed {
 		return nil
 	}
@@ -264,7 +265,7 @@ func (st *muxStream) Close() error {
 // closeRead ends the read side: the peer's writes fail from then on.
 func (st *muxStream) closeRead() {
 	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
+	defer st.s.release(nil)
 	st.deaf = true
 	st.in.drop()
 	st.readable.Broadcast()
@@ -285,10 +286,10 @@ func (st *muxStream) Reset() error {
 	onRead, onRoom := st.onRead, st.onRoom
 	st.fail(ErrReset)
 	st.remove()
-	s.mu.Unlock()
+	s.release(nil)
 	for _, h := range []hook{onRead, onRoom} {
 		if h != nil {
-			h.wake()
+			h.wake(nil)
 		}
 	}
 	return nil

@@ -13,17 +13,16 @@ const writePieces = 4
 const keptUrgent = 4 << 10
 
 // send makes b, which is s.urgent with a frame appended, the answers to write.
-// The lock is held.
+// The lock is held; release writes them.
 func (s *muxSession) send(b []byte) {
 	if s.bye {
 		return // nothing goes behind the last frame
 	}
 	s.urgent = b
-	s.work.Signal()
 }
 
-// queue puts the stream at the end of the writer's queue, if it has anything to
-// send and is not there already. The lock is held.
+// queue puts the stream at the end of the queue, if it has anything to send and is
+// not there already. The lock is held; release writes it.
 func (s *muxSession) queue(st *muxStream) {
 	if st.queued || !st.pending() {
 		return
@@ -31,7 +30,6 @@ func (s *muxSession) queue(st *muxStream) {
 	st.queued = true
 	if s.last == nil {
 		s.first = st
-		s.work.Signal()
 	} else {
 		s.last.next = st
 	}
@@ -50,7 +48,7 @@ func (st *muxStream) pending() bool {
 // The lock is held.
 func (st *muxStream) mustStop() bool { return st.deaf && !st.finGot && !st.stopSent }
 
-// batch is what the writer writes at once.
+// batch is what is written at once.
 type batch struct {
 	scratch *segment              // holds small frames, one behind the other
 	urgent  []byte                // answers that did not fit there
@@ -58,38 +56,83 @@ type batch struct {
 	frames  [writePieces][]byte   // of direct
 	large   int                   // how many
 	hooks   []hook                // of streams that have room again
+	rest    bool                  // the carrier's rest goes first
 	last    bool
 }
 
-// writeLoop writes what there is to write, until the session has ended. Streams
-// take turns of one frame. It owns the write side of the connection and closes
-// the connection.
+// writeLoop writes what is not written at once by those who have it, until the
+// session has ended. Streams take turns of one frame. It closes the connection.
 func (s *muxSession) writeLoop() {
 	defer func() { _ = s.conn.Close() }()
-	var b batch
+	b := &s.batch
+	var l later
+	s.mu.Lock()
 	for {
-		s.compose(&b)
-		for i, h := range b.hooks {
-			h.wake()
-			b.hooks[i] = nil
+		for s.writing || !s.bye && !s.rest && s.idle() {
+			s.work.Wait()
 		}
-		if err := s.flush(&b); err != nil {
+		s.writing = true
+		b.rest, s.rest = s.rest, false
+		s.compose(b, false)
+		b.last = s.bye
+		s.mu.Unlock()
+		b.wake(&l)
+		l.hand()
+		if err := s.flush(b); err != nil {
 			s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), byeClosed)
 			return
 		}
 		if b.last {
 			return
 		}
+		s.mu.Lock()
+		s.writing = false
+		if s.idle() {
+			b.drop()
+		}
+	}
+}
+
+// wake calls the hooks of the batch.
+func (b *batch) wake(l *later) {
+	for i, h := range b.hooks {
+		h.wake(l)
+		b.hooks[i] = nil
+	}
+}
+
+// drop gives the buffer of small frames back: an idle session holds none.
+func (b *batch) drop() {
+	if b.scratch != nil {
+		b.scratch.free()
+		b.scratch = nil
 	}
 }
 
 // flush writes the batch and frees its buffers.
 func (s *muxSession) flush(b *batch) (err error) {
 	beneath := s.config.beneath
+	if b.rest {
+		b.rest = false
+		if err := beneath.end(); err != nil {
+			return err
+		}
+	}
 	gather := beneath != nil && b.large > 0
 	if gather {
 		beneath.begin()
 	}
+	err = s.write(b)
+	if gather {
+		if ended := beneath.end(); err == nil {
+			err = ended
+		}
+	}
+	return err
+}
+
+// write hands the batch to TLS and frees its buffers.
+func (s *muxSession) write(b *batch) (err error) {
 	if len(b.urgent) > 0 {
 		_, err = s.conn.Write(b.urgent)
 		b.urgent = nil
@@ -108,32 +151,20 @@ func (s *muxSession) flush(b *batch) (err error) {
 		b.direct[i], b.frames[i] = nil, nil
 	}
 	b.large = 0
-	if gather {
-		if ended := beneath.end(); err == nil {
-			err = ended
-		}
-	}
 	return err
 }
 
-// compose waits for work and fills the batch with one record's worth of frames,
-// answers first, and a few large frames.
-func (s *muxSession) compose(b *batch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// idle tells whether there is nothing to compose. The lock is held.
+func (s *muxSession) idle() bool { return len(s.urgent) == 0 && s.first == nil }
+
+// compose fills the batch with one record's worth of frames, answers first, and,
+// unless only small ones are asked for, a few large frames. The lock is held.
+func (s *muxSession) compose(b *batch, small bool) {
 	b.hooks = b.hooks[:0]
-	for len(s.urgent) == 0 && s.first == nil && !s.bye {
-		if b.scratch != nil { // an idle session holds no buffer
-			b.scratch.free()
-			b.scratch = nil
-		}
-		s.work.Wait()
-	}
 	if b.scratch == nil {
 		b.scratch = newSegment(maxBody)
 		b.scratch.start, b.scratch.end = 0, 0
 	}
-	b.last = s.bye
 	if len(s.urgent) > b.scratch.room() {
 		b.urgent, s.urgent = s.urgent, nil
 	} else {
@@ -144,7 +175,7 @@ func (s *muxSession) compose(b *batch) {
 		}
 	}
 	for s.first != nil && b.large < writePieces {
-		if !s.addFrame(s.first, b) {
+		if small && s.first.large() || !s.addFrame(s.first, b) {
 			return
 		}
 		st := s.first
@@ -156,6 +187,9 @@ func (s *muxSession) compose(b *batch) {
 		s.queue(st)
 	}
 }
+
+// large tells whether the stream's next frame is written apart. The lock is held.
+func (st *muxStream) large() bool { return st.out.head != nil && st.out.head.len() >= directBody }
 
 // addFrame adds the stream's next frame to the batch. It tells whether there was
 // room. The lock is held.

@@ -62,15 +62,15 @@ func startStreamPump(f *flow, src, dst *muxStream) {
 	p := &streamPump{f: f, src: src, dst: dst}
 	src.watch(p, nil)
 	dst.watch(nil, p)
-	p.wake()
+	p.wake(nil)
 }
 
-func (p *streamPump) wake() {
+func (p *streamPump) wake(l *later) {
 	if !p.take() {
 		return
 	}
 	for {
-		if err := p.move(); err != nil {
+		if err := p.move(l); err != nil {
 			p.end(err)
 			return
 		}
@@ -81,7 +81,7 @@ func (p *streamPump) wake() {
 }
 
 // move hands segments on until there is none or no room.
-func (p *streamPump) move() error {
+func (p *streamPump) move(l *later) error {
 	for {
 		seg := p.held
 		p.held = nil
@@ -95,7 +95,7 @@ func (p *streamPump) move() error {
 			}
 		}
 		n := seg.len()
-		ok, err := p.dst.offer(seg)
+		ok, err := p.dst.offer(seg, l)
 		if err != nil {
 			seg.free()
 			return err
@@ -104,7 +104,7 @@ func (p *streamPump) move() error {
 			p.held = seg
 			return nil
 		}
-		p.src.consumed(n)
+		p.src.consumed(n, l)
 		p.f.handed(n)
 	}
 }

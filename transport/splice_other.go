@@ -17,3 +17,9 @@ func newPrefetch(net.Conn) *prefetch { return nil }
 func (*prefetch) fill() error { return net.ErrClosed }
 
 func (*prefetch) take([]byte) int { return 0 }
+
+type promptWriter struct{}
+
+func newPromptWriter(net.Conn) *promptWriter { return nil }
+
+func (*promptWriter) write([]byte) (int, error) { return 0, net.ErrClosed }

@@ -84,7 +84,7 @@ func (p *pull) step() error {
 		seg.free()
 		return err
 	}
-	if _, err := p.to.offer(seg); err != nil { // there is room, and no other writer
+	if _, err := p.to.offer(seg, nil); err != nil { // there is room, and no other writer
 		seg.free()
 		return err
 	}
@@ -121,34 +121,29 @@ type socketPump struct {
 	turn
 	f    *flow
 	src  *muxStream
-	raw  syscall.RawConn
-	try  func(fd uintptr) bool // tryWrite, so that it is made once
-	held *segment              // what is left of a piece
-
-	n   int // what tryWrite did
-	err error
+	now  *promptWriter
+	held *segment // what is left of a piece
 }
 
 // startSocketPump runs the flow from a stream to a socket, and tells false when
 // dst is none.
 func startSocketPump(f *flow, src *muxStream) bool {
-	raw := rawConn(f.dst)
-	if raw == nil {
+	now := newPromptWriter(f.dst)
+	if now == nil {
 		return false
 	}
-	p := &socketPump{f: f, src: src, raw: raw}
-	p.try = p.tryWrite
+	p := &socketPump{f: f, src: src, now: now}
 	src.watch(p, nil)
-	p.wake()
+	p.wake(nil)
 	return true
 }
 
-func (p *socketPump) wake() {
+func (p *socketPump) wake(l *later) {
 	if !p.take() {
 		return
 	}
 	for {
-		more, err := p.moveSmall()
+		more, err := p.moveSmall(l)
 		switch {
 		case err != nil:
 			p.end(err)
@@ -164,7 +159,7 @@ func (p *socketPump) wake() {
 
 // moveSmall writes small pieces as long as the socket takes them at once. It
 // tells whether there is more, for which somebody has to wait.
-func (p *socketPump) moveSmall() (more bool, err error) {
+func (p *socketPump) moveSmall(l *later) (more bool, err error) {
 	for {
 		p.held, err = p.src.takeSegment()
 		if err != nil || p.held == nil {
@@ -173,30 +168,19 @@ func (p *socketPump) moveSmall() (more bool, err error) {
 		if p.held.len() > inlineWrite {
 			return true, nil
 		}
-		if err := p.raw.Write(p.try); err != nil {
-			return false, fmt.Errorf("write: %w", err)
-		}
-		if p.err != nil && p.err != syscall.EAGAIN {
-			return false, fmt.Errorf("write: %w", p.err)
-		}
-		if n := max(p.n, 0); n > 0 {
+		n, err := p.now.write(p.held.bytes())
+		if n > 0 {
 			p.held.start += n
-			p.wrote(n)
+			p.wrote(n, l)
+		}
+		if err != nil {
+			return false, err
 		}
 		if p.held.len() > 0 {
 			return true, nil
 		}
 		p.held.free()
 		p.held = nil
-	}
-}
-
-func (p *socketPump) tryWrite(fd uintptr) bool {
-	for {
-		p.n, p.err = syscall.Write(int(fd), p.held.bytes())
-		if p.err != syscall.EINTR {
-			return true
-		}
 	}
 }
 
@@ -225,7 +209,7 @@ func (p *socketPump) run() {
 		for _, seg := range pieces[:n] {
 			seg.free()
 		}
-		p.wrote(int(wrote))
+		p.wrote(int(wrote), nil)
 		if err != nil {
 			p.end(fmt.Errorf("write: %w", err))
 			return
@@ -249,8 +233,8 @@ func (p *socketPump) gather(pieces *[writePieces]*segment) (n int, err error) {
 	return n, nil
 }
 
-func (p *socketPump) wrote(n int) {
-	p.src.consumed(n)
+func (p *socketPump) wrote(n int, l *later) {
+	p.src.consumed(n, l)
 	p.f.handed(n)
 }
 
