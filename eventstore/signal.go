@@ -20,6 +20,7 @@ type Signal struct {
 	mu      sync.Mutex
 	reached domain.Position // guarded by mu
 	raised  chan struct{}   // guarded by mu; closed when reached rises, nil when nobody waits
+	nudged  chan struct{}   // guarded by mu; closed by Nudge, nil when nobody waits
 }
 
 // Raise wakes those who wait for a position below p.
@@ -43,13 +44,28 @@ func (s *Signal) Reached() domain.Position {
 	return s.reached
 }
 
-func (s *Signal) state() (domain.Position, <-chan struct{}) {
+// Nudge has those who wait ask the database at once: somebody has heard that
+// another process appended. It claims nothing, so that hearsay costs a query and
+// can do no harm.
+func (s *Signal) Nudge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nudged != nil {
+		close(s.nudged)
+		s.nudged = nil
+	}
+}
+
+func (s *Signal) state() (reached domain.Position, raised, nudged <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.raised == nil {
 		s.raised = make(chan struct{})
 	}
-	return s.reached, s.raised
+	if s.nudged == nil {
+		s.nudged = make(chan struct{})
+	}
+	return s.reached, s.raised, s.nudged
 }
 
 // Wait returns once the log is beyond after. poll asks the database; it may be
@@ -62,7 +78,7 @@ func (s *Signal) Wait(ctx context.Context, after domain.Position, done <-chan st
 		tick = t.C
 	}
 	for {
-		reached, raised := s.state()
+		reached, raised, nudged := s.state()
 		if reached > after {
 			return nil
 		}
@@ -72,12 +88,17 @@ func (s *Signal) Wait(ctx context.Context, after domain.Position, done <-chan st
 		case <-done:
 			return ErrUnavailable
 		case <-raised:
+			continue
+		case <-nudged:
 		case <-tick:
-			p, err := poll(ctx)
-			if err != nil {
-				return err
-			}
-			s.Raise(p)
 		}
+		if poll == nil {
+			continue
+		}
+		p, err := poll(ctx)
+		if err != nil {
+			return err
+		}
+		s.Raise(p)
 	}
 }

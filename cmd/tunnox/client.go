@@ -19,7 +19,7 @@ func clientCommand(api *apiFlags) *cobra.Command {
 		field("STATUS", "status"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
 	}, first: []string{"client_id", "client_name", "client_desc", "client_type", "user_id", "status"}}
 	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
-	cmd.AddCommand(r.createClient(), r.list("user"), r.show(), r.updateClient(), r.rotate(), r.remove(), r.history())
+	cmd.AddCommand(r.createClient(), r.list("user"), r.show(), r.updateClient(), r.rotate(), r.disconnect(), r.remove(), r.history())
 	cmd.AddCommand(r.switches("Let a client connect again", "End a client's session and let it not connect")...)
 	return cmd
 }
@@ -50,6 +50,10 @@ func (r *resource) updateClient() *cobra.Command {
 	cmd.Flags().String("description", "", "`text` from now on")
 	cmd.MarkFlagsOneRequired("name", "description")
 	return cmd
+}
+
+func (r *resource) disconnect() *cobra.Command {
+	return r.act("disconnect ID", "End a client's sessions, wherever it is connected; its agent may come back", http.MethodPost, "/disconnect", nil)
 }
 
 func (r *resource) rotate() *cobra.Command {

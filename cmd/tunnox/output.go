@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -42,6 +43,12 @@ func (o object) text(field string) string {
 			return at.Local().Format("2006-01-02 15:04:05")
 		}
 		return v
+	case []any:
+		words := make([]string, len(v))
+		for i, word := range v {
+			words[i] = fmt.Sprint(word)
+		}
+		return cmp.Or(strings.Join(words, ","), "-")
 	default:
 		return fmt.Sprint(v)
 	}

@@ -93,7 +93,7 @@ func TestTextOfOthersCannotMoveTheCursor(t *testing.T) {
 	if strings.ContainsAny(out, "\x1b") || strings.Count(out, "\n") != 5 {
 		t.Errorf("got %q", out)
 	}
-	for _, want := range []string{"12345678901234567", "a?[2Jb?c", "user_id      -", "nested.x     [1]"} {
+	for _, want := range []string{"12345678901234567", "a?[2Jb?c", "user_id      -", "nested.x     1"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("lacks %q:\n%s", want, out)
 		}

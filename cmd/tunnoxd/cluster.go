@@ -37,6 +37,7 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	}
 	p.atEnd("event store", func(context.Context) error { return store.Close() })
 	b.store = store
+	p.tellAppends(store, b.redis)
 	b.shared, err = p.openShared(ctx)
 	return b, err
 }
@@ -78,6 +79,7 @@ func (p *process) openRedis(ctx context.Context) (*backend, error) {
 	rows := projectionsredis.New(client)
 	p.atEnd("read models", func(context.Context) error { return rows.Close() })
 	return &backend{
+		redis:     client,
 		rows:      rows,
 		publisher: brokerredis.NewPublisher(client, feed),
 		follower:  brokerredis.NewFollower(options, feed, p.log.With("part", "feed")),

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/broker"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
@@ -40,6 +41,7 @@ type backend struct {
 	follower  broker.Follower
 	directory presences
 	shared    *controlpostgres.Cluster // nil: there is no other control plane
+	redis     *redis.Client            // nil: embedded
 }
 
 // presences is a directory of clients and of nodes.

@@ -106,6 +106,12 @@ func (s *Store) KeyUse(ctx context.Context, scope, key string) (eventstore.KeyUs
 	return use, true, nil
 }
 
+// Nudge has those who wait look at once: another process says that it appended.
+func (s *Store) Nudge() { s.signal.Nudge() }
+
+// Reached gives how far the log is known to be in this process.
+func (s *Store) Reached() domain.Position { return s.signal.Reached() }
+
 // Wait implements [eventstore.Store].
 func (s *Store) Wait(ctx context.Context, after domain.Position) error {
 	return s.signal.Wait(ctx, after, s.done, func(ctx context.Context) (domain.Position, error) {
