@@ -1,12 +1,10 @@
 package cluster
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -113,21 +111,9 @@ func (w *world) differs(log *truth.Log) error {
 			errs = append(errs, fmt.Errorf("the agent of client %d ended", client))
 			continue
 		}
-		errs = append(errs, log.Listened(agent, client), w.online(client))
+		errs = append(errs, log.Listened(agent, client), w.far.shows(client, "online"))
 	}
 	return errors.Join(errs...)
-}
-
-func (w *world) online(client int64) error {
-	var shown programs.Client
-	answer, err := w.api.Call(http.MethodGet, fmt.Sprintf("/api/v1/clients/%d", client), nil)
-	if err == nil {
-		err = json.Unmarshal(answer.Body, &shown)
-	}
-	if err == nil && shown.Status != "online" {
-		err = fmt.Errorf("client %d is not shown online: %s", client, answer.Body)
-	}
-	return err
 }
 
 // lives checks the connections that are open since the beginning.

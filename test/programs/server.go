@@ -53,7 +53,23 @@ func StartServer(t testing.TB, role string, args ...string) *Server {
 // StartServerAt is StartServer on a loopback address of its own.
 func StartServerAt(t testing.TB, host, role string, args ...string) *Server {
 	t.Helper()
-	s := &Server{Dir: t.TempDir(), role: role, args: args}
+	return startServerIn(t, t.TempDir(), host, role, args)
+}
+
+// StartControlBeside starts another control plane of the cluster that first is
+// one of: with the same services and API key, and data of its own.
+func StartControlBeside(t testing.TB, host string, first *Server) *Server {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "api-key"), []byte(first.API.Key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return startServerIn(t, dir, host, "control", first.args)
+}
+
+func startServerIn(t testing.TB, dir, host, role string, args []string) *Server {
+	t.Helper()
+	s := &Server{Dir: dir, role: role, args: args}
 	anyPort := host + ":0"
 	bind := []string{"--metrics", anyPort}
 	if role == "control" {
