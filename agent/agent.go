@@ -1,18 +1,21 @@
-// Package agent is the program at the customer's: it keeps a session to a
-// forwarder, listens where its mappings say so (source agent), and dials the
-// services that others' mappings lead to (target agent).
+// Package agent is the program at the customer's: it keeps sessions to forwarders,
+// listens where its mappings say so (source agent), and dials the services that
+// others' mappings lead to (target agent).
 //
 // Its duty is to come back: after a lost link, a restarted server or a network
 // that swallows packets, with the same identity and without restarting what did
 // not change. Its limit: it decides nothing about mappings; its owner decides,
 // with a [Policy], what may be dialled from here.
 //
-// While there is no session, listeners stay open, so that their addresses are
-// not lost to others, and connections to them are reset at once. Live
-// connections end with the session that carried them.
+// Where the cluster has several forwarders the agent has sessions at two of them,
+// so that new connections go on being made when one ends. While there is no
+// session at all, listeners stay open, so that their addresses are not lost to
+// others, and connections to them are reset at once. Live connections end with the
+// session that carried them.
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -24,7 +27,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
@@ -32,7 +34,8 @@ import (
 
 // Config is what an agent is made of.
 type Config struct {
-	Servers  []string // addresses of forwarders, tried in turn
+	Servers  []string // addresses of forwarders, to begin with; they tell of others
+	Sessions int      // how many to keep, at different forwarders as far as there are; 0: DefaultSessions
 	Dial     func(ctx context.Context, server string) (transport.Session, error)
 	Identity Identity // zero: from State, and if it has none a new anonymous one
 	State    *State   // where an anonymous identity is kept; nil: nowhere
@@ -41,8 +44,8 @@ type Config struct {
 	Version  string   // of the program
 	Logger   *slog.Logger
 
-	// Online, when set, is called with each session that was welcomed, from the
-	// goroutine of Run.
+	// Online, when set, is called with each session that was welcomed. The session
+	// goes on when it returns.
 	Online func(clientID int64, node string)
 	// DialService dials what the policy allowed; nil: a plain net.Dialer.
 	DialService func(ctx context.Context, network, address string) (net.Conn, error)
@@ -50,9 +53,14 @@ type Config struct {
 	Resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
 }
 
+// DefaultSessions is how many sessions an agent keeps.
+const DefaultSessions = 2
+
+// MaxSessions is how many it can keep.
+const MaxSessions = 8
+
 // Agent is one agent. [New] starts nothing; Run blocks until it is over.
 type Agent struct {
-	servers  []string
 	dial     func(ctx context.Context, server string) (transport.Session, error)
 	state    *State
 	name     string
@@ -61,11 +69,16 @@ type Agent struct {
 	online   func(clientID int64, node string)
 	log      *slog.Logger
 
-	identity  Identity // owned by Run
+	roster    *roster
+	sessions  *sessions
 	listeners *listeners
 	target    *target
-	session   atomic.Pointer[session] // where new connections go; nil: nowhere
 	said      complaints
+	unsure    atomic.Int64 // refusals in a row that may be a server that is not up to date yet
+	end       context.CancelCauseFunc
+
+	idMu     sync.Mutex
+	identity Identity // guarded by idMu
 
 	tasks sync.WaitGroup // every goroutine but Run's caller
 }
@@ -75,6 +88,8 @@ func New(cfg Config) (*Agent, error) {
 	switch {
 	case len(cfg.Servers) == 0:
 		return nil, errors.New("build agent: no server address")
+	case cfg.Sessions < 0 || cfg.Sessions > MaxSessions:
+		return nil, fmt.Errorf("build agent: %d sessions, want 1 to %d", cfg.Sessions, MaxSessions)
 	case cfg.Dial == nil:
 		return nil, errors.New("build agent: no way to dial")
 	case cfg.Identity.ClientID != 0 && !cfg.Identity.Credential.Valid():
@@ -82,7 +97,7 @@ func New(cfg Config) (*Agent, error) {
 	case cfg.Identity.ClientID == 0 && cfg.Identity.Credential.Valid():
 		return nil, errors.New("build agent: an auth code needs its client id")
 	}
-	a := &Agent{servers: cfg.Servers, dial: cfg.Dial, state: cfg.State, name: cfg.Name, version: cfg.Version,
+	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, version: cfg.Version,
 		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -101,9 +116,9 @@ func New(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
-// ClientID gives the agent's client id, 0 before it was registered.
+// ClientID gives the agent's client id, 0 while it is not connected.
 func (a *Agent) ClientID() int64 {
-	if s := a.session.Load(); s != nil {
+	if s, _, _ := a.sessions.pick(nil); s != nil {
 		return s.client
 	}
 	return 0
@@ -112,63 +127,28 @@ func (a *Agent) ClientID() int64 {
 // Run keeps the agent connected until ctx ends, which is no error, or until a
 // forwarder refuses it for good, which is an [*EndedError].
 func (a *Agent) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	outer := ctx
+	ctx, a.end = context.WithCancelCause(ctx)
 	defer a.tasks.Wait()
 	defer a.listeners.close()
-	defer cancel()
+	defer a.end(nil)
 	a.start(func() { a.listeners.retry(ctx) })
 	if err := a.prepareIdentity(); err != nil {
 		return err
 	}
-	var pause backoff
-	var unsure int // refusals in a row that may be a server that is not up to date yet
-	for turn := 0; ; turn++ {
-		began := time.Now()
-		err := a.connect(ctx, a.servers[turn%len(a.servers)])
-		if ctx.Err() != nil {
-			return nil
-		}
-		var refusal *wire.Refusal
-		if !errors.As(err, &refusal) {
-			refusal = &wire.Refusal{}
-		}
-		if refusal.Permanent {
-			return &EndedError{Refusal: refusal, File: a.file()}
-		}
-		if err != nil && (refusal.Code == wire.UnknownClient || refusal.Code == wire.BadCredential) {
-			if unsure++; unsure == maxUnsure {
-				return &EndedError{Refusal: refusal, File: a.file()}
-			}
-		} else {
-			unsure = 0
-		}
-		pause.lasted(time.Since(began), err == nil)
-		d := pause.next(refusal.RetryAfter)
-		a.tellNotConnected(a.servers[turn%len(a.servers)], err, d)
-		if !sleep(ctx, d) {
-			return nil
-		}
+	for slot := range a.roster.most {
+		a.tasks.Go(func() { a.keep(ctx, slot) })
 	}
+	<-ctx.Done()
+	if outer.Err() != nil {
+		return nil
+	}
+	return context.Cause(ctx)
 }
 
 // A forwarder that has just started answers that it does not know a client, but
 // not that this is for good. After so many answers it is believed.
 const maxUnsure = 5
-
-// tellNotConnected says why there is no session. A server whose identity does
-// not verify is tried again like one that is away, since a renewal may be under
-// way, but it is a thing for the agent's owner to look at: it is told with what
-// to do, and not with every try.
-func (a *Agent) tellNotConnected(server string, err error, retry time.Duration) {
-	level, what := slog.LevelWarn, "not connected"
-	if unverified(err) {
-		what = "the server is not the one that --pin, --ca or the system's roots vouch for: check the address, or give the pin or authority it has now; trying on"
-		if !a.said.due(complaint{what: "unverified " + server}, time.Now()) {
-			level = slog.LevelDebug
-		}
-	}
-	a.log.Log(context.Background(), level, what, "server", server, "reason", describe(err), "retry_in", retry.Round(time.Millisecond))
-}
 
 // unverified tells whether a server answered and is not who it should be.
 func unverified(err error) bool {
@@ -189,6 +169,8 @@ func describe(err error) string {
 // prepareIdentity makes a key for an agent that has none, and keeps it before
 // anybody hears of it: an id that was registered with a lost key is lost too.
 func (a *Agent) prepareIdentity() error {
+	a.idMu.Lock()
+	defer a.idMu.Unlock()
 	if a.identity.Credential.Valid() {
 		return nil
 	}

@@ -26,18 +26,27 @@ const (
 
 // listeners are the sockets that the agent's mappings ask for. They live as long
 // as the agent, not as a session: a new session that asks for the same finds
-// them open.
+// them open, and so does a second session beside the first.
 type listeners struct {
 	a    *Agent
 	wake chan struct{} // something could not be opened
 
-	mu      sync.Mutex
-	closed  bool
-	version uint64                     // of the configuration, as the forwarder counts
-	wanted  map[int64]*wirepb.Listener // the configuration, by mapping
-	open    map[int64]*listener
-	failed  map[int64]*wirepb.Failure
+	mu     sync.Mutex
+	closed bool
+	views  map[*session]*view // what each forwarder has assigned
+	wanted view               // the configuration that the agent runs
+	open   map[int64]*listener
+	failed map[int64]*wirepb.Failure
 }
+
+// view is a configuration. Its version is the position of the log at which it was
+// right, so that of two the higher is the newer, whoever has sent it.
+type view struct {
+	version   uint64
+	listeners map[int64]*wirepb.Listener // by mapping
+}
+
+func (v *view) digest() []byte { return wire.Digest(slices.Collect(maps.Values(v.listeners))) }
 
 // listener is one mapping's socket with the connections that came through it.
 type listener struct {
@@ -48,49 +57,82 @@ type listener struct {
 }
 
 func newListeners(a *Agent) *listeners {
-	return &listeners{a: a, wake: make(chan struct{}, 1), wanted: map[int64]*wirepb.Listener{},
-		open: map[int64]*listener{}, failed: map[int64]*wirepb.Failure{}}
+	return &listeners{a: a, wake: make(chan struct{}, 1), views: map[*session]*view{}, open: map[int64]*listener{}, failed: map[int64]*wirepb.Failure{}}
 }
 
-// running names the configuration that the agent runs, for Hello.
-func (ls *listeners) running() (version uint64, digest []byte) {
+// running gives the configuration that the agent runs, for Hello; nil when it has
+// none yet.
+func (ls *listeners) running() *view {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	if ls.version == 0 {
-		return 0, nil
-	}
-	return ls.version, wire.Digest(slices.Collect(maps.Values(ls.wanted)))
-}
-
-// apply makes the sockets what the assignment says. What is already so is not
-// touched. It returns nil for an assignment of a session that has been left.
-func (ls *listeners) apply(s *session, m *wirepb.Assign) *wirepb.Ack {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	if ls.closed || ls.a.session.Load() != s {
+	if ls.wanted.version == 0 {
 		return nil
 	}
+	return &view{ls.wanted.version, maps.Clone(ls.wanted.listeners)}
+}
+
+// apply makes the sockets what the assignment says, if no other session has said
+// newer. What is already so is not touched. It returns nil for an assignment of a
+// session that is being left for another.
+func (ls *listeners) apply(s *session, m *wirepb.Assign) *wirepb.Ack {
+	staying := !ls.a.sessions.isLeaving(s) || ls.a.sessions.staying(s) == 0
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.closed || !staying {
+		return nil
+	}
+	v, first := ls.views[s], false
+	if v == nil {
+		v, first = &view{listeners: map[int64]*wirepb.Listener{}}, true
+		if m.GetUnchanged() && s.named != nil {
+			v.listeners = s.named.listeners
+		}
+		ls.views[s] = v
+	}
+	v.version = m.GetVersion()
 	if !m.GetUnchanged() {
 		if m.GetFull() {
-			clear(ls.wanted)
+			clear(v.listeners)
 		}
 		for _, id := range m.GetWithdraw() {
-			delete(ls.wanted, id)
+			delete(v.listeners, id)
 		}
 		for _, l := range m.GetListeners() {
-			ls.wanted[l.GetMappingId()] = l
+			v.listeners[l.GetMappingId()] = l
 		}
+	}
+	if v.version >= ls.wanted.version || (first || m.GetFull()) && ls.newest() == v {
+		ls.wanted = view{v.version, maps.Clone(v.listeners)}
 		ls.settle()
 	}
-	ls.version = m.GetVersion()
 	return ls.ack()
+}
+
+// newest gives the newest of what the present sessions have assigned. A log that
+// was restored from a backup counts from lower again: what is right then is what
+// forwarders say that the agent has connected to since.
+func (ls *listeners) newest() (newest *view) {
+	for _, v := range ls.views {
+		if newest == nil || v.version > newest.version {
+			newest = v
+		}
+	}
+	return newest
+}
+
+// drop forgets what a session that has ended has assigned; the agent goes on
+// running it.
+func (ls *listeners) drop(s *session) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	delete(ls.views, s)
 }
 
 // settle closes what is not wanted, then opens what is: addresses that moved
 // from one mapping to another are free by then.
 func (ls *listeners) settle() {
 	for id, l := range ls.open {
-		want := ls.wanted[id]
+		want := ls.wanted.listeners[id]
 		switch {
 		case want == nil:
 			l.socket.Close()
@@ -106,12 +148,12 @@ func (ls *listeners) settle() {
 		}
 	}
 	for id := range ls.failed {
-		if ls.wanted[id] == nil {
+		if ls.wanted.listeners[id] == nil {
 			delete(ls.failed, id)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(ls.wanted)) {
-		ls.bind(ls.wanted[id])
+	for _, id := range slices.Sorted(maps.Keys(ls.wanted.listeners)) {
+		ls.bind(ls.wanted.listeners[id])
 	}
 	if len(ls.failed) > 0 {
 		select {
@@ -187,7 +229,7 @@ func listen(want *wirepb.Listener) (net.Listener, *wirepb.Failure) {
 
 // ack says what the agent runs now.
 func (ls *listeners) ack() *wirepb.Ack {
-	ack := &wirepb.Ack{Version: ls.version}
+	ack := &wirepb.Ack{Version: ls.wanted.version}
 	for _, id := range slices.Sorted(maps.Keys(ls.failed)) {
 		ack.Failures = append(ack.Failures, ls.failed[id])
 	}
@@ -213,7 +255,7 @@ func (ls *listeners) retry(ctx context.Context) {
 			if ack, left = ls.again(); ack == nil {
 				continue
 			}
-			if s := ls.a.session.Load(); s != nil {
+			if s, _, _ := ls.a.sessions.pick(nil); s != nil {
 				// A session that cannot take it ends by itself.
 				_ = s.acknowledge(ack)
 			}
@@ -231,7 +273,7 @@ func (ls *listeners) again() (ack *wirepb.Ack, left bool) {
 	}
 	before := len(ls.failed)
 	for _, id := range slices.Sorted(maps.Keys(ls.failed)) {
-		ls.bind(ls.wanted[id])
+		ls.bind(ls.wanted.listeners[id])
 	}
 	if len(ls.failed) != before {
 		ack = ls.ack()
@@ -244,7 +286,8 @@ func (ls *listeners) close() {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.closed = true
-	clear(ls.wanted)
+	clear(ls.views)
+	ls.wanted = view{}
 	clear(ls.failed)
 	for id, l := range ls.open {
 		if l.socket != nil {
@@ -273,14 +316,13 @@ func (ls *listeners) accept(l *listener, socket net.Listener) {
 			continue
 		}
 		pause = 5 * time.Millisecond
-		s := ls.a.session.Load()
-		if s == nil || !ls.enter(l, conn) {
+		if s, leaving, _ := ls.a.sessions.pick(nil); s == nil && !leaving || !ls.enter(l, conn) {
 			transport.Reset(conn)
 			continue
 		}
 		ls.a.start(func() {
 			defer ls.exit(l, conn)
-			s.carry(l.mapping, conn.(*net.TCPConn))
+			ls.a.carry(l.mapping, conn.(*net.TCPConn))
 		})
 	}
 }

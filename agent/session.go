@@ -32,9 +32,13 @@ type session struct {
 	node    string
 	ping    time.Duration
 	dead    time.Duration
+	named   *view // the configuration that its Hello named; nil: none
+
+	leaving bool // the forwarder asked to go elsewhere; guarded by sessions.mu
+	doubted bool // it did not answer; guarded by sessions.mu
 
 	writeMu sync.Mutex    // one control message at a time
-	leaving chan struct{} // closed when the forwarder asks to go elsewhere
+	left    chan struct{} // closed when the forwarder asks to go elsewhere
 	leave   sync.Once
 	over    chan struct{} // closed when err is set
 	err     error
@@ -42,7 +46,8 @@ type session struct {
 
 // connect keeps one session from its dial to its end. It returns nil when the
 // forwarder asked to go elsewhere; that session then serves the streams it has.
-func (a *Agent) connect(ctx context.Context, server string) error {
+func (a *Agent) connect(ctx context.Context, c *claim) error {
+	server := c.wanted.address
 	dialling, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	link, err := a.dial(dialling, server)
@@ -55,12 +60,13 @@ func (a *Agent) connect(ctx context.Context, server string) error {
 		return err
 	}
 	s.log.Info("connected", "server", server)
-	a.session.Store(s)
+	a.unsure.Store(0)
+	a.roster.welcomed(c, s.node)
+	a.sessions.add(s)
 	s.serve(ctx)
 	if a.online != nil {
 		a.online(s.client, s.node)
 	}
-	defer a.session.CompareAndSwap(s, nil)
 	select {
 	case <-s.over:
 		reason := s.err
@@ -69,7 +75,8 @@ func (a *Agent) connect(ctx context.Context, server string) error {
 		}
 		s.log.Info("disconnected", "server", server, "reason", reason)
 		return s.err
-	case <-s.leaving:
+	case <-s.left:
+		a.start(func() { a.depart(ctx, s) })
 		return nil
 	}
 }
@@ -93,7 +100,8 @@ func (a *Agent) login(ctx context.Context, link transport.Session, server string
 	if refused := m.GetRefused(); refused != nil {
 		return nil, fmt.Errorf("log in: %w", wire.RefusalFrom(refused))
 	}
-	hello, err := a.hello(m.GetChallenge(), link.Binding())
+	named := a.listeners.running()
+	hello, err := a.hello(m.GetChallenge(), link.Binding(), named)
 	if err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
 	}
@@ -106,7 +114,12 @@ func (a *Agent) login(ctx context.Context, link transport.Session, server string
 	switch m := m.GetMessage().(type) {
 	case *wirepb.Control_Welcome:
 		control.SetDeadline(time.Time{})
-		return a.welcomed(link, control, m.Welcome, server)
+		s, err := a.welcomed(link, control, m.Welcome, server)
+		if s != nil {
+			s.named = named
+			a.roster.tell(m.Welcome.GetForwarders())
+		}
+		return s, err
 	case *wirepb.Control_Refused:
 		return nil, fmt.Errorf("log in: %w", wire.RefusalFrom(m.Refused))
 	}
@@ -114,7 +127,7 @@ func (a *Agent) login(ctx context.Context, link transport.Session, server string
 }
 
 // hello answers the challenge.
-func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte) (*wirepb.Hello, error) {
+func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte, named *view) (*wirepb.Hello, error) {
 	if challenge == nil {
 		return nil, fmt.Errorf("the forwarder sent no challenge: %w", wire.Malformed)
 	}
@@ -122,23 +135,29 @@ func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte) (*wirepb.Hell
 	if err != nil {
 		return nil, err
 	}
+	a.idMu.Lock()
 	id := a.identity
+	a.idMu.Unlock()
 	signature, err := id.Credential.Sign(wire.Proof{Version: version, Nonce: challenge.Nonce, Binding: binding,
 		ClientID: id.ClientID, Instance: a.instance})
 	if err != nil {
 		return nil, err
 	}
 	hello := &wirepb.Hello{Version: version, ClientId: id.ClientID, Instance: a.instance,
-		AgentVersion: a.version, Signature: signature}
+		AgentVersion: a.version, Signature: signature, Nodes: a.sessions.nodes()}
 	if id.ClientID == 0 {
 		hello.Register, hello.PublicKey, hello.Name = true, id.Credential.PublicKey(), a.name
 	}
-	hello.ConfigVersion, hello.ConfigDigest = a.listeners.running()
+	if named != nil {
+		hello.ConfigVersion, hello.ConfigDigest = named.version, named.digest()
+	}
 	return hello, nil
 }
 
 // welcomed makes the session, and keeps an identity that was just given.
 func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wirepb.Welcome, server string) (*session, error) {
+	a.idMu.Lock()
+	defer a.idMu.Unlock()
 	switch {
 	case a.identity.ClientID == 0 && w.ClientId > 0:
 		a.identity.ClientID = w.ClientId
@@ -155,7 +174,7 @@ func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wi
 	return &session{a: a, link: link, control: control, client: w.ClientId, id: w.Session, node: w.Node,
 		log:  a.log.With(slog.Int64("client", w.ClientId), slog.String("node", w.Node), slog.String("session", w.Session)),
 		ping: seconds(w.PingSeconds, time.Second, 30*time.Second),
-		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), leaving: make(chan struct{}), over: make(chan struct{})}, nil
+		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), left: make(chan struct{}), over: make(chan struct{})}, nil
 }
 
 // serve starts what serves the session until it or ctx ends.
@@ -166,7 +185,8 @@ func (s *session) serve(ctx context.Context) {
 	s.a.start(func() { defer s.link.Close(); s.accept(ctx) })
 	s.a.start(func() {
 		defer func() {
-			s.a.session.CompareAndSwap(s, nil)
+			s.a.sessions.remove(s)
+			s.a.listeners.drop(s)
 			stop()
 			s.link.Close()
 			cancel()
@@ -208,7 +228,14 @@ func (s *session) read() error {
 			err = s.send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.Ping.GetId()}}})
 		case *wirepb.Control_GoAway:
 			s.log.Info("the forwarder asks to go elsewhere", "code", m.GoAway.GetCode())
-			s.leave.Do(func() { close(s.leaving) })
+			s.leave.Do(func() {
+				s.a.sessions.leave(s)
+				close(s.left)
+			})
+		case *wirepb.Control_Forwarders:
+			if !s.a.sessions.isLeaving(s) {
+				s.a.roster.tell(m.Forwarders.GetForwarders())
+			}
 		case *wirepb.Control_Refused:
 			return wire.RefusalFrom(m.Refused)
 		}

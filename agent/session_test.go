@@ -344,7 +344,7 @@ func TestWelcomeAsSomebodyElseIsRefused(t *testing.T) {
 // Running out of descriptors does not end a listener.
 func TestListenerSurvivesFailingAccepts(t *testing.T) {
 	var log strings.Builder
-	a := &Agent{log: slog.New(slog.NewTextHandler(&log, nil))}
+	a := &Agent{log: slog.New(slog.NewTextHandler(&log, nil)), sessions: newSessions()}
 	ls := newListeners(a)
 	socket := &failing{left: 3}
 	ls.accept(&listener{mapping: 7}, socket)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"time"
@@ -11,15 +12,22 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// From a connection at a listener to the answer of the service's side. The
-// forwarder's own limit is shorter and comes with a code.
-const openTimeout = 20 * time.Second
+const (
+	// From a connection at a listener to the answer of the service's side. The
+	// forwarder's own limit is shorter and comes with a code.
+	openTimeout = 20 * time.Second
+	// A connection that finds all sessions being left waits so long for another.
+	movingTime = 5 * time.Second
+	// Without an answer for doubtAfter it is asked whether the forwarder is there,
+	// for as long again, if there is another to go to.
+	doubtAfter = time.Second
+)
 
 // carry takes one connection at a listener to the mapping's service. A refusal
 // becomes a reset, which is what the one who connected can understand.
-func (s *session) carry(mapping int64, conn *net.TCPConn) {
+func (a *Agent) carry(mapping int64, conn *net.TCPConn) {
 	defer conn.Close()
-	stream := s.open(mapping, conn)
+	s, stream := a.open(mapping, conn)
 	if stream == nil {
 		transport.Reset(conn)
 		return
@@ -34,26 +42,60 @@ func (s *session) ended(forth, back int64, err error) {
 	}
 }
 
-// open gives a stream to the mapping's service, or nil.
-func (s *session) open(mapping int64, conn net.Conn) transport.Stream {
-	stream, err := s.ask(mapping, conn)
-	if err != nil {
-		s.complain("connection refused", mapping, err, "from", conn.RemoteAddr())
-		return nil
-	}
-	return stream
-}
-
-// ask asks the forwarder for a stream to the mapping's service.
-func (s *session) ask(mapping int64, conn net.Conn) (transport.Stream, error) {
+// open gives a stream to the mapping's service, over any session, or nil. A stream
+// that no service has heard of, because its session ended or its forwarder drains,
+// is opened over another session; when all are being left, over the one that is on
+// its way.
+func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
+	var tried []*session
+	var moving <-chan time.Time
+	draining := false
+	for {
+		s, leaving, changed := a.sessions.pick(tried)
+		if s == nil {
+			if !leaving && !draining {
+				return nil, nil
+			}
+			if moving == nil {
+				timer := time.NewTimer(movingTime)
+				defer timer.Stop()
+				moving = timer.C
+			}
+			select {
+			case <-changed:
+				continue
+			case <-moving:
+			case <-ctx.Done():
+			}
+			return nil, nil
+		}
+		stream, err := s.ask(ctx, mapping, conn)
+		if err == nil {
+			return s, stream
+		}
+		draining = errors.Is(err, wire.NodeDraining)
+		_, refused := errors.AsType[*wire.Refusal](err)
+		if refused && !draining || ctx.Err() != nil {
+			s.complain("connection refused", mapping, err, "from", conn.RemoteAddr())
+			return nil, nil
+		}
+		tried = append(tried, s)
+	}
+}
+
+// ask asks the forwarder for a stream to the mapping's service. An error that is no
+// refusal means that no byte has reached the service.
+func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn) (transport.Stream, error) {
 	stream, err := s.link.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
 	stream.SetDeadline(deadline)
+	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(stream) })
+	defer doubt.Stop()
 	err = wire.WriteOpen(stream, &wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String()})
 	if err == nil {
 		err = wire.ReadOpened(stream)
@@ -64,4 +106,19 @@ func (s *session) ask(mapping int64, conn net.Conn) (transport.Stream, error) {
 	}
 	stream.SetDeadline(time.Time{})
 	return stream, nil
+}
+
+// doubt gives up a stream whose forwarder does not even answer a ping, if there is
+// another session to open it over: a frozen machine is noticed in seconds, and
+// nobody shall wait for that.
+func (s *session) doubt(stream transport.Stream) {
+	if s.a.sessions.staying(s) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), doubtAfter)
+	defer cancel()
+	if _, err := s.link.Ping(ctx); err != nil {
+		s.a.sessions.doubt(s)
+		stream.Reset()
+	}
 }

@@ -3,6 +3,7 @@ package forwarder
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -52,6 +53,9 @@ func (s *session) assign(ctx context.Context) {
 				sent[l.MappingId] = l
 			}
 		}
+		if !s.offer() {
+			return
+		}
 		select {
 		case <-s.dirty:
 		case <-ctx.Done():
@@ -60,6 +64,18 @@ func (s *session) assign(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// offer tells the agent where it may have sessions, if that has changed. It
+// reports false when the session has ended.
+func (s *session) offer() bool {
+	offer := s.f.neighbours.offer(s.client)
+	same := func(a, b *wirepb.Forwarder) bool { return proto.Equal(a, b) }
+	if slices.EqualFunc(offer, s.offered, same) {
+		return true
+	}
+	s.offered = offer
+	return s.send(&wirepb.Control{Message: &wirepb.Control_Forwarders{Forwarders: &wirepb.Forwarders{Forwarders: offer}}}) == nil
 }
 
 // difference gives the message that takes the agent from what was sent to the
@@ -124,7 +140,9 @@ func (s *session) acknowledged(ack *wirepb.Ack) {
 		s.pushes = nil
 	}
 	newer := int64(ack.GetVersion()) > s.ack
-	s.ack = max(s.ack, int64(ack.GetVersion()))
+	if newer {
+		s.ack, s.renewAt = int64(ack.GetVersion()), time.Time{}
+	}
 	s.mu.Unlock()
 	for _, failure := range ack.GetFailures() {
 		s.f.metrics.failures.Inc()
@@ -138,6 +156,6 @@ func (s *session) acknowledged(ack *wirepb.Ack) {
 	}
 	select {
 	case s.f.acked <- s:
-	default: // the next renewal tells it
+	default: // the next heartbeat tells it
 	}
 }

@@ -149,7 +149,11 @@ func (nowhere) ClientView(context.Context, int64, domain.Position) (domain.Clien
 	return domain.ClientView{}, &domain.Error{Code: domain.CodeClientNotFound}
 }
 
-func (nowhere) Watch(ctx context.Context, _ string, _ func(directory.Session)) error {
+func (nowhere) Watch(ctx context.Context, _ string, _ func(directory.Notice)) error {
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+func (nowhere) Beat(context.Context, string, string) (directory.Beat, error) {
+	return directory.Beat{}, nil
 }

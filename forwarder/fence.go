@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/tunnox-net/tunnox/directory"
@@ -12,21 +14,28 @@ import (
 )
 
 const (
-	renewBatch = 1000                  // sessions in one call of Renew, as its contract says
-	ackPause   = 10 * time.Millisecond // acknowledgements of that long go to the directory together
+	directoryWait = directory.TTL / 5     // for one call of the directory
+	ackPause      = 10 * time.Millisecond // acknowledgements of that long go to the directory together
+	comeBack      = time.Second           // before an agent that was disconnected comes back, at least
 )
 
 // seat gives a proved session its place: an epoch above all earlier ones of the
 // client, and the client's place in the routes. Of two agents with one client
 // id, the one that comes later stays; the earlier is told so, here at once and
-// on other nodes through the directory.
+// on other nodes through the directory. Another session of the same agent at
+// another node stays too.
 func (f *Forwarder) seat(ctx context.Context, s *session, view domain.ClientView) *wire.Refusal {
 	var err error
-	if s.epoch, err = f.directory.Register(ctx, s.presence()); err != nil {
+	s.epoch, err = f.directory.Register(ctx, s.presence())
+	switch {
+	case errors.Is(err, directory.ErrSuperseded):
+		return wire.Refuse(wire.Superseded)
+	case err != nil:
 		f.metrics.renewals.WithLabelValues("error").Inc()
 		s.log.Warn("registering the session in the directory", "error", err)
 		return later(time.Second)
 	}
+	s.renewed(f.now())
 	replaced, refusal := f.install(ctx, s, view)
 	if refusal != nil {
 		if err := f.directory.Remove(ctx, s.presence()); err != nil {
@@ -74,21 +83,82 @@ func later(after time.Duration) *wire.Refusal {
 	return r
 }
 
-// renew keeps the leases of the sessions here, and tells the directory what the
-// agents have acknowledged.
-func (f *Forwarder) renew(ctx context.Context) {
+// keepPresence keeps this node's lease, and with it all sessions here, tells the
+// directory what the agents have acknowledged, and hears what others have done
+// about sessions here. It ends with an error when another process is this node.
+func (f *Forwarder) keepPresence(ctx context.Context) error {
 	tick := time.NewTicker(directory.TTL / 3)
 	defer tick.Stop()
+	if err := f.beat(ctx); err != nil {
+		return err
+	}
+	f.beaten.Store(true)
 	for {
 		select {
 		case <-tick.C:
-			f.renewAll(ctx, f.routes.sessions())
+			if err := f.beat(ctx); err != nil {
+				return err
+			}
+			f.renew(ctx, f.due())
 		case s := <-f.acked:
-			f.renewAll(ctx, f.gatherAcked(ctx, s))
+			f.renew(ctx, f.gatherAcked(ctx, s))
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
+}
+
+// beat prolongs this node's lease. When it was lost all sessions are registered
+// again, because what took it may have taken them.
+func (f *Forwarder) beat(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, directoryWait)
+	defer cancel()
+	b, err := f.directory.Beat(ctx, f.node, f.run)
+	switch {
+	case errors.Is(err, directory.ErrNodeTaken):
+		return fmt.Errorf("keep the lease of %s: %w", f.node, err)
+	case err != nil:
+		if !errors.Is(err, context.Canceled) {
+			f.metrics.renewals.WithLabelValues("error").Inc()
+			f.log.Warn("prolonging this node's lease in the directory, trying on", "error", err)
+		}
+		return nil
+	}
+	f.metrics.renewals.WithLabelValues("ok").Inc()
+	if !b.Known && f.beaten.Load() {
+		f.log.Warn("the directory has lost this node; registering its sessions again")
+		f.lost.Store(f.now().UnixNano())
+		for _, s := range f.routes.sessions() {
+			s.renewed(time.Time{})
+		}
+	}
+	for _, n := range b.Notices {
+		f.told(n)
+	}
+	return nil
+}
+
+// due lists the sessions that are to be registered again now.
+func (f *Forwarder) due() []*session {
+	now := f.now()
+	return slices.DeleteFunc(f.routes.sessions(), func(s *session) bool { return !s.isDue(now) })
+}
+
+// renewed notes that the directory knows the session as it is at that time; the
+// zero time makes it due. The next time is drawn, so that sessions that came
+// together are not renewed together.
+func (s *session) renewed(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.renewAt = at; !at.IsZero() {
+		s.renewAt = at.Add(directory.Refresh/2 + rand.N(directory.Refresh/2))
+	}
+}
+
+func (s *session) isDue(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.renewAt.After(now)
 }
 
 // gatherAcked waits a moment for more acknowledgements: after a change of many
@@ -97,7 +167,7 @@ func (f *Forwarder) gatherAcked(ctx context.Context, first *session) []*session 
 	gathered := map[*session]bool{first: true}
 	timer := time.NewTimer(ackPause)
 	defer timer.Stop()
-	for len(gathered) < renewBatch {
+	for len(gathered) < directory.MaxRenew {
 		select {
 		case s := <-f.acked:
 			gathered[s] = true
@@ -116,31 +186,38 @@ func (f *Forwarder) gatherAcked(ctx context.Context, first *session) []*session 
 	return sessions
 }
 
-func (f *Forwarder) renewAll(ctx context.Context, sessions []*session) {
-	for len(sessions) > 0 {
-		n := min(len(sessions), renewBatch)
-		if err := f.renewSome(ctx, sessions[:n]); err != nil && ctx.Err() == nil {
-			f.metrics.renewals.WithLabelValues("error").Inc()
-			f.log.Warn("renewing the sessions in the directory", "sessions", n, "error", err)
+// renew registers sessions again. After a failure the rest waits for the next
+// time, so that this node's lease is prolonged meanwhile.
+func (f *Forwarder) renew(ctx context.Context, sessions []*session) {
+	for some := range slices.Chunk(sessions, directory.MaxRenew) {
+		if err := f.renewSome(ctx, some); err != nil {
+			if ctx.Err() == nil {
+				f.metrics.renewals.WithLabelValues("error").Inc()
+				f.log.Warn("renewing sessions in the directory, trying on", "sessions", len(sessions), "error", err)
+			}
+			return
 		}
-		sessions = sessions[n:]
 	}
 }
 
 func (f *Forwarder) renewSome(ctx context.Context, sessions []*session) error {
-	ctx, cancel := context.WithTimeout(ctx, directory.TTL/3)
+	ctx, cancel := context.WithTimeout(ctx, directoryWait)
 	defer cancel()
 	batch := make([]directory.Session, len(sessions))
 	for i, s := range sessions {
+		s.renewed(f.now()) // before it is described: what changes from here on makes it due
 		batch[i] = s.presence()
 	}
-	fenced, err := f.directory.Renew(ctx, batch)
+	ended, err := f.directory.Renew(ctx, batch)
 	if err != nil {
+		for _, s := range sessions {
+			s.renewed(time.Time{})
+		}
 		return err
 	}
 	f.metrics.renewals.WithLabelValues("ok").Inc()
-	for _, entry := range fenced {
-		f.fenced(entry)
+	for _, n := range ended {
+		f.told(n)
 	}
 	// A session that ended during the call may just have been put back.
 	var left []error
@@ -155,27 +232,44 @@ func (f *Forwarder) renewSome(ctx context.Context, sessions []*session) error {
 	return nil
 }
 
-// watch ends sessions that were fenced by a newer one on another node.
+// watch hears at once what others do about sessions here.
 func (f *Forwarder) watch(ctx context.Context) {
 	var pause backoff
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := f.directory.Watch(ctx, f.node, f.fenced)
+		err := f.directory.Watch(ctx, f.node, f.told)
 		if ctx.Err() != nil {
 			return
 		}
 		if time.Since(began) > time.Minute {
 			pause.reset()
 		}
-		f.log.Warn("watching the directory for fenced sessions; renewals find them meanwhile", "error", err)
+		f.log.Warn("watching the directory; heartbeats bring what it has to say meanwhile", "error", err)
 		pause.wait(ctx)
 	}
 }
 
-// fenced ends the session that a newer one has fenced, if it is the one here.
-func (f *Forwarder) fenced(entry directory.Session) {
+// told does what a notice asks for. The same one may come twice.
+func (f *Forwarder) told(n directory.Notice) {
+	switch n.Kind {
+	case directory.Fenced:
+		f.endNoticed(n.Session, wire.Refuse(wire.Superseded))
+	case directory.Disconnected:
+		refusal := wire.Refuse(wire.Disconnected)
+		refusal.RetryAfter = comeBack
+		f.endNoticed(n.Session, refusal)
+	case directory.Drain:
+		if !f.draining.Load() {
+			f.log.Info("asked to drain")
+			f.start(func() { _ = f.Drain(f.ctx) }) // it ends with this forwarder
+		}
+	}
+}
+
+// endNoticed ends the session that a notice is about, if it is still the one here.
+func (f *Forwarder) endNoticed(entry directory.Session, refusal *wire.Refusal) {
 	s := f.routes.current(entry.ClientID)
 	if s != nil && s.id == entry.Session && s.epoch == entry.Epoch {
-		s.end(wire.Refuse(wire.Superseded))
+		s.end(refusal)
 	}
 }

@@ -44,7 +44,10 @@ func TestFencedFromElsewhere(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		c := w.client(w.user)
 		r := w.agent(c)
-		elsewhere := directory.Session{ClientID: c.id, Node: "node-002", Session: "s", Instance: "another"}
+		elsewhere := directory.Session{ClientID: c.id, Node: "node-002", Run: "r", Session: "s", Instance: "another"}
+		if _, err := w.presences.Beat(context.Background(), "node-002", "r"); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := w.presences.Register(context.Background(), elsewhere); err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
@@ -30,6 +31,7 @@ type forward struct {
 	source  *session       // nil: the source agent is connected to another forwarder
 	target  *session       // nil: the target agent is; guarded by routes.mu
 	service string
+	joined  atomic.Bool // the target has said yes; until then it may be looked for elsewhere
 
 	mu    sync.Mutex
 	ends  []transport.Stream
@@ -108,6 +110,17 @@ func (f *forward) reset(code wire.Code) {
 	}
 }
 
+// resetTarget ends the continuation that is being opened, and not the stream.
+func (f *forward) resetTarget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, stream := range f.ends {
+		if i > 0 {
+			stream.Reset()
+		}
+	}
+}
+
 // reason gives why the stream was reset, or err.
 func (f *forward) reason(err error) error {
 	f.mu.Lock()
@@ -131,7 +144,7 @@ func (s *session) serveStream(stream transport.Stream) {
 			f.over(fwd, stream)
 		}
 	}()
-	if fwd, target = f.answer(stream, s); target == nil {
+	if fwd, target = f.answer(stream, s, ""); target == nil {
 		return
 	}
 	f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
@@ -154,8 +167,8 @@ func (f *Forwarder) over(fwd *forward, stream transport.Stream) {
 
 // answer reads the Open, and says yes when the target agent has reached the
 // service. Without a target it has said no. The forward, if there is one, is to
-// be released.
-func (f *Forwarder) answer(stream transport.Stream, source *session) (fwd *forward, target transport.Stream) {
+// be released. The stream is a source agent's, or comes from another forwarder.
+func (f *Forwarder) answer(stream transport.Stream, source *session, from string) (fwd *forward, target transport.Stream) {
 	if source != nil {
 		defer func() { <-source.opening }()
 	} else {
@@ -166,7 +179,7 @@ func (f *Forwarder) answer(stream transport.Stream, source *session) (fwd *forwa
 	open, err := wire.ReadOpen(stream)
 	if err == nil {
 		stream.SetReadDeadline(time.Time{})
-		fwd, target, err = f.join(stream, source, open)
+		fwd, target, err = f.join(stream, source, from, open)
 	} else if !errors.Is(err, wire.Malformed) {
 		stream.Reset()
 		return nil, nil
@@ -196,7 +209,7 @@ func (f *Forwarder) answer(stream transport.Stream, source *session) (fwd *forwa
 
 // join authorises the stream and opens its continuation to the target agent. It
 // returns when the target agent has reached the service or said why not.
-func (f *Forwarder) join(stream transport.Stream, source *session, open *wirepb.Open) (*forward, transport.Stream, error) {
+func (f *Forwarder) join(stream transport.Stream, source *session, from string, open *wirepb.Open) (*forward, transport.Stream, error) {
 	if f.draining.Load() {
 		return nil, nil, wire.NodeDraining
 	}
@@ -207,7 +220,7 @@ func (f *Forwarder) join(stream transport.Stream, source *session, open *wirepb.
 	if source != nil {
 		fwd, code = f.routes.admit(source, open.GetMappingId())
 	} else {
-		fwd, code = f.receive(ctx, open)
+		fwd, code = f.receive(ctx, from, open)
 	}
 	if code != "" {
 		return nil, nil, code
@@ -219,15 +232,16 @@ func (f *Forwarder) join(stream transport.Stream, source *session, open *wirepb.
 	if err != nil {
 		return fwd, nil, fwd.reason(err)
 	}
+	fwd.joined.Store(true)
 	return fwd, target, nil
 }
 
 // reach opens the continuation: to the target agent's session if it is here, and
-// otherwise to the forwarder that has it. Both look the same to what follows.
+// otherwise to a forwarder that has it. Both look the same to what follows.
 func (f *Forwarder) reach(ctx context.Context, fwd *forward, open *wirepb.Open) (transport.Stream, error) {
 	if target := fwd.target; target != nil {
 		stream, err := f.reachHere(ctx, fwd, target, open)
-		if !errors.Is(err, errSessionGone) {
+		if err == nil || !elsewhere(err) {
 			return stream, err
 		}
 	}
@@ -237,16 +251,10 @@ func (f *Forwarder) reach(ctx context.Context, fwd *forward, open *wirepb.Open) 
 	return f.reachPeer(ctx, fwd, open)
 }
 
-// errSessionGone: nothing was sent, so that the target may be looked for elsewhere.
-var errSessionGone = errors.New("the target agent's session has ended")
-
 func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session, open *wirepb.Open) (transport.Stream, error) {
 	stream, err := target.link.Open(ctx)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, wire.TargetOffline
-		}
-		return nil, errSessionGone
+		return nil, wire.TargetOffline
 	}
 	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
 		Service: fwd.service, Trace: clip(open.GetTrace())})

@@ -96,13 +96,16 @@ type Config struct {
 	Lookup    Lookup
 	Feed      broker.Follower
 	Directory directory.Directory
-	Registrar Registrar        // nil: agents without an identity are refused
-	Nodes     directory.Nodes  // where other forwarders are; nil with Peers
-	Peers     Peers            // nil: a target that is not connected here is offline
-	Logger    *slog.Logger     // nil: nothing is logged
-	Metrics   *Metrics         // nil: nobody sees them
-	Now       func() time.Time // nil: time.Now
-	Limits    Limits
+	Registrar Registrar       // nil: agents without an identity are refused
+	Nodes     directory.Nodes // where other forwarders are; nil with Peers
+	Peers     Peers           // nil: a target that is not connected here is offline
+	// Announce lets others know that this node has begun to drain, before its agents
+	// are told to leave; nil: they find out by themselves.
+	Announce func(context.Context)
+	Logger   *slog.Logger     // nil: nothing is logged
+	Metrics  *Metrics         // nil: nobody sees them
+	Now      func() time.Time // nil: time.Now
+	Limits   Limits
 }
 
 // Forwarder is one node of the data plane. [New] starts nothing; Run and Serve
@@ -118,17 +121,23 @@ type Forwarder struct {
 	now       func() time.Time
 	limits    Limits
 
-	routes    *routes
-	peers     Peers        // nil: there are no other forwarders
-	places    *whereabouts // with peers
-	logins    *doorkeeper
-	strangers *rate.Limiter // failed logins in the log
-	viewed    chan struct{} // a view has given the feed a place to start from
-	acked     chan *session // configurations acknowledged, to be told to the directory
+	run        string // of this node, from New to Close
+	announce   func(context.Context)
+	routes     *routes
+	neighbours *neighbours
+	peers      Peers        // nil: there are no other forwarders
+	places     *whereabouts // with peers
+	logins     *doorkeeper
+	strangers  *rate.Limiter // failed logins in the log
+	viewed     chan struct{} // a view has given the feed a place to start from
+	acked      chan *session // configurations acknowledged, to be told to the directory
 
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	draining atomic.Bool
+	leaving  sync.Once    // agents are asked to leave once
+	beaten   atomic.Bool  // the directory knows this run of the node
+	lost     atomic.Int64 // when the directory was found to have lost it, Unix nanoseconds; 0 = never
 	inFlight atomic.Int64 // streams being opened or joined
 
 	mu     sync.Mutex // guards closed and adding to tasks
@@ -159,7 +168,7 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{node: cfg.Node, lookup: cfg.Lookup, feed: cfg.Feed, directory: cfg.Directory,
 		registrar: cfg.Registrar, log: cfg.Logger, metrics: cfg.Metrics, now: cfg.Now,
-		limits: cfg.Limits.withDefaults(),
+		limits: cfg.Limits.withDefaults(), run: token(), announce: cfg.Announce, neighbours: &neighbours{self: cfg.Node},
 		viewed: make(chan struct{}, 1), acked: make(chan *session, 64)}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
@@ -183,18 +192,29 @@ func New(cfg Config) (*Forwarder, error) {
 
 // Run follows the configuration feed and keeps the directory, until ctx ends or
 // Close is called. An error means that the feed brought a record this version
-// cannot read: going on would be serving what may no longer be allowed.
+// cannot read, and going on would be serving what may no longer be allowed; or
+// that another process has this node's id.
 func (f *Forwarder) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(f.ctx, func() { cancel(nil) })
 	defer stop()
 	var running sync.WaitGroup
-	running.Go(func() { f.renew(ctx) })
+	running.Go(func() {
+		if err := f.keepPresence(ctx); err != nil {
+			cancel(err)
+		}
+	})
 	running.Go(func() { f.watch(ctx) })
+	if f.places != nil {
+		running.Go(func() { f.survey(ctx) })
+	}
 	err := f.follow(ctx)
 	cancel(err)
 	running.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, directory.ErrNodeTaken) {
+		return cause
+	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -238,31 +258,6 @@ func (f *Forwarder) Serve(ctx context.Context, from Acceptor) error {
 func (f *Forwarder) Load() (clients, streams int) {
 	clients, _ = f.routes.counts()
 	return clients, int(f.inFlight.Load())
-}
-
-// Draining tells whether Drain or Close was called.
-func (f *Forwarder) Draining() bool { return f.draining.Load() }
-
-// StopTaking refuses new sessions and streams from now on, as Drain does.
-func (f *Forwarder) StopTaking() { f.draining.Store(true) }
-
-// Drain takes no new sessions and streams, tells the agents to go elsewhere, and
-// returns when the streams have ended or ctx has.
-func (f *Forwarder) Drain(ctx context.Context) error {
-	f.draining.Store(true)
-	for _, s := range f.routes.sessions() {
-		f.start(func() { s.send(wire.GoAwayMessage(wire.NodeDraining)) })
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for f.inFlight.Load() > 0 {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("drain with %d streams open: %w", f.inFlight.Load(), ctx.Err())
-		}
-	}
-	return nil
 }
 
 // Close ends all sessions and waits for everything the forwarder started. Agents

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +54,9 @@ func (f *Forwarder) serveSession(link transport.Session) {
 	leave()
 	if f.ctx.Err() != nil {
 		s.end(wire.Refuse(wire.ShuttingDown)) // Close may have looked before it was there
+	}
+	if f.draining.Load() { // it came in while the others were asked to leave
+		f.start(func() { s.send(wire.GoAwayMessage(wire.NodeDraining)) })
 	}
 	s.run()
 }
@@ -161,6 +165,13 @@ func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, 
 	if err != nil {
 		return err
 	}
+	// An agent that comes here again by mistake, through a balancer for example,
+	// shall not lose the session that it has for one that is no better.
+	if here := f.routes.current(s.client); here != nil && here.instance == s.instance && slices.Contains(hello.Nodes, f.node) {
+		r := wire.Refuse(wire.AlreadyConnected)
+		r.RetryAfter = time.Second
+		return r
+	}
 	if refusal := f.seat(ctx, s, view); refusal != nil {
 		return refusal
 	}
@@ -262,11 +273,12 @@ func disabled(message string) *wire.Refusal {
 
 // welcome tells the agent that it is in.
 func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
+	s.offered = f.neighbours.offer(s.client)
 	err := s.send(&wirepb.Control{Message: &wirepb.Control_Welcome{Welcome: &wirepb.Welcome{
-		Version: hello.Version, ClientId: s.client, Session: s.id, Node: f.node,
+		Version: hello.Version, ClientId: s.client, Session: s.id, Node: f.node, Forwarders: s.offered,
 		PingSeconds: seconds(f.limits.Ping), DeadSeconds: seconds(f.limits.Dead)}}})
 	if err != nil {
-		s.leave()
+		s.leave(wire.TargetOffline)
 		s.goodbye(err)
 		return fmt.Errorf("write welcome: %w", err)
 	}

@@ -2,9 +2,12 @@ package forwarder
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
@@ -31,7 +34,7 @@ func (f *Forwarder) Deliver(from string, stream transport.Stream) {
 	var fwd *forward
 	var target transport.Stream
 	defer func() { f.over(fwd, stream) }()
-	fwd, target = f.answer(stream, nil)
+	fwd, target = f.answer(stream, nil, from)
 	if target != nil {
 		toTarget, toSource, err := transport.Splice(stream, target, f.metrics.total)
 		f.ended(fwd, toTarget, toSource, err)
@@ -41,12 +44,42 @@ func (f *Forwarder) Deliver(from string, stream transport.Stream) {
 	}
 }
 
-// receive authorises a stream that came over a bridge. The sender may know a
-// record that has not come here yet; it is waited for a moment.
-func (f *Forwarder) receive(ctx context.Context, open *wirepb.Open) (*forward, wire.Code) {
+// receive authorises a stream that came over a bridge, from a forwarder that must
+// have the source client. The sender may know a record that has not come here yet;
+// it is waited for a moment.
+func (f *Forwarder) receive(ctx context.Context, from string, open *wirepb.Open) (*forward, wire.Code) {
 	if open.GetHop() != hops {
 		return nil, wire.Malformed
 	}
+	fwd, code := f.receiveMapping(ctx, open)
+	if code == "" && !f.mayDeliver(ctx, from, fwd) {
+		f.routes.release(fwd)
+		f.log.Warn("a forwarder delivers a stream of a client that is not connected there", "peer", from,
+			"client", fwd.mapping.State.SourceClientID, "mapping", fwd.mapping.State.ID)
+		return nil, wire.NoSuchMapping
+	}
+	return fwd, code
+}
+
+// mayDeliver tells whether the mapping's source client is connected at the node
+// from, so that a node can only speak for its own clients. A directory that is
+// away or has lost what it knew ends nobody's connections.
+func (f *Forwarder) mayDeliver(ctx context.Context, from string, fwd *forward) bool {
+	if f.places == nil {
+		return true
+	}
+	// Others register what a flush took away as soon as they notice, which is a
+	// heartbeat after this node has at the latest; within a lease all have.
+	if lost := f.lost.Load(); lost != 0 && f.now().Sub(time.Unix(0, lost)) < directory.TTL {
+		return true
+	}
+	source, target := fwd.mapping.State.SourceClientID, fwd.mapping.State.TargetClientID // ids never change
+	yes, known := f.places.isAt(ctx, source, from, target, f.node)
+	return yes || !known
+}
+
+// receiveMapping is receive without its source.
+func (f *Forwarder) receiveMapping(ctx context.Context, open *wirepb.Open) (*forward, wire.Code) {
 	fwd, code, behind := f.routes.receive(open)
 	if !behind {
 		return fwd, code
@@ -95,45 +128,81 @@ func (r *routes) receive(open *wirepb.Open) (fwd *forward, code wire.Code, behin
 	return fwd, "", behind
 }
 
-// reachPeer opens the continuation to the forwarder that has the target. Where
-// that is may have changed since it was looked up, so a forwarder that does not
-// have it is a reason to look again, once.
+// reachPeer opens the continuation to a forwarder that has the target. Where that
+// is may have changed since it was looked up, so when nobody has it, it is looked
+// up again. A target whose node drains is about to be somewhere else, and is
+// waited for.
 func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Open) (transport.Stream, error) {
 	client := fwd.mapping.State.TargetClientID // an id never changes
-	var tried place
-	for range 2 {
-		at, ok := f.places.find(ctx, client, tried)
-		if !ok {
-			break
-		}
-		if at.node == f.node {
-			target := f.routes.aim(fwd, client) // it has just come here
-			if target == nil {
-				break
+	var tried []place
+	var until time.Time // zero: the target is not known to be on its way
+	for again := false; ; again = true {
+		places, asked := f.places.find(ctx, client, again)
+		for _, at := range places {
+			if slices.Contains(tried, at) {
+				continue
 			}
-			stream, err := f.reachHere(ctx, fwd, target, open)
-			if err == errSessionGone {
-				err = wire.TargetOffline
+			tried = append(tried, at)
+			stream, err := f.reachPlace(ctx, fwd, at, client, open)
+			if err == nil || !elsewhere(err) {
+				return stream, err
 			}
-			return stream, err
+			if errors.Is(err, wire.NodeDraining) && until.IsZero() {
+				until = time.Now().Add(movingTime)
+			}
 		}
-		stream, err := f.cross(ctx, fwd, at, client, open)
-		if err == nil {
-			f.metrics.bridged.WithLabelValues("out").Inc()
-			return stream, nil
+		switch {
+		case !until.IsZero() && time.Now().Before(until):
+			if !wait(ctx, movingPause) {
+				return nil, wire.TargetOffline
+			}
+		case asked:
+			return nil, wire.TargetOffline
 		}
-		if code := wire.CodeOf(err); code != wire.TargetOffline && code != wire.NodeDraining {
-			return nil, err
-		}
-		f.places.forget(client, at)
-		tried = at
 	}
-	return nil, wire.TargetOffline
+}
+
+// reachPlace opens the continuation to one place, which may be here by now.
+func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open) (transport.Stream, error) {
+	if at.node == f.node {
+		target := f.routes.aim(fwd, client)
+		if target == nil {
+			return nil, wire.TargetOffline
+		}
+		return f.reachHere(ctx, fwd, target, open)
+	}
+	stream, err := f.cross(ctx, fwd, at, client, open)
+	switch {
+	case err == nil:
+		f.metrics.bridged.WithLabelValues("out").Inc()
+	case elsewhere(err):
+		f.places.forget(client, at)
+	}
+	return stream, err
+}
+
+// elsewhere tells whether a stream that failed so may be opened somewhere else: no
+// service has heard of it.
+func elsewhere(err error) bool {
+	return errors.Is(err, wire.TargetOffline) || errors.Is(err, wire.NodeDraining)
+}
+
+// wait pauses; it reports false when ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // cross opens a stream to another forwarder and has it joined to the target there.
 func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open) (transport.Stream, error) {
 	stream, err := f.peers.Open(ctx, at.node, at.address)
+	f.places.suspect(at.node, err == nil)
 	if err != nil {
 		f.log.Debug("opening a stream to another forwarder", "peer", at.node, "address", at.address, "error", err)
 		return nil, wire.TargetOffline

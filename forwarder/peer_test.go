@@ -137,6 +137,13 @@ func (c *cluster) linkMemory(m *member) (end func()) {
 				return nil, err
 			}
 			links[to] = link
+			named, err := link.Open(ctx) // the first stream says who it is, as a certificate does
+			if err != nil {
+				return nil, err
+			}
+			if _, err := io.WriteString(named, m.id); err != nil {
+				return nil, err
+			}
 		}
 		return links[to].Open(ctx)
 	}
@@ -150,12 +157,16 @@ func (c *cluster) linkMemory(m *member) (end func()) {
 			}
 			running.Go(func() {
 				defer link.Close()
+				from := make([]byte, len(m.id))
+				if named, err := link.Accept(context.Background()); err == nil {
+					_, _ = io.ReadFull(named, from)
+				}
 				for {
 					stream, err := link.Accept(context.Background())
 					if err != nil {
 						return
 					}
-					running.Go(func() { m.Deliver("peer", stream) })
+					running.Go(func() { m.Deliver(string(from), stream) })
 				}
 			})
 		}

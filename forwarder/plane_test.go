@@ -13,6 +13,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/directory/memory"
 	"github.com/tunnox-net/tunnox/domain"
 )
 
@@ -221,82 +222,76 @@ func (s *subscription) Next(ctx context.Context) (broker.Entry, error) {
 
 func (s *subscription) Close() error { return nil }
 
-// presences is a directory in memory.
+// presences is a directory in memory that can be flushed, and where nodes need no
+// lease to be found.
 type presences struct {
-	mu       sync.Mutex
-	epoch    directory.Epoch
-	sessions map[int64]directory.Session
-	watchers map[string]func(directory.Session)
-	nodes    map[string]directory.Node
+	mu    sync.Mutex
+	inner *memory.Directory
+	nodes map[string]directory.Node
 }
 
 func newPresences() *presences {
-	return &presences{sessions: map[int64]directory.Session{}, watchers: map[string]func(directory.Session){},
-		nodes: map[string]directory.Node{}}
+	return &presences{inner: memory.New(nil), nodes: map[string]directory.Node{}}
 }
 
-func (d *presences) Register(_ context.Context, s directory.Session) (directory.Epoch, error) {
-	d.mu.Lock()
-	d.epoch++
-	s.Epoch = d.epoch
-	old, had := d.sessions[s.ClientID]
-	d.sessions[s.ClientID] = s
-	tell := d.watchers[old.Node]
-	d.mu.Unlock()
-	if had && old.Instance != s.Instance && tell != nil {
-		tell(old)
-	}
-	return s.Epoch, nil
-}
-
-func (d *presences) Renew(_ context.Context, sessions []directory.Session) (fenced []directory.Session, _ error) {
+func (d *presences) now() *memory.Directory {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, s := range sessions {
-		if known, ok := d.sessions[s.ClientID]; ok && known.Epoch > s.Epoch {
-			fenced = append(fenced, s)
-			continue
-		}
-		d.sessions[s.ClientID] = s
-	}
-	return fenced, nil
+	return d.inner
 }
 
-func (d *presences) Remove(_ context.Context, s directory.Session) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.sessions[s.ClientID].Epoch == s.Epoch {
-		delete(d.sessions, s.ClientID)
-	}
-	return nil
+func (d *presences) Beat(ctx context.Context, node, run string) (directory.Beat, error) {
+	return d.now().Beat(ctx, node, run)
 }
 
-func (d *presences) Lookup(_ context.Context, ids ...int64) ([]directory.Presence, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	all := make([]directory.Presence, len(ids))
-	for i, id := range ids {
-		all[i].Session, all[i].Online = d.sessions[id]
-	}
-	return all, nil
+func (d *presences) Register(ctx context.Context, s directory.Session) (directory.Epoch, error) {
+	return d.now().Register(ctx, s)
 }
 
-func (d *presences) Watch(ctx context.Context, node string, fn func(directory.Session)) error {
-	d.mu.Lock()
-	d.watchers[node] = fn
-	d.mu.Unlock()
-	<-ctx.Done()
-	return ctx.Err()
+func (d *presences) Renew(ctx context.Context, sessions []directory.Session) ([]directory.Notice, error) {
+	return d.now().Renew(ctx, sessions)
 }
 
-func (d *presences) LeaseID(context.Context, string) (string, error) { return "node-001", nil }
+func (d *presences) Remove(ctx context.Context, s directory.Session) error {
+	return d.now().Remove(ctx, s)
+}
 
-// of gives a client's session, if it has one.
+func (d *presences) Disconnect(ctx context.Context, id int64) ([]string, error) {
+	return d.now().Disconnect(ctx, id)
+}
+
+func (d *presences) Lookup(ctx context.Context, ids ...int64) ([]directory.Presence, error) {
+	return d.now().Lookup(ctx, ids...)
+}
+
+func (d *presences) Watch(ctx context.Context, node string, fn func(directory.Notice)) error {
+	return d.now().Watch(ctx, node, fn)
+}
+
+func (d *presences) RequestDrain(ctx context.Context, node string) error {
+	return d.now().RequestDrain(ctx, node)
+}
+
+func (d *presences) LeaseID(ctx context.Context, owner string) (string, error) {
+	return d.now().LeaseID(ctx, owner)
+}
+
+// of gives a client's newest session, if it has one.
 func (d *presences) of(clientID int64) (directory.Session, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s, ok := d.sessions[clientID]
-	return s, ok
+	all := d.all(clientID)
+	if len(all) == 0 {
+		return directory.Session{}, false
+	}
+	return all[0], true
+}
+
+// all gives a client's sessions.
+func (d *presences) all(clientID int64) []directory.Session {
+	found, err := d.Lookup(context.Background(), clientID)
+	if err != nil {
+		panic(err)
+	}
+	return found[0].Sessions
 }
 
 func (d *presences) Announce(_ context.Context, _ string, n directory.Node) error {
@@ -316,11 +311,12 @@ func (d *presences) Withdraw(_ context.Context, _, id string) error {
 func (d *presences) Nodes(_ context.Context, ids ...string) (found []directory.Node, _ error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, id := range ids {
-		if n, ok := d.nodes[id]; ok {
+	for id, n := range d.nodes {
+		if len(ids) == 0 || slices.Contains(ids, id) {
 			found = append(found, n)
 		}
 	}
+	directory.SortNodes(found)
 	return found, nil
 }
 
@@ -328,6 +324,6 @@ func (d *presences) Nodes(_ context.Context, ids ...string) (found []directory.N
 func (d *presences) flush() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	clear(d.sessions)
+	d.inner = memory.New(nil)
 	clear(d.nodes)
 }

@@ -316,27 +316,30 @@ func (r *routes) eachEnd(m *mappingRoute, do func(*clientRoute)) {
 }
 
 // leave takes a session out of the routes, unless a newer one has its place, and
-// gives the streams that went through it.
-func (r *routes) leave(s *session) []*forward {
+// gives the streams that went through it; and those that were only being opened to
+// it, which may still be opened elsewhere.
+func (r *routes) leave(s *session) (live, opening []*forward) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.clients[s.client]
 	if c == nil {
-		return nil
+		return nil, nil
 	}
-	var live []*forward
 	for _, m := range c.mappings {
 		for f := range m.live {
-			if f.source == s || f.target == s {
+			switch {
+			case f.source == s, f.target == s && f.joined.Load():
 				live = append(live, f)
 				m.remove(f)
+			case f.target == s:
+				opening = append(opening, f)
 			}
 		}
 	}
 	if c.session == s {
 		r.unlink(c)
 	}
-	return live
+	return live, opening
 }
 
 // unlink takes a client and all that only it needed out of the routes.
@@ -379,6 +382,13 @@ func (r *routes) sessions() []*session {
 	}
 	slices.SortFunc(all, func(a, b *session) int { return cmp.Compare(a.client, b.client) })
 	return all
+}
+
+// connected counts the clients that are.
+func (r *routes) connected() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.clients)
 }
 
 // usable tells why nothing may be done for a mapping now, or "".

@@ -41,7 +41,8 @@ type session struct {
 	version  string // of the agent's program
 	since    time.Time
 	epoch    directory.Epoch
-	running  []byte // digest of the configuration the agent says it runs
+	running  []byte              // digest of the configuration the agent says it runs
+	offered  []*wirepb.Forwarder // where the agent was told that it may go; owned by assign after login
 
 	dirty   chan struct{} // wakes the writer of configurations
 	opening chan struct{} // a slot for each stream waiting for Opened
@@ -54,6 +55,7 @@ type session struct {
 	wrong   time.Time // since when the agent's configuration is out of date; zero: nobody measures
 	pushes  []push    // configurations sent and not yet acknowledged
 	ack     int64     // the newest that was acknowledged
+	renewAt time.Time // when the directory is to be told again of the session
 	refusal *wire.Refusal
 }
 
@@ -75,7 +77,7 @@ func (s *session) run() {
 		})
 	}
 	err := s.read()
-	s.leave() // the agent is gone: nobody shall open streams to it
+	s.leave(wire.TargetOffline) // the agent is gone: nobody shall open streams to it
 	s.farewell()
 	s.link.Close()
 	cancel()
@@ -161,9 +163,7 @@ func (s *session) end(refusal *wire.Refusal) {
 		return
 	}
 	s.f.metrics.refused.WithLabelValues(string(refusal.Code)).Inc()
-	for _, stream := range s.f.routes.leave(s) {
-		stream.reset(refusal.Code)
-	}
+	s.leave(refusal.Code)
 	// The reader wakes, says farewell and cleans up.
 	s.control.SetReadDeadline(time.Unix(1, 0))
 }
@@ -210,16 +210,21 @@ func (s *session) reason() *wire.Refusal {
 	return s.refusal
 }
 
-// leave takes the session out of the routes and ends the streams through it.
-func (s *session) leave() {
-	for _, stream := range s.f.routes.leave(s) {
-		stream.reset(wire.TargetOffline)
+// leave takes the session out of the routes and ends the streams through it. Those
+// that were being opened to its agent look for it elsewhere.
+func (s *session) leave(code wire.Code) {
+	live, opening := s.f.routes.leave(s)
+	for _, stream := range live {
+		stream.reset(code)
+	}
+	for _, stream := range opening {
+		stream.resetTarget()
 	}
 }
 
 // goodbye takes the session out of the directory and logs its end.
 func (s *session) goodbye(err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), directory.TTL/3)
+	ctx, cancel := context.WithTimeout(context.Background(), directoryWait)
 	defer cancel()
 	if err := s.f.directory.Remove(ctx, s.presence()); err != nil {
 		s.log.Warn("removing the session from the directory; its lease will run out", "error", err)
@@ -260,6 +265,6 @@ func (s *session) presence() directory.Session {
 	if a := s.link.RemoteAddr(); a != nil {
 		address = a.String()
 	}
-	return directory.Session{ClientID: s.client, Node: s.f.node, Session: s.id, Instance: s.instance,
+	return directory.Session{ClientID: s.client, Node: s.f.node, Run: s.f.run, Session: s.id, Instance: s.instance,
 		Epoch: s.epoch, Version: s.version, Address: address, Since: s.since, ConfigAck: s.ack}
 }

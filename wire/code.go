@@ -40,6 +40,8 @@ const (
 	Malformed           Code = "malformed"
 	ShuttingDown        Code = "shutting_down"
 	TooMany             Code = "too_many"
+	AlreadyConnected    Code = "already_connected"
+	Disconnected        Code = "disconnected"
 )
 
 // Codes of a listener that an agent could not open, in Failure; Internal and
@@ -83,6 +85,8 @@ var meanings = map[Code]meaning{
 	Malformed:           {sentence: "the message could not be understood"},
 	ShuttingDown:        {sentence: "the forwarder is shutting down"},
 	TooMany:             {sentence: "too many connections, try later"},
+	AlreadyConnected:    {sentence: "this agent has a session at this forwarder already"},
+	Disconnected:        {sentence: "an operator disconnected the client; it may come back"},
 
 	AddressInUse:       {sentence: "the local address is in use"},
 	AddressDenied:      {sentence: "the agent may not listen on this address"},

@@ -17,8 +17,13 @@ func (p presence) Lookup(ctx context.Context, clientIDs ...int64) ([]httpapi.Cli
 	}
 	present := make([]httpapi.ClientPresence, len(found))
 	for i, f := range found {
-		present[i] = httpapi.ClientPresence{Online: f.Online, Node: f.Session.Node, LastSeen: f.LastSeen,
-			AgentVersion: f.Session.Version, ConfigVersion: f.Session.ConfigAck}
+		present[i] = httpapi.ClientPresence{Online: f.Online, LastSeen: f.LastSeen}
+		for at, s := range f.Sessions {
+			if at == 0 { // the newest
+				present[i].Node, present[i].AgentVersion = s.Node, s.Version
+			}
+			present[i].ConfigVersion = max(present[i].ConfigVersion, s.ConfigAck)
+		}
 	}
 	return present, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,7 +55,13 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"leases expire, and what was seen stays known", testExpire},
 		{"renewed ten lifetimes long", testRenew},
 		{"the newer fences the older", testFence},
+		{"a fenced instance does not come back", testSuperseded},
+		{"an instance has a session at each of several nodes", testSeveral},
+		{"a newer instance fences all sessions of the older", testFenceAll},
 		{"a late clean-up never ends what another node wrote", testLateCleanUp},
+		{"an agent that moves is not erased by its old node", testMove},
+		{"disconnected wherever it is", testDisconnect},
+		{"disconnected while nobody listens", testDisconnectUnheard},
 		{"epochs rise under concurrency", testConcurrent},
 		{"a removed session stays removed", testRemoved},
 		{"a flush is mended by renewing", testFlush},
@@ -62,15 +69,29 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"a thousand owners", testThousandOwners},
 		{"nodes are found while they announce themselves", testNodes},
 		{"a node that lost its id overwrites nothing", testNodesFenced},
+		{"a node is asked to drain, once", testDrain},
+		{"the sessions of a node live and end with its run", testRuns},
 		{"contexts that ended", testContext},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
+		t.Run(test.name, func(t *testing.T) {
+			b := open(t)
+			alive(t, b.A, "node-001", "node-002", "node-003", "node-004")
+			test.run(t, b)
+		})
 	}
 }
 
+var drawn atomic.Int64
+
+// session is one of a new instance.
 func session(client int64, node string) directory.Session {
-	return directory.Session{ClientID: client, Node: node, Session: node + "-s1", Instance: "i-" + node, Version: "1.2.3",
+	return of(fmt.Sprintf("instance %d", drawn.Add(1)), client, node)
+}
+
+// of is a session of the instance.
+func of(instance string, client int64, node string) directory.Session {
+	return directory.Session{ClientID: client, Node: node, Run: runOf(node), Session: node + "-s1", Instance: instance, Version: "1.2.3",
 		Address: "192.0.2.7:5555", Since: time.Date(2026, 3, 1, 11, 59, 0, 0, time.UTC), ConfigAck: 4}
 }
 
@@ -84,14 +105,43 @@ func register(t testing.TB, d directory.Directory, s directory.Session) director
 	return s
 }
 
-func renew(t testing.TB, d directory.Directory, sessions ...directory.Session) []directory.Session {
+// renew gives the sessions that were fenced.
+func renew(t testing.TB, d directory.Directory, sessions ...directory.Session) (fenced []directory.Session) {
 	t.Helper()
-	fenced, err := d.Renew(context.Background(), sessions)
+	ended, err := d.Renew(context.Background(), sessions)
 	if err != nil {
 		t.Fatalf("renew: %v", err)
 	}
+	for _, n := range ended {
+		if n.Kind != directory.Fenced {
+			t.Fatalf("renew: %+v", n)
+		}
+		fenced = append(fenced, n.Session)
+	}
 	return fenced
 }
+
+// beat prolongs the lease of a node in its only run, and gives its notices.
+func beat(t testing.TB, d directory.Directory, node string, known bool) []directory.Notice {
+	t.Helper()
+	b, err := d.Beat(context.Background(), node, runOf(node))
+	if err != nil || b.Known != known {
+		t.Fatalf("beat of %s: %+v, %v; want known %v", node, b, err, known)
+	}
+	return b.Notices
+}
+
+// alive begins the lease of nodes.
+func alive(t testing.TB, d directory.Directory, nodes ...string) {
+	t.Helper()
+	for _, node := range nodes {
+		if _, err := d.Beat(context.Background(), node, runOf(node)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func runOf(node string) string { return "run-" + node }
 
 func lookup(t testing.TB, d directory.Directory, id int64) directory.Presence {
 	t.Helper()
@@ -102,11 +152,45 @@ func lookup(t testing.TB, d directory.Directory, id int64) directory.Presence {
 	return found[0]
 }
 
-func online(t testing.TB, d directory.Directory, want directory.Session) {
+// online wants the client to have these sessions, the newest first.
+func online(t testing.TB, d directory.Directory, want ...directory.Session) {
 	t.Helper()
-	if p := lookup(t, d, want.ClientID); !p.Online || p.Session != want {
+	if p := lookup(t, d, want[0].ClientID); !p.Online || !slices.Equal(p.Sessions, want) {
 		t.Fatalf("client is %+v, want online as %+v", p, want)
 	}
+}
+
+// watch gives the notices of a node until the test ends.
+func watch(t *testing.T, d directory.Directory, node string) <-chan directory.Notice {
+	notices := make(chan directory.Notice, 1000)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Watch(ctx, node, func(n directory.Notice) { notices <- n }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("watch: %v", err)
+		}
+	})
+	return notices
+}
+
+// told does something again and again until the node is told of it: a watch takes
+// a moment to begin. What was done earlier may be what it is told of.
+func told(t *testing.T, notices <-chan directory.Notice, do func() (want directory.Notice), earlier ...directory.Notice) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		earlier = append(earlier, do())
+		select {
+		case n := <-notices:
+			if !slices.Contains(earlier, n) {
+				t.Fatalf("notice %+v, want one of %+v", n, earlier)
+			}
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	t.Fatal("no notice")
 }
 
 func testRegister(t *testing.T, b Backend) {
@@ -120,7 +204,8 @@ func testRegister(t *testing.T, b Backend) {
 	online(t, b.B, s)
 	other := register(t, b.B, session(8, "node-002"))
 	found, err := b.A.Lookup(context.Background(), 8, 6, 7)
-	if err != nil || found[0].Session != other || found[1].Online || found[2].Session != s {
+	if err != nil || !slices.Equal(found[0].Sessions, []directory.Session{other}) || found[1].Online ||
+		!slices.Equal(found[2].Sessions, []directory.Session{s}) {
 		t.Errorf("lookup of three: %+v, %v", found, err)
 	}
 	if !found[2].LastSeen.Equal(b.Clock.Now()) {
@@ -138,6 +223,7 @@ func testExpire(t *testing.T, b Backend) {
 	if p.Online || !p.LastSeen.Equal(begin) {
 		t.Errorf("after the lease: %+v, want offline, seen %v", p, begin)
 	}
+	beat(t, b.A, "node-001", false)
 	if fenced := renew(t, b.A, first); len(fenced) != 0 {
 		t.Errorf("renewed late, but nobody else came: fenced %+v", fenced)
 	}
@@ -151,6 +237,8 @@ func testExpire(t *testing.T, b Backend) {
 	}
 }
 
+// testRenew: a node's heartbeat keeps all of its sessions, and a renewal now and
+// then keeps them from being forgotten.
 func testRenew(t *testing.T, b Backend) {
 	var sessions []directory.Session
 	for id := range int64(1000) {
@@ -158,6 +246,17 @@ func testRenew(t *testing.T, b Backend) {
 	}
 	for range 30 {
 		b.Clock.Advance(directory.TTL / 3)
+		beat(t, b.A, "node-001", true)
+	}
+	first := b.Clock.Now()
+	if p := lookup(t, b.B, 1000); !p.LastSeen.Equal(first) {
+		t.Errorf("last seen %v, want %v", p.LastSeen, first)
+	}
+	for range 10 {
+		for range 3 {
+			b.Clock.Advance(directory.Refresh / 3)
+			alive(t, b.A, "node-001")
+		}
 		sessions[3].ConfigAck++
 		if fenced := renew(t, b.A, sessions...); len(fenced) != 0 {
 			t.Fatalf("fenced: %+v", fenced)
@@ -172,22 +271,11 @@ func testRenew(t *testing.T, b Backend) {
 }
 
 func testFence(t *testing.T, b Backend) {
-	notices := make(chan directory.Session, 1000)
-	ctx, cancel := context.WithCancel(context.Background())
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		if err := b.A.Watch(ctx, "node-001", func(s directory.Session) { notices <- s }); !errors.Is(err, context.Canceled) {
-			t.Errorf("watch: %v", err)
-		}
-	})
-	watching.Go(func() {
-		_ = b.A.Watch(ctx, "node-003", func(s directory.Session) { t.Errorf("notice for another node: %+v", s) })
-	})
-	defer watching.Wait()
-	defer cancel()
-
-	deadline := time.Now().Add(10 * time.Second)
-	for id := int64(1); ; id++ { // again until the watch is there
+	notices := watch(t, b.A, "node-001")
+	others := watch(t, b.A, "node-003")
+	id := int64(0)
+	told(t, notices, func() directory.Notice {
+		id++
 		older := register(t, b.A, session(id, "node-001"))
 		newer := register(t, b.B, session(id, "node-002"))
 		if newer.Epoch <= older.Epoch {
@@ -201,26 +289,22 @@ func testFence(t *testing.T, b Backend) {
 		if fenced := renew(t, b.B, newer); len(fenced) != 0 {
 			t.Fatalf("the newer is fenced: %+v", fenced)
 		}
-		select {
-		case s := <-notices:
-			if s != older {
-				t.Fatalf("notice of %+v, want %+v", s, older)
-			}
-		case <-time.After(20 * time.Millisecond):
-			if time.Now().After(deadline) {
-				t.Fatal("no notice")
-			}
-			continue
-		}
-		break
-	}
-	// A session whose lease is over has nobody to tell.
-	expired := register(t, b.A, session(100_000, "node-001"))
-	b.Clock.Advance(directory.TTL)
+		return directory.Notice{Kind: directory.Fenced, Session: older}
+	})
+	beat(t, b.A, "node-001", true)
+	older := register(t, b.A, session(100_000, "node-001"))
 	register(t, b.B, session(100_000, "node-002"))
+	// Whoever has missed it hears of it with the next beat, once.
+	want := directory.Notice{Kind: directory.Fenced, Session: older}
+	if waiting := beat(t, b.A, "node-001", true); !slices.Equal(waiting, []directory.Notice{want}) {
+		t.Errorf("waiting: %+v, want %+v", waiting, want)
+	}
+	if waiting := beat(t, b.A, "node-001", true); len(waiting) != 0 {
+		t.Errorf("told twice: %+v", waiting)
+	}
 	select {
-	case s := <-notices:
-		t.Errorf("notice of the expired %+v: %+v", expired, s)
+	case n := <-others:
+		t.Errorf("notice for another node: %+v", n)
 	case <-time.After(20 * time.Millisecond):
 	}
 }
@@ -266,8 +350,8 @@ func testConcurrent(t *testing.T, b Backend) {
 	for epoch := range seen {
 		highest = max(highest, epoch)
 	}
-	if p := lookup(t, b.A, 7); p.Session.Epoch != highest {
-		t.Errorf("the client's session has epoch %d, want %d", p.Session.Epoch, highest)
+	if p := lookup(t, b.A, 7); len(p.Sessions) != 1 || p.Sessions[0].Epoch != highest {
+		t.Errorf("the client's sessions are %+v, want one of epoch %d", p.Sessions, highest)
 	}
 }
 
@@ -306,6 +390,8 @@ func testFlush(t *testing.T, b Backend) {
 	if p := lookup(t, b.B, 1); p.Online {
 		t.Fatalf("after a flush: %+v", p)
 	}
+	beat(t, b.A, "node-001", false) // which tells the node to renew
+	beat(t, b.A, "node-002", false)
 	newer := register(t, b.B, session(2, "node-002"))
 	if newer.Epoch <= moved.Epoch {
 		t.Fatalf("epoch %d after a flush, was %d: the old session would fence the new one", newer.Epoch, moved.Epoch)
@@ -391,12 +477,14 @@ func testContext(t *testing.T, b Backend) {
 	cancel()
 	s := session(7, "node-001")
 	_, register := b.A.Register(ctx, s)
+	_, beat := b.A.Beat(ctx, "node-001", "run")
 	_, renew := b.A.Renew(ctx, []directory.Session{s})
 	_, lookup := b.A.Lookup(ctx, 7)
+	_, disconnect := b.A.Disconnect(ctx, 7)
 	_, lease := b.A.LeaseID(ctx, "ann")
 	_, all := nodesOf(b.A).Nodes(ctx)
 	for i, err := range []error{register, renew, lookup, lease, b.A.Remove(ctx, s), b.A.Watch(ctx, "node-001", nil),
-		all, nodesOf(b.A).Announce(ctx, "ann", directory.Node{ID: "node-001"}), nodesOf(b.A).Withdraw(ctx, "ann", "node-001")} {
+		disconnect, beat, b.A.RequestDrain(ctx, "node-001"), all, nodesOf(b.A).Announce(ctx, "ann", directory.Node{ID: "node-001"}), nodesOf(b.A).Withdraw(ctx, "ann", "node-001")} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("call %d: %v, want context.Canceled", i, err)
 		}

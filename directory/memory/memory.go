@@ -2,7 +2,9 @@
 package memory
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,42 +23,42 @@ type Directory struct {
 	now func() time.Time
 
 	mu       sync.Mutex
-	clients  map[int64]*place                           // guarded by mu
-	watchers map[string]map[chan directory.Session]bool // guarded by mu; by node
-	nodes    map[int]lease                              // guarded by mu
-	owners   map[string]int                             // guarded by mu; the id an owner had last
-	records  map[string]announced                       // guarded by mu; by node id
-	swept    time.Time                                  // guarded by mu
+	clients  map[int64]*presence                       // guarded by mu
+	watchers map[string]map[chan directory.Notice]bool // guarded by mu; by node
+	leases   map[string]*beating                       // guarded by mu; of nodes' sessions, by node
+	nodes    map[int]lease                             // guarded by mu; of ids
+	owners   map[string]int                            // guarded by mu; the id an owner had last
+	records  map[string]announced                      // guarded by mu; by node id
+	swept    time.Time                                 // guarded by mu
 }
 
-// place is where a client is, or was.
+// presence is where a client is, or was.
+type presence struct {
+	instance string          // that serves it
+	past     []string        // fenced instances, the last one first
+	epoch    directory.Epoch // the highest there ever was
+	places   map[string]*place
+	seen     time.Time
+}
+
+// place is the client's session at one node. One that was ended stays for a
+// while, so that a renewal under way does not bring it back.
 type place struct {
 	session directory.Session
-	epoch   directory.Epoch
-	held    bool // there is a session, alive until expires
-	expires time.Time
-	seen    time.Time
-}
-
-type lease struct {
-	owner   string
+	ended   directory.NoticeKind // "" = it was not; removed = by its own node
 	expires time.Time
 }
 
-// announced is a node's record.
-type announced struct {
-	node    directory.Node
-	expires time.Time
-}
+// removed marks a session that its own node has ended, of which nobody is told.
+const removed directory.NoticeKind = "removed"
 
 // New gives an empty directory; now may be nil for the system's clock.
 func New(now func() time.Time) *Directory {
 	if now == nil {
 		now = time.Now
 	}
-	return &Directory{now: now, clients: map[int64]*place{}, watchers: map[string]map[chan directory.Session]bool{},
-		nodes: map[int]lease{}, owners: map[string]int{},
-		records: map[string]announced{}, swept: now()}
+	return &Directory{now: now, clients: map[int64]*presence{}, watchers: map[string]map[chan directory.Notice]bool{},
+		leases: map[string]*beating{}, nodes: map[int]lease{}, owners: map[string]int{}, records: map[string]announced{}, swept: now()}
 }
 
 // Register implements directory.Directory.
@@ -68,33 +70,67 @@ func (d *Directory) Register(ctx context.Context, s directory.Session) (director
 	defer d.mu.Unlock()
 	now := d.now()
 	d.sweep(now)
-	p := d.clients[s.ClientID]
-	if p == nil {
-		p = &place{}
-		d.clients[s.ClientID] = p
+	p := d.client(s.ClientID, now)
+	if p.instance != s.Instance && slices.Contains(p.past, s.Instance) {
+		return 0, directory.ErrSuperseded
 	}
-	d.fence(p, now)
+	d.takeOver(p, s.Instance)
 	// Not below the clock, so that epochs rise also when all was forgotten.
 	s.Epoch = max(p.epoch+1, directory.Epoch(now.UnixMilli()))
 	p.hold(s, now)
 	return s.Epoch, nil
 }
 
-// hold makes s the client's session.
-func (p *place) hold(s directory.Session, now time.Time) {
-	p.session, p.epoch, p.held, p.expires, p.seen = s, s.Epoch, true, now.Add(directory.TTL), now
+// client gives what is known of the client, without what has run out. It needs mu.
+func (d *Directory) client(id int64, now time.Time) *presence {
+	p := d.clients[id]
+	if p == nil {
+		p = &presence{places: map[string]*place{}}
+		d.clients[id] = p
+	}
+	for node, at := range p.places {
+		if !at.expires.After(now) {
+			delete(p.places, node)
+		}
+	}
+	return p
 }
 
-func (p *place) online(now time.Time) bool { return p.held && p.expires.After(now) }
-
-// fence tells the node of the live session, if there is one. It needs mu.
-func (d *Directory) fence(p *place, now time.Time) {
-	if !p.online(now) {
-		return
+// takeOver makes instance the one that serves the client, and fences the sessions
+// of another. It needs mu.
+func (d *Directory) takeOver(p *presence, instance string) {
+	if p.epoch > 0 && p.instance != instance {
+		for _, at := range p.places {
+			if at.ended == "" {
+				d.tell(directory.Notice{Kind: directory.Fenced, Session: at.session})
+			}
+		}
+		clear(p.places)
+		p.past = slices.DeleteFunc(p.past, func(i string) bool { return i == instance })
+		p.past = slices.Insert(p.past, 0, p.instance)
+		p.past = p.past[:min(len(p.past), directory.MaxPast)]
 	}
-	for w := range d.watchers[p.session.Node] {
+	p.instance = instance
+}
+
+// hold makes s the client's session at its node.
+func (p *presence) hold(s directory.Session, now time.Time) {
+	p.places[s.Node] = &place{session: s, expires: now.Add(3 * directory.Refresh)}
+	p.epoch, p.seen = max(p.epoch, s.Epoch), now
+}
+
+// tell tells a node about a session of its. It needs mu.
+func (d *Directory) tell(n directory.Notice) { d.send(n.Session.Node, n.Session.Run, n) }
+
+// send gives a notice to a node, now and with its next beat. It needs mu.
+func (d *Directory) send(node, run string, n directory.Notice) {
+	if l := d.leases[node]; l != nil && l.run == run {
+		l.waiting = append(l.waiting, n)
+		l.waiting = l.waiting[max(0, len(l.waiting)-directory.MaxNotices):]
+	}
+	for w := range d.watchers[node] {
 		select {
-		case w <- p.session:
+		case w <- n:
 		default:
 		}
 	}
@@ -114,7 +150,7 @@ func (d *Directory) sweep(now time.Time) {
 }
 
 // Renew implements directory.Directory.
-func (d *Directory) Renew(ctx context.Context, sessions []directory.Session) (fenced []directory.Session, err error) {
+func (d *Directory) Renew(ctx context.Context, sessions []directory.Session) (ended []directory.Notice, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -122,22 +158,46 @@ func (d *Directory) Renew(ctx context.Context, sessions []directory.Session) (fe
 	defer d.mu.Unlock()
 	now := d.now()
 	for _, s := range sessions {
-		p := d.clients[s.ClientID]
+		p := d.client(s.ClientID, now)
+		at := p.places[s.Node]
 		switch {
-		case p == nil:
-			p = &place{}
-			d.clients[s.ClientID] = p
-			p.hold(s, now)
-		case p.epoch > s.Epoch:
-			fenced = append(fenced, s)
-		case p.epoch < s.Epoch:
-			d.fence(p, now)
-			p.hold(s, now)
-		case p.held:
-			p.hold(s, now)
+		case p.instance != s.Instance && p.epoch > s.Epoch, at != nil && at.session.Epoch > s.Epoch:
+			ended = append(ended, directory.Notice{Kind: directory.Fenced, Session: s})
+			continue
+		case at != nil && at.session.Epoch == s.Epoch && at.ended == removed:
+			continue
+		case at != nil && at.session.Epoch == s.Epoch && at.ended != "":
+			ended = append(ended, directory.Notice{Kind: at.ended, Session: s})
+			continue
 		}
+		d.takeOver(p, s.Instance)
+		p.hold(s, now)
 	}
-	return fenced, nil
+	return ended, nil
+}
+
+// live tells whether the session is. It needs mu.
+func (d *Directory) live(at *place, now time.Time) bool {
+	l := d.leases[at.session.Node]
+	return at.ended == "" && at.expires.After(now) && l != nil && l.run == at.session.Run && l.beaten.Add(directory.TTL).After(now)
+}
+
+// beaten gives when the session's node was last heard of. It needs mu.
+func (d *Directory) beaten(s directory.Session) time.Time {
+	switch l := d.leases[s.Node]; {
+	case l != nil && l.run == s.Run:
+		return l.beaten
+	case l != nil && l.past == s.Run:
+		return l.pastBeaten
+	}
+	return time.Time{}
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // Remove implements directory.Directory.
@@ -147,10 +207,41 @@ func (d *Directory) Remove(ctx context.Context, s directory.Session) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p := d.clients[s.ClientID]; p != nil && p.epoch == s.Epoch && p.held {
-		p.held, p.seen = false, d.now()
+	p := d.clients[s.ClientID]
+	if p == nil {
+		return nil
+	}
+	now := d.now()
+	if at := p.places[s.Node]; at != nil && at.session.Epoch == s.Epoch && at.ended == "" && at.expires.After(now) {
+		at.ended, at.expires, p.seen = removed, now.Add(directory.TTL), now
 	}
 	return nil
+}
+
+// Disconnect implements directory.Directory.
+func (d *Directory) Disconnect(ctx context.Context, clientID int64) (nodes []string, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.clients[clientID]
+	if p == nil {
+		return nil, nil
+	}
+	now := d.now()
+	for node, at := range p.places {
+		if at.ended != "" || !at.expires.After(now) {
+			continue
+		}
+		if d.live(at, now) {
+			nodes = append(nodes, node)
+		}
+		at.ended, at.expires, p.seen = directory.Disconnected, now.Add(directory.TTL), now
+		d.tell(directory.Notice{Kind: directory.Disconnected, Session: at.session})
+	}
+	slices.Sort(nodes)
+	return nodes, nil
 }
 
 // Lookup implements directory.Directory.
@@ -168,19 +259,26 @@ func (d *Directory) Lookup(ctx context.Context, clientIDs ...int64) ([]directory
 			continue
 		}
 		found[i].LastSeen = p.seen
-		if p.online(now) {
-			found[i].Online, found[i].Session = true, p.session
+		for _, at := range p.places {
+			if at.ended == "" && at.expires.After(now) {
+				found[i].LastSeen = latest(found[i].LastSeen, d.beaten(at.session))
+			}
+			if d.live(at, now) {
+				found[i].Sessions = append(found[i].Sessions, at.session)
+			}
 		}
+		slices.SortFunc(found[i].Sessions, func(a, b directory.Session) int { return cmp.Compare(b.Epoch, a.Epoch) })
+		found[i].Online = len(found[i].Sessions) > 0
 	}
 	return found, nil
 }
 
 // Watch implements directory.Directory.
-func (d *Directory) Watch(ctx context.Context, node string, fn func(directory.Session)) error {
-	notices := make(chan directory.Session, backlog)
+func (d *Directory) Watch(ctx context.Context, node string, fn func(directory.Notice)) error {
+	notices := make(chan directory.Notice, backlog)
 	d.mu.Lock()
 	if d.watchers[node] == nil {
-		d.watchers[node] = map[chan directory.Session]bool{}
+		d.watchers[node] = map[chan directory.Notice]bool{}
 	}
 	d.watchers[node][notices] = true
 	d.mu.Unlock()
@@ -193,91 +291,10 @@ func (d *Directory) Watch(ctx context.Context, node string, fn func(directory.Se
 	}()
 	for {
 		select {
-		case s := <-notices:
-			fn(s)
+		case n := <-notices:
+			fn(n)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-}
-
-// LeaseID implements directory.Directory.
-func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.now()
-	n := d.owners[owner]
-	if n == 0 || d.nodes[n].owner != owner {
-		n = 1
-		for n <= directory.MaxNodes && d.nodes[n].expires.After(now) {
-			n++
-		}
-		if n > directory.MaxNodes {
-			return "", directory.ErrNoFreeID
-		}
-		delete(d.owners, d.nodes[n].owner)
-		delete(d.records, directory.NodeID(n)) // it was the last owner's
-		d.owners[owner] = n
-	}
-	d.nodes[n] = lease{owner: owner, expires: now.Add(directory.TTL)}
-	return directory.NodeID(n), nil
-}
-
-// leasedTo reports whether the id is leased to the owner now. It needs mu.
-func (d *Directory) leasedTo(owner, id string) bool {
-	n := d.owners[owner]
-	return n != 0 && directory.NodeID(n) == id && d.nodes[n].owner == owner && d.nodes[n].expires.After(d.now())
-}
-
-// Announce implements directory.Nodes.
-func (d *Directory) Announce(ctx context.Context, owner string, n directory.Node) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.leasedTo(owner, n.ID) {
-		return directory.ErrNotLeased
-	}
-	n.Seen = d.now()
-	d.records[n.ID] = announced{n, n.Seen.Add(directory.TTL)}
-	return nil
-}
-
-// Withdraw implements directory.Nodes.
-func (d *Directory) Withdraw(ctx context.Context, owner, id string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.leasedTo(owner, id) {
-		delete(d.records, id)
-	}
-	return nil
-}
-
-// Nodes implements directory.Nodes.
-func (d *Directory) Nodes(ctx context.Context, ids ...string) ([]directory.Node, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(ids) == 0 {
-		for id := range d.records {
-			ids = append(ids, id)
-		}
-	}
-	now, found := d.now(), make([]directory.Node, 0, len(ids))
-	for _, id := range ids {
-		if r, ok := d.records[id]; ok && r.expires.After(now) {
-			found = append(found, r.node)
-		}
-	}
-	directory.SortNodes(found)
-	return found, nil
 }

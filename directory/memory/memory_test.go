@@ -30,6 +30,9 @@ func TestForgetsWhatIsLongGone(t *testing.T) {
 	if _, err := d.Register(t.Context(), directory.Session{ClientID: 2, Node: "node-001"}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := d.Beat(t.Context(), "node-001", ""); err != nil {
+		t.Fatal(err)
+	}
 	found, err := d.Lookup(t.Context(), 1, 2)
 	if err != nil || !found[0].LastSeen.IsZero() || !found[1].Online {
 		t.Errorf("lookup: %+v, %v", found, err)

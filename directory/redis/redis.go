@@ -4,9 +4,12 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +25,8 @@ const (
 	nodeIDs      = "{tunnox:nodes}:ids"
 	nodeOwners   = "{tunnox:nodes}:owners"
 	nodeRecords  = "{tunnox:nodes}:records"
+	nodeLeases   = "{tunnox:nodes}:leases"
+	nodeNotices  = "{tunnox:nodes}:notices:" // and the run
 )
 
 // Directory is a [directory.Directory] in one Redis database.
@@ -30,6 +35,8 @@ type Directory struct {
 	channel string           // prefix of the nodes' Pub/Sub channels
 	now     func() time.Time // nil = the server's clock
 
+	renewals int // sessions in one script
+
 	mu     sync.Mutex
 	leased map[string]int // guarded by mu; owner -> node number, to ask for it again after a flush
 }
@@ -37,7 +44,10 @@ type Directory struct {
 // New keeps the directory in the client's database; it does not close the
 // client. now is for tests; nil is the Redis server's clock.
 func New(client goredis.UniversalClient, now func() time.Time) *Directory {
-	d := &Directory{client: client, channel: "tunnox:fenced:", now: now, leased: map[string]int{}}
+	d := &Directory{client: client, channel: "tunnox:node:", now: now, leased: map[string]int{}, renewals: 200}
+	if _, ok := client.(*goredis.ClusterClient); ok {
+		d.renewals = 1 // a script's keys must be at one node, and clients are spread
+	}
 	if c, ok := client.(*goredis.Client); ok {
 		// Pub/Sub knows no databases, and two of them may hold two directories.
 		d.channel += strconv.Itoa(c.Options().DB) + ":"
@@ -56,7 +66,7 @@ func (d *Directory) clock() int64 {
 
 // args gives what every client script begins with, and then more.
 func (d *Directory) args(more ...any) []any {
-	return append([]any{d.clock(), directory.TTL.Milliseconds(), directory.Memory.Milliseconds(), d.channel}, more...)
+	return append([]any{d.clock(), 3 * directory.Refresh.Milliseconds(), directory.Memory.Milliseconds()}, more...)
 }
 
 // Register implements directory.Directory.
@@ -65,16 +75,54 @@ func (d *Directory) Register(ctx context.Context, s directory.Session) (director
 	if err != nil {
 		return 0, fmt.Errorf("directory: encode session: %w", err)
 	}
-	epoch, err := registerScript.Run(ctx, d.client, []string{clientKey(s.ClientID)}, d.args(text, s.Node)...).Int64()
-	if err != nil {
+	answer, err := registerScript.Run(ctx, d.client, []string{clientKey(s.ClientID)}, d.args(text, s.Node, s.Instance)...).StringSlice()
+	if err != nil || len(answer) == 0 {
+		return 0, fmt.Errorf("directory: register client %d: %w", s.ClientID, err)
+	}
+	epoch, err := strconv.ParseInt(answer[0], 10, 64)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("directory: register client %d: %w", s.ClientID, err)
+	case epoch < 0:
+		return 0, directory.ErrSuperseded
+	}
+	if err := d.tell(ctx, directory.Fenced, answer[1:]); err != nil {
 		return 0, fmt.Errorf("directory: register client %d: %w", s.ClientID, err)
 	}
 	return directory.Epoch(epoch), nil
 }
 
-// Renew implements directory.Directory. The scripts go in one pipeline, one a
-// client, because clients may live on different nodes of a Redis Cluster.
-func (d *Directory) Renew(ctx context.Context, sessions []directory.Session) (fenced []directory.Session, err error) {
+// tell tells nodes about sessions of theirs, given as epoch, space, JSON.
+func (d *Directory) tell(ctx context.Context, kind directory.NoticeKind, texts []string) error {
+	for _, text := range texts {
+		n, ok := notice(string(kind) + " " + text)
+		if !ok {
+			continue // nobody's of ours
+		}
+		if err := d.send(ctx, n.Session.Node, n.Session.Run, string(kind)+" "+text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send gives a notice to a node, now and with its next beat.
+func (d *Directory) send(ctx context.Context, node, run, text string) error {
+	pipe := d.client.Pipeline()
+	waiting := nodeNotices + run
+	pipe.RPush(ctx, waiting, text)
+	pipe.LTrim(ctx, waiting, -directory.MaxNotices, -1)
+	pipe.PExpire(ctx, waiting, 4*directory.TTL)
+	pipe.Publish(ctx, d.channel+node, text)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("tell %s: %w", node, err)
+	}
+	return nil
+}
+
+// Renew implements directory.Directory, with a script for some hundred sessions:
+// fewer would cost more, and more would keep Redis from others for too long.
+func (d *Directory) Renew(ctx context.Context, sessions []directory.Session) (ended []directory.Notice, err error) {
 	if len(sessions) == 0 {
 		return nil, nil
 	}
@@ -89,34 +137,89 @@ func (d *Directory) Renew(ctx context.Context, sessions []directory.Session) (fe
 		return nil, fmt.Errorf("directory: renew %d sessions: %w", len(sessions), err)
 	}
 	for i, outcome := range outcomes {
-		if n, err := outcome.Int(); err == nil && n == 0 {
-			fenced = append(fenced, sessions[i])
+		lines := strings.Split(outcome, "\n")
+		switch lines[0] {
+		case "f":
+			ended = append(ended, directory.Notice{Kind: directory.Fenced, Session: sessions[i]})
+		case "d":
+			ended = append(ended, directory.Notice{Kind: directory.Disconnected, Session: sessions[i]})
+		}
+		if err := d.tell(ctx, directory.Fenced, lines[1:]); err != nil {
+			return nil, fmt.Errorf("directory: renew %d sessions: %w", len(sessions), err)
 		}
 	}
-	return fenced, nil
+	return ended, nil
 }
 
-func (d *Directory) renew(ctx context.Context, sessions []directory.Session) ([]*goredis.Cmd, error) {
-	outcomes := make([]*goredis.Cmd, len(sessions))
+// renew gives the outcome for each session.
+func (d *Directory) renew(ctx context.Context, sessions []directory.Session) ([]string, error) {
 	pipe := d.client.Pipeline()
-	for i, s := range sessions {
-		text, err := json.Marshal(s)
-		if err != nil {
-			return nil, fmt.Errorf("encode session: %w", err)
+	var replies []*goredis.Cmd
+	for some := range slices.Chunk(sessions, d.renewals) {
+		keys, args := make([]string, len(some)), d.args()
+		for i, s := range some {
+			text, err := json.Marshal(s)
+			if err != nil {
+				return nil, fmt.Errorf("encode session: %w", err)
+			}
+			keys[i] = clientKey(s.ClientID)
+			args = append(args, text, s.Node, s.Instance, int64(s.Epoch))
 		}
-		outcomes[i] = renewScript.EvalSha(ctx, pipe, []string{clientKey(s.ClientID)}, d.args(text, s.Node, int64(s.Epoch))...)
+		replies = append(replies, renewScript.EvalSha(ctx, pipe, keys, args...))
 	}
-	_, err := pipe.Exec(ctx)
-	return outcomes, err
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	var outcomes []string
+	for _, reply := range replies {
+		some, err := reply.StringSlice()
+		if err != nil {
+			return nil, err
+		}
+		outcomes = append(outcomes, some...)
+	}
+	if len(outcomes) != len(sessions) {
+		return nil, fmt.Errorf("%d outcomes", len(outcomes))
+	}
+	return outcomes, nil
 }
 
 // Remove implements directory.Directory.
 func (d *Directory) Remove(ctx context.Context, s directory.Session) error {
-	err := removeScript.Run(ctx, d.client, []string{clientKey(s.ClientID)}, d.args(int64(s.Epoch))...).Err()
+	err := removeScript.Run(ctx, d.client, []string{clientKey(s.ClientID)}, d.args(s.Node, int64(s.Epoch), directory.TTL.Milliseconds())...).Err()
 	if err != nil {
 		return fmt.Errorf("directory: remove client %d: %w", s.ClientID, err)
 	}
 	return nil
+}
+
+// Disconnect implements directory.Directory.
+func (d *Directory) Disconnect(ctx context.Context, clientID int64) (nodes []string, err error) {
+	texts, err := disconnectScript.Run(ctx, d.client, []string{clientKey(clientID)}, d.args(directory.TTL.Milliseconds())...).StringSlice()
+	if err == nil {
+		err = d.tell(ctx, directory.Disconnected, texts)
+	}
+	var held []directory.Session
+	for _, text := range texts {
+		if n, ok := notice(string(directory.Disconnected) + " " + text); ok {
+			held, nodes = append(held, n.Session), append(nodes, n.Session.Node)
+		}
+	}
+	var leases map[string]lease
+	if err == nil {
+		leases, err = d.leases(ctx, nodes...)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("directory: disconnect client %d: %w", clientID, err)
+	}
+	nodes = nil
+	for _, s := range held {
+		if leases[s.Node].live(s.Run) {
+			nodes = append(nodes, s.Node)
+		}
+	}
+	slices.Sort(nodes)
+	return nodes, nil
 }
 
 // Lookup implements directory.Directory.
@@ -126,9 +229,9 @@ func (d *Directory) Lookup(ctx context.Context, clientIDs ...int64) ([]directory
 	}
 	pipe := d.client.Pipeline()
 	clock := pipe.Time(ctx)
-	replies := make([]*goredis.SliceCmd, len(clientIDs))
+	replies := make([]*goredis.MapStringStringCmd, len(clientIDs))
 	for i, id := range clientIDs {
-		replies[i] = pipe.HMGet(ctx, clientKey(id), "epoch", "session", "expires", "seen")
+		replies[i] = pipe.HGetAll(ctx, clientKey(id))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, fmt.Errorf("directory: look up %d clients: %w", len(clientIDs), err)
@@ -137,41 +240,63 @@ func (d *Directory) Lookup(ctx context.Context, clientIDs ...int64) ([]directory
 	if d.now != nil {
 		now = d.now()
 	}
-	found := make([]directory.Presence, len(clientIDs))
+	found, nodes := make([]directory.Presence, len(clientIDs)), map[string]bool{}
 	for i, reply := range replies {
 		var err error
 		if found[i], err = presence(reply.Val(), now); err != nil {
 			return nil, fmt.Errorf("directory: client %d: %w", clientIDs[i], err)
 		}
+		for _, s := range found[i].Sessions {
+			nodes[s.Node] = true
+		}
+	}
+	leases, err := d.leases(ctx, slices.Collect(maps.Keys(nodes))...)
+	if err != nil {
+		return nil, fmt.Errorf("directory: look up %d clients: %w", len(clientIDs), err)
+	}
+	for i := range found {
+		found[i].Sessions = slices.DeleteFunc(found[i].Sessions, func(s directory.Session) bool {
+			l := leases[s.Node]
+			if at := l.beaten(s.Run); at.After(found[i].LastSeen) {
+				found[i].LastSeen = at
+			}
+			return !l.live(s.Run)
+		})
+		found[i].Online = len(found[i].Sessions) > 0
 	}
 	return found, nil
 }
 
-// presence reads a client's hash: epoch, session, expires, seen.
-func presence(fields []any, now time.Time) (p directory.Presence, err error) {
-	texts := make([]string, len(fields))
-	for i, field := range fields {
-		text, ok := field.(string)
-		if !ok {
-			return p, nil // never seen, or long ago
+// presence reads a client's hash, with all sessions that are held, live or not.
+func presence(fields map[string]string, now time.Time) (p directory.Presence, err error) {
+	for field, value := range fields {
+		switch {
+		case field == "seen":
+			seen, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				return p, err
+			}
+			p.LastSeen = time.UnixMilli(seen).UTC()
+		case strings.HasPrefix(field, "@"):
+			ends, rest, _ := strings.Cut(value, " ")
+			expires, err := strconv.ParseInt(ends, 10, 64)
+			if err != nil {
+				return p, err
+			}
+			epoch, rest, _ := strings.Cut(rest, " ")
+			text, held := strings.CutPrefix(rest, "h ")
+			if !held || expires <= now.UnixMilli() {
+				continue
+			}
+			s, err := session(epoch, text)
+			if err != nil {
+				return p, err
+			}
+			p.Sessions = append(p.Sessions, s)
 		}
-		texts[i] = text
 	}
-	expires, err := strconv.ParseInt(texts[2], 10, 64)
-	if err != nil {
-		return p, err
-	}
-	seen, err := strconv.ParseInt(texts[3], 10, 64)
-	if err != nil {
-		return p, err
-	}
-	p.LastSeen = time.UnixMilli(seen).UTC()
-	if texts[1] == "" || expires <= now.UnixMilli() {
-		return p, nil
-	}
-	p.Online = true
-	p.Session, err = session(texts[0], texts[1])
-	return p, err
+	slices.SortFunc(p.Sessions, func(a, b directory.Session) int { return cmp.Compare(b.Epoch, a.Epoch) })
+	return p, nil
 }
 
 // session reads a session, whose epoch is kept beside it.
@@ -185,7 +310,7 @@ func session(epoch, text string) (s directory.Session, err error) {
 }
 
 // Watch implements directory.Directory, by Pub/Sub.
-func (d *Directory) Watch(ctx context.Context, node string, fn func(directory.Session)) error {
+func (d *Directory) Watch(ctx context.Context, node string, fn func(directory.Notice)) error {
 	sub := d.client.Subscribe(ctx, d.channel+node)
 	defer sub.Close()
 	if _, err := sub.Receive(ctx); err != nil {
@@ -198,14 +323,29 @@ func (d *Directory) Watch(ctx context.Context, node string, fn func(directory.Se
 			if !ok {
 				return fmt.Errorf("directory: watch %s: subscription ended", node)
 			}
-			epoch, text, _ := strings.Cut(m.Payload, " ")
-			if s, err := session(epoch, text); err == nil { // else it is nobody's of ours
-				fn(s)
+			if n, ok := notice(m.Payload); ok { // else it is nobody's of ours
+				fn(n)
 			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// notice reads a message: its kind, and of a session epoch and JSON.
+func notice(text string) (n directory.Notice, ok bool) {
+	kind, rest, _ := strings.Cut(text, " ")
+	n.Kind = directory.NoticeKind(kind)
+	switch n.Kind {
+	case directory.Drain:
+		return n, true
+	case directory.Fenced, directory.Disconnected:
+		epoch, text, _ := strings.Cut(rest, " ")
+		var err error
+		n.Session, err = session(epoch, text)
+		return n, err == nil
+	}
+	return n, false
 }
 
 // LeaseID implements directory.Directory.

@@ -45,7 +45,7 @@ func TestRestartedServer(t *testing.T) {
 	ctx := context.Background()
 	server := services.StartRedis(t)
 	d := redis.New(connect(t, server.URL()), nil)
-	s := directory.Session{ClientID: 7, Node: "node-001", Session: "s1"}
+	s := directory.Session{ClientID: 7, Node: "node-001", Run: "r", Session: "s1"}
 	var err error
 	if s.Epoch, err = d.Register(ctx, s); err != nil {
 		t.Fatal(err)
@@ -55,18 +55,23 @@ func TestRestartedServer(t *testing.T) {
 		t.Error("renewed at a dead server")
 	}
 	server.Start(t)
-	var fenced []directory.Session
+	var beat directory.Beat
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if fenced, err = d.Renew(ctx, []directory.Session{s}); err == nil {
+		if beat, err = d.Beat(ctx, s.Node, s.Run); err == nil {
 			break
 		}
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
 	}
+	ended, err := d.Renew(ctx, []directory.Session{s})
+	if err != nil || beat.Known || len(ended) != 0 {
+		t.Errorf("after the restart: beat %+v, renewal %+v, %v", beat, ended, err)
+	}
 	found, err := d.Lookup(ctx, 7)
-	if err != nil || len(fenced) != 0 || !found[0].Online || found[0].Session != s || time.Since(found[0].LastSeen).Abs() > time.Minute {
-		t.Errorf("after the restart: %+v, %v, fenced %+v", found, err, fenced)
+	if err != nil || !slices.Equal(found[0].Sessions, []directory.Session{s}) ||
+		time.Since(found[0].LastSeen).Abs() > time.Minute {
+		t.Errorf("after the restart: %+v, %v", found, err)
 	}
 	again, err := d.Register(ctx, s)
 	if err != nil || again <= s.Epoch {
@@ -103,8 +108,8 @@ func BenchmarkRenew(b *testing.B) {
 		sessions = append(sessions, s)
 	}
 	for b.Loop() {
-		if fenced, err := d.Renew(ctx, sessions); err != nil || len(fenced) > 0 {
-			b.Fatal(fenced, err)
+		if ended, err := d.Renew(ctx, sessions); err != nil || len(ended) > 0 {
+			b.Fatal(ended, err)
 		}
 	}
 	b.ReportMetric(1000*float64(b.N)/b.Elapsed().Seconds(), "sessions/s")

@@ -1,14 +1,29 @@
 package redis
 
-import goredis "github.com/redis/go-redis/v9"
+import (
+	"strconv"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/directory"
+)
+
+var maxPast = strconv.Itoa(directory.MaxPast)
 
 // A client is a hash under a key of its own:
 //
-//	epoch    of the newest session there ever was
-//	session  JSON, '' when it was removed
-//	node     that holds it
-//	expires  the end of its lease, milliseconds
-//	seen     when it was last registered, renewed or removed, milliseconds
+//	epoch     the highest there ever was
+//	instance  that serves it
+//	past      fenced instances, one a line, the last one first
+//	seen      when it was last registered, renewed or ended, milliseconds
+//	@NODE     its session there: when it is forgotten in milliseconds, its epoch,
+//	          a letter and JSON, with spaces between
+//
+// The letter is h for a session that is held, r for one that its own node has
+// removed and d for one that somebody has disconnected. Those that ended stay
+// for a lease, so that a renewal under way does not bring them back. Whether a
+// session is live, its node's lease tells, which is not known here: a script's
+// keys must be at one node of a Redis Cluster.
 //
 // Times are those of the Redis server, so that nodes need not agree on a clock,
 // unless ARGV[1] says another. Epochs and times are below 2^53, where Lua's
@@ -23,44 +38,135 @@ if now == 0 then
 end
 `
 
-// client needs: ARGV now, TTL, memory, channel prefix.
-const client = preamble + `
-local key, ttl, memory, channel = KEYS[1], ARGV[2], ARGV[3], ARGV[4]
-local held = redis.call('HMGET', key, 'epoch', 'session', 'node', 'expires')
-local current = tonumber(held[1] or '-1')
-local function hold(epoch, session, node)
-  if held[2] and held[2] ~= '' and tonumber(held[4]) > now and current ~= epoch then
-    redis.call('PUBLISH', channel .. held[3], held[1] .. ' ' .. held[2])
+// client needs: ARGV now, how long a session is kept, memory, then more from
+// ARGV[4]. Fields that have run out are deleted when they are met.
+var client = preamble + `
+local kept, memory = tonumber(ARGV[2]), ARGV[3]
+local function load(key)
+  local c = {epoch = -1, instance = '', past = '', places = {}}
+  local all = redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    local field, value = all[i], all[i + 1]
+    if field == 'epoch' then c.epoch = tonumber(value)
+    elseif field == 'instance' then c.instance = value
+    elseif field == 'past' then c.past = value
+    elseif string.sub(field, 1, 1) == '@' then
+      local ends, epoch, state, text = string.match(value, '^(%d+) (%d+) (%l) (.*)$')
+      if tonumber(ends) > now then
+        c.places[string.sub(field, 2)] = {epoch = tonumber(epoch), state = state, text = text}
+      else
+        redis.call('HDEL', key, field)
+      end
+    end
   end
-  redis.call('HSET', key, 'epoch', milliseconds(epoch), 'session', session, 'node', node,
-    'expires', milliseconds(now + ttl), 'seen', milliseconds(now))
+  return c
+end
+local function describe(place) return milliseconds(place.epoch) .. ' ' .. place.text end
+local function keep(key, node, place, time)
+  redis.call('HSET', key, '@' .. node, milliseconds(now + time) .. ' ' .. milliseconds(place.epoch) .. ' ' ..
+    place.state .. ' ' .. place.text, 'seen', milliseconds(now))
   redis.call('PEXPIRE', key, memory)
+end
+local function fenced(c, instance)
+  return string.find('\n' .. c.past .. '\n', '\n' .. instance .. '\n', 1, true) ~= nil
+end
+local function takeOver(key, c, instance, told)
+  if c.epoch > 0 and c.instance ~= instance then
+    for node, place in pairs(c.places) do
+      if place.state == 'h' then table.insert(told, describe(place)) end
+      redis.call('HDEL', key, '@' .. node)
+    end
+    local past, n = c.instance, 1
+    for line in string.gmatch(c.past, '[^\n]+') do
+      if n == ` + maxPast + ` then break end
+      if line ~= instance then past, n = past .. '\n' .. line, n + 1 end
+    end
+    redis.call('HSET', key, 'past', past)
+  end
+  if c.instance ~= instance or c.epoch < 0 then redis.call('HSET', key, 'instance', instance) end
 end
 `
 
-// registerScript: then session, node. Gives the epoch, which is not below the
-// clock, so that epochs rise also over a flush.
+// registerScript: then session, node, instance. Gives the epoch, which is not
+// below the clock, so that epochs rise also over a flush; -1 to a fenced instance.
+// Behind it come the sessions that were fenced: epoch, space, JSON.
 var registerScript = goredis.NewScript(client + `
-local epoch = math.max(current + 1, now)
-hold(epoch, ARGV[5], ARGV[6])
-return milliseconds(epoch)
+local key, text, node, instance = KEYS[1], ARGV[4], ARGV[5], ARGV[6]
+local c = load(key)
+if c.instance ~= instance and fenced(c, instance) then return {'-1'} end
+local epoch = math.max(c.epoch + 1, now)
+local told = {milliseconds(epoch)}
+takeOver(key, c, instance, told)
+redis.call('HSET', key, 'epoch', milliseconds(epoch))
+keep(key, node, {epoch = epoch, state = 'h', text = text}, kept)
+return told
 `)
 
-// renewScript: then session, node, epoch. Gives 0 when fenced.
+// renewScript: any number of clients, and for each session, node, instance and
+// epoch. Gives a letter for each: h as it should be, r and d as above, f when it
+// is fenced. The sessions that were fenced by one are lines behind its letter.
 var renewScript = goredis.NewScript(client + `
-local epoch = tonumber(ARGV[7])
-if current > epoch then return 0 end
-if current == epoch and held[2] == '' then return 1 end
-hold(epoch, ARGV[5], ARGV[6])
+local outcomes = {}
+for i, key in ipairs(KEYS) do
+  local at = 4 * i
+  local text, node, instance, epoch = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+  local c = load(key)
+  local place = c.places[node]
+  if (c.instance ~= instance and c.epoch > epoch) or (place and place.epoch > epoch) then
+    outcomes[i] = 'f'
+  elseif place and place.epoch == epoch and place.state ~= 'h' then
+    outcomes[i] = place.state
+  else
+    local told = {'h'}
+    takeOver(key, c, instance, told)
+    if epoch > c.epoch then redis.call('HSET', key, 'epoch', milliseconds(epoch)) end
+    keep(key, node, {epoch = epoch, state = 'h', text = text}, kept)
+    outcomes[i] = table.concat(told, '\n')
+  end
+end
+return outcomes
+`)
+
+// removeScript: then node, epoch, how long the end is remembered.
+var removeScript = goredis.NewScript(client + `
+local place = load(KEYS[1]).places[ARGV[4]]
+if not place or place.state ~= 'h' or place.epoch ~= tonumber(ARGV[5]) then return 0 end
+place.state = 'r'
+keep(KEYS[1], ARGV[4], place, ARGV[6])
 return 1
 `)
 
-// removeScript: then epoch.
-var removeScript = goredis.NewScript(client + `
-if current ~= tonumber(ARGV[5]) or held[2] == '' then return 0 end
-redis.call('HSET', key, 'session', '', 'seen', milliseconds(now))
-redis.call('PEXPIRE', key, memory)
-return 1
+// disconnectScript: then how long the end is remembered. Gives the sessions.
+var disconnectScript = goredis.NewScript(client + `
+local told = {}
+for node, place in pairs(load(KEYS[1]).places) do
+  if place.state == 'h' then
+    table.insert(told, describe(place))
+    place.state = 'd'
+    keep(KEYS[1], node, place, ARGV[4])
+  end
+end
+return told
+`)
+
+// beatScript: KEYS node -> lease, notices. ARGV now, node, run, TTL. A lease is when it
+// was prolonged last and the run, and the same of the run before. Gives -1 to that
+// one, 1 when the lease was live and 0 when it was not; then the notices.
+var beatScript = goredis.NewScript(preamble + `
+local beaten, run, pastBeaten, past = '0', '', '0', ''
+local lease = redis.call('HGET', KEYS[1], ARGV[2])
+if lease then beaten, run, pastBeaten, past = string.match(lease, '^(%d+) (%S*) (%d+) (%S*)$') end
+if past == ARGV[3] then return {'-1'} end
+local answer = {'0'}
+if run == ARGV[3] then
+  if tonumber(beaten) + ARGV[4] > now then answer[1] = '1' end
+elseif run ~= '' then
+  pastBeaten, past = beaten, run
+end
+redis.call('HSET', KEYS[1], ARGV[2], milliseconds(now) .. ' ' .. ARGV[3] .. ' ' .. pastBeaten .. ' ' .. past)
+for _, notice in ipairs(redis.call('LRANGE', KEYS[2], 0, -1)) do table.insert(answer, notice) end
+redis.call('DEL', KEYS[2])
+return answer
 `)
 
 // leaseScript: KEYS id -> end and owner, owner -> id, id -> record. ARGV now, TTL, owner, the

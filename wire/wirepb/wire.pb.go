@@ -38,6 +38,7 @@ type Control struct {
 	//	*Control_Ping
 	//	*Control_Pong
 	//	*Control_GoAway
+	//	*Control_Forwarders
 	Message       isControl_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -161,6 +162,15 @@ func (x *Control) GetGoAway() *GoAway {
 	return nil
 }
 
+func (x *Control) GetForwarders() *Forwarders {
+	if x != nil {
+		if x, ok := x.Message.(*Control_Forwarders); ok {
+			return x.Forwarders
+		}
+	}
+	return nil
+}
+
 type isControl_Message interface {
 	isControl_Message()
 }
@@ -201,6 +211,10 @@ type Control_GoAway struct {
 	GoAway *GoAway `protobuf:"bytes,9,opt,name=go_away,json=goAway,proto3,oneof"` // either
 }
 
+type Control_Forwarders struct {
+	Forwarders *Forwarders `protobuf:"bytes,10,opt,name=forwarders,proto3,oneof"` // forwarder
+}
+
 func (*Control_Challenge) isControl_Message() {}
 
 func (*Control_Hello) isControl_Message() {}
@@ -218,6 +232,8 @@ func (*Control_Ping) isControl_Message() {}
 func (*Control_Pong) isControl_Message() {}
 
 func (*Control_GoAway) isControl_Message() {}
+
+func (*Control_Forwarders) isControl_Message() {}
 
 // Challenge begins the session: what the forwarder speaks and a fresh nonce.
 type Challenge struct {
@@ -290,12 +306,13 @@ type Hello struct {
 	// signature is Ed25519 over the proof input (SPEC.md): the nonce, the session's
 	// binding, the client id and the instance. With register it proves possession
 	// of public_key.
-	Signature     []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
-	Register      bool   `protobuf:"varint,6,opt,name=register,proto3" json:"register,omitempty"`                                // give me an identity: public_key is mine
-	PublicKey     []byte `protobuf:"bytes,7,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`              // with register only, 32 bytes
-	Name          string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`                                         // with register only: a name for people, for example the host name
-	ConfigVersion uint64 `protobuf:"varint,9,opt,name=config_version,json=configVersion,proto3" json:"config_version,omitempty"` // what the agent runs, 0 = nothing
-	ConfigDigest  []byte `protobuf:"bytes,10,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`    // digest of what it runs, see Assign
+	Signature     []byte   `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	Register      bool     `protobuf:"varint,6,opt,name=register,proto3" json:"register,omitempty"`                                // give me an identity: public_key is mine
+	PublicKey     []byte   `protobuf:"bytes,7,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`              // with register only, 32 bytes
+	Name          string   `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`                                         // with register only: a name for people, for example the host name
+	ConfigVersion uint64   `protobuf:"varint,9,opt,name=config_version,json=configVersion,proto3" json:"config_version,omitempty"` // what the agent runs, 0 = nothing
+	ConfigDigest  []byte   `protobuf:"bytes,10,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`    // digest of what it runs, see Assign
+	Nodes         []string `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty"`                                      // where this agent has other sessions, as Welcome named them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -400,6 +417,13 @@ func (x *Hello) GetConfigDigest() []byte {
 	return nil
 }
 
+func (x *Hello) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 // Welcome opens the session for streams.
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -409,6 +433,7 @@ type Welcome struct {
 	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
 	PingSeconds   uint32                 `protobuf:"varint,5,opt,name=ping_seconds,json=pingSeconds,proto3" json:"ping_seconds,omitempty"` // the agent pings this often
 	DeadSeconds   uint32                 `protobuf:"varint,6,opt,name=dead_seconds,json=deadSeconds,proto3" json:"dead_seconds,omitempty"` // silence after which either side gives up
+	Forwarders    []*Forwarder           `protobuf:"bytes,7,rep,name=forwarders,proto3" json:"forwarders,omitempty"`                       // as in Forwarders; empty = this one only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +510,112 @@ func (x *Welcome) GetDeadSeconds() uint32 {
 	return 0
 }
 
+func (x *Welcome) GetForwarders() []*Forwarder {
+	if x != nil {
+		return x.Forwarders
+	}
+	return nil
+}
+
+// Forwarder is one that an agent may have a session at.
+type Forwarder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port; several may have the same one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forwarder) Reset() {
+	*x = Forwarder{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forwarder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forwarder) ProtoMessage() {}
+
+func (x *Forwarder) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forwarder.ProtoReflect.Descriptor instead.
+func (*Forwarder) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Forwarder) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Forwarder) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// Forwarders tells an agent where it may have sessions, this forwarder among them.
+// It replaces what Welcome or an earlier one said.
+type Forwarders struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Forwarders    []*Forwarder           `protobuf:"bytes,1,rep,name=forwarders,proto3" json:"forwarders,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Forwarders) Reset() {
+	*x = Forwarders{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Forwarders) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Forwarders) ProtoMessage() {}
+
+func (x *Forwarders) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Forwarders.ProtoReflect.Descriptor instead.
+func (*Forwarders) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Forwarders) GetForwarders() []*Forwarder {
+	if x != nil {
+		return x.Forwarders
+	}
+	return nil
+}
+
 // Refused ends the session. code is one of package wire's codes.
 type Refused struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -498,7 +629,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[4]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +641,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[4]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +654,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Refused) GetCode() string {
@@ -569,7 +700,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[5]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +712,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[5]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +725,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Listener) GetMappingId() int64 {
@@ -654,7 +785,7 @@ type Assign struct {
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[6]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +797,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[6]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +810,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Assign) GetVersion() uint64 {
@@ -728,7 +859,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[7]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +871,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[7]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +884,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ack) GetVersion() uint64 {
@@ -782,7 +913,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[8]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +925,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[8]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +938,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Failure) GetMappingId() int64 {
@@ -840,7 +971,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[9]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +983,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[9]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +996,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -884,7 +1015,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[10]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1027,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[10]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1040,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -930,7 +1061,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[11]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1073,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[11]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1086,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GoAway) GetCode() string {
@@ -989,7 +1120,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1132,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1145,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Open) GetMappingId() int64 {
@@ -1077,7 +1208,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1220,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1233,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Opened) GetCode() string {
@@ -1123,7 +1254,7 @@ var File_wire_wirepb_wire_proto protoreflect.FileDescriptor
 
 const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\n" +
-	"\x16wire/wirepb/wire.proto\x12\x0etunnox.wire.v1\"\xce\x03\n" +
+	"\x16wire/wirepb/wire.proto\x12\x0etunnox.wire.v1\"\x8c\x04\n" +
 	"\aControl\x129\n" +
 	"\tchallenge\x18\x01 \x01(\v2\x19.tunnox.wire.v1.ChallengeH\x00R\tchallenge\x12-\n" +
 	"\x05hello\x18\x02 \x01(\v2\x15.tunnox.wire.v1.HelloH\x00R\x05hello\x123\n" +
@@ -1133,14 +1264,18 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x03ack\x18\x06 \x01(\v2\x13.tunnox.wire.v1.AckH\x00R\x03ack\x12*\n" +
 	"\x04ping\x18\a \x01(\v2\x14.tunnox.wire.v1.PingH\x00R\x04ping\x12*\n" +
 	"\x04pong\x18\b \x01(\v2\x14.tunnox.wire.v1.PongH\x00R\x04pong\x121\n" +
-	"\ago_away\x18\t \x01(\v2\x16.tunnox.wire.v1.GoAwayH\x00R\x06goAwayB\t\n" +
+	"\ago_away\x18\t \x01(\v2\x16.tunnox.wire.v1.GoAwayH\x00R\x06goAway\x12<\n" +
+	"\n" +
+	"forwarders\x18\n" +
+	" \x01(\v2\x1a.tunnox.wire.v1.ForwardersH\x00R\n" +
+	"forwardersB\t\n" +
 	"\amessage\"c\n" +
 	"\tChallenge\x12\x1f\n" +
 	"\vmin_version\x18\x01 \x01(\rR\n" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
 	"maxVersion\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\xb8\x02\n" +
+	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\xce\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x1a\n" +
@@ -1153,14 +1288,26 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x04name\x18\b \x01(\tR\x04name\x12%\n" +
 	"\x0econfig_version\x18\t \x01(\x04R\rconfigVersion\x12#\n" +
 	"\rconfig_digest\x18\n" +
-	" \x01(\fR\fconfigDigest\"\xb4\x01\n" +
+	" \x01(\fR\fconfigDigest\x12\x14\n" +
+	"\x05nodes\x18\v \x03(\tR\x05nodes\"\xef\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x18\n" +
 	"\asession\x18\x03 \x01(\tR\asession\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12!\n" +
 	"\fping_seconds\x18\x05 \x01(\rR\vpingSeconds\x12!\n" +
-	"\fdead_seconds\x18\x06 \x01(\rR\vdeadSeconds\"\x85\x01\n" +
+	"\fdead_seconds\x18\x06 \x01(\rR\vdeadSeconds\x129\n" +
+	"\n" +
+	"forwarders\x18\a \x03(\v2\x19.tunnox.wire.v1.ForwarderR\n" +
+	"forwarders\"9\n" +
+	"\tForwarder\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"G\n" +
+	"\n" +
+	"Forwarders\x129\n" +
+	"\n" +
+	"forwarders\x18\x01 \x03(\v2\x19.tunnox.wire.v1.ForwarderR\n" +
+	"forwarders\"\x85\x01\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
@@ -1220,40 +1367,45 @@ func file_wire_wirepb_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wirepb_wire_proto_rawDescData
 }
 
-var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_wire_wirepb_wire_proto_goTypes = []any{
-	(*Control)(nil),   // 0: tunnox.wire.v1.Control
-	(*Challenge)(nil), // 1: tunnox.wire.v1.Challenge
-	(*Hello)(nil),     // 2: tunnox.wire.v1.Hello
-	(*Welcome)(nil),   // 3: tunnox.wire.v1.Welcome
-	(*Refused)(nil),   // 4: tunnox.wire.v1.Refused
-	(*Listener)(nil),  // 5: tunnox.wire.v1.Listener
-	(*Assign)(nil),    // 6: tunnox.wire.v1.Assign
-	(*Ack)(nil),       // 7: tunnox.wire.v1.Ack
-	(*Failure)(nil),   // 8: tunnox.wire.v1.Failure
-	(*Ping)(nil),      // 9: tunnox.wire.v1.Ping
-	(*Pong)(nil),      // 10: tunnox.wire.v1.Pong
-	(*GoAway)(nil),    // 11: tunnox.wire.v1.GoAway
-	(*Open)(nil),      // 12: tunnox.wire.v1.Open
-	(*Opened)(nil),    // 13: tunnox.wire.v1.Opened
+	(*Control)(nil),    // 0: tunnox.wire.v1.Control
+	(*Challenge)(nil),  // 1: tunnox.wire.v1.Challenge
+	(*Hello)(nil),      // 2: tunnox.wire.v1.Hello
+	(*Welcome)(nil),    // 3: tunnox.wire.v1.Welcome
+	(*Forwarder)(nil),  // 4: tunnox.wire.v1.Forwarder
+	(*Forwarders)(nil), // 5: tunnox.wire.v1.Forwarders
+	(*Refused)(nil),    // 6: tunnox.wire.v1.Refused
+	(*Listener)(nil),   // 7: tunnox.wire.v1.Listener
+	(*Assign)(nil),     // 8: tunnox.wire.v1.Assign
+	(*Ack)(nil),        // 9: tunnox.wire.v1.Ack
+	(*Failure)(nil),    // 10: tunnox.wire.v1.Failure
+	(*Ping)(nil),       // 11: tunnox.wire.v1.Ping
+	(*Pong)(nil),       // 12: tunnox.wire.v1.Pong
+	(*GoAway)(nil),     // 13: tunnox.wire.v1.GoAway
+	(*Open)(nil),       // 14: tunnox.wire.v1.Open
+	(*Opened)(nil),     // 15: tunnox.wire.v1.Opened
 }
 var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	1,  // 0: tunnox.wire.v1.Control.challenge:type_name -> tunnox.wire.v1.Challenge
 	2,  // 1: tunnox.wire.v1.Control.hello:type_name -> tunnox.wire.v1.Hello
 	3,  // 2: tunnox.wire.v1.Control.welcome:type_name -> tunnox.wire.v1.Welcome
-	4,  // 3: tunnox.wire.v1.Control.refused:type_name -> tunnox.wire.v1.Refused
-	6,  // 4: tunnox.wire.v1.Control.assign:type_name -> tunnox.wire.v1.Assign
-	7,  // 5: tunnox.wire.v1.Control.ack:type_name -> tunnox.wire.v1.Ack
-	9,  // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
-	10, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
-	11, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
-	5,  // 9: tunnox.wire.v1.Assign.listeners:type_name -> tunnox.wire.v1.Listener
-	8,  // 10: tunnox.wire.v1.Ack.failures:type_name -> tunnox.wire.v1.Failure
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	6,  // 3: tunnox.wire.v1.Control.refused:type_name -> tunnox.wire.v1.Refused
+	8,  // 4: tunnox.wire.v1.Control.assign:type_name -> tunnox.wire.v1.Assign
+	9,  // 5: tunnox.wire.v1.Control.ack:type_name -> tunnox.wire.v1.Ack
+	11, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
+	12, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
+	13, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
+	5,  // 9: tunnox.wire.v1.Control.forwarders:type_name -> tunnox.wire.v1.Forwarders
+	4,  // 10: tunnox.wire.v1.Welcome.forwarders:type_name -> tunnox.wire.v1.Forwarder
+	4,  // 11: tunnox.wire.v1.Forwarders.forwarders:type_name -> tunnox.wire.v1.Forwarder
+	7,  // 12: tunnox.wire.v1.Assign.listeners:type_name -> tunnox.wire.v1.Listener
+	10, // 13: tunnox.wire.v1.Ack.failures:type_name -> tunnox.wire.v1.Failure
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_wire_wirepb_wire_proto_init() }
@@ -1271,6 +1423,7 @@ func file_wire_wirepb_wire_proto_init() {
 		(*Control_Ping)(nil),
 		(*Control_Pong)(nil),
 		(*Control_GoAway)(nil),
+		(*Control_Forwarders)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1278,7 +1431,7 @@ func file_wire_wirepb_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wirepb_wire_proto_rawDesc), len(file_wire_wirepb_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

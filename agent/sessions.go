@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"slices"
+	"sync"
+)
+
+// sessions are the agent's welcomed links, the oldest first.
+type sessions struct {
+	mu      sync.Mutex
+	all     []*session
+	changed chan struct{} // closed and made anew with each change
+}
+
+func newSessions() *sessions { return &sessions{changed: make(chan struct{})} }
+
+// note makes a change and tells whoever waits for one.
+func (ss *sessions) note(change func()) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	change()
+	close(ss.changed)
+	ss.changed = make(chan struct{})
+}
+
+func (ss *sessions) add(s *session) { ss.note(func() { ss.all = append(ss.all, s) }) }
+
+func (ss *sessions) remove(s *session) {
+	ss.note(func() { ss.all = slices.DeleteFunc(ss.all, func(other *session) bool { return other == s }) })
+}
+
+// leave marks a session that takes nothing new.
+func (ss *sessions) leave(s *session) { ss.note(func() { s.leaving = true }) }
+
+// doubt marks a session that does not answer: others come before it.
+func (ss *sessions) doubt(s *session) { ss.note(func() { s.doubted = true }) }
+
+// pick gives the session for a new stream: the oldest that takes streams, was not
+// tried and is not in doubt. Without one, leaving tells whether a session is being
+// left, so that another is on its way.
+func (ss *sessions) pick(tried []*session) (best *session, leaving bool, changed <-chan struct{}) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, s := range ss.all {
+		switch {
+		case s.leaving:
+			leaving = true
+		case slices.Contains(tried, s):
+		case best == nil, best.doubted && !s.doubted:
+			best = s
+		}
+	}
+	return best, leaving, ss.changed
+}
+
+// staying counts the sessions that are not being left, but this one.
+func (ss *sessions) staying(but *session) (n int) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, s := range ss.all {
+		if s != but && !s.leaving {
+			n++
+		}
+	}
+	return n
+}
+
+// nodes names where those are.
+func (ss *sessions) nodes() (names []string) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, s := range ss.all {
+		if !s.leaving {
+			names = append(names, s.node)
+		}
+	}
+	return names
+}
+
+// isLeaving tells whether the session is being left.
+func (ss *sessions) isLeaving(s *session) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return s.leaving
+}

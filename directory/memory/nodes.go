@@ -1,0 +1,148 @@
+package memory
+
+import (
+	"context"
+	"time"
+
+	"github.com/tunnox-net/tunnox/directory"
+)
+
+// lease is a node id's.
+type lease struct {
+	owner   string
+	expires time.Time
+}
+
+// beating is a node that keeps its sessions live.
+type beating struct {
+	run        string
+	beaten     time.Time
+	past       string // the run before
+	pastBeaten time.Time
+	waiting    []directory.Notice
+}
+
+// announced is a node's record.
+type announced struct {
+	node    directory.Node
+	expires time.Time
+}
+
+// LeaseID implements directory.Directory.
+func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	n := d.owners[owner]
+	if n == 0 || d.nodes[n].owner != owner {
+		n = 1
+		for n <= directory.MaxNodes && d.nodes[n].expires.After(now) {
+			n++
+		}
+		if n > directory.MaxNodes {
+			return "", directory.ErrNoFreeID
+		}
+		delete(d.owners, d.nodes[n].owner)
+		delete(d.records, directory.NodeID(n)) // it was the last owner's
+		d.owners[owner] = n
+	}
+	d.nodes[n] = lease{owner: owner, expires: now.Add(directory.TTL)}
+	return directory.NodeID(n), nil
+}
+
+// leasedTo reports whether the id is leased to the owner now. It needs mu.
+func (d *Directory) leasedTo(owner, id string) bool {
+	n := d.owners[owner]
+	return n != 0 && directory.NodeID(n) == id && d.nodes[n].owner == owner && d.nodes[n].expires.After(d.now())
+}
+
+// Announce implements directory.Nodes.
+func (d *Directory) Announce(ctx context.Context, owner string, n directory.Node) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.leasedTo(owner, n.ID) {
+		return directory.ErrNotLeased
+	}
+	n.Seen = d.now()
+	d.records[n.ID] = announced{n, n.Seen.Add(directory.TTL)}
+	return nil
+}
+
+// Withdraw implements directory.Nodes.
+func (d *Directory) Withdraw(ctx context.Context, owner, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.leasedTo(owner, id) {
+		delete(d.records, id)
+	}
+	return nil
+}
+
+// Nodes implements directory.Nodes.
+func (d *Directory) Nodes(ctx context.Context, ids ...string) ([]directory.Node, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(ids) == 0 {
+		for id := range d.records {
+			ids = append(ids, id)
+		}
+	}
+	now, found := d.now(), make([]directory.Node, 0, len(ids))
+	for _, id := range ids {
+		if r, ok := d.records[id]; ok && r.expires.After(now) {
+			found = append(found, r.node)
+		}
+	}
+	directory.SortNodes(found)
+	return found, nil
+}
+
+// RequestDrain implements directory.Directory.
+func (d *Directory) RequestDrain(ctx context.Context, node string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.leases[node]
+	if l == nil || !l.beaten.Add(directory.TTL).After(d.now()) {
+		return directory.ErrNoNode
+	}
+	d.send(node, l.run, directory.Notice{Kind: directory.Drain})
+	return nil
+}
+
+// Beat implements directory.Directory.
+func (d *Directory) Beat(ctx context.Context, node, run string) (b directory.Beat, err error) {
+	if err := ctx.Err(); err != nil {
+		return b, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now, l := d.now(), d.leases[node]
+	switch {
+	case l == nil:
+		l = &beating{run: run}
+		d.leases[node] = l
+	case l.past == run:
+		return b, directory.ErrNodeTaken
+	case l.run != run:
+		*l = beating{run: run, past: l.run, pastBeaten: l.beaten}
+	default:
+		b.Known = l.beaten.Add(directory.TTL).After(now)
+	}
+	b.Notices, l.waiting, l.beaten = l.waiting, nil, now
+	return b, nil
+}

@@ -1,0 +1,125 @@
+package forwarder
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+const (
+	surveyEvery = 4 * time.Second // how often the nodes are looked at
+	maxOffered  = 8               // forwarders that an agent is told of beside this one
+	maxAddress  = 256             // of one, longer ones are told to nobody: Welcome has a limit
+)
+
+// neighbours are the forwarders that agents may connect to, as the directory knew
+// them last.
+type neighbours struct {
+	self string
+
+	mu     sync.Mutex
+	own    string // this node's address for agents
+	others []directory.Node
+}
+
+// survey looks at the nodes again and again. A directory that fails or has lost
+// all of them changes nothing: agents are not to leave for that.
+func (f *Forwarder) survey(ctx context.Context) {
+	var pause backoff
+	for {
+		nodes, err := f.places.survey(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			f.log.Warn("looking for other forwarders, trying on", "error", err)
+			pause.wait(ctx)
+			continue
+		case f.neighbours.learn(nodes):
+			for _, s := range f.routes.sessions() {
+				s.configure(time.Time{})
+			}
+		}
+		pause.reset()
+		timer := time.NewTimer(surveyEvery*3/4 + rand.N(surveyEvery/4))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// learn takes over what the directory says, and tells whether agents have to know.
+func (n *neighbours) learn(nodes []directory.Node) (changed bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	own := n.own
+	var others []directory.Node
+	for _, node := range nodes {
+		switch {
+		case node.ID == n.self:
+			own = node.Agents
+		case node.State == directory.NodeActive && node.Agents != "" && len(node.Agents)+len(node.ID) <= maxAddress:
+			others = append(others, node)
+		}
+	}
+	if len(nodes) == 0 {
+		return false // not even this one: the directory has lost them and will have them back
+	}
+	same := func(a, b directory.Node) bool { return a.ID == b.ID && a.Agents == b.Agents }
+	changed = own != n.own || !slices.EqualFunc(others, n.others, same)
+	n.own, n.others = own, others
+	return changed
+}
+
+// elsewhere tells whether agents have another node to go to.
+func (n *neighbours) elsewhere() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.others) > 0
+}
+
+// offer gives the forwarders that a client's agent may have sessions at: this one
+// and then some others, in an order that differs from client to client, so that
+// agents that lose a node spread over the rest. Nil when there are no others.
+func (n *neighbours) offer(client int64) []*wirepb.Forwarder {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.others) == 0 {
+		return nil
+	}
+	others := slices.Clone(n.others)
+	slices.SortFunc(others, func(a, b directory.Node) int {
+		return cmp.Or(cmp.Compare(rank(client, b.ID), rank(client, a.ID)), cmp.Compare(a.ID, b.ID))
+	})
+	offer := []*wirepb.Forwarder{{Node: n.self, Address: n.own}}
+	for _, node := range others[:min(len(others), maxOffered)] {
+		offer = append(offer, &wirepb.Forwarder{Node: node.ID, Address: node.Agents})
+	}
+	return offer
+}
+
+// rank orders nodes for a client. A node that comes or goes does not change the
+// order of the others.
+func rank(client int64, node string) uint64 {
+	h := fnv.New64a()
+	var id [8]byte
+	binary.BigEndian.PutUint64(id[:], uint64(client))
+	h.Write(id[:])
+	h.Write([]byte(node))
+	// FNV alone leaves names that differ in their last letter close together.
+	x := h.Sum64()
+	x ^= x >> 32
+	x *= 0x9e3779b97f4a7c15
+	return x ^ x>>29
+}
