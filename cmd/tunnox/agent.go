@@ -24,6 +24,7 @@ import (
 type agentOptions struct {
 	surroundings
 	servers      []string
+	sessions     int
 	pins         []string
 	ca           string
 	state        string
@@ -46,6 +47,10 @@ give it in a file or in TUNNOX_AUTH_CODE, never as an argument.
 The server is always verified: by the system's roots, by --ca, or by the --pin
 of the server's join line. Without --allow the agent dials loopback only.
 
+Where a cluster has several forwarders the agent is connected to two of them
+(--sessions), so that new connections go on being made when one ends. One address
+is enough: the server tells of the others.
+
 Every flag is a TUNNOX_ variable too, for example TUNNOX_CLIENT_ID.
 
 The agent runs until it is told to end or the server refuses it for good. A
@@ -65,7 +70,8 @@ func agentCommand(s surroundings) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.servers, "server", nil, "`address` of the server, host:port; several are tried in turn")
+	f.StringSliceVar(&o.servers, "server", nil, "`address` of the server, host:port; several with commas between, or the flag again")
+	f.IntVar(&o.sessions, "sessions", agent.DefaultSessions, "`number` of forwarders to be connected to at the same time, as far as there are so many")
 	f.StringSliceVar(&o.pins, "pin", nil, "`fingerprint` of the server's key, sha256:..., from its join line")
 	f.StringVar(&o.ca, "ca", "", "`file` with the certificates (PEM) that sign the server's")
 	f.StringVar(&o.state, "state", "", "`directory` for client.json (default "+defaultStateDir(s)+")")
@@ -130,6 +136,9 @@ func (o *agentOptions) config() (agent.Config, error) {
 			fault(fmt.Errorf("--server %q: want HOST:PORT", address))
 		}
 	}
+	if o.sessions < 1 || o.sessions > agent.MaxSessions {
+		fault(fmt.Errorf("--sessions %d: want 1 to %d", o.sessions, agent.MaxSessions))
+	}
 	dial, err := o.dialConfig()
 	fault(err)
 	policy, err := agent.ParsePolicy(o.allow)
@@ -145,7 +154,8 @@ func (o *agentOptions) config() (agent.Config, error) {
 		o.state = defaultStateDir(o.surroundings)
 	}
 	return agent.Config{
-		Servers: o.servers,
+		Servers:  o.servers,
+		Sessions: o.sessions,
 		Dial: func(ctx context.Context, server string) (transport.Session, error) {
 			return transport.DialTLS(ctx, server, dial)
 		},

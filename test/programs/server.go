@@ -177,6 +177,6 @@ func (s *Server) Agent(t testing.TB, env []string, args ...string) *Process {
 	if n := int64(len(s.forwarders)); n > 0 {
 		s = s.forwarders[(s.agents.Add(1)-1)%n]
 	}
-	base := []string{"agent", "--server", s.Agents, "--pin", s.Pin, "--state", t.TempDir()}
+	base := []string{"agent", "--server", s.Agents, "--pin", s.Pin, "--state", t.TempDir(), "--sessions", "1"}
 	return Start(t, "tunnox", env, append(base, args...)...)
 }
