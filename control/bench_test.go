@@ -115,7 +115,7 @@ func (p *plane) ownerOf(client int64) int64 {
 // BenchmarkObserve measures what a record of the feed costs a forwarder that
 // remembers many clients.
 func BenchmarkObserve(b *testing.B) {
-	m := newMemory(1<<30, time.Hour, time.Now, NewClientMetrics())
+	m := newMemory(1<<30, time.Hour, time.Hour, time.Now, NewClientMetrics())
 	for id := range int64(20_000) {
 		m.put(viewAt(id+1, 1))
 	}

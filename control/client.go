@@ -161,9 +161,9 @@ func (c *Client) do(ctx context.Context, method string, call func(ctx context.Co
 		}
 		var what outcome
 		what, err = c.attempt(ctx, call)
-		if what == away && caller.Err() != nil {
+		if gone := left(caller); what == away && gone != nil {
 			c.circuit.abandon() // that the caller left says nothing about the control plane
-			return caller.Err()
+			return gone
 		}
 		c.circuit.report(what != away)
 		if what != away || attempt == c.config.Retries {
@@ -179,6 +179,18 @@ func (c *Client) do(ctx context.Context, method string, call func(ctx context.Co
 		pause *= 3
 		c.config.Metrics.retries.Inc()
 	}
+}
+
+// left tells why the caller waits no more. A deadline counts from when it has
+// passed: the other end knows it too, and its word may be here before our timer's.
+func left(caller context.Context) error {
+	if err := caller.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := caller.Deadline(); ok && time.Until(deadline) <= 0 {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 var errCircuit = errors.New("the last attempts failed, and the next is made a little later")

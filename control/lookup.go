@@ -35,6 +35,9 @@ type LookupConfig struct {
 	// MaxAge is how long a view is served from memory that no feed watches over.
 	// Default 5 s.
 	MaxAge time.Duration
+	// Silence is how long the feed may say nothing and still watch over the memory;
+	// it has heartbeats. Default 5 s.
+	Silence time.Duration
 	// Timeout bounds a lookup. Default 5 s.
 	Timeout time.Duration
 	// Calls is how many remote calls run at once; lookups that come meanwhile go
@@ -87,6 +90,7 @@ func NewLookup(config LookupConfig) (*Lookup, error) {
 	config.ReadModelWait = cmp.Or(config.ReadModelWait, 300*time.Millisecond)
 	config.Capacity = cmp.Or(config.Capacity, 200_000)
 	config.MaxAge = cmp.Or(config.MaxAge, 5*time.Second)
+	config.Silence = cmp.Or(config.Silence, 5*time.Second)
 	config.Timeout = cmp.Or(config.Timeout, 5*time.Second)
 	config.Calls = cmp.Or(config.Calls, 4)
 	config.Batch = min(cmp.Or(config.Batch, 100), maxWants)
@@ -100,7 +104,7 @@ func NewLookup(config LookupConfig) (*Lookup, error) {
 		config.Metrics = NewClientMetrics()
 	}
 	l := &Lookup{config: config, flights: map[int64]*flight{},
-		memory: newMemory(config.Capacity, config.MaxAge, config.Now, config.Metrics),
+		memory: newMemory(config.Capacity, config.MaxAge, config.Silence, config.Now, config.Metrics),
 		calm:   newCircuit(circuitOptions{now: config.Now, open: config.Metrics.circuits.WithLabelValues("read_model")})}
 	l.life, l.end = context.WithCancel(context.Background())
 	if config.Remote != nil {
@@ -126,6 +130,10 @@ func (l *Lookup) Observe(record domain.Record) { l.memory.observe(record) }
 
 // Reached is for a position of the feed without a record.
 func (l *Lookup) Reached(p domain.Position) { l.memory.reached(p) }
+
+// Lost is for a feed that ended or has a gap. Nothing watches over what is in
+// memory until the feed is followed again.
+func (l *Lookup) Lost() { l.memory.lost() }
 
 var errLookupClosed = errors.New("control: lookup is closed")
 

@@ -284,7 +284,7 @@ func TestLookupCloses(t *testing.T) {
 }
 
 func TestMemoryIsBoundedAndForgetsTheLeastUsed(t *testing.T) {
-	m := newMemory(30, time.Hour, time.Now, NewClientMetrics()) // views of three parts
+	m := newMemory(30, time.Hour, time.Hour, time.Now, NewClientMetrics()) // views of three parts
 	for id := int64(1); id <= 10; id++ {
 		m.put(viewAt(id, 1))
 	}
@@ -327,7 +327,7 @@ func TestMemoryNeverGivesWhatIsOld(t *testing.T) {
 		draw := projectionstest.Seeded(seed + 100)
 		all := newStreams(log)
 		folds := newFolds(all)
-		m := newMemory(400, time.Hour, time.Now, NewClientMetrics())
+		m := newMemory(400, time.Hour, time.Hour, time.Now, NewClientMetrics())
 		var seen domain.Position
 		hits, kept := 0, []domain.ClientView{}
 		for range 1000 {
@@ -361,6 +361,9 @@ func TestMemoryNeverGivesWhatIsOld(t *testing.T) {
 			id = ids[draw(len(ids))]
 			if draw(20) == 0 {
 				m.drop(id)
+			}
+			if draw(100) == 0 {
+				m.lost()
 			}
 			want := domain.Position(draw(int(head) + 1))
 			if draw(2) == 0 {
@@ -476,6 +479,36 @@ func TestLookupOverlivesAFlush(t *testing.T) {
 	expect(a, at, "memory")
 	l.Reached(at + 5)
 	expect(a, at, "read_model") // what came in between is not known
+}
+
+// A feed that has gone silent, or was lost, is no witness: what it would have told
+// of is asked for.
+func TestASilentFeedWatchesOverNothing(t *testing.T) {
+	now := time.Now()
+	m := newMemory(100, time.Millisecond, 5*time.Second, func() time.Time { return now }, NewClientMetrics())
+	serves := func(want bool, when string) {
+		t.Helper()
+		if _, ok := m.get(1, 0, false); ok != want {
+			t.Errorf("%s: served is %v", when, ok)
+		}
+		if _, ok := m.get(1, 0, true); !ok {
+			t.Errorf("%s: not even as the last resort", when)
+		}
+	}
+	m.reached(7)
+	m.put(viewAt(1, 7))
+	now = now.Add(4 * time.Second)
+	serves(true, "a moment after the feed")
+	now = now.Add(2 * time.Second)
+	serves(false, "after its silence")
+	m.reached(7) // a heartbeat: nothing was missed
+	serves(true, "after a heartbeat")
+	m.lost()
+	serves(false, "after the feed was lost")
+	m.reached(7)
+	serves(false, "when the feed is back")
+	m.put(viewAt(1, 7))
+	serves(true, "read anew")
 }
 
 // flushable are read models that can be empty.

@@ -49,6 +49,7 @@ type touch struct {
 type memory struct {
 	capacity int // in parts, since a view's size is that of its parts
 	age      time.Duration
+	silence  time.Duration // after which the feed is no witness any more
 	now      func() time.Time
 	metrics  *ClientMetrics
 
@@ -59,6 +60,7 @@ type memory struct {
 	weight   int                         // guarded by mu
 	position domain.Position             // of the last record of the feed, -1 = none yet; guarded by mu
 	run      int                         // counts the feed's runs without a gap; guarded by mu
+	heard    time.Time                   // when the feed said something last; guarded by mu
 	touches  []touch                     // of the positions up to position, without holes; guarded by mu
 }
 
@@ -70,8 +72,8 @@ type remembered struct {
 	at    time.Time
 }
 
-func newMemory(capacity int, age time.Duration, now func() time.Time, metrics *ClientMetrics) *memory {
-	return &memory{capacity: capacity, age: age, now: now, metrics: metrics, position: -1, run: 1,
+func newMemory(capacity int, age, silence time.Duration, now func() time.Time, metrics *ClientMetrics) *memory {
+	return &memory{capacity: capacity, age: age, silence: silence, now: now, metrics: metrics, position: -1, run: 1,
 		byClient: map[int64]*list.Element{}, users: map[part]map[int64]struct{}{}}
 }
 
@@ -86,13 +88,20 @@ func (m *memory) get(clientID int64, min domain.Position, old bool) (v domain.Cl
 	}
 	r := e.Value.(*remembered)
 	good := m.good(r)
-	if good < min || (!old && r.run != m.run && m.now().Sub(r.at) > m.age) {
+	if good < min || (!old && !m.watched(r) && m.now().Sub(r.at) > m.age) {
 		return v, false
 	}
 	m.order.MoveToFront(e)
 	v = cloneView(r.view)
 	v.Position = good
 	return v, true
+}
+
+// watched tells whether the feed would have told of a change. A feed that is
+// silent for longer than between its heartbeats may have been cut off. The lock
+// is held.
+func (m *memory) watched(r *remembered) bool {
+	return r.run == m.run && m.now().Sub(m.heard) <= m.silence
 }
 
 // good is the position at which the view shows what is. The lock is held.
@@ -187,6 +196,7 @@ func (m *memory) observe(record domain.Record) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.heard = m.now()
 	if record.Position <= m.position {
 		return
 	}
@@ -233,10 +243,19 @@ func (m *memory) count(client int64, record domain.Record) bool {
 func (m *memory) reached(p domain.Position) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.heard = m.now()
 	if m.position < p {
 		m.position, m.touches = p, nil
 		m.run++
 	}
+}
+
+// lost notes that the feed was lost: what comes next may be of another log.
+func (m *memory) lost() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.position, m.touches = -1, nil
+	m.run++
 }
 
 // drop forgets a client, which is gone.

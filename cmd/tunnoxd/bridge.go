@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/bridge"
+	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/control"
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/transport"
 )
@@ -81,17 +83,52 @@ func (p *process) dialControl(trust control.Trust) (*control.Client, *control.Cl
 	return client, metrics, nil
 }
 
-// lookThrough adds the control plane to where a forwarder looks clients up.
-func (p *process) lookThrough(client *control.Client, metrics *control.ClientMetrics, rows forwarder.Lookup) (forwarder.Lookup, error) {
-	// The forwarder keeps what it needs of its clients itself, and the feed does not
-	// watch over the lookup's memory: that is for when nobody else answers.
+// lookThrough adds memory and the control plane to where a forwarder looks clients
+// up, and has the feed watch over the memory on its way to the forwarder. Without
+// that watch nothing is served from memory while somebody else answers.
+func (p *process) lookThrough(client *control.Client, metrics *control.ClientMetrics, rows forwarder.Lookup, feed broker.Follower) (forwarder.Lookup, broker.Follower, error) {
 	lookup, err := control.NewLookup(control.LookupConfig{ReadModel: rows, Remote: client, MaxAge: time.Millisecond,
 		Logger: p.log.With("part", "lookup"), Metrics: metrics})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p.atEnd("lookup", func(context.Context) error { return lookup.Close() })
-	return lookup, nil
+	return lookup, witness{feed, lookup}, nil
+}
+
+// witness is a feed that a lookup hears before the forwarder does: what the
+// forwarder has applied, no lookup can be ignorant of.
+type witness struct {
+	broker.Follower
+	lookup *control.Lookup
+}
+
+// Follow implements broker.Follower.
+func (w witness) Follow(ctx context.Context, after domain.Position) (broker.Subscription, error) {
+	s, err := w.Follower.Follow(ctx, after)
+	if err != nil {
+		return nil, err
+	}
+	return witnessed{s, w.lookup}, nil
+}
+
+type witnessed struct {
+	broker.Subscription
+	lookup *control.Lookup
+}
+
+// Next implements broker.Subscription.
+func (w witnessed) Next(ctx context.Context) (broker.Entry, error) {
+	e, err := w.Subscription.Next(ctx)
+	switch {
+	case err != nil:
+		w.lookup.Lost()
+	case e.Record != nil:
+		w.lookup.Observe(*e.Record)
+	default:
+		w.lookup.Reached(e.Position)
+	}
+	return e, err
 }
 
 // peers opens streams to other forwarders.

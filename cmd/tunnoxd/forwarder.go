@@ -81,7 +81,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	}
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
-		Registrar: parts.registrar, Logger: log}
+		Registrar: parts.registrar, Logger: log, Announce: lease.announce}
 	var trust control.Trust
 	var client *control.Client
 	if parts.join != nil {
@@ -98,7 +98,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		if client, metrics, err = p.dialControl(trust); err != nil {
 			return identity{}, err
 		}
-		if cfg.Lookup, err = p.lookThrough(client, metrics, parts.lookup); err != nil {
+		if cfg.Lookup, cfg.Feed, err = p.lookThrough(client, metrics, parts.lookup, parts.follower); err != nil {
 			return identity{}, err
 		}
 		cfg.Registrar = client
@@ -141,8 +141,6 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	p.run("agents", func(ctx context.Context) error { return f.Serve(ctx, agents) })
 	p.atEnd("agents' listener", func(context.Context) error { return agents.Close() })
 	p.atEnd("drain", func(ctx context.Context) error {
-		f.StopTaking()
-		lease.announce(ctx)
 		if err := f.Drain(ctx); err != nil {
 			// That somebody holds a stream open must not make the end a failure.
 			log.Warn("ending with streams open", "reason", err)
