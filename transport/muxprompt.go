@@ -102,6 +102,7 @@ func (s *muxSession) writeNow() {
 		s.writing = false
 		if err != nil {
 			b.drop()
+			s.work.Signal() // it may have seen writing when the session ended
 			s.mu.Unlock()
 			l.hand()
 			s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), byeClosed)

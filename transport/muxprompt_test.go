@@ -178,3 +178,39 @@ func TestFramesThatCameTogetherGoOnTogether(t *testing.T) {
 		t.Errorf("%d frames went on in %d records", streams, records)
 	}
 }
+
+// A session whose connection breaks while others write to it ends, and so does
+// its writer, whoever of them notices first.
+func TestBrokenConnectionUnderPromptWrites(t *testing.T) {
+	for round := range 40 {
+		s, peer := stuckPeer(t)
+		var work sync.WaitGroup
+		for range 4 {
+			st, err := s.Open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			work.Go(func() {
+				for err := error(nil); err == nil; {
+					_, err = st.Write([]byte("small"))
+				}
+			})
+		}
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			_, _ = io.CopyN(io.Discard, peer, int64(1000*round))
+			_ = peer.(*tls.Conn).NetConn().(*net.TCPConn).SetLinger(0)
+			_ = peer.(*tls.Conn).NetConn().Close()
+		}()
+		ended := make(chan struct{})
+		go func() { defer close(ended); <-s.Done(); _ = s.Close() }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the session does not end")
+		}
+		work.Wait()
+		<-read
+	}
+}
