@@ -39,6 +39,10 @@ type Config struct {
 
 	// Checks are what /ready asks, by name. One error makes the answer 503.
 	Checks map[string]func(ctx context.Context) error
+	// Needs are what is better there: /ready shows one that is away as degraded and
+	// stays 200, because a balancer that took this process out would make worse what
+	// goes on without it.
+	Needs map[string]func(ctx context.Context) error
 
 	Metrics *Metrics         // nil: counted and thrown away
 	Logger  *slog.Logger     // nil: nothing is logged

@@ -146,6 +146,23 @@ func TestReadyNamesWhatFailed(t *testing.T) {
 	w.send(w.request("GET", "/health", nil)).want(200).has(fields{"status": "ok"})
 }
 
+// What a process goes on without is shown and takes nobody's work away, also when
+// it does not answer at all.
+func TestReadyStaysReadyWithoutWhatItGoesOnWithout(t *testing.T) {
+	w := newWorld(t, func(c *httpapi.Config) {
+		c.Checks = map[string]func(context.Context) error{"store": func(context.Context) error { return nil }}
+		c.Needs = map[string]func(context.Context) error{
+			"redis": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+			"other": func(context.Context) error { return nil },
+		}
+	})
+	a := w.send(w.request("GET", "/ready", nil)).want(200)
+	if a.Text != `{"status":"ready","checks":{"other":"ok","redis":"degraded","store":"ok"}}`+"
+" {
+		t.Errorf("it says %s", a.Text)
+	}
+}
+
 func TestCORSIsForNamedOrigins(t *testing.T) {
 	preflight := []string{"Origin", "https://ui.example.org", "Access-Control-Request-Method", "PUT"}
 	w := newWorld(t)

@@ -25,12 +25,17 @@ type Health struct {
 // Ready is the answer of /ready.
 type Ready struct {
 	Status string            `json:"status" enum:"ready,unready" example:"ready"`
-	Checks map[string]string `json:"checks" doc:"Each check: ok or failed; the log says why" example:"{\"store\":\"ok\"}"`
+	Checks map[string]string `json:"checks" doc:"Each check: ok; failed, which makes it unready; or degraded, which does not. The log says why" example:"{\"store\":\"ok\"}"`
 }
 
 // checkTimeout bounds each check: whoever probes has a time-out of its own, and
 // an answer after it helps nobody.
 const checkTimeout = 2 * time.Second
+
+// needTimeout bounds what cannot change the answer's status: a prober that waits a
+// second must not take a process for unready because of something it goes on
+// without.
+const needTimeout = 500 * time.Millisecond
 
 func (a *api) registerProbes() {
 	op := func(path, id, summary string, errs ...int) huma.Operation {
@@ -52,25 +57,33 @@ func (a *api) ready(ctx context.Context, _ *struct{}) (*struct {
 	Status int
 	Body   Ready
 }, error) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
 	var mu sync.Mutex
 	answer := &struct {
 		Status int
 		Body   Ready
 	}{http.StatusOK, Ready{Status: "ready", Checks: map[string]string{}}}
 	var checks sync.WaitGroup
-	for name, check := range a.config.Checks {
+	run := func(name string, limit time.Duration, check func(context.Context) error, failed func()) {
 		checks.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
 			err := check(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			answer.Body.Checks[name] = "ok"
 			if err != nil {
 				a.logger.WarnContext(ctx, "readiness check failed", "check", name, "error", err)
-				answer.Status, answer.Body.Status, answer.Body.Checks[name] = http.StatusServiceUnavailable, "unready", "failed"
+				failed()
 			}
 		})
+	}
+	for name, check := range a.config.Checks {
+		run(name, checkTimeout, check, func() {
+			answer.Status, answer.Body.Status, answer.Body.Checks[name] = http.StatusServiceUnavailable, "unready", "failed"
+		})
+	}
+	for name, need := range a.config.Needs {
+		run(name, needTimeout, need, func() { answer.Body.Checks[name] = "degraded" })
 	}
 	checks.Wait()
 	return answer, nil

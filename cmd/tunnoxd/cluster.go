@@ -87,6 +87,15 @@ func (p *process) openRedis(ctx context.Context) (*backend, error) {
 	}, nil
 }
 
+// needs are what the API does without when it must: lists and who is where come
+// from Redis, commands and single reads from the log.
+func (b *backend) needs() map[string]func(context.Context) error {
+	if b.redis == nil {
+		return nil
+	}
+	return map[string]func(context.Context) error{"redis": func(ctx context.Context) error { return b.redis.Ping(ctx).Err() }}
+}
+
 // redisLog keeps the library's own lines, one for each failed attempt, out of
 // the log: who called it says what it could not do.
 type redisLog struct{ log *slog.Logger }

@@ -147,6 +147,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			"open":  cp.isOpen,
 			"store": func(ctx context.Context) error { _, err := b.store.Head(ctx); return err },
 		},
+		Needs:   b.needs(),
 		Metrics: requests,
 		Logger:  p.log.With("part", "api"),
 	})
