@@ -157,8 +157,7 @@ func TestReadyStaysReadyWithoutWhatItGoesOnWithout(t *testing.T) {
 		}
 	})
 	a := w.send(w.request("GET", "/ready", nil)).want(200)
-	if a.Text != `{"status":"ready","checks":{"other":"ok","redis":"degraded","store":"ok"}}`+"
-" {
+	if a.Text != `{"status":"ready","checks":{"other":"ok","redis":"degraded","store":"ok"}}`+"\n" {
 		t.Errorf("it says %s", a.Text)
 	}
 }
