@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type fleet struct {
 	welcomed map[int64]time.Time // when each client was welcomed last; guarded by mu
 	opened   map[int64]time.Time // when the listener of each mapping was opened; guarded by mu
 	ended    []error             // guarded by mu
+	failed   map[string]int      // why tries to connect failed, and how often; guarded by mu
 }
 
 // unlimited gives a user no quota.
@@ -47,7 +49,8 @@ func unlimited(t *testing.T, api *programs.API, user int64) {
 // the servers.
 func startFleet(t *testing.T, api *programs.API, n int, servers ...*programs.Server) *fleet {
 	t.Helper()
-	f := &fleet{user: api.CreateUser(t, "fleet"), welcomed: map[int64]time.Time{}, opened: map[int64]time.Time{}}
+	f := &fleet{user: api.CreateUser(t, "fleet"), welcomed: map[int64]time.Time{}, opened: map[int64]time.Time{},
+		failed: map[string]int{}}
 	unlimited(t, api, f.user.ID)
 	var cancel context.CancelFunc
 	f.ctx, cancel = context.WithCancel(context.Background())
@@ -124,13 +127,14 @@ func (f *fleet) member(c programs.Client, i int, server *programs.Server) (*agen
 		Dial: func(ctx context.Context, address string) (transport.Session, error) {
 			return transport.DialTLS(ctx, address, dial)
 		},
+		Sessions: 1,
 		Identity: agent.Identity{ClientID: c.ID, Credential: credential},
 		Online: func(client int64, _ string) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.welcomed[client] = time.Now()
 		},
-		Logger: slog.New(listenerLog{f}),
+		Logger: slog.New(fleetLog{f}),
 	})
 }
 
@@ -158,6 +162,13 @@ func (f *fleet) waitWelcomed(t *testing.T, n int, since time.Time) {
 	})
 }
 
+// welcomedSince tells whether a client was welcomed after a moment.
+func (f *fleet) welcomedSince(client int64, moment time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.welcomed[client].After(moment)
+}
+
 // openedAt gives when the listener of a mapping was opened.
 func (f *fleet) openedAt(mapping int64) (time.Time, bool) {
 	f.mu.Lock()
@@ -166,26 +177,37 @@ func (f *fleet) openedAt(mapping int64) (time.Time, bool) {
 	return at, ok
 }
 
-// listenerLog notes what an agent says when it has opened a listener.
-type listenerLog struct{ f *fleet }
+// fleetLog notes what agents say: that a listener is open, and why there is no
+// session.
+type fleetLog struct{ f *fleet }
 
-func (listenerLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
-func (l listenerLog) WithAttrs([]slog.Attr) slog.Handler             { return l }
-func (l listenerLog) WithGroup(string) slog.Handler                  { return l }
+func (fleetLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+func (l fleetLog) WithAttrs([]slog.Attr) slog.Handler             { return l }
+func (l fleetLog) WithGroup(string) slog.Handler                  { return l }
 
-func (l listenerLog) Handle(_ context.Context, r slog.Record) error {
-	if r.Message != "listener opened" {
-		return nil
-	}
+func (l fleetLog) Handle(_ context.Context, r slog.Record) error {
+	l.f.mu.Lock()
+	defer l.f.mu.Unlock()
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "mapping" {
-			l.f.mu.Lock()
-			defer l.f.mu.Unlock()
+		switch {
+		case r.Message == "listener opened" && a.Key == "mapping":
 			l.f.opened[a.Value.Int64()] = r.Time
+		case r.Message == "not connected" && a.Key == "reason":
+			l.f.failed[addresses.ReplaceAllString(a.Value.String(), "ADDRESS")]++
 		}
 		return true
 	})
 	return nil
+}
+
+var addresses = regexp.MustCompile(`\d+\.\d+\.\d+\.\d+:\d+`)
+
+// failures gives why tries to connect failed, and how often, and forgets it.
+func (f *fleet) failures() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer clear(f.failed)
+	return fmt.Sprint(f.failed)
 }
 
 // quantile gives the value below which part of the sorted values are.

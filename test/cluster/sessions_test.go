@@ -61,6 +61,7 @@ func TestManySessions(t *testing.T) {
 
 	forwarder.Kill()
 	died, dials := time.Now(), f.dials.Load()
+	f.failures()
 	forwarder.Restart(t)
 	back := time.Now()
 	f.waitWelcomed(t, n, died)
@@ -74,6 +75,7 @@ func TestManySessions(t *testing.T) {
 	}
 	t.Logf("all %d are back %v after the forwarder was, at most %d in a second, with %.1f tries each", n, took.Round(10*time.Millisecond),
 		most, float64(f.dials.Load()-dials)/float64(n))
+	t.Logf("tries failed for: %s", f.failures())
 	if took > time.Minute {
 		t.Errorf("agents were back after %v", took)
 	}
