@@ -86,8 +86,8 @@ func (p *process) dialControl(trust control.Trust) (*control.Client, *control.Cl
 // lookThrough adds memory and the control plane to where a forwarder looks clients
 // up, and has the feed watch over the memory on its way to the forwarder. Without
 // that watch nothing is served from memory while somebody else answers.
-func (p *process) lookThrough(client *control.Client, metrics *control.ClientMetrics, rows forwarder.Lookup, feed broker.Follower) (forwarder.Lookup, broker.Follower, error) {
-	lookup, err := control.NewLookup(control.LookupConfig{ReadModel: rows, Remote: client, MaxAge: time.Millisecond,
+func (p *process) lookThrough(client *control.Client, metrics *control.ClientMetrics, rows keptViews, feed broker.Follower) (forwarder.Lookup, broker.Follower, error) {
+	lookup, err := control.NewLookup(control.LookupConfig{ReadModel: rows, Keep: rows.Keep, Remote: client, MaxAge: time.Millisecond,
 		Logger: p.log.With("part", "lookup"), Metrics: metrics})
 	if err != nil {
 		return nil, nil, err

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/forwarder"
@@ -49,7 +51,7 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 			return err
 		}
 		self, err := p.startForwarder(ctx, forwarderParts{join: join, follower: b.follower, directory: b.directory,
-			lookup: projections.NewReader(b.rows)})
+			lookup: projections.NewReader(b.rows), redis: b.redis})
 		if err != nil {
 			return err
 		}
@@ -68,6 +70,7 @@ type forwarderParts struct {
 	follower  broker.Follower
 	directory presences
 	lookup    forwarder.Lookup
+	redis     *redis.Client // nil: embedded
 	registrar forwarder.Registrar
 }
 
@@ -98,7 +101,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		if client, metrics, err = p.dialControl(trust); err != nil {
 			return identity{}, err
 		}
-		if cfg.Lookup, cfg.Feed, err = p.lookThrough(client, metrics, parts.lookup, parts.follower); err != nil {
+		if cfg.Lookup, cfg.Feed, err = p.lookThrough(client, metrics, keptViews{parts.lookup, parts.redis}, parts.follower); err != nil {
 			return identity{}, err
 		}
 		cfg.Registrar = client
