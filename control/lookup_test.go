@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -526,3 +527,63 @@ func (f *flushable) ClientView(ctx context.Context, id int64, min domain.Positio
 
 var _ Views = (*projections.Reader)(nil)
 var _ Remote = (*Client)(nil)
+
+// Lookups as forwarders make them: most clients are asked for again and again, one
+// lookup in ten is of any client, the feed brings changes, and in the middle the
+// read models are flushed and fill again.
+func TestMostLookupsEndBeforeTheRemoteHop(t *testing.T) {
+	p := newPlane(t)
+	user := p.user(domain.Limits{})
+	ids := make([]int64, 400)
+	for i := range ids {
+		ids[i] = p.client(user)
+	}
+	head, err := p.head(t.Context())
+	must(t, err)
+	must(t, p.reader.Wait(t.Context(), head))
+	records, err := p.store.ReadAll(t.Context(), 0, 1<<20)
+	must(t, err)
+	rows := &flushable{Views: p.reader}
+	s := p.serve("", func(c *ServerConfig) { c.Views = rows })
+	config := LookupConfig{Remote: p.dial([]string{s.address}), ReadModel: rows, Capacity: 600, MaxAge: time.Millisecond, Silence: time.Hour, Metrics: NewClientMetrics()}
+	l := newLookup(t, config)
+	for _, r := range records {
+		l.Observe(r)
+	}
+	const workers, each = 16, 1000
+	count := func(level string) float64 { return number(t, config.Metrics.lookups.WithLabelValues(level)) }
+	run := func(what string) {
+		t.Helper()
+		remote, began := count("state"), time.Now()
+		var working sync.WaitGroup
+		for w := range workers {
+			draw := rand.New(rand.NewPCG(1, uint64(w)))
+			working.Go(func() {
+				for range each {
+					id := ids[draw.IntN(len(ids)/10)]
+					if draw.IntN(10) == 0 {
+						id = ids[draw.IntN(len(ids))]
+					}
+					if _, err := l.ClientView(t.Context(), id, head); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		working.Wait()
+		before := 1 - (count("state")-remote)/(workers*each)
+		t.Logf("%s: %.0f lookups/s, %.1f %% before the remote hop", what, workers*each/time.Since(began).Seconds(), 100*before)
+		if before < 0.8 {
+			t.Errorf("%s: only %.1f %% are answered before the remote hop", what, 100*before)
+		}
+	}
+	run("with read models")
+	rows.empty.Store(true)
+	run("read models flushed")
+	rows.empty.Store(false)
+	run("filled again")
+	if count("read_model") == 0 {
+		t.Error("the read models answered nothing")
+	}
+}
