@@ -133,7 +133,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
-		Executor: cp.executor, History: b.store, Reader: cp.reader, Presence: presence{b.directory}, Nodes: nodes{b.directory, b.shared},
+		Executor: cp.executor, History: b.store, Reader: cp.reader, Presence: presence{b.directory}, Nodes: nodes{b.directory, b.shared, p.log.With("part", "api")},
 		NewCredential: func() (string, []byte, error) {
 			c, err := wire.NewCredential()
 			if err != nil {

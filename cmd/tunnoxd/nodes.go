@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/directory"
@@ -16,6 +17,7 @@ import (
 type nodes struct {
 	directory presences
 	shared    *controlpostgres.Cluster // nil: the process has no other beside it
+	log       *slog.Logger
 }
 
 // Nodes implements httpapi.Nodes.
@@ -38,7 +40,9 @@ func (n nodes) Nodes(ctx context.Context) ([]httpapi.NodeStatus, error) {
 	}
 	controls, err := n.shared.ControlPlanes(ctx)
 	if err != nil {
-		return nil, err
+		// Forwarders can be seen and drained without the database.
+		n.log.WarnContext(ctx, "cannot list control planes", "error", err)
+		return all, nil
 	}
 	for _, c := range controls {
 		status := httpapi.NodeStatus{ID: c.ID, Roles: []string{httpapi.RoleControl}, State: string(directory.NodeActive), Version: c.Version,
