@@ -114,6 +114,10 @@ func state[A Aggregate](s States, id StreamID) A {
 type Change struct {
 	Stream StreamID
 	Event  Event
+	// Owner is the account the record belongs to; 0 is the decision's. A mapping
+	// of one account may count against the quota of another: who asks for all
+	// that happened to an account must find that record there.
+	Owner int64
 }
 
 // Claim is a unique name held by an aggregate, taken and given back in the same
@@ -154,9 +158,23 @@ type Decision struct {
 	Closes   []StreamID // streams that take no records after these changes
 }
 
+// add plans events. What is written into the quota of an account belongs to that
+// account, whoever's command it is.
 func (d *Decision) add(stream StreamID, events ...Event) {
+	var owner int64
+	if stream.Category() == CategoryQuota {
+		owner = stream.Number()
+	}
+	d.addOwned(owner, stream, events...)
+}
+
+// addOwned plans events of another account than the decision's.
+func (d *Decision) addOwned(owner int64, stream StreamID, events ...Event) {
+	if owner == d.Account {
+		owner = 0
+	}
 	for _, e := range events {
-		d.Changes = append(d.Changes, Change{Stream: stream, Event: e})
+		d.Changes = append(d.Changes, Change{Stream: stream, Event: e, Owner: owner})
 	}
 }
 

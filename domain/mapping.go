@@ -422,7 +422,7 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 	for _, id := range ids {
 		m := s.mapping(id)
 		d.Releases = append(d.Releases, m.listenerClaim())
-		d.add(MappingStream(id), MappingDeleted{})
+		d.addOwned(m.UserID, MappingStream(id), MappingDeleted{})
 		d.Closes = append(d.Closes, MappingStream(id))
 		resources := []Resource{ResourceMapping}
 		if !m.Disabled {

@@ -30,6 +30,7 @@ func TestRandomHistories(t *testing.T) {
 			w.checkClaims(t)
 			w.checkHoldings(t)
 			w.checkDeleted(t)
+			w.checkOwners(t)
 			w.checkLimits(t, before, c)
 			w.checkAgain(t, c, d)
 		}
@@ -209,6 +210,25 @@ func (w *world) checkDeleted(t *rapid.T) {
 		}
 		if w.closed[id] == w.live(id) {
 			t.Fatalf("%s closed %v and live %v", id, w.closed[id], w.live(id))
+		}
+	}
+}
+
+// checkOwners says that a record belongs to the account of what it changed, whoever
+// changed it: the audit of an account must find it there.
+func (w *world) checkOwners(t *rapid.T) {
+	for id, records := range w.streams {
+		want := id.Number()
+		switch a := w.state(id).(type) {
+		case *Client:
+			want = a.AccountID()
+		case *Mapping:
+			want = a.UserID
+		}
+		for _, r := range records {
+			if r.Owner != want {
+				t.Fatalf("%s %s belongs to %d, want %d", id, r.Name, r.Owner, want)
+			}
 		}
 	}
 }

@@ -42,7 +42,8 @@ type StreamAppend struct {
 // NewEvent is an event to append, encoded. Events get positions in the order in
 // which they stand in [Append.Events], whatever their event streams.
 type NewEvent struct {
-	Stream int // index into Append.Streams
+	Stream int   // index into Append.Streams
+	Owner  int64 // the account the record belongs to, 0 = the append's
 	Name   string
 	Schema int
 	Data   []byte // JSON; kept byte for byte
@@ -50,7 +51,7 @@ type NewEvent struct {
 
 // Append is what is written as one unit.
 type Append struct {
-	Account  int64 // owner of the records, 0 = nobody
+	Account  int64 // owner of the records that name no other, 0 = nobody
 	Meta     domain.Metadata
 	Streams  []StreamAppend
 	Events   []NewEvent     // at least one
