@@ -87,6 +87,7 @@ type api struct {
 	huma      huma.API
 	passwords passwords
 	written   written
+	attempts  *attempts
 }
 
 // New gives the handler of the whole API: the routes below /api/v1, the
@@ -103,7 +104,7 @@ func newAPI(config Config) (*api, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords()}
+	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts()}
 	a.huma = humago.New(a.mux, a.document())
 	a.huma.UseMiddleware(a.requireKey)
 	a.registerUsers()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/validation"
@@ -25,11 +27,12 @@ const (
 	codeInternal         domain.Code = "internal"               // our fault; the log has the details
 	codeReadModelBehind  domain.Code = "read_model_behind"      // Min-Position was not reached in time
 	codeReadUnavailable  domain.Code = "read_model_unavailable" // lists cannot be read now
+	codeTooMany          domain.Code = "too_many_requests"      // beyond the rate, or too many attempts
 )
 
-// retryAfter is what a 503 asks for, in seconds: long enough for a projector to
-// catch up or a database to fail over, short enough for a person to wait.
-const retryAfter = "2"
+// retryAfter is what a 503 asks for: long enough for a projector to catch up or
+// a database to fail over, short enough for a person to wait.
+const retryAfter = 2 * time.Second
 
 // Fault is one thing wrong with a request, at its place.
 type Fault struct {
@@ -52,7 +55,7 @@ type Problem struct {
 	Instance  string   `json:"instance,omitempty" doc:"The path of the request" example:"/api/v1/mappings"`
 	Errors    []*Fault `json:"errors,omitempty" nullable:"false" doc:"Every fault found, each with its place"`
 
-	retry bool // says Retry-After
+	wait time.Duration // says Retry-After; 0 = it does not
 }
 
 // Error implements error.
@@ -63,19 +66,27 @@ func (p *Problem) GetStatus() int { return p.Status }
 
 // GetHeaders implements [huma.HeadersError].
 func (p *Problem) GetHeaders() http.Header {
-	if !p.retry {
+	if p.wait <= 0 {
 		return nil
 	}
-	return http.Header{"Retry-After": {retryAfter}}
+	return http.Header{"Retry-After": {strconv.FormatInt(seconds(p.wait), 10)}}
 }
 
 // ContentType implements [huma.ContentTypeFilter].
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
 func problem(status int, code domain.Code, detail string, faults ...*Fault) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail,
-		Code: string(code), Errors: faults, retry: status == http.StatusServiceUnavailable}
+	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail,
+		Code: string(code), Errors: faults}
+	if status == http.StatusServiceUnavailable {
+		p.wait = retryAfter
+	}
+	return p
 }
+
+// seconds rounds up, as headers need it: who waits as long as told must not be
+// too early.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // invalid is the refusal of a request that is wrong at one place.
 func invalid(location, message string) *Problem {
