@@ -127,6 +127,7 @@ type Checkpoint struct {
 // Store is the contract, as the packages above it use it and the suite tests
 // it. All methods may be called concurrently.
 type Store interface {
+	Searcher
 	// AppendBatch appends each of batch, in order, each as a unit of its own
 	// with a result of its own; those that succeed are committed together. The
 	// error is for the batch as a whole (ErrUnavailable, context) and means that
