@@ -13,8 +13,8 @@ type Event interface {
 	EventName() string
 }
 
-// Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping]
-// or *[Quota]. The zero state of a stream without records has Exists() false.
+// Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping],
+// *[Quota], *[Key], *[Login] or *[Share]. The zero state of a stream without records has Exists() false.
 type Aggregate interface {
 	// Apply folds one event, with the time it was decided at. It never refuses;
 	// events of other aggregates leave the state as it is.
@@ -59,6 +59,12 @@ func NewAggregate(id StreamID) Aggregate {
 		return &Mapping{}
 	case CategoryQuota:
 		return &Quota{}
+	case CategoryKey:
+		return &Key{}
+	case CategoryLogin:
+		return &Login{}
+	case CategoryShare:
+		return &Share{}
 	}
 	return nil
 }
@@ -102,6 +108,10 @@ func (s States) user(id int64) *User       { return state[*User](s, UserStream(i
 func (s States) client(id int64) *Client   { return state[*Client](s, ClientStream(id)) }
 func (s States) mapping(id int64) *Mapping { return state[*Mapping](s, MappingStream(id)) }
 func (s States) quota(id int64) *Quota     { return state[*Quota](s, QuotaStream(id)) }
+
+func (s States) key(id int64) *Key     { return state[*Key](s, KeyStream(id)) }
+func (s States) login(id int64) *Login { return state[*Login](s, LoginStream(id)) }
+func (s States) share(id int64) *Share { return state[*Share](s, ShareStream(id)) }
 
 func state[A Aggregate](s States, id StreamID) A {
 	if a, ok := s[id].(A); ok {

@@ -177,7 +177,7 @@ func (w *world) mapping(source, target client, service string) mapping {
 	m := mapping{id: domain.FirstMappingID + w.plane.ids.Add(1), address: freeAddress(w.t)}
 	host, port := split(w.t, service)
 	localHost, localPort := split(w.t, m.address)
-	w.plane.do(w.t, domain.CreateMapping{ID: m.id, UserID: w.plane.clientOwner(source.id, w.user), SourceClientID: source.id,
+	w.plane.do(w.t, domain.CreateMapping{ID: m.id, Any: true, UserID: w.plane.clientOwner(source.id, w.user), SourceClientID: source.id,
 		TargetClientID: target.id, Protocol: domain.ProtocolTCP, LocalHost: localHost, LocalPort: localPort,
 		TargetHost: host, TargetPort: port})
 	return m

@@ -102,13 +102,16 @@ func statusOf(code domain.Code) int {
 	switch code {
 	case domain.CodeInvalid, domain.CodeIdempotencyMismatch, domain.CodeProtocolUnavailable:
 		return http.StatusUnprocessableEntity
-	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound:
+	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeKeyNotFound, domain.CodeShareNotFound:
 		return http.StatusNotFound
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken,
-		domain.CodeUserDisabled, domain.CodeClientDisabled:
+		domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeClientClaimed:
 		return http.StatusConflict
-	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive:
+	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive,
+		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
 		return http.StatusForbidden
+	case domain.CodeLoginRefused, domain.CodeLoginEnded:
+		return http.StatusUnauthorized
 	case domain.CodeVersionConflict:
 		return http.StatusPreconditionFailed
 	case domain.CodeStoreUnavailable:
@@ -123,6 +126,8 @@ var places = map[domain.Code]string{
 	domain.CodeUserNotFound:        "path.id",
 	domain.CodeClientNotFound:      "path.id",
 	domain.CodeMappingNotFound:     "path.id",
+	domain.CodeKeyNotFound:         "path.id",
+	domain.CodeShareNotFound:       "path.id",
 	domain.CodeUsernameTaken:       "body.username",
 	domain.CodeEmailTaken:          "body.email",
 	domain.CodeListenerTaken:       "body.local_port",

@@ -95,7 +95,7 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 }, error) {
 	b := in.Body
 	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
-		return domain.CreateMapping{ID: id, UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID,
+		return domain.CreateMapping{ID: id, UserID: b.UserID, Any: true, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID,
 			Protocol: domain.Protocol(b.Protocol), Name: b.Name, LocalHost: b.LocalHost, LocalPort: b.LocalPort,
 			TargetHost: b.TargetHost, TargetPort: b.TargetPort}
 	})

@@ -651,6 +651,7 @@ type Client struct {
 	Deleted       bool                   `protobuf:"varint,9,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	UpdatedAt     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
+	ClaimedAs     int64                  `protobuf:"varint,12,opt,name=claimed_as,json=claimedAs,proto3" json:"claimed_as,omitempty"` // the id it goes on under, 0 = it was not claimed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -762,6 +763,13 @@ func (x *Client) GetUpdatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Client) GetClaimedAs() int64 {
+	if x != nil {
+		return x.ClaimedAs
+	}
+	return 0
+}
+
 type Mapping struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Version        int64                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -779,6 +787,9 @@ type Mapping struct {
 	Deleted        bool                   `protobuf:"varint,13,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	CreatedAt      *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	UpdatedAt      *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
+	SourceUserId   int64                  `protobuf:"varint,16,opt,name=source_user_id,json=sourceUserId,proto3" json:"source_user_id,omitempty"` // whose the source is, when not user_id
+	TargetUserId   int64                  `protobuf:"varint,17,opt,name=target_user_id,json=targetUserId,proto3" json:"target_user_id,omitempty"`
+	ShareId        int64                  `protobuf:"varint,18,opt,name=share_id,json=shareId,proto3" json:"share_id,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -916,6 +927,27 @@ func (x *Mapping) GetUpdatedAt() *timestamppb.Timestamp {
 		return x.UpdatedAt
 	}
 	return nil
+}
+
+func (x *Mapping) GetSourceUserId() int64 {
+	if x != nil {
+		return x.SourceUserId
+	}
+	return 0
+}
+
+func (x *Mapping) GetTargetUserId() int64 {
+	if x != nil {
+		return x.TargetUserId
+	}
+	return 0
+}
+
+func (x *Mapping) GetShareId() int64 {
+	if x != nil {
+		return x.ShareId
+	}
+	return 0
 }
 
 // User is what a forwarder must know of a user: whether it may use anything.
@@ -1834,7 +1866,7 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\x06client\x18\x02 \x01(\v2\x19.tunnox.control.v1.ClientR\x06client\x126\n" +
 	"\bmappings\x18\x03 \x03(\v2\x1a.tunnox.control.v1.MappingR\bmappings\x12-\n" +
 	"\x05users\x18\x04 \x03(\v2\x17.tunnox.control.v1.UserR\x05users\x128\n" +
-	"\x06limits\x18\x05 \x03(\v2 .tunnox.control.v1.AccountLimitsR\x06limits\"\xe0\x02\n" +
+	"\x06limits\x18\x05 \x03(\v2 .tunnox.control.v1.AccountLimitsR\x06limits\"\xff\x02\n" +
 	"\x06Client\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x12\n" +
@@ -1850,7 +1882,9 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"created_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
-	"updated_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\"\xfc\x03\n" +
+	"updated_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1d\n" +
+	"\n" +
+	"claimed_as\x18\f \x01(\x03R\tclaimedAs\"\xe3\x04\n" +
 	"\aMapping\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x17\n" +
@@ -1873,7 +1907,10 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
-	"updated_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\"\xdc\x01\n" +
+	"updated_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12$\n" +
+	"\x0esource_user_id\x18\x10 \x01(\x03R\fsourceUserId\x12$\n" +
+	"\x0etarget_user_id\x18\x11 \x01(\x03R\ftargetUserId\x12\x19\n" +
+	"\bshare_id\x18\x12 \x01(\x03R\ashareId\"\xdc\x01\n" +
 	"\x04User\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x1a\n" +
