@@ -44,6 +44,8 @@ var importRules = []importRule{
 		"schemas are files"},
 	{"eventstore", []string{"domain"},
 		"the log keeps records; what follows it declares its own interfaces"},
+	{"audit", []string{"domain", "eventstore"},
+		"it proves what a log holds, whichever store the log is in"},
 	{"broker", []string{"domain"},
 		"the feed carries records and does not know who reads them"},
 	{"projections", []string{"domain"},
@@ -84,7 +86,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"domain", "eventstore/**", "broker/**", "projections/**", "directory/**", "usage/**", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "agent", "migrations"},
+	{"cmd/*", []string{"domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "agent", "migrations"},
 		"only programs know everybody, and not each other"},
 }
 
@@ -99,7 +101,7 @@ var linkRules = []linkRule{
 	{"cmd/tunnox", []string{
 		"github.com/jackc/pgx", "modernc.org/sqlite", "database/sql", "github.com/pressly/goose",
 		"github.com/redis/", "github.com/ThreeDotsLabs/", "google.golang.org/grpc", "github.com/danielgtaylor/huma",
-		module + "eventstore", module + "broker", module + "projections", module + "directory", module + "httpapi", module + "forwarder", module + "migrations",
+		module + "eventstore", module + "audit", module + "broker", module + "projections", module + "directory", module + "httpapi", module + "forwarder", module + "migrations",
 	}, "the agent runs on customers' machines: small, and nothing in it that can be attacked for the server's sake"},
 	{"agent", []string{module + "domain", "database/sql", "github.com/redis/", "google.golang.org/grpc"},
 		"the same, for whoever embeds the agent"},
