@@ -203,7 +203,7 @@ func brokenOff(s *suite) {
 	broken := 0
 	for n := range int64(reports) {
 		r := report("a", n+1, line(web, 10, 1, 1, n%3), line(ssh, 1, 0, 0, 0))
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(1500))*time.Microsecond)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(9000))*time.Microsecond)
 		_, err := s.Count(ctx, at, r)
 		cancel()
 		if err == nil {
