@@ -1,6 +1,9 @@
 package domain
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // Query says which records of the log are wanted. A field that is not set
 // restricts nothing.
@@ -23,3 +26,6 @@ func (q Query) Selects(r Record) bool {
 		(q.Actor == "" || r.Meta.Actor == q.Actor) &&
 		(len(q.Names) == 0 || slices.Contains(q.Names, r.Name))
 }
+
+// EventNames gives the names of all events this version knows, sorted.
+func EventNames() []string { return slices.Sorted(maps.Keys(codecs)) }

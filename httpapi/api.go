@@ -20,11 +20,12 @@ import (
 // prefix is the base of everything that needs a key.
 const prefix = "/api/v1"
 
-// Config says what an API is made of. Executor, History, Reader, NewCredential
-// and at least one key are required.
+// Config says what an API is made of. Executor, History, Search, Reader,
+// NewCredential and at least one key are required.
 type Config struct {
 	Executor Executor
 	History  History
+	Search   Search
 	Reader   Reader
 	Presence Presence // nil: every client is offline
 
@@ -47,6 +48,8 @@ type Config struct {
 	WaitTimeout time.Duration
 	// WriteTimeout bounds how long a command may take; 0 is 10 s.
 	WriteTimeout time.Duration
+	// Heartbeat is how often a live stream says that it lives; 0 is 15 s.
+	Heartbeat time.Duration
 }
 
 func (c *Config) complete() error {
@@ -58,6 +61,7 @@ func (c *Config) complete() error {
 	}
 	missing(c.Executor == nil, "executor")
 	missing(c.History == nil, "history")
+	missing(c.Search == nil, "search")
 	missing(c.Reader == nil, "reader")
 	missing(c.NewCredential == nil, "source of credentials")
 	missing(len(c.Keys) == 0, "API key: it would be open to everybody or to nobody")
@@ -76,6 +80,9 @@ func (c *Config) complete() error {
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = 10 * time.Second
 	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = liveHeartbeat
+	}
 	return errors.Join(errs...)
 }
 
@@ -88,6 +95,7 @@ type api struct {
 	passwords passwords
 	written   written
 	attempts  *attempts
+	streams   *streams
 }
 
 // New gives the handler of the whole API: the routes below /api/v1, the
@@ -104,9 +112,11 @@ func newAPI(config Config) (*api, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts()}
+	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(), streams: newStreams()}
 	a.huma = humago.New(a.mux, a.document())
 	a.huma.UseMiddleware(a.requireKey)
+	a.registerAudit()
+	a.registerStream()
 	a.registerUsers()
 	a.registerQuotas()
 	a.registerClients()

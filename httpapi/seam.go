@@ -24,6 +24,16 @@ type History interface {
 	ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error)
 }
 
+// Search finds records of the log and follows it.
+type Search interface {
+	// Select gives up to limit records that the query wants, in its order.
+	Select(ctx context.Context, q domain.Query, limit int) ([]domain.Record, error)
+	// Count gives how many records the query wants.
+	Count(ctx context.Context, q domain.Query) (int64, error)
+	// Wait returns once the log reaches beyond after, or with the context's error.
+	Wait(ctx context.Context, after domain.Position) error
+}
+
 // Presence knows which clients are connected.
 type Presence interface {
 	// Lookup gives what is known of each client, in order.

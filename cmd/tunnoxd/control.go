@@ -114,7 +114,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
-		Executor: cp.executor, History: b.store, Reader: cp.reader, Presence: presence{b.directory},
+		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Presence: presence{b.directory},
 		NewCredential: func() (string, []byte, error) {
 			c, err := wire.NewCredential()
 			if err != nil {
