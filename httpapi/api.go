@@ -39,6 +39,11 @@ type Config struct {
 
 	// Checks are what /ready asks, by name. One error makes the answer 503.
 	Checks map[string]func(ctx context.Context) error
+	// Alarms are shown by /ready beside the checks, and do not make it 503: they
+	// are for people, and an API that is gone would help nobody.
+	Alarms map[string]func(ctx context.Context) error
+
+	Auditor Auditor // nil: nothing is signed and nothing proven
 
 	Metrics *Metrics         // nil: counted and thrown away
 	Logger  *slog.Logger     // nil: nothing is logged
@@ -122,6 +127,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerClients()
 	a.registerMappings()
 	a.registerHistory()
+	a.registerProofs()
 	a.registerProbes()
 	a.registerDocs()
 	return a, nil

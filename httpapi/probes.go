@@ -25,7 +25,7 @@ type Health struct {
 // Ready is the answer of /ready.
 type Ready struct {
 	Status string            `json:"status" enum:"ready,unready" example:"ready"`
-	Checks map[string]string `json:"checks" doc:"Each check: ok or failed; the log says why" example:"{\"store\":\"ok\"}"`
+	Checks map[string]string `json:"checks" doc:"Each check: ok, failed, or alarm, which does not make it unready; the log says why" example:"{\"store\":\"ok\"}"`
 }
 
 // checkTimeout bounds each check: whoever probes has a time-out of its own, and
@@ -60,17 +60,27 @@ func (a *api) ready(ctx context.Context, _ *struct{}) (*struct {
 		Body   Ready
 	}{http.StatusOK, Ready{Status: "ready", Checks: map[string]string{}}}
 	var checks sync.WaitGroup
-	for name, check := range a.config.Checks {
+	ask := func(name string, check func(context.Context) error, outcome string, unready bool) {
 		checks.Go(func() {
 			err := check(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			answer.Body.Checks[name] = "ok"
-			if err != nil {
-				a.logger.WarnContext(ctx, "readiness check failed", "check", name, "error", err)
-				answer.Status, answer.Body.Status, answer.Body.Checks[name] = http.StatusServiceUnavailable, "unready", "failed"
+			if err == nil {
+				return
+			}
+			a.logger.WarnContext(ctx, "readiness check failed", "check", name, "error", err)
+			answer.Body.Checks[name] = outcome
+			if unready {
+				answer.Status, answer.Body.Status = http.StatusServiceUnavailable, "unready"
 			}
 		})
+	}
+	for name, check := range a.config.Checks {
+		ask(name, check, "failed", true)
+	}
+	for name, check := range a.config.Alarms {
+		ask(name, check, "alarm", false)
 	}
 	checks.Wait()
 	return answer, nil

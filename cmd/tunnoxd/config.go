@@ -48,6 +48,7 @@ var (
 	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise", "pprof", "drain",
 		"bridge", "advertise-bridge", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
 	migrateSettings = []string{"data", "postgres"}
+	logSettings     = []string{"data", "postgres"} // of what works on a log without being a server
 )
 
 // declare gives every setting its flag, default and sentence.

@@ -111,6 +111,11 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	})
 	p.run("projector", cp.projector.Run)
 
+	proofs, err := p.startAudit(ctx, b.store)
+	if err != nil {
+		return nil, err
+	}
+
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
@@ -128,6 +133,8 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			"open":  cp.isOpen,
 			"store": func(ctx context.Context) error { _, err := b.store.Head(ctx); return err },
 		},
+		Alarms:  map[string]func(context.Context) error{"audit": proofs.sealer.Check},
+		Auditor: proofs,
 		Metrics: requests,
 		Logger:  p.log.With("part", "api"),
 	})
