@@ -61,7 +61,7 @@ var meanings = map[Code]meaning{
 	NoSuchMapping:       {sentence: "there is no such mapping for this client"},
 	MappingDisabled:     {sentence: "the mapping is disabled"},
 	QuotaConnections:    {sentence: "the mapping has as many connections as its owner's quota allows"},
-	QuotaTraffic:        {sentence: "the owner's traffic quota is used up"},
+	QuotaTraffic:        {sentence: "the owner's quota allows no more traffic now"},
 	TargetOffline:       {sentence: "the target client is not connected"},
 	DialRefused:         {sentence: "the service refused the connection"},
 	DialTimeout:         {sentence: "the service did not answer in time"},
