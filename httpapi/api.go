@@ -21,12 +21,13 @@ import (
 const prefix = "/api/v1"
 
 // Config says what an API is made of. Executor, History, Search, Reader,
-// NewCredential and at least one key are required.
+// Past, NewCredential and at least one key are required.
 type Config struct {
 	Executor Executor
 	History  History
 	Search   Search
 	Reader   Reader
+	Past     Past
 	Presence Presence // nil: every client is offline
 
 	// NewCredential draws a credential: the text the agent is given and the public
@@ -68,8 +69,10 @@ func (c *Config) complete() error {
 	missing(c.History == nil, "history")
 	missing(c.Search == nil, "search")
 	missing(c.Reader == nil, "reader")
+	missing(c.Past == nil, "past")
 	missing(c.NewCredential == nil, "source of credentials")
 	missing(len(c.Keys) == 0, "API key: it would be open to everybody or to nobody")
+	c.Reader = reader{present: c.Reader, past: c.Past}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics()
 	}
@@ -119,7 +122,7 @@ func newAPI(config Config) (*api, error) {
 	}
 	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(), streams: newStreams()}
 	a.huma = humago.New(a.mux, a.document())
-	a.huma.UseMiddleware(a.requireKey)
+	a.huma.UseMiddleware(a.requireKey, a.atMoment)
 	a.registerAudit()
 	a.registerStream()
 	a.registerUsers()

@@ -269,9 +269,13 @@ func (c *Client) join(p ClientPresence) {
 	}
 }
 
-// presence gives where the clients are, or nil when the directory cannot be
-// asked: a client can be shown without it.
+// presence gives where the clients are, or nil when that is not known: the
+// directory cannot be asked, or the question is about the past. A client can be
+// shown without it.
 func (a *api) presence(ctx context.Context, clients []*domain.Client) []ClientPresence {
+	if _, past := momentOf(ctx); past {
+		return nil
+	}
 	if a.config.Presence == nil || len(clients) == 0 {
 		return make([]ClientPresence, len(clients))
 	}

@@ -65,3 +65,8 @@ type Reader interface {
 	// Wait returns once the read models show position p, or with an error.
 	Wait(ctx context.Context, p domain.Position) error
 }
+
+// Past gives read models as of positions the log has.
+type Past interface {
+	At(ctx context.Context, p domain.Position) (*projections.Reader, error)
+}

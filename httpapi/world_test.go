@@ -92,7 +92,7 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 		t.Fatal(err)
 	}
 	config := httpapi.Config{
-		Executor: executor, History: history, Search: history, Reader: projections.NewReader(store),
+		Executor: executor, History: history, Search: history, Reader: projections.NewReader(store), Past: memory.NewPast(log),
 		NewCredential: newCredential,
 		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
 		Version:       httpapi.Version{Version: "0.0.1-test"},

@@ -15,6 +15,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/projections/memory"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -119,7 +120,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
-		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Presence: presence{b.directory},
+		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: memory.NewPast(b.store), Presence: presence{b.directory},
 		NewCredential: func() (string, []byte, error) {
 			c, err := wire.NewCredential()
 			if err != nil {
