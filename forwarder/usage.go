@@ -69,7 +69,7 @@ type tally struct {
 }
 
 func newTally(node string, ledger Ledger, interval time.Duration, now func() time.Time, metrics *Metrics, log *slog.Logger) *tally {
-	return &tally{reporter: node + "/" + token(), node: node, ledger: ledger, interval: interval, now: now, metrics: metrics, log: log,
+	return &tally{reporter: token(), node: node, ledger: ledger, interval: interval, now: now, metrics: metrics, log: log,
 		urgent: make(chan struct{}, 1), ends: make(chan struct{}, 1),
 		over: map[*account]bool{}, asked: map[*account]bool{}, answered: make(chan struct{}),
 		pending: map[int64]*usage.Line{}, open: map[int64]int64{}, live: map[*meter]int64{}, sharing: map[int64]bool{},
