@@ -333,6 +333,9 @@ type ChangeMapping struct {
 	UserID         *int64
 	SourceClientID *int64
 	TargetClientID *int64
+	SourceUserID   *int64
+	TargetUserID   *int64
+	ShareID        *int64
 	Protocol       *Protocol
 }
 
@@ -364,6 +367,9 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	fixed(&f, "user_id", c.UserID, m.UserID)
 	fixed(&f, "source_client_id", c.SourceClientID, m.SourceClientID)
 	fixed(&f, "target_client_id", c.TargetClientID, m.TargetClientID)
+	fixed(&f, "source_user_id", c.SourceUserID, m.SourceUserID)
+	fixed(&f, "target_user_id", c.TargetUserID, m.TargetUserID)
+	fixed(&f, "share_id", c.ShareID, m.ShareID)
 	fixed(&f, "protocol", c.Protocol, m.Protocol)
 	f.mapping(next.Name, next.LocalHost, next.LocalPort, next.TargetHost, next.TargetPort)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {

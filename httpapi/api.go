@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -34,7 +35,15 @@ type Config struct {
 	// key that goes into the log.
 	NewCredential func() (authCode string, publicKey []byte, err error)
 
-	Keys        []Key
+	// ParseClaim reads a claim code; nil: clients cannot be claimed here.
+	ParseClaim func(code string) (Claim, error)
+
+	Keys []Key // the operator's
+	// SigningKeys sign access tokens: the first signs, all verify. Control planes
+	// of one cluster have the same. Without any one is drawn, which ends with the
+	// process.
+	SigningKeys []SigningKey
+	Plans       []NamedPlan
 	CORSOrigins []string // origins whose pages may call the API, "*" for all; none by default
 	Version     Version
 
@@ -73,6 +82,11 @@ func (c *Config) complete() error {
 	missing(c.NewCredential == nil, "source of credentials")
 	missing(len(c.Keys) == 0, "API key: it would be open to everybody or to nobody")
 	c.Reader = reader{present: c.Reader, past: c.Past}
+	if len(c.SigningKeys) == 0 {
+		key, _, err := NewSigningKey()
+		errs = append(errs, err)
+		c.SigningKeys = []SigningKey{key}
+	}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics()
 	}
@@ -102,8 +116,11 @@ type api struct {
 	huma      huma.API
 	passwords passwords
 	written   written
-	attempts  *attempts
-	streams   *streams
+
+	principals *principals
+	tokens     tokens
+	attempts   *attempts
+	streams    *streams
 }
 
 // New gives the handler of the whole API: the routes below /api/v1, the
@@ -120,15 +137,21 @@ func newAPI(config Config) (*api, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(), streams: newStreams()}
+	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(), streams: newStreams(),
+		principals: newPrincipals(), tokens: tokens{config.SigningKeys}}
 	a.huma = humago.New(a.mux, a.document())
-	a.huma.UseMiddleware(a.requireKey, a.atMoment)
+	a.huma.UseMiddleware(a.requireIdentity, a.atMoment)
+	a.registerAuth()
+	a.registerKeys()
 	a.registerAudit()
 	a.registerStream()
 	a.registerUsers()
 	a.registerQuotas()
 	a.registerClients()
+	a.registerClaim()
 	a.registerMappings()
+	a.registerShares()
+	a.registerPlans()
 	a.registerHistory()
 	a.registerProofs()
 	a.registerProbes()
@@ -147,14 +170,16 @@ func (a *api) document() huma.Config {
 			Components: &huma.Components{
 				Schemas: schemas,
 				SecuritySchemes: map[string]*huma.SecurityScheme{keyScheme: {
-					Type: "http", Scheme: "bearer", Description: "An API key, as printed to the key file on first start.",
+					Type: "http", Scheme: "bearer", Description: "An API key (POST /keys, or the operator's in the key file of the first start), or the access token of a login.",
 				}},
 			},
 			Tags: []*huma.Tag{
+				{Name: "auth", Description: "Logins, API keys, and what they may."},
 				{Name: "users", Description: "The accounts that own clients and mappings."},
 				{Name: "quotas", Description: "What an account may have, and what it has."},
 				{Name: "clients", Description: "Registered identities that agents prove themselves as."},
 				{Name: "mappings", Description: "Listener at one client, service at another."},
+				{Name: "shares", Description: "Codes with which another user may listen for a service of yours."},
 				{Name: "events", Description: "The log: everything that ever happened, in order."},
 				{Name: "operation", Description: "Probes and version; no key needed."},
 			},
@@ -207,14 +232,13 @@ var jsonFormat = huma.Format{
 // none of ours, such as 1e30; what stands before it is the field.
 const notHeld = " is not a value this field can hold"
 
-// operation describes a route. A route below the prefix always needs a key: the
-// prefix and the need come from the same line.
+// operation describes a route. Who may use it stands in the rules, under its id.
 func operation(method, path, id, tag, summary string, errs ...int) huma.Operation {
 	return huma.Operation{
 		OperationID: id, Method: method, Path: prefix + path, Tags: []string{tag}, Summary: summary,
-		Security:     needsKey,
+		Security:     bearer(id),
 		MaxBodyBytes: maxBodyBytes,
-		Errors:       append([]int{http.StatusUnauthorized, http.StatusServiceUnavailable}, errs...),
+		Errors:       errorsOfAll(errs),
 	}
 }
 
@@ -232,4 +256,15 @@ func (a *api) metadata(ctx context.Context, c domain.Command) domain.Metadata {
 	t := tracked(ctx)
 	return domain.Metadata{At: a.now(), Actor: t.identity.Actor, Command: c.CommandName(),
 		Source: t.source, Request: t.id, Allowed: t.identity.Allowed}
+}
+
+// errorsOfAll adds to a route's errors those that every route has, each once.
+func errorsOfAll(errs []int) []int {
+	all := []int{http.StatusUnauthorized, http.StatusServiceUnavailable}
+	for _, status := range append([]int{http.StatusForbidden}, errs...) {
+		if !slices.Contains(all, status) {
+			all = append(all, status)
+		}
+	}
+	return all
 }

@@ -169,6 +169,18 @@ func refused(status int, e *domain.Error) *Problem {
 	return p
 }
 
+// hidden tells who is no admin of somebody else's client what they are told of
+// one that is not there.
+func (a *api) hidden(ctx context.Context, err error) error {
+	e, ok := errors.AsType[*domain.Error](err)
+	if !ok || e.Code != domain.CodeClientNotOwned || identity(ctx).admin() || len(e.Faults) == 0 {
+		return err
+	}
+	end, _, _ := strings.Cut(e.Faults[0].Field, "_")
+	message := "There is no such " + end + " client."
+	return &domain.Error{Code: domain.CodeClientNotFound, Message: message, Faults: []domain.Fault{{Field: e.Faults[0].Field, Message: message}}}
+}
+
 // inBody moves a not-found of the user from the path to the body, for commands
 // that name the user there.
 func inBody(err error) error {
@@ -213,7 +225,7 @@ func fromHuma(status int, message string, errs []error) *Problem {
 		p.Errors = []*Fault{{Location: "header.Content-Type", Message: "must be application/json"}}
 	case len(p.Errors) > 0:
 	case status == http.StatusUnauthorized:
-		p.Errors = []*Fault{{Location: "header.Authorization", Message: "must be Bearer and a key that is known"}}
+		p.Errors = []*Fault{{Location: "header.Authorization", Message: "must be Bearer and an API key or access token that is good"}}
 	case status == http.StatusBadRequest:
 		p.Errors = []*Fault{{Location: "body", Message: "is required"}}
 	case status == http.StatusRequestEntityTooLarge:
@@ -227,7 +239,7 @@ func fromHuma(status int, message string, errs []error) *Problem {
 func humaCode(status int) (domain.Code, string) {
 	switch status {
 	case http.StatusUnauthorized:
-		return codeUnauthorized, "An API key is required: Authorization: Bearer <key>."
+		return codeUnauthorized, "An API key or access token is required: Authorization: Bearer <key>."
 	case http.StatusBadRequest:
 		return codeMalformed, "The body is missing or is not JSON."
 	case http.StatusNotAcceptable:

@@ -130,7 +130,7 @@ func (a *api) recovered(w *recorder, t *track, v any) {
 // the API's prefix nothing is told to a caller without a key.
 func (a *api) unmatched(w *recorder, r *http.Request, t *track) {
 	if strings.HasPrefix(r.URL.Path, prefix+"/") {
-		if _, ok := a.authenticate(r.Header.Get("Authorization")); !ok {
+		if _, err := a.authenticate(r.Context(), r.Header.Get("Authorization")); err != nil {
 			w.Header().Set("WWW-Authenticate", challenge)
 			writeProblem(w, t, fromHuma(http.StatusUnauthorized, "", nil))
 			return

@@ -127,6 +127,31 @@ func (r reader) Mappings(ctx context.Context, index projections.Index, after int
 	return rows(ctx, r, index, after, limit, Reader.Mappings)
 }
 
+func (r reader) Key(ctx context.Context, id int64) (projections.KeyRow, bool, error) {
+	return row(ctx, r, id, Reader.Key)
+}
+
+func (r reader) Login(ctx context.Context, id int64) (projections.LoginRow, bool, error) {
+	return row(ctx, r, id, Reader.Login)
+}
+
+func (r reader) Share(ctx context.Context, id int64) (projections.ShareRow, bool, error) {
+	return row(ctx, r, id, Reader.Share)
+}
+
+func (r reader) Keys(ctx context.Context, index projections.Index, after int64, limit int) ([]projections.KeyRow, int64, error) {
+	return rows(ctx, r, index, after, limit, Reader.Keys)
+}
+
+func (r reader) Shares(ctx context.Context, index projections.Index, after int64, limit int) ([]projections.ShareRow, int64, error) {
+	return rows(ctx, r, index, after, limit, Reader.Shares)
+}
+
+// UserNamed is for logins, which are of the present.
+func (r reader) UserNamed(ctx context.Context, name string) (projections.UserRow, bool, error) {
+	return r.present.UserNamed(ctx, name)
+}
+
 func (r reader) Wait(ctx context.Context, p domain.Position) error { return r.present.Wait(ctx, p) }
 
 func row[R any](ctx context.Context, r reader, id int64, read func(Reader, context.Context, int64) (R, bool, error)) (R, bool, error) {

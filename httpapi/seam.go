@@ -62,6 +62,12 @@ type Reader interface {
 	Users(ctx context.Context, after int64, limit int) (rows []projections.UserRow, next int64, err error)
 	Clients(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ClientRow, next int64, err error)
 	Mappings(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.MappingRow, next int64, err error)
+	UserNamed(ctx context.Context, name string) (row projections.UserRow, ok bool, err error)
+	Key(ctx context.Context, id int64) (row projections.KeyRow, ok bool, err error)
+	Keys(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.KeyRow, next int64, err error)
+	Login(ctx context.Context, id int64) (row projections.LoginRow, ok bool, err error)
+	Share(ctx context.Context, id int64) (row projections.ShareRow, ok bool, err error)
+	Shares(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ShareRow, next int64, err error)
 	// Wait returns once the read models show position p, or with an error.
 	Wait(ctx context.Context, p domain.Position) error
 }

@@ -103,7 +103,7 @@ func (a *api) follow(ctx huma.Context, q domain.Query) error {
 			return err
 		}
 		// Somebody whose key has ended meanwhile reads nothing more.
-		if _, ok := a.authenticate(ctx.Header("Authorization")); !ok {
+		if _, err := a.authenticate(ctx.Context(), ctx.Header("Authorization")); err != nil {
 			return errEnded
 		}
 		if err == nil {
