@@ -47,6 +47,11 @@ type Config struct {
 	CORSOrigins []string // origins whose pages may call the API, "*" for all; none by default
 	Version     Version
 
+	// RateLimit is how many requests a second one caller may make, and one address
+	// that sends no key, with a burst of RateBurst; 0 is no limit.
+	RateLimit float64
+	RateBurst int
+
 	// Checks are what /ready asks, by name. One error makes the answer 503.
 	Checks map[string]func(ctx context.Context) error
 	// Alarms are shown by /ready beside the checks, and do not make it 503: they
@@ -120,6 +125,7 @@ type api struct {
 	principals *principals
 	tokens     tokens
 	attempts   *attempts
+	limits     limits
 	streams    *streams
 }
 
@@ -139,8 +145,9 @@ func newAPI(config Config) (*api, error) {
 	}
 	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(), streams: newStreams(),
 		principals: newPrincipals(), tokens: tokens{config.SigningKeys}}
+	a.limits = newLimits(config.RateLimit, config.RateBurst)
 	a.huma = humago.New(a.mux, a.document())
-	a.huma.UseMiddleware(a.requireIdentity, a.atMoment)
+	a.huma.UseMiddleware(a.requireIdentity, a.limited, a.atMoment)
 	a.registerAuth()
 	a.registerKeys()
 	a.registerAudit()
@@ -260,7 +267,7 @@ func (a *api) metadata(ctx context.Context, c domain.Command) domain.Metadata {
 
 // errorsOfAll adds to a route's errors those that every route has, each once.
 func errorsOfAll(errs []int) []int {
-	all := []int{http.StatusUnauthorized, http.StatusServiceUnavailable}
+	all := []int{http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable}
 	for _, status := range append([]int{http.StatusForbidden}, errs...) {
 		if !slices.Contains(all, status) {
 			all = append(all, status)

@@ -52,7 +52,7 @@ type auditAnswer struct {
 }
 
 func (a *api) registerAudit() {
-	op := operation(http.MethodGet, "/audit", "audit", "events", "Search the log: who did what, when", append([]int{http.StatusTooManyRequests}, errorsOfList...)...)
+	op := operation(http.MethodGet, "/audit", "audit", "events", "Search the log: who did what, when", errorsOfList...)
 	op.Description = "A page of records, or with `Accept: application/x-ndjson` all of them, one a line, as of the moment of the request; " +
 		"`X-Total-Count` says how many lines there will be. An answer that ends before that was interrupted."
 	page := a.huma.OpenAPI().Components.Schemas.Schema(typeOf[Page[Event]](), true, "")

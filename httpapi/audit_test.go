@@ -276,3 +276,23 @@ func TestStreamsAreBounded(t *testing.T) {
 	w.do("GET", "/api/v1/events/stream?after=x", nil).fault(422, "invalid", "query.after")
 	w.do("GET", "/api/v1/events/stream", nil, "Last-Event-ID", "x").fault(422, "invalid", "header.Last-Event-ID")
 }
+
+func TestAUserAuditsTheirOwnAccount(t *testing.T) {
+	w := newWorld(t)
+	ann, bob := w.person("ann", "user"), w.person("bob", "user")
+	w.client(ann.id, "of-ann") // by an admin
+	w.client(bob.id, "of-bob")
+	for _, query := range []string{"", "?format=ndjson", "?owner=" + formatID(ann.id)} {
+		got := ann.do("GET", "/api/v1/audit"+query, nil).want(200)
+		if !strings.Contains(got.Text, "of-ann") || strings.Contains(got.Text, "of-bob") {
+			t.Errorf("ann sees %s", got.Text)
+		}
+	}
+	ann.do("GET", "/api/v1/audit?owner="+formatID(bob.id), nil).fault(422, "invalid", "query.owner")
+	if got := ann.do("GET", "/api/v1/audit?subject=user-"+formatID(bob.id), nil).want(200); len(got.items("position")) != 0 {
+		t.Errorf("ann sees bob's history: %s", got.Text)
+	}
+	if got := ann.do("GET", "/api/v1/events/stream?after=0", nil).want(200); strings.Contains(got.Text, "of-bob") || !strings.Contains(got.Text, "of-ann") {
+		t.Errorf("ann follows %s", got.Text)
+	}
+}

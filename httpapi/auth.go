@@ -5,13 +5,13 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"golang.org/x/time/rate"
 
 	"github.com/tunnox-net/tunnox/domain"
@@ -298,8 +298,8 @@ func (a *api) requireIdentity(ctx huma.Context, next func(huma.Context)) {
 	}
 	p, ok := errors.AsType[*Problem](err)
 	if !ok {
-		p = fromHuma(http.StatusUnauthorized, "", nil)
-		ctx.SetHeader("WWW-Authenticate", challenge)
+		_, w := humago.Unwrap(ctx)
+		p = a.unknown(tracked(ctx.Context()), w.Header())
 	}
 	a.refuse(ctx, p)
 }

@@ -24,6 +24,13 @@ type RecordFilter struct {
 // query checks the filter and turns it into one over positions.
 func (a *api) query(ctx context.Context, f RecordFilter) (domain.Query, error) {
 	q := domain.Query{Actor: f.Actor, Owner: f.Owner, Names: f.Type}
+	if who := identity(ctx); !who.admin() {
+		// A user sees what belongs to the account, also where an admin did it.
+		if q.Owner != 0 && q.Owner != who.UserID {
+			return q, invalid("query.owner", "must be your own account, or left out")
+		}
+		q.Owner = who.UserID
+	}
 	if f.Subject != "" {
 		subject, err := domain.ParseStreamID(f.Subject)
 		if err != nil {

@@ -39,7 +39,7 @@ type liveAnswer struct {
 
 func (a *api) registerStream() {
 	op := operation(http.MethodGet, "/events/stream", "stream-events", "events", "Follow the log as it grows",
-		append([]int{http.StatusTooManyRequests}, errorsOfList...)...)
+		errorsOfList...)
 	op.Description = "Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing."
 	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
 		mediaEvents: {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{"id: 42\ndata: {\"position\":42,\"name\":\"mapping_created\"}\n\n"}}}}}}

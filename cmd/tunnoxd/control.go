@@ -134,8 +134,9 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			"open":  cp.isOpen,
 			"store": func(ctx context.Context) error { _, err := b.store.Head(ctx); return err },
 		},
-		Alarms:  map[string]func(context.Context) error{"audit": proofs.sealer.Check},
-		Auditor: proofs,
+		Alarms:      map[string]func(context.Context) error{"audit": proofs.sealer.Check},
+		Auditor:     proofs,
+		CORSOrigins: p.cfg.corsOrigins(), RateLimit: p.cfg.RateLimit, RateBurst: p.cfg.RateBurst,
 		Metrics: requests,
 		Logger:  p.log.With("part", "api"),
 	})
