@@ -132,6 +132,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		if !errors.As(err, &refusal) {
 			refusal = &wire.Refusal{}
 		}
+		if a.claimed(refusal, a.servers[turn%len(a.servers)]) {
+			turn-- // the same server again, which knows it already
+			continue
+		}
 		if refusal.Permanent {
 			return &EndedError{Refusal: refusal, File: a.file()}
 		}

@@ -40,6 +40,7 @@ const (
 	Malformed           Code = "malformed"
 	ShuttingDown        Code = "shutting_down"
 	TooMany             Code = "too_many"
+	Claimed             Code = "claimed"
 )
 
 // Codes of a listener that an agent could not open, in Failure; Internal and
@@ -83,6 +84,7 @@ var meanings = map[Code]meaning{
 	Malformed:           {sentence: "the message could not be understood"},
 	ShuttingDown:        {sentence: "the forwarder is shutting down"},
 	TooMany:             {sentence: "too many connections, try later"},
+	Claimed:             {sentence: "the client was claimed and goes on under another id"},
 
 	AddressInUse:       {sentence: "the local address is in use"},
 	AddressDenied:      {sentence: "the agent may not listen on this address"},
@@ -112,6 +114,7 @@ type Refusal struct {
 	Message    string        // for people; the code's sentence when nothing better is known
 	RetryAfter time.Duration // 0 = as the agent likes
 	Permanent  bool          // trying again with the same identity is pointless
+	ClientID   int64         // with Claimed: the id to come back as
 }
 
 // Refuse is the refusal that the code alone stands for.
