@@ -30,6 +30,7 @@ type Config struct {
 	Reader   Reader
 	Past     Past
 	Presence Presence // nil: every client is offline
+	Usage    Usage    // nil: what was used cannot be told
 
 	// NewCredential draws a credential: the text the agent is given and the public
 	// key that goes into the log.
@@ -126,6 +127,7 @@ type api struct {
 	tokens     tokens
 	attempts   *attempts
 	limits     limits
+	counted    counted
 	streams    *streams
 }
 
@@ -160,6 +162,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerShares()
 	a.registerPlans()
 	a.registerHistory()
+	a.registerStats()
 	a.registerProofs()
 	a.registerProbes()
 	a.registerDocs()
@@ -187,6 +190,7 @@ func (a *api) document() huma.Config {
 				{Name: "clients", Description: "Registered identities that agents prove themselves as."},
 				{Name: "mappings", Description: "Listener at one client, service at another."},
 				{Name: "shares", Description: "Codes with which another user may listen for a service of yours."},
+				{Name: "stats", Description: "What was used: traffic and connections, while they are open."},
 				{Name: "events", Description: "The log: everything that ever happened, in order."},
 				{Name: "operation", Description: "Probes and version; no key needed."},
 			},

@@ -51,10 +51,13 @@ func (w *world) then(p, asOf string, header ...string) string {
 	return version + string(text)
 }
 
-// strip takes away where clients are connected, which is not in the log.
+// strip takes away where clients are connected and what was used, which is not in
+// the log.
 func strip(v any) {
 	switch v := v.(type) {
 	case map[string]any:
+		delete(v, "current_month_traffic")
+		delete(v, "resets_at")
 		if v["client_id"] != nil && v["status"] != "disabled" {
 			delete(v, "status")
 		}

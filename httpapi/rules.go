@@ -39,6 +39,10 @@ var rules = map[string]rule{
 	"list-users": anybody(domain.ScopeRead), "get-user": ofUser(domain.ScopeRead), "change-user": ofUser(domain.ScopeUsersWrite),
 	"get-quota": ofUser(domain.ScopeRead), "list-clients-of-user": ofUser(domain.ScopeRead), "list-mappings-of-user": ofUser(domain.ScopeRead),
 
+	"system-stats": adminOnly(domain.ScopeAdmin), "realtime-stats": adminOnly(domain.ScopeAdmin),
+	"list-user-stats": anybody(domain.ScopeRead), "user-stats": ofUser(domain.ScopeRead),
+	"client-stats": ofClient(domain.ScopeRead), "traffic-stats": anybody(domain.ScopeRead),
+
 	"create-client": anybody(domain.ScopeClientsWrite), "claim-client": anybody(domain.ScopeClientsWrite),
 	"list-clients": anybody(domain.ScopeRead), "get-client": ofClient(domain.ScopeRead), "list-mappings-of-client": ofClient(domain.ScopeRead),
 	"change-client": ofClient(domain.ScopeClientsWrite), "delete-client": ofClient(domain.ScopeClientsWrite),

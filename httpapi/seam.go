@@ -6,6 +6,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/usage"
 )
 
 // Executor decides commands and writes what they come to.
@@ -75,4 +76,16 @@ type Reader interface {
 // Past gives read models as of positions the log has.
 type Past interface {
 	At(ctx context.Context, p domain.Position) (*projections.Reader, error)
+}
+
+// Usage tells what was used; it is a [usage.Store].
+type Usage interface {
+	// Months gives what accounts have used in the month of t.
+	Months(ctx context.Context, t time.Time, accounts ...int64) (map[int64]usage.Traffic, error)
+	// Series gives the buckets from from until to that are not empty, in order.
+	Series(ctx context.Context, of usage.Subject, step usage.Step, from, to time.Time) ([]usage.Bucket, error)
+	// Live gives the streams that are open now, of accounts, clients or mappings.
+	Live(ctx context.Context, now time.Time, of usage.Kind, ids ...int64) (map[int64]int64, error)
+	// Rates gives what flows now through all forwarders.
+	Rates(ctx context.Context, now time.Time) (usage.Rates, error)
 }

@@ -94,6 +94,7 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 	config := httpapi.Config{
 		Executor: executor, History: history, Search: history, Reader: projections.NewReader(store), Past: memory.NewPast(log),
 		NewCredential: newCredential,
+		Usage:         noneUsed{},
 		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
 		Version:       httpapi.Version{Version: "0.0.1-test"},
 		WaitTimeout:   10 * time.Second, // longer than any stall of a busy machine
