@@ -52,6 +52,7 @@ var (
 	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise", "pprof", "drain",
 		"bridge", "advertise-bridge", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
 	migrateSettings = []string{"data", "postgres"}
+	rebuildSettings = []string{"data", "postgres", "redis"}
 	logSettings     = []string{"data", "postgres"} // of what works on a log without being a server
 )
 
@@ -93,7 +94,7 @@ func (c *config) flags(to *pflag.FlagSet, names ...[]string) {
 	switch { // which of the two a command can do without depends on the command
 	case postgres != nil && redis == nil:
 		postgres.Usage += " (empty = the embedded one in --data)"
-	case redis != nil && (postgres == nil || to.Lookup("listen") == nil):
+	case redis != nil && to.Lookup("metrics") != nil && (postgres == nil || to.Lookup("listen") == nil):
 		redis.Usage += " (required)"
 		if postgres != nil {
 			postgres.Usage += " (required)"

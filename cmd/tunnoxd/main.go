@@ -118,7 +118,21 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 	of.StringArrayVar(&verified.checkpoints, "checkpoint", nil, "`file` with a checkpoint that was kept; may be repeated")
 	of.StringVar(&verified.key, "key", "", "`key` that signs checkpoints (name+hash+base64), or a file of them")
 	of.BoolVar(&verified.json, "json", false, "print the report as JSON")
+	var replayed replayOptions
+	of = command("replay", "Print what there was at a position or a moment", replayLong, logSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return replay(ctx, cfg, replayed, out, stderr)
+		}).Flags()
+	of.StringVar(&replayed.until, "until", "", "`position` or time (RFC 3339)")
+	of.BoolVar(&replayed.json, "json", false, "print one JSON object")
 	under = root
+
+	var check bool
+	command("rebuild", "Build the read models anew, or check them", rebuildLong, rebuildSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return rebuild(ctx, cfg, check, out, stderr)
+		}).Flags().BoolVar(&check, "check", false, "replace nothing and print what differs")
+
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(stdout, buildVersion())

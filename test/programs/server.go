@@ -100,6 +100,13 @@ func (s *Server) Restart(t testing.TB) {
 	s.start(t, bind)
 }
 
+// RestartWith is Restart with other arguments beside role, data and addresses.
+func (s *Server) RestartWith(t testing.TB, args ...string) {
+	t.Helper()
+	s.args = args
+	s.Restart(t)
+}
+
 // Args are what the server was started with beside its role, data and addresses.
 func (s *Server) Args() []string { return slices.Clone(s.args) }
 
