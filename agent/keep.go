@@ -38,6 +38,9 @@ func (a *Agent) keep(ctx context.Context, slot int) {
 		if !errors.As(err, &refusal) {
 			refusal = &wire.Refusal{}
 		}
+		if a.claimed(refusal, c.wanted.address) {
+			continue // the same or another forwarder, as the id to come back as
+		}
 		if refusal.Permanent || a.believed(refusal) {
 			a.end(&EndedError{Refusal: refusal, File: a.file()})
 			return

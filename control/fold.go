@@ -119,6 +119,9 @@ func (f *folds) view(ctx context.Context, clientID int64, p domain.Position) (do
 	if err != nil {
 		return domain.ClientView{}, err
 	}
+	if client.ClaimedAs != 0 { // its agent is to be told who it is now
+		return domain.ClientView{Position: p, Client: domain.Versioned[domain.Client]{Version: version, State: *client}}, nil
+	}
 	if !client.Live() {
 		return domain.ClientView{}, noSuchClient()
 	}

@@ -283,7 +283,7 @@ func (l *Lookup) readModel(ctx context.Context, clientID int64, min domain.Posit
 	}
 	l.calm.report(err == nil || domain.CodeOf(err) != "")
 	switch {
-	case err == nil && v.Client.State.Live() && v.Position >= min:
+	case err == nil && (v.Client.State.Live() || v.Client.State.ClaimedAs != 0) && v.Position >= min:
 		return lean(v), nil
 	case err == nil && v.Position < min:
 		return miss("behind", unreachable(errors.New("the read model is behind")))

@@ -28,7 +28,7 @@ func viewMessage(v domain.ClientView) *controlpb.View {
 	m := &controlpb.View{Position: int64(v.Position), Client: &controlpb.Client{
 		Version: int64(v.Client.Version), Id: c.ID, Kind: string(c.Kind), UserId: c.UserID,
 		Name: text(c.Name), Description: text(c.Description), PublicKey: c.PublicKey,
-		Disabled: c.Disabled, Deleted: c.Deleted, CreatedAt: stamp(c.CreatedAt), UpdatedAt: stamp(c.UpdatedAt)}}
+		Disabled: c.Disabled, Deleted: c.Deleted, ClaimedAs: c.ClaimedAs, CreatedAt: stamp(c.CreatedAt), UpdatedAt: stamp(c.UpdatedAt)}}
 	for _, mapping := range v.Mappings {
 		m.Mappings = append(m.Mappings, mappingMessage(mapping))
 	}
@@ -52,7 +52,7 @@ func viewOf(m *controlpb.View) domain.ClientView {
 	v := domain.ClientView{Position: domain.Position(m.GetPosition()), Client: domain.Versioned[domain.Client]{
 		Version: domain.Version(c.GetVersion()), State: domain.Client{ID: c.GetId(), Kind: domain.ClientKind(c.GetKind()),
 			UserID: c.GetUserId(), Name: c.GetName(), Description: c.GetDescription(), PublicKey: c.GetPublicKey(),
-			Disabled: c.GetDisabled(), Deleted: c.GetDeleted(), CreatedAt: moment(c.GetCreatedAt()), UpdatedAt: moment(c.GetUpdatedAt())}}}
+			Disabled: c.GetDisabled(), Deleted: c.GetDeleted(), ClaimedAs: c.GetClaimedAs(), CreatedAt: moment(c.GetCreatedAt()), UpdatedAt: moment(c.GetUpdatedAt())}}}
 	for _, mapping := range m.GetMappings() {
 		v.Mappings = append(v.Mappings, mappingOf(mapping))
 	}
@@ -75,6 +75,7 @@ func mappingMessage(v domain.Versioned[domain.Mapping]) *controlpb.Mapping {
 	m := v.State
 	return &controlpb.Mapping{Version: int64(v.Version), Id: m.ID, UserId: m.UserID, Name: text(m.Name),
 		Protocol: string(m.Protocol), SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID,
+		SourceUserId: m.SourceUserID, TargetUserId: m.TargetUserID, ShareId: m.ShareID,
 		LocalHost: m.LocalHost, LocalPort: int32(m.LocalPort), TargetHost: m.TargetHost, TargetPort: int32(m.TargetPort),
 		Disabled: m.Disabled, Deleted: m.Deleted, CreatedAt: stamp(m.CreatedAt), UpdatedAt: stamp(m.UpdatedAt)}
 }
@@ -83,6 +84,7 @@ func mappingOf(m *controlpb.Mapping) domain.Versioned[domain.Mapping] {
 	return domain.Versioned[domain.Mapping]{Version: domain.Version(m.GetVersion()), State: domain.Mapping{
 		ID: m.GetId(), UserID: m.GetUserId(), Name: m.GetName(), Protocol: domain.Protocol(m.GetProtocol()),
 		SourceClientID: m.GetSourceClientId(), TargetClientID: m.GetTargetClientId(),
+		SourceUserID: m.GetSourceUserId(), TargetUserID: m.GetTargetUserId(), ShareID: m.GetShareId(),
 		LocalHost: m.GetLocalHost(), LocalPort: int(m.GetLocalPort()), TargetHost: m.GetTargetHost(), TargetPort: int(m.GetTargetPort()),
 		Disabled: m.GetDisabled(), Deleted: m.GetDeleted(), CreatedAt: moment(m.GetCreatedAt()), UpdatedAt: moment(m.GetUpdatedAt())}}
 }

@@ -52,6 +52,9 @@ type ServerConfig struct {
 	// ViewsWait bounds how long a read model is waited for before the log is
 	// asked. Default 300 ms.
 	ViewsWait time.Duration
+	// Usage is where nodes' reports of usage are counted; nil: nowhere, and nodes
+	// keep what they count.
+	Usage Usage
 	// Admit is asked before a node gets a certificate; an error keeps it out, at
 	// the latest when the one it has ends. nil: whoever has the join token comes in.
 	Admit func(ctx context.Context, node, source string) error

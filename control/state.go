@@ -192,7 +192,7 @@ func (s *Server) view(ctx context.Context, want *controlpb.Want, logHead func() 
 			return domain.ClientView{}, ctx.Err()
 		}
 		s.calm.report(err == nil || domain.CodeOf(err) != "")
-		if err == nil && v.Position >= min && v.Client.State.Live() {
+		if err == nil && v.Position >= min && (v.Client.State.Live() || v.Client.State.ClaimedAs != 0) {
 			s.config.Metrics.views.WithLabelValues("read_model").Inc()
 			return v, nil
 		}

@@ -187,7 +187,7 @@ func (p *plane) client(user int64) int64 {
 func (p *plane) mapping(user, source, target int64, port int) (id int64, at domain.Position) {
 	p.t.Helper()
 	id = p.nextID(domain.SequenceMapping)
-	r := p.submit(domain.CreateMapping{ID: id, UserID: user, SourceClientID: source, TargetClientID: target,
+	r := p.submit(domain.CreateMapping{ID: id, UserID: user, Any: true, SourceClientID: source, TargetClientID: target,
 		Protocol: domain.ProtocolTCP, LocalPort: port, TargetHost: "127.0.0.1", TargetPort: 80})
 	return id, r.Position
 }

@@ -32,6 +32,7 @@ type Client struct {
 	PublicKey   []byte     `json:"public_key"` // Ed25519, 32 bytes (RFC 8032)
 	Disabled    bool       `json:"disabled,omitempty"`
 	Deleted     bool       `json:"deleted,omitempty"`
+	ClaimedAs   int64      `json:"claimed_as,omitempty"` // the id it goes on under, for ever
 	CreatedAt   time.Time  `json:"created_at"`
 	UpdatedAt   time.Time  `json:"updated_at"`
 }
@@ -93,8 +94,8 @@ func (ClientDeleted) EventName() string { return "client_deleted" }
 // Exists implements [Aggregate].
 func (c *Client) Exists() bool { return c.ID != 0 }
 
-// Live reports whether the client exists and was not deleted.
-func (c *Client) Live() bool { return c.Exists() && !c.Deleted }
+// Live reports whether the client exists and was neither deleted nor claimed.
+func (c *Client) Live() bool { return c.Exists() && !c.Deleted && c.ClaimedAs == 0 }
 
 // AccountID is the account whose quota the client counts against: its user, or
 // the anonymous client itself.
@@ -130,6 +131,8 @@ func (c *Client) Apply(event Event, at time.Time) {
 		c.Disabled = false
 	case ClientDeleted:
 		c.Deleted = true
+	case ClientClaimed:
+		c.ClaimedAs = e.ClientID
 	default:
 		return
 	}
@@ -169,12 +172,8 @@ func (c CreateClient) Decide(s States) (Decision, error) {
 	if err := f.err("The client cannot be created as asked."); err != nil {
 		return Decision{}, err
 	}
-	u, err := s.liveUser(c.UserID)
-	if err != nil {
+	if _, err := s.enabledUser(c.UserID); err != nil {
 		return Decision{}, err
-	}
-	if u.Disabled {
-		return Decision{}, refuse(CodeUserDisabled, "The user is disabled.")
 	}
 	if s.client(c.ID).Exists() {
 		return Decision{}, refuse(CodeIDTaken, "This client id is in use.")
@@ -343,7 +342,8 @@ func (c SetClientEnabled) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// DeleteClient ends a client and every mapping it is part of.
+// DeleteClient ends a client, every mapping it is part of and every share that
+// leads to it.
 type DeleteClient struct{ ID int64 }
 
 // CommandName implements [Command].
@@ -371,6 +371,17 @@ func (c DeleteClient) Decide(s States) (Decision, error) {
 	d := Decision{Account: account}
 	if err := deleteMappings(s, &d, s.quota(account).mappingsOf(c.ID)); err != nil {
 		return Decision{}, err
+	}
+	shares := s.quota(account).sharesOf(c.ID)
+	streams := make([]StreamID, 0, len(shares))
+	for _, id := range shares {
+		streams = append(streams, ShareStream(id))
+	}
+	if err := s.need(streams...); err != nil {
+		return Decision{}, err
+	}
+	for _, id := range shares {
+		endShare(&d, id, account)
 	}
 	endClient(&d, c.ID)
 	if cl.Kind == ClientAnonymous {

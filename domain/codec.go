@@ -35,7 +35,7 @@ func init() {
 	register[ClientDisabled](1)
 	register[ClientEnabled](1)
 	register[ClientDeleted](1)
-	register[MappingCreated](1)
+	register[MappingCreated](2, same)
 	register[MappingChanged](1)
 	register[MappingDisabled](1)
 	register[MappingEnabled](1)
@@ -43,7 +43,23 @@ func init() {
 	register[QuotaSet](1)
 	register[QuotaTaken](1)
 	register[QuotaReturned](1)
+	register[UserRoleSet](1)
+	register[UserPlanSet](1)
+	register[ClientClaimed](1)
+	register[MappingMoved](1)
+	register[QuotaMoved](1)
+	register[KeyCreated](1)
+	register[KeyRevoked](1)
+	register[LoginBegun](1)
+	register[LoginRefreshed](1)
+	register[LoginEnded](1)
+	register[ShareCreated](1)
+	register[ShareRedeemed](1)
+	register[ShareRevoked](1)
 }
+
+// same upcasts to a schema that only added fields, which were empty before.
+func same(data json.RawMessage) (json.RawMessage, error) { return data, nil }
 
 func register[E Event](schema int, upcasts ...func(json.RawMessage) (json.RawMessage, error)) {
 	var zero E

@@ -13,8 +13,8 @@ type Event interface {
 	EventName() string
 }
 
-// Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping]
-// or *[Quota]. The zero state of a stream without records has Exists() false.
+// Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping],
+// *[Quota], *[Key], *[Login] or *[Share]. The zero state of a stream without records has Exists() false.
 type Aggregate interface {
 	// Apply folds one event, with the time it was decided at. It never refuses;
 	// events of other aggregates leave the state as it is.
@@ -59,6 +59,12 @@ func NewAggregate(id StreamID) Aggregate {
 		return &Mapping{}
 	case CategoryQuota:
 		return &Quota{}
+	case CategoryKey:
+		return &Key{}
+	case CategoryLogin:
+		return &Login{}
+	case CategoryShare:
+		return &Share{}
 	}
 	return nil
 }
@@ -103,6 +109,10 @@ func (s States) client(id int64) *Client   { return state[*Client](s, ClientStre
 func (s States) mapping(id int64) *Mapping { return state[*Mapping](s, MappingStream(id)) }
 func (s States) quota(id int64) *Quota     { return state[*Quota](s, QuotaStream(id)) }
 
+func (s States) key(id int64) *Key     { return state[*Key](s, KeyStream(id)) }
+func (s States) login(id int64) *Login { return state[*Login](s, LoginStream(id)) }
+func (s States) share(id int64) *Share { return state[*Share](s, ShareStream(id)) }
+
 func state[A Aggregate](s States, id StreamID) A {
 	if a, ok := s[id].(A); ok {
 		return a
@@ -114,6 +124,10 @@ func state[A Aggregate](s States, id StreamID) A {
 type Change struct {
 	Stream StreamID
 	Event  Event
+	// Owner is the account the record belongs to; 0 is the decision's. A mapping
+	// of one account may count against the quota of another: who asks for all
+	// that happened to an account must find that record there.
+	Owner int64
 }
 
 // Claim is a unique name held by an aggregate, taken and given back in the same
@@ -154,9 +168,23 @@ type Decision struct {
 	Closes   []StreamID // streams that take no records after these changes
 }
 
+// add plans events. What is written into the quota of an account belongs to that
+// account, whoever's command it is.
 func (d *Decision) add(stream StreamID, events ...Event) {
+	var owner int64
+	if stream.Category() == CategoryQuota {
+		owner = stream.Number()
+	}
+	d.addOwned(owner, stream, events...)
+}
+
+// addOwned plans events of another account than the decision's.
+func (d *Decision) addOwned(owner int64, stream StreamID, events ...Event) {
+	if owner == d.Account {
+		owner = 0
+	}
 	for _, e := range events {
-		d.Changes = append(d.Changes, Change{Stream: stream, Event: e})
+		d.Changes = append(d.Changes, Change{Stream: stream, Event: e, Owner: owner})
 	}
 }
 

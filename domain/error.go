@@ -21,6 +21,17 @@ const (
 	CodeListenerTaken       Code = "listener_taken"
 	CodeIDTaken             Code = "id_taken" // a new id is in use; the caller draws another
 	CodeClientNotOwned      Code = "client_not_owned"
+	CodeKeyNotFound         Code = "key_not_found"
+	CodeShareNotFound       Code = "share_not_found"
+	CodeShareEnded          Code = "share_ended"    // used up, revoked or expired
+	CodeClientClaimed       Code = "client_claimed" // somebody was first
+	CodeClaimRefused        Code = "claim_refused"  // the proof does not prove it
+	CodeLoginRefused        Code = "login_refused"  // user name or password
+	CodeLoginEnded          Code = "login_ended"
+	CodeScopeDenied         Code = "scope_denied"     // a key is to do more than its owner may
+	CodeRegistrationOff     Code = "registration_off" // no identities for unknown agents
+	CodeQuotaKeys           Code = "quota_keys"
+	CodeQuotaShares         Code = "quota_shares"
 	CodeProtocolUnavailable Code = "protocol_unavailable"
 	CodeQuotaClients        Code = "quota_clients"
 	CodeQuotaMappings       Code = "quota_mappings"

@@ -41,6 +41,15 @@ func IsAnonymous(clientID int64) bool {
 // UserStream names the event stream of a user.
 func UserStream(id int64) StreamID { return streamID(CategoryUser, id) }
 
+// KeyStream names the event stream of an API key.
+func KeyStream(id int64) StreamID { return streamID(CategoryKey, id) }
+
+// LoginStream names the event stream of a login.
+func LoginStream(id int64) StreamID { return streamID(CategoryLogin, id) }
+
+// ShareStream names the event stream of a share.
+func ShareStream(id int64) StreamID { return streamID(CategoryShare, id) }
+
 // ClientStream names the event stream of a client.
 func ClientStream(id int64) StreamID { return streamID(CategoryClient, id) }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -22,11 +23,14 @@ const (
 // Mapping is the rule: what arrives at the source agent's listener goes to a
 // service the target agent dials.
 //
-// Rules: source and target are live clients of the mapping's user, or anonymous
-// clients. A mapping counts against the quota of its user and of every anonymous
-// client in it. One listener address of a source client belongs to one mapping.
-// Owner, source, target and protocol never change; a mapping that needs others
-// is another mapping. A deleted mapping's id is never used again.
+// Rules: source and target are live clients of the mapping's user; or anonymous
+// clients that an admin has named, since nobody else may reach a stranger's
+// machine; or the source is a client of somebody who had the user's share code. A
+// mapping counts against the quota of every account in it: its user, the users of
+// its ends, and every anonymous client. One listener address of a source client
+// belongs to one mapping. Owner and protocol never change, and its ends only when
+// an anonymous client is claimed; a mapping that needs others is another mapping.
+// A deleted mapping's id is never used again.
 type Mapping struct {
 	ID             int64     `json:"id"`
 	UserID         int64     `json:"user_id"`
@@ -34,6 +38,9 @@ type Mapping struct {
 	Protocol       Protocol  `json:"protocol"`
 	SourceClientID int64     `json:"source_client_id"`
 	TargetClientID int64     `json:"target_client_id"`
+	SourceUserID   int64     `json:"source_user_id,omitempty"` // whose the source is, when not UserID's
+	TargetUserID   int64     `json:"target_user_id,omitempty"` // whose the target is, when not UserID's
+	ShareID        int64     `json:"share_id,omitempty"`       // the share it was made of
 	LocalHost      string    `json:"local_host"`
 	LocalPort      int       `json:"local_port"`
 	TargetHost     string    `json:"target_host"`
@@ -54,6 +61,8 @@ type (
 		Protocol       Protocol `json:"protocol"`
 		SourceClientID int64    `json:"source_client_id"`
 		TargetClientID int64    `json:"target_client_id"`
+		SourceUserID   int64    `json:"source_user_id,omitempty"` // since schema 2
+		ShareID        int64    `json:"share_id,omitempty"`       // since schema 2
 		LocalHost      string   `json:"local_host"`
 		LocalPort      int      `json:"local_port"`
 		TargetHost     string   `json:"target_host"`
@@ -105,21 +114,27 @@ func (m *Mapping) Service() string { return net.JoinHostPort(m.TargetHost, strco
 // Listener is the address the source agent listens on, host:port.
 func (m *Mapping) Listener() string { return net.JoinHostPort(m.LocalHost, strconv.Itoa(m.LocalPort)) }
 
-// Accounts are those the mapping counts against: its user and every anonymous
-// client in it.
+// Accounts are those the mapping counts against: its user, those of its ends, and
+// every anonymous client in it.
 func (m *Mapping) Accounts() []int64 {
-	return mappingAccounts(m.UserID, m.SourceClientID, m.TargetClientID)
-}
-
-func mappingAccounts(user, source, target int64) []int64 {
-	accounts := []int64{user}
-	if IsAnonymous(source) {
-		accounts = append(accounts, source)
-	}
-	if IsAnonymous(target) && target != source {
-		accounts = append(accounts, target)
+	accounts := m.Users()
+	for _, end := range []int64{m.SourceClientID, m.TargetClientID} {
+		if IsAnonymous(end) && !slices.Contains(accounts, end) {
+			accounts = append(accounts, end)
+		}
 	}
 	return accounts
+}
+
+// Users are those who take part in the mapping, its own user first.
+func (m *Mapping) Users() []int64 {
+	users := []int64{m.UserID}
+	for _, user := range []int64{m.SourceUserID, m.TargetUserID} {
+		if user != 0 && !slices.Contains(users, user) {
+			users = append(users, user)
+		}
+	}
+	return users
 }
 
 // Clone implements [Aggregate].
@@ -131,12 +146,15 @@ func (m *Mapping) Apply(event Event, at time.Time) {
 	case MappingCreated:
 		*m = Mapping{ID: e.MappingID, UserID: e.UserID, Name: e.Name, Protocol: e.Protocol,
 			SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID,
+			SourceUserID: e.SourceUserID, ShareID: e.ShareID,
 			LocalHost: e.LocalHost, LocalPort: e.LocalPort,
 			TargetHost: e.TargetHost, TargetPort: e.TargetPort, CreatedAt: at}
 	case MappingChanged:
 		m.Name = e.Name
 		m.LocalHost, m.LocalPort = e.LocalHost, e.LocalPort
 		m.TargetHost, m.TargetPort = e.TargetHost, e.TargetPort
+	case MappingMoved:
+		m.apply(e)
 	case MappingDisabled:
 		m.Disabled = true
 	case MappingEnabled:
@@ -149,10 +167,16 @@ func (m *Mapping) Apply(event Event, at time.Time) {
 	m.UpdatedAt = at
 }
 
+func (m *Mapping) apply(e MappingMoved) {
+	m.SourceClientID, m.TargetClientID = e.SourceClientID, e.TargetClientID
+	m.SourceUserID, m.TargetUserID = e.SourceUserID, e.TargetUserID
+}
+
 // CreateMapping begins a mapping, enabled.
 type CreateMapping struct {
 	ID             int64
 	UserID         int64
+	Any            bool // by an admin: its ends may be anonymous clients
 	SourceClientID int64
 	TargetClientID int64
 	Protocol       Protocol
@@ -161,6 +185,8 @@ type CreateMapping struct {
 	LocalPort      int
 	TargetHost     string // an IP address or a host name, resolved by the target agent
 	TargetPort     int
+
+	sourceUserID int64 // set by RedeemShare
 }
 
 // CommandName implements [Command].
@@ -178,49 +204,81 @@ func (c CreateMapping) Reads() []StreamID {
 	if c.TargetClientID != c.SourceClientID {
 		reads = append(reads, ClientStream(c.TargetClientID))
 	}
-	for _, account := range mappingAccounts(c.UserID, c.SourceClientID, c.TargetClientID) {
+	m := c.mapping()
+	for _, account := range m.Accounts() {
 		reads = append(reads, QuotaStream(account))
 	}
 	return reads
 }
 
+// mapping is what the command makes, as far as it is known without reading.
+func (c CreateMapping) mapping() Mapping {
+	return Mapping{ID: c.ID, UserID: c.UserID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID,
+		SourceUserID: c.sourceUserID, Protocol: c.Protocol, LocalHost: c.LocalHost, LocalPort: c.LocalPort}
+}
+
 // Decide implements [Command].
 func (c CreateMapping) Decide(s States) (Decision, error) {
+	if err := c.check(); err != nil {
+		return Decision{}, err
+	}
+	if err := s.need(c.Reads()...); err != nil {
+		return Decision{}, err
+	}
+	if _, err := s.enabledUser(c.UserID); err != nil {
+		return Decision{}, err
+	}
+	if err := s.ownClient(c.SourceClientID, c.UserID, "source", c.Any); err != nil {
+		return Decision{}, err
+	}
+	return c.decide(s, 0)
+}
+
+func (c CreateMapping) check() error {
 	if c.LocalHost == "" {
-		c.LocalHost = "127.0.0.1"
+		c.LocalHost = loopback
 	}
 	var f faults
 	f.protocol(c.Protocol)
 	f.mapping(c.Name, c.LocalHost, c.LocalPort, c.TargetHost, c.TargetPort)
 	if err := f.err("The mapping cannot be created as asked."); err != nil {
-		return Decision{}, err
+		return err
 	}
 	if c.Protocol != ProtocolTCP {
-		return Decision{}, refuse(CodeProtocolUnavailable,
-			fmt.Sprintf("This version carries tcp mappings only, not %s.", c.Protocol))
+		return refuse(CodeProtocolUnavailable, fmt.Sprintf("This version carries tcp mappings only, not %s.", c.Protocol))
 	}
-	u, err := s.liveUser(c.UserID)
-	if err != nil {
+	return nil
+}
+
+// loopback is where a listener is when nothing else is asked for.
+const loopback = "127.0.0.1"
+
+// decide makes the mapping for a source that the actor may use.
+func (c CreateMapping) decide(s States, share int64) (Decision, error) {
+	if err := c.check(); err != nil {
 		return Decision{}, err
 	}
-	if u.Disabled {
-		return Decision{}, refuse(CodeUserDisabled, "The user is disabled.")
+	if c.LocalHost == "" {
+		c.LocalHost = loopback
 	}
-	if err := c.checkClient(s, c.SourceClientID, "source"); err != nil {
+	if err := s.need(c.Reads()...); err != nil {
 		return Decision{}, err
 	}
-	if err := c.checkClient(s, c.TargetClientID, "target"); err != nil {
+	if _, err := s.enabledUser(c.UserID); err != nil {
+		return Decision{}, err
+	}
+	if err := s.ownClient(c.TargetClientID, c.UserID, "target", c.Any); err != nil {
 		return Decision{}, err
 	}
 	if s.mapping(c.ID).Exists() {
 		return Decision{}, refuse(CodeIDTaken, "This mapping id is in use.")
 	}
-	m := Mapping{ID: c.ID, Protocol: c.Protocol, SourceClientID: c.SourceClientID, LocalHost: c.LocalHost, LocalPort: c.LocalPort}
+	m := c.mapping()
 	d := Decision{Account: c.UserID, Claims: []Claim{m.listenerClaim()}}
 	d.add(MappingStream(c.ID), MappingCreated{MappingID: c.ID, UserID: c.UserID, Name: c.Name, Protocol: c.Protocol,
-		SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID,
+		SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, SourceUserID: c.sourceUserID, ShareID: share,
 		LocalHost: c.LocalHost, LocalPort: c.LocalPort, TargetHost: c.TargetHost, TargetPort: c.TargetPort})
-	for _, account := range mappingAccounts(c.UserID, c.SourceClientID, c.TargetClientID) {
+	for _, account := range m.Accounts() {
 		err := s.quota(account).take(&d, QuotaTaken{Resources: []Resource{ResourceMapping, ResourceActiveMapping},
 			ID: c.ID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID})
 		if err != nil {
@@ -230,16 +288,21 @@ func (c CreateMapping) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// checkClient refuses an end of the mapping that is not there, or is somebody else's.
-func (c CreateMapping) checkClient(s States, id int64, end string) error {
+// ownClient refuses an end of a mapping that is not there, or is not the user's.
+// By an admin an anonymous client may be an end, which is nobody's. Not even an
+// admin joins the clients of two users: the second has not agreed, and a share
+// code is how to agree.
+func (s States) ownClient(id, user int64, end string, anonymous bool) error {
 	cl, err := s.liveClient(id)
 	if CodeOf(err) == CodeClientNotFound {
 		return refuseAt(CodeClientNotFound, "There is no such "+end+" client.", end+"_client_id")
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if cl.Kind == ClientManaged && cl.UserID != c.UserID {
+	case cl.Kind == ClientAnonymous && !anonymous:
+		return refuseAt(CodeClientNotOwned, "The "+end+" client is anonymous: claim it first.", end+"_client_id")
+	case cl.Kind == ClientManaged && cl.UserID != user:
 		return refuseAt(CodeClientNotOwned, "The "+end+" client belongs to another user.", end+"_client_id")
 	}
 	return nil
@@ -270,6 +333,9 @@ type ChangeMapping struct {
 	UserID         *int64
 	SourceClientID *int64
 	TargetClientID *int64
+	SourceUserID   *int64
+	TargetUserID   *int64
+	ShareID        *int64
 	Protocol       *Protocol
 }
 
@@ -301,6 +367,9 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	fixed(&f, "user_id", c.UserID, m.UserID)
 	fixed(&f, "source_client_id", c.SourceClientID, m.SourceClientID)
 	fixed(&f, "target_client_id", c.TargetClientID, m.TargetClientID)
+	fixed(&f, "source_user_id", c.SourceUserID, m.SourceUserID)
+	fixed(&f, "target_user_id", c.TargetUserID, m.TargetUserID)
+	fixed(&f, "share_id", c.ShareID, m.ShareID)
 	fixed(&f, "protocol", c.Protocol, m.Protocol)
 	f.mapping(next.Name, next.LocalHost, next.LocalPort, next.TargetHost, next.TargetPort)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
@@ -403,6 +472,28 @@ func (c DeleteMapping) Decide(s States) (Decision, error) {
 
 // deleteMappings adds what ends the given live mappings to the decision.
 func deleteMappings(s States, d *Decision, ids []int64) error {
+	if err := s.needMappings(ids); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		m := s.mapping(id)
+		d.Releases = append(d.Releases, m.listenerClaim())
+		d.addOwned(m.UserID, MappingStream(id), MappingDeleted{})
+		d.Closes = append(d.Closes, MappingStream(id))
+		resources := []Resource{ResourceMapping}
+		if !m.Disabled {
+			resources = append(resources, ResourceActiveMapping)
+		}
+		for _, account := range m.Accounts() {
+			d.add(QuotaStream(account), QuotaReturned{Resources: resources, ID: id})
+		}
+	}
+	return nil
+}
+
+// needMappings asks for mappings and then for the quotas they count against, all
+// at once each: a round for every mapping would make a large delete quadratic.
+func (s States) needMappings(ids []int64) error {
 	streams := make([]StreamID, 0, len(ids))
 	for _, id := range ids {
 		streams = append(streams, MappingStream(id))
@@ -416,23 +507,7 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 			quotas = append(quotas, QuotaStream(account))
 		}
 	}
-	if err := s.need(quotas...); err != nil {
-		return err
-	}
-	for _, id := range ids {
-		m := s.mapping(id)
-		d.Releases = append(d.Releases, m.listenerClaim())
-		d.add(MappingStream(id), MappingDeleted{})
-		d.Closes = append(d.Closes, MappingStream(id))
-		resources := []Resource{ResourceMapping}
-		if !m.Disabled {
-			resources = append(resources, ResourceActiveMapping)
-		}
-		for _, account := range m.Accounts() {
-			d.add(QuotaStream(account), QuotaReturned{Resources: resources, ID: id})
-		}
-	}
-	return nil
+	return s.need(quotas...)
 }
 
 // liveMapping gives the mapping, or the refusal for one that is not there.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // args are the words behind a command's name in a story.
@@ -42,7 +43,45 @@ func parseCommand(line string) (Command, error) {
 var commands = map[string]func(*args) Command{
 	"create_user": func(a *args) Command {
 		return CreateUser{ID: a.number("id"), Username: a.text("username"), Email: a.text("email"),
-			PasswordHash: a.text("password_hash"), Limits: a.limits()}
+			PasswordHash: a.text("password_hash"), Role: Role(a.text("role")), Plan: a.text("plan"), Limits: a.limits()}
+	},
+	"set_user_role": func(a *args) Command { return SetUserRole{ID: a.number("id"), Role: Role(a.text("role"))} },
+	"set_user_plan": func(a *args) Command {
+		return SetUserPlan{ID: a.number("id"), Plan: a.text("plan"), Limits: a.limits()}
+	},
+	"create_key": func(a *args) Command {
+		c := CreateKey{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"), Prefix: "tnk_1", Hash: a.hash("hash"),
+			ExpiresAt: a.moment("expires"), At: a.moment("at")}
+		for scope := range strings.SplitSeq(a.text("scopes"), ",") {
+			if scope != "" {
+				c.Scopes = append(c.Scopes, Scope(scope))
+			}
+		}
+		return c
+	},
+	"revoke_key": func(a *args) Command { return RevokeKey{ID: a.number("id")} },
+	"begin_login": func(a *args) Command {
+		return BeginLogin{ID: a.number("id"), UserID: a.number("user"), PasswordHash: a.text("password_hash"),
+			Family: a.hash("family"), Hash: a.hash("hash"), ExpiresAt: a.moment("expires")}
+	},
+	"refresh_login": func(a *args) Command {
+		return RefreshLogin{ID: a.number("id"), Family: a.hash("family"), Hash: a.hash("hash"), Next: a.hash("next"),
+			ExpiresAt: a.moment("expires"), At: a.moment("at")}
+	},
+	"end_login": func(a *args) Command { return EndLogin{ID: a.number("id"), Reason: EndReason(a.text("reason"))} },
+	"create_share": func(a *args) Command {
+		return CreateShare{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"), TargetClientID: a.number("target"),
+			Protocol: Protocol(a.text("protocol")), TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port")),
+			Hash: a.hash("hash"), MaxUses: a.number("max_uses"), ExpiresAt: a.moment("expires"), At: a.moment("at")}
+	},
+	"revoke_share": func(a *args) Command { return RevokeShare{ID: a.number("id")} },
+	"redeem_share": func(a *args) Command {
+		return RedeemShare{ID: a.number("id"), Hash: a.hash("hash"), MappingID: a.number("mapping"), RedeemerID: a.number("redeemer"),
+			Any: a.text("any") == "true", SourceClientID: a.number("source"), Name: a.text("name"),
+			LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), At: a.moment("at")}
+	},
+	"claim_client": func(a *args) Command {
+		return ClaimClient{ID: a.number("id"), NewID: a.number("new"), UserID: a.number("user"), Name: a.text("name"), PublicKey: a.key()}
 	},
 	"change_user": func(a *args) Command {
 		return ChangeUser{ID: a.number("id"), Username: a.optional("username"), Email: a.optional("email"),
@@ -67,7 +106,7 @@ var commands = map[string]func(*args) Command{
 	"disable_client":    func(a *args) Command { return SetClientEnabled{ID: a.number("id")} },
 	"delete_client":     func(a *args) Command { return DeleteClient{ID: a.number("id")} },
 	"create_mapping": func(a *args) Command {
-		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"),
+		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Any: a.text("any") == "true", Name: a.text("name"),
 			Protocol: Protocol(a.text("protocol")), SourceClientID: a.number("source"), TargetClientID: a.number("target"),
 			LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")),
 			TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port"))}
@@ -182,6 +221,25 @@ func (a *args) key() []byte {
 		length = *n
 	}
 	return bytes.Repeat([]byte{byte(a.number("key"))}, length)
+}
+
+// hash gives a hash of one byte repeated, of the wrong length when there is none.
+func (a *args) hash(key string) []byte {
+	n := a.optionalNumber(key)
+	if n == nil {
+		return nil
+	}
+	return bytes.Repeat([]byte{byte(*n)}, hashLength)
+}
+
+// moment gives a time so many hours after the first of January, noon; the zero
+// time when there is none.
+func (a *args) moment(key string) time.Time {
+	n := a.optionalNumber(key)
+	if n == nil {
+		return time.Time{}
+	}
+	return time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(*n) * time.Hour)
 }
 
 func (a *args) limits() Limits {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -30,6 +31,7 @@ func TestRandomHistories(t *testing.T) {
 			w.checkClaims(t)
 			w.checkHoldings(t)
 			w.checkDeleted(t)
+			w.checkOwners(t)
 			w.checkLimits(t, before, c)
 			w.checkAgain(t, c, d)
 		}
@@ -53,10 +55,14 @@ func drawCommand(t *rapid.T) Command {
 	email := rapid.SampledFrom([]string{"ann@example.org", "ANN@example.org", "bob@example.org", "x"})
 	port := rapid.SampledFrom([]int{80, 81, 82, 0})
 	host := rapid.SampledFrom([]string{"", "127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0", "::1", "0:0::1", "x"})
-	key := rapid.Custom(func(t *rapid.T) []byte {
-		return bytes.Repeat([]byte{rapid.Byte().Draw(t, "key")}, publicKeyLength)
+	small := rapid.Int64Range(1, 3)
+	hash := rapid.Custom(func(t *rapid.T) []byte {
+		return bytes.Repeat([]byte{rapid.SampledFrom([]byte{1, 1, 1, 2}).Draw(t, "hash")}, hashLength)
 	})
-	switch rapid.IntRange(0, 21).Draw(t, "command") {
+	key := rapid.Custom(func(t *rapid.T) []byte {
+		return bytes.Repeat([]byte{rapid.SampledFrom([]byte{1, 1, 2}).Draw(t, "key")}, publicKeyLength)
+	})
+	switch rapid.IntRange(0, 34).Draw(t, "command") {
 	case 0, 1:
 		return CreateUser{ID: user.Draw(t, "user"), Username: name.Draw(t, "name"), Email: email.Draw(t, "email"), Limits: drawLimits(t)}
 	case 2:
@@ -78,13 +84,41 @@ func drawCommand(t *rapid.T) Command {
 	case 12:
 		return DeleteClient{ID: client.Draw(t, "client")}
 	case 13, 14, 15, 16:
-		return CreateMapping{ID: mapping.Draw(t, "mapping"), UserID: user.Draw(t, "user"), Protocol: ProtocolTCP,
+		return CreateMapping{ID: mapping.Draw(t, "mapping"), UserID: user.Draw(t, "user"), Any: rapid.IntRange(0, 3).Draw(t, "any") > 0, Protocol: ProtocolTCP,
 			SourceClientID: client.Draw(t, "source"), TargetClientID: client.Draw(t, "target"),
 			LocalHost: host.Draw(t, "local_host"), LocalPort: port.Draw(t, "local_port"), TargetHost: "db", TargetPort: 5432}
 	case 17:
 		return ChangeMapping{ID: mapping.Draw(t, "mapping"), Name: maybe(t, name), LocalHost: maybe(t, host), LocalPort: maybe(t, port)}
 	case 18, 19:
 		return SetMappingEnabled{ID: mapping.Draw(t, "mapping"), Enabled: rapid.Bool().Draw(t, "enabled")}
+	case 22:
+		return SetUserRole{ID: user.Draw(t, "user"), Role: rapid.SampledFrom([]Role{RoleUser, RoleAdmin, "root"}).Draw(t, "role")}
+	case 23:
+		return SetUserPlan{ID: user.Draw(t, "user"), Plan: name.Draw(t, "plan"), Limits: drawLimits(t)}
+	case 24, 25:
+		return CreateKey{ID: small.Draw(t, "key"), UserID: rapid.SampledFrom(append([]int64{0}, someUsers...)).Draw(t, "user"), Prefix: "p",
+			Hash: hash.Draw(t, "hash"), Scopes: []Scope{rapid.SampledFrom([]Scope{ScopeRead, ScopeAdmin, "x"}).Draw(t, "scope")}}
+	case 26:
+		return RevokeKey{ID: small.Draw(t, "key")}
+	case 27:
+		return BeginLogin{ID: small.Draw(t, "login"), UserID: user.Draw(t, "user"), PasswordHash: name.Draw(t, "password"),
+			Family: hash.Draw(t, "family"), Hash: hash.Draw(t, "hash"), ExpiresAt: time.Unix(10, 0).UTC()}
+	case 28:
+		return RefreshLogin{ID: small.Draw(t, "login"), Family: hash.Draw(t, "family"), Hash: hash.Draw(t, "hash"), Next: hash.Draw(t, "next"),
+			ExpiresAt: time.Unix(10, 0).UTC(), At: time.Unix(rapid.Int64Range(8, 11).Draw(t, "at"), 0)}
+	case 29:
+		return EndLogin{ID: small.Draw(t, "login"), Reason: EndLogout}
+	case 30:
+		return CreateShare{ID: small.Draw(t, "share"), UserID: user.Draw(t, "user"), TargetClientID: client.Draw(t, "target"), Protocol: ProtocolTCP,
+			TargetHost: "db", TargetPort: 5432, Hash: hash.Draw(t, "hash"), MaxUses: rapid.Int64Range(0, 3).Draw(t, "uses")}
+	case 31:
+		return RevokeShare{ID: small.Draw(t, "share")}
+	case 32, 33:
+		return RedeemShare{ID: small.Draw(t, "share"), Hash: hash.Draw(t, "hash"), MappingID: mapping.Draw(t, "mapping"),
+			RedeemerID: user.Draw(t, "user"), Any: rapid.Bool().Draw(t, "any"), SourceClientID: client.Draw(t, "source"), LocalPort: port.Draw(t, "local_port")}
+	case 34:
+		return ClaimClient{ID: rapid.SampledFrom(someAnonymous).Draw(t, "client"), NewID: managed.Draw(t, "new"), UserID: user.Draw(t, "user"),
+			PublicKey: bytes.Repeat([]byte{1}, publicKeyLength)}
 	case 20:
 		return DeleteMapping{ID: mapping.Draw(t, "mapping")}
 	default:
@@ -105,7 +139,7 @@ func drawLimits(t *rapid.T) Limits {
 
 // holding is what an account has, counted from the clients and mappings
 // themselves and not from its quota.
-type holding struct{ clients, mappings, active int64 }
+type holding struct{ clients, mappings, active, keys, shares int64 }
 
 func (w *world) held() map[int64]holding {
 	held := map[int64]holding{}
@@ -116,6 +150,18 @@ func (w *world) held() map[int64]holding {
 				h := held[a.AccountID()]
 				h.clients++
 				held[a.AccountID()] = h
+			}
+		case *Key:
+			if a.Live() && a.UserID != 0 {
+				h := held[a.UserID]
+				h.keys++
+				held[a.UserID] = h
+			}
+		case *Share:
+			if a.Live() {
+				h := held[a.UserID]
+				h.shares++
+				held[a.UserID] = h
 			}
 		case *Mapping:
 			if !a.Live() {
@@ -140,14 +186,22 @@ func (w *world) checkHoldings(t *rapid.T) {
 	for id := range w.streams {
 		switch a := w.state(id).(type) {
 		case *Quota:
-			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active}
+			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active, int64(len(a.Keys)), int64(len(a.Shares))}
 			if counted != held[a.Account] {
 				t.Fatalf("quota of %d counts %+v, there are %+v", a.Account, counted, held[a.Account])
 			}
 			delete(held, a.Account)
 		case *Mapping:
-			if a.Live() && !(w.live(UserStream(a.UserID)) && w.live(ClientStream(a.SourceClientID)) && w.live(ClientStream(a.TargetClientID))) {
-				t.Fatalf("mapping %d lives without its user or clients", a.ID)
+			if a.Live() {
+				w.checkEnds(t, a)
+			}
+		case *Share:
+			if a.Live() && !w.live(ClientStream(a.TargetClientID)) {
+				t.Fatalf("share %d lives without its client", a.ID)
+			}
+		case *Key:
+			if a.Live() && a.UserID != 0 && !w.live(UserStream(a.UserID)) {
+				t.Fatalf("key %d lives without its user", a.ID)
 			}
 		case *Client:
 			if a.Live() && a.Kind == ClientManaged && !w.live(UserStream(a.UserID)) {
@@ -157,6 +211,32 @@ func (w *world) checkHoldings(t *rapid.T) {
 	}
 	if len(held) > 0 {
 		t.Fatalf("held by accounts without a quota: %+v", held)
+	}
+}
+
+// checkEnds says that a mapping lives with its users and clients only, that it
+// knows whose its ends are, and that every account in it knows its ends.
+func (w *world) checkEnds(t *rapid.T, m *Mapping) {
+	for _, id := range []StreamID{UserStream(m.UserID), ClientStream(m.SourceClientID), ClientStream(m.TargetClientID)} {
+		if !w.live(id) {
+			t.Fatalf("mapping %d lives without %s", m.ID, id)
+		}
+	}
+	for end, user := range map[int64]int64{m.SourceClientID: m.SourceUserID, m.TargetClientID: m.TargetUserID} {
+		c := w.state(ClientStream(end)).(*Client)
+		want := c.UserID
+		if want == m.UserID {
+			want = 0
+		}
+		if m.SourceClientID != m.TargetClientID && user != want {
+			t.Fatalf("mapping %d has user %d at client %d, which is of %d", m.ID, user, end, c.UserID)
+		}
+	}
+	for _, account := range m.Accounts() {
+		held := w.state(QuotaStream(account)).(*Quota).Mappings[m.ID]
+		if held.SourceClientID != m.SourceClientID || held.TargetClientID != m.TargetClientID || held.Active == m.Disabled {
+			t.Fatalf("quota of %d holds mapping %d as %+v, it is %+v", account, m.ID, held, m)
+		}
 	}
 }
 
@@ -213,6 +293,31 @@ func (w *world) checkDeleted(t *rapid.T) {
 	}
 }
 
+// checkOwners says that a record belongs to the account of what it changed, whoever
+// changed it: the audit of an account must find it there.
+func (w *world) checkOwners(t *rapid.T) {
+	for id, records := range w.streams {
+		want := id.Number()
+		switch a := w.state(id).(type) {
+		case *Client:
+			want = a.AccountID()
+		case *Mapping:
+			want = a.UserID
+		case *Key:
+			want = a.UserID
+		case *Login:
+			want = a.UserID
+		case *Share:
+			want = a.UserID
+		}
+		for _, r := range records {
+			if r.Owner != want {
+				t.Fatalf("%s %s belongs to %d, want %d", id, r.Name, r.Owner, want)
+			}
+		}
+	}
+}
+
 // checkLimits says that no command took an account beyond a limit. Having more
 // than a limit is only possible by lowering the limit.
 func (w *world) checkLimits(t *rapid.T, before map[int64]holding, c Command) {
@@ -239,11 +344,17 @@ func (w *world) checkLimits(t *rapid.T, before map[int64]holding, c Command) {
 func (w *world) checkAgain(t *rapid.T, c Command, first Decision) {
 	d, err := w.decide(c)
 	switch {
-	case strings.HasPrefix(c.CommandName(), "create_"), strings.HasPrefix(c.CommandName(), "register_"):
+	case c.CommandName() == "refresh_login":
+		// Again it is a reuse, or the login has ended by it.
+	case c.CommandName() == "end_login":
+		if CodeOf(err) != CodeLoginEnded {
+			t.Fatalf("%s again: %v", c.CommandName(), err)
+		}
+	case slices.ContainsFunc([]string{"create_", "register_", "begin_", "redeem_", "claim_"}, func(p string) bool { return strings.HasPrefix(c.CommandName(), p) }):
 		if err == nil {
 			t.Fatalf("%s was accepted twice", c.CommandName())
 		}
-	case strings.HasPrefix(c.CommandName(), "delete_"):
+	case strings.HasPrefix(c.CommandName(), "delete_"), strings.HasPrefix(c.CommandName(), "revoke_"):
 		if !strings.HasSuffix(string(CodeOf(err)), "_not_found") {
 			t.Fatalf("%s again: %v", c.CommandName(), err)
 		}
@@ -261,7 +372,7 @@ func TestLargeDeletesNeedFewRounds(t *testing.T) {
 	for i := range n {
 		mustRun(t, w, fmt.Sprintf("create_client id=%d user=100000001 name=c key=1", FirstClientID+int64(i)))
 		mustRun(t, w, fmt.Sprintf("register_client id=%d key=1", FirstAnonymousID+int64(i)))
-		mustRun(t, w, fmt.Sprintf("create_mapping id=%d user=100000001 protocol=tcp source=%d target=%d local_port=80 target_host=db target_port=80",
+		mustRun(t, w, fmt.Sprintf("create_mapping id=%d user=100000001 any=true protocol=tcp source=%d target=%d local_port=80 target_host=db target_port=80",
 			FirstMappingID+int64(i), FirstAnonymousID+int64(i), FirstClientID+int64(i)))
 	}
 	mustRun(t, w, "delete_user id=100000001")

@@ -25,6 +25,8 @@ const (
 	ResourceClient        Resource = "client"
 	ResourceMapping       Resource = "mapping"
 	ResourceActiveMapping Resource = "active_mapping"
+	ResourceKey           Resource = "key"
+	ResourceShare         Resource = "share"
 )
 
 // Quota is what an account may have and what it holds.
@@ -39,7 +41,9 @@ type Quota struct {
 	Limits   Limits
 	Clients  map[int64]bool
 	Mappings map[int64]HeldMapping
-	Active   int64 // how many of Mappings are active
+	Active   int64           // how many of Mappings are active
+	Keys     map[int64]bool  `json:",omitempty"`
+	Shares   map[int64]int64 `json:",omitempty"` // to the client each leads to
 }
 
 // HeldMapping is what a quota remembers of a mapping that counts against it.
@@ -86,6 +90,7 @@ func (q *Quota) Exists() bool { return q.Account != 0 }
 func (q *Quota) Clone() Aggregate {
 	c := *q
 	c.Clients, c.Mappings = maps.Clone(q.Clients), maps.Clone(q.Mappings)
+	c.Keys, c.Shares = maps.Clone(q.Keys), maps.Clone(q.Shares)
 	return &c
 }
 
@@ -101,6 +106,11 @@ func (q *Quota) Apply(event Event, _ time.Time) {
 	case QuotaReturned:
 		for _, r := range e.Resources {
 			q.applyReturned(r, e.ID)
+		}
+	case QuotaMoved:
+		if m, ok := q.Mappings[e.ID]; ok {
+			m.SourceClientID, m.TargetClientID = e.SourceClientID, e.TargetClientID
+			q.Mappings[e.ID] = m
 		}
 	}
 }
@@ -119,6 +129,16 @@ func (q *Quota) applyTaken(r Resource, e QuotaTaken) {
 		q.Mappings[e.ID] = HeldMapping{SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID}
 	case ResourceActiveMapping:
 		q.setActive(e.ID, true)
+	case ResourceKey:
+		if q.Keys == nil {
+			q.Keys = map[int64]bool{}
+		}
+		q.Keys[e.ID] = true
+	case ResourceShare:
+		if q.Shares == nil {
+			q.Shares = map[int64]int64{}
+		}
+		q.Shares[e.ID] = e.TargetClientID
 	}
 }
 
@@ -131,6 +151,10 @@ func (q *Quota) applyReturned(r Resource, id int64) {
 		delete(q.Mappings, id)
 	case ResourceActiveMapping:
 		q.setActive(id, false)
+	case ResourceKey:
+		delete(q.Keys, id)
+	case ResourceShare:
+		delete(q.Shares, id)
 	}
 }
 
@@ -162,6 +186,10 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 			code, what, held, limit = CodeQuotaMappings, "mappings", int64(len(q.Mappings)), q.Limits.MaxMappings
 		case ResourceActiveMapping:
 			code, what, held, limit = CodeQuotaActive, "active mappings", q.Active, q.Limits.MaxActiveMappings
+		case ResourceKey:
+			code, what, held, limit = CodeQuotaKeys, "keys", int64(len(q.Keys)), most(MaxKeys)
+		case ResourceShare:
+			code, what, held, limit = CodeQuotaShares, "shares", int64(len(q.Shares)), most(MaxShares)
 		}
 		if limit != nil && held >= *limit {
 			return refuse(code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, what, *limit))
@@ -171,6 +199,19 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 	return nil
 }
 
+// takeNow is take on a quota of the caller's own, which the next take is decided on.
+func (q *Quota) takeNow(d *Decision, e QuotaTaken) error {
+	if err := q.take(d, e); err != nil {
+		return err
+	}
+	q.Apply(e, time.Time{})
+	return nil
+}
+
+func most(n int64) *int64 { return &n }
+
+func (q *Quota) keyIDs() []int64     { return slices.Sorted(maps.Keys(q.Keys)) }
+func (q *Quota) shareIDs() []int64   { return slices.Sorted(maps.Keys(q.Shares)) }
 func (q *Quota) clientIDs() []int64  { return slices.Sorted(maps.Keys(q.Clients)) }
 func (q *Quota) mappingIDs() []int64 { return slices.Sorted(maps.Keys(q.Mappings)) }
 
@@ -180,6 +221,11 @@ func (q *Quota) mappingsOf(clientID int64) []int64 {
 		m := q.Mappings[id]
 		return m.SourceClientID != clientID && m.TargetClientID != clientID
 	})
+}
+
+// sharesOf lists the held shares that lead to a client.
+func (q *Quota) sharesOf(clientID int64) []int64 {
+	return slices.DeleteFunc(q.shareIDs(), func(id int64) bool { return q.Shares[id] != clientID })
 }
 
 // SetQuota gives an account its limits. For a user, Account is its id.

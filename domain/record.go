@@ -19,6 +19,9 @@ const (
 	CategoryClient  = "client"
 	CategoryMapping = "mapping"
 	CategoryQuota   = "quota"
+	CategoryKey     = "key"
+	CategoryLogin   = "login"
+	CategoryShare   = "share"
 )
 
 // ParseStreamID checks that s is a category this package knows, a dash and a
@@ -30,7 +33,7 @@ func ParseStreamID(s string) (StreamID, error) {
 		return "", fmt.Errorf("stream id %q: want category-number", s)
 	}
 	switch category {
-	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota:
+	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare:
 		return StreamID(s), nil
 	}
 	return "", fmt.Errorf("stream id %q: unknown category %q", s, category)

@@ -115,7 +115,11 @@ func answer(d Decision, err error) string {
 		b.WriteString("  nothing to do\n")
 	}
 	for _, ch := range d.Changes {
-		fmt.Fprintf(&b, "  %s %s %s\n", ch.Stream, ch.Event.EventName(), compact(ch.Event))
+		owner := ""
+		if ch.Owner != 0 && ch.Owner != d.Account {
+			owner = fmt.Sprintf(" of %d", ch.Owner)
+		}
+		fmt.Fprintf(&b, "  %s %s %s%s\n", ch.Stream, ch.Event.EventName(), compact(ch.Event), owner)
 	}
 	for _, c := range d.Releases {
 		fmt.Fprintf(&b, "  releases %s %s of %s\n", c.Scope, c.Value, c.Owner)

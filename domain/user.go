@@ -10,16 +10,22 @@ import (
 // Rules: a username and an e-mail address belong to one user at a time, compared
 // without case. A deleted user takes its clients and mappings along in the same
 // append, and its id is never used again. A disabled user keeps everything and
-// may use nothing.
+// may use nothing. A plan is a name: the limits it stood for when it was given are
+// in the quota, and stay when what the name stands for is changed.
 type User struct {
-	ID           int64     `json:"id"`
-	Username     string    `json:"username"`
-	Email        string    `json:"email"`
-	PasswordHash string    `json:"password_hash,omitempty"` // PHC string, argon2id; never leaves the API
-	Disabled     bool      `json:"disabled,omitempty"`
-	Deleted      bool      `json:"deleted,omitempty"`
-	CreatedAt    time.Time `json:"created_at"`
-	UpdatedAt    time.Time `json:"updated_at"`
+	ID           int64  `json:"id"`
+	Username     string `json:"username"`
+	Email        string `json:"email"`
+	PasswordHash string `json:"password_hash,omitempty"` // PHC string, argon2id; never leaves the API
+	// PasswordNumber counts the passwords there have been: a login is good for the
+	// one it was made with.
+	PasswordNumber int64     `json:"password_number,omitempty"`
+	Role           Role      `json:"role"`
+	Plan           string    `json:"plan,omitempty"`
+	Disabled       bool      `json:"disabled,omitempty"`
+	Deleted        bool      `json:"deleted,omitempty"`
+	CreatedAt      time.Time `json:"created_at"`
+	UpdatedAt      time.Time `json:"updated_at"`
 }
 
 // Events of a user.
@@ -39,6 +45,14 @@ type (
 	UserPasswordSet struct {
 		Hash string `json:"hash"`
 	}
+	// UserRoleSet gives the role from now on; before it a user has [RoleUser].
+	UserRoleSet struct {
+		Role Role `json:"role"`
+	}
+	// UserPlanSet names the plan the user is on; its limits are in the quota.
+	UserPlanSet struct {
+		Plan string `json:"plan"`
+	}
 	// UserDisabled stops everything the user owns until UserEnabled.
 	UserDisabled struct{}
 	// UserEnabled ends UserDisabled.
@@ -55,6 +69,12 @@ func (UserChanged) EventName() string { return "user_changed" }
 
 // EventName implements [Event].
 func (UserPasswordSet) EventName() string { return "user_password_set" }
+
+// EventName implements [Event].
+func (UserRoleSet) EventName() string { return "user_role_set" }
+
+// EventName implements [Event].
+func (UserPlanSet) EventName() string { return "user_plan_set" }
 
 // EventName implements [Event].
 func (UserDisabled) EventName() string { return "user_disabled" }
@@ -78,11 +98,16 @@ func (u *User) Clone() Aggregate { c := *u; return &c }
 func (u *User) Apply(event Event, at time.Time) {
 	switch e := event.(type) {
 	case UserCreated:
-		*u = User{ID: e.UserID, Username: e.Username, Email: e.Email, CreatedAt: at}
+		*u = User{ID: e.UserID, Username: e.Username, Email: e.Email, Role: RoleUser, CreatedAt: at}
 	case UserChanged:
 		u.Username, u.Email = e.Username, e.Email
 	case UserPasswordSet:
 		u.PasswordHash = e.Hash
+		u.PasswordNumber++
+	case UserRoleSet:
+		u.Role = e.Role
+	case UserPlanSet:
+		u.Plan = e.Plan
 	case UserDisabled:
 		u.Disabled = true
 	case UserEnabled:
@@ -101,7 +126,9 @@ type CreateUser struct {
 	Username     string // 1-64 characters, letters, digits and . _ - @
 	Email        string
 	PasswordHash string // PHC string, "" = the user cannot log in with a password
-	Limits       Limits
+	Role         Role   // "" = RoleUser
+	Plan         string // "" = none
+	Limits       Limits // of the plan, or without one
 }
 
 // CommandName implements [Command].
@@ -118,8 +145,13 @@ func (c CreateUser) Reads() []StreamID { return []StreamID{UserStream(c.ID), Quo
 
 // Decide implements [Command].
 func (c CreateUser) Decide(s States) (Decision, error) {
+	if c.Role == "" {
+		c.Role = RoleUser
+	}
 	var f faults
 	f.registeredID("user_id", c.ID)
+	f.role("role", c.Role)
+	f.text("plan", c.Plan, 0, maxNameLength)
 	f.username("username", c.Username)
 	f.email("email", c.Email)
 	f.limits(c.Limits)
@@ -134,6 +166,12 @@ func (c CreateUser) Decide(s States) (Decision, error) {
 	d.add(stream, UserCreated{UserID: c.ID, Username: c.Username, Email: c.Email})
 	if c.PasswordHash != "" {
 		d.add(stream, UserPasswordSet{Hash: c.PasswordHash})
+	}
+	if c.Role != RoleUser {
+		d.add(stream, UserRoleSet{Role: c.Role})
+	}
+	if c.Plan != "" {
+		d.add(stream, UserPlanSet{Plan: c.Plan})
 	}
 	d.add(QuotaStream(c.ID), QuotaSet{Account: c.ID, Limits: c.Limits})
 	return d, nil
@@ -201,6 +239,80 @@ func (c ChangeUser) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
+// SetUserRole gives a user a role; asking for what is, is a success.
+type SetUserRole struct {
+	ID   int64
+	Role Role
+}
+
+// CommandName implements [Command].
+func (SetUserRole) CommandName() string { return "set_user_role" }
+
+// Subject implements [Command].
+func (c SetUserRole) Subject() StreamID { return UserStream(c.ID) }
+
+// Account implements [Command].
+func (c SetUserRole) Account() int64 { return c.ID }
+
+// Reads implements [Command].
+func (c SetUserRole) Reads() []StreamID { return []StreamID{UserStream(c.ID)} }
+
+// Decide implements [Command].
+func (c SetUserRole) Decide(s States) (Decision, error) {
+	var f faults
+	f.role("role", c.Role)
+	if err := f.err("The role cannot be set as asked."); err != nil {
+		return Decision{}, err
+	}
+	u, err := s.liveUser(c.ID)
+	d := Decision{Account: c.ID}
+	if err == nil && u.Role != c.Role {
+		d.add(UserStream(c.ID), UserRoleSet{Role: c.Role})
+	}
+	return d, err
+}
+
+// SetUserPlan puts a user on a plan, with the limits the plan stands for now.
+type SetUserPlan struct {
+	ID     int64
+	Plan   string
+	Limits Limits
+}
+
+// CommandName implements [Command].
+func (SetUserPlan) CommandName() string { return "set_user_plan" }
+
+// Subject implements [Command].
+func (c SetUserPlan) Subject() StreamID { return UserStream(c.ID) }
+
+// Account implements [Command].
+func (c SetUserPlan) Account() int64 { return c.ID }
+
+// Reads implements [Command].
+func (c SetUserPlan) Reads() []StreamID { return []StreamID{UserStream(c.ID), QuotaStream(c.ID)} }
+
+// Decide implements [Command].
+func (c SetUserPlan) Decide(s States) (Decision, error) {
+	var f faults
+	f.text("plan", c.Plan, 1, maxNameLength)
+	f.limits(c.Limits)
+	if err := f.err("The plan cannot be set as asked."); err != nil {
+		return Decision{}, err
+	}
+	u, err := s.liveUser(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: c.ID}
+	if u.Plan != c.Plan {
+		d.add(UserStream(c.ID), UserPlanSet{Plan: c.Plan})
+	}
+	if !s.quota(c.ID).Limits.Equal(c.Limits) {
+		d.add(QuotaStream(c.ID), QuotaSet{Account: c.ID, Limits: c.Limits})
+	}
+	return d, nil
+}
+
 // SetUserEnabled enables or disables a user; asking for what is, is a success.
 type SetUserEnabled struct {
 	ID      int64
@@ -234,7 +346,7 @@ func (c SetUserEnabled) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// DeleteUser ends a user with all of its clients and mappings.
+// DeleteUser ends a user with all of its clients, mappings, keys and shares.
 type DeleteUser struct{ ID int64 }
 
 // CommandName implements [Command].
@@ -260,13 +372,25 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	if err := deleteMappings(s, &d, held.mappingIDs()); err != nil {
 		return Decision{}, err
 	}
-	clients := held.clientIDs()
-	streams := make([]StreamID, 0, len(clients))
+	clients, keys, shares := held.clientIDs(), held.keyIDs(), held.shareIDs()
+	streams := make([]StreamID, 0, len(clients)+len(keys)+len(shares))
 	for _, id := range clients {
 		streams = append(streams, ClientStream(id))
 	}
+	for _, id := range keys {
+		streams = append(streams, KeyStream(id))
+	}
+	for _, id := range shares {
+		streams = append(streams, ShareStream(id))
+	}
 	if err := s.need(streams...); err != nil {
 		return Decision{}, err
+	}
+	for _, id := range keys {
+		endKey(&d, id, c.ID)
+	}
+	for _, id := range shares {
+		endShare(&d, id, c.ID)
 	}
 	for _, id := range clients {
 		endClient(&d, id)
@@ -288,6 +412,15 @@ func (s States) liveUser(id int64) (*User, error) {
 		return nil, refuse(CodeUserNotFound, "There is no such user.")
 	}
 	return u, nil
+}
+
+// enabledUser is liveUser for those who may begin something.
+func (s States) enabledUser(id int64) (*User, error) {
+	u, err := s.liveUser(id)
+	if err == nil && u.Disabled {
+		err = refuse(CodeUserDisabled, "The user is disabled.")
+	}
+	return u, err
 }
 
 func enableName(what string, enabled bool) string {

@@ -2,6 +2,7 @@ package domain
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func (w *world) append(command string, d Decision) error {
 		}
 	}
 	for _, ch := range d.Changes {
-		if err := w.add(command, d.Account, ch); err != nil {
+		if err := w.add(command, cmp.Or(ch.Owner, d.Account), ch); err != nil {
 			return err
 		}
 	}

@@ -42,7 +42,8 @@ type StreamAppend struct {
 // NewEvent is an event to append, encoded. Events get positions in the order in
 // which they stand in [Append.Events], whatever their event streams.
 type NewEvent struct {
-	Stream int // index into Append.Streams
+	Stream int   // index into Append.Streams
+	Owner  int64 // the account the record belongs to, 0 = the append's
 	Name   string
 	Schema int
 	Data   []byte // JSON; kept byte for byte
@@ -50,7 +51,7 @@ type NewEvent struct {
 
 // Append is what is written as one unit.
 type Append struct {
-	Account  int64 // owner of the records, 0 = nobody
+	Account  int64 // owner of the records that name no other, 0 = nobody
 	Meta     domain.Metadata
 	Streams  []StreamAppend
 	Events   []NewEvent     // at least one
@@ -126,6 +127,7 @@ type Checkpoint struct {
 // Store is the contract, as the packages above it use it and the suite tests
 // it. All methods may be called concurrently.
 type Store interface {
+	Searcher
 	// AppendBatch appends each of batch, in order, each as a unit of its own
 	// with a result of its own; those that succeed are committed together. The
 	// error is for the batch as a whole (ErrUnavailable, context) and means that

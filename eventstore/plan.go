@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -254,7 +255,7 @@ func (b *planning) write(i int, a *Append, meta []byte) {
 		s := b.stream(a.Streams[e.Stream].Stream)
 		s.After++
 		r := domain.Record{Position: domain.Position(len(b.plan.Rows) + 1), Stream: s.Stream, Version: s.After,
-			Owner: a.Account, Name: e.Name, Schema: e.Schema, Data: e.Data, Meta: a.meta()}
+			Owner: cmp.Or(e.Owner, a.Account), Name: e.Name, Schema: e.Schema, Data: e.Data, Meta: a.meta()}
 		_, _ = rand.Read(r.ID[:])     // never fails
 		r.ID[6] = r.ID[6]&0x0f | 0x40 // version 4, RFC 9562 §5.4
 		r.ID[8] = r.ID[8]&0x3f | 0x80

@@ -175,7 +175,7 @@ func (r *round) plan(t *task, d domain.Decision) error {
 		if err != nil {
 			return fmt.Errorf("command %s: %w", a.Meta.Command, err)
 		}
-		a.Events = append(a.Events, NewEvent{Stream: stream, Name: name, Schema: schema, Data: data})
+		a.Events = append(a.Events, NewEvent{Stream: stream, Owner: c.Owner, Name: name, Schema: schema, Data: data})
 		r.bytes += len(data)
 	}
 	for _, id := range d.Closes {

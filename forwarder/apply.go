@@ -220,6 +220,7 @@ func (r *routes) applyLimits(l *limitsRoute, record domain.Record, fx *effects) 
 	}
 	if set, ok := event.(domain.QuotaSet); ok {
 		l.State.Limits = set.Limits
+		l.account.limit(set.Limits)
 	}
 	l.Version = record.Version
 	return nil

@@ -125,7 +125,7 @@ func (f *Forwarder) view(ctx context.Context, clientID int64, min domain.Positio
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	view, err := f.lookup.ClientView(ctx, clientID, min)
-	if err == nil && !view.Client.State.Live() {
+	if c := &view.Client.State; err == nil && !c.Live() && c.ClaimedAs == 0 {
 		err = &domain.Error{Code: domain.CodeClientNotFound, Message: "There is no such client."}
 	}
 	return view, err

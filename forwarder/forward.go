@@ -59,9 +59,13 @@ func (r *routes) admit(source *session, mappingID int64) (*forward, wire.Code) {
 		if l == nil {
 			return nil, wire.Internal // limits that are not known are not taken for none
 		}
-		if most := l.State.Limits.MaxConnectionsPerMapping; most != nil && int64(m.begun) >= *most {
+		if most := l.State.Limits.MaxConnectionsPerMapping; most != nil && int64(m.begun)+m.meter.away(time.Now()) >= *most {
+			m.meter.touch() // to hear what the others have
 			return nil, wire.QuotaConnections
 		}
+	}
+	if code := m.meter.payer.refuses(); code != "" {
+		return nil, code
 	}
 	f := &forward{mapping: m, version: m.Version, source: source, service: m.State.Service()}
 	if target := r.clients[m.State.TargetClientID]; target != nil {
@@ -224,6 +228,11 @@ func (f *Forwarder) join(stream transport.Stream, source *session, from string, 
 	}
 	if code != "" {
 		return nil, nil, code
+	}
+	if source != nil {
+		if code := f.tally.assure(ctx, fwd.mapping.meter.payer); code != "" {
+			return fwd, nil, code
+		}
 	}
 	if !fwd.attach(stream) {
 		return fwd, nil, fwd.reason(nil)

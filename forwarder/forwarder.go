@@ -69,6 +69,7 @@ type Limits struct {
 	StreamsOpening int           // streams of one session waiting for Opened; 4096
 	Ping           time.Duration // how often an agent pings; 5 s
 	Dead           time.Duration // silence after which a session is given up; 15 s
+	Report         time.Duration // how often what was used is reported, at most 5 s; 1 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -80,6 +81,8 @@ func (l Limits) withDefaults() Limits {
 	set(&l.StreamsOpening, 4096)
 	set(&l.Ping, 5*time.Second)
 	set(&l.Dead, 15*time.Second)
+	set(&l.Report, time.Second)
+	l.Report = min(l.Report, heartbeat)
 	return l
 }
 
@@ -102,6 +105,7 @@ type Config struct {
 	// Announce lets others know that this node has begun to drain, before its agents
 	// are told to leave; nil: they find out by themselves.
 	Announce func(context.Context)
+	Ledger   Ledger           // where usage is reported; nil: nowhere
 	Logger   *slog.Logger     // nil: nothing is logged
 	Metrics  *Metrics         // nil: nobody sees them
 	Now      func() time.Time // nil: time.Now
@@ -124,6 +128,7 @@ type Forwarder struct {
 	run        string // of this node, from New to Close
 	announce   func(context.Context)
 	routes     *routes
+	tally      *tally // of what was used
 	neighbours *neighbours
 	peers      Peers        // nil: there are no other forwarders
 	places     *whereabouts // with peers
@@ -180,6 +185,8 @@ func New(cfg Config) (*Forwarder, error) {
 		f.now = time.Now
 	}
 	f.routes = newRoutes(f.metrics)
+	f.tally = newTally(cfg.Node, cfg.Ledger, f.limits.Report, f.now, f.metrics, f.log)
+	f.routes.tally = f.tally
 	if cfg.Peers != nil {
 		f.peers, f.places = cfg.Peers, newWhereabouts(cfg.Directory, cfg.Nodes, f.metrics, f.now)
 	}
@@ -209,6 +216,8 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	if f.places != nil {
 		running.Go(func() { f.survey(ctx) })
 	}
+	running.Go(func() { f.tally.run(ctx) })
+	running.Go(func() { f.enforce(ctx) })
 	err := f.follow(ctx)
 	cancel(err)
 	running.Wait()
@@ -272,6 +281,7 @@ func (f *Forwarder) Close() error {
 		s.end(wire.Refuse(wire.ShuttingDown))
 	}
 	f.tasks.Wait()
+	f.tally.finish()
 	return nil
 }
 

@@ -252,6 +252,8 @@ func (f *Forwarder) identify(ctx context.Context, clientID int64, wait time.Dura
 // client that belongs to nobody.
 func standing(c *domain.Client, owner *domain.User, key []byte) *wire.Refusal {
 	switch {
+	case c.ClaimedAs != 0:
+		return claimed(c.ClaimedAs)
 	case !c.Live():
 		return wire.Refuse(wire.ClientDeleted)
 	case c.Disabled:
@@ -264,6 +266,14 @@ func standing(c *domain.Client, owner *domain.User, key []byte) *wire.Refusal {
 		return wire.Refuse(wire.ClientRevoked)
 	}
 	return nil
+}
+
+// claimed tells an agent who it is now. It is told to nobody else: at login the
+// proof comes first, and a live session has proved the credential.
+func claimed(as int64) *wire.Refusal {
+	r := wire.Refuse(wire.Claimed)
+	r.ClientID = as
+	return r
 }
 
 // disabled is no reason to go for good: what was disabled is enabled again.

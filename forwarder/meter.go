@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"slices"
 	"sync/atomic"
+	"time"
 
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/usage"
 )
 
 // totalOf counts bytes in the forwarder's numbers only.
@@ -13,20 +16,67 @@ func totalOf(m *Metrics) transport.Count {
 	return transport.Count{AToB: func(n int) { m.toTarget.Add(int64(n)) }, BToA: func(n int) { m.toSource.Add(int64(n)) }}
 }
 
-// meter counts a mapping's bytes as they pass, not when a stream ends.
+// meter counts a mapping's bytes as they pass, not when a stream ends, and
+// charges them to who pays. It may outlive the mapping's place in the routes, as
+// long as its streams do and until what it counted has been reported.
 type meter struct {
+	mapping, source, target int64 // ids
+	payer                   *account
+	tally                   *tally
+	count                   transport.Count // made once for all streams of the mapping
+
 	toTarget atomic.Int64
 	toSource atomic.Int64
-	count    transport.Count // made once for all streams of the mapping
+	begun    atomic.Int64 // streams, ever
+	open     atomic.Int64 // streams, now
+	touched  atomic.Bool  // it is in the tally's list
+
+	elsewhere   atomic.Int64 // streams at other forwarders
+	elsewhereAt atomic.Int64 // when that was so, Unix nanoseconds
+
+	reported usage.Traffic // guarded by tally.making
 }
 
-func newMeter(total *Metrics) *meter {
-	m := &meter{}
+func newMeter(total *Metrics, t *tally, of *domain.Mapping, payer *account) *meter {
+	m := &meter{mapping: of.ID, source: of.SourceClientID, target: of.TargetClientID, payer: payer, tally: t}
 	m.count = transport.Count{
-		AToB: func(n int) { m.toTarget.Add(int64(n)); total.toTarget.Add(int64(n)) },
-		BToA: func(n int) { m.toSource.Add(int64(n)); total.toSource.Add(int64(n)) },
+		AToB: func(n int) { m.toTarget.Add(int64(n)); total.toTarget.Add(int64(n)); m.carried(n) },
+		BToA: func(n int) { m.toSource.Add(int64(n)); total.toSource.Add(int64(n)); m.carried(n) },
+	}
+	if payer != nil {
+		m.count.Brake = &payer.brake
 	}
 	return m
+}
+
+// carried is called for every piece that passes. For an account without limits
+// it is two loads.
+func (m *meter) carried(n int) {
+	m.touch()
+	if m.payer != nil {
+		m.payer.charge(int64(n))
+	}
+}
+
+// touch lets the next report look at the meter.
+func (m *meter) touch() {
+	if !m.touched.Load() && m.touched.CompareAndSwap(false, true) {
+		m.tally.touch(m)
+	}
+}
+
+// opened and closed note how many streams are open after one began or ended.
+func (m *meter) opened(open int) { m.begun.Add(1); m.closed(open) }
+
+func (m *meter) closed(open int) { m.open.Store(int64(open)); m.touch() }
+
+// away gives how many streams of the mapping are open at other forwarders, as far
+// as is known and as long as that was lately. A refusal asks again.
+func (m *meter) away(now time.Time) int64 {
+	if m.elsewhere.Load() == 0 || now.UnixNano()-m.elsewhereAt.Load() > int64(usage.Fresh) {
+		return 0
+	}
+	return m.elsewhere.Load()
 }
 
 // Traffic is what a mapping has carried here since one of its clients connected.

@@ -35,6 +35,9 @@ type Metrics struct {
 	renewals *prometheus.CounterVec // calls of the directory, by outcome
 	bridged  *prometheus.CounterVec // streams joined over the bridge, by direction
 	located  *prometheus.CounterVec // lookups of where a target is, by how they were answered
+	reports  *prometheus.CounterVec // reports of usage, by outcome
+
+	clientSeries int // how many clients have a series of their own
 
 	total transport.Count // of the bytes that other forwarders' streams bring
 }
@@ -74,6 +77,7 @@ func NewMetrics() *Metrics {
 		renewals: counters("tunnox_directory_calls_total", "Calls of the directory, by outcome.", "outcome"),
 		bridged:  counters("tunnox_bridge_opens_total", "Streams joined over the bridge, by direction: out to the target's forwarder, in from the source's.", "direction"),
 		located:  counters("tunnox_locate_total", "Lookups of a target's forwarder, by answer: cache, directory, stale, absent or error.", "answer"),
+		reports:  counters("tunnox_usage_reports_total", "Reports of usage to the control plane, by outcome: counted or failed.", "outcome"),
 	}
 	m.total = totalOf(m)
 	return m
@@ -84,13 +88,16 @@ func (m *Metrics) observe(f *Forwarder) { m.of.Store(f) }
 
 func (m *Metrics) parts() []prometheus.Collector {
 	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.failures,
-		m.position, m.lag, m.gaps, m.panics, m.renewals, m.bridged, m.located}
+		m.position, m.lag, m.gaps, m.panics, m.renewals, m.bridged, m.located, m.reports}
 }
 
 // Describe implements [prometheus.Collector].
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.clients, m.mappings, m.streams, m.logins, m.bytes} {
 		ch <- d
+	}
+	if m.clientSeries > 0 {
+		ch <- clientConnections
 	}
 	for _, c := range m.parts() {
 		c.Describe(ch)
@@ -119,4 +126,5 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.mappings, active)
 	gauge(m.streams, int(f.inFlight.Load()))
 	gauge(m.logins, f.logins.count())
+	m.collectClients(ch, f)
 }

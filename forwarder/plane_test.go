@@ -126,7 +126,7 @@ func (p *plane) ClientView(ctx context.Context, clientID int64, min domain.Posit
 		states, versions, position = p.foldTo(p.hidden)
 	}
 	client, _ := states[domain.ClientStream(clientID)].(*domain.Client)
-	if client == nil || !client.Live() {
+	if client == nil || !client.Live() && client.ClaimedAs == 0 {
 		return domain.ClientView{}, &domain.Error{Code: domain.CodeClientNotFound}
 	}
 	v := domain.ClientView{Position: position, Client: domain.Versioned[domain.Client]{

@@ -34,6 +34,7 @@ type routes struct {
 	following bool
 	recent    recent
 	metrics   *Metrics
+	tally     *tally // nil: nobody counts
 }
 
 // clientRoute is a client with a session here.
@@ -64,6 +65,7 @@ func (m *mappingRoute) add(f *forward) {
 	m.live[f] = struct{}{}
 	if f.source != nil {
 		m.begun++
+		m.meter.opened(m.begun)
 	}
 }
 
@@ -74,6 +76,7 @@ func (m *mappingRoute) remove(f *forward) {
 	delete(m.live, f)
 	if f.source != nil {
 		m.begun--
+		m.meter.closed(m.begun)
 	}
 }
 
@@ -84,7 +87,8 @@ type userRoute struct {
 
 type limitsRoute struct {
 	domain.Versioned[domain.AccountLimits]
-	refs int
+	refs    int
+	account *account
 }
 
 func newRoutes(metrics *Metrics) *routes {
@@ -264,11 +268,13 @@ func (r *routes) addLimits(c *clientRoute, l domain.Versioned[domain.AccountLimi
 	account := l.State.Account
 	known := r.limits[account]
 	if known == nil {
-		known = &limitsRoute{Versioned: l}
+		known = &limitsRoute{Versioned: l, account: newAccount(r.tally, account)}
+		known.account.limit(l.State.Limits)
 		r.limits[account] = known
 	}
 	if l.Version > known.Version {
 		known.Versioned = l
+		known.account.limit(l.State.Limits)
 	}
 	if c.limits[account] == nil {
 		c.limits[account] = known
@@ -279,7 +285,7 @@ func (r *routes) addLimits(c *clientRoute, l domain.Versioned[domain.AccountLimi
 func (r *routes) addMapping(c *clientRoute, m domain.Versioned[domain.Mapping], at domain.Position) {
 	known := r.mappings[m.State.ID]
 	if known == nil {
-		known = &mappingRoute{Versioned: m, live: map[*forward]struct{}{}, meter: newMeter(r.metrics)}
+		known = &mappingRoute{Versioned: m, live: map[*forward]struct{}{}, meter: newMeter(r.metrics, r.tally, &m.State, r.payer(m.State.UserID))}
 		r.mappings[m.State.ID] = known
 	}
 	if m.Version > known.Version {
@@ -358,6 +364,7 @@ func (r *routes) unlink(c *clientRoute) {
 	for id, l := range c.limits {
 		if l.refs--; l.refs == 0 {
 			delete(r.limits, id)
+			l.account.leave()
 		}
 	}
 }

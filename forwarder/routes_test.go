@@ -97,7 +97,7 @@ func (m *routesModel) command(kind int) {
 		c = domain.RegisterClient{ID: id, PublicKey: make([]byte, 32)}
 	case 3, 4, 5:
 		m.mappings = append(m.mappings, id)
-		c = domain.CreateMapping{ID: id, UserID: pick(m.rnd, m.users), SourceClientID: pick(m.rnd, m.clients),
+		c = domain.CreateMapping{ID: id, Any: true, UserID: pick(m.rnd, m.users), SourceClientID: pick(m.rnd, m.clients),
 			TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolTCP, LocalPort: int(id), TargetHost: "h", TargetPort: 1}
 	case 6:
 		c = domain.SetMappingEnabled{ID: pick(m.rnd, m.mappings), Enabled: flag}

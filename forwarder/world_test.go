@@ -42,6 +42,8 @@ type world struct {
 	plane     *plane
 	presences *presences
 	limits    forwarder.Limits
+	ledger    forwarder.Ledger
+	now       func() time.Time
 	log       *slog.Logger
 	user      int64
 	closing   []func()
@@ -82,7 +84,8 @@ func (w *world) start() {
 	w.t.Helper()
 	metrics := forwarder.NewMetrics()
 	f, err := forwarder.New(forwarder.Config{Node: "node-001", Lookup: w.plane, Feed: w.plane, Directory: w.presences,
-		Registrar: w.plane, Logger: w.log.With("part", "forwarder"), Metrics: metrics, Limits: w.limits})
+		Registrar: w.plane, Logger: w.log.With("part", "forwarder"), Metrics: metrics, Limits: w.limits,
+		Ledger: w.ledger, Now: w.now})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -177,7 +180,7 @@ func (w *world) mapping(source, target client, service string) mapping {
 	m := mapping{id: domain.FirstMappingID + w.plane.ids.Add(1), address: freeAddress(w.t)}
 	host, port := split(w.t, service)
 	localHost, localPort := split(w.t, m.address)
-	w.plane.do(w.t, domain.CreateMapping{ID: m.id, UserID: w.plane.clientOwner(source.id, w.user), SourceClientID: source.id,
+	w.plane.do(w.t, domain.CreateMapping{ID: m.id, Any: true, UserID: w.plane.clientOwner(source.id, w.user), SourceClientID: source.id,
 		TargetClientID: target.id, Protocol: domain.ProtocolTCP, LocalHost: localHost, LocalPort: localPort,
 		TargetHost: host, TargetPort: port})
 	return m

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -20,22 +21,38 @@ import (
 // prefix is the base of everything that needs a key.
 const prefix = "/api/v1"
 
-// Config says what an API is made of. Executor, History, Reader, NewCredential
-// and at least one key are required.
+// Config says what an API is made of. Executor, History, Search, Reader,
+// Past, NewCredential and at least one key are required.
 type Config struct {
 	Executor Executor
 	History  History
+	Search   Search
 	Reader   Reader
+	Past     Past
 	Presence Presence // nil: every client is offline
 	Nodes    Nodes    // nil: there are none
+	Usage    Usage    // nil: what was used cannot be told
 
 	// NewCredential draws a credential: the text the agent is given and the public
 	// key that goes into the log.
 	NewCredential func() (authCode string, publicKey []byte, err error)
 
-	Keys        []Key
+	// ParseClaim reads a claim code; nil: clients cannot be claimed here.
+	ParseClaim func(code string) (Claim, error)
+
+	Keys []Key // the operator's
+	// SigningKeys sign access tokens: the first signs, all verify. Control planes
+	// of one cluster have the same. Without any one is drawn, which ends with the
+	// process.
+	SigningKeys []SigningKey
+	Plans       []NamedPlan
 	CORSOrigins []string // origins whose pages may call the API, "*" for all; none by default
 	Version     Version
+
+	// RateLimit is how many requests a second one caller may make, and one address
+	// that sends no key, with a burst of RateBurst; 0 is no limit.
+	RateLimit float64
+	RateBurst int
 
 	// Checks are what /ready asks, by name. One error makes the answer 503.
 	Checks map[string]func(ctx context.Context) error
@@ -43,6 +60,11 @@ type Config struct {
 	// stays 200, because a balancer that took this process out would make worse what
 	// goes on without it.
 	Needs map[string]func(ctx context.Context) error
+	// Alarms are shown by /ready beside the checks, and do not make it 503: they
+	// are for people, and an API that is gone would help nobody.
+	Alarms map[string]func(ctx context.Context) error
+
+	Auditor Auditor // nil: nothing is signed and nothing proven
 
 	Metrics *Metrics         // nil: counted and thrown away
 	Logger  *slog.Logger     // nil: nothing is logged
@@ -52,6 +74,8 @@ type Config struct {
 	WaitTimeout time.Duration
 	// WriteTimeout bounds how long a command may take; 0 is 10 s.
 	WriteTimeout time.Duration
+	// Heartbeat is how often a live stream says that it lives; 0 is 15 s.
+	Heartbeat time.Duration
 }
 
 func (c *Config) complete() error {
@@ -63,9 +87,17 @@ func (c *Config) complete() error {
 	}
 	missing(c.Executor == nil, "executor")
 	missing(c.History == nil, "history")
+	missing(c.Search == nil, "search")
 	missing(c.Reader == nil, "reader")
+	missing(c.Past == nil, "past")
 	missing(c.NewCredential == nil, "source of credentials")
 	missing(len(c.Keys) == 0, "API key: it would be open to everybody or to nobody")
+	c.Reader = reader{present: c.Reader, past: c.Past}
+	if len(c.SigningKeys) == 0 {
+		key, _, err := NewSigningKey()
+		errs = append(errs, err)
+		c.SigningKeys = []SigningKey{key}
+	}
 	if c.Metrics == nil {
 		c.Metrics = NewMetrics()
 	}
@@ -81,6 +113,9 @@ func (c *Config) complete() error {
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = 10 * time.Second
 	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = liveHeartbeat
+	}
 	return errors.Join(errs...)
 }
 
@@ -92,6 +127,13 @@ type api struct {
 	huma      huma.API
 	passwords passwords
 	written   written
+
+	principals *principals
+	tokens     tokens
+	attempts   *attempts
+	limits     limits
+	counted    counted
+	streams    *streams
 }
 
 // New gives the handler of the whole API: the routes below /api/v1, the
@@ -108,15 +150,26 @@ func newAPI(config Config) (*api, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords()}
+	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(), streams: newStreams(),
+		principals: newPrincipals(), tokens: tokens{config.SigningKeys}}
+	a.limits = newLimits(config.RateLimit, config.RateBurst)
 	a.huma = humago.New(a.mux, a.document())
-	a.huma.UseMiddleware(a.requireKey)
+	a.huma.UseMiddleware(a.requireIdentity, a.limited, a.atMoment)
+	a.registerAuth()
+	a.registerKeys()
+	a.registerAudit()
+	a.registerStream()
 	a.registerUsers()
 	a.registerQuotas()
 	a.registerClients()
+	a.registerClaim()
 	a.registerMappings()
 	a.registerNodes()
+	a.registerShares()
+	a.registerPlans()
 	a.registerHistory()
+	a.registerStats()
+	a.registerProofs()
 	a.registerProbes()
 	a.registerDocs()
 	return a, nil
@@ -133,15 +186,18 @@ func (a *api) document() huma.Config {
 			Components: &huma.Components{
 				Schemas: schemas,
 				SecuritySchemes: map[string]*huma.SecurityScheme{keyScheme: {
-					Type: "http", Scheme: "bearer", Description: "An API key, as printed to the key file on first start.",
+					Type: "http", Scheme: "bearer", Description: "An API key (POST /keys, or the operator's in the key file of the first start), or the access token of a login.",
 				}},
 			},
 			Tags: []*huma.Tag{
+				{Name: "auth", Description: "Logins, API keys, and what they may."},
 				{Name: "users", Description: "The accounts that own clients and mappings."},
 				{Name: "quotas", Description: "What an account may have, and what it has."},
 				{Name: "clients", Description: "Registered identities that agents prove themselves as."},
 				{Name: "mappings", Description: "Listener at one client, service at another."},
 				{Name: "nodes", Description: "The processes that are there now."},
+				{Name: "shares", Description: "Codes with which another user may listen for a service of yours."},
+				{Name: "stats", Description: "What was used: traffic and connections, while they are open."},
 				{Name: "events", Description: "The log: everything that ever happened, in order."},
 				{Name: "operation", Description: "Probes and version; no key needed."},
 			},
@@ -194,14 +250,13 @@ var jsonFormat = huma.Format{
 // none of ours, such as 1e30; what stands before it is the field.
 const notHeld = " is not a value this field can hold"
 
-// operation describes a route. A route below the prefix always needs a key: the
-// prefix and the need come from the same line.
+// operation describes a route. Who may use it stands in the rules, under its id.
 func operation(method, path, id, tag, summary string, errs ...int) huma.Operation {
 	return huma.Operation{
 		OperationID: id, Method: method, Path: prefix + path, Tags: []string{tag}, Summary: summary,
-		Security:     needsKey,
+		Security:     bearer(id),
 		MaxBodyBytes: maxBodyBytes,
-		Errors:       append([]int{http.StatusUnauthorized, http.StatusServiceUnavailable}, errs...),
+		Errors:       errorsOfAll(errs),
 	}
 }
 
@@ -219,4 +274,15 @@ func (a *api) metadata(ctx context.Context, c domain.Command) domain.Metadata {
 	t := tracked(ctx)
 	return domain.Metadata{At: a.now(), Actor: t.identity.Actor, Command: c.CommandName(),
 		Source: t.source, Request: t.id, Allowed: t.identity.Allowed}
+}
+
+// errorsOfAll adds to a route's errors those that every route has, each once.
+func errorsOfAll(errs []int) []int {
+	all := []int{http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable}
+	for _, status := range append([]int{http.StatusForbidden}, errs...) {
+		if !slices.Contains(all, status) {
+			all = append(all, status)
+		}
+	}
+	return all
 }

@@ -4,27 +4,44 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"net/http"
+	"errors"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"golang.org/x/time/rate"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
 )
 
-// Key is an API key as this package knows it: by its hash, so that a dump of
-// our memory or of a configuration gives no key away.
+// Key is the operator's key as this package knows it: by its hash, so that a dump
+// of our memory or of a configuration gives no key away. It may do everything.
 type Key struct {
 	Name string // who uses it; "key:<name>" is the actor of its commands
 	Hash [sha256.Size]byte
 }
 
-// HashKey gives the hash under which a key is known.
+// HashKey gives the hash under which a key is known. Keys have 256 random bits,
+// so that a slow hash would cost us and nobody who guesses.
 func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
 // Identity is who asks, and why they may.
 type Identity struct {
-	Actor   string // "key:<name>"
+	Actor   string // "key:<name or id>" or "user:<id>"
 	Allowed string // goes into the metadata of what they cause, for example "role:admin"
+	UserID  int64  // 0 = the operator
+	Role    domain.Role
+	Scopes  []domain.Scope
+	KeyID   int64 // of an API key, else 0
+	LoginID int64 // of a login, else 0
 }
+
+// admin reports whether everything is theirs to see.
+func (i Identity) admin() bool { return i.Role == domain.RoleAdmin }
 
 // keyScheme is the name of the security scheme in the OpenAPI document. An
 // operation that lists it is refused without a key.
@@ -32,46 +49,286 @@ const keyScheme = "apiKey"
 
 var needsKey = []map[string][]string{{keyScheme: {}}}
 
-// authenticate tells whose key the request carries. Every known key is compared,
-// in constant time over hashes, so that the time tells neither how much of a
-// key was right nor which one it is near.
-func (a *api) authenticate(header string) (Identity, bool) {
+// errNobody says that a token is nobody's, any more or at all.
+var errNobody = errors.New("not a token of anybody")
+
+const (
+	// known is how long a token is believed without looking. A key that another
+	// control plane revoked is refused after that and the time its record takes.
+	known = 250 * time.Millisecond
+	// maxKnown bounds how many tokens are remembered.
+	maxKnown = 10_000
+	// A token whose row is not there may be newer than the read models; the log is
+	// asked so often a second and not more, since anybody can make up tokens.
+	logAsksPerSecond = 20
+)
+
+// principals remembers for a moment whom a token stands for, by its hash: with
+// the read models in Redis every request would cost two round trips more.
+type principals struct {
+	asks *rate.Limiter
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]principal // guarded by mu
+	moved domain.Position                 // guarded by mu; the last change of identities made here
+	used  map[int64]time.Time             // guarded by mu; when each API key was used last, here
+}
+
+type principal struct {
+	identity Identity
+	until    time.Time
+}
+
+func newPrincipals() *principals {
+	return &principals{asks: rate.NewLimiter(logAsksPerSecond, logAsksPerSecond),
+		known: map[[sha256.Size]byte]principal{}, used: map[int64]time.Time{}}
+}
+
+// forget drops everything, because who may do what has changed at p.
+func (p *principals) forget(at domain.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.moved = max(p.moved, at)
+	clear(p.known)
+}
+
+func (p *principals) get(token [sha256.Size]byte, now time.Time) (Identity, domain.Position, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who, ok := p.known[token]
+	if !ok || now.After(who.until) {
+		return Identity{}, p.moved, false
+	}
+	p.use(who.identity.KeyID, now)
+	return who.identity, p.moved, true
+}
+
+// put remembers a token, unless identities changed while it was looked up.
+func (p *principals) put(token [sha256.Size]byte, who Identity, as domain.Position, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.use(who.KeyID, now)
+	if p.moved != as {
+		return
+	}
+	if len(p.known) >= maxKnown {
+		clear(p.known)
+	}
+	p.known[token] = principal{who, now.Add(known)}
+}
+
+// use notes that a key was used. It needs mu.
+func (p *principals) use(key int64, now time.Time) {
+	if key != 0 {
+		p.used[key] = now
+	}
+}
+
+// lastUsed gives when a key was used last in this process.
+func (p *principals) lastUsed(key int64) (time.Time, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.used[key]
+	return at, ok
+}
+
+// authenticate tells whose token the request carries. Every key of the operator
+// is compared, in constant time over hashes, so that the time tells neither how
+// much of a key was right nor which one it is near. The error is errNobody, or
+// that it cannot be known now.
+func (a *api) authenticate(ctx context.Context, header string) (Identity, error) {
 	scheme, token, _ := strings.Cut(header, " ")
+	if token == "" || !strings.EqualFold(scheme, "Bearer") || len(token) > maxToken {
+		return Identity{}, errNobody
+	}
 	given := HashKey(token)
-	var who string
-	found := 0
+	who, found := "", 0
 	for _, k := range a.config.Keys {
 		if subtle.ConstantTimeCompare(given[:], k.Hash[:]) == 1 {
 			who, found = k.Name, 1
 		}
 	}
-	if found == 0 || token == "" || !strings.EqualFold(scheme, "Bearer") {
-		return Identity{}, false
+	if found == 1 {
+		return Identity{Actor: "key:" + who, Allowed: "role:admin", Role: domain.RoleAdmin, Scopes: domain.RoleAdmin.Scopes()}, nil
 	}
-	return Identity{Actor: "key:" + who, Allowed: "role:admin"}, true
+	now := time.Now()
+	identity, moved, ok := a.principals.get(given, now)
+	if ok {
+		return identity, nil
+	}
+	a.caughtUp(ctx, moved)
+	var err error
+	switch {
+	case strings.HasPrefix(token, keyPrefix):
+		identity, err = a.ofKey(ctx, token, given)
+	case strings.Count(token, ".") == 2:
+		identity, err = a.ofAccessToken(ctx, token)
+	default:
+		err = errNobody
+	}
+	if err != nil {
+		return Identity{}, err
+	}
+	a.principals.put(given, identity, moved, now)
+	return identity, nil
 }
 
-// requireKey is the huma middleware that refuses operations that need a key. It
-// reads the matched operation and not the path, so that what is routed and what
-// is authorised cannot be two things.
-func (a *api) requireKey(ctx huma.Context, next func(huma.Context)) {
-	if len(ctx.Operation().Security) == 0 {
+// maxToken bounds what is taken for a token; ours are below 500 characters.
+const maxToken = 4096
+
+// caughtUp waits until the read models show the last change of identities that
+// was made here: whoever revokes a key and uses it right after is refused.
+func (a *api) caughtUp(ctx context.Context, moved domain.Position) {
+	if moved == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, ownWait)
+	defer cancel()
+	_ = a.config.Reader.Wait(ctx, moved) // a late read model is no reason to let nobody in
+}
+
+// ofKey gives whom an API key stands for.
+func (a *api) ofKey(ctx context.Context, token string, hash [sha256.Size]byte) (Identity, error) {
+	id, ok := secretID(token, keyPrefix)
+	if !ok {
+		return Identity{}, errNobody
+	}
+	key, err := look(ctx, a, domain.KeyStream(id),
+		func(ctx context.Context) (domain.Key, bool, error) {
+			row, ok, err := a.config.Reader.Key(ctx, id)
+			return row.Key, ok, err
+		}, func(k *domain.Key) domain.Key { return *k })
+	if err != nil {
+		return Identity{}, err
+	}
+	if subtle.ConstantTimeCompare(hash[:], key.Hash) == 0 || !key.Live() || key.Expired(a.now()) {
+		return Identity{}, errNobody
+	}
+	who := Identity{Actor: "key:" + formatID(id), KeyID: id, UserID: key.UserID, Scopes: key.Scopes, Role: domain.RoleAdmin, Allowed: "role:admin"}
+	if key.UserID == 0 {
+		return who, nil
+	}
+	u, err := a.accountOf(ctx, key.UserID)
+	if err != nil {
+		return Identity{}, err
+	}
+	if !u.Live() || u.Disabled {
+		return Identity{}, errNobody
+	}
+	if u.Role != domain.RoleAdmin || !slices.Contains(key.Scopes, domain.ScopeAdmin) {
+		who.Role = domain.RoleUser
+	}
+	who.Allowed = "role:" + string(who.Role) + " user:" + formatID(key.UserID)
+	return who, nil
+}
+
+// ofAccessToken gives whom a login's access token stands for. The token says
+// which login; whether that is worth anything is looked up.
+func (a *api) ofAccessToken(ctx context.Context, token string) (Identity, error) {
+	userID, loginID, err := a.tokens.verify(token, a.now())
+	if err != nil {
+		return Identity{}, errNobody
+	}
+	login, err := look(ctx, a, domain.LoginStream(loginID),
+		func(ctx context.Context) (domain.Login, bool, error) {
+			row, ok, err := a.config.Reader.Login(ctx, loginID)
+			return row.Login, ok, err
+		}, func(l *domain.Login) domain.Login { return *l })
+	if err != nil {
+		return Identity{}, err
+	}
+	u, err := a.accountOf(ctx, userID)
+	if err != nil {
+		return Identity{}, err
+	}
+	if login.UserID != userID || !login.Good(&u, a.now()) {
+		return Identity{}, errNobody
+	}
+	return Identity{Actor: "user:" + formatID(userID), Allowed: "role:" + string(u.Role), UserID: userID, LoginID: loginID,
+		Role: u.Role, Scopes: u.Role.Scopes()}, nil
+}
+
+func (a *api) accountOf(ctx context.Context, id int64) (domain.User, error) {
+	return look(ctx, a, domain.UserStream(id),
+		func(ctx context.Context) (domain.User, bool, error) {
+			row, ok, err := a.config.Reader.User(ctx, id)
+			return row.User, ok, err
+		}, func(u *domain.User) domain.User { return *u })
+}
+
+// look reads a row; what is not there is looked for in the log, a few times a
+// second, since it may be too new for the read models here.
+func look[S any, A domain.Aggregate](ctx context.Context, a *api, stream domain.StreamID,
+	row func(context.Context) (S, bool, error), state func(A) S) (S, error) {
+	s, ok, err := row(ctx)
+	if err == nil && ok {
+		return s, nil
+	}
+	if err == nil && !a.principals.asks.Allow() {
+		return s, errNobody
+	}
+	folded, _, err := a.fold(ctx, stream)
+	if err != nil {
+		return s, a.unreadable(ctx, err)
+	}
+	aggregate, ok := folded.(A)
+	if !ok || !aggregate.Exists() {
+		return s, errNobody
+	}
+	return state(aggregate), nil
+}
+
+// requireIdentity is the huma middleware that refuses what the rules do not
+// allow. It reads the matched operation and not the path, so that what is routed
+// and what is authorised cannot be two things.
+func (a *api) requireIdentity(ctx huma.Context, next func(huma.Context)) {
+	rule := ruleOf(ctx.Operation().OperationID)
+	if rule.open {
 		next(ctx)
 		return
 	}
-	identity, ok := a.authenticate(ctx.Header("Authorization"))
-	if !ok {
-		ctx.SetHeader("WWW-Authenticate", challenge)
-		// The error is that of a write to a connection that is gone.
-		_ = huma.WriteErr(a.huma, ctx, http.StatusUnauthorized, "")
+	identity, err := a.authenticate(ctx.Context(), ctx.Header("Authorization"))
+	if err == nil {
+		tracked(ctx.Context()).identity = identity
+		err = a.authorise(ctx, rule, identity)
+	}
+	if err == nil {
+		next(ctx)
 		return
 	}
-	tracked(ctx.Context()).identity = identity
-	next(ctx)
+	p, ok := errors.AsType[*Problem](err)
+	if !ok {
+		_, w := humago.Unwrap(ctx)
+		p = a.unknown(tracked(ctx.Context()), w.Header())
+	}
+	a.refuse(ctx, p)
+}
+
+// refuse answers from a middleware.
+func (a *api) refuse(ctx huma.Context, p *Problem) {
+	t := tracked(ctx.Context())
+	p.RequestID, p.Instance = t.id, t.path
+	for name, values := range p.GetHeaders() {
+		ctx.SetHeader(name, values[0])
+	}
+	ctx.SetHeader("Content-Type", p.ContentType(""))
+	ctx.SetStatus(p.Status)
+	// The error is that of a write to a connection that is gone.
+	_ = jsonFormat.Marshal(ctx.BodyWriter(), p)
 }
 
 // challenge names the scheme, as a 401 must (RFC 9110 §11.6.1, RFC 6750 §3).
 const challenge = `Bearer realm="tunnox"`
 
-// identity gives who asks, in a handler behind requireKey.
+// identity gives who asks, in a handler behind requireIdentity.
 func identity(ctx context.Context) Identity { return tracked(ctx).identity }
+
+// noted drops remembered identities when a command may have changed them.
+func (a *api) noted(r domain.Receipt) {
+	switch r.Subject.Category() {
+	case domain.CategoryUser, domain.CategoryKey, domain.CategoryLogin:
+		a.principals.forget(r.Position)
+	}
+}
+
+var _ Reader = (*projections.Reader)(nil)

@@ -32,6 +32,9 @@ func TestEveryRouteNeedsTheKey(t *testing.T) {
 	guarded := 0
 	for _, op := range operations(t, w) {
 		open := !strings.HasPrefix(op[1], "/api/v1/")
+		if op[1] == "/api/v1/auth/login" || op[1] == "/api/v1/auth/refresh" {
+			continue // a password or a refresh token is asked for instead
+		}
 		for name, authorization := range map[string]string{
 			"none": "", "wrong": "Bearer " + apiKey + "x", "prefix": "Bearer " + apiKey[:len(apiKey)-1], "empty": "Bearer ", "basic": "Basic " + apiKey, "bare": apiKey,
 		} {

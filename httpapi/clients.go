@@ -2,9 +2,11 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -37,7 +39,7 @@ type NewClient struct {
 
 // CreateClientBody is the body of POST /clients.
 type CreateClientBody struct {
-	UserID     int64  `json:"user_id" doc:"The user it belongs to" example:"100000001"`
+	UserID     int64  `json:"user_id,omitempty" minimum:"0" doc:"The user it belongs to; left out: whoever asks" example:"100000001"`
 	ClientName string `json:"client_name" minLength:"1" maxLength:"100" example:"office"`
 	ClientDesc string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
 }
@@ -66,12 +68,6 @@ type clientAnswer struct {
 	Body Client
 }
 
-// listOfInput asks for a page of what belongs to one resource.
-type listOfInput struct {
-	IDPath
-	PageInput
-}
-
 func (a *api) registerClients() {
 	op := func(method, path, id, summary string, errs ...int) huma.Operation {
 		return operation(method, path, id, "clients", summary, errs...)
@@ -93,12 +89,16 @@ func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct 
 	CreatedAnswer
 	Body NewClient
 }, error) {
+	user, err := forUser(ctx, in.Body.UserID)
+	if err != nil {
+		return nil, err
+	}
 	code, key, err := a.config.NewCredential()
 	if err != nil {
 		return nil, a.refusal(ctx, fmt.Errorf("draw credential: %w", err))
 	}
 	r, err := a.create(ctx, in.KeyHeader, in.Body, domain.SequenceClient, func(id int64) domain.Command {
-		return domain.CreateClient{ID: id, UserID: in.Body.UserID, Name: in.Body.ClientName,
+		return domain.CreateClient{ID: id, UserID: user, Name: in.Body.ClientName,
 			Description: in.Body.ClientDesc, PublicKey: key}
 	})
 	if err != nil {
@@ -143,22 +143,85 @@ func (a *api) rotateCredential(ctx context.Context, in *changeInput) (*struct {
 	}{answer.WriteAnswer, body}, nil
 }
 
-func (a *api) listClients(ctx context.Context, in *PageInput) (*pageAnswer[Client], error) {
-	return a.clientsOf(ctx, projections.AllClients, *in)
+// ClientFilter narrows a list of clients down.
+type ClientFilter struct {
+	Status string `query:"status" enum:"online,offline,disabled" doc:"Only clients of this status" example:"online"`
+	Type   string `query:"type" enum:"managed,anonymous" doc:"Only clients of this type" example:"managed"`
 }
 
-func (a *api) listClientsOfUser(ctx context.Context, in *listOfInput) (*pageAnswer[Client], error) {
+func (f ClientFilter) none() bool { return f == ClientFilter{} }
+
+// pass gives the clients of a page that pass. Who is online is asked for at once.
+func (a *api) passClients(ctx context.Context, f ClientFilter, page []projections.ClientRow) ([]projections.ClientRow, error) {
+	page = slices.DeleteFunc(page, func(c projections.ClientRow) bool { return f.Type != "" && f.Type != string(c.Kind) })
+	if f.Status == "" {
+		return page, nil
+	}
+	if _, past := momentOf(ctx); past {
+		return nil, invalid("query.status", "cannot be asked with as_of: who was online is not kept")
+	}
+	clients := make([]*domain.Client, len(page))
+	for i := range page {
+		clients[i] = &page[i].Client
+	}
+	var passed []projections.ClientRow
+	for i, body := range a.clientBodies(ctx, clients...) {
+		switch body.Status {
+		case f.Status:
+			passed = append(passed, page[i])
+		case "unknown":
+			return nil, problem(http.StatusServiceUnavailable, codeReadUnavailable, "Who is online cannot be asked now.")
+		}
+	}
+	return passed, nil
+}
+
+func (a *api) listClients(ctx context.Context, in *struct {
+	PageInput
+	OwnerFilter
+	ClientFilter
+}) (*pageAnswer[Client], error) {
+	index := projections.AllClients
+	if owner, ok, err := in.owner(ctx); err != nil {
+		return nil, err
+	} else if ok {
+		index = projections.ClientsOfUser(owner)
+	}
+	return a.clientsOf(ctx, index, in.PageInput, in.ClientFilter)
+}
+
+func (a *api) listClientsOfUser(ctx context.Context, in *struct {
+	IDPath
+	PageInput
+	ClientFilter
+}) (*pageAnswer[Client], error) {
 	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.clientsOf(ctx, projections.ClientsOfUser(in.ID), in.PageInput)
+	return a.clientsOf(ctx, projections.ClientsOfUser(in.ID), in.PageInput, in.ClientFilter)
 }
 
-func (a *api) clientsOf(ctx context.Context, index projections.Index, in PageInput) (*pageAnswer[Client], error) {
+func (a *api) clientsOf(ctx context.Context, index projections.Index, in PageInput, f ClientFilter) (*pageAnswer[Client], error) {
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
-	rows, next, err := a.config.Reader.Clients(ctx, index, in.After, in.Limit)
+	read := func(after int64, limit int) ([]projections.ClientRow, int64, error) {
+		return a.config.Reader.Clients(ctx, index, after, limit)
+	}
+	var rows []projections.ClientRow
+	var next int64
+	var err error
+	if f.none() {
+		rows, next, err = read(in.After, in.Limit)
+	} else {
+		rows, next, err = filtered(in.After, in.Limit, func(c projections.ClientRow) int64 { return c.ID }, read,
+			func(page []projections.ClientRow) ([]projections.ClientRow, error) {
+				return a.passClients(ctx, f, page)
+			})
+	}
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return nil, p
+	}
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
@@ -178,10 +241,7 @@ func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {
 		return nil, err
 	}
 	body := a.clientBodies(ctx, &row.Client)[0]
-	// Part of what is shown is presence, which has no version: a hash stands for it.
-	h := fnv.New64a()
-	fmt.Fprint(h, body.Status, shown(body.NodeID), shown(body.LastSeen), shown(body.AgentVersion), shown(body.ConfigVersion))
-	answer, err := in.tagged(fmt.Sprintf(`"%d-%x"`, row.Version, h.Sum64()))
+	answer, err := in.tagged(tagOf(row.Version, body.Status, shown(body.NodeID), shown(body.LastSeen), shown(body.AgentVersion), shown(body.ConfigVersion)))
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +249,14 @@ func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {
 		ReadAnswer
 		Body Client
 	}{answer, body}, nil
+}
+
+// tagOf is the tag of what is shown with something that has no version, such as
+// presence: a hash stands for it.
+func tagOf(version domain.Version, beside ...any) string {
+	h := fnv.New64a()
+	fmt.Fprint(h, beside...)
+	return fmt.Sprintf(`"%d-%x"`, version, h.Sum64())
 }
 
 func shown[T any](p *T) any {
@@ -269,9 +337,13 @@ func (c *Client) join(p ClientPresence) {
 	}
 }
 
-// presence gives where the clients are, or nil when the directory cannot be
-// asked: a client can be shown without it.
+// presence gives where the clients are, or nil when that is not known: the
+// directory cannot be asked, or the question is about the past. A client can be
+// shown without it.
 func (a *api) presence(ctx context.Context, clients []*domain.Client) []ClientPresence {
+	if _, past := momentOf(ctx); past {
+		return nil
+	}
 	if a.config.Presence == nil || len(clients) == 0 {
 		return make([]ClientPresence, len(clients))
 	}

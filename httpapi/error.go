@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/validation"
@@ -25,11 +27,12 @@ const (
 	codeInternal         domain.Code = "internal"               // our fault; the log has the details
 	codeReadModelBehind  domain.Code = "read_model_behind"      // Min-Position was not reached in time
 	codeReadUnavailable  domain.Code = "read_model_unavailable" // lists cannot be read now
+	codeTooMany          domain.Code = "too_many_requests"      // beyond the rate, or too many attempts
 )
 
-// retryAfter is what a 503 asks for, in seconds: long enough for a projector to
-// catch up or a database to fail over, short enough for a person to wait.
-const retryAfter = "2"
+// retryAfter is what a 503 asks for: long enough for a projector to catch up or
+// a database to fail over, short enough for a person to wait.
+const retryAfter = 2 * time.Second
 
 // Fault is one thing wrong with a request, at its place.
 type Fault struct {
@@ -52,7 +55,7 @@ type Problem struct {
 	Instance  string   `json:"instance,omitempty" doc:"The path of the request" example:"/api/v1/mappings"`
 	Errors    []*Fault `json:"errors,omitempty" nullable:"false" doc:"Every fault found, each with its place"`
 
-	retry bool // says Retry-After
+	wait time.Duration // says Retry-After; 0 = it does not
 }
 
 // Error implements error.
@@ -63,19 +66,27 @@ func (p *Problem) GetStatus() int { return p.Status }
 
 // GetHeaders implements [huma.HeadersError].
 func (p *Problem) GetHeaders() http.Header {
-	if !p.retry {
+	if p.wait <= 0 {
 		return nil
 	}
-	return http.Header{"Retry-After": {retryAfter}}
+	return http.Header{"Retry-After": {strconv.FormatInt(seconds(p.wait), 10)}}
 }
 
 // ContentType implements [huma.ContentTypeFilter].
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
 func problem(status int, code domain.Code, detail string, faults ...*Fault) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail,
-		Code: string(code), Errors: faults, retry: status == http.StatusServiceUnavailable}
+	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail,
+		Code: string(code), Errors: faults}
+	if status == http.StatusServiceUnavailable {
+		p.wait = retryAfter
+	}
+	return p
 }
+
+// seconds rounds up, as headers need it: who waits as long as told must not be
+// too early.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // invalid is the refusal of a request that is wrong at one place.
 func invalid(location, message string) *Problem {
@@ -91,13 +102,16 @@ func statusOf(code domain.Code) int {
 	switch code {
 	case domain.CodeInvalid, domain.CodeIdempotencyMismatch, domain.CodeProtocolUnavailable:
 		return http.StatusUnprocessableEntity
-	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound:
+	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeKeyNotFound, domain.CodeShareNotFound:
 		return http.StatusNotFound
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken,
-		domain.CodeUserDisabled, domain.CodeClientDisabled:
+		domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeClientClaimed:
 		return http.StatusConflict
-	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive:
+	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive,
+		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
 		return http.StatusForbidden
+	case domain.CodeLoginRefused, domain.CodeLoginEnded:
+		return http.StatusUnauthorized
 	case domain.CodeVersionConflict:
 		return http.StatusPreconditionFailed
 	case domain.CodeStoreUnavailable:
@@ -112,6 +126,8 @@ var places = map[domain.Code]string{
 	domain.CodeUserNotFound:        "path.id",
 	domain.CodeClientNotFound:      "path.id",
 	domain.CodeMappingNotFound:     "path.id",
+	domain.CodeKeyNotFound:         "path.id",
+	domain.CodeShareNotFound:       "path.id",
 	domain.CodeUsernameTaken:       "body.username",
 	domain.CodeEmailTaken:          "body.email",
 	domain.CodeListenerTaken:       "body.local_port",
@@ -151,6 +167,18 @@ func refused(status int, e *domain.Error) *Problem {
 		p.Errors = []*Fault{{Location: place, Message: e.Message}}
 	}
 	return p
+}
+
+// hidden tells who is no admin of somebody else's client what they are told of
+// one that is not there.
+func (a *api) hidden(ctx context.Context, err error) error {
+	e, ok := errors.AsType[*domain.Error](err)
+	if !ok || e.Code != domain.CodeClientNotOwned || identity(ctx).admin() || len(e.Faults) == 0 {
+		return err
+	}
+	end, _, _ := strings.Cut(e.Faults[0].Field, "_")
+	message := "There is no such " + end + " client."
+	return &domain.Error{Code: domain.CodeClientNotFound, Message: message, Faults: []domain.Fault{{Field: e.Faults[0].Field, Message: message}}}
 }
 
 // inBody moves a not-found of the user from the path to the body, for commands
@@ -197,7 +225,7 @@ func fromHuma(status int, message string, errs []error) *Problem {
 		p.Errors = []*Fault{{Location: "header.Content-Type", Message: "must be application/json"}}
 	case len(p.Errors) > 0:
 	case status == http.StatusUnauthorized:
-		p.Errors = []*Fault{{Location: "header.Authorization", Message: "must be Bearer and a key that is known"}}
+		p.Errors = []*Fault{{Location: "header.Authorization", Message: "must be Bearer and an API key or access token that is good"}}
 	case status == http.StatusBadRequest:
 		p.Errors = []*Fault{{Location: "body", Message: "is required"}}
 	case status == http.StatusRequestEntityTooLarge:
@@ -211,7 +239,7 @@ func fromHuma(status int, message string, errs []error) *Problem {
 func humaCode(status int) (domain.Code, string) {
 	switch status {
 	case http.StatusUnauthorized:
-		return codeUnauthorized, "An API key is required: Authorization: Bearer <key>."
+		return codeUnauthorized, "An API key or access token is required: Authorization: Bearer <key>."
 	case http.StatusBadRequest:
 		return codeMalformed, "The body is missing or is not JSON."
 	case http.StatusNotAcceptable:

@@ -42,6 +42,10 @@ const redacted = "[redacted]"
 // secrets are the fields of events that no answer shows, by the event's name.
 var secrets = map[string][]string{
 	domain.UserPasswordSet{}.EventName(): {"hash"},
+	domain.KeyCreated{}.EventName():      {"hash"},
+	domain.LoginBegun{}.EventName():      {"family", "hash"},
+	domain.LoginRefreshed{}.EventName():  {"hash"},
+	domain.ShareCreated{}.EventName():    {"hash"},
 }
 
 func eventBody(r domain.Record) (Event, error) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -187,6 +189,40 @@ func (l *memoryLog) read(limit int, want func(domain.Record) bool) ([]domain.Rec
 	return records, nil
 }
 
+func (l *memoryLog) Select(_ context.Context, q domain.Query, limit int) ([]domain.Record, error) {
+	found, err := l.read(math.MaxInt, q.Selects)
+	if q.Newest {
+		slices.Reverse(found)
+	}
+	return found[:min(limit, len(found))], err
+}
+
+func (l *memoryLog) Count(_ context.Context, q domain.Query) (int64, error) {
+	found, err := l.read(math.MaxInt, q.Selects)
+	return int64(len(found)), err
+}
+
+func (l *memoryLog) Wait(ctx context.Context, after domain.Position) error {
+	return wait(ctx, l, l.head, after)
+}
+
+// wait returns once the log, of which end is what there is to see, goes beyond after.
+func wait(ctx context.Context, l *memoryLog, end func() domain.Position, after domain.Position) error {
+	for {
+		l.mu.Lock()
+		moved := l.moved
+		l.mu.Unlock()
+		if end() > after {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // followed is the log as a projector sees it: it can be held back.
 type followed struct{ *memoryLog }
 
@@ -204,18 +240,5 @@ func (f followed) ReadAll(ctx context.Context, after domain.Position, limit int)
 }
 
 func (f followed) Wait(ctx context.Context, after domain.Position) error {
-	for f.limit() <= int(after) {
-		f.mu.Lock()
-		moved := f.moved
-		f.mu.Unlock()
-		if f.limit() > int(after) {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
+	return wait(ctx, f.memoryLog, func() domain.Position { return domain.Position(f.limit()) }, after)
 }

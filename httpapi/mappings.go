@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -24,6 +25,9 @@ type Mapping struct {
 	LocalPort      int       `json:"local_port" example:"8080"`
 	TargetHost     string    `json:"target_host" example:"127.0.0.1"`
 	TargetPort     int       `json:"target_port" example:"80"`
+	SourceUserID   *int64    `json:"source_user_id" doc:"Whose the source is, when somebody else's: it was made of a share code" example:"100000002"`
+	TargetUserID   *int64    `json:"target_user_id" doc:"Whose the target is, when somebody else's" example:"100000002"`
+	ShareID        *int64    `json:"share_id" doc:"The share it was made of; null for none" example:"1234567890123"`
 	Status         string    `json:"status" enum:"active,disabled" example:"active"`
 	CreatedAt      time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt      time.Time `json:"updated_at" example:"2026-01-02T15:04:05Z"`
@@ -31,7 +35,7 @@ type Mapping struct {
 
 // CreateMappingBody is the body of POST /mappings.
 type CreateMappingBody struct {
-	UserID         int64  `json:"user_id" doc:"The user whose quota it counts against" example:"100000001"`
+	UserID         int64  `json:"user_id,omitempty" minimum:"0" doc:"The user whose it is; left out: whoever asks" example:"100000001"`
 	Name           string `json:"name,omitempty" maxLength:"100" example:"intranet"`
 	SourceClientID int64  `json:"source_client_id" doc:"The client that listens" example:"600000000"`
 	TargetClientID int64  `json:"target_client_id" doc:"The client that dials" example:"600000001"`
@@ -48,6 +52,9 @@ type ChangeMappingBody struct {
 	UserID         *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
 	SourceClientID *int64  `json:"source_client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
 	TargetClientID *int64  `json:"target_client_id,omitempty" doc:"May be sent, never changes" example:"600000001"`
+	SourceUserID   *int64  `json:"source_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
+	TargetUserID   *int64  `json:"target_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
+	ShareID        *int64  `json:"share_id,omitempty" doc:"May be sent, never changes" example:"1234567890123"`
 	Protocol       *string `json:"protocol,omitempty" enum:"tcp,udp,http,socks5" doc:"May be sent, never changes" example:"tcp"`
 	Name           *string `json:"name,omitempty" maxLength:"100" example:"intranet"`
 	LocalHost      *string `json:"local_host,omitempty" example:"127.0.0.1"`
@@ -94,13 +101,17 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 	Body Mapping
 }, error) {
 	b := in.Body
+	user, err := forUser(ctx, b.UserID)
+	if err != nil {
+		return nil, err
+	}
 	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
-		return domain.CreateMapping{ID: id, UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID,
+		return domain.CreateMapping{ID: id, UserID: user, Any: identity(ctx).admin(), SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID,
 			Protocol: domain.Protocol(b.Protocol), Name: b.Name, LocalHost: b.LocalHost, LocalPort: b.LocalPort,
 			TargetHost: b.TargetHost, TargetPort: b.TargetPort}
 	})
 	if err != nil {
-		return nil, a.refusal(ctx, inBody(err))
+		return nil, a.refusal(ctx, a.hidden(ctx, inBody(err)))
 	}
 	m, err := made[*domain.Mapping](r)
 	if err != nil {
@@ -112,29 +123,69 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 	}{createdOf(r, "mappings"), mappingBody(m)}, nil
 }
 
-func (a *api) listMappings(ctx context.Context, in *PageInput) (*pageAnswer[Mapping], error) {
-	return a.mappingsOf(ctx, projections.AllMappings, *in)
+// listMappingsInput asks for a page of the mappings of something.
+type listMappingsInput struct {
+	IDPath
+	PageInput
+	MappingFilter
 }
 
-func (a *api) listMappingsOfUser(ctx context.Context, in *listOfInput) (*pageAnswer[Mapping], error) {
+// MappingFilter narrows a list of mappings down.
+type MappingFilter struct {
+	Status   string `query:"status" enum:"active,disabled" doc:"Only mappings of this status" example:"active"`
+	Protocol string `query:"protocol" enum:"tcp,udp,http,socks5" doc:"Only mappings of this protocol" example:"tcp"`
+}
+
+func (f MappingFilter) pass(m *projections.MappingRow) bool {
+	return (f.Status == "" || f.Status == enabledStatus(m.Disabled)) && (f.Protocol == "" || f.Protocol == string(m.Protocol))
+}
+
+func (a *api) listMappings(ctx context.Context, in *struct {
+	PageInput
+	OwnerFilter
+	MappingFilter
+}) (*pageAnswer[Mapping], error) {
+	index := projections.AllMappings
+	if owner, ok, err := in.owner(ctx); err != nil {
+		return nil, err
+	} else if ok {
+		index = projections.MappingsOfUser(owner)
+	}
+	return a.mappingsOf(ctx, index, in.PageInput, in.MappingFilter)
+}
+
+func (a *api) listMappingsOfUser(ctx context.Context, in *listMappingsInput) (*pageAnswer[Mapping], error) {
 	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.mappingsOf(ctx, projections.MappingsOfUser(in.ID), in.PageInput)
+	return a.mappingsOf(ctx, projections.MappingsOfUser(in.ID), in.PageInput, in.MappingFilter)
 }
 
-func (a *api) listMappingsOfClient(ctx context.Context, in *listOfInput) (*pageAnswer[Mapping], error) {
+func (a *api) listMappingsOfClient(ctx context.Context, in *listMappingsInput) (*pageAnswer[Mapping], error) {
 	if _, err := a.client(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
 	}
-	return a.mappingsOf(ctx, projections.MappingsOfClient(in.ID), in.PageInput)
+	return a.mappingsOf(ctx, projections.MappingsOfClient(in.ID), in.PageInput, in.MappingFilter)
 }
 
-func (a *api) mappingsOf(ctx context.Context, index projections.Index, in PageInput) (*pageAnswer[Mapping], error) {
+func (a *api) mappingsOf(ctx context.Context, index projections.Index, in PageInput, f MappingFilter) (*pageAnswer[Mapping], error) {
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
-	rows, next, err := a.config.Reader.Mappings(ctx, index, in.After, in.Limit)
+	read := func(after int64, limit int) ([]projections.MappingRow, int64, error) {
+		return a.config.Reader.Mappings(ctx, index, after, limit)
+	}
+	var rows []projections.MappingRow
+	var next int64
+	var err error
+	if f == (MappingFilter{}) {
+		rows, next, err = read(in.After, in.Limit)
+	} else {
+		rows, next, err = filtered(in.After, in.Limit, func(m projections.MappingRow) int64 { return m.ID }, read,
+			func(page []projections.MappingRow) ([]projections.MappingRow, error) {
+				return slices.DeleteFunc(page, func(m projections.MappingRow) bool { return !f.pass(&m) }), nil
+			})
+	}
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
@@ -166,7 +217,8 @@ func (a *api) changeMapping(ctx context.Context, in *changeMappingInput) (*mappi
 	}
 	return a.mappingCommand(ctx, in.MatchHeader, b, domain.ChangeMapping{ID: in.ID, Name: b.Name,
 		LocalHost: b.LocalHost, LocalPort: b.LocalPort, TargetHost: b.TargetHost, TargetPort: b.TargetPort,
-		UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID, Protocol: (*domain.Protocol)(b.Protocol)})
+		UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID, Protocol: (*domain.Protocol)(b.Protocol),
+		SourceUserID: b.SourceUserID, TargetUserID: b.TargetUserID, ShareID: b.ShareID})
 }
 
 func (a *api) setMappingEnabled(enabled bool) func(context.Context, *changeInput) (*mappingAnswer, error) {
@@ -192,7 +244,14 @@ func (a *api) mappingCommand(ctx context.Context, h MatchHeader, body any, c dom
 }
 
 func mappingBody(m *domain.Mapping) Mapping {
+	optional := func(id int64) *int64 {
+		if id == 0 {
+			return nil
+		}
+		return &id
+	}
 	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: m.SourceClientID, TargetClientID: m.TargetClientID,
 		Protocol: string(m.Protocol), LocalHost: m.LocalHost, LocalPort: m.LocalPort, TargetHost: m.TargetHost, TargetPort: m.TargetPort,
+		SourceUserID: optional(m.SourceUserID), TargetUserID: optional(m.TargetUserID), ShareID: optional(m.ShareID),
 		Status: enabledStatus(m.Disabled), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt}
 }

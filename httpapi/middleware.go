@@ -130,9 +130,8 @@ func (a *api) recovered(w *recorder, t *track, v any) {
 // the API's prefix nothing is told to a caller without a key.
 func (a *api) unmatched(w *recorder, r *http.Request, t *track) {
 	if strings.HasPrefix(r.URL.Path, prefix+"/") {
-		if _, ok := a.authenticate(r.Header.Get("Authorization")); !ok {
-			w.Header().Set("WWW-Authenticate", challenge)
-			writeProblem(w, t, fromHuma(http.StatusUnauthorized, "", nil))
+		if _, err := a.authenticate(r.Context(), r.Header.Get("Authorization")); err != nil {
+			writeProblem(w, t, a.unknown(t, w.Header()))
 			return
 		}
 	}
@@ -185,8 +184,8 @@ func secure(h http.Header, method string) {
 
 // The headers that browsers of allowed origins may send and see.
 const (
-	corsAllowed = "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Min-Position, X-Request-Id"
-	corsExposed = "ETag, Idempotency-Replayed, Location, Retry-After, X-Position, X-Request-Id"
+	corsAllowed = "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Last-Event-ID, Min-Position, X-Request-Id"
+	corsExposed = "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Position, X-Request-Id, X-Total-Count"
 	corsMethods = "GET, HEAD, POST, PUT, DELETE"
 )
 

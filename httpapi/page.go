@@ -1,5 +1,7 @@
 package httpapi
 
+import "reflect"
+
 // PageInput asks for one page of a list.
 type PageInput struct {
 	MinHeader
@@ -29,3 +31,5 @@ func pageOf[R, T any](rows []R, next int64, body func(R) T) *pageAnswer[T] {
 	}
 	return p
 }
+
+func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -44,6 +46,29 @@ func (p passwords) hash(ctx context.Context, password string) (string, error) {
 func (p passwords) fingerprint(ctx context.Context, password, key string) (string, error) {
 	salt := sha256.Sum256([]byte("idempotency\x00" + key))
 	return p.derive(ctx, password, salt[:argonSalt])
+}
+
+// verify reports whether the password is the one of the hash. Against no hash it
+// takes as long and says no, so that the time does not tell which names exist.
+func (p passwords) verify(ctx context.Context, kept, password string) (bool, error) {
+	salt := make([]byte, argonSalt)
+	if kept != "" {
+		parts := strings.Split(kept, "$") // "", argon2id, v=, m=,t=,p=, salt, hash
+		var err error
+		if len(parts) != 6 || parts[1] != "argon2id" {
+			return false, errPassword
+		}
+		if salt, err = base64.RawStdEncoding.DecodeString(parts[4]); err != nil {
+			return false, errPassword
+		}
+	}
+	made, err := p.derive(ctx, password, salt)
+	if err != nil {
+		return false, err
+	}
+	// Derived with today's cost: a hash of another cost does not verify, and would
+	// have to be derived with its own.
+	return kept != "" && subtle.ConstantTimeCompare([]byte(made), []byte(kept)) == 1, nil
 }
 
 func (p passwords) derive(ctx context.Context, password string, salt []byte) (string, error) {

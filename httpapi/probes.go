@@ -25,7 +25,7 @@ type Health struct {
 // Ready is the answer of /ready.
 type Ready struct {
 	Status string            `json:"status" enum:"ready,unready" example:"ready"`
-	Checks map[string]string `json:"checks" doc:"Each check: ok; failed, which makes it unready; or degraded, which does not. The log says why" example:"{\"store\":\"ok\"}"`
+	Checks map[string]string `json:"checks" doc:"Each check: ok; failed, which makes it unready; degraded or alarm, which do not. The log says why" example:"{\"store\":\"ok\"}"`
 }
 
 // checkTimeout bounds each check: whoever probes has a time-out of its own, and
@@ -84,6 +84,9 @@ func (a *api) ready(ctx context.Context, _ *struct{}) (*struct {
 	}
 	for name, need := range a.config.Needs {
 		run(name, needTimeout, need, func() { answer.Body.Checks[name] = "degraded" })
+	}
+	for name, alarm := range a.config.Alarms {
+		run(name, checkTimeout, alarm, func() { answer.Body.Checks[name] = "alarm" })
 	}
 	checks.Wait()
 	return answer, nil

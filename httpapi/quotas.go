@@ -3,12 +3,15 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/usage"
 )
 
 // Quota is what an account may have and what it has.
@@ -23,6 +26,28 @@ type Quota struct {
 	Clients                  int64  `json:"clients" doc:"How many there are" example:"2"`
 	Mappings                 int64  `json:"mappings" doc:"How many there are" example:"1"`
 	ActiveMappings           int64  `json:"active_mappings" doc:"How many of the mappings are not disabled" example:"1"`
+}
+
+// QuotaUse is a quota with what is used of it.
+type QuotaUse struct {
+	Quota
+	CurrentMonthTraffic *int64    `json:"current_month_traffic" doc:"Bytes of both directions in this calendar month, UTC, live; null when it cannot be told, such as of the past" example:"53477376"`
+	ResetsAt            time.Time `json:"resets_at" doc:"When the next month begins" example:"2026-02-01T00:00:00Z"`
+}
+
+// quotaUse adds to a quota what is used. That is a number beside the log: when it
+// cannot be read the quota can still be.
+func (a *api) quotaUse(ctx context.Context, q Quota) QuotaUse {
+	now := a.now()
+	use := QuotaUse{Quota: q, ResetsAt: usage.NextMonth(now)}
+	if _, past := momentOf(ctx); past {
+		return use
+	}
+	if months, err := a.usage().Months(ctx, now, q.UserID); err == nil {
+		used := months[q.UserID].Bytes()
+		use.CurrentMonthTraffic = &used
+	}
+	return use
 }
 
 // Limit is a limit in the body of a PUT, where left out, null and a number are
@@ -96,7 +121,7 @@ type setQuotaInput struct {
 
 type quotaAnswer struct {
 	WriteAnswer
-	Body Quota
+	Body QuotaUse
 }
 
 func (a *api) registerQuotas() {
@@ -110,7 +135,7 @@ func (a *api) registerQuotas() {
 
 func (a *api) getQuota(ctx context.Context, in *oneInput) (*struct {
 	ReadAnswer
-	Body Quota
+	Body QuotaUse
 }, error) {
 	if _, err := a.user(ctx, in.ID, in.MinPosition); err != nil {
 		return nil, err
@@ -119,14 +144,19 @@ func (a *api) getQuota(ctx context.Context, in *oneInput) (*struct {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := in.tagged(etag(q.Version))
+	use := a.quotaUse(ctx, quotaBody(in.ID, q))
+	used := int64(-1)
+	if use.CurrentMonthTraffic != nil {
+		used = *use.CurrentMonthTraffic
+	}
+	answer, err := in.tagged(fmt.Sprintf(`"%d-%d"`, q.Version, used)) // If-Match looks at the first
 	if err != nil {
 		return nil, err
 	}
 	return &struct {
 		ReadAnswer
-		Body Quota
-	}{answer, quotaBody(in.ID, q)}, nil
+		Body QuotaUse
+	}{answer, use}, nil
 }
 
 func (a *api) setQuota(ctx context.Context, in *setQuotaInput) (*quotaAnswer, error) {
@@ -141,7 +171,7 @@ func (a *api) setQuota(ctx context.Context, in *setQuotaInput) (*quotaAnswer, er
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
-	return &quotaAnswer{answerOf(r), quotaBody(in.ID, quotaRow(projections.Versions{}, q))}, nil
+	return &quotaAnswer{answerOf(r), a.quotaUse(ctx, quotaBody(in.ID, quotaRow(projections.Versions{}, q)))}, nil
 }
 
 func quotaBody(userID int64, q projections.QuotaRow) Quota {

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 // MinHeader is what every read of a read model may carry.
 type MinHeader struct {
 	MinPosition domain.Position `header:"Min-Position" minimum:"0" doc:"The answer must show at least this position of the log (X-Position of a write)" example:"42"`
+	AsOf        string          `query:"as_of" maxLength:"40" doc:"What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown" example:"2026-01-02T15:04:05Z"`
 }
 
 // oneInput asks for one resource.
@@ -58,6 +60,9 @@ const ownWait = time.Second
 // await waits until the read models show position min. It reports false when
 // they did not in time, or cannot be reached.
 func (a *api) await(ctx context.Context, min domain.Position) bool {
+	if _, past := momentOf(ctx); past {
+		return true // it is folded from the log, which has it
+	}
 	timeout, named := a.config.WaitTimeout, min != 0
 	if !named {
 		if min = a.written.lately(); min == 0 {
@@ -76,7 +81,9 @@ func (a *api) await(ctx context.Context, min domain.Position) bool {
 // an answer slow and never wrong.
 func one[R any](ctx context.Context, a *api, min domain.Position,
 	row func(context.Context) (R, bool, error), fold func(context.Context) (R, bool, error)) (R, bool, error) {
-	if a.await(ctx, min) {
+	// The past of one resource is folded from its own event stream, which is less
+	// than all read models.
+	if _, past := momentOf(ctx); !past && a.await(ctx, min) {
 		if r, found, err := row(ctx); err == nil && found {
 			return r, true, nil
 		}
@@ -151,13 +158,20 @@ func (a *api) fold(ctx context.Context, stream domain.StreamID) (domain.Aggregat
 		if err != nil {
 			return nil, at, err
 		}
+		full := len(records) == foldPage
+		if p, past := momentOf(ctx); past {
+			then := slices.IndexFunc(records, func(r domain.Record) bool { return r.Position > p })
+			if then >= 0 {
+				records, full = records[:then], false
+			}
+		}
 		if err := domain.Fold(state, records); err != nil {
 			return nil, at, err
 		}
 		if n := len(records); n > 0 {
 			at = projections.Versions{Version: records[n-1].Version, Position: records[n-1].Position}
 		}
-		if len(records) < foldPage {
+		if !full {
 			return state, at, nil
 		}
 	}

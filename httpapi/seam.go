@@ -6,6 +6,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/usage"
 )
 
 // Executor decides commands and writes what they come to.
@@ -22,6 +23,16 @@ type History interface {
 	ReadStream(ctx context.Context, stream domain.StreamID, after domain.Version, limit int) ([]domain.Record, error)
 	// ReadAll gives up to limit records with a position above after, in order.
 	ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error)
+}
+
+// Search finds records of the log and follows it.
+type Search interface {
+	// Select gives up to limit records that the query wants, in its order.
+	Select(ctx context.Context, q domain.Query, limit int) ([]domain.Record, error)
+	// Count gives how many records the query wants.
+	Count(ctx context.Context, q domain.Query) (int64, error)
+	// Wait returns once the log reaches beyond after, or with the context's error.
+	Wait(ctx context.Context, after domain.Position) error
 }
 
 // Presence knows which clients are connected.
@@ -52,6 +63,29 @@ type Reader interface {
 	Users(ctx context.Context, after int64, limit int) (rows []projections.UserRow, next int64, err error)
 	Clients(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ClientRow, next int64, err error)
 	Mappings(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.MappingRow, next int64, err error)
+	UserNamed(ctx context.Context, name string) (row projections.UserRow, ok bool, err error)
+	Key(ctx context.Context, id int64) (row projections.KeyRow, ok bool, err error)
+	Keys(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.KeyRow, next int64, err error)
+	Login(ctx context.Context, id int64) (row projections.LoginRow, ok bool, err error)
+	Share(ctx context.Context, id int64) (row projections.ShareRow, ok bool, err error)
+	Shares(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ShareRow, next int64, err error)
 	// Wait returns once the read models show position p, or with an error.
 	Wait(ctx context.Context, p domain.Position) error
+}
+
+// Past gives read models as of positions the log has.
+type Past interface {
+	At(ctx context.Context, p domain.Position) (*projections.Reader, error)
+}
+
+// Usage tells what was used; it is a [usage.Store].
+type Usage interface {
+	// Months gives what accounts have used in the month of t.
+	Months(ctx context.Context, t time.Time, accounts ...int64) (map[int64]usage.Traffic, error)
+	// Series gives the buckets from from until to that are not empty, in order.
+	Series(ctx context.Context, of usage.Subject, step usage.Step, from, to time.Time) ([]usage.Bucket, error)
+	// Live gives the streams that are open now, of accounts, clients or mappings.
+	Live(ctx context.Context, now time.Time, of usage.Kind, ids ...int64) (map[int64]int64, error)
+	// Rates gives what flows now through all forwarders.
+	Rates(ctx context.Context, now time.Time) (usage.Rates, error)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -18,6 +20,8 @@ type User struct {
 	Username    string    `json:"username" example:"ann"`
 	Email       string    `json:"email" example:"ann@example.org"`
 	HasPassword bool      `json:"has_password" doc:"Whether the user can log in with a password"`
+	Role        string    `json:"role" enum:"admin,user" doc:"What the user may do at most" example:"user"`
+	Plan        *string   `json:"plan" doc:"The plan the limits came from; null for none" example:"pro"`
 	Status      string    `json:"status" enum:"active,disabled" example:"active"`
 	Quota       Quota     `json:"quota"`
 	CreatedAt   time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
@@ -29,6 +33,8 @@ type CreateUserBody struct {
 	Username string  `json:"username" minLength:"1" maxLength:"64" doc:"Letters, digits and . _ - @; unique without regard to case" example:"ann"`
 	Email    string  `json:"email" maxLength:"254" doc:"Unique without regard to case" example:"ann@example.org"`
 	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" doc:"Kept as an argon2id hash" example:"correct horse battery staple"`
+	Role     string  `json:"role,omitempty" enum:"admin,user" doc:"user when left out" example:"user"`
+	Plan     string  `json:"plan,omitempty" maxLength:"100" doc:"One of GET /plans, for its limits; left out: none, and no limits" example:"free"`
 }
 
 // ChangeUserBody is the body of PUT /users/{id}; what is left out or null stays.
@@ -36,7 +42,9 @@ type ChangeUserBody struct {
 	UserID   *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
 	Username *string `json:"username,omitempty" minLength:"1" maxLength:"64" example:"ann"`
 	Email    *string `json:"email,omitempty" maxLength:"254" example:"ann@example.org"`
-	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" example:"correct horse battery staple"`
+	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" doc:"Ends every login with the one before" example:"correct horse battery staple"`
+	// CurrentPassword is not part of what is asked for, but why it is allowed.
+	CurrentPassword *string `json:"current_password,omitempty" maxLength:"1024" doc:"Who is no admin must give it with a new password" example:"correct horse battery"`
 }
 
 type userAnswer struct {
@@ -94,10 +102,17 @@ func (a *api) createUser(ctx context.Context, in *createUserInput) (*struct {
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
+	var limits domain.Limits
+	if in.Body.Plan != "" {
+		if limits, err = a.plan(in.Body.Plan); err != nil {
+			return nil, err
+		}
+	}
 	body := in.Body
 	body.Password = hashed
 	r, err := a.create(ctx, in.KeyHeader, body, domain.SequenceUser, func(id int64) domain.Command {
-		c := domain.CreateUser{ID: id, Username: in.Body.Username, Email: in.Body.Email}
+		c := domain.CreateUser{ID: id, Username: in.Body.Username, Email: in.Body.Email, Role: domain.Role(in.Body.Role),
+			Plan: in.Body.Plan, Limits: limits}
 		if hash != nil {
 			c.PasswordHash = *hash
 		}
@@ -110,7 +125,7 @@ func (a *api) createUser(ctx context.Context, in *createUserInput) (*struct {
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
-	limits, err := firstLimits(r)
+	limits, err = firstLimits(r)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
@@ -149,11 +164,44 @@ func firstLimits(r domain.Receipt) (domain.Limits, error) {
 	return domain.Limits{}, fmt.Errorf("receipt of %s holds no quota", r.Subject)
 }
 
-func (a *api) listUsers(ctx context.Context, in *PageInput) (*pageAnswer[User], error) {
+// listUsersInput asks for a page of users.
+type listUsersInput struct {
+	PageInput
+	Status string `query:"status" enum:"active,disabled" doc:"Only users of this status" example:"active"`
+	Role   string `query:"role" enum:"admin,user" doc:"Only users of this role" example:"user"`
+}
+
+func (in listUsersInput) pass(u *projections.UserRow) bool {
+	return (in.Status == "" || in.Status == enabledStatus(u.Disabled)) && (in.Role == "" || in.Role == string(u.Role))
+}
+
+// users reads the page; who is no admin is all there is to them.
+func (a *api) users(ctx context.Context, in *listUsersInput) (rows []projections.UserRow, next int64, err error) {
+	who := identity(ctx)
+	if !who.admin() {
+		row, err := a.user(ctx, who.UserID, in.MinPosition)
+		if err != nil || in.After >= row.ID || !in.pass(&row) {
+			return nil, 0, err
+		}
+		return []projections.UserRow{row}, 0, nil
+	}
+	if in.Status == "" && in.Role == "" {
+		return a.config.Reader.Users(ctx, in.After, in.Limit)
+	}
+	return filtered(in.After, in.Limit, func(u projections.UserRow) int64 { return u.ID },
+		func(after int64, limit int) ([]projections.UserRow, int64, error) {
+			return a.config.Reader.Users(ctx, after, limit)
+		},
+		func(page []projections.UserRow) ([]projections.UserRow, error) {
+			return slices.DeleteFunc(page, func(u projections.UserRow) bool { return !in.pass(&u) }), nil
+		})
+}
+
+func (a *api) listUsers(ctx context.Context, in *listUsersInput) (*pageAnswer[User], error) {
 	if err := a.shows(ctx, in.MinPosition); err != nil {
 		return nil, err
 	}
-	rows, next, err := a.config.Reader.Users(ctx, in.After, in.Limit)
+	rows, next, err := a.users(ctx, in)
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
@@ -199,14 +247,46 @@ func (a *api) changeUser(ctx context.Context, in *changeUserInput) (*userAnswer,
 	if in.Body.UserID != nil && *in.Body.UserID != in.ID {
 		return nil, invalid("body.user_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
 	}
+	if err := a.mayChangePassword(ctx, in); err != nil {
+		return nil, err
+	}
 	hash, hashed, err := a.password(ctx, in.Body.Password, in.IdempotencyKey)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
 	body := in.Body
-	body.Password = hashed
+	body.Password, body.CurrentPassword = hashed, nil
 	return a.userCommand(ctx, in.MatchHeader, body,
 		domain.ChangeUser{ID: in.ID, Username: in.Body.Username, Email: in.Body.Email, PasswordHash: hash})
+}
+
+// mayChangePassword refuses a new password to who does not know the present one,
+// unless it is an admin: a token that was copied must not become an account.
+func (a *api) mayChangePassword(ctx context.Context, in *changeUserInput) error {
+	if in.Body.Password == nil || identity(ctx).admin() {
+		return nil
+	}
+	u, err := a.user(ctx, in.ID, 0)
+	if err != nil || u.PasswordHash == "" {
+		return err
+	}
+	account := strings.ToLower(u.Username)
+	if wait := a.attempts.begin(tracked(ctx).source, account, a.now()); wait > 0 {
+		return tooMany(wait, "Too many attempts. Wait a moment.")
+	}
+	given := ""
+	if in.Body.CurrentPassword != nil {
+		given = *in.Body.CurrentPassword
+	}
+	right, err := a.passwords.verify(ctx, u.PasswordHash, given)
+	if err != nil {
+		return a.refusal(ctx, err)
+	}
+	if !right {
+		return invalid("body.current_password", "must be the present password")
+	}
+	a.attempts.succeeded(tracked(ctx).source, account)
+	return nil
 }
 
 func (a *api) setUserEnabled(enabled bool) func(context.Context, *changeInput) (*userAnswer, error) {
@@ -249,8 +329,12 @@ func (a *api) end(ctx context.Context, in *changeInput, c domain.Command) (*Writ
 }
 
 func userBody(u *domain.User, q projections.QuotaRow) User {
-	return User{UserID: u.ID, Username: u.Username, Email: u.Email, HasPassword: u.PasswordHash != "",
+	body := User{UserID: u.ID, Username: u.Username, Email: u.Email, HasPassword: u.PasswordHash != "", Role: string(u.Role),
 		Status: enabledStatus(u.Disabled), Quota: quotaBody(u.ID, q), CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt}
+	if u.Plan != "" {
+		body.Plan = &u.Plan
+	}
+	return body
 }
 
 func enabledStatus(disabled bool) string {

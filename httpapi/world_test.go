@@ -74,7 +74,13 @@ func onEach(t *testing.T, test func(*testing.T, *world)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, newStoredWorld(t)) })
 }
 
-func build(t testing.TB, executor httpapi.Executor, history httpapi.History, log projections.Log, change ...func(*httpapi.Config)) *world {
+// whole is all that httpapi asks of a log.
+type whole interface {
+	httpapi.History
+	httpapi.Search
+}
+
+func build(t testing.TB, executor httpapi.Executor, history whole, log projections.Log, change ...func(*httpapi.Config)) *world {
 	t.Helper()
 	store := memory.New()
 	projector := projections.NewProjector(log, store, projections.Options{})
@@ -82,9 +88,13 @@ func build(t testing.TB, executor httpapi.Executor, history httpapi.History, log
 	var running sync.WaitGroup
 	running.Go(func() { _ = projector.Run(ctx) }) // ends with the context's error
 	t.Cleanup(func() { cancel(); running.Wait() })
+	if err := projector.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	config := httpapi.Config{
-		Executor: executor, History: history, Reader: projections.NewReader(store),
+		Executor: executor, History: history, Search: history, Reader: projections.NewReader(store), Past: memory.NewPast(log),
 		NewCredential: newCredential,
+		Usage:         noneUsed{},
 		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
 		Version:       httpapi.Version{Version: "0.0.1-test"},
 		WaitTimeout:   10 * time.Second, // longer than any stall of a busy machine
@@ -143,10 +153,16 @@ func (w *world) request(method, path string, body any, header ...string) *http.R
 
 func (w *world) send(r *http.Request) *answer {
 	w.t.Helper()
+	if strings.HasSuffix(r.URL.Path, "/stream") {
+		// A live stream ends when its reader goes.
+		ctx, cancel := context.WithTimeout(r.Context(), 50*time.Millisecond)
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
 	rec := httptest.NewRecorder()
 	w.handler.ServeHTTP(rec, r)
 	a := &answer{t: w.t, call: r.Method + " " + r.URL.Path, Status: rec.Code, Header: rec.Result().Header, Text: rec.Body.String()}
-	if strings.Contains(a.Header.Get("Content-Type"), "json") && a.Text != "" {
+	if strings.HasSuffix(a.Header.Get("Content-Type"), "json") && !strings.HasSuffix(a.Header.Get("Content-Type"), "ndjson") && a.Text != "" {
 		if err := json.Unmarshal(rec.Body.Bytes(), &a.Body); err != nil {
 			w.t.Fatalf("%s: body is not JSON: %v\n%s", a.call, err, a.Text)
 		}

@@ -93,6 +93,7 @@ func (a *api) submit(ctx context.Context, h MatchHeader, body any, c domain.Comm
 	r, err := a.config.Executor.Submit(ctx, s)
 	if err == nil {
 		a.written.note(r.Position)
+		a.noted(r)
 	}
 	return r, err
 }
@@ -100,12 +101,17 @@ func (a *api) submit(ctx context.Context, h MatchHeader, body any, c domain.Comm
 // create submits a command for something new, drawing ids until one is free:
 // a restored sequence may lag behind what the log holds.
 func (a *api) create(ctx context.Context, h KeyHeader, body any, sequence domain.Sequence, command func(id int64) domain.Command) (domain.Receipt, error) {
+	return a.createWith(ctx, h, body, func(ctx context.Context) (int64, error) { return a.config.Executor.NextID(ctx, sequence) }, command)
+}
+
+// createWith is create with ids from somewhere else.
+func (a *api) createWith(ctx context.Context, h KeyHeader, body any, draw func(context.Context) (int64, error), command func(id int64) domain.Command) (domain.Receipt, error) {
 	const draws = 16
 	var r domain.Receipt
 	err := error(nil)
 	for range draws {
 		var id int64
-		if id, err = a.config.Executor.NextID(ctx, sequence); err != nil {
+		if id, err = draw(ctx); err != nil {
 			return r, err
 		}
 		if r, err = a.submit(ctx, MatchHeader{KeyHeader: h}, body, command(id)); domain.CodeOf(err) != domain.CodeIDTaken {

@@ -20,9 +20,14 @@ func (r *ClientRow) versions() *Versions { return &r.Versions }
 
 func (r *ClientRow) fold(e domain.Event, at time.Time) { r.Client.Apply(e, at) }
 
-func (r *ClientRow) live() bool { return r.Client.Live() }
+// live keeps the row of a claimed client: its agent may have been away, and is to
+// be told who it is now.
+func (r *ClientRow) live() bool { return r.Client.Live() || r.ClaimedAs != 0 }
 
 func (r *ClientRow) indexes() []Index {
+	if !r.Client.Live() {
+		return nil
+	}
 	if r.UserID == 0 {
 		return []Index{AllClients}
 	}
@@ -31,10 +36,10 @@ func (r *ClientRow) indexes() []Index {
 
 // takesAlong names the quota of an anonymous client, which is its own account.
 func (r *ClientRow) takesAlong() (Key, bool) {
-	return Key{Quotas, r.ID}, r.Kind == domain.ClientAnonymous
+	return Key{Quotas, r.ID}, r.Kind == domain.ClientAnonymous && !r.Client.Live()
 }
 
-// Client gives a live client.
+// Client gives a live client, or one that was claimed.
 func (r *Reader) Client(ctx context.Context, id int64) (row ClientRow, ok bool, err error) {
 	return get[ClientRow](ctx, r.store, Key{Clients, id})
 }

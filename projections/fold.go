@@ -27,7 +27,7 @@ type row interface {
 	live() bool
 	// indexes lists where a live row is a member.
 	indexes() []Index
-	// takesAlong names a row that ends with this one.
+	// takesAlong names a row that has ended with what this one is about.
 	takesAlong() (Key, bool)
 }
 
@@ -41,6 +41,12 @@ func newRow(kind Kind) row {
 		return &MappingRow{}
 	case Quotas:
 		return &QuotaRow{}
+	case APIKeys:
+		return &KeyRow{}
+	case Logins:
+		return &LoginRow{}
+	case Shares:
+		return &ShareRow{}
 	}
 	return nil
 }
@@ -166,6 +172,9 @@ func (f *folder) flush(b *Batch) error {
 	for _, key := range f.dirty {
 		e := f.cache[key]
 		e.dirty = false
+		if other, ok := e.row.takesAlong(); ok {
+			ended = append(ended, other)
+		}
 		if e.row.live() {
 			if err := e.put(b, key); err != nil {
 				return err
@@ -173,9 +182,6 @@ func (f *folder) flush(b *Batch) error {
 			continue
 		}
 		e.remove(b, key)
-		if other, ok := e.row.takesAlong(); ok {
-			ended = append(ended, other)
-		}
 		delete(f.cache, key)
 	}
 	f.dirty = f.dirty[:0]

@@ -13,7 +13,8 @@ import (
 // AllMappings lists every live mapping.
 const AllMappings Index = "mappings"
 
-// MappingsOfUser lists the live mappings that belong to a user.
+// MappingsOfUser lists the live mappings a user takes part in: those that belong
+// to the user, and those of others that end at a client of the user.
 func MappingsOfUser(userID int64) Index { return numbered("mappings-of-user", userID) }
 
 // MappingsOfClient lists the live mappings a client is source or target of.
@@ -26,7 +27,10 @@ func (r *MappingRow) fold(e domain.Event, at time.Time) { r.Mapping.Apply(e, at)
 func (r *MappingRow) live() bool { return r.Mapping.Live() }
 
 func (r *MappingRow) indexes() []Index {
-	all := []Index{AllMappings, MappingsOfUser(r.UserID), MappingsOfClient(r.SourceClientID)}
+	all := []Index{AllMappings, MappingsOfClient(r.SourceClientID)}
+	for _, user := range r.Users() {
+		all = append(all, MappingsOfUser(user))
+	}
 	if r.TargetClientID != r.SourceClientID {
 		all = append(all, MappingsOfClient(r.TargetClientID))
 	}

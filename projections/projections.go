@@ -35,6 +35,9 @@ const (
 	Clients  Kind = domain.CategoryClient
 	Mappings Kind = domain.CategoryMapping
 	Quotas   Kind = domain.CategoryQuota
+	APIKeys  Kind = domain.CategoryKey
+	Logins   Kind = domain.CategoryLogin
+	Shares   Kind = domain.CategoryShare
 )
 
 // Key names a row.

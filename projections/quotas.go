@@ -21,6 +21,7 @@ func (r *QuotaRow) fold(event domain.Event, at time.Time) {
 		r.count(e.Resources, 1)
 	case domain.QuotaReturned:
 		r.count(e.Resources, -1)
+	case domain.QuotaMoved: // counts as before
 	default:
 		return
 	}

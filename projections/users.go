@@ -2,12 +2,14 @@ package projections
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The read model of users: a row for each live user, and the list of all.
+// The read model of users: a row for each live user, the list of all, and
+// who has a name.
 
 // AllUsers lists every live user.
 const AllUsers Index = "users"
@@ -18,15 +20,27 @@ func (r *UserRow) fold(e domain.Event, at time.Time) { r.User.Apply(e, at) }
 
 func (r *UserRow) live() bool { return r.User.Live() }
 
-func (r *UserRow) indexes() []Index { return []Index{AllUsers} }
+func (r *UserRow) indexes() []Index { return []Index{AllUsers, userNamed(r.Username)} }
+
+// userNamed holds the one user of a name, which is unique without regard to case.
+func userNamed(name string) Index { return Index("user-named:" + strings.ToLower(name)) }
 
 // takesAlong names the quota: its event stream is closed with the user's, and
 // no event of its own ends it.
-func (r *UserRow) takesAlong() (Key, bool) { return Key{Quotas, r.ID}, true }
+func (r *UserRow) takesAlong() (Key, bool) { return Key{Quotas, r.ID}, !r.User.Live() }
 
 // User gives a live user.
 func (r *Reader) User(ctx context.Context, id int64) (row UserRow, ok bool, err error) {
 	return get[UserRow](ctx, r.store, Key{Users, id})
+}
+
+// UserNamed gives the live user of a name.
+func (r *Reader) UserNamed(ctx context.Context, name string) (row UserRow, ok bool, err error) {
+	rows, _, err := list[UserRow](ctx, r.store, Users, userNamed(name), 0, 1)
+	if err != nil || len(rows) == 0 {
+		return row, false, err
+	}
+	return rows[0], true, nil
 }
 
 // Users lists all live users with an id above after; next is 0 at the end,

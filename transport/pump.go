@@ -55,6 +55,7 @@ type streamPump struct {
 	f        *flow
 	src, dst *muxStream
 	held     *segment // taken from src, for which dst has no room
+	brake    heldBack
 }
 
 // startStreamPump runs the flow between two streams.
@@ -83,11 +84,14 @@ func (p *streamPump) wake(l *later) {
 // move hands segments on until there is none or no room.
 func (p *streamPump) move(l *later) error {
 	for {
+		if p.brake.held(p.f.brake, p) {
+			return p.f.failed()
+		}
 		seg := p.held
 		p.held = nil
 		if seg == nil {
 			var err error
-			if seg, err = p.src.takeSegment(); err != nil {
+			if seg, err = p.src.takeAtMost(p.f.brake.most()); err != nil {
 				return err
 			}
 			if seg == nil {
@@ -106,6 +110,9 @@ func (p *streamPump) move(l *later) error {
 		}
 		p.src.consumed(n, l)
 		p.f.handed(n)
+		if p.f.brake.braking() {
+			p.brake.turn = p.f.brake.pass(n)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ type Duplex interface {
 // nil function counts nothing.
 type Count struct {
 	AToB, BToA func(n int)
+	Brake      *Brake // what both ways are held to; nil = nothing
 }
 
 // Splice joins a and b both ways, waits until both ways have ended, and closes
@@ -78,6 +79,7 @@ func Reset(c net.Conn) error {
 // splice is one call of Splice or Join.
 type splice struct {
 	a, b        Duplex
+	brake       *Brake
 	forth, back *flow
 	left        atomic.Int32 // flows that have not ended
 	done        func()       // called when both have
@@ -87,7 +89,7 @@ type splice struct {
 }
 
 func newSplice(a, b Duplex, count Count, done func()) *splice {
-	s := &splice{a: a, b: b, done: done}
+	s := &splice{a: a, b: b, brake: count.Brake, done: done}
 	s.left.Store(2)
 	s.forth = &flow{splice: s, src: a, dst: b, count: count.AToB}
 	s.back = &flow{splice: s, src: b, dst: a, count: count.BToA}
@@ -131,6 +133,8 @@ func (f *flow) start() func() {
 	case fromStream && toStream:
 		startStreamPump(f, from, to)
 		return nil
+	case f.brake != nil: // who moves bytes for itself has no need of one
+		return f.copy
 	case fromStream && startSocketPump(f, from):
 		return nil
 	case toStream:
@@ -201,8 +205,9 @@ func (f *flow) discard() {
 func (f *flow) copy() {
 	size := smallRead
 	for {
-		seg := newSegment(size)
-		n, err := f.src.Read(seg.buf[seg.start:])
+		most := f.brake.most()
+		seg := newSegment(min(size, most))
+		n, err := f.src.Read(seg.buf[seg.start:min(len(seg.buf), seg.start+most)])
 		size = nextRead(n, seg.room())
 		if n > 0 {
 			seg.end += n
@@ -213,6 +218,9 @@ func (f *flow) copy() {
 			}
 		}
 		seg.free()
+		if err == nil && f.brake.braking() {
+			err = f.pause(n)
+		}
 		if err != nil {
 			f.ended(err)
 			return

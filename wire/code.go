@@ -42,6 +42,7 @@ const (
 	TooMany             Code = "too_many"
 	AlreadyConnected    Code = "already_connected"
 	Disconnected        Code = "disconnected"
+	Claimed             Code = "claimed"
 )
 
 // Codes of a listener that an agent could not open, in Failure; Internal and
@@ -63,7 +64,7 @@ var meanings = map[Code]meaning{
 	NoSuchMapping:       {sentence: "there is no such mapping for this client"},
 	MappingDisabled:     {sentence: "the mapping is disabled"},
 	QuotaConnections:    {sentence: "the mapping has as many connections as its owner's quota allows"},
-	QuotaTraffic:        {sentence: "the owner's traffic quota is used up"},
+	QuotaTraffic:        {sentence: "the owner's quota allows no more traffic now"},
 	TargetOffline:       {sentence: "the target client is not connected"},
 	DialRefused:         {sentence: "the service refused the connection"},
 	DialTimeout:         {sentence: "the service did not answer in time"},
@@ -87,6 +88,7 @@ var meanings = map[Code]meaning{
 	TooMany:             {sentence: "too many connections, try later"},
 	AlreadyConnected:    {sentence: "this agent has a session at this forwarder already"},
 	Disconnected:        {sentence: "an operator disconnected the client; it may come back"},
+	Claimed:             {sentence: "the client was claimed and goes on under another id"},
 
 	AddressInUse:       {sentence: "the local address is in use"},
 	AddressDenied:      {sentence: "the agent may not listen on this address"},
@@ -116,6 +118,7 @@ type Refusal struct {
 	Message    string        // for people; the code's sentence when nothing better is known
 	RetryAfter time.Duration // 0 = as the agent likes
 	Permanent  bool          // trying again with the same identity is pointless
+	ClientID   int64         // with Claimed: the id to come back as
 }
 
 // Refuse is the refusal that the code alone stands for.

@@ -30,6 +30,7 @@ func TestRefusedRoundTrip(t *testing.T) {
 	for _, r := range []*Refusal{
 		Refuse(Superseded),
 		{Code: RegistrationLimited, Message: "later", RetryAfter: 90 * time.Second},
+		{Code: Claimed, Message: "m", ClientID: 600000000},
 		{Code: "from_the_future", Message: "m", Permanent: true},
 	} {
 		if got := RefusalFrom(RefusedMessage(fmt.Errorf("login: %w", r)).GetRefused()); *got != *r {

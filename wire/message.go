@@ -15,7 +15,7 @@ func RefusedMessage(err error) *wirepb.Control {
 	seconds := min(int64(math.Ceil(r.RetryAfter.Seconds())), math.MaxUint32)
 	return &wirepb.Control{Message: &wirepb.Control_Refused{Refused: &wirepb.Refused{
 		Code: string(r.Code), Message: clip(r.Message, MaxHandshake/4),
-		RetryAfterSeconds: uint32(max(seconds, 0)), Permanent: r.Permanent,
+		RetryAfterSeconds: uint32(max(seconds, 0)), Permanent: r.Permanent, ClientId: r.ClientID,
 	}}}
 }
 
@@ -27,6 +27,7 @@ func RefusalFrom(m *wirepb.Refused) *Refusal {
 	}
 	r.RetryAfter = time.Duration(m.GetRetryAfterSeconds()) * time.Second
 	r.Permanent = m.GetPermanent()
+	r.ClientID = m.GetClientId()
 	return r
 }
 

@@ -33,6 +33,10 @@ type config struct {
 	NodeKey         string
 	ClusterCA       string
 
+	CORSOrigins string // with commas between
+	RateLimit   float64
+	RateBurst   int
+
 	LogLevel  string
 	LogFormat string
 	PProf     bool
@@ -45,12 +49,13 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle"}
-	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain"}
-	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain",
-		"bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
-	migrateSettings = []string{"data", "postgres"}
-	tokenSettings   = []string{"data", "postgres"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "rate-limit", "rate-burst"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "rate-limit", "rate-burst"}
+	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
+	migrateSettings   = []string{"data", "postgres"}
+	tokenSettings     = []string{"data", "postgres"}
+	rebuildSettings   = []string{"data", "postgres", "redis"}
+	logSettings       = []string{"data", "postgres"}
 )
 
 // declare gives every setting its flag, default and sentence.
@@ -72,6 +77,9 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.NodeCert, "node-cert", "", "`file` with this node's certificate, instead of one from the control plane")
 	f.StringVar(&c.NodeKey, "node-key", "", "`file` with the key of --node-cert")
 	f.StringVar(&c.ClusterCA, "cluster-ca", "", "`file` with the certificates of who signs for nodes, with --node-cert")
+	f.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins` whose pages may call the API, with commas; * is every one (empty = none)")
+	f.Float64Var(&c.RateLimit, "rate-limit", 100, "API requests a `second` of one caller, and of one address without a key (0 = no limit)")
+	f.IntVar(&c.RateBurst, "rate-burst", 200, "API `requests` at once of one caller before --rate-limit holds")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 	f.BoolVar(&c.PProf, "pprof", false, "serve /debug/pprof on the metrics address (loopback only)")
@@ -89,7 +97,7 @@ func (c *config) flags(to *pflag.FlagSet, names ...[]string) {
 	switch { // which of the two a command can do without depends on the command
 	case postgres != nil && redis == nil:
 		postgres.Usage += " (empty = what is in --data)"
-	case redis != nil && (postgres == nil || to.Lookup("listen") == nil):
+	case redis != nil && to.Lookup("metrics") != nil && (postgres == nil || to.Lookup("listen") == nil):
 		redis.Usage += " (required)"
 		if postgres != nil {
 			postgres.Usage += " (required)"
@@ -195,6 +203,17 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	if has("pprof") && c.PProf && !loopback(c.Metrics) {
 		fault("pprof", "profiles show memory; it needs --metrics on a loopback address, not %q", c.Metrics)
 	}
+	if has("cors-origins") {
+		for _, origin := range c.corsOrigins() {
+			u, err := url.Parse(origin)
+			if origin != "*" && (err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Scheme+"://"+u.Host != origin) {
+				fault("cors-origins", "%q is not an origin such as https://example.org", origin)
+			}
+		}
+	}
+	if has("rate-limit") && (c.RateLimit < 0 || c.RateBurst < 1) {
+		fault("rate-limit", "must not be negative, and --rate-burst at least 1")
+	}
 	if has("drain") && c.Drain < 0 {
 		fault("drain", "must not be negative")
 	}
@@ -209,6 +228,11 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errs
+}
+
+// corsOrigins lists --cors-origins.
+func (c *config) corsOrigins() []string {
+	return strings.FieldsFunc(c.CORSOrigins, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // checkAddress accepts what net.Listen does, names of ports left out: a script

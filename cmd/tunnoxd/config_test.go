@@ -59,6 +59,7 @@ func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
 		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m",
+		"cors-origins": "https://a.example,https://b.example", "rate-limit": "12.5", "rate-burst": "7",
 	}
 	(&config{}).declare().VisitAll(func(f *pflag.Flag) {
 		value, ok := values[f.Name]

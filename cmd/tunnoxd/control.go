@@ -16,6 +16,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/projections/memory"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -130,10 +131,16 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	})
 	p.runAlone(cp.session, leaseProjector, cp.projector.Run)
 
+	proofs, err := p.startAudit(ctx, b.store)
+	if err != nil {
+		return nil, err
+	}
+
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
-		Executor: cp.executor, History: b.store, Reader: cp.reader, Presence: presence{b.directory}, Nodes: nodes{b.directory, b.shared, p.log.With("part", "api")},
+		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: memory.NewPast(b.store), Presence: presence{b.directory},
+		Nodes: nodes{b.directory, b.shared, p.log.With("part", "api")},
 		NewCredential: func() (string, []byte, error) {
 			c, err := wire.NewCredential()
 			if err != nil {
@@ -147,7 +154,10 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			"open":  cp.isOpen,
 			"store": func(ctx context.Context) error { _, err := b.store.Head(ctx); return err },
 		},
-		Needs:   b.needs(),
+		Needs:       b.needs(),
+		Alarms:      map[string]func(context.Context) error{"audit": proofs.sealer.Check},
+		Auditor:     proofs,
+		CORSOrigins: p.cfg.corsOrigins(), RateLimit: p.cfg.RateLimit, RateBurst: p.cfg.RateBurst,
 		Metrics: requests,
 		Logger:  p.log.With("part", "api"),
 	})

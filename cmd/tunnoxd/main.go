@@ -69,7 +69,8 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		SilenceUsage:  true,
 	}
 	began := false // before a command begins, an error is one of usage
-	command := func(use, short, long string, settings []string, do func(context.Context, *config, io.Writer, *slog.Logger) error) {
+	under := root
+	command := func(use, short, long string, settings []string, do func(context.Context, *config, io.Writer, *slog.Logger) error) *cobra.Command {
 		cfg := &config{}
 		cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: cobra.NoArgs}
 		cfg.flags(cmd.Flags(), settings, commonSettings)
@@ -80,7 +81,8 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 			began = true
 			return do(cmd.Context(), cfg, stdout, newLogger(stderr, cfg))
 		}
-		root.AddCommand(cmd)
+		under.AddCommand(cmd)
+		return cmd
 	}
 	command("serve", "Run control plane and forwarder in one process",
 		serveLong, serveSettings, serve)
@@ -94,6 +96,47 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		joinTokenLong, tokenSettings, joinToken)
 	command("rotate-join-token", "Make a new join token the only one, and print it",
 		rotateJoinTokenLong, tokenSettings, rotateJoinToken)
+
+	var exported exportOptions
+	to := command("export", "Write the whole log to a file", exportLong, logSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return exportLog(ctx, cfg, exported, out, stderr)
+		}).Flags()
+	to.StringVar(&exported.out, "out", "", "`file` to write, - for standard output")
+	to.BoolVar(&exported.noDataKeys, "no-data-keys", false, "leave out the keys of personal data")
+	var imported string
+	command("import", "Fill an empty database from such a file", importLong, logSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return importLog(ctx, cfg, imported, out, stderr)
+		}).Flags().StringVar(&imported, "in", "", "`file` to read")
+
+	under = &cobra.Command{Use: "audit", Short: "Prove and replay the log", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	root.AddCommand(under)
+	var verified verifyOptions
+	of := command("verify", "Prove that the log is what was signed", verifyLong, logSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return verifyLog(ctx, cfg, verified, out, stderr)
+		}).Flags()
+	of.StringVar(&verified.export, "export", "", "`file` of tunnoxd export, instead of a database")
+	of.StringArrayVar(&verified.checkpoints, "checkpoint", nil, "`file` with a checkpoint that was kept; may be repeated")
+	of.StringVar(&verified.key, "key", "", "`key` that signs checkpoints (name+hash+base64), or a file of them")
+	of.BoolVar(&verified.json, "json", false, "print the report as JSON")
+	var replayed replayOptions
+	of = command("replay", "Print what there was at a position or a moment", replayLong, logSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return replay(ctx, cfg, replayed, out, stderr)
+		}).Flags()
+	of.StringVar(&replayed.until, "until", "", "`position` or time (RFC 3339)")
+	of.BoolVar(&replayed.json, "json", false, "print one JSON object")
+	under = root
+
+	var check bool
+	command("rebuild", "Build the read models anew, or check them", rebuildLong, rebuildSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return rebuild(ctx, cfg, check, out, stderr)
+		}).Flags().BoolVar(&check, "check", false, "replace nothing and print what differs")
+
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(stdout, buildVersion())

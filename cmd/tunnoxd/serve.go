@@ -13,7 +13,6 @@ import (
 	"github.com/tunnox-net/tunnox/broker"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/directory"
-	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/projections"
 )
 
@@ -35,7 +34,7 @@ an older one is for "tunnoxd migrate".`
 
 // backend is what the parts of a process stand on, in both forms.
 type backend struct {
-	store     eventstore.Store
+	store     provable
 	rows      projections.Store
 	publisher broker.Publisher
 	follower  broker.Follower

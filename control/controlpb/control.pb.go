@@ -651,6 +651,7 @@ type Client struct {
 	Deleted       bool                   `protobuf:"varint,9,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	UpdatedAt     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
+	ClaimedAs     int64                  `protobuf:"varint,12,opt,name=claimed_as,json=claimedAs,proto3" json:"claimed_as,omitempty"` // the id it goes on under, 0 = it was not claimed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -762,6 +763,13 @@ func (x *Client) GetUpdatedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Client) GetClaimedAs() int64 {
+	if x != nil {
+		return x.ClaimedAs
+	}
+	return 0
+}
+
 type Mapping struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Version        int64                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -779,6 +787,9 @@ type Mapping struct {
 	Deleted        bool                   `protobuf:"varint,13,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	CreatedAt      *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	UpdatedAt      *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
+	SourceUserId   int64                  `protobuf:"varint,16,opt,name=source_user_id,json=sourceUserId,proto3" json:"source_user_id,omitempty"` // whose the source is, when not user_id
+	TargetUserId   int64                  `protobuf:"varint,17,opt,name=target_user_id,json=targetUserId,proto3" json:"target_user_id,omitempty"`
+	ShareId        int64                  `protobuf:"varint,18,opt,name=share_id,json=shareId,proto3" json:"share_id,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -916,6 +927,27 @@ func (x *Mapping) GetUpdatedAt() *timestamppb.Timestamp {
 		return x.UpdatedAt
 	}
 	return nil
+}
+
+func (x *Mapping) GetSourceUserId() int64 {
+	if x != nil {
+		return x.SourceUserId
+	}
+	return 0
+}
+
+func (x *Mapping) GetTargetUserId() int64 {
+	if x != nil {
+		return x.TargetUserId
+	}
+	return 0
+}
+
+func (x *Mapping) GetShareId() int64 {
+	if x != nil {
+		return x.ShareId
+	}
+	return 0
 }
 
 // User is what a forwarder must know of a user: whether it may use anything.
@@ -1794,6 +1826,431 @@ func (x *ExecuteAnswer) GetNext() int64 {
 	return 0
 }
 
+// UsageReport is what a node has carried since the report before.
+type UsageReport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reporter      string                 `protobuf:"bytes,1,opt,name=reporter,proto3" json:"reporter,omitempty"`                        // a life of the node
+	Sequence      int64                  `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`                       // from 1; the next when this one was answered
+	SpanMillis    int64                  `protobuf:"varint,3,opt,name=span_millis,json=spanMillis,proto3" json:"span_millis,omitempty"` // the time the lines cover
+	Lines         []*UsageLine           `protobuf:"bytes,4,rep,name=lines,proto3" json:"lines,omitempty"`
+	Asks          []*UsageAsk            `protobuf:"bytes,5,rep,name=asks,proto3" json:"asks,omitempty"`
+	Mappings      []int64                `protobuf:"varint,6,rep,packed,name=mappings,proto3" json:"mappings,omitempty"` // to be told their streams elsewhere
+	Last          bool                   `protobuf:"varint,7,opt,name=last,proto3" json:"last,omitempty"`                // the node ends
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageReport) Reset() {
+	*x = UsageReport{}
+	mi := &file_control_controlpb_control_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageReport) ProtoMessage() {}
+
+func (x *UsageReport) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageReport.ProtoReflect.Descriptor instead.
+func (*UsageReport) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UsageReport) GetReporter() string {
+	if x != nil {
+		return x.Reporter
+	}
+	return ""
+}
+
+func (x *UsageReport) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *UsageReport) GetSpanMillis() int64 {
+	if x != nil {
+		return x.SpanMillis
+	}
+	return 0
+}
+
+func (x *UsageReport) GetLines() []*UsageLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *UsageReport) GetAsks() []*UsageAsk {
+	if x != nil {
+		return x.Asks
+	}
+	return nil
+}
+
+func (x *UsageReport) GetMappings() []int64 {
+	if x != nil {
+		return x.Mappings
+	}
+	return nil
+}
+
+func (x *UsageReport) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+type UsageLine struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mapping       int64                  `protobuf:"varint,1,opt,name=mapping,proto3" json:"mapping,omitempty"`
+	Account       int64                  `protobuf:"varint,2,opt,name=account,proto3" json:"account,omitempty"` // who pays
+	Source        int64                  `protobuf:"varint,3,opt,name=source,proto3" json:"source,omitempty"`   // client ids
+	Target        int64                  `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`
+	ToTarget      int64                  `protobuf:"varint,5,opt,name=to_target,json=toTarget,proto3" json:"to_target,omitempty"` // bytes
+	ToSource      int64                  `protobuf:"varint,6,opt,name=to_source,json=toSource,proto3" json:"to_source,omitempty"`
+	Streams       int64                  `protobuf:"varint,7,opt,name=streams,proto3" json:"streams,omitempty"` // that began
+	Open          int64                  `protobuf:"varint,8,opt,name=open,proto3" json:"open,omitempty"`       // now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageLine) Reset() {
+	*x = UsageLine{}
+	mi := &file_control_controlpb_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageLine) ProtoMessage() {}
+
+func (x *UsageLine) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageLine.ProtoReflect.Descriptor instead.
+func (*UsageLine) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *UsageLine) GetMapping() int64 {
+	if x != nil {
+		return x.Mapping
+	}
+	return 0
+}
+
+func (x *UsageLine) GetAccount() int64 {
+	if x != nil {
+		return x.Account
+	}
+	return 0
+}
+
+func (x *UsageLine) GetSource() int64 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *UsageLine) GetTarget() int64 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *UsageLine) GetToTarget() int64 {
+	if x != nil {
+		return x.ToTarget
+	}
+	return 0
+}
+
+func (x *UsageLine) GetToSource() int64 {
+	if x != nil {
+		return x.ToSource
+	}
+	return 0
+}
+
+func (x *UsageLine) GetStreams() int64 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *UsageLine) GetOpen() int64 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+type UsageAsk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       int64                  `protobuf:"varint,1,opt,name=account,proto3" json:"account,omitempty"`
+	Demand        int64                  `protobuf:"varint,2,opt,name=demand,proto3" json:"demand,omitempty"` // millionths of the account's bandwidth
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageAsk) Reset() {
+	*x = UsageAsk{}
+	mi := &file_control_controlpb_control_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageAsk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageAsk) ProtoMessage() {}
+
+func (x *UsageAsk) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageAsk.ProtoReflect.Descriptor instead.
+func (*UsageAsk) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *UsageAsk) GetAccount() int64 {
+	if x != nil {
+		return x.Account
+	}
+	return 0
+}
+
+func (x *UsageAsk) GetDemand() int64 {
+	if x != nil {
+		return x.Demand
+	}
+	return 0
+}
+
+type UsageAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Duplicate     bool                   `protobuf:"varint,1,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
+	Accounts      []*UsageAccount        `protobuf:"bytes,2,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	Elsewhere     []*UsageOpen           `protobuf:"bytes,3,rep,name=elsewhere,proto3" json:"elsewhere,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageAnswer) Reset() {
+	*x = UsageAnswer{}
+	mi := &file_control_controlpb_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageAnswer) ProtoMessage() {}
+
+func (x *UsageAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageAnswer.ProtoReflect.Descriptor instead.
+func (*UsageAnswer) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *UsageAnswer) GetDuplicate() bool {
+	if x != nil {
+		return x.Duplicate
+	}
+	return false
+}
+
+func (x *UsageAnswer) GetAccounts() []*UsageAccount {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *UsageAnswer) GetElsewhere() []*UsageOpen {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return nil
+}
+
+type UsageAccount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Account       int64                  `protobuf:"varint,1,opt,name=account,proto3" json:"account,omitempty"`
+	Used          int64                  `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"` // bytes in this month
+	Resets        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=resets,proto3" json:"resets,omitempty"`
+	Share         float64                `protobuf:"fixed64,4,opt,name=share,proto3" json:"share,omitempty"` // of the account's bandwidth
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageAccount) Reset() {
+	*x = UsageAccount{}
+	mi := &file_control_controlpb_control_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageAccount) ProtoMessage() {}
+
+func (x *UsageAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageAccount.ProtoReflect.Descriptor instead.
+func (*UsageAccount) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *UsageAccount) GetAccount() int64 {
+	if x != nil {
+		return x.Account
+	}
+	return 0
+}
+
+func (x *UsageAccount) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *UsageAccount) GetResets() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Resets
+	}
+	return nil
+}
+
+func (x *UsageAccount) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+type UsageOpen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mapping       int64                  `protobuf:"varint,1,opt,name=mapping,proto3" json:"mapping,omitempty"`
+	Streams       int64                  `protobuf:"varint,2,opt,name=streams,proto3" json:"streams,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageOpen) Reset() {
+	*x = UsageOpen{}
+	mi := &file_control_controlpb_control_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageOpen) ProtoMessage() {}
+
+func (x *UsageOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageOpen.ProtoReflect.Descriptor instead.
+func (*UsageOpen) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UsageOpen) GetMapping() int64 {
+	if x != nil {
+		return x.Mapping
+	}
+	return 0
+}
+
+func (x *UsageOpen) GetStreams() int64 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
 var File_control_controlpb_control_proto protoreflect.FileDescriptor
 
 const file_control_controlpb_control_proto_rawDesc = "" +
@@ -1834,7 +2291,7 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\x06client\x18\x02 \x01(\v2\x19.tunnox.control.v1.ClientR\x06client\x126\n" +
 	"\bmappings\x18\x03 \x03(\v2\x1a.tunnox.control.v1.MappingR\bmappings\x12-\n" +
 	"\x05users\x18\x04 \x03(\v2\x17.tunnox.control.v1.UserR\x05users\x128\n" +
-	"\x06limits\x18\x05 \x03(\v2 .tunnox.control.v1.AccountLimitsR\x06limits\"\xe0\x02\n" +
+	"\x06limits\x18\x05 \x03(\v2 .tunnox.control.v1.AccountLimitsR\x06limits\"\xff\x02\n" +
 	"\x06Client\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x12\n" +
@@ -1850,7 +2307,9 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"created_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
-	"updated_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\"\xfc\x03\n" +
+	"updated_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12\x1d\n" +
+	"\n" +
+	"claimed_as\x18\f \x01(\x03R\tclaimedAs\"\xe3\x04\n" +
 	"\aMapping\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x17\n" +
@@ -1873,7 +2332,10 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
-	"updated_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\"\xdc\x01\n" +
+	"updated_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\x12$\n" +
+	"\x0esource_user_id\x18\x10 \x01(\x03R\fsourceUserId\x12$\n" +
+	"\x0etarget_user_id\x18\x11 \x01(\x03R\ftargetUserId\x12\x19\n" +
+	"\bshare_id\x18\x12 \x01(\x03R\ashareId\"\xdc\x01\n" +
 	"\x04User\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x03R\aversion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12\x1a\n" +
@@ -1956,10 +2418,43 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\bposition\x18\x01 \x01(\x03R\bposition\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x126\n" +
 	"\bmappings\x18\x03 \x03(\v2\x1a.tunnox.control.v1.MappingR\bmappings\x12\x12\n" +
-	"\x04next\x18\x04 \x01(\x03R\x04next2X\n" +
+	"\x04next\x18\x04 \x01(\x03R\x04next\"\xfb\x01\n" +
+	"\vUsageReport\x12\x1a\n" +
+	"\breporter\x18\x01 \x01(\tR\breporter\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x03R\bsequence\x12\x1f\n" +
+	"\vspan_millis\x18\x03 \x01(\x03R\n" +
+	"spanMillis\x122\n" +
+	"\x05lines\x18\x04 \x03(\v2\x1c.tunnox.control.v1.UsageLineR\x05lines\x12/\n" +
+	"\x04asks\x18\x05 \x03(\v2\x1b.tunnox.control.v1.UsageAskR\x04asks\x12\x1a\n" +
+	"\bmappings\x18\x06 \x03(\x03R\bmappings\x12\x12\n" +
+	"\x04last\x18\a \x01(\bR\x04last\"\xd7\x01\n" +
+	"\tUsageLine\x12\x18\n" +
+	"\amapping\x18\x01 \x01(\x03R\amapping\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\x03R\aaccount\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\x03R\x06source\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\x03R\x06target\x12\x1b\n" +
+	"\tto_target\x18\x05 \x01(\x03R\btoTarget\x12\x1b\n" +
+	"\tto_source\x18\x06 \x01(\x03R\btoSource\x12\x18\n" +
+	"\astreams\x18\a \x01(\x03R\astreams\x12\x12\n" +
+	"\x04open\x18\b \x01(\x03R\x04open\"<\n" +
+	"\bUsageAsk\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\x03R\aaccount\x12\x16\n" +
+	"\x06demand\x18\x02 \x01(\x03R\x06demand\"\xa4\x01\n" +
+	"\vUsageAnswer\x12\x1c\n" +
+	"\tduplicate\x18\x01 \x01(\bR\tduplicate\x12;\n" +
+	"\baccounts\x18\x02 \x03(\v2\x1f.tunnox.control.v1.UsageAccountR\baccounts\x12:\n" +
+	"\telsewhere\x18\x03 \x03(\v2\x1c.tunnox.control.v1.UsageOpenR\telsewhere\"\x86\x01\n" +
+	"\fUsageAccount\x12\x18\n" +
+	"\aaccount\x18\x01 \x01(\x03R\aaccount\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x03R\x04used\x122\n" +
+	"\x06resets\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06resets\x12\x14\n" +
+	"\x05share\x18\x04 \x01(\x01R\x05share\"?\n" +
+	"\tUsageOpen\x12\x18\n" +
+	"\amapping\x18\x01 \x01(\x03R\amapping\x12\x18\n" +
+	"\astreams\x18\x02 \x01(\x03R\astreams2X\n" +
 	"\n" +
 	"Enrollment\x12J\n" +
-	"\x06Enroll\x12 .tunnox.control.v1.EnrollRequest\x1a\x1e.tunnox.control.v1.Certificate2\xef\x04\n" +
+	"\x06Enroll\x12 .tunnox.control.v1.EnrollRequest\x1a\x1e.tunnox.control.v1.Certificate2\xbe\x05\n" +
 	"\x05State\x12E\n" +
 	"\x04Ping\x12\x1e.tunnox.control.v1.PingRequest\x1a\x1d.tunnox.control.v1.PingAnswer\x12>\n" +
 	"\n" +
@@ -1969,7 +2464,8 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\bRegister\x12\".tunnox.control.v1.RegisterRequest\x1a!.tunnox.control.v1.RegisterAnswer\x12N\n" +
 	"\aExecute\x12!.tunnox.control.v1.ExecuteRequest\x1a .tunnox.control.v1.ExecuteAnswer\x12N\n" +
 	"\x05Renew\x12%.tunnox.control.v1.CertificateRequest\x1a\x1e.tunnox.control.v1.Certificate\x12P\n" +
-	"\aCertify\x12%.tunnox.control.v1.CertificateRequest\x1a\x1e.tunnox.control.v1.CertificateB0Z.github.com/tunnox-net/tunnox/control/controlpbb\x06proto3"
+	"\aCertify\x12%.tunnox.control.v1.CertificateRequest\x1a\x1e.tunnox.control.v1.Certificate\x12M\n" +
+	"\vReportUsage\x12\x1e.tunnox.control.v1.UsageReport\x1a\x1e.tunnox.control.v1.UsageAnswerB0Z.github.com/tunnox-net/tunnox/control/controlpbb\x06proto3"
 
 var (
 	file_control_controlpb_control_proto_rawDescOnce sync.Once
@@ -1983,7 +2479,7 @@ func file_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_control_controlpb_control_proto_rawDescData
 }
 
-var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_control_controlpb_control_proto_goTypes = []any{
 	(*Refusal)(nil),               // 0: tunnox.control.v1.Refusal
 	(*Fault)(nil),                 // 1: tunnox.control.v1.Fault
@@ -2009,7 +2505,13 @@ var file_control_controlpb_control_proto_goTypes = []any{
 	(*DeleteMapping)(nil),         // 21: tunnox.control.v1.DeleteMapping
 	(*ListMappings)(nil),          // 22: tunnox.control.v1.ListMappings
 	(*ExecuteAnswer)(nil),         // 23: tunnox.control.v1.ExecuteAnswer
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*UsageReport)(nil),           // 24: tunnox.control.v1.UsageReport
+	(*UsageLine)(nil),             // 25: tunnox.control.v1.UsageLine
+	(*UsageAsk)(nil),              // 26: tunnox.control.v1.UsageAsk
+	(*UsageAnswer)(nil),           // 27: tunnox.control.v1.UsageAnswer
+	(*UsageAccount)(nil),          // 28: tunnox.control.v1.UsageAccount
+	(*UsageOpen)(nil),             // 29: tunnox.control.v1.UsageOpen
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_control_controlpb_control_proto_depIdxs = []int32{
 	1,  // 0: tunnox.control.v1.Refusal.faults:type_name -> tunnox.control.v1.Fault
@@ -2020,40 +2522,47 @@ var file_control_controlpb_control_proto_depIdxs = []int32{
 	12, // 5: tunnox.control.v1.View.mappings:type_name -> tunnox.control.v1.Mapping
 	13, // 6: tunnox.control.v1.View.users:type_name -> tunnox.control.v1.User
 	14, // 7: tunnox.control.v1.View.limits:type_name -> tunnox.control.v1.AccountLimits
-	24, // 8: tunnox.control.v1.Client.created_at:type_name -> google.protobuf.Timestamp
-	24, // 9: tunnox.control.v1.Client.updated_at:type_name -> google.protobuf.Timestamp
-	24, // 10: tunnox.control.v1.Mapping.created_at:type_name -> google.protobuf.Timestamp
-	24, // 11: tunnox.control.v1.Mapping.updated_at:type_name -> google.protobuf.Timestamp
-	24, // 12: tunnox.control.v1.User.created_at:type_name -> google.protobuf.Timestamp
-	24, // 13: tunnox.control.v1.User.updated_at:type_name -> google.protobuf.Timestamp
-	24, // 14: tunnox.control.v1.Record.recorded:type_name -> google.protobuf.Timestamp
+	30, // 8: tunnox.control.v1.Client.created_at:type_name -> google.protobuf.Timestamp
+	30, // 9: tunnox.control.v1.Client.updated_at:type_name -> google.protobuf.Timestamp
+	30, // 10: tunnox.control.v1.Mapping.created_at:type_name -> google.protobuf.Timestamp
+	30, // 11: tunnox.control.v1.Mapping.updated_at:type_name -> google.protobuf.Timestamp
+	30, // 12: tunnox.control.v1.User.created_at:type_name -> google.protobuf.Timestamp
+	30, // 13: tunnox.control.v1.User.updated_at:type_name -> google.protobuf.Timestamp
+	30, // 14: tunnox.control.v1.Record.recorded:type_name -> google.protobuf.Timestamp
 	20, // 15: tunnox.control.v1.ExecuteRequest.create_mapping:type_name -> tunnox.control.v1.CreateMapping
 	21, // 16: tunnox.control.v1.ExecuteRequest.delete_mapping:type_name -> tunnox.control.v1.DeleteMapping
 	22, // 17: tunnox.control.v1.ExecuteRequest.list_mappings:type_name -> tunnox.control.v1.ListMappings
 	12, // 18: tunnox.control.v1.ExecuteAnswer.mappings:type_name -> tunnox.control.v1.Mapping
-	2,  // 19: tunnox.control.v1.Enrollment.Enroll:input_type -> tunnox.control.v1.EnrollRequest
-	5,  // 20: tunnox.control.v1.State.Ping:input_type -> tunnox.control.v1.PingRequest
-	7,  // 21: tunnox.control.v1.State.ClientView:input_type -> tunnox.control.v1.Want
-	8,  // 22: tunnox.control.v1.State.Clients:input_type -> tunnox.control.v1.ClientsRequest
-	15, // 23: tunnox.control.v1.State.History:input_type -> tunnox.control.v1.HistoryRequest
-	17, // 24: tunnox.control.v1.State.Register:input_type -> tunnox.control.v1.RegisterRequest
-	19, // 25: tunnox.control.v1.State.Execute:input_type -> tunnox.control.v1.ExecuteRequest
-	3,  // 26: tunnox.control.v1.State.Renew:input_type -> tunnox.control.v1.CertificateRequest
-	3,  // 27: tunnox.control.v1.State.Certify:input_type -> tunnox.control.v1.CertificateRequest
-	4,  // 28: tunnox.control.v1.Enrollment.Enroll:output_type -> tunnox.control.v1.Certificate
-	6,  // 29: tunnox.control.v1.State.Ping:output_type -> tunnox.control.v1.PingAnswer
-	10, // 30: tunnox.control.v1.State.ClientView:output_type -> tunnox.control.v1.View
-	9,  // 31: tunnox.control.v1.State.Clients:output_type -> tunnox.control.v1.ClientAnswer
-	16, // 32: tunnox.control.v1.State.History:output_type -> tunnox.control.v1.Record
-	18, // 33: tunnox.control.v1.State.Register:output_type -> tunnox.control.v1.RegisterAnswer
-	23, // 34: tunnox.control.v1.State.Execute:output_type -> tunnox.control.v1.ExecuteAnswer
-	4,  // 35: tunnox.control.v1.State.Renew:output_type -> tunnox.control.v1.Certificate
-	4,  // 36: tunnox.control.v1.State.Certify:output_type -> tunnox.control.v1.Certificate
-	28, // [28:37] is the sub-list for method output_type
-	19, // [19:28] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	25, // 19: tunnox.control.v1.UsageReport.lines:type_name -> tunnox.control.v1.UsageLine
+	26, // 20: tunnox.control.v1.UsageReport.asks:type_name -> tunnox.control.v1.UsageAsk
+	28, // 21: tunnox.control.v1.UsageAnswer.accounts:type_name -> tunnox.control.v1.UsageAccount
+	29, // 22: tunnox.control.v1.UsageAnswer.elsewhere:type_name -> tunnox.control.v1.UsageOpen
+	30, // 23: tunnox.control.v1.UsageAccount.resets:type_name -> google.protobuf.Timestamp
+	2,  // 24: tunnox.control.v1.Enrollment.Enroll:input_type -> tunnox.control.v1.EnrollRequest
+	5,  // 25: tunnox.control.v1.State.Ping:input_type -> tunnox.control.v1.PingRequest
+	7,  // 26: tunnox.control.v1.State.ClientView:input_type -> tunnox.control.v1.Want
+	8,  // 27: tunnox.control.v1.State.Clients:input_type -> tunnox.control.v1.ClientsRequest
+	15, // 28: tunnox.control.v1.State.History:input_type -> tunnox.control.v1.HistoryRequest
+	17, // 29: tunnox.control.v1.State.Register:input_type -> tunnox.control.v1.RegisterRequest
+	19, // 30: tunnox.control.v1.State.Execute:input_type -> tunnox.control.v1.ExecuteRequest
+	3,  // 31: tunnox.control.v1.State.Renew:input_type -> tunnox.control.v1.CertificateRequest
+	3,  // 32: tunnox.control.v1.State.Certify:input_type -> tunnox.control.v1.CertificateRequest
+	24, // 33: tunnox.control.v1.State.ReportUsage:input_type -> tunnox.control.v1.UsageReport
+	4,  // 34: tunnox.control.v1.Enrollment.Enroll:output_type -> tunnox.control.v1.Certificate
+	6,  // 35: tunnox.control.v1.State.Ping:output_type -> tunnox.control.v1.PingAnswer
+	10, // 36: tunnox.control.v1.State.ClientView:output_type -> tunnox.control.v1.View
+	9,  // 37: tunnox.control.v1.State.Clients:output_type -> tunnox.control.v1.ClientAnswer
+	16, // 38: tunnox.control.v1.State.History:output_type -> tunnox.control.v1.Record
+	18, // 39: tunnox.control.v1.State.Register:output_type -> tunnox.control.v1.RegisterAnswer
+	23, // 40: tunnox.control.v1.State.Execute:output_type -> tunnox.control.v1.ExecuteAnswer
+	4,  // 41: tunnox.control.v1.State.Renew:output_type -> tunnox.control.v1.Certificate
+	4,  // 42: tunnox.control.v1.State.Certify:output_type -> tunnox.control.v1.Certificate
+	27, // 43: tunnox.control.v1.State.ReportUsage:output_type -> tunnox.control.v1.UsageAnswer
+	34, // [34:44] is the sub-list for method output_type
+	24, // [24:34] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_control_controlpb_control_proto_init() }
@@ -2077,7 +2586,7 @@ func file_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_controlpb_control_proto_rawDesc), len(file_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

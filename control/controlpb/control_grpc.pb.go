@@ -129,14 +129,15 @@ var Enrollment_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	State_Ping_FullMethodName       = "/tunnox.control.v1.State/Ping"
-	State_ClientView_FullMethodName = "/tunnox.control.v1.State/ClientView"
-	State_Clients_FullMethodName    = "/tunnox.control.v1.State/Clients"
-	State_History_FullMethodName    = "/tunnox.control.v1.State/History"
-	State_Register_FullMethodName   = "/tunnox.control.v1.State/Register"
-	State_Execute_FullMethodName    = "/tunnox.control.v1.State/Execute"
-	State_Renew_FullMethodName      = "/tunnox.control.v1.State/Renew"
-	State_Certify_FullMethodName    = "/tunnox.control.v1.State/Certify"
+	State_Ping_FullMethodName        = "/tunnox.control.v1.State/Ping"
+	State_ClientView_FullMethodName  = "/tunnox.control.v1.State/ClientView"
+	State_Clients_FullMethodName     = "/tunnox.control.v1.State/Clients"
+	State_History_FullMethodName     = "/tunnox.control.v1.State/History"
+	State_Register_FullMethodName    = "/tunnox.control.v1.State/Register"
+	State_Execute_FullMethodName     = "/tunnox.control.v1.State/Execute"
+	State_Renew_FullMethodName       = "/tunnox.control.v1.State/Renew"
+	State_Certify_FullMethodName     = "/tunnox.control.v1.State/Certify"
+	State_ReportUsage_FullMethodName = "/tunnox.control.v1.State/ReportUsage"
 )
 
 // StateClient is the client API for State service.
@@ -166,6 +167,9 @@ type StateClient interface {
 	// Certify gives the calling node a certificate that agents verify it with, for
 	// the host names and addresses in the request.
 	Certify(ctx context.Context, in *CertificateRequest, opts ...grpc.CallOption) (*Certificate, error)
+	// ReportUsage counts what the calling node has carried, once for each number of
+	// its reporter, and tells what the limits leave.
+	ReportUsage(ctx context.Context, in *UsageReport, opts ...grpc.CallOption) (*UsageAnswer, error)
 }
 
 type stateClient struct {
@@ -274,6 +278,16 @@ func (c *stateClient) Certify(ctx context.Context, in *CertificateRequest, opts 
 	return out, nil
 }
 
+func (c *stateClient) ReportUsage(ctx context.Context, in *UsageReport, opts ...grpc.CallOption) (*UsageAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UsageAnswer)
+	err := c.cc.Invoke(ctx, State_ReportUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StateServer is the server API for State service.
 // All implementations must embed UnimplementedStateServer
 // for forward compatibility.
@@ -301,6 +315,9 @@ type StateServer interface {
 	// Certify gives the calling node a certificate that agents verify it with, for
 	// the host names and addresses in the request.
 	Certify(context.Context, *CertificateRequest) (*Certificate, error)
+	// ReportUsage counts what the calling node has carried, once for each number of
+	// its reporter, and tells what the limits leave.
+	ReportUsage(context.Context, *UsageReport) (*UsageAnswer, error)
 	mustEmbedUnimplementedStateServer()
 }
 
@@ -334,6 +351,9 @@ func (UnimplementedStateServer) Renew(context.Context, *CertificateRequest) (*Ce
 }
 func (UnimplementedStateServer) Certify(context.Context, *CertificateRequest) (*Certificate, error) {
 	return nil, status.Error(codes.Unimplemented, "method Certify not implemented")
+}
+func (UnimplementedStateServer) ReportUsage(context.Context, *UsageReport) (*UsageAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportUsage not implemented")
 }
 func (UnimplementedStateServer) mustEmbedUnimplementedStateServer() {}
 func (UnimplementedStateServer) testEmbeddedByValue()               {}
@@ -486,6 +506,24 @@ func _State_Certify_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _State_ReportUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UsageReport)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServer).ReportUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: State_ReportUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServer).ReportUsage(ctx, req.(*UsageReport))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // State_ServiceDesc is the grpc.ServiceDesc for State service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -516,6 +554,10 @@ var State_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Certify",
 			Handler:    _State_Certify_Handler,
+		},
+		{
+			MethodName: "ReportUsage",
+			Handler:    _State_ReportUsage_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

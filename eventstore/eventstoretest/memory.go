@@ -7,6 +7,7 @@
 package eventstoretest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -96,7 +97,7 @@ func (m *Memory) append(a eventstore.Append) eventstore.Result {
 	for _, e := range a.Events {
 		stream := a.Streams[e.Stream].Stream
 		r := domain.Record{Position: domain.Position(len(m.records) + 1), Stream: stream, Version: m.version(stream) + 1,
-			Owner: a.Account, Name: e.Name, Schema: e.Schema, Data: slices.Clone(e.Data), Meta: throughJSON(a.Meta),
+			Owner: cmp.Or(e.Owner, a.Account), Name: e.Name, Schema: e.Schema, Data: slices.Clone(e.Data), Meta: throughJSON(a.Meta),
 			Recorded: time.Now().UTC().Truncate(time.Microsecond)}
 		_, _ = rand.Read(r.ID[:]) // never fails
 		m.records = append(m.records, r)

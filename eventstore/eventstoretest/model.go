@@ -72,7 +72,8 @@ func drawAppend(run int) *rapid.Generator[eventstore.Append] {
 		}
 		for range rapid.IntRange(1, 3).Draw(t, "events") {
 			i := rapid.IntRange(0, len(a.Streams)-1).Draw(t, "event's stream")
-			a.Events = append(a.Events, eventstore.NewEvent{Stream: i, Name: "happened", Schema: 1, Data: []byte(`{"a": 1}`)})
+			a.Events = append(a.Events, eventstore.NewEvent{Stream: i, Name: "happened", Schema: 1, Data: []byte(`{"a": 1}`),
+				Owner: rapid.SampledFrom([]int64{0, 0, 0, 2}).Draw(t, "owner of the event")})
 			a.Streams[i].Close = rapid.IntRange(0, 15).Draw(t, "close") == 0
 		}
 		claims := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"ann", "bob", "eve"}), 0, 2, rapid.ID[string])

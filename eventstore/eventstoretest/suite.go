@@ -36,6 +36,8 @@ func Run(t *testing.T, open Open) {
 		{"malformed appends are refused alone", testMalformed},
 		{"an event of 1 MB", testLargeEvent},
 		{"pages", testPages},
+		{"a search finds what looking through the log finds", testSearch},
+		{"who holds a claim", testHolders},
 		{"a fork is noticed", testVerify},
 		{"ids rise and are never given twice", testNextID},
 		{"waiting", testWait},

@@ -63,3 +63,66 @@ SELECT nextval('es.client_ids')::bigint FROM generate_series(1, @count::int);
 
 -- name: NextMappingIDs :many
 SELECT nextval('es.mapping_ids')::bigint FROM generate_series(1, @count::int);
+
+-- AppendSeal extends the tree, if nobody else has: it gives no row when the tree
+-- is not at before, and a unique index refuses who comes at the same moment.
+-- name: AppendSeal :execrows
+INSERT INTO es.seals (size, before, first_hash, hashes, note, sealed_at)
+SELECT @size, @before, @first_hash, @hashes, @note, @sealed_at
+ WHERE coalesce((SELECT max(s.size) FROM es.seals s), 0) = @before;
+
+-- name: LastSeal :one
+SELECT size, before, note, sealed_at FROM es.seals ORDER BY size DESC LIMIT 1;
+
+-- name: Seals :many
+SELECT size, before, first_hash, hashes, note, sealed_at FROM es.seals WHERE size > @after ORDER BY size LIMIT @count;
+
+-- TreeHashes gives the hashes in the order of the numbers; empty where there is none.
+-- name: TreeHashes :many
+SELECT coalesce((SELECT substring(s.hashes FROM (32 * (n.number - s.first_hash) + 1)::int FOR 32)
+                   FROM es.seals s WHERE s.first_hash <= n.number ORDER BY s.first_hash DESC LIMIT 1), '')::bytea AS hash
+  FROM unnest(@numbers::bigint[]) WITH ORDINALITY n(number, ord) ORDER BY n.ord;
+
+-- name: ArchiveStreams :many
+SELECT stream, version, closed FROM es.streams WHERE stream > @after ORDER BY stream LIMIT @count;
+
+-- name: ArchiveClaims :many
+SELECT scope, value, owner FROM es.claims WHERE (scope, value) > (@scope::text, @value::text) ORDER BY scope, value LIMIT @count;
+
+-- name: ArchiveKeys :many
+SELECT scope, key, hash, first_position, last_position, subject, created_at
+  FROM es.keys WHERE (scope, key) > (@scope::text, @key::text) ORDER BY scope, key LIMIT @count;
+
+-- name: ArchiveDataKeys :many
+SELECT account, key FROM es.data_keys WHERE account > @after ORDER BY account LIMIT @count;
+
+-- name: SetHead :exec
+UPDATE es.head SET position = @position WHERE id = 1;
+
+-- Used tells whether anything was ever written.
+-- name: Used :one
+SELECT EXISTS (SELECT FROM es.records) OR EXISTS (SELECT FROM es.streams) OR EXISTS (SELECT FROM es.claims)
+    OR EXISTS (SELECT FROM es.keys) OR EXISTS (SELECT FROM es.seals) OR EXISTS (SELECT FROM es.data_keys) AS used;
+
+-- name: RestoreUserIDs :exec
+SELECT setval('es.user_ids', @last::bigint);
+
+-- name: RestoreClientIDs :exec
+SELECT setval('es.client_ids', @last::bigint);
+
+-- name: RestoreMappingIDs :exec
+SELECT setval('es.mapping_ids', @last::bigint);
+
+-- MakeDataKey keeps the key of an account, unless it has one or was erased, and
+-- gives what is kept.
+-- name: MakeDataKey :one
+INSERT INTO es.data_keys (account, key) VALUES (@account, @key)
+ON CONFLICT (account) DO UPDATE SET account = excluded.account
+RETURNING key;
+
+-- name: DataKeys :many
+SELECT account, key FROM es.data_keys WHERE account = ANY (@accounts::bigint[]);
+
+-- name: EraseDataKey :exec
+INSERT INTO es.data_keys (account, key) VALUES (@account, NULL)
+ON CONFLICT (account) DO UPDATE SET key = NULL;

@@ -13,6 +13,9 @@ import (
 
 // AppendBatch implements [eventstore.Store]: one transaction, one flush.
 func (s *Store) AppendBatch(ctx context.Context, batch []eventstore.Append) ([]eventstore.Result, error) {
+	if s.readOnly {
+		return nil, errReadOnly
+	}
 	select {
 	case <-s.writing:
 	case <-ctx.Done():

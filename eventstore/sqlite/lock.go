@@ -35,4 +35,8 @@ func lockPath(path string) (*lockFile, error) {
 	return &lockFile{file: file}, nil
 }
 
-func (l *lockFile) release() error { return l.file.Close() }
+// release unlocks before it closes: a process that was forked at this moment has
+// the descriptor until it executes something else, and with it the lock.
+func (l *lockFile) release() error {
+	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
+}

@@ -34,12 +34,14 @@ const readers = 4
 
 // Store is the log in a file.
 type Store struct {
-	lock   *lockFile
-	writer *sql.DB // one connection
+	lock   *lockFile // nil when readOnly
+	writer *sql.DB   // one connection
 	reader *sql.DB
 	write  *queries.Queries
 	read   *queries.Queries
 	signal eventstore.Signal
+
+	readOnly bool // beside another process that writes
 
 	closing sync.Once
 	done    chan struct{} // closed by Close
@@ -108,6 +110,32 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 	return s, nil
 }
 
+var errReadOnly = errors.New("eventstore: the log was opened to be read")
+
+// OpenReadOnly opens the log beside a process that may be writing to it, for
+// backups and audits. It has no lock: readers of the file never disturb.
+func OpenReadOnly(ctx context.Context, path string) (_ *Store, err error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	s := &Store{readOnly: true, done: make(chan struct{}), ids: map[domain.Sequence]int64{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if s.reader, err = open(path, readerPragmas, readers); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	if err := checkSchema(ctx, s.reader); err != nil {
+		return nil, err
+	}
+	if s.read, err = queries.Prepare(ctx, s.reader); err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	return s, s.count(ctx)
+}
+
 var (
 	writerPragmas = []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "wal_autocheckpoint(4000)", "cache_size(-16000)"}
 	readerPragmas = []string{"query_only(1)", "busy_timeout(5000)", "cache_size(-16000)", "mmap_size(268435456)"}
@@ -148,6 +176,8 @@ func (s *Store) count(ctx context.Context) error {
 	}
 	s.position = domain.Position(p)
 	s.signal.Raise(s.position)
+	s.idsMu.Lock()
+	defer s.idsMu.Unlock()
 	for sequence, category := range map[domain.Sequence]string{
 		domain.SequenceUser: domain.CategoryUser, domain.SequenceClient: domain.CategoryClient, domain.SequenceMapping: domain.CategoryMapping,
 	} {
@@ -165,7 +195,9 @@ func (s *Store) count(ctx context.Context) error {
 func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
-		<-s.writing // an append that is running finishes; the token never comes back
+		if !s.readOnly {
+			<-s.writing // an append that is running finishes; the token never comes back
+		}
 		for _, q := range []*queries.Queries{s.read, s.write} {
 			if q != nil {
 				err = errors.Join(err, q.Close())
@@ -178,7 +210,9 @@ func (s *Store) Close() (err error) {
 				err = errors.Join(err, db.Close())
 			}
 		}
-		err = errors.Join(err, s.lock.release())
+		if s.lock != nil {
+			err = errors.Join(err, s.lock.release())
+		}
 	})
 	return err
 }

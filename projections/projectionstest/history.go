@@ -16,6 +16,9 @@ type History struct {
 	users    []int64
 	clients  []int64
 	mappings []int64
+	keys     []int64
+	logins   []int64
+	shares   []int64
 	next     int64
 }
 
@@ -60,12 +63,25 @@ func (h *History) Step() bool {
 		h.clients = append(h.clients, c.ID)
 	case domain.CreateMapping:
 		h.mappings = append(h.mappings, c.ID)
+	case domain.RedeemShare:
+		h.mappings = append(h.mappings, c.MappingID)
+	case domain.ClaimClient:
+		h.clients = append(h.clients, c.NewID)
+	case domain.CreateKey:
+		h.keys = append(h.keys, c.ID)
+	case domain.BeginLogin:
+		h.logins = append(h.logins, c.ID)
+	case domain.CreateShare:
+		h.shares = append(h.shares, c.ID)
 	}
 	return true
 }
 
 func (h *History) command() domain.Command {
 	text := func(prefix string) *string { s := fmt.Sprintf("%s%d", prefix, h.draw(1000)); return &s }
+	if h.draw(4) == 0 && len(h.users) > 0 && len(h.clients) > 0 {
+		return h.identity()
+	}
 	switch n := h.draw(100); {
 	case n < 12 || len(h.users) == 0:
 		return h.createUser()
@@ -99,6 +115,49 @@ func (h *History) command() domain.Command {
 	}
 }
 
+// identity draws a command about who may do what.
+func (h *History) identity() domain.Command {
+	hash := make([]byte, 32)
+	switch h.draw(12) {
+	case 0:
+		return domain.CreateKey{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), Prefix: "tnk", Hash: hash, Scopes: []domain.Scope{domain.ScopeRead}}
+	case 1:
+		return domain.RevokeKey{ID: pick(h, h.keys)}
+	case 2:
+		password := "$hash"
+		return domain.ChangeUser{ID: pick(h, h.users), PasswordHash: &password}
+	case 3:
+		return domain.BeginLogin{ID: h.id(0), UserID: pick(h, h.users), PasswordHash: "$hash", Family: hash, Hash: hash, ExpiresAt: epoch.AddDate(9, 0, 0)}
+	case 4:
+		return domain.RefreshLogin{ID: pick(h, h.logins), Family: hash, Hash: hash, Next: hash, ExpiresAt: epoch.AddDate(9, 0, 0), At: epoch}
+	case 5:
+		return domain.EndLogin{ID: pick(h, h.logins), Reason: domain.EndLogout}
+	case 6:
+		return domain.SetUserRole{ID: pick(h, h.users), Role: domain.RoleAdmin}
+	case 7:
+		return domain.SetUserPlan{ID: pick(h, h.users), Plan: "pro", Limits: h.limits()}
+	case 8:
+		target := pick(h, h.clients)
+		cl, _ := h.log.client(target)
+		if cl == nil {
+			cl = &domain.Client{}
+		}
+		return domain.CreateShare{ID: h.id(0), UserID: cl.UserID, TargetClientID: target, Protocol: domain.ProtocolTCP,
+			TargetHost: "db", TargetPort: 1, Hash: hash, MaxUses: int64(1 + h.draw(3))}
+	case 9:
+		return domain.RevokeShare{ID: pick(h, h.shares)}
+	case 10:
+		return domain.RedeemShare{ID: pick(h, h.shares), Hash: hash, MappingID: h.id(domain.FirstMappingID), Any: true,
+			SourceClientID: pick(h, h.clients), LocalPort: 1 + h.draw(65535)}
+	default:
+		c := domain.ClaimClient{ID: pick(h, h.clients), NewID: h.id(domain.FirstClientID), UserID: pick(h, h.users)}
+		if cl, ok := h.log.client(c.ID); ok {
+			c.PublicKey = cl.PublicKey
+		}
+		return c
+	}
+}
+
 func (h *History) createUser() domain.Command {
 	id := h.id(domain.FirstUserID)
 	return domain.CreateUser{ID: id, Username: fmt.Sprintf("user%d", id), Email: fmt.Sprintf("u%d@example.org", id), Limits: h.limits()}
@@ -113,7 +172,7 @@ func (h *History) createClient() domain.Command {
 
 // createMapping prefers a user and clients that fit, or nearly all would be refused.
 func (h *History) createMapping() domain.Command {
-	c := domain.CreateMapping{ID: h.id(domain.FirstMappingID), Protocol: domain.ProtocolTCP, UserID: pick(h, h.users),
+	c := domain.CreateMapping{ID: h.id(domain.FirstMappingID), Any: true, Protocol: domain.ProtocolTCP, UserID: pick(h, h.users),
 		SourceClientID: pick(h, h.clients), TargetClientID: pick(h, h.clients), LocalPort: 1 + h.draw(65535),
 		TargetHost: "db.internal", TargetPort: 1 + h.draw(65535)}
 	for _, id := range []int64{c.SourceClientID, c.TargetClientID} {

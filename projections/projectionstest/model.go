@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/projections"
@@ -19,12 +20,16 @@ type Model struct {
 	Clients  map[int64]projections.ClientRow
 	Mappings map[int64]projections.MappingRow
 	Quotas   map[int64]projections.QuotaRow
+	Keys     map[int64]projections.KeyRow
+	Logins   map[int64]projections.LoginRow
+	Shares   map[int64]projections.ShareRow
 }
 
 // NewModel folds the log up to a position.
 func NewModel(log *Log, to domain.Position) (*Model, error) {
 	m := &Model{Position: to, Users: map[int64]projections.UserRow{}, Clients: map[int64]projections.ClientRow{},
-		Mappings: map[int64]projections.MappingRow{}, Quotas: map[int64]projections.QuotaRow{}}
+		Mappings: map[int64]projections.MappingRow{}, Quotas: map[int64]projections.QuotaRow{},
+		Keys: map[int64]projections.KeyRow{}, Logins: map[int64]projections.LoginRow{}, Shares: map[int64]projections.ShareRow{}}
 	states, stands := domain.States{}, map[domain.StreamID]projections.Versions{}
 	last := map[domain.StreamID]domain.Record{}
 	for _, r := range log.Records(to) {
@@ -44,12 +49,24 @@ func NewModel(log *Log, to domain.Position) (*Model, error) {
 				m.Users[a.ID] = projections.UserRow{Versions: stands[id], User: *a}
 			}
 		case *domain.Client:
-			if a.Live() {
+			if a.Live() || a.ClaimedAs != 0 {
 				m.Clients[a.ID] = projections.ClientRow{Versions: stands[id], Client: *a}
 			}
 		case *domain.Mapping:
 			if a.Live() {
 				m.Mappings[a.ID] = projections.MappingRow{Versions: stands[id], Mapping: *a}
+			}
+		case *domain.Key:
+			if a.Live() {
+				m.Keys[a.ID] = projections.KeyRow{Versions: stands[id], Key: *a}
+			}
+		case *domain.Login:
+			if a.Live() {
+				m.Logins[a.ID] = projections.LoginRow{Versions: stands[id], Login: *a}
+			}
+		case *domain.Share:
+			if a.Live() {
+				m.Shares[a.ID] = projections.ShareRow{Versions: stands[id], Share: *a}
 			}
 		case *domain.Quota:
 			m.Quotas[a.Account] = projections.QuotaRow{Versions: stands[id], Account: a.Account, Limits: a.Limits,
@@ -58,8 +75,8 @@ func NewModel(log *Log, to domain.Position) (*Model, error) {
 	}
 	maps.DeleteFunc(m.Quotas, func(account int64, _ projections.QuotaRow) bool {
 		_, user := m.Users[account]
-		_, client := m.Clients[account]
-		return !user && !client
+		client := m.Clients[account]
+		return !user && !client.Client.Live()
 	})
 	return m, nil
 }
@@ -91,6 +108,12 @@ func (m *Model) checkRows(ctx context.Context, r *projections.Reader, all *Log) 
 			err = same(m.Mappings, n, r.Mapping)(ctx)
 		case domain.CategoryQuota:
 			err = same(m.Quotas, n, r.Quota)(ctx)
+		case domain.CategoryKey:
+			err = same(m.Keys, n, r.Key)(ctx)
+		case domain.CategoryLogin:
+			err = same(m.Logins, n, r.Login)(ctx)
+		case domain.CategoryShare:
+			err = same(m.Shares, n, r.Share)(ctx)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", id, err)
@@ -128,8 +151,20 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 		}); err != nil {
 		return fmt.Errorf("users: %w", err)
 	}
+	if err := sameList(ctx, m.Logins, func(projections.LoginRow) bool { return true }, r.Logins); err != nil {
+		return fmt.Errorf("logins: %w", err)
+	}
+	for _, u := range m.Users {
+		if named, ok, err := r.UserNamed(ctx, strings.ToUpper(u.Username)); err != nil || !ok || named.ID != u.ID {
+			return fmt.Errorf("user named %q: %d, %v, %v; want %d", u.Username, named.ID, ok, err, u.ID)
+		}
+	}
+	keys := map[projections.Index]func(projections.KeyRow) bool{
+		projections.AllKeys: func(projections.KeyRow) bool { return true }, projections.KeysOfUser(0): func(k projections.KeyRow) bool { return k.UserID == 0 }}
+	shares := map[projections.Index]func(projections.ShareRow) bool{
+		projections.AllShares: func(projections.ShareRow) bool { return true }}
 	clients := map[projections.Index]func(projections.ClientRow) bool{
-		projections.AllClients: func(projections.ClientRow) bool { return true }}
+		projections.AllClients: func(c projections.ClientRow) bool { return c.Client.Live() }}
 	mappings := map[projections.Index]func(projections.MappingRow) bool{
 		projections.AllMappings: func(projections.MappingRow) bool { return true }}
 	for id := range all.streams() {
@@ -137,7 +172,9 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 		switch id.Category() {
 		case domain.CategoryUser:
 			clients[projections.ClientsOfUser(n)] = func(c projections.ClientRow) bool { return c.UserID == n }
-			mappings[projections.MappingsOfUser(n)] = func(m projections.MappingRow) bool { return m.UserID == n }
+			keys[projections.KeysOfUser(n)] = func(k projections.KeyRow) bool { return k.UserID == n }
+			shares[projections.SharesOfUser(n)] = func(s projections.ShareRow) bool { return s.UserID == n }
+			mappings[projections.MappingsOfUser(n)] = func(m projections.MappingRow) bool { return slices.Contains(m.Users(), n) }
 		case domain.CategoryClient:
 			mappings[projections.MappingsOfClient(n)] = func(m projections.MappingRow) bool {
 				return m.SourceClientID == n || m.TargetClientID == n
@@ -146,6 +183,16 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 	}
 	for index, in := range clients {
 		if err := sameList(ctx, m.Clients, in, bind(r.Clients, index)); err != nil {
+			return fmt.Errorf("%s: %w", index, err)
+		}
+	}
+	for index, in := range keys {
+		if err := sameList(ctx, m.Keys, in, bind(r.Keys, index)); err != nil {
+			return fmt.Errorf("%s: %w", index, err)
+		}
+	}
+	for index, in := range shares {
+		if err := sameList(ctx, m.Shares, in, bind(r.Shares, index)); err != nil {
 			return fmt.Errorf("%s: %w", index, err)
 		}
 	}

@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"of two builds the first wins", testContestedBuild},
 		{"a record of the future halts, and reads go on", testUnknownEvent},
 		{"wait ends at the position or in time", testWait},
+		{"a check finds what differs, and nothing while the log grows", testCheck},
 		{"a client's view with the feed behind it is the present", testClientView},
 	}
 	for _, test := range tests {

@@ -69,8 +69,9 @@ func completes(v domain.ClientView, log *Log, want *Model) error {
 	if len(got) != len(all) {
 		return fmt.Errorf("%d mappings, want %d", len(got), len(all))
 	}
-	if w, live := want.Clients[client.ID]; live != client.Live() || live && !reflect.DeepEqual(w.Client, client) {
-		return fmt.Errorf("client is %+v, want %+v (live %v)", client, w.Client, live)
+	kept := client.Live() || client.ClaimedAs != 0 // a claimed client is still told who it is
+	if w, there := want.Clients[client.ID]; there != kept || there && !reflect.DeepEqual(w.Client, client) {
+		return fmt.Errorf("client is %+v, want %+v (kept %v)", client, w.Client, kept)
 	}
 	return nil
 }

@@ -76,7 +76,8 @@ func startServerIn(t testing.TB, dir, host, role string, args []string) *Server 
 		bind = append(bind, "--state", anyPort)
 	}
 	if role != "forwarder" {
-		bind = append(bind, "--api", anyPort)
+		// Tests ask faster than any caller is meant to; the limit has tests of its own.
+		bind = append(bind, "--api", anyPort, "--rate-limit", "0")
 	}
 	if role != "control" {
 		bind = append(bind, "--listen", anyPort, "--bridge", anyPort)
@@ -113,6 +114,13 @@ func (s *Server) Restart(t testing.TB) {
 		t.Fatal(err)
 	}
 	s.start(t, bind)
+}
+
+// RestartWith is Restart with other arguments beside role, data and addresses.
+func (s *Server) RestartWith(t testing.TB, args ...string) {
+	t.Helper()
+	s.args = args
+	s.Restart(t)
 }
 
 // Args are what the server was started with beside its role, data and addresses.

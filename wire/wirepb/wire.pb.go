@@ -623,6 +623,7 @@ type Refused struct {
 	Message           string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	RetryAfterSeconds uint32                 `protobuf:"varint,3,opt,name=retry_after_seconds,json=retryAfterSeconds,proto3" json:"retry_after_seconds,omitempty"` // 0 = as the agent likes; see permanent
 	Permanent         bool                   `protobuf:"varint,4,opt,name=permanent,proto3" json:"permanent,omitempty"`                                            // trying again with the same identity is pointless
+	ClientId          int64                  `protobuf:"varint,5,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`                              // with code claimed: the id to come back as, with the same credential
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -683,6 +684,13 @@ func (x *Refused) GetPermanent() bool {
 		return x.Permanent
 	}
 	return false
+}
+
+func (x *Refused) GetClientId() int64 {
+	if x != nil {
+		return x.ClientId
+	}
+	return 0
 }
 
 // Listener is what a source agent opens for a mapping.
@@ -1307,12 +1315,13 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"Forwarders\x129\n" +
 	"\n" +
 	"forwarders\x18\x01 \x03(\v2\x19.tunnox.wire.v1.ForwarderR\n" +
-	"forwarders\"\x85\x01\n" +
+	"forwarders\"\xa2\x01\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
 	"\x13retry_after_seconds\x18\x03 \x01(\rR\x11retryAfterSeconds\x12\x1c\n" +
-	"\tpermanent\x18\x04 \x01(\bR\tpermanent\"\x9b\x01\n" +
+	"\tpermanent\x18\x04 \x01(\bR\tpermanent\x12\x1b\n" +
+	"\tclient_id\x18\x05 \x01(\x03R\bclientId\"\x9b\x01\n" +
 	"\bListener\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x1a\n" +

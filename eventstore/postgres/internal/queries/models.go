@@ -8,6 +8,27 @@ import (
 	"time"
 )
 
+type EsClaim struct {
+	Scope string
+	Value string
+	Owner string
+}
+
+type EsDataKey struct {
+	Account int64
+	Key     []byte
+}
+
+type EsKey struct {
+	Scope         string
+	Key           string
+	Hash          []byte
+	FirstPosition int64
+	LastPosition  int64
+	Subject       string
+	CreatedAt     time.Time
+}
+
 type EsRecord struct {
 	Position   int64
 	Stream     string
@@ -20,4 +41,19 @@ type EsRecord struct {
 	Meta       []byte
 	LeafHash   []byte
 	RecordedAt time.Time
+}
+
+type EsSeal struct {
+	Size      int64
+	Before    int64
+	FirstHash int64
+	Hashes    []byte
+	Note      string
+	SealedAt  time.Time
+}
+
+type EsStream struct {
+	Stream  string
+	Version int64
+	Closed  bool
 }

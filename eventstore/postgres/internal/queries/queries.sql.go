@@ -8,6 +8,8 @@ package queries
 import (
 	"context"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 const appendBatch = `-- name: AppendBatch :one
@@ -103,6 +105,199 @@ func (q *Queries) AppendBatch(ctx context.Context, arg AppendBatchParams) (Appen
 	return i, err
 }
 
+const appendSeal = `-- name: AppendSeal :execrows
+INSERT INTO es.seals (size, before, first_hash, hashes, note, sealed_at)
+SELECT $1, $2, $3, $4, $5, $6
+ WHERE coalesce((SELECT max(s.size) FROM es.seals s), 0) = $2
+`
+
+type AppendSealParams struct {
+	Size      int64
+	Before    int64
+	FirstHash int64
+	Hashes    []byte
+	Note      string
+	SealedAt  time.Time
+}
+
+// AppendSeal extends the tree, if nobody else has: it gives no row when the tree
+// is not at before, and a unique index refuses who comes at the same moment.
+func (q *Queries) AppendSeal(ctx context.Context, arg AppendSealParams) (int64, error) {
+	result, err := q.db.Exec(ctx, appendSeal,
+		arg.Size,
+		arg.Before,
+		arg.FirstHash,
+		arg.Hashes,
+		arg.Note,
+		arg.SealedAt,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const archiveClaims = `-- name: ArchiveClaims :many
+SELECT scope, value, owner FROM es.claims WHERE (scope, value) > ($1::text, $2::text) ORDER BY scope, value LIMIT $3
+`
+
+type ArchiveClaimsParams struct {
+	Scope string
+	Value string
+	Count int32
+}
+
+func (q *Queries) ArchiveClaims(ctx context.Context, arg ArchiveClaimsParams) ([]EsClaim, error) {
+	rows, err := q.db.Query(ctx, archiveClaims, arg.Scope, arg.Value, arg.Count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EsClaim
+	for rows.Next() {
+		var i EsClaim
+		if err := rows.Scan(&i.Scope, &i.Value, &i.Owner); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const archiveDataKeys = `-- name: ArchiveDataKeys :many
+SELECT account, key FROM es.data_keys WHERE account > $1 ORDER BY account LIMIT $2
+`
+
+type ArchiveDataKeysParams struct {
+	After int64
+	Count int32
+}
+
+func (q *Queries) ArchiveDataKeys(ctx context.Context, arg ArchiveDataKeysParams) ([]EsDataKey, error) {
+	rows, err := q.db.Query(ctx, archiveDataKeys, arg.After, arg.Count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EsDataKey
+	for rows.Next() {
+		var i EsDataKey
+		if err := rows.Scan(&i.Account, &i.Key); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const archiveKeys = `-- name: ArchiveKeys :many
+SELECT scope, key, hash, first_position, last_position, subject, created_at
+  FROM es.keys WHERE (scope, key) > ($1::text, $2::text) ORDER BY scope, key LIMIT $3
+`
+
+type ArchiveKeysParams struct {
+	Scope string
+	Key   string
+	Count int32
+}
+
+func (q *Queries) ArchiveKeys(ctx context.Context, arg ArchiveKeysParams) ([]EsKey, error) {
+	rows, err := q.db.Query(ctx, archiveKeys, arg.Scope, arg.Key, arg.Count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EsKey
+	for rows.Next() {
+		var i EsKey
+		if err := rows.Scan(
+			&i.Scope,
+			&i.Key,
+			&i.Hash,
+			&i.FirstPosition,
+			&i.LastPosition,
+			&i.Subject,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const archiveStreams = `-- name: ArchiveStreams :many
+SELECT stream, version, closed FROM es.streams WHERE stream > $1 ORDER BY stream LIMIT $2
+`
+
+type ArchiveStreamsParams struct {
+	After string
+	Count int32
+}
+
+func (q *Queries) ArchiveStreams(ctx context.Context, arg ArchiveStreamsParams) ([]EsStream, error) {
+	rows, err := q.db.Query(ctx, archiveStreams, arg.After, arg.Count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EsStream
+	for rows.Next() {
+		var i EsStream
+		if err := rows.Scan(&i.Stream, &i.Version, &i.Closed); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const dataKeys = `-- name: DataKeys :many
+SELECT account, key FROM es.data_keys WHERE account = ANY ($1::bigint[])
+`
+
+func (q *Queries) DataKeys(ctx context.Context, accounts []int64) ([]EsDataKey, error) {
+	rows, err := q.db.Query(ctx, dataKeys, accounts)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EsDataKey
+	for rows.Next() {
+		var i EsDataKey
+		if err := rows.Scan(&i.Account, &i.Key); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const eraseDataKey = `-- name: EraseDataKey :exec
+INSERT INTO es.data_keys (account, key) VALUES ($1, NULL)
+ON CONFLICT (account) DO UPDATE SET key = NULL
+`
+
+func (q *Queries) EraseDataKey(ctx context.Context, account int64) error {
+	_, err := q.db.Exec(ctx, eraseDataKey, account)
+	return err
+}
+
 const eventID = `-- name: EventID :one
 SELECT event_id FROM es.records WHERE position = $1
 `
@@ -159,6 +354,29 @@ func (q *Queries) KeyUse(ctx context.Context, arg KeyUseParams) (KeyUseRow, erro
 	return i, err
 }
 
+const lastSeal = `-- name: LastSeal :one
+SELECT size, before, note, sealed_at FROM es.seals ORDER BY size DESC LIMIT 1
+`
+
+type LastSealRow struct {
+	Size     int64
+	Before   int64
+	Note     string
+	SealedAt time.Time
+}
+
+func (q *Queries) LastSeal(ctx context.Context) (LastSealRow, error) {
+	row := q.db.QueryRow(ctx, lastSeal)
+	var i LastSealRow
+	err := row.Scan(
+		&i.Size,
+		&i.Before,
+		&i.Note,
+		&i.SealedAt,
+	)
+	return i, err
+}
+
 const lockHead = `-- name: LockHead :one
 SELECT position FROM es.head WHERE id = 1 FOR UPDATE
 `
@@ -168,6 +386,26 @@ func (q *Queries) LockHead(ctx context.Context) (int64, error) {
 	var position int64
 	err := row.Scan(&position)
 	return position, err
+}
+
+const makeDataKey = `-- name: MakeDataKey :one
+INSERT INTO es.data_keys (account, key) VALUES ($1, $2)
+ON CONFLICT (account) DO UPDATE SET account = excluded.account
+RETURNING key
+`
+
+type MakeDataKeyParams struct {
+	Account int64
+	Key     []byte
+}
+
+// MakeDataKey keeps the key of an account, unless it has one or was erased, and
+// gives what is kept.
+func (q *Queries) MakeDataKey(ctx context.Context, arg MakeDataKeyParams) ([]byte, error) {
+	row := q.db.QueryRow(ctx, makeDataKey, arg.Account, arg.Key)
+	var key []byte
+	err := row.Scan(&key)
+	return key, err
 }
 
 const nextClientIDs = `-- name: NextClientIDs :many
@@ -404,6 +642,78 @@ func (q *Queries) ReadStream(ctx context.Context, arg ReadStreamParams) ([]ReadS
 	return items, nil
 }
 
+const restoreClientIDs = `-- name: RestoreClientIDs :exec
+SELECT setval('es.client_ids', $1::bigint)
+`
+
+func (q *Queries) RestoreClientIDs(ctx context.Context, last int64) error {
+	_, err := q.db.Exec(ctx, restoreClientIDs, last)
+	return err
+}
+
+const restoreMappingIDs = `-- name: RestoreMappingIDs :exec
+SELECT setval('es.mapping_ids', $1::bigint)
+`
+
+func (q *Queries) RestoreMappingIDs(ctx context.Context, last int64) error {
+	_, err := q.db.Exec(ctx, restoreMappingIDs, last)
+	return err
+}
+
+const restoreUserIDs = `-- name: RestoreUserIDs :exec
+SELECT setval('es.user_ids', $1::bigint)
+`
+
+func (q *Queries) RestoreUserIDs(ctx context.Context, last int64) error {
+	_, err := q.db.Exec(ctx, restoreUserIDs, last)
+	return err
+}
+
+const seals = `-- name: Seals :many
+SELECT size, before, first_hash, hashes, note, sealed_at FROM es.seals WHERE size > $1 ORDER BY size LIMIT $2
+`
+
+type SealsParams struct {
+	After int64
+	Count int32
+}
+
+func (q *Queries) Seals(ctx context.Context, arg SealsParams) ([]EsSeal, error) {
+	rows, err := q.db.Query(ctx, seals, arg.After, arg.Count)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EsSeal
+	for rows.Next() {
+		var i EsSeal
+		if err := rows.Scan(
+			&i.Size,
+			&i.Before,
+			&i.FirstHash,
+			&i.Hashes,
+			&i.Note,
+			&i.SealedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const setHead = `-- name: SetHead :exec
+UPDATE es.head SET position = $1 WHERE id = 1
+`
+
+func (q *Queries) SetHead(ctx context.Context, position int64) error {
+	_, err := q.db.Exec(ctx, setHead, position)
+	return err
+}
+
 const state = `-- name: State :many
 SELECT 's'::text AS kind, s.stream AS name, ''::text AS value, s.version, s.closed,
        ''::bytea AS hash, 0::bigint AS first_position, 0::bigint AS last_position, ''::text AS owner
@@ -474,4 +784,44 @@ func (q *Queries) State(ctx context.Context, arg StateParams) ([]StateRow, error
 		return nil, err
 	}
 	return items, nil
+}
+
+const treeHashes = `-- name: TreeHashes :many
+SELECT coalesce((SELECT substring(s.hashes FROM (32 * (n.number - s.first_hash) + 1)::int FOR 32)
+                   FROM es.seals s WHERE s.first_hash <= n.number ORDER BY s.first_hash DESC LIMIT 1), '')::bytea AS hash
+  FROM unnest($1::bigint[]) WITH ORDINALITY n(number, ord) ORDER BY n.ord
+`
+
+// TreeHashes gives the hashes in the order of the numbers; empty where there is none.
+func (q *Queries) TreeHashes(ctx context.Context, numbers []int64) ([][]byte, error) {
+	rows, err := q.db.Query(ctx, treeHashes, numbers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items [][]byte
+	for rows.Next() {
+		var hash []byte
+		if err := rows.Scan(&hash); err != nil {
+			return nil, err
+		}
+		items = append(items, hash)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const used = `-- name: Used :one
+SELECT EXISTS (SELECT FROM es.records) OR EXISTS (SELECT FROM es.streams) OR EXISTS (SELECT FROM es.claims)
+    OR EXISTS (SELECT FROM es.keys) OR EXISTS (SELECT FROM es.seals) OR EXISTS (SELECT FROM es.data_keys) AS used
+`
+
+// Used tells whether anything was ever written.
+func (q *Queries) Used(ctx context.Context) (pgtype.Bool, error) {
+	row := q.db.QueryRow(ctx, used)
+	var used pgtype.Bool
+	err := row.Scan(&used)
+	return used, err
 }

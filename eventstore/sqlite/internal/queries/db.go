@@ -24,11 +24,29 @@ func New(db DBTX) *Queries {
 func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	q := Queries{db: db}
 	var err error
+	if q.archiveClaimsStmt, err = db.PrepareContext(ctx, archiveClaims); err != nil {
+		return nil, fmt.Errorf("error preparing query ArchiveClaims: %w", err)
+	}
+	if q.archiveDataKeysStmt, err = db.PrepareContext(ctx, archiveDataKeys); err != nil {
+		return nil, fmt.Errorf("error preparing query ArchiveDataKeys: %w", err)
+	}
+	if q.archiveKeysStmt, err = db.PrepareContext(ctx, archiveKeys); err != nil {
+		return nil, fmt.Errorf("error preparing query ArchiveKeys: %w", err)
+	}
+	if q.archiveStreamsStmt, err = db.PrepareContext(ctx, archiveStreams); err != nil {
+		return nil, fmt.Errorf("error preparing query ArchiveStreams: %w", err)
+	}
 	if q.claimStmt, err = db.PrepareContext(ctx, claim); err != nil {
 		return nil, fmt.Errorf("error preparing query Claim: %w", err)
 	}
+	if q.dataKeyStmt, err = db.PrepareContext(ctx, dataKey); err != nil {
+		return nil, fmt.Errorf("error preparing query DataKey: %w", err)
+	}
 	if q.deleteClaimStmt, err = db.PrepareContext(ctx, deleteClaim); err != nil {
 		return nil, fmt.Errorf("error preparing query DeleteClaim: %w", err)
+	}
+	if q.eraseDataKeyStmt, err = db.PrepareContext(ctx, eraseDataKey); err != nil {
+		return nil, fmt.Errorf("error preparing query EraseDataKey: %w", err)
 	}
 	if q.eventIDStmt, err = db.PrepareContext(ctx, eventID); err != nil {
 		return nil, fmt.Errorf("error preparing query EventID: %w", err)
@@ -45,6 +63,9 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.insertRecordStmt, err = db.PrepareContext(ctx, insertRecord); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertRecord: %w", err)
 	}
+	if q.insertSealStmt, err = db.PrepareContext(ctx, insertSeal); err != nil {
+		return nil, fmt.Errorf("error preparing query InsertSeal: %w", err)
+	}
 	if q.insertStreamStmt, err = db.PrepareContext(ctx, insertStream); err != nil {
 		return nil, fmt.Errorf("error preparing query InsertStream: %w", err)
 	}
@@ -53,6 +74,12 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	}
 	if q.lastNumberStmt, err = db.PrepareContext(ctx, lastNumber); err != nil {
 		return nil, fmt.Errorf("error preparing query LastNumber: %w", err)
+	}
+	if q.lastSealStmt, err = db.PrepareContext(ctx, lastSeal); err != nil {
+		return nil, fmt.Errorf("error preparing query LastSeal: %w", err)
+	}
+	if q.makeDataKeyStmt, err = db.PrepareContext(ctx, makeDataKey); err != nil {
+		return nil, fmt.Errorf("error preparing query MakeDataKey: %w", err)
 	}
 	if q.positionStmt, err = db.PrepareContext(ctx, position); err != nil {
 		return nil, fmt.Errorf("error preparing query Position: %w", err)
@@ -66,28 +93,67 @@ func Prepare(ctx context.Context, db DBTX) (*Queries, error) {
 	if q.readStreamStmt, err = db.PrepareContext(ctx, readStream); err != nil {
 		return nil, fmt.Errorf("error preparing query ReadStream: %w", err)
 	}
+	if q.sealsStmt, err = db.PrepareContext(ctx, seals); err != nil {
+		return nil, fmt.Errorf("error preparing query Seals: %w", err)
+	}
 	if q.setPositionStmt, err = db.PrepareContext(ctx, setPosition); err != nil {
 		return nil, fmt.Errorf("error preparing query SetPosition: %w", err)
 	}
 	if q.streamStmt, err = db.PrepareContext(ctx, stream); err != nil {
 		return nil, fmt.Errorf("error preparing query Stream: %w", err)
 	}
+	if q.treeHashStmt, err = db.PrepareContext(ctx, treeHash); err != nil {
+		return nil, fmt.Errorf("error preparing query TreeHash: %w", err)
+	}
 	if q.updateStreamStmt, err = db.PrepareContext(ctx, updateStream); err != nil {
 		return nil, fmt.Errorf("error preparing query UpdateStream: %w", err)
+	}
+	if q.usedStmt, err = db.PrepareContext(ctx, used); err != nil {
+		return nil, fmt.Errorf("error preparing query Used: %w", err)
 	}
 	return &q, nil
 }
 
 func (q *Queries) Close() error {
 	var err error
+	if q.archiveClaimsStmt != nil {
+		if cerr := q.archiveClaimsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing archiveClaimsStmt: %w", cerr)
+		}
+	}
+	if q.archiveDataKeysStmt != nil {
+		if cerr := q.archiveDataKeysStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing archiveDataKeysStmt: %w", cerr)
+		}
+	}
+	if q.archiveKeysStmt != nil {
+		if cerr := q.archiveKeysStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing archiveKeysStmt: %w", cerr)
+		}
+	}
+	if q.archiveStreamsStmt != nil {
+		if cerr := q.archiveStreamsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing archiveStreamsStmt: %w", cerr)
+		}
+	}
 	if q.claimStmt != nil {
 		if cerr := q.claimStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing claimStmt: %w", cerr)
 		}
 	}
+	if q.dataKeyStmt != nil {
+		if cerr := q.dataKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing dataKeyStmt: %w", cerr)
+		}
+	}
 	if q.deleteClaimStmt != nil {
 		if cerr := q.deleteClaimStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing deleteClaimStmt: %w", cerr)
+		}
+	}
+	if q.eraseDataKeyStmt != nil {
+		if cerr := q.eraseDataKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing eraseDataKeyStmt: %w", cerr)
 		}
 	}
 	if q.eventIDStmt != nil {
@@ -115,6 +181,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing insertRecordStmt: %w", cerr)
 		}
 	}
+	if q.insertSealStmt != nil {
+		if cerr := q.insertSealStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing insertSealStmt: %w", cerr)
+		}
+	}
 	if q.insertStreamStmt != nil {
 		if cerr := q.insertStreamStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing insertStreamStmt: %w", cerr)
@@ -128,6 +199,16 @@ func (q *Queries) Close() error {
 	if q.lastNumberStmt != nil {
 		if cerr := q.lastNumberStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing lastNumberStmt: %w", cerr)
+		}
+	}
+	if q.lastSealStmt != nil {
+		if cerr := q.lastSealStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing lastSealStmt: %w", cerr)
+		}
+	}
+	if q.makeDataKeyStmt != nil {
+		if cerr := q.makeDataKeyStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing makeDataKeyStmt: %w", cerr)
 		}
 	}
 	if q.positionStmt != nil {
@@ -150,6 +231,11 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing readStreamStmt: %w", cerr)
 		}
 	}
+	if q.sealsStmt != nil {
+		if cerr := q.sealsStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing sealsStmt: %w", cerr)
+		}
+	}
 	if q.setPositionStmt != nil {
 		if cerr := q.setPositionStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing setPositionStmt: %w", cerr)
@@ -160,9 +246,19 @@ func (q *Queries) Close() error {
 			err = fmt.Errorf("error closing streamStmt: %w", cerr)
 		}
 	}
+	if q.treeHashStmt != nil {
+		if cerr := q.treeHashStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing treeHashStmt: %w", cerr)
+		}
+	}
 	if q.updateStreamStmt != nil {
 		if cerr := q.updateStreamStmt.Close(); cerr != nil {
 			err = fmt.Errorf("error closing updateStreamStmt: %w", cerr)
+		}
+	}
+	if q.usedStmt != nil {
+		if cerr := q.usedStmt.Close(); cerr != nil {
+			err = fmt.Errorf("error closing usedStmt: %w", cerr)
 		}
 	}
 	return err
@@ -202,47 +298,71 @@ func (q *Queries) queryRow(ctx context.Context, stmt *sql.Stmt, query string, ar
 }
 
 type Queries struct {
-	db               DBTX
-	tx               *sql.Tx
-	claimStmt        *sql.Stmt
-	deleteClaimStmt  *sql.Stmt
-	eventIDStmt      *sql.Stmt
-	headStmt         *sql.Stmt
-	insertClaimStmt  *sql.Stmt
-	insertKeyStmt    *sql.Stmt
-	insertRecordStmt *sql.Stmt
-	insertStreamStmt *sql.Stmt
-	keyUseStmt       *sql.Stmt
-	lastNumberStmt   *sql.Stmt
-	positionStmt     *sql.Stmt
-	readAllStmt      *sql.Stmt
-	readLeavesStmt   *sql.Stmt
-	readStreamStmt   *sql.Stmt
-	setPositionStmt  *sql.Stmt
-	streamStmt       *sql.Stmt
-	updateStreamStmt *sql.Stmt
+	db                  DBTX
+	tx                  *sql.Tx
+	archiveClaimsStmt   *sql.Stmt
+	archiveDataKeysStmt *sql.Stmt
+	archiveKeysStmt     *sql.Stmt
+	archiveStreamsStmt  *sql.Stmt
+	claimStmt           *sql.Stmt
+	dataKeyStmt         *sql.Stmt
+	deleteClaimStmt     *sql.Stmt
+	eraseDataKeyStmt    *sql.Stmt
+	eventIDStmt         *sql.Stmt
+	headStmt            *sql.Stmt
+	insertClaimStmt     *sql.Stmt
+	insertKeyStmt       *sql.Stmt
+	insertRecordStmt    *sql.Stmt
+	insertSealStmt      *sql.Stmt
+	insertStreamStmt    *sql.Stmt
+	keyUseStmt          *sql.Stmt
+	lastNumberStmt      *sql.Stmt
+	lastSealStmt        *sql.Stmt
+	makeDataKeyStmt     *sql.Stmt
+	positionStmt        *sql.Stmt
+	readAllStmt         *sql.Stmt
+	readLeavesStmt      *sql.Stmt
+	readStreamStmt      *sql.Stmt
+	sealsStmt           *sql.Stmt
+	setPositionStmt     *sql.Stmt
+	streamStmt          *sql.Stmt
+	treeHashStmt        *sql.Stmt
+	updateStreamStmt    *sql.Stmt
+	usedStmt            *sql.Stmt
 }
 
 func (q *Queries) WithTx(tx *sql.Tx) *Queries {
 	return &Queries{
-		db:               tx,
-		tx:               tx,
-		claimStmt:        q.claimStmt,
-		deleteClaimStmt:  q.deleteClaimStmt,
-		eventIDStmt:      q.eventIDStmt,
-		headStmt:         q.headStmt,
-		insertClaimStmt:  q.insertClaimStmt,
-		insertKeyStmt:    q.insertKeyStmt,
-		insertRecordStmt: q.insertRecordStmt,
-		insertStreamStmt: q.insertStreamStmt,
-		keyUseStmt:       q.keyUseStmt,
-		lastNumberStmt:   q.lastNumberStmt,
-		positionStmt:     q.positionStmt,
-		readAllStmt:      q.readAllStmt,
-		readLeavesStmt:   q.readLeavesStmt,
-		readStreamStmt:   q.readStreamStmt,
-		setPositionStmt:  q.setPositionStmt,
-		streamStmt:       q.streamStmt,
-		updateStreamStmt: q.updateStreamStmt,
+		db:                  tx,
+		tx:                  tx,
+		archiveClaimsStmt:   q.archiveClaimsStmt,
+		archiveDataKeysStmt: q.archiveDataKeysStmt,
+		archiveKeysStmt:     q.archiveKeysStmt,
+		archiveStreamsStmt:  q.archiveStreamsStmt,
+		claimStmt:           q.claimStmt,
+		dataKeyStmt:         q.dataKeyStmt,
+		deleteClaimStmt:     q.deleteClaimStmt,
+		eraseDataKeyStmt:    q.eraseDataKeyStmt,
+		eventIDStmt:         q.eventIDStmt,
+		headStmt:            q.headStmt,
+		insertClaimStmt:     q.insertClaimStmt,
+		insertKeyStmt:       q.insertKeyStmt,
+		insertRecordStmt:    q.insertRecordStmt,
+		insertSealStmt:      q.insertSealStmt,
+		insertStreamStmt:    q.insertStreamStmt,
+		keyUseStmt:          q.keyUseStmt,
+		lastNumberStmt:      q.lastNumberStmt,
+		lastSealStmt:        q.lastSealStmt,
+		makeDataKeyStmt:     q.makeDataKeyStmt,
+		positionStmt:        q.positionStmt,
+		readAllStmt:         q.readAllStmt,
+		readLeavesStmt:      q.readLeavesStmt,
+		readStreamStmt:      q.readStreamStmt,
+		sealsStmt:           q.sealsStmt,
+		setPositionStmt:     q.setPositionStmt,
+		streamStmt:          q.streamStmt,
+		treeHashStmt:        q.treeHashStmt,
+		updateStreamStmt:    q.updateStreamStmt,
+		usedStmt:            q.usedStmt,
 	}
 }

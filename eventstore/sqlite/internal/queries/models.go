@@ -10,6 +10,11 @@ type Claim struct {
 	Owner string
 }
 
+type DataKey struct {
+	Account int64
+	Key     []byte
+}
+
 type Head struct {
 	ID       int64
 	Position int64
@@ -39,8 +44,63 @@ type Record struct {
 	RecordedAt int64
 }
 
+type Seal struct {
+	Size      int64
+	Before    int64
+	FirstHash int64
+	Hashes    []byte
+	Note      string
+	SealedAt  int64
+}
+
 type Stream struct {
 	Stream  string
 	Version int64
 	Closed  bool
+}
+
+type UsageBucket struct {
+	Step     int64
+	At       int64
+	Mapping  int64
+	Account  int64
+	Source   int64
+	Target   int64
+	ToTarget int64
+	ToSource int64
+	Streams  int64
+}
+
+type UsageLive struct {
+	Reporter string
+	Mapping  int64
+	Account  int64
+	Source   int64
+	Target   int64
+	Streams  int64
+}
+
+type UsageMonth struct {
+	Account  int64
+	Month    int64
+	ToTarget int64
+	ToSource int64
+	Streams  int64
+}
+
+type UsageReporter struct {
+	Reporter     string
+	Node         string
+	Sequence     int64
+	SeenAt       int64
+	RateToTarget int64
+	RateToSource int64
+}
+
+type UsageShare struct {
+	Account  int64
+	Reporter string
+	Demand   int64
+	Share    float64
+	SeenAt   int64
 }

@@ -7,7 +7,147 @@ package queries
 
 import (
 	"context"
+	"database/sql"
 )
+
+const archiveClaims = `-- name: ArchiveClaims :many
+SELECT scope, value, owner FROM claims WHERE (scope, value) > (?1, ?2) ORDER BY scope, value LIMIT ?3
+`
+
+type ArchiveClaimsParams struct {
+	Scope   string
+	Scope_2 string
+	Limit   int64
+}
+
+func (q *Queries) ArchiveClaims(ctx context.Context, arg ArchiveClaimsParams) ([]Claim, error) {
+	rows, err := q.query(ctx, q.archiveClaimsStmt, archiveClaims, arg.Scope, arg.Scope_2, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Claim
+	for rows.Next() {
+		var i Claim
+		if err := rows.Scan(&i.Scope, &i.Value, &i.Owner); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const archiveDataKeys = `-- name: ArchiveDataKeys :many
+SELECT account, key FROM data_keys WHERE account > ?1 ORDER BY account LIMIT ?2
+`
+
+type ArchiveDataKeysParams struct {
+	Account int64
+	Limit   int64
+}
+
+func (q *Queries) ArchiveDataKeys(ctx context.Context, arg ArchiveDataKeysParams) ([]DataKey, error) {
+	rows, err := q.query(ctx, q.archiveDataKeysStmt, archiveDataKeys, arg.Account, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []DataKey
+	for rows.Next() {
+		var i DataKey
+		if err := rows.Scan(&i.Account, &i.Key); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const archiveKeys = `-- name: ArchiveKeys :many
+SELECT scope, key, hash, first_position, last_position, subject, created_at
+  FROM keys WHERE (scope, key) > (?1, ?2) ORDER BY scope, key LIMIT ?3
+`
+
+type ArchiveKeysParams struct {
+	Scope   string
+	Scope_2 string
+	Limit   int64
+}
+
+func (q *Queries) ArchiveKeys(ctx context.Context, arg ArchiveKeysParams) ([]Key, error) {
+	rows, err := q.query(ctx, q.archiveKeysStmt, archiveKeys, arg.Scope, arg.Scope_2, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Key
+	for rows.Next() {
+		var i Key
+		if err := rows.Scan(
+			&i.Scope,
+			&i.Key,
+			&i.Hash,
+			&i.FirstPosition,
+			&i.LastPosition,
+			&i.Subject,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const archiveStreams = `-- name: ArchiveStreams :many
+SELECT stream, version, closed FROM streams WHERE stream > ?1 ORDER BY stream LIMIT ?2
+`
+
+type ArchiveStreamsParams struct {
+	Stream string
+	Limit  int64
+}
+
+func (q *Queries) ArchiveStreams(ctx context.Context, arg ArchiveStreamsParams) ([]Stream, error) {
+	rows, err := q.query(ctx, q.archiveStreamsStmt, archiveStreams, arg.Stream, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Stream
+	for rows.Next() {
+		var i Stream
+		if err := rows.Scan(&i.Stream, &i.Version, &i.Closed); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
 
 const claim = `-- name: Claim :one
 SELECT owner FROM claims WHERE scope = ?1 AND value = ?2
@@ -25,6 +165,17 @@ func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (string, error) {
 	return owner, err
 }
 
+const dataKey = `-- name: DataKey :one
+SELECT key FROM data_keys WHERE account = ?1
+`
+
+func (q *Queries) DataKey(ctx context.Context, account int64) ([]byte, error) {
+	row := q.queryRow(ctx, q.dataKeyStmt, dataKey, account)
+	var key []byte
+	err := row.Scan(&key)
+	return key, err
+}
+
 const deleteClaim = `-- name: DeleteClaim :exec
 DELETE FROM claims WHERE scope = ?1 AND value = ?2
 `
@@ -36,6 +187,15 @@ type DeleteClaimParams struct {
 
 func (q *Queries) DeleteClaim(ctx context.Context, arg DeleteClaimParams) error {
 	_, err := q.exec(ctx, q.deleteClaimStmt, deleteClaim, arg.Scope, arg.Value)
+	return err
+}
+
+const eraseDataKey = `-- name: EraseDataKey :exec
+INSERT INTO data_keys (account, key) VALUES (?1, NULL) ON CONFLICT (account) DO UPDATE SET key = NULL
+`
+
+func (q *Queries) EraseDataKey(ctx context.Context, account int64) error {
+	_, err := q.exec(ctx, q.eraseDataKeyStmt, eraseDataKey, account)
 	return err
 }
 
@@ -145,6 +305,31 @@ func (q *Queries) InsertRecord(ctx context.Context, arg InsertRecordParams) erro
 	return err
 }
 
+const insertSeal = `-- name: InsertSeal :exec
+INSERT INTO seals (size, before, first_hash, hashes, note, sealed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+`
+
+type InsertSealParams struct {
+	Size      int64
+	Before    int64
+	FirstHash int64
+	Hashes    []byte
+	Note      string
+	SealedAt  int64
+}
+
+func (q *Queries) InsertSeal(ctx context.Context, arg InsertSealParams) error {
+	_, err := q.exec(ctx, q.insertSealStmt, insertSeal,
+		arg.Size,
+		arg.Before,
+		arg.FirstHash,
+		arg.Hashes,
+		arg.Note,
+		arg.SealedAt,
+	)
+	return err
+}
+
 const insertStream = `-- name: InsertStream :exec
 INSERT INTO streams (stream, version, closed) VALUES (?1, ?2, ?3)
 `
@@ -201,6 +386,44 @@ func (q *Queries) LastNumber(ctx context.Context, prefix interface{}) (int64, er
 	var number int64
 	err := row.Scan(&number)
 	return number, err
+}
+
+const lastSeal = `-- name: LastSeal :one
+SELECT size, before, note, sealed_at FROM seals ORDER BY size DESC LIMIT 1
+`
+
+type LastSealRow struct {
+	Size     int64
+	Before   int64
+	Note     string
+	SealedAt int64
+}
+
+func (q *Queries) LastSeal(ctx context.Context) (LastSealRow, error) {
+	row := q.queryRow(ctx, q.lastSealStmt, lastSeal)
+	var i LastSealRow
+	err := row.Scan(
+		&i.Size,
+		&i.Before,
+		&i.Note,
+		&i.SealedAt,
+	)
+	return i, err
+}
+
+const makeDataKey = `-- name: MakeDataKey :exec
+INSERT INTO data_keys (account, key) VALUES (?1, ?2) ON CONFLICT (account) DO NOTHING
+`
+
+type MakeDataKeyParams struct {
+	Account int64
+	Key     []byte
+}
+
+// MakeDataKey keeps the key of an account, unless it has one or was erased.
+func (q *Queries) MakeDataKey(ctx context.Context, arg MakeDataKeyParams) error {
+	_, err := q.exec(ctx, q.makeDataKeyStmt, makeDataKey, arg.Account, arg.Key)
+	return err
 }
 
 const position = `-- name: Position :one
@@ -374,6 +597,45 @@ func (q *Queries) ReadStream(ctx context.Context, arg ReadStreamParams) ([]ReadS
 	return items, nil
 }
 
+const seals = `-- name: Seals :many
+SELECT size, before, first_hash, hashes, note, sealed_at FROM seals WHERE size > ?1 ORDER BY size LIMIT ?2
+`
+
+type SealsParams struct {
+	Size  int64
+	Limit int64
+}
+
+func (q *Queries) Seals(ctx context.Context, arg SealsParams) ([]Seal, error) {
+	rows, err := q.query(ctx, q.sealsStmt, seals, arg.Size, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Seal
+	for rows.Next() {
+		var i Seal
+		if err := rows.Scan(
+			&i.Size,
+			&i.Before,
+			&i.FirstHash,
+			&i.Hashes,
+			&i.Note,
+			&i.SealedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const setPosition = `-- name: SetPosition :exec
 UPDATE head SET position = ?1 WHERE id = 1
 `
@@ -399,6 +661,18 @@ func (q *Queries) Stream(ctx context.Context, stream string) (StreamRow, error) 
 	return i, err
 }
 
+const treeHash = `-- name: TreeHash :one
+SELECT CAST(substr(s.hashes, 32 * (?1 - s.first_hash) + 1, 32) AS BLOB) AS hash
+  FROM seals s WHERE s.first_hash <= ?1 ORDER BY s.first_hash DESC LIMIT 1
+`
+
+func (q *Queries) TreeHash(ctx context.Context, firstHash int64) ([]byte, error) {
+	row := q.queryRow(ctx, q.treeHashStmt, treeHash, firstHash)
+	var hash []byte
+	err := row.Scan(&hash)
+	return hash, err
+}
+
 const updateStream = `-- name: UpdateStream :exec
 UPDATE streams SET version = ?2, closed = ?3 WHERE stream = ?1
 `
@@ -412,4 +686,17 @@ type UpdateStreamParams struct {
 func (q *Queries) UpdateStream(ctx context.Context, arg UpdateStreamParams) error {
 	_, err := q.exec(ctx, q.updateStreamStmt, updateStream, arg.Stream, arg.Version, arg.Closed)
 	return err
+}
+
+const used = `-- name: Used :one
+SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM streams) OR EXISTS (SELECT 1 FROM claims)
+    OR EXISTS (SELECT 1 FROM keys) OR EXISTS (SELECT 1 FROM seals) OR EXISTS (SELECT 1 FROM data_keys) AS used
+`
+
+// Used tells whether anything was ever written.
+func (q *Queries) Used(ctx context.Context) (sql.NullBool, error) {
+	row := q.queryRow(ctx, q.usedStmt, used)
+	var used sql.NullBool
+	err := row.Scan(&used)
+	return used, err
 }

@@ -2,6 +2,7 @@ package queries
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 )
 
@@ -11,11 +12,27 @@ import (
 
 // EachRecord calls take with each row of ReadAll; the row is overwritten by the
 // next.
-func (q *Queries) EachRecord(ctx context.Context, arg ReadAllParams, take func(*ReadAllRow) error) (err error) {
+func (q *Queries) EachRecord(ctx context.Context, arg ReadAllParams, take func(*ReadAllRow) error) error {
 	rows, err := q.query(ctx, q.readAllStmt, readAll, arg.Position, arg.Limit)
 	if err != nil {
 		return err
 	}
+	return eachRow(rows, take)
+}
+
+// EachOf is EachRecord for a query that begins with [RecordColumns].
+func (q *Queries) EachOf(ctx context.Context, query string, args []any, take func(*ReadAllRow) error) error {
+	rows, err := q.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	return eachRow(rows, take)
+}
+
+// RecordColumns are the columns of a record, in the order of [ReadAllRow].
+const RecordColumns = "position, stream, version, owner, name, schema, event_id, data, meta, recorded_at"
+
+func eachRow(rows *sql.Rows, take func(*ReadAllRow) error) (err error) {
 	defer func() {
 		if closeErr := rows.Close(); err == nil {
 			err = closeErr
@@ -44,7 +61,7 @@ func (q *Queries) EachRecord(ctx context.Context, arg ReadAllParams, take func(*
 		row.RecordedAt, ok[9] = columns[9].(int64)
 		for i := range ok {
 			if !ok[i] {
-				return fmt.Errorf("column %d behind record %d is a %T", i+1, arg.Position, columns[i])
+				return fmt.Errorf("column %d of record %v is a %T", i+1, columns[0], columns[i])
 			}
 		}
 		if err := take(&row); err != nil {

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tunnox-net/tunnox/audit"
+	"github.com/tunnox-net/tunnox/eventstore"
+)
+
+const exportLong = `Write the whole log to a file: every record with its exact bytes and leaf hash,
+the signed checkpoints, event streams, claims and idempotency keys, as they were at
+one moment. Servers may go on working. The file is what "tunnoxd import" fills an
+empty database with, and what "tunnoxd audit verify" proves without any server.
+
+It holds the keys of personal data, so that an import can read them. Leave them out
+(--no-data-keys) of what you give away or keep for long: a file without keys cannot
+undo an erasure, and proves as much.`
+
+type exportOptions struct {
+	out        string
+	noDataKeys bool
+}
+
+// exportLog writes the log to a file.
+func exportLog(ctx context.Context, cfg *config, o exportOptions, stdout, stderr io.Writer) (err error) {
+	if o.out == "" {
+		return usageError{errors.New("--out: name the file to write, or - for standard output")}
+	}
+	log, err := openToRead(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	keys, err := publicKeys(cfg)
+	if err != nil {
+		return err
+	}
+	said := stdout
+	bar := newProgress(stderr, "exporting")
+	var records int64
+	write := func(to io.Writer) error {
+		buffered := bufio.NewWriterSize(to, 1<<20)
+		file := audit.NewWriter(buffered, time.Now(), keys)
+		var head int64
+		err := log.Archive(ctx, func(item eventstore.ArchiveItem) error {
+			switch i := item.(type) {
+			case eventstore.ArchivedHead:
+				head = int64(i.Position)
+			case eventstore.ArchivedRecord:
+				records++
+				bar.at(records, head)
+			case eventstore.ArchivedDataKey:
+				if o.noDataKeys && i.Key != nil {
+					return nil // an erasure is told all the same
+				}
+			}
+			return file.Put(item)
+		})
+		if err != nil {
+			return err
+		}
+		if err := file.End(); err != nil {
+			return err
+		}
+		return buffered.Flush()
+	}
+	if o.out == "-" {
+		said = stderr
+		err = write(stdout)
+	} else {
+		err = writeFile(o.out, write)
+	}
+	took := bar.end()
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	_, err = fmt.Fprintf(said, "exported %s to %s\n", pace(records, took), o.out)
+	return err
+}
+
+// publicKeys are those in the data directory, if there is one. They are a help
+// and no proof: who verifies has them by another way.
+func publicKeys(cfg *config) (keys []string, err error) {
+	for _, name := range []string{auditPublicFile, auditTrustedFile} {
+		b, err := os.ReadFile(filepath.Join(cfg.Data, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(b)) {
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+				keys = append(keys, line)
+			}
+		}
+	}
+	return keys, nil
+}
+
+// writeFile writes a file that only its owner reads, whole or not at all. Unlike
+// replaceFile it never has all of it in memory.
+func writeFile(path string, write func(io.Writer) error) (err error) {
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // 0600
+	if err != nil {
+		return err
+	}
+	err = write(temp)
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	return syncDir(filepath.Dir(path))
+}

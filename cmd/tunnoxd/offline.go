@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/eventstore/postgres"
+	"github.com/tunnox-net/tunnox/eventstore/sqlite"
+)
+
+// openToRead opens the log of --postgres, or that in --data, beside the servers
+// that may be working on it.
+func openToRead(ctx context.Context, cfg *config) (provable, error) {
+	if cfg.Postgres != "" {
+		return explainSchema(postgres.Open(ctx, cfg.Postgres, postgres.Options{MaxConns: 4}))
+	}
+	path, err := existing(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	return explainSchema(sqlite.OpenReadOnly(ctx, filepath.Join(path, logFile)))
+}
+
+// explainSchema says what to do about a schema of another version.
+func explainSchema[S provable](s S, err error) (provable, error) {
+	if errors.Is(err, eventstore.ErrSchema) {
+		return nil, fmt.Errorf("%w\n  for an older one, with a backup at hand and the servers stopped: tunnoxd migrate", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// existing gives the data directory, which must be there: to make one would be
+// a typing error that looks like an empty log.
+func existing(data string) (string, error) {
+	path, err := filepath.Abs(data)
+	if err != nil {
+		return "", fmt.Errorf("--data: %w", err)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("--data: there is no directory %s", path)
+	}
+	return path, nil
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/projections/memory"
+	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
+)
+
+const rebuildLong = `Fold the whole log into new read models. With --redis they are built beside the ones
+that are read, and switched to in one step; servers go on working. Without it there
+is nothing to replace, since an embedded server builds its own at each start; the
+time that takes is printed.
+
+With --check nothing is replaced: the models are built in memory and compared with
+those of --redis, or, without it, with those that a server comes to which follows
+the log as it grows. Every row that differs is printed. Status 0: none. 1: some.`
+
+// errDifferent ends the program with status 1; what differs has been printed.
+var errDifferent = errors.New("the read models are not what the log comes to")
+
+// rebuild builds read models anew, or checks them.
+func rebuild(ctx context.Context, cfg *config, check bool, stdout, stderr io.Writer) (err error) {
+	log, err := openToRead(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	head, err := log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	bar := newProgress(stderr, "building")
+	options := projections.Options{
+		Head:     func(context.Context) (domain.Position, error) { return head.Position, nil },
+		Progress: func(p projections.Progress) { bar.at(int64(p.Done), int64(p.Head)) },
+		Logger:   newLogger(stderr, cfg),
+	}
+	if cfg.Redis == "" {
+		return rebuildInMemory(ctx, log, head.Position, check, options, bar, stdout)
+	}
+	at, err := redis.ParseURL(cfg.Redis)
+	if err != nil {
+		return usageError{fmt.Errorf("--redis: %w", err)}
+	}
+	client := redis.NewClient(at)
+	rows := projectionsredis.New(client)
+	defer func() { err = errors.Join(err, rows.Close(), client.Close()) }()
+	if check {
+		checked, err := projections.Check(ctx, log, rows, memory.New(), options)
+		return printChecked(stdout, checked, err, bar)
+	}
+	cp, err := projections.NewProjector(log, rows, options).Rebuild(ctx)
+	took := bar.end()
+	if err != nil {
+		return fmt.Errorf("rebuild: %w", err)
+	}
+	_, err = fmt.Fprintf(stdout, "rebuilt the read models from %s\n", pace(int64(cp.Position), took))
+	return err
+}
+
+func rebuildInMemory(ctx context.Context, log projections.Log, head domain.Position, check bool, o projections.Options, bar *progress, stdout io.Writer) error {
+	built := memory.New()
+	if !check {
+		if err := foldTo(ctx, log, built, head, bar); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(stdout, "built the read models in memory from %s; an embedded server does so at each start\n", pace(int64(head), bar.end()))
+		return err
+	}
+	followed := memory.New()
+	if err := follow(ctx, log, followed, head); err != nil {
+		return err
+	}
+	checked, err := projections.Check(ctx, log, followed, built, o)
+	return printChecked(stdout, checked, err, bar)
+}
+
+// follow keeps read models at the end of a log that grows by a few records at a
+// time, as a server does that was there all the time.
+func follow(ctx context.Context, log projections.Log, into *memory.Store, head domain.Position) error {
+	if head == 0 {
+		return nil
+	}
+	const step = 97 // never a whole number of batches
+	ctx, cancel := context.WithCancel(ctx)
+	until := projections.NewUntil(log, 1)
+	p := projections.NewProjector(until, into, projections.Options{})
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(ctx) }) // nil
+	defer running.Wait()
+	defer cancel()
+	if err := p.Ready(ctx); err != nil {
+		return err
+	}
+	for at := domain.Position(1); at < head; {
+		at = min(at+step, head)
+		until.MoveTo(at)
+		for {
+			bounded, done := context.WithTimeout(ctx, time.Second)
+			err := into.Wait(bounded, at)
+			done()
+			if halted := p.Status().Halted; halted != nil {
+				return halted
+			}
+			if err == nil || !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+				if err != nil {
+					return err
+				}
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func printChecked(out io.Writer, c projections.Checked, err error, bar *progress) error {
+	took := bar.end()
+	if err != nil {
+		return fmt.Errorf("check the read models: %w", err)
+	}
+	for _, d := range c.Differences {
+		fmt.Fprintf(out, "%s\n  is   %s\n  want %s\n", d.Name, orNone(d.Live), orNone(d.Want))
+	}
+	fmt.Fprintf(out, "%d rows and %d list entries at position %d compared, folded from %s: ", c.Rows, c.Members, c.Position, pace(int64(c.Position), took))
+	if len(c.Differences) == 0 {
+		_, err = fmt.Fprintln(out, "no difference")
+		return err
+	}
+	if _, err = fmt.Fprintf(out, "%d differ\n", len(c.Differences)); err != nil {
+		return err
+	}
+	return errDifferent
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "not there"
+	}
+	return s
+}

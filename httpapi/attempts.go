@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+// The bounds of guessing a secret such as a password. A person who mistypes
+// does not notice them; who guesses gets some 9,000 tries a day from one
+// address, and some 15,000 an account from all addresses together.
+const (
+	pairPerSecond, pairBurst       = 0.1, 5      // one account from one address
+	originPerSecond, originBurst   = 1.0 / 3, 20 // any account from one address
+	accountPerSecond, accountBurst = 1.0 / 6, 50 // one account from strange addresses
+	mostKnown                      = 100_000     // pairs that are remembered
+)
+
+// attempts bounds how often secrets may be guessed, per address and per
+// account, without letting who guesses lock the owner out: an address from which
+// an account was entered before has a bound of its own, and what happens
+// elsewhere does not count against it. It is kept in memory: each control plane
+// counts for itself, and a restart forgets.
+type attempts struct {
+	pairs, origins, accounts *buckets
+
+	mu    sync.Mutex
+	known map[string]bool // guarded by mu; address and account that have succeeded
+}
+
+func newAttempts() *attempts {
+	return &attempts{pairs: newBuckets(pairPerSecond, pairBurst), origins: newBuckets(originPerSecond, originBurst),
+		accounts: newBuckets(accountPerSecond, accountBurst), known: map[string]bool{}}
+}
+
+func pairOf(remote, account string) string { return origin(remote) + " " + account }
+
+// begin counts an attempt on an account, named as its owner names it, from a
+// network address (host:port). It must be called before the secret is looked
+// at, and for accounts that do not exist too. It gives 0, or how long to wait:
+// then the attempt must be refused unseen.
+func (a *attempts) begin(remote, account string, now time.Time) time.Duration {
+	pair := pairOf(remote, account)
+	if g := a.pairs.take(pair, now); g.wait > 0 {
+		return g.wait
+	}
+	a.mu.Lock()
+	known := a.known[pair]
+	a.mu.Unlock()
+	if known {
+		return 0
+	}
+	if g := a.origins.take(origin(remote), now); g.wait > 0 {
+		return g.wait
+	}
+	return a.accounts.take(account, now).wait
+}
+
+// succeeded says that the attempt was the owner's: the bounds of this account
+// from this address begin anew, and attempts from elsewhere do not count here.
+func (a *attempts) succeeded(remote, account string) {
+	pair := pairOf(remote, account)
+	a.pairs.fill(pair)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for other := range a.known {
+		if len(a.known) < mostKnown {
+			break
+		}
+		delete(a.known, other)
+	}
+	a.known[pair] = true
+}
+
+// tooMany is the answer to an attempt, or a request, that came too early.
+func tooMany(wait time.Duration, detail string) *Problem {
+	p := problem(http.StatusTooManyRequests, codeTooMany, detail)
+	p.wait = wait
+	return p
+}

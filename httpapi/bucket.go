@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// buckets limit how often something may happen, by name: each name may burst
+// and then has a steady rate. What is kept of a name is one time, when its
+// bucket will be full again; a name whose bucket is full is forgotten, so that
+// the names of strangers take memory only as long as they are limited.
+type buckets struct {
+	interval time.Duration // one token
+	burst    int           // tokens in a full bucket
+	most     int           // names kept at a time
+
+	mu   sync.Mutex
+	full map[string]time.Time // guarded by mu; when the bucket of a name is full again
+}
+
+// mostNames bounds how many names a set of buckets keeps. At some 100 bytes a
+// name it is worth ten megabytes.
+const mostNames = 100_000
+
+func newBuckets(perSecond float64, burst int) *buckets {
+	return &buckets{interval: time.Duration(float64(time.Second) / perSecond), burst: burst, most: mostNames, full: map[string]time.Time{}}
+}
+
+// grant is what became of asking for a token.
+type grant struct {
+	left int           // tokens that are left
+	full time.Duration // until the bucket is full again
+	wait time.Duration // until there is a token; 0 = one was taken
+}
+
+// take takes a token of name, if there is one.
+func (b *buckets) take(name string, now time.Time) grant {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	full := b.full[name]
+	if full.Before(now) {
+		full = now
+	}
+	capacity := time.Duration(b.burst) * b.interval
+	if next := full.Add(b.interval); next.Sub(now) <= capacity {
+		if _, known := b.full[name]; !known && len(b.full) >= b.most {
+			b.forget(now)
+		}
+		b.full[name] = next
+		missing := next.Sub(now)
+		return grant{left: int((capacity - missing) / b.interval), full: missing}
+	}
+	return grant{full: full.Sub(now), wait: full.Add(b.interval).Sub(now) - capacity}
+}
+
+// fill makes the bucket of name full.
+func (b *buckets) fill(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.full, name)
+}
+
+// forget makes room: names whose buckets are full go first. When so many are
+// limited at once that this is not enough, some others go too, which gives them
+// a full bucket: bounded memory is worth more than an exact limit.
+func (b *buckets) forget(now time.Time) {
+	for name, full := range b.full {
+		if !full.After(now) {
+			delete(b.full, name)
+		}
+	}
+	for name := range b.full {
+		if len(b.full) <= b.most*9/10 {
+			return
+		}
+		delete(b.full, name)
+	}
+}
+
+// origin gives the part of a network address that limits go by: the address
+// without its port and, of IPv6, the network that one customer has.
+func origin(remote string) string {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	if addr = addr.Unmap().WithZone(""); addr.Is6() {
+		if network, err := addr.Prefix(64); err == nil {
+			return network.String()
+		}
+	}
+	return addr.String()
+}

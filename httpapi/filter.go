@@ -1,0 +1,63 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// OwnerFilter narrows a list down to what belongs to one user.
+type OwnerFilter struct {
+	Owner int64 `query:"owner" minimum:"1" doc:"Only what belongs to this user; who is no admin sees what is their own" example:"100000001"`
+}
+
+// owner gives the user a list is of; ok is false for an admin who asks for all.
+func (f OwnerFilter) owner(ctx context.Context) (user int64, ok bool, err error) {
+	who := identity(ctx)
+	switch {
+	case who.admin():
+		return f.Owner, f.Owner != 0, nil
+	case f.Owner != 0 && f.Owner != who.UserID:
+		p := refused(http.StatusNotFound, &domain.Error{Code: domain.CodeUserNotFound, Message: "There is no such user."})
+		p.Errors = []*Fault{{Location: "query.owner", Message: "There is no such user."}}
+		return 0, false, p
+	}
+	return who.UserID, true, nil
+}
+
+// maxScan bounds how many rows one request looks through for what passes a
+// filter. A page may then be shorter than its limit, or empty, and have a next.
+const maxScan = 5000
+
+// filtered gives a page of those that pass, reading pages of all until there are
+// enough. next is the id to go on behind, as with every list.
+func filtered[R any](after int64, limit int, id func(R) int64,
+	read func(after int64, limit int) ([]R, int64, error), pass func([]R) ([]R, error)) (rows []R, next int64, err error) {
+	for scanned := 0; ; {
+		n := min(max(2*limit, 100), 1000)
+		page, more, err := read(after, n)
+		if err != nil {
+			return nil, 0, err
+		}
+		passed, err := pass(page)
+		if err != nil {
+			return nil, 0, err
+		}
+		if left := limit - len(rows); len(passed) >= left {
+			rows = append(rows, passed[:left]...)
+			if len(passed) == left && more == 0 {
+				return rows, 0, nil
+			}
+			return rows, id(rows[len(rows)-1]), nil
+		}
+		rows = append(rows, passed...)
+		if more == 0 {
+			return rows, 0, nil
+		}
+		after = more
+		if scanned += n; scanned >= maxScan {
+			return rows, after, nil
+		}
+	}
+}

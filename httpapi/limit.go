@@ -1,0 +1,75 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+)
+
+// limits bound how fast requests may come: per caller who is known, and per
+// address of those who are not. A caller does not pay for strangers behind the
+// same address, who could be anybody behind the same proxy.
+type limits struct {
+	callers, strangers *buckets // nil = no limit
+	policy             string
+}
+
+func newLimits(perSecond float64, burst int) limits {
+	if perSecond <= 0 {
+		return limits{}
+	}
+	burst = max(burst, 1)
+	window := seconds(time.Duration(float64(burst) / perSecond * float64(time.Second)))
+	return limits{callers: newBuckets(perSecond, burst), strangers: newBuckets(perSecond, burst), policy: fmt.Sprintf(";q=%d;w=%d", burst, window)}
+}
+
+// admit counts a request and says what is left, in the headers of
+// draft-ietf-httpapi-ratelimit-headers-10. It gives the refusal of one too many.
+func (l limits) admit(t *track, now time.Time, header http.Header) *Problem {
+	if l.callers == nil {
+		return nil
+	}
+	var g grant
+	policy := "caller"
+	if t.identity.Actor != "" {
+		g = l.callers.take(t.identity.Actor, now)
+	} else {
+		policy = "address"
+		g = l.strangers.take(origin(t.source), now)
+	}
+	header.Set("RateLimit-Policy", `"`+policy+`"`+l.policy)
+	header.Set("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, policy, g.left, seconds(max(g.full, g.wait))))
+	if g.wait > 0 {
+		return tooMany(g.wait, "Requests come faster than this server allows one "+policy+".")
+	}
+	return nil
+}
+
+// limited is the huma middleware that bounds the rate of requests. It comes
+// behind the one that finds out who asks; that one lets the strangers it refuses
+// be counted by itself. Probes are not counted: who counts them away restarts a
+// server that is merely busy.
+func (a *api) limited(ctx huma.Context, next func(huma.Context)) {
+	r, w := humago.Unwrap(ctx)
+	if strings.HasPrefix(r.URL.Path, prefix+"/") {
+		if p := a.limits.admit(tracked(ctx.Context()), a.now(), w.Header()); p != nil {
+			writeProblem(w, tracked(ctx.Context()), p)
+			return
+		}
+	}
+	next(ctx)
+}
+
+// unknown is the answer to who is nobody: 401, or 429 when too many came from
+// the same address.
+func (a *api) unknown(t *track, header http.Header) *Problem {
+	if p := a.limits.admit(t, a.now(), header); p != nil {
+		return p
+	}
+	header.Set("WWW-Authenticate", challenge)
+	return fromHuma(http.StatusUnauthorized, "", nil)
+}

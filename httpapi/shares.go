@@ -1,0 +1,250 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
+)
+
+// Share is a share as the API shows it. Its code is never shown again.
+type Share struct {
+	ShareID        int64      `json:"share_id" example:"1234567890123"`
+	UserID         int64      `json:"user_id" doc:"Who shares; the mappings made of it are theirs" example:"100000001"`
+	Name           string     `json:"name" example:"our database"`
+	TargetClientID int64      `json:"target_client_id" example:"600000001"`
+	Protocol       string     `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	TargetHost     string     `json:"target_host" example:"127.0.0.1"`
+	TargetPort     int        `json:"target_port" example:"5432"`
+	MaxUses        int64      `json:"max_uses" example:"1"`
+	Uses           int64      `json:"uses" doc:"How often it was redeemed" example:"0"`
+	ExpiresAt      *time.Time `json:"expires_at" doc:"null = never" example:"2027-01-02T15:04:05Z"`
+	CreatedAt      time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
+	UpdatedAt      time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
+}
+
+// NewShare is a share with its code, shown this once.
+type NewShare struct {
+	Share
+	Code string `json:"code,omitempty" doc:"For whoever is to listen. Shown this once and kept nowhere" example:"1234567890123-ABCDE-FGHIJ-KLMNO-PQRST"`
+}
+
+// CreateShareBody is the body of POST /shares.
+type CreateShareBody struct {
+	UserID         int64      `json:"user_id,omitempty" doc:"Who shares; left out: whoever asks" example:"100000001"`
+	Name           string     `json:"name,omitempty" maxLength:"100" example:"our database"`
+	TargetClientID int64      `json:"target_client_id" doc:"A client of the user that dials the service" example:"600000001"`
+	Protocol       string     `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	TargetHost     string     `json:"target_host" minLength:"1" maxLength:"253" example:"127.0.0.1"`
+	TargetPort     int        `json:"target_port" minimum:"1" maximum:"65535" example:"5432"`
+	MaxUses        int64      `json:"max_uses,omitempty" minimum:"1" maximum:"1000" default:"1" example:"1"`
+	ExpiresAt      *time.Time `json:"expires_at,omitempty" doc:"Left out or null: never" example:"2027-01-02T15:04:05Z"`
+}
+
+// RedeemBody is the body of POST /shares/redeem.
+type RedeemBody struct {
+	Code           string `json:"code" minLength:"1" maxLength:"100" example:"1234567890123-ABCDE-FGHIJ-KLMNO-PQRST"`
+	SourceClientID int64  `json:"source_client_id" doc:"A client of yours, which is to listen" example:"600000000"`
+	Name           string `json:"name,omitempty" maxLength:"100" doc:"Left out: the share's" example:"our database"`
+	LocalHost      string `json:"local_host,omitempty" doc:"127.0.0.1 when left out" example:"127.0.0.1"`
+	LocalPort      int    `json:"local_port" minimum:"1" maximum:"65535" example:"5432"`
+}
+
+func (a *api) registerShares() {
+	op := func(method, path, id, summary string, errs ...int) huma.Operation {
+		return operation(method, "/shares"+path, id, "shares", summary, errs...)
+	}
+	created := op(http.MethodPost, "", "create-share", "Share a service behind a client; the code is shown this once", errorsOfPost...)
+	created.DefaultStatus = http.StatusCreated
+	huma.Register(a.huma, created, a.createShare)
+	huma.Register(a.huma, op(http.MethodGet, "", "list-shares", "List shares that can still be redeemed", errorsOfList...), a.listShares)
+	huma.Register(a.huma, conditional(op(http.MethodGet, "/{id}", "get-share", "Show a share", errorsOfGet...)), a.getShare)
+	huma.Register(a.huma, op(http.MethodDelete, "/{id}", "revoke-share", "Revoke a share; mappings that were made of it stay", errorsOfWrite...), a.revokeShare)
+	redeemed := op(http.MethodPost, "/redeem", "redeem-share", "Make a mapping of a share code, from a client of yours", errorsOfPost...)
+	redeemed.DefaultStatus = http.StatusCreated
+	huma.Register(a.huma, redeemed, a.redeemShare)
+}
+
+// A share code is the share's id and 100 random bits in groups of five: it is
+// passed on by people, by mail and over the phone.
+const (
+	codeChars = 20
+	codeGroup = 5
+)
+
+func newShareCode(id int64, random string) string {
+	var b strings.Builder
+	b.WriteString(formatID(id))
+	for i := 0; i < codeChars; i += codeGroup {
+		b.WriteString("-" + random[i:i+codeGroup])
+	}
+	return b.String()
+}
+
+func drawCode() string {
+	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(drawBytes(13))[:codeChars]
+}
+
+// readShareCode gives the share and the hash of the code, whatever case it is in
+// and wherever people put dashes and blanks.
+func readShareCode(code string) (id int64, hash []byte, ok bool) {
+	number, rest, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(code)), "-")
+	id, err := strconv.ParseInt(number, 10, 64)
+	rest = strings.NewReplacer("-", "", " ", "").Replace(rest)
+	if err != nil || id < 1 || len(rest) != codeChars {
+		return 0, nil, false
+	}
+	return id, hashCode(id, rest), true
+}
+
+func hashCode(id int64, random string) []byte {
+	h := sha256.Sum256([]byte("tunnox share code\x00" + formatID(id) + "-" + random))
+	return h[:]
+}
+
+func (a *api) createShare(ctx context.Context, in *struct {
+	KeyHeader
+	Body CreateShareBody
+}) (*struct {
+	CreatedAnswer
+	Body NewShare
+}, error) {
+	b := in.Body
+	user, err := forUser(ctx, b.UserID)
+	if err != nil {
+		return nil, err
+	}
+	c := domain.CreateShare{UserID: user, Name: b.Name, TargetClientID: b.TargetClientID, Protocol: domain.Protocol(b.Protocol),
+		TargetHost: b.TargetHost, TargetPort: b.TargetPort, MaxUses: b.MaxUses, At: a.now()}
+	if b.ExpiresAt != nil {
+		c.ExpiresAt = b.ExpiresAt.UTC().Truncate(time.Second)
+	}
+	random := drawCode()
+	r, err := a.createWith(ctx, in.KeyHeader, b, func(context.Context) (int64, error) { return drawTimedID(a.now()), nil },
+		func(id int64) domain.Command {
+			c.ID, c.Hash = id, hashCode(id, random)
+			return c
+		})
+	if err != nil {
+		return nil, a.refusal(ctx, a.hidden(ctx, inBody(err)))
+	}
+	h, err := made[*domain.Share](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	body := NewShare{Share: shareBody(h)}
+	if !r.Duplicate {
+		body.Code = newShareCode(h.ID, random)
+	}
+	return &struct {
+		CreatedAnswer
+		Body NewShare
+	}{createdOf(r, "shares"), body}, nil
+}
+
+func (a *api) redeemShare(ctx context.Context, in *struct {
+	KeyHeader
+	Body RedeemBody
+}) (*struct {
+	CreatedAnswer
+	Body Mapping
+}, error) {
+	b, who := in.Body, identity(ctx)
+	id, hash, ok := readShareCode(b.Code)
+	if !ok {
+		return nil, a.refusal(ctx, &domain.Error{Code: domain.CodeShareNotFound, Message: "There is no share with this code.",
+			Faults: []domain.Fault{{Field: "code", Message: "is no share code"}}})
+	}
+	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(mapping int64) domain.Command {
+		return domain.RedeemShare{ID: id, Hash: hash, MappingID: mapping, RedeemerID: who.UserID, Any: who.admin(),
+			SourceClientID: b.SourceClientID, Name: b.Name, LocalHost: b.LocalHost, LocalPort: b.LocalPort, At: a.now()}
+	})
+	if err != nil {
+		return nil, a.refusal(ctx, a.hidden(ctx, err))
+	}
+	m, err := made[*domain.Mapping](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	return &struct {
+		CreatedAnswer
+		Body Mapping
+	}{createdOf(r, "mappings"), mappingBody(m)}, nil
+}
+
+func (a *api) listShares(ctx context.Context, in *struct {
+	PageInput
+	OwnerFilter
+}) (*pageAnswer[Share], error) {
+	if err := a.shows(ctx, in.MinPosition); err != nil {
+		return nil, err
+	}
+	index := projections.AllShares
+	if owner, ok, err := in.owner(ctx); err != nil {
+		return nil, err
+	} else if ok {
+		index = projections.SharesOfUser(owner)
+	}
+	rows, next, err := a.config.Reader.Shares(ctx, index, in.After, in.Limit)
+	if err != nil {
+		return nil, a.unlisted(ctx, err)
+	}
+	return pageOf(rows, next, func(r projections.ShareRow) Share { return shareBody(&r.Share) }), nil
+}
+
+func (a *api) getShare(ctx context.Context, in *oneInput) (*struct {
+	ReadAnswer
+	Body Share
+}, error) {
+	row, err := a.share(ctx, in.ID, in.MinPosition)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := in.tagged(etag(row.Version))
+	if err != nil {
+		return nil, err
+	}
+	return &struct {
+		ReadAnswer
+		Body Share
+	}{answer, shareBody(&row.Share)}, nil
+}
+
+func (a *api) revokeShare(ctx context.Context, in *changeInput) (*WriteAnswer, error) {
+	return a.end(ctx, in, domain.RevokeShare{ID: in.ID})
+}
+
+func shareBody(h *domain.Share) Share {
+	b := Share{ShareID: h.ID, UserID: h.UserID, Name: h.Name, TargetClientID: h.TargetClientID, Protocol: string(h.Protocol),
+		TargetHost: h.TargetHost, TargetPort: h.TargetPort, MaxUses: h.MaxUses, Uses: h.Uses, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt}
+	if !h.ExpiresAt.IsZero() {
+		b.ExpiresAt = &h.ExpiresAt
+	}
+	return b
+}
+
+func (a *api) share(ctx context.Context, id int64, min domain.Position) (projections.ShareRow, error) {
+	row, found, err := one(ctx, a, min,
+		func(ctx context.Context) (projections.ShareRow, bool, error) { return a.config.Reader.Share(ctx, id) },
+		func(ctx context.Context) (projections.ShareRow, bool, error) {
+			state, at, err := a.fold(ctx, domain.ShareStream(id))
+			if h, ok := state.(*domain.Share); ok && err == nil {
+				return projections.ShareRow{Versions: at, Share: *h}, true, nil
+			}
+			return projections.ShareRow{}, false, err
+		})
+	if err == nil && (!found || !row.Share.Live()) {
+		err = noShare()
+	}
+	return row, err
+}
+
+func noShare() error { return notFound(domain.CodeShareNotFound, "There is no such share.") }

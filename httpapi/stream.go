@@ -1,0 +1,229 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// What a live stream of events costs at most. It holds no queue: it reads the
+// log behind the reader's position, so that a slow reader costs a page.
+const (
+	livePage      = 100
+	livePatience  = 10 * time.Second // for a page to be read
+	liveHeartbeat = 15 * time.Second
+	liveRetry     = 2 * time.Second // for the reader to come back, with jitter of its own
+	mostStreams   = 256             // of this process, live and exports
+	mostOfOne     = 16              // of one caller
+)
+
+type liveInput struct {
+	RecordFilter
+	After  int64  `query:"after" minimum:"-1" default:"-1" doc:"Begin behind this position: 0 is the whole log, -1 what happens from now on" example:"42"`
+	LastID string `header:"Last-Event-ID" maxLength:"20" doc:"Go on behind this position; browsers send it when they come back" example:"42"`
+}
+
+type liveAnswer struct {
+	ContentType string `header:"Content-Type"`
+	Buffering   string `header:"X-Accel-Buffering" hidden:"true"`
+	Body        func(huma.Context)
+}
+
+func (a *api) registerStream() {
+	op := operation(http.MethodGet, "/events/stream", "stream-events", "events", "Follow the log as it grows",
+		errorsOfList...)
+	op.Description = "Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing."
+	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
+		mediaEvents: {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{"id: 42\ndata: {\"position\":42,\"name\":\"mapping_created\"}\n\n"}}}}}}
+	huma.Register(a.huma, op, a.stream)
+}
+
+func (a *api) stream(ctx context.Context, in *liveInput) (*liveAnswer, error) {
+	q, err := a.query(ctx, in.RecordFilter)
+	if err != nil {
+		return nil, err
+	}
+	after := domain.Position(in.After)
+	if in.LastID != "" {
+		n, err := strconv.ParseInt(in.LastID, 10, 64)
+		if err != nil || n < 0 {
+			return nil, invalid("header.Last-Event-ID", "must be a position")
+		}
+		after = domain.Position(n)
+	}
+	if after < 0 {
+		if after, err = a.head(ctx); err != nil {
+			return nil, a.unreadable(ctx, err)
+		}
+	}
+	q.After = max(q.After, after)
+	end, err := a.streams.begin(identity(ctx).Actor)
+	if err != nil {
+		return nil, err
+	}
+	return &liveAnswer{ContentType: mediaEvents, Buffering: "no", Body: func(ctx huma.Context) {
+		defer end()
+		err := a.follow(ctx, q)
+		if err != nil && ctx.Context().Err() == nil {
+			a.logger.DebugContext(ctx.Context(), "live stream ended", "request", tracked(ctx.Context()).id, "error", err)
+		}
+	}}, nil
+}
+
+// follow writes what the query wants until the caller goes, may not see it any
+// more, or the process ends. After its end the caller comes back by itself.
+func (a *api) follow(ctx huma.Context, q domain.Query) error {
+	until := q.Before
+	out := newOutflow(ctx)
+	out.grant(livePatience)
+	if _, err := fmt.Fprintf(out, "retry: %d\n", liveRetry.Milliseconds()); err != nil {
+		return err
+	}
+	if err := beat(out, q.After); err != nil {
+		return err
+	}
+	running, stop := a.streams.until(ctx.Context())
+	defer stop()
+	for {
+		wait, cancel := context.WithTimeout(running, a.config.Heartbeat)
+		err := a.config.Search.Wait(wait, q.After)
+		cancel()
+		switch {
+		case running.Err() != nil:
+			return running.Err()
+		case err != nil && wait.Err() == nil:
+			return err
+		}
+		// Somebody whose key has ended meanwhile reads nothing more.
+		if _, err := a.authenticate(ctx.Context(), ctx.Header("Authorization")); err != nil {
+			return errEnded
+		}
+		if err == nil {
+			if q, err = a.catchUp(running, out, q, until); err != nil {
+				return err
+			}
+		}
+		out.grant(livePatience)
+		if err := beat(out, q.After); err != nil {
+			return err
+		}
+		if until > 0 && q.After+1 >= until {
+			return nil // nothing can come any more
+		}
+	}
+}
+
+// catchUp writes all that the query wants up to the end of the log, and gives
+// the query for what comes then.
+func (a *api) catchUp(ctx context.Context, out *outflow, q domain.Query, until domain.Position) (domain.Query, error) {
+	head, err := a.head(ctx)
+	if err != nil {
+		return q, err
+	}
+	q.Before = head + 1
+	if until > 0 {
+		q.Before = min(q.Before, until)
+	}
+	for {
+		records, err := a.config.Search.Select(ctx, q, livePage)
+		if err != nil {
+			return q, err
+		}
+		out.grant(livePatience)
+		for _, r := range records {
+			if err := writeEvent(out, r); err != nil {
+				return q, err
+			}
+			q.After = r.Position
+		}
+		if len(records) < livePage {
+			q.After = max(q.After, q.Before-1) // there is nothing of it up to here
+			return q, out.flush()
+		}
+		if err := out.flush(); err != nil {
+			return q, err
+		}
+	}
+}
+
+func writeEvent(out *outflow, r domain.Record) error {
+	event, err := eventBody(r)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(event) // has no line breaks
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "id: %d\ndata: %s\n\n", r.Position, data)
+	return err
+}
+
+// beat shows that the stream lives, and moves the reader's position over what
+// was not for it: an event without data changes nothing else (HTML §9.2.6).
+func beat(out *outflow, at domain.Position) error {
+	if _, err := fmt.Fprintf(out, ": %d\nid: %d\n\n", at, at); err != nil {
+		return err
+	}
+	return out.flush()
+}
+
+// streams counts answers that stay open, and ends them with the process.
+type streams struct {
+	ended chan struct{}
+	once  sync.Once
+
+	mu  sync.Mutex
+	all int            // guarded by mu
+	of  map[string]int // guarded by mu; by actor
+}
+
+func newStreams() *streams { return &streams{ended: make(chan struct{}), of: map[string]int{}} }
+
+// begin counts one more, until end is called.
+func (s *streams) begin(actor string) (end func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all >= mostStreams || s.of[actor] >= mostOfOne {
+		return nil, tooMany(liveRetry, "Too many exports and live streams are open.")
+	}
+	s.all++
+	s.of[actor]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.all--
+		if s.of[actor]--; s.of[actor] == 0 {
+			delete(s.of, actor)
+		}
+	}, nil
+}
+
+// errEnded is why a stream ended that its reader did not end.
+var errEnded = fmt.Errorf("the process ends, or the key has")
+
+// until gives a context that also ends with the process.
+func (s *streams) until(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-s.ended:
+			cancel(errEnded)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil); <-done }
+}
+
+// end ends all of them, so that a server that is shut down needs not wait.
+func (s *streams) end() { s.once.Do(func() { close(s.ended) }) }

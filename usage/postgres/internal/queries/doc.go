@@ -1,0 +1,2 @@
+// Package queries is what sqlc makes of usage/postgres/queries.sql.
+package queries

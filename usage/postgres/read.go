@@ -1,0 +1,129 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tunnox-net/tunnox/usage"
+	"github.com/tunnox-net/tunnox/usage/postgres/internal/queries"
+)
+
+// Months implements [usage.Store].
+func (s *Store) Months(ctx context.Context, t time.Time, accounts ...int64) (map[int64]usage.Traffic, error) {
+	rows, err := s.q.Months(ctx, queries.MonthsParams{Month: usage.MonthOf(t).Unix(), Accounts: accounts})
+	if err != nil {
+		return nil, fmt.Errorf("read a month's usage: %w", err)
+	}
+	months := map[int64]usage.Traffic{}
+	for _, r := range rows {
+		if t := (usage.Traffic{ToTarget: r.ToTarget, ToSource: r.ToSource, Streams: r.Streams}); t != (usage.Traffic{}) {
+			months[r.Account] = t
+		}
+	}
+	return months, nil
+}
+
+// Series implements [usage.Store].
+func (s *Store) Series(ctx context.Context, of usage.Subject, step usage.Step, from, to time.Time) (buckets []usage.Bucket, err error) {
+	width, since, until := int64(time.Duration(step)/time.Second), from.Unix(), to.Unix()
+	add := func(at, toTarget, toSource, streams int64) {
+		buckets = append(buckets, usage.Bucket{At: time.Unix(at, 0).UTC(),
+			Traffic: usage.Traffic{ToTarget: toTarget, ToSource: toSource, Streams: streams}})
+	}
+	switch of.Kind {
+	case usage.OfAccount:
+		var rows []queries.SeriesOfAccountRow
+		rows, err = s.q.SeriesOfAccount(ctx, queries.SeriesOfAccountParams{ID: of.ID, Step: width, Since: since, Until: until})
+		for _, r := range rows {
+			add(r.At, r.ToTarget, r.ToSource, r.Streams)
+		}
+	case usage.OfClient:
+		var rows []queries.SeriesOfClientRow
+		rows, err = s.q.SeriesOfClient(ctx, queries.SeriesOfClientParams{ID: of.ID, Step: width, Since: since, Until: until})
+		for _, r := range rows {
+			add(r.At, r.ToTarget, r.ToSource, r.Streams)
+		}
+	case usage.OfMapping:
+		var rows []queries.SeriesOfMappingRow
+		rows, err = s.q.SeriesOfMapping(ctx, queries.SeriesOfMappingParams{ID: of.ID, Step: width, Since: since, Until: until})
+		for _, r := range rows {
+			add(r.At, r.ToTarget, r.ToSource, r.Streams)
+		}
+	default:
+		var rows []queries.SeriesRow
+		rows, err = s.q.Series(ctx, queries.SeriesParams{Step: width, Since: since, Until: until})
+		for _, r := range rows {
+			add(r.At, r.ToTarget, r.ToSource, r.Streams)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read usage: %w", err)
+	}
+	return buckets, nil
+}
+
+// Live implements [usage.Store].
+func (s *Store) Live(ctx context.Context, now time.Time, of usage.Kind, ids ...int64) (map[int64]int64, error) {
+	live := map[int64]int64{}
+	var err error
+	switch of {
+	case usage.OfAccount:
+		var rows []queries.LiveOfAccountsRow
+		rows, err = s.q.LiveOfAccounts(ctx, queries.LiveOfAccountsParams{Ids: ids, Since: fresh(now)})
+		for _, r := range rows {
+			live[r.ID] = r.Streams
+		}
+	case usage.OfClient:
+		var rows []queries.LiveOfClientsRow
+		rows, err = s.q.LiveOfClients(ctx, queries.LiveOfClientsParams{Ids: ids, Since: fresh(now)})
+		for _, r := range rows {
+			live[r.ID] = r.Streams
+		}
+	case usage.OfMapping:
+		var rows []queries.LiveOfMappingsRow
+		rows, err = s.q.LiveOfMappings(ctx, queries.LiveOfMappingsParams{Ids: ids, Since: fresh(now)})
+		for _, r := range rows {
+			live[r.ID] = r.Streams
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read open streams: %w", err)
+	}
+	return live, nil
+}
+
+// Rates implements [usage.Store].
+func (s *Store) Rates(ctx context.Context, now time.Time) (usage.Rates, error) {
+	r, err := s.q.Rates(ctx, fresh(now))
+	if err != nil {
+		return usage.Rates{}, fmt.Errorf("read what flows: %w", err)
+	}
+	streams, err := s.q.LiveStreams(ctx, fresh(now))
+	if err != nil {
+		return usage.Rates{}, fmt.Errorf("read open streams: %w", err)
+	}
+	return usage.Rates{Nodes: int(r.Nodes), ToTarget: r.ToTarget, ToSource: r.ToSource, Streams: streams}, nil
+}
+
+// Prune implements [usage.Store].
+func (s *Store) Prune(ctx context.Context, now time.Time) error {
+	for _, step := range usage.Steps {
+		if err := s.q.PruneBuckets(ctx, queries.PruneBucketsParams{Step: int64(time.Duration(step) / time.Second), At: now.Add(-step.Kept()).Unix()}); err != nil {
+			return err
+		}
+	}
+	if err := s.q.PruneMonths(ctx, now.Add(-usage.KeptMonths).Unix()); err != nil {
+		return err
+	}
+	// What a reporter that fell silent had open counts no longer; it may come back
+	// within the hour and says again what is open, so the rows wait that long.
+	gone := now.Add(-time.Hour).Unix()
+	if err := s.q.PruneLive(ctx, gone); err != nil {
+		return err
+	}
+	if err := s.q.PruneShares(ctx, gone); err != nil {
+		return err
+	}
+	return s.q.PruneReporters(ctx, now.Add(-usage.KeptReporters).Unix())
+}
