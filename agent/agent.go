@@ -74,7 +74,8 @@ type Agent struct {
 	listeners *listeners
 	target    *target
 	said      complaints
-	unsure    atomic.Int64 // refusals in a row that may be a server that is not up to date yet
+	unsure    atomic.Int64    // refusals in a row that may be a server that is not up to date yet
+	ctx       context.Context // of Run
 	end       context.CancelCauseFunc
 
 	idMu     sync.Mutex
@@ -129,6 +130,7 @@ func (a *Agent) ClientID() int64 {
 func (a *Agent) Run(ctx context.Context) error {
 	outer := ctx
 	ctx, a.end = context.WithCancelCause(ctx)
+	a.ctx = ctx
 	defer a.tasks.Wait()
 	defer a.listeners.close()
 	defer a.end(nil)

@@ -63,32 +63,43 @@ func (a *Agent) believed(refusal *wire.Refusal) bool {
 	return a.sessions.staying(nil) == 0 && a.unsure.Add(1) == maxUnsure
 }
 
+// ofTheNode tells whether what ended a session says something about that forwarder
+// only, so that another may be tried at once.
+func ofTheNode(refusal *wire.Refusal) bool {
+	switch refusal.Code {
+	case "", wire.NodeDraining, wire.ShuttingDown, wire.TooMany, wire.AlreadyConnected, wire.Internal:
+		return true
+	}
+	return false
+}
+
 // pause waits before the next try: hardly, when there is a forwarder to try that
 // had no trouble; otherwise longer and longer, until there is one. It reports false
 // when ctx ended.
 func (a *Agent) pause(ctx context.Context, pause *backoff, refusal *wire.Refusal, tell func(time.Duration)) bool {
+	anywhere := ofTheNode(refusal)
 	fresh, changed := a.roster.fresh()
 	d := pause.next(refusal.RetryAfter)
-	if fresh {
+	if fresh && anywhere {
 		d = firstPause/2 + rand.N(firstPause/2)
 	}
 	if a.sessions.staying(nil) > 0 {
 		d = max(d, rand.N(unhurried))
 	}
 	tell(d)
+	if fresh || !anywhere {
+		changed = nil // the pause is short as it is, or is to be kept whatever comes
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for {
-		if fresh { // the pause is short as it is
-			changed = nil
-		}
 		select {
 		case <-timer.C:
 			return true
 		case <-changed:
-			fresh, changed = a.roster.fresh()
-			if fresh {
+			if fresh, changed = a.roster.fresh(); fresh {
 				timer.Reset(min(d, firstPause/2+rand.N(firstPause/2)))
+				changed = nil
 			}
 		case <-ctx.Done():
 			return false

@@ -107,7 +107,7 @@ func (r *roster) claim(ctx context.Context, slot int) *claim {
 func (r *roster) free(now time.Time) []forwarder {
 	taken := func(f forwarder) bool {
 		for c := range r.claims {
-			if f.node != "" && f.node == c.node || f.node == "" && f.address == c.wanted.address {
+			if f.node != "" && f.node == c.node || (f.node == "" || c.node == "") && f.address == c.wanted.address {
 				return true
 			}
 		}

@@ -32,11 +32,13 @@ type session struct {
 	node    string
 	ping    time.Duration
 	dead    time.Duration
-	named   *view // the configuration that its Hello named; nil: none
+	named   *view               // the configuration that its Hello named; nil: none
+	told    []*wirepb.Forwarder // what its Welcome said
 
 	leaving bool // the forwarder asked to go elsewhere; guarded by sessions.mu
 	doubted bool // it did not answer; guarded by sessions.mu
 
+	asked   asked         // what this agent asked for and has no result of
 	writeMu sync.Mutex    // one control message at a time
 	left    chan struct{} // closed when the forwarder asks to go elsewhere
 	leave   sync.Once
@@ -63,6 +65,7 @@ func (a *Agent) connect(ctx context.Context, c *claim) error {
 	a.unsure.Store(0)
 	a.roster.welcomed(c, s.node)
 	a.sessions.add(s)
+	a.roster.tell(s.told) // when it counts itself as one of them
 	s.serve(ctx)
 	if a.online != nil {
 		a.online(s.client, s.node)
@@ -116,8 +119,7 @@ func (a *Agent) login(ctx context.Context, link transport.Session, server string
 		control.SetDeadline(time.Time{})
 		s, err := a.welcomed(link, control, m.Welcome, server)
 		if s != nil {
-			s.named = named
-			a.roster.tell(m.Welcome.GetForwarders())
+			s.named, s.told = named, m.Welcome.GetForwarders()
 		}
 		return s, err
 	case *wirepb.Control_Refused:
@@ -236,6 +238,8 @@ func (s *session) read() error {
 			if !s.a.sessions.isLeaving(s) {
 				s.a.roster.tell(m.Forwarders.GetForwarders())
 			}
+		case *wirepb.Control_Result:
+			s.asked.answered(m.Result)
 		case *wirepb.Control_Refused:
 			return wire.RefusalFrom(m.Refused)
 		}

@@ -26,21 +26,35 @@ type script struct {
 	ended    chan error
 	link     transport.Session
 	control  transport.Stream
+
+	node       string
+	forwarders []*wirepb.Forwarder
+	mute       bool // it answers no ping
 }
 
 // newScript starts an agent and takes it through its login.
 func newScript(t *testing.T, change ...func(*Config)) *script {
 	t.Helper()
+	return newScriptAt(t, "n", nil, func(*script) func(*Config) {
+		return func(cfg *Config) {
+			for _, c := range change {
+				c(cfg)
+			}
+		}
+	})
+}
+
+// newScriptAt is newScript for a node that tells of forwarders.
+func newScriptAt(t *testing.T, node string, forwarders []*wirepb.Forwarder, change func(*script) func(*Config)) *script {
+	t.Helper()
 	credential, err := wire.NewCredential()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &script{t: t, listener: transport.ListenMemory(), ended: make(chan error, 1)}
+	s := &script{t: t, node: node, forwarders: forwarders, listener: transport.ListenMemory(), ended: make(chan error, 1)}
 	cfg := Config{Servers: []string{"x"}, Identity: Identity{ClientID: 600000001, Credential: credential},
 		Dial: func(ctx context.Context, _ string) (transport.Session, error) { return s.listener.Dial(ctx) }}
-	for _, c := range change {
-		c(&cfg)
-	}
+	change(s)(&cfg)
 	if s.agent, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +81,7 @@ func (s *script) welcome(id int64) *wirepb.Hello {
 		s.t.Fatalf("client %d says hello, want %d", hello.ClientId, id)
 	}
 	s.send(&wirepb.Control{Message: &wirepb.Control_Welcome{Welcome: &wirepb.Welcome{Version: 1, ClientId: id,
-		Session: "s", Node: "n", PingSeconds: 1, DeadSeconds: 3}}})
+		Session: "s", Node: s.node, PingSeconds: 1, DeadSeconds: 3, Forwarders: s.forwarders}}})
 	return hello
 }
 

@@ -47,7 +47,7 @@ func (s *session) ended(forth, back int64, err error) {
 // is opened over another session; when all are being left, over the one that is on
 // its way.
 func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) {
-	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
 	var tried []*session
 	var moving <-chan time.Time
@@ -115,7 +115,7 @@ func (s *session) doubt(stream transport.Stream) {
 	if s.a.sessions.staying(s) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), doubtAfter)
+	ctx, cancel := context.WithTimeout(s.a.ctx, doubtAfter)
 	defer cancel()
 	if _, err := s.link.Ping(ctx); err != nil {
 		s.a.sessions.doubt(s)

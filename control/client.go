@@ -382,6 +382,18 @@ type Result struct {
 
 // Execute has an agent's command decided and executed.
 func (c *Client) Execute(ctx context.Context, command Command) (r Result, err error) {
+	request := requestOf(command)
+	err = c.do(ctx, "Execute", func(ctx context.Context) error {
+		answer, err := c.state.Execute(ctx, request)
+		if err == nil {
+			r = resultOf(answer)
+		}
+		return err
+	})
+	return r, err
+}
+
+func requestOf(command Command) *controlpb.ExecuteRequest {
 	request := &controlpb.ExecuteRequest{IdempotencyKey: cmp.Or(command.Key, rand.Text()), ClientId: command.ClientID,
 		Source: text(command.Source), Request: text(command.Request)}
 	switch {
@@ -396,18 +408,15 @@ func (c *Client) Execute(ctx context.Context, command Command) (r Result, err er
 	default:
 		request.Command = &controlpb.ExecuteRequest_DeleteMapping{DeleteMapping: &controlpb.DeleteMapping{MappingId: command.Delete}}
 	}
-	err = c.do(ctx, "Execute", func(ctx context.Context) error {
-		answer, err := c.state.Execute(ctx, request)
-		if err != nil {
-			return err
-		}
-		r = Result{Position: domain.Position(answer.Position), Duplicate: answer.Duplicate, Next: answer.Next}
-		for _, m := range answer.Mappings {
-			r.Mappings = append(r.Mappings, mappingOf(m))
-		}
-		return nil
-	})
-	return r, err
+	return request
+}
+
+func resultOf(answer *controlpb.ExecuteAnswer) Result {
+	r := Result{Position: domain.Position(answer.Position), Duplicate: answer.Duplicate, Next: answer.Next}
+	for _, m := range answer.Mappings {
+		r.Mappings = append(r.Mappings, mappingOf(m))
+	}
+	return r
 }
 
 // narrow keeps a number that is out of range out of range.

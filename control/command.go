@@ -63,6 +63,11 @@ func (s *state) Execute(ctx context.Context, in *controlpb.ExecuteRequest) (*con
 	if err != nil {
 		return nil, err
 	}
+	return s.execute(ctx, from.node, in)
+}
+
+// execute is Execute for a node that has proved itself.
+func (s *state) execute(ctx context.Context, node string, in *controlpb.ExecuteRequest) (*controlpb.ExecuteAnswer, error) {
 	head, err := s.config.Head(ctx)
 	if err != nil {
 		return nil, err
@@ -74,13 +79,15 @@ func (s *state) Execute(ctx context.Context, in *controlpb.ExecuteRequest) (*con
 	if list := in.GetListMappings(); list != nil {
 		return s.listMappings(ctx, client, list, head)
 	}
-	hash, err := requestHash(in, &in.IdempotencyKey)
+	// A command that is repeated over another session has another source.
+	asked := &controlpb.ExecuteRequest{IdempotencyKey: in.IdempotencyKey, ClientId: in.ClientId, Command: in.Command}
+	hash, err := requestHash(asked, &asked.IdempotencyKey)
 	if err != nil {
 		return nil, err
 	}
 	submission := domain.Submission{Key: in.IdempotencyKey, KeyScope: fmt.Sprintf("client:%d", client.ID), Hash: hash,
 		Meta: domain.Metadata{Actor: fmt.Sprintf("client:%d", client.ID), Source: bounded(in.Source), Request: bounded(in.Request),
-			Cause: "session at " + from.node, Allowed: "end of the mapping"}}
+			Cause: "session at " + node, Allowed: "end of the mapping"}}
 	switch {
 	case in.GetCreateMapping() != nil:
 		return s.createMapping(ctx, client, in.GetCreateMapping(), submission, head)

@@ -163,7 +163,12 @@ func TestDrainLetsStreamsEnd(t *testing.T) {
 		}
 		drained := make(chan error, 1)
 		go func() { drained <- w.current().Drain(context.Background()) }()
-		eventually(t, "new streams are refused", func() bool { return !works(m.address) })
+		eventually(t, "the agent has heard of it", func() bool {
+			late := connect(t, m.address)
+			defer late.Close()
+			late.SetDeadline(time.Now().Add(200 * time.Millisecond))
+			return roundTrip(late, "too late") != nil // it waits for a forwarder that takes it
+		})
 		if err := roundTrip(conn, "meanwhile"); err != nil {
 			t.Fatalf("the live stream: %v", err)
 		}

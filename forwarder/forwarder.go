@@ -100,6 +100,7 @@ type Config struct {
 	Feed      broker.Follower
 	Directory directory.Directory
 	Registrar Registrar       // nil: agents without an identity are refused
+	Commander Commander       // nil: what agents ask for is refused
 	Nodes     directory.Nodes // where other forwarders are; nil with Peers
 	Peers     Peers           // nil: a target that is not connected here is offline
 	// Announce lets others know that this node has begun to drain, before its agents
@@ -120,6 +121,7 @@ type Forwarder struct {
 	feed      broker.Follower
 	directory directory.Directory
 	registrar Registrar
+	commander Commander
 	log       *slog.Logger
 	metrics   *Metrics
 	now       func() time.Time
@@ -172,7 +174,7 @@ func New(cfg Config) (*Forwarder, error) {
 		return nil, fmt.Errorf("build forwarder: %w", errors.Join(faults...))
 	}
 	f := &Forwarder{node: cfg.Node, lookup: cfg.Lookup, feed: cfg.Feed, directory: cfg.Directory,
-		registrar: cfg.Registrar, log: cfg.Logger, metrics: cfg.Metrics, now: cfg.Now,
+		registrar: cfg.Registrar, commander: cfg.Commander, log: cfg.Logger, metrics: cfg.Metrics, now: cfg.Now,
 		limits: cfg.Limits.withDefaults(), run: token(), announce: cfg.Announce, neighbours: &neighbours{self: cfg.Node},
 		viewed: make(chan struct{}, 1), acked: make(chan *session, 64)}
 	if f.log == nil {

@@ -32,38 +32,63 @@ import (
 type cluster struct {
 	*world
 	authority *control.Authority
-	nodes     map[string]*member
-	reach     map[string]*transport.MemoryListener // by node, over memory
+
+	mu    sync.Mutex
+	nodes map[string]*member                   // guarded by mu
+	reach map[string]*transport.MemoryListener // guarded by mu; by node, over memory
+	links map[string][]transport.Session       // guarded by mu; of agents, by node
+	gone  map[string]bool                      // guarded by mu; nodes that agents do not reach
 }
 
 // member is a forwarder of a cluster.
 type member struct {
 	*node
 	id      string
-	address string
+	address string       // of its bridge
+	agents  string       // where agents connect
 	pool    *bridge.Pool // over the real bridge
 	peers   *peers
+	run     func()
 }
 
 // overCluster runs one test body over both kinds of cluster, of three forwarders.
 func overCluster(t *testing.T, body func(t *testing.T, c *cluster)) {
 	for _, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
-			w := newWorld(t, mode) // its own forwarder is outside the cluster
-			c := &cluster{world: w, nodes: map[string]*member{}, reach: map[string]*transport.MemoryListener{}}
-			var err error
-			if c.authority, err = control.OpenAuthority(t.Context(), control.NewFileVault(t.TempDir()), control.AuthorityOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			for _, id := range []string{"node-00a", "node-00b", "node-00c"} {
-				c.add(id)
-			}
+			c := newCluster(t, mode)
 			body(t, c)
-			for _, m := range c.nodes {
-				m.unused(t)
+			for _, id := range nodeIDs {
+				c.member(id).unused(t)
 			}
 		})
 	}
+}
+
+var nodeIDs = []string{"node-00a", "node-00b", "node-00c"}
+
+func newCluster(t *testing.T, mode string) *cluster {
+	w := newWorld(t, mode) // its own forwarder is outside the cluster
+	c := &cluster{world: w, nodes: map[string]*member{}, reach: map[string]*transport.MemoryListener{},
+		links: map[string][]transport.Session{}, gone: map[string]bool{}}
+	var err error
+	if c.authority, err = control.OpenAuthority(t.Context(), control.NewFileVault(t.TempDir()), control.AuthorityOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var members []*member
+	for _, id := range nodeIDs {
+		members = append(members, c.prepare(id))
+	}
+	for _, m := range members { // when all are announced, so that each knows the others at once
+		m.run()
+	}
+	return c
+}
+
+// member gives the present life of a node.
+func (c *cluster) member(id string) *member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[id]
 }
 
 // peers counts what one forwarder opens to others.
@@ -77,33 +102,48 @@ func (p *peers) Open(ctx context.Context, node, address string) (transport.Strea
 	return p.open(ctx, node, address)
 }
 
-// add starts a forwarder of the cluster.
-func (c *cluster) add(id string) *member {
+// prepare makes a forwarder of the cluster that others know; its run starts it.
+func (c *cluster) prepare(id string) *member {
 	c.t.Helper()
 	metrics := forwarder.NewMetrics()
 	m := &member{id: id, peers: &peers{}}
+	announce := func(state directory.NodeState) {
+		if err := c.presences.Announce(context.Background(), "", directory.Node{ID: id, Bridge: m.address, Agents: m.agents, State: state}); err != nil {
+			c.t.Error(err)
+		}
+	}
 	f, err := forwarder.New(forwarder.Config{Node: id, Lookup: c.plane, Feed: c.plane, Directory: c.presences, Nodes: c.presences,
-		Peers: m.peers, Logger: c.log.With("part", id), Metrics: metrics, Limits: c.limits})
+		Peers: m.peers, Logger: c.log.With("part", id), Metrics: metrics, Limits: c.limits,
+		Announce: func(context.Context) { announce(directory.NodeDraining) }})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	m.node = &node{Forwarder: f, metrics: metrics, listener: c.listen()}
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := f.Run(context.Background()); err != nil {
-			c.t.Errorf("%s: %v", id, err)
-		}
-	})
-	running.Go(func() {
-		if err := f.Serve(context.Background(), m.listener); err != nil {
-			c.t.Errorf("%s: %v", id, err)
-		}
-	})
+	at := "127.0.0.1:0"
+	if old := c.member(id); old != nil && c.mode != "memory" {
+		at = old.agents // a restart finds agents where they were
+	}
+	m.node = &node{Forwarder: f, metrics: metrics, listener: c.listenAt(at)}
+	m.agents = m.listener.Addr().String()
 	unlink := c.linkMemory
 	if c.mode != "memory" {
 		unlink = c.linkBridge
+	} else {
+		m.agents = id + ":1"
 	}
 	end := unlink(m)
+	var running sync.WaitGroup
+	m.run = func() {
+		running.Go(func() {
+			if err := f.Run(context.Background()); err != nil {
+				c.t.Errorf("%s: %v", id, err)
+			}
+		})
+		running.Go(func() {
+			if err := f.Serve(context.Background(), m.listener); err != nil {
+				c.t.Errorf("%s: %v", id, err)
+			}
+		})
+	}
 	m.stop = sync.OnceFunc(func() {
 		f.Close()
 		end()
@@ -111,10 +151,10 @@ func (c *cluster) add(id string) *member {
 		running.Wait()
 	})
 	c.closing = append([]func(){m.stop}, c.closing...) // after the agents
+	c.mu.Lock()
 	c.nodes[id] = m
-	if err := c.presences.Announce(context.Background(), "", directory.Node{ID: id, Bridge: m.address}); err != nil {
-		c.t.Fatal(err)
-	}
+	c.mu.Unlock()
+	announce(directory.NodeActive)
 	return m
 }
 
@@ -125,14 +165,16 @@ func (c *cluster) linkMemory(m *member) (end func()) {
 	var mu sync.Mutex
 	links := map[string]transport.Session{}
 	m.peers.open = func(ctx context.Context, to, _ string) (transport.Stream, error) {
-		peer := c.nodes[to]
+		c.mu.Lock()
+		peer := c.reach[to]
+		c.mu.Unlock()
 		if peer == nil {
 			return nil, errors.New("no such node")
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		if links[to] == nil || links[to].Err() != nil {
-			link, err := c.reach[to].Dial(ctx)
+			link, err := peer.Dial(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -147,7 +189,10 @@ func (c *cluster) linkMemory(m *member) (end func()) {
 		}
 		return links[to].Open(ctx)
 	}
+	c.mu.Lock()
 	c.reach[m.id] = listener
+	c.mu.Unlock()
+	var accepted []transport.Session // guarded by mu
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {
@@ -155,6 +200,9 @@ func (c *cluster) linkMemory(m *member) (end func()) {
 			if err != nil {
 				return
 			}
+			mu.Lock()
+			accepted = append(accepted, link)
+			mu.Unlock()
 			running.Go(func() {
 				defer link.Close()
 				from := make([]byte, len(m.id))
@@ -178,6 +226,11 @@ func (c *cluster) linkMemory(m *member) (end func()) {
 		}
 		mu.Unlock()
 		listener.Close()
+		mu.Lock()
+		for _, link := range accepted {
+			link.Close()
+		}
+		mu.Unlock()
 		running.Wait()
 	}
 }
@@ -241,15 +294,68 @@ func (m *member) unused(t testing.TB) {
 // at makes an agent use one forwarder only.
 func (c *cluster) at(id string) func(*agent.Config) {
 	return func(cfg *agent.Config) {
-		cfg.Dial = func(ctx context.Context, _ string) (transport.Session, error) {
-			switch l := c.nodes[id].listener.(type) {
-			case *transport.MemoryListener:
-				return l.Dial(ctx)
-			default:
-				return transport.DialTLS(ctx, l.Addr().String(), transport.DialConfig{Pins: []transport.Pin{pin(c.t)}})
+		cfg.Sessions = 1
+		cfg.Dial = func(ctx context.Context, _ string) (transport.Session, error) { return c.dialNode(ctx, id) }
+	}
+}
+
+// from makes an agent begin at a forwarder, and go where it is told.
+func (c *cluster) from(id string) func(*agent.Config) {
+	return func(cfg *agent.Config) {
+		cfg.Servers = []string{c.member(id).agents}
+		cfg.Dial = func(ctx context.Context, server string) (transport.Session, error) {
+			c.mu.Lock()
+			for node, m := range c.nodes {
+				if m.agents == server {
+					c.mu.Unlock()
+					return c.dialNode(ctx, node)
+				}
 			}
+			c.mu.Unlock()
+			return nil, fmt.Errorf("nobody is at %s", server)
 		}
 	}
+}
+
+// dialNode is an agent's way to a node.
+func (c *cluster) dialNode(ctx context.Context, id string) (link transport.Session, err error) {
+	c.mu.Lock()
+	m, gone := c.nodes[id], c.gone[id]
+	c.mu.Unlock()
+	if gone {
+		return nil, errors.New("connection refused")
+	}
+	switch l := m.listener.(type) {
+	case *transport.MemoryListener:
+		link, err = l.Dial(ctx)
+	default:
+		link, err = transport.DialTLS(ctx, m.agents, transport.DialConfig{Pins: []transport.Pin{pin(c.t)}})
+	}
+	if err == nil {
+		c.mu.Lock()
+		c.links[id] = append(c.links[id], link)
+		c.mu.Unlock()
+	}
+	return link, err
+}
+
+// cut ends all links of agents to a node at once, and lets nobody connect to it
+// until it is mended.
+func (c *cluster) cut(id string) {
+	c.mu.Lock()
+	c.gone[id] = true
+	links := c.links[id]
+	c.links[id] = nil
+	c.mu.Unlock()
+	for _, link := range links {
+		link.Close()
+	}
+}
+
+func (c *cluster) mend(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.gone, id)
 }
 
 // apart makes a source agent at the first forwarder and a target agent at the second.
@@ -293,7 +399,7 @@ func TestBytesCrossTheBridge(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		a, b := c.nodes["node-00a"], c.nodes["node-00b"]
+		a, b := c.member("node-00a"), c.member("node-00b")
 		if out, in := number(t, a.metrics, "tunnox_bridge_opens_total", "out"), number(t, b.metrics, "tunnox_bridge_opens_total", "in"); out != 1 || in != 1 {
 			t.Errorf("%v streams went out and %v came in, want 1 and 1", out, in)
 		}
@@ -372,7 +478,7 @@ func TestResetsCrossTheBridge(t *testing.T) {
 		if _, err := heard(refused.address); !isReset(err) {
 			t.Errorf("a refused dial is %v", err)
 		}
-		if n := number(t, c.nodes["node-00a"].metrics, "tunnox_opens_refused_total", "dial_refused"); n != 1 {
+		if n := number(t, c.member("node-00a").metrics, "tunnox_opens_refused_total", "dial_refused"); n != 1 {
 			t.Errorf("counted %v refused dials", n)
 		}
 	})
@@ -425,7 +531,7 @@ func TestSlowReaderBlocksNobodyAcrossTheBridge(t *testing.T) {
 func TestSecondHopIsRefused(t *testing.T) {
 	overCluster(t, func(t *testing.T, c *cluster) {
 		_, target, m := c.apart(echo(t))
-		a, third := c.nodes["node-00a"], c.nodes["node-00c"]
+		a, third := c.member("node-00a"), c.member("node-00c")
 		ask := func(open *wirepb.Open) error {
 			stream, err := a.peers.open(t.Context(), third.id, third.address)
 			if err != nil {
@@ -456,7 +562,7 @@ func TestSecondHopIsRefused(t *testing.T) {
 func TestTargetsForwarderAuthorisesAgain(t *testing.T) {
 	overCluster(t, func(t *testing.T, c *cluster) {
 		source, target, m := c.apart(echo(t))
-		a, b := c.nodes["node-00a"], c.nodes["node-00b"]
+		a, b := c.member("node-00a"), c.member("node-00b")
 		ask := func(open *wirepb.Open) error {
 			open.Hop = 1
 			stream, err := a.peers.open(t.Context(), b.id, b.address)
@@ -513,7 +619,7 @@ func TestDisabledEndsStreamsOnBothNodes(t *testing.T) {
 				t.Errorf("%s disabled: the stream got %v, want a reset", what, err)
 			}
 			for _, id := range []string{"node-00a", "node-00b"} {
-				c.nodes[id].unused(t)
+				c.member(id).unused(t)
 			}
 			c.plane.do(t, command[1])
 		}
@@ -571,8 +677,8 @@ func TestTargetMoves(t *testing.T) {
 				t.Error("a stream outlived its target")
 			}
 		}
-		for _, r := range c.nodes {
-			r.unused(t)
+		for _, id := range nodeIDs {
+			c.member(id).unused(t)
 		}
 	})
 }

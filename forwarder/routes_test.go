@@ -278,3 +278,43 @@ func (m *routesModel) limited(mapping *domain.Mapping) bool {
 	}
 	return false
 }
+
+// However many clients there are and whatever the feed says of them, the routes
+// hold the connected ones and what belongs to these.
+func TestRoutesHoldTheConnectedOnly(t *testing.T) {
+	p, routes := newPlane(), forwarder.NewRoutes()
+	user := int64(domain.FirstUserID) + 1
+	p.do(t, domain.CreateUser{ID: user, Username: "ann", Email: "ann@example.org"})
+	const clients, connected = 3000, 10
+	id := func(i int) int64 { return domain.FirstClientID + int64(i%clients) }
+	for i := range clients {
+		p.do(t, domain.CreateClient{ID: id(i), UserID: user, Name: "c", PublicKey: make([]byte, 32)})
+	}
+	for i := range connected {
+		view, err := p.ClientView(t.Context(), id(i), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, refusal := routes.Connect(view); again != 0 || refusal != nil {
+			t.Fatal(again, refusal)
+		}
+	}
+	from, _ := routes.Start()
+	for i := range clients { // each is source of one and target of another
+		p.do(t, domain.CreateMapping{ID: domain.FirstMappingID + int64(i), UserID: user, SourceClientID: id(i), TargetClientID: id(i + 1),
+			Protocol: domain.ProtocolTCP, LocalPort: 1 + i, TargetHost: "h", TargetPort: 1})
+	}
+	for _, record := range p.records[from:] {
+		if _, err := routes.Advance(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The clients, the mappings between them and out of and into their row, and
+	// what one account has.
+	if n, most := routes.Size(), connected+(connected+1)+2; n > most {
+		t.Errorf("%d things are held for %d of %d clients, want %d at most", n, connected, clients, most)
+	}
+	if got := routes.Configuration(id(0)); got == "" {
+		t.Error("a connected client has no configuration")
+	}
+}

@@ -47,6 +47,8 @@ type session struct {
 	dirty   chan struct{} // wakes the writer of configurations
 	opening chan struct{} // a slot for each stream waiting for Opened
 
+	commands chan struct{} // a slot for each command without a result
+
 	complaints *rate.Limiter // of the agent, in the log
 
 	writeMu sync.Mutex // one control message at a time
@@ -107,12 +109,14 @@ func (s *session) read() error {
 			err = s.send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.Ping.GetId()}}})
 		case *wirepb.Control_Ack:
 			s.acknowledged(m.Ack)
+		case *wirepb.Control_Command:
+			err = s.command(m.Command)
 		case *wirepb.Control_Pong, *wirepb.Control_GoAway:
 		case nil:
 			// A kind of message that this version does not know: a newer agent's
 			// business, and no reason to part.
 		default:
-			err = wire.Unexpected(&wirepb.Control{Message: m}, "ping, ack or goaway")
+			err = wire.Unexpected(&wirepb.Control{Message: m}, "ping, ack, command or goaway")
 			s.end(wire.Refuse(wire.Malformed))
 		}
 		if err != nil {

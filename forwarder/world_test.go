@@ -117,12 +117,14 @@ func (w *world) current() *node {
 	return w.node
 }
 
-func (w *world) listen() transport.Listener {
+func (w *world) listen() transport.Listener { return w.listenAt("127.0.0.1:0") }
+
+func (w *world) listenAt(address string) transport.Listener {
 	w.t.Helper()
 	if w.mode == "memory" {
 		return transport.ListenMemory()
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		w.t.Fatal(err)
 	}

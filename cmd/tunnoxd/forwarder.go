@@ -72,6 +72,7 @@ type forwarderParts struct {
 	lookup    forwarder.Lookup
 	redis     *redis.Client // nil: embedded
 	registrar forwarder.Registrar
+	commander func(node string) commander // of this process; nil: elsewhere, or none
 }
 
 // startForwarder starts to serve agents, and tells how they know this server. It
@@ -104,7 +105,10 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		if cfg.Lookup, cfg.Feed, err = p.lookThrough(client, metrics, keptViews{parts.lookup, parts.redis}, parts.follower); err != nil {
 			return identity{}, err
 		}
-		cfg.Registrar = client
+		cfg.Registrar, cfg.Commander = client, commander{client}
+	}
+	if parts.commander != nil {
+		cfg.Commander = parts.commander(lease.node)
 	}
 	var self identity
 	switch {

@@ -98,7 +98,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 			return err
 		}
 		parts := forwarderParts{follower: b.follower, directory: b.directory,
-			lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}}
+			lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}, commander: cp.localCommander}
 		if on.state != "" {
 			if parts.authority, err = p.startState(ctx, b, cp, key); err != nil {
 				return err

@@ -19,6 +19,7 @@ import (
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/test/programs"
 	"github.com/tunnox-net/tunnox/test/services"
+	"github.com/tunnox-net/tunnox/transport"
 )
 
 // TestResetsAndSlowReaders: a reset of either end is one at the other, and
@@ -209,6 +210,19 @@ func TestOnlyNodesAreAnswered(t *testing.T) {
 			if n := heard(c.Control.State, config); n != 0 {
 				t.Errorf("%s heard %d bytes from the State service", what, n)
 			}
+		}
+	}
+	// Nor does who comes as an agent, with the pin of the cluster's authority: the
+	// ports between nodes do not speak with agents.
+	pin, err := transport.ParsePin(f.Pin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{f.Bridge, c.Control.State} {
+		session, err := transport.DialTLS(t.Context(), address, transport.DialConfig{Pins: []transport.Pin{pin}})
+		if err == nil {
+			t.Errorf("an agent has a session with %s", address)
+			_ = session.Close()
 		}
 	}
 	// A join token that is not the cluster's lets nobody in.

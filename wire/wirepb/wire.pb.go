@@ -39,6 +39,8 @@ type Control struct {
 	//	*Control_Pong
 	//	*Control_GoAway
 	//	*Control_Forwarders
+	//	*Control_Command
+	//	*Control_Result
 	Message       isControl_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -171,6 +173,24 @@ func (x *Control) GetForwarders() *Forwarders {
 	return nil
 }
 
+func (x *Control) GetCommand() *Command {
+	if x != nil {
+		if x, ok := x.Message.(*Control_Command); ok {
+			return x.Command
+		}
+	}
+	return nil
+}
+
+func (x *Control) GetResult() *Result {
+	if x != nil {
+		if x, ok := x.Message.(*Control_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
 type isControl_Message interface {
 	isControl_Message()
 }
@@ -215,6 +235,14 @@ type Control_Forwarders struct {
 	Forwarders *Forwarders `protobuf:"bytes,10,opt,name=forwarders,proto3,oneof"` // forwarder
 }
 
+type Control_Command struct {
+	Command *Command `protobuf:"bytes,11,opt,name=command,proto3,oneof"` // agent
+}
+
+type Control_Result struct {
+	Result *Result `protobuf:"bytes,12,opt,name=result,proto3,oneof"` // forwarder
+}
+
 func (*Control_Challenge) isControl_Message() {}
 
 func (*Control_Hello) isControl_Message() {}
@@ -234,6 +262,10 @@ func (*Control_Pong) isControl_Message() {}
 func (*Control_GoAway) isControl_Message() {}
 
 func (*Control_Forwarders) isControl_Message() {}
+
+func (*Control_Command) isControl_Message() {}
+
+func (*Control_Result) isControl_Message() {}
 
 // Challenge begins the session: what the forwarder speaks and a fresh nonce.
 type Challenge struct {
@@ -970,6 +1002,516 @@ func (x *Failure) GetMessage() string {
 	return ""
 }
 
+// Command asks for something that the agent's own client may do: it is decided by
+// the control plane, and executed once however often it comes with the same key.
+type Command struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`  // names the Result, on this session
+	Key   string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"` // drawn for this command, 1 to 255 bytes; a repeat, over any session, has the same
+	// Types that are valid to be assigned to Command:
+	//
+	//	*Command_CreateMapping
+	//	*Command_DeleteMapping
+	//	*Command_ListMappings
+	Command       isCommand_Command `protobuf_oneof:"command"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command) Reset() {
+	*x = Command{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command) ProtoMessage() {}
+
+func (x *Command) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command.ProtoReflect.Descriptor instead.
+func (*Command) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Command) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Command) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Command) GetCommand() isCommand_Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *Command) GetCreateMapping() *CreateMapping {
+	if x != nil {
+		if x, ok := x.Command.(*Command_CreateMapping); ok {
+			return x.CreateMapping
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteMapping() *DeleteMapping {
+	if x != nil {
+		if x, ok := x.Command.(*Command_DeleteMapping); ok {
+			return x.DeleteMapping
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetListMappings() *ListMappings {
+	if x != nil {
+		if x, ok := x.Command.(*Command_ListMappings); ok {
+			return x.ListMappings
+		}
+	}
+	return nil
+}
+
+type isCommand_Command interface {
+	isCommand_Command()
+}
+
+type Command_CreateMapping struct {
+	CreateMapping *CreateMapping `protobuf:"bytes,3,opt,name=create_mapping,json=createMapping,proto3,oneof"`
+}
+
+type Command_DeleteMapping struct {
+	DeleteMapping *DeleteMapping `protobuf:"bytes,4,opt,name=delete_mapping,json=deleteMapping,proto3,oneof"`
+}
+
+type Command_ListMappings struct {
+	ListMappings *ListMappings `protobuf:"bytes,5,opt,name=list_mappings,json=listMappings,proto3,oneof"`
+}
+
+func (*Command_CreateMapping) isCommand_Command() {}
+
+func (*Command_DeleteMapping) isCommand_Command() {}
+
+func (*Command_ListMappings) isCommand_Command() {}
+
+// CreateMapping makes a mapping that the asking client is an end of.
+type CreateMapping struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	SourceClientId int64                  `protobuf:"varint,1,opt,name=source_client_id,json=sourceClientId,proto3" json:"source_client_id,omitempty"`
+	TargetClientId int64                  `protobuf:"varint,2,opt,name=target_client_id,json=targetClientId,proto3" json:"target_client_id,omitempty"`
+	Protocol       string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Name           string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	LocalHost      string                 `protobuf:"bytes,5,opt,name=local_host,json=localHost,proto3" json:"local_host,omitempty"`
+	LocalPort      uint32                 `protobuf:"varint,6,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	TargetHost     string                 `protobuf:"bytes,7,opt,name=target_host,json=targetHost,proto3" json:"target_host,omitempty"`
+	TargetPort     uint32                 `protobuf:"varint,8,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CreateMapping) Reset() {
+	*x = CreateMapping{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateMapping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateMapping) ProtoMessage() {}
+
+func (x *CreateMapping) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateMapping.ProtoReflect.Descriptor instead.
+func (*CreateMapping) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CreateMapping) GetSourceClientId() int64 {
+	if x != nil {
+		return x.SourceClientId
+	}
+	return 0
+}
+
+func (x *CreateMapping) GetTargetClientId() int64 {
+	if x != nil {
+		return x.TargetClientId
+	}
+	return 0
+}
+
+func (x *CreateMapping) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *CreateMapping) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateMapping) GetLocalHost() string {
+	if x != nil {
+		return x.LocalHost
+	}
+	return ""
+}
+
+func (x *CreateMapping) GetLocalPort() uint32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
+func (x *CreateMapping) GetTargetHost() string {
+	if x != nil {
+		return x.TargetHost
+	}
+	return ""
+}
+
+func (x *CreateMapping) GetTargetPort() uint32 {
+	if x != nil {
+		return x.TargetPort
+	}
+	return 0
+}
+
+// DeleteMapping ends a mapping that the asking client is an end of.
+type DeleteMapping struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MappingId     int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMapping) Reset() {
+	*x = DeleteMapping{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMapping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMapping) ProtoMessage() {}
+
+func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMapping.ProtoReflect.Descriptor instead.
+func (*DeleteMapping) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DeleteMapping) GetMappingId() int64 {
+	if x != nil {
+		return x.MappingId
+	}
+	return 0
+}
+
+// ListMappings lists those mappings, by id.
+type ListMappings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         int64                  `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
+	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"` // 0 = 100, at most 1,000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMappings) Reset() {
+	*x = ListMappings{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMappings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMappings) ProtoMessage() {}
+
+func (x *ListMappings) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMappings.ProtoReflect.Descriptor instead.
+func (*ListMappings) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListMappings) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ListMappings) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// Result answers a Command; code "" is done. Other codes are those of the REST API
+// and of package wire.
+type Result struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Mappings      []*Mapping             `protobuf:"bytes,4,rep,name=mappings,proto3" json:"mappings,omitempty"` // made, ended or listed
+	Next          int64                  `protobuf:"varint,5,opt,name=next,proto3" json:"next,omitempty"`        // of a list: after for the next page, 0 = that was all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Result) Reset() {
+	*x = Result{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Result) ProtoMessage() {}
+
+func (x *Result) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Result.ProtoReflect.Descriptor instead.
+func (*Result) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Result) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Result) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Result) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Result) GetMappings() []*Mapping {
+	if x != nil {
+		return x.Mappings
+	}
+	return nil
+}
+
+func (x *Result) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+// Mapping is a mapping as an end of it sees it.
+type Mapping struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	MappingId      int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
+	Protocol       string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Name           string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	SourceClientId int64                  `protobuf:"varint,4,opt,name=source_client_id,json=sourceClientId,proto3" json:"source_client_id,omitempty"`
+	TargetClientId int64                  `protobuf:"varint,5,opt,name=target_client_id,json=targetClientId,proto3" json:"target_client_id,omitempty"`
+	LocalHost      string                 `protobuf:"bytes,6,opt,name=local_host,json=localHost,proto3" json:"local_host,omitempty"`
+	LocalPort      uint32                 `protobuf:"varint,7,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	TargetHost     string                 `protobuf:"bytes,8,opt,name=target_host,json=targetHost,proto3" json:"target_host,omitempty"`
+	TargetPort     uint32                 `protobuf:"varint,9,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
+	Disabled       bool                   `protobuf:"varint,10,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Mapping) Reset() {
+	*x = Mapping{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mapping) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mapping) ProtoMessage() {}
+
+func (x *Mapping) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mapping.ProtoReflect.Descriptor instead.
+func (*Mapping) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Mapping) GetMappingId() int64 {
+	if x != nil {
+		return x.MappingId
+	}
+	return 0
+}
+
+func (x *Mapping) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Mapping) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Mapping) GetSourceClientId() int64 {
+	if x != nil {
+		return x.SourceClientId
+	}
+	return 0
+}
+
+func (x *Mapping) GetTargetClientId() int64 {
+	if x != nil {
+		return x.TargetClientId
+	}
+	return 0
+}
+
+func (x *Mapping) GetLocalHost() string {
+	if x != nil {
+		return x.LocalHost
+	}
+	return ""
+}
+
+func (x *Mapping) GetLocalPort() uint32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
+func (x *Mapping) GetTargetHost() string {
+	if x != nil {
+		return x.TargetHost
+	}
+	return ""
+}
+
+func (x *Mapping) GetTargetPort() uint32 {
+	if x != nil {
+		return x.TargetPort
+	}
+	return 0
+}
+
+func (x *Mapping) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -979,7 +1521,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[11]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1533,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[11]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1546,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -1023,7 +1565,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1577,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1590,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -1069,7 +1611,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1623,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1636,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GoAway) GetCode() string {
@@ -1128,7 +1670,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1682,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1695,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Open) GetMappingId() int64 {
@@ -1216,7 +1758,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1770,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1783,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Opened) GetCode() string {
@@ -1262,7 +1804,7 @@ var File_wire_wirepb_wire_proto protoreflect.FileDescriptor
 
 const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\n" +
-	"\x16wire/wirepb/wire.proto\x12\x0etunnox.wire.v1\"\x8c\x04\n" +
+	"\x16wire/wirepb/wire.proto\x12\x0etunnox.wire.v1\"\xf3\x04\n" +
 	"\aControl\x129\n" +
 	"\tchallenge\x18\x01 \x01(\v2\x19.tunnox.wire.v1.ChallengeH\x00R\tchallenge\x12-\n" +
 	"\x05hello\x18\x02 \x01(\v2\x15.tunnox.wire.v1.HelloH\x00R\x05hello\x123\n" +
@@ -1276,7 +1818,9 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\n" +
 	"forwarders\x18\n" +
 	" \x01(\v2\x1a.tunnox.wire.v1.ForwardersH\x00R\n" +
-	"forwardersB\t\n" +
+	"forwarders\x123\n" +
+	"\acommand\x18\v \x01(\v2\x17.tunnox.wire.v1.CommandH\x00R\acommand\x120\n" +
+	"\x06result\x18\f \x01(\v2\x16.tunnox.wire.v1.ResultH\x00R\x06resultB\t\n" +
 	"\amessage\"c\n" +
 	"\tChallenge\x12\x1f\n" +
 	"\vmin_version\x18\x01 \x01(\rR\n" +
@@ -1343,7 +1887,56 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x16\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x8b\x02\n" +
+	"\aCommand\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12F\n" +
+	"\x0ecreate_mapping\x18\x03 \x01(\v2\x1d.tunnox.wire.v1.CreateMappingH\x00R\rcreateMapping\x12F\n" +
+	"\x0edelete_mapping\x18\x04 \x01(\v2\x1d.tunnox.wire.v1.DeleteMappingH\x00R\rdeleteMapping\x12C\n" +
+	"\rlist_mappings\x18\x05 \x01(\v2\x1c.tunnox.wire.v1.ListMappingsH\x00R\flistMappingsB\t\n" +
+	"\acommand\"\x93\x02\n" +
+	"\rCreateMapping\x12(\n" +
+	"\x10source_client_id\x18\x01 \x01(\x03R\x0esourceClientId\x12(\n" +
+	"\x10target_client_id\x18\x02 \x01(\x03R\x0etargetClientId\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"local_host\x18\x05 \x01(\tR\tlocalHost\x12\x1d\n" +
+	"\n" +
+	"local_port\x18\x06 \x01(\rR\tlocalPort\x12\x1f\n" +
+	"\vtarget_host\x18\a \x01(\tR\n" +
+	"targetHost\x12\x1f\n" +
+	"\vtarget_port\x18\b \x01(\rR\n" +
+	"targetPort\".\n" +
+	"\rDeleteMapping\x12\x1d\n" +
+	"\n" +
+	"mapping_id\x18\x01 \x01(\x03R\tmappingId\":\n" +
+	"\fListMappings\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x03R\x05after\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\x8f\x01\n" +
+	"\x06Result\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x123\n" +
+	"\bmappings\x18\x04 \x03(\v2\x17.tunnox.wire.v1.MappingR\bmappings\x12\x12\n" +
+	"\x04next\x18\x05 \x01(\x03R\x04next\"\xc8\x02\n" +
+	"\aMapping\x12\x1d\n" +
+	"\n" +
+	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12(\n" +
+	"\x10source_client_id\x18\x04 \x01(\x03R\x0esourceClientId\x12(\n" +
+	"\x10target_client_id\x18\x05 \x01(\x03R\x0etargetClientId\x12\x1d\n" +
+	"\n" +
+	"local_host\x18\x06 \x01(\tR\tlocalHost\x12\x1d\n" +
+	"\n" +
+	"local_port\x18\a \x01(\rR\tlocalPort\x12\x1f\n" +
+	"\vtarget_host\x18\b \x01(\tR\n" +
+	"targetHost\x12\x1f\n" +
+	"\vtarget_port\x18\t \x01(\rR\n" +
+	"targetPort\x12\x1a\n" +
+	"\bdisabled\x18\n" +
+	" \x01(\bR\bdisabled\"\x16\n" +
 	"\x04Ping\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\x16\n" +
 	"\x04Pong\x12\x0e\n" +
@@ -1376,24 +1969,30 @@ func file_wire_wirepb_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wirepb_wire_proto_rawDescData
 }
 
-var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_wire_wirepb_wire_proto_goTypes = []any{
-	(*Control)(nil),    // 0: tunnox.wire.v1.Control
-	(*Challenge)(nil),  // 1: tunnox.wire.v1.Challenge
-	(*Hello)(nil),      // 2: tunnox.wire.v1.Hello
-	(*Welcome)(nil),    // 3: tunnox.wire.v1.Welcome
-	(*Forwarder)(nil),  // 4: tunnox.wire.v1.Forwarder
-	(*Forwarders)(nil), // 5: tunnox.wire.v1.Forwarders
-	(*Refused)(nil),    // 6: tunnox.wire.v1.Refused
-	(*Listener)(nil),   // 7: tunnox.wire.v1.Listener
-	(*Assign)(nil),     // 8: tunnox.wire.v1.Assign
-	(*Ack)(nil),        // 9: tunnox.wire.v1.Ack
-	(*Failure)(nil),    // 10: tunnox.wire.v1.Failure
-	(*Ping)(nil),       // 11: tunnox.wire.v1.Ping
-	(*Pong)(nil),       // 12: tunnox.wire.v1.Pong
-	(*GoAway)(nil),     // 13: tunnox.wire.v1.GoAway
-	(*Open)(nil),       // 14: tunnox.wire.v1.Open
-	(*Opened)(nil),     // 15: tunnox.wire.v1.Opened
+	(*Control)(nil),       // 0: tunnox.wire.v1.Control
+	(*Challenge)(nil),     // 1: tunnox.wire.v1.Challenge
+	(*Hello)(nil),         // 2: tunnox.wire.v1.Hello
+	(*Welcome)(nil),       // 3: tunnox.wire.v1.Welcome
+	(*Forwarder)(nil),     // 4: tunnox.wire.v1.Forwarder
+	(*Forwarders)(nil),    // 5: tunnox.wire.v1.Forwarders
+	(*Refused)(nil),       // 6: tunnox.wire.v1.Refused
+	(*Listener)(nil),      // 7: tunnox.wire.v1.Listener
+	(*Assign)(nil),        // 8: tunnox.wire.v1.Assign
+	(*Ack)(nil),           // 9: tunnox.wire.v1.Ack
+	(*Failure)(nil),       // 10: tunnox.wire.v1.Failure
+	(*Command)(nil),       // 11: tunnox.wire.v1.Command
+	(*CreateMapping)(nil), // 12: tunnox.wire.v1.CreateMapping
+	(*DeleteMapping)(nil), // 13: tunnox.wire.v1.DeleteMapping
+	(*ListMappings)(nil),  // 14: tunnox.wire.v1.ListMappings
+	(*Result)(nil),        // 15: tunnox.wire.v1.Result
+	(*Mapping)(nil),       // 16: tunnox.wire.v1.Mapping
+	(*Ping)(nil),          // 17: tunnox.wire.v1.Ping
+	(*Pong)(nil),          // 18: tunnox.wire.v1.Pong
+	(*GoAway)(nil),        // 19: tunnox.wire.v1.GoAway
+	(*Open)(nil),          // 20: tunnox.wire.v1.Open
+	(*Opened)(nil),        // 21: tunnox.wire.v1.Opened
 }
 var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	1,  // 0: tunnox.wire.v1.Control.challenge:type_name -> tunnox.wire.v1.Challenge
@@ -1402,19 +2001,25 @@ var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	6,  // 3: tunnox.wire.v1.Control.refused:type_name -> tunnox.wire.v1.Refused
 	8,  // 4: tunnox.wire.v1.Control.assign:type_name -> tunnox.wire.v1.Assign
 	9,  // 5: tunnox.wire.v1.Control.ack:type_name -> tunnox.wire.v1.Ack
-	11, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
-	12, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
-	13, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
+	17, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
+	18, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
+	19, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
 	5,  // 9: tunnox.wire.v1.Control.forwarders:type_name -> tunnox.wire.v1.Forwarders
-	4,  // 10: tunnox.wire.v1.Welcome.forwarders:type_name -> tunnox.wire.v1.Forwarder
-	4,  // 11: tunnox.wire.v1.Forwarders.forwarders:type_name -> tunnox.wire.v1.Forwarder
-	7,  // 12: tunnox.wire.v1.Assign.listeners:type_name -> tunnox.wire.v1.Listener
-	10, // 13: tunnox.wire.v1.Ack.failures:type_name -> tunnox.wire.v1.Failure
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	11, // 10: tunnox.wire.v1.Control.command:type_name -> tunnox.wire.v1.Command
+	15, // 11: tunnox.wire.v1.Control.result:type_name -> tunnox.wire.v1.Result
+	4,  // 12: tunnox.wire.v1.Welcome.forwarders:type_name -> tunnox.wire.v1.Forwarder
+	4,  // 13: tunnox.wire.v1.Forwarders.forwarders:type_name -> tunnox.wire.v1.Forwarder
+	7,  // 14: tunnox.wire.v1.Assign.listeners:type_name -> tunnox.wire.v1.Listener
+	10, // 15: tunnox.wire.v1.Ack.failures:type_name -> tunnox.wire.v1.Failure
+	12, // 16: tunnox.wire.v1.Command.create_mapping:type_name -> tunnox.wire.v1.CreateMapping
+	13, // 17: tunnox.wire.v1.Command.delete_mapping:type_name -> tunnox.wire.v1.DeleteMapping
+	14, // 18: tunnox.wire.v1.Command.list_mappings:type_name -> tunnox.wire.v1.ListMappings
+	16, // 19: tunnox.wire.v1.Result.mappings:type_name -> tunnox.wire.v1.Mapping
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_wire_wirepb_wire_proto_init() }
@@ -1433,6 +2038,13 @@ func file_wire_wirepb_wire_proto_init() {
 		(*Control_Pong)(nil),
 		(*Control_GoAway)(nil),
 		(*Control_Forwarders)(nil),
+		(*Control_Command)(nil),
+		(*Control_Result)(nil),
+	}
+	file_wire_wirepb_wire_proto_msgTypes[11].OneofWrappers = []any{
+		(*Command_CreateMapping)(nil),
+		(*Command_DeleteMapping)(nil),
+		(*Command_ListMappings)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1440,7 +2052,7 @@ func file_wire_wirepb_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wirepb_wire_proto_rawDesc), len(file_wire_wirepb_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,115 @@
+package forwarder
+
+import (
+	"context"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// Commander executes what agents ask for. It decides what a client may do; that the
+// client is who it says, its session has proved.
+type Commander interface {
+	Execute(ctx context.Context, c Command) (Result, error)
+}
+
+// Command is what an agent asks for. One of Create, Delete and List is set.
+type Command struct {
+	ClientID int64
+	Key      string // the agent's; a repeat has the same
+	Source   string // the agent's address
+	Session  string
+	Create   *domain.CreateMapping // without its id and user
+	Delete   int64                 // mapping id
+	List     *Page
+}
+
+// Page is a part of a list: up to Limit mappings with an id above After.
+type Page struct {
+	After int64
+	Limit int
+}
+
+// Result is what came of a command.
+type Result struct {
+	Mappings []domain.Mapping
+	Next     int64
+}
+
+const (
+	commandsAtOnce = 8
+	commandTimeout = 12 * time.Second // longer than a control plane takes to give up
+)
+
+// command has one carried out beside the reading of the session.
+func (s *session) command(m *wirepb.Command) error {
+	select {
+	case s.commands <- struct{}{}:
+	default:
+		return s.send(resultOf(m, wire.TooMany, "too many commands at once"))
+	}
+	if !s.f.start(func() {
+		defer func() { <-s.commands }()
+		ctx, cancel := context.WithTimeout(s.f.ctx, commandTimeout)
+		defer cancel()
+		if err := s.send(s.execute(ctx, m)); err != nil {
+			s.log.Debug("an agent does not hear what came of its command", "error", err)
+		}
+	}) {
+		<-s.commands // the forwarder ends
+	}
+	return nil
+}
+
+// execute gives the answer to a command.
+func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Control {
+	c := Command{ClientID: s.client, Key: m.GetKey(), Source: s.link.RemoteAddr().String(), Session: s.id}
+	switch wish := m.GetCommand().(type) {
+	case *wirepb.Command_CreateMapping:
+		in := wish.CreateMapping
+		c.Create = &domain.CreateMapping{SourceClientID: in.GetSourceClientId(), TargetClientID: in.GetTargetClientId(),
+			Protocol: domain.Protocol(in.GetProtocol()), Name: in.GetName(), LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort()),
+			TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}
+	case *wirepb.Command_DeleteMapping:
+		c.Delete = wish.DeleteMapping.GetMappingId()
+	case *wirepb.Command_ListMappings:
+		c.List = &Page{After: wish.ListMappings.GetAfter(), Limit: int(min(wish.ListMappings.GetLimit(), 1<<20))}
+	default:
+		return resultOf(m, wire.Malformed, "the command is none that this forwarder knows")
+	}
+	if s.f.commander == nil {
+		return resultOf(m, unavailable, "this forwarder has no control plane")
+	}
+	r, err := s.f.commander.Execute(ctx, c)
+	switch code := domain.CodeOf(err); {
+	case err == nil:
+	case code != "":
+		s.f.metrics.commands.WithLabelValues("refused").Inc()
+		return resultOf(m, wire.Code(code), err.Error())
+	default:
+		s.f.metrics.commands.WithLabelValues("failed").Inc()
+		s.log.Warn("an agent's command failed", "error", err)
+		return resultOf(m, unavailable, "the control plane cannot be reached; the command may have been executed, repeat it with the same key")
+	}
+	s.f.metrics.commands.WithLabelValues("done").Inc()
+	answer := &wirepb.Result{Id: m.GetId(), Next: r.Next}
+	for _, m := range r.Mappings {
+		answer.Mappings = append(answer.Mappings, &wirepb.Mapping{MappingId: m.ID, Protocol: string(m.Protocol), Name: m.Name,
+			SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, LocalHost: m.LocalHost, LocalPort: uint32(m.LocalPort),
+			TargetHost: m.TargetHost, TargetPort: uint32(m.TargetPort), Disabled: m.Disabled})
+	}
+	return &wirepb.Control{Message: &wirepb.Control_Result{Result: answer}}
+}
+
+// unavailable is a command's code when nobody could decide it.
+const unavailable = wire.Code(domain.CodeStoreUnavailable)
+
+// resultOf is the answer to a command that came to nothing.
+func resultOf(m *wirepb.Command, code wire.Code, message string) *wirepb.Control {
+	return &wirepb.Control{Message: &wirepb.Control_Result{Result: &wirepb.Result{Id: m.GetId(), Code: string(code), Message: message}}}
+}
+
+// port keeps a number that is none out of range.
+func port(n uint32) int { return int(min(n, 1<<20)) }

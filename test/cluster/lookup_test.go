@@ -1,0 +1,61 @@
+package cluster
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/test/programs"
+	"github.com/tunnox-net/tunnox/test/services"
+)
+
+// TestLookupsAfterFlush: agents that all come back to a forwarder after Redis was
+// emptied are looked up by whatever level knows them, and when Redis is full again
+// hardly one of them takes the way to the control plane.
+func TestLookupsAfterFlush(t *testing.T) {
+	t.Parallel()
+	const agents = 200
+	redis := services.StartRedis(t)
+	c := programs.StartCluster(t, 1, services.Postgres(t), redis.URL())
+	f := startFleet(t, c.Control.API, agents, c.Forwarders[0])
+	forwarder := c.Forwarders[0]
+	again := func(what string) (remote float64) {
+		t.Helper()
+		forwarder.Kill()
+		died := time.Now()
+		forwarder.Restart(t)
+		f.waitWelcomed(t, agents, died)
+		answered := map[string]float64{}
+		all := 0.0
+		for _, level := range []string{"memory", "read_model", "state"} {
+			n, err := forwarder.Sum(fmt.Sprintf(`tunnox_lookups_total{level="%s"}`, level))
+			if err != nil {
+				t.Fatal(err)
+			}
+			answered[level] = n
+			all += n
+		}
+		t.Logf("%s: %d agents are back %v after the forwarder ended; lookups answered by %v", what, agents, time.Since(died).Round(10*time.Millisecond), answered)
+		if all < agents {
+			t.Errorf("%s: %v lookups for %d agents", what, all, agents)
+		}
+		return answered["state"] / all
+	}
+	redis.Flush(t)
+	again("Redis was emptied")
+	programs.Eventually(t, settleLimit, func() error { // it refills
+		list, err := programs.List[programs.Client](c.Control.API, fmt.Sprintf("/api/v1/users/%d/clients?limit=500", f.user.ID))
+		if err == nil && len(list) != agents {
+			err = fmt.Errorf("the list shows %d clients", len(list))
+		}
+		return err
+	})
+	// A machine that is busy with other things lets the read models wait for longer
+	// than a lookup does, but not each time.
+	for range 5 {
+		if again("Redis is full") <= .2 {
+			return
+		}
+	}
+	t.Error("most lookups take the way to the control plane")
+}
