@@ -70,8 +70,9 @@ func (p *process) renewed(ctx context.Context, node string, issue func(context.C
 }
 
 // askControl adds the control plane to where a forwarder looks clients up, and
-// has it register agents without an identity.
-func (p *process) askControl(trust control.Trust, rows forwarder.Lookup) (forwarder.Lookup, forwarder.Registrar, error) {
+// gives what else it is asked for: registering agents without an identity, and
+// counting usage.
+func (p *process) askControl(trust control.Trust, rows forwarder.Lookup) (*control.Client, forwarder.Lookup, error) {
 	metrics := control.NewClientMetrics()
 	p.registry.MustRegister(metrics)
 	client, err := control.Dial(control.Config{Addresses: strings.Split(p.cfg.Control, ","), Trust: trust, Metrics: metrics})
@@ -87,7 +88,7 @@ func (p *process) askControl(trust control.Trust, rows forwarder.Lookup) (forwar
 		return nil, nil, err
 	}
 	p.atEnd("lookup", func(context.Context) error { return lookup.Close() })
-	return lookup, client, nil
+	return client, lookup, nil
 }
 
 // peers opens streams to other forwarders.

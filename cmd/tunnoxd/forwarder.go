@@ -72,6 +72,7 @@ type forwarderParts struct {
 	directory presences
 	lookup    forwarder.Lookup
 	registrar forwarder.Registrar
+	ledger    forwarder.Ledger // nil: the control plane's, if there is one
 }
 
 // startForwarder starts to serve agents. It is started last and ended first:
@@ -83,7 +84,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) erro
 	}
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
-		Registrar: parts.registrar, Logger: log}
+		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
 	var trust control.Trust
 	if parts.join != nil {
 		if trust, err = parts.join(ctx, lease.node); err != nil {
@@ -94,12 +95,15 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) erro
 		}
 		cfg.Nodes = parts.directory
 		if p.cfg.Control != "" {
-			if cfg.Lookup, cfg.Registrar, err = p.askControl(trust, parts.lookup); err != nil {
+			client, lookup, err := p.askControl(trust, parts.lookup)
+			if err != nil {
 				return err
 			}
+			cfg.Lookup, cfg.Registrar, cfg.Ledger = lookup, client, reports{client}
 		}
 	}
 	cfg.Metrics = forwarder.NewMetrics()
+	cfg.Metrics.ShowClients(p.cfg.MetricsClients)
 	p.registry.MustRegister(cfg.Metrics)
 	f, err := forwarder.New(cfg)
 	if err != nil {

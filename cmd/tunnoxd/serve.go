@@ -109,9 +109,12 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err := p.waitFor(ctx, cp.projector.Ready); err != nil {
 			return err
 		}
-		err = p.startForwarder(ctx, forwarderParts{identity: identity, follower: b.follower, directory: b.directory,
-			join: join, lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}})
-		if err != nil {
+		parts := forwarderParts{identity: identity, follower: b.follower, directory: b.directory,
+			join: join, lookup: cp.reader, ledger: cp.usage}
+		if p.cfg.Anonymous != "off" {
+			parts.registrar = &registrar{executor: cp.executor, reader: cp.reader, limits: limitsOf(p.cfg.plans, anonymousPlan)}
+		}
+		if err := p.startForwarder(ctx, parts); err != nil {
 			return err
 		}
 		cp.open(p)
