@@ -37,6 +37,9 @@ func (s *state) Register(ctx context.Context, in *controlpb.RegisterRequest) (*c
 	if err != nil {
 		return nil, err
 	}
+	if s.config.RefuseAnonymous {
+		return nil, &domain.Error{Code: domain.CodeRegistrationOff, Message: "This server gives no identities to unknown agents."}
+	}
 	hash, err := requestHash(in, &in.IdempotencyKey)
 	if err != nil {
 		return nil, err

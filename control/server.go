@@ -60,6 +60,8 @@ type ServerConfig struct {
 	Admit func(ctx context.Context, node, source string) error
 	// AnonymousLimits is the quota an anonymous client starts from.
 	AnonymousLimits domain.Limits
+	// RefuseAnonymous gives no identities to agents that have none.
+	RefuseAnonymous bool
 	// DrawID draws an id for an anonymous client; nil: at random.
 	DrawID func() int64
 	// ConnectionAge is how long a connection takes calls; then the node makes

@@ -117,8 +117,12 @@ func (r *round) checkExpected(t *task) error {
 	if f.version == *t.sub.Expect {
 		return nil
 	}
+	return versionConflict(f.version, *t.sub.Expect)
+}
+
+func versionConflict(is, expected domain.Version) error {
 	return &domain.Error{Code: domain.CodeVersionConflict,
-		Message: fmt.Sprintf("It is at version %d, not %d: somebody changed it.", f.version, *t.sub.Expect)}
+		Message: fmt.Sprintf("It is at version %d, not %d: somebody changed it.", is, expected)}
 }
 
 // hold answers what writes nothing, at once if it is certain, and otherwise when

@@ -18,6 +18,7 @@ type doorkeeper struct {
 	now    func() time.Time
 
 	mu        sync.Mutex
+	all       *rate.Limiter // registrations from everywhere
 	waiting   int
 	hosts     map[netip.Prefix]int
 	registrar map[netip.Prefix]*rate.Limiter
@@ -38,6 +39,7 @@ const maxRegistrars = 10_000
 
 func newDoorkeeper(limits Limits, now func() time.Time) *doorkeeper {
 	return &doorkeeper{limits: limits, now: now,
+		all:   rate.NewLimiter(rate.Limit(float64(limits.RegistrationsAll)/60), limits.RegistrationsAll),
 		hosts: map[netip.Prefix]int{}, registrar: map[netip.Prefix]*rate.Limiter{}}
 }
 
@@ -105,6 +107,9 @@ func (d *doorkeeper) register(addr net.Addr) *wire.Refusal {
 		}
 		limiter = rate.NewLimiter(rate.Limit(float64(perMinute)/60), perMinute)
 		d.registrar[from] = limiter
+	}
+	if limiter.TokensAt(now) >= 1 && !d.all.AllowN(now, 1) {
+		return tooManyRegistrations(time.Second) // not this address's doing
 	}
 	if limiter.AllowN(now, 1) {
 		return nil

@@ -68,7 +68,7 @@ func TestDoorkeeperBoundsLogins(t *testing.T) {
 // addresses is bounded.
 func TestDoorkeeperLimitsRegistrations(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	d := newDoorkeeper(Limits{Registrations: 2}, func() time.Time { return now })
+	d := newDoorkeeper(Limits{Registrations: 2, RegistrationsAll: 1 << 20}, func() time.Time { return now })
 	one, two := addr(t, "192.0.2.1:1"), addr(t, "192.0.2.2:1")
 	for range 2 {
 		if r := d.register(one); r != nil {
@@ -97,6 +97,26 @@ func TestDoorkeeperLimitsRegistrations(t *testing.T) {
 	now = now.Add(time.Hour)
 	if r := d.register(addr(t, "203.0.113.1:1")); r != nil || len(d.registrar) != 1 {
 		t.Errorf("an hour later: %v, %d addresses are remembered", r, len(d.registrar))
+	}
+}
+
+// Many addresses together are bounded too, and who is refused for that loses
+// nothing of what the address itself may.
+func TestDoorkeeperLimitsRegistrationsOfAll(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	d := newDoorkeeper(Limits{Registrations: 1, RegistrationsAll: 60}, func() time.Time { return now })
+	from := func(i int) net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, byte(i))} }
+	for i := range 60 {
+		if r := d.register(from(i)); r != nil {
+			t.Fatalf("address %d: %v", i, r)
+		}
+	}
+	if r := d.register(from(61)); r == nil || r.Code != wire.RegistrationLimited || r.RetryAfter != time.Second {
+		t.Errorf("the sixty-first got %v", r)
+	}
+	now = now.Add(time.Second)
+	if r := d.register(from(61)); r != nil {
+		t.Errorf("a second later: %v", r)
 	}
 }
 

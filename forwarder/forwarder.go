@@ -61,15 +61,17 @@ type Acceptor interface {
 // Limits bound what strangers and agents can make the forwarder hold or wait
 // for. A zero field stands for its default.
 type Limits struct {
-	Login          time.Duration // from the session's start to Welcome; 10 s
-	Logins         int           // sessions not yet welcomed, in all; 4096
-	LoginsPerHost  int           // the same, from one address; 256
-	Registrations  int           // new identities a minute from one address, as many at once; 30
-	Open           time.Duration // from Open to Opened, the target agent's dial included; 15 s
-	StreamsOpening int           // streams of one session waiting for Opened; 4096
-	Ping           time.Duration // how often an agent pings; 5 s
-	Dead           time.Duration // silence after which a session is given up; 15 s
-	Report         time.Duration // how often what was used is reported, at most 5 s; 1 s
+	Login         time.Duration // from the session's start to Welcome; 10 s
+	Logins        int           // sessions not yet welcomed, in all; 4096
+	LoginsPerHost int           // the same, from one address; 256
+	Registrations int           // new identities a minute from one address, as many at once; 30
+	// RegistrationsAll bounds them from all addresses together; 600
+	RegistrationsAll int
+	Open             time.Duration // from Open to Opened, the target agent's dial included; 15 s
+	StreamsOpening   int           // streams of one session waiting for Opened; 4096
+	Ping             time.Duration // how often an agent pings; 5 s
+	Dead             time.Duration // silence after which a session is given up; 15 s
+	Report           time.Duration // how often what was used is reported, at most 5 s; 1 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -77,6 +79,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Logins, 4096)
 	set(&l.LoginsPerHost, 256)
 	set(&l.Registrations, 30)
+	set(&l.RegistrationsAll, 600)
 	set(&l.Open, 15*time.Second)
 	set(&l.StreamsOpening, 4096)
 	set(&l.Ping, 5*time.Second)

@@ -196,8 +196,11 @@ func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hell
 	id, err := f.registrar.Register(ctx, hello.PublicKey, hello.Name, source)
 	if err != nil {
 		f.log.Warn("registering an agent", "from", source, "error", err)
-		if domain.CodeOf(err) == domain.CodeInvalid {
+		switch domain.CodeOf(err) {
+		case domain.CodeInvalid:
 			return wire.Refuse(wire.Malformed)
+		case domain.CodeRegistrationOff:
+			return wire.Refuse(wire.RegistrationOff)
 		}
 		return later(time.Second)
 	}

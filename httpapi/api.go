@@ -159,6 +159,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerKeys()
 	a.registerAudit()
 	a.registerStream()
+	a.registerRevert()
 	a.registerUsers()
 	a.registerQuotas()
 	a.registerClients()
@@ -172,6 +173,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerProofs()
 	a.registerProbes()
 	a.registerDocs()
+	a.documentDryRuns()
 	return a, nil
 }
 

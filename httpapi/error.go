@@ -105,7 +105,7 @@ func statusOf(code domain.Code) int {
 	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeKeyNotFound, domain.CodeShareNotFound:
 		return http.StatusNotFound
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken,
-		domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeClientClaimed:
+		domain.CodeNotRevertible, domain.CodeMovedOn, domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeClientClaimed:
 		return http.StatusConflict
 	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive,
 		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
@@ -126,6 +126,7 @@ var places = map[domain.Code]string{
 	domain.CodeUserNotFound:        "path.id",
 	domain.CodeClientNotFound:      "path.id",
 	domain.CodeMappingNotFound:     "path.id",
+	codeEventNotFound:              "path.position",
 	domain.CodeKeyNotFound:         "path.id",
 	domain.CodeShareNotFound:       "path.id",
 	domain.CodeUsernameTaken:       "body.username",
@@ -141,6 +142,9 @@ var places = map[domain.Code]string{
 func (a *api) refusal(ctx context.Context, err error) error {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
+	}
+	if d, ok := errors.AsType[*DryRun](err); ok {
+		return d
 	}
 	if e, ok := errors.AsType[*domain.Error](err); ok {
 		if status := statusOf(e.Code); status != http.StatusInternalServerError {

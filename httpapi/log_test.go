@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -80,9 +81,27 @@ func (l *memoryLog) NextID(_ context.Context, s domain.Sequence) (int64, error) 
 	return s.First() + l.next[s] - 1, nil
 }
 
-func (l *memoryLog) Submit(ctx context.Context, s domain.Submission) (domain.Receipt, error) {
+// Preview does the command on a copy.
+func (l *memoryLog) Preview(_ context.Context, s domain.Submission) (domain.Receipt, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	c := &memoryLog{moved: make(chan struct{}), records: slices.Clone(l.records), streams: maps.Clone(l.streams),
+		claims: maps.Clone(l.claims), keys: maps.Clone(l.keys), broken: l.broken}
+	r, err := c.submit(s)
+	for i := range r.Records {
+		r.Records[i].Position = 0
+	}
+	return r, err
+}
+
+func (l *memoryLog) Submit(_ context.Context, s domain.Submission) (domain.Receipt, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.submit(s)
+}
+
+// submit needs mu.
+func (l *memoryLog) submit(s domain.Submission) (domain.Receipt, error) {
 	if l.broken != nil {
 		return domain.Receipt{}, l.broken
 	}

@@ -62,7 +62,8 @@ var rules = map[string]rule{
 	"audit": anybody(domain.ScopeRead), "stream-events": anybody(domain.ScopeRead), // narrowed to the account by api.query
 	// Hashes over the log tell nothing of what is in it, and a proof is for everybody.
 	"get-checkpoint": anybody(domain.ScopeRead), "prove-inclusion": anybody(domain.ScopeRead), "prove-consistency": anybody(domain.ScopeRead),
-	"list-events": adminOnly(domain.ScopeAdmin), "user-history": ofUser(domain.ScopeRead),
+	"revert-event": adminOnly(domain.ScopeAdmin),
+	"list-events":  adminOnly(domain.ScopeAdmin), "user-history": ofUser(domain.ScopeRead),
 	"client-history": historyOf(domain.ClientStream, "client"), "mapping-history": historyOf(domain.MappingStream, "mapping"),
 }
 

@@ -13,6 +13,8 @@ import (
 type Executor interface {
 	// Submit decides and appends, or returns a *[domain.Error].
 	Submit(ctx context.Context, s domain.Submission) (domain.Receipt, error)
+	// Preview tells what Submit would answer, and writes nothing.
+	Preview(ctx context.Context, s domain.Submission) (domain.Receipt, error)
 	// NextID draws the next id of a sequence.
 	NextID(ctx context.Context, s domain.Sequence) (int64, error)
 }

@@ -16,6 +16,7 @@ import (
 // KeyHeader is what every write may carry.
 type KeyHeader struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"1 to 255 printable ASCII characters" doc:"Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused" example:"8e03978e-40d5-43e8-bc93-6894a57f9324"`
+	DryRun         bool   `query:"dry_run" doc:"true: write nothing, and answer 200 with the events it would write and the live connections it would end"`
 }
 
 // MatchHeader is what a write to something that exists may carry.
@@ -77,19 +78,33 @@ func (h MatchHeader) expected() (*domain.Version, error) {
 // submit sends one command on its way. body is what identifies the request
 // beside method, path and If-Match; ids drawn for it are not part of it.
 func (a *api) submit(ctx context.Context, h MatchHeader, body any, c domain.Command) (domain.Receipt, error) {
-	expect, err := h.expected()
+	s, err := a.submission(ctx, h, body, c)
 	if err != nil {
 		return domain.Receipt{}, err
 	}
-	s := domain.Submission{Command: c, Meta: a.metadata(ctx, c), Expect: expect}
+	return a.send(ctx, h.KeyHeader, s)
+}
+
+func (a *api) submission(ctx context.Context, h MatchHeader, body any, c domain.Command) (domain.Submission, error) {
+	s := domain.Submission{Command: c, Meta: a.metadata(ctx, c)}
+	var err error
+	if s.Expect, err = h.expected(); err != nil {
+		return s, err
+	}
 	if h.IdempotencyKey != "" {
 		s.Key, s.KeyScope = h.IdempotencyKey, identity(ctx).Actor
-		if s.Hash, err = requestHash(tracked(ctx), h.IfMatch, body); err != nil {
-			return domain.Receipt{}, err
-		}
+		s.Hash, err = requestHash(tracked(ctx), h.IfMatch, body)
 	}
+	return s, err
+}
+
+// send has a submission executed, or only looked at when it is a dry run.
+func (a *api) send(ctx context.Context, h KeyHeader, s domain.Submission) (domain.Receipt, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.config.WriteTimeout)
 	defer cancel()
+	if h.DryRun {
+		return domain.Receipt{}, a.dryRun(ctx, s)
+	}
 	r, err := a.config.Executor.Submit(ctx, s)
 	if err == nil {
 		a.written.note(r.Position)

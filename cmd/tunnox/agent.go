@@ -87,6 +87,7 @@ func agentCommand(s surroundings) *cobra.Command {
 		}
 		return o.run(cmd.Context())
 	}
+	cmd.AddCommand(claimCode(s))
 	return cmd
 }
 

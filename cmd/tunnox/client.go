@@ -19,7 +19,7 @@ func clientCommand(api *apiFlags) *cobra.Command {
 		field("STATUS", "status"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
 	}, first: []string{"client_id", "client_name", "client_desc", "client_type", "user_id", "status"}}
 	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
-	cmd.AddCommand(r.createClient(), r.list("user"), r.show(), r.updateClient(), r.rotate(), r.disconnect(), r.remove(), r.history())
+	cmd.AddCommand(r.createClient(), r.claim(), filtering(r.list("user"), "status", "type"), r.show(), r.updateClient(), r.rotate(), r.disconnect(), r.remove(), r.history())
 	cmd.AddCommand(r.switches("Let a client connect again", "End a client's session and let it not connect")...)
 	return cmd
 }
@@ -34,11 +34,11 @@ func (r *resource) createClient() *cobra.Command {
 				map[string]any{"user_id": user, "client_name": name, "client_desc": description})
 		})
 	})
-	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user the client belongs to")
+	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user the client belongs to (default: whoever asks)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringVar(&description, "description", "", "`text` for people")
 	authCodeFile(cmd, &file)
-	require(cmd, "user", "name")
+	require(cmd, "name")
 	return cmd
 }
 

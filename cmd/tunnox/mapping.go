@@ -22,7 +22,7 @@ func mappingCommand(api *apiFlags) *cobra.Command {
 	}, first: []string{"mapping_id", "name", "user_id", "status", "protocol",
 		"source_client_id", "local_host", "local_port", "target_client_id", "target_host", "target_port"}}
 	cmd := &cobra.Command{Use: "mapping", Short: "Create, list, show, change and delete mappings"}
-	cmd.AddCommand(r.createMapping(), r.list("user", "client"), r.show(), r.updateMapping(), r.remove(), r.history())
+	cmd.AddCommand(r.createMapping(), filtering(r.list("user", "client"), "status", "protocol"), r.show(), r.updateMapping(), r.remove(), r.history())
 	cmd.AddCommand(r.switches("Open a mapping's listener again", "Close a mapping's listener and end its streams")...)
 	return cmd
 }
@@ -54,14 +54,14 @@ func (r *resource) createMapping() *cobra.Command {
 		return r.print(out, b)
 	})
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to")
+	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to (default: whoever asks)")
 	flags.Int64Var(&source, "source", 0, "`id` of the client that listens")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
 	flags.StringVar(&protocol, "protocol", "tcp", "what is carried")
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
 	flags.StringVar(&service, "service", "", "`host:port` the target client dials")
 	flags.StringVar(&name, "name", "", "`name` for people")
-	require(cmd, "user", "source", "target", "listen", "service")
+	require(cmd, "source", "target", "listen", "service")
 	return cmd
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -64,7 +65,7 @@ func (r *resource) list(owners ...string) *cobra.Command {
 				path = fmt.Sprintf("/api/v1/%ss/%d/%ss", owner, ids[i], r.name)
 			}
 		}
-		p, err := c.list(ctx, path, 0, limit)
+		p, err := c.list(ctx, path+filters(cmd.Flags()), 0, limit)
 		if err != nil {
 			return err
 		}
@@ -78,6 +79,32 @@ func (r *resource) list(owners ...string) *cobra.Command {
 		cmd.MarkFlagsMutuallyExclusive(owners...)
 	}
 	return cmd
+}
+
+// filterFlag marks a flag of a list as a filter of the API.
+const filterFlag = "filter"
+
+// filtering gives a list flags that narrow it down.
+func filtering(list *cobra.Command, names ...string) *cobra.Command {
+	for _, name := range names {
+		list.Flags().String(name, "", "only those of this `"+name+"`")
+		list.Flags().Lookup(name).Annotations = map[string][]string{filterFlag: nil}
+	}
+	return list
+}
+
+// filters is the query of those that were given.
+func filters(flags *pflag.FlagSet) string {
+	query := url.Values{}
+	flags.Visit(func(f *pflag.Flag) {
+		if _, ok := f.Annotations[filterFlag]; ok {
+			query.Set(f.Name, f.Value.String())
+		}
+	})
+	if len(query) == 0 {
+		return ""
+	}
+	return "?" + query.Encode()
 }
 
 func (r *resource) show() *cobra.Command {

@@ -185,12 +185,16 @@ const pageSize = 500
 // list follows a list's pages behind after, to its end or to limit items.
 func (c *restClient) list(ctx context.Context, path string, after int64, limit int) (page, error) {
 	all := page{Items: []json.RawMessage{}}
+	joint := "?"
+	if strings.Contains(path, "?") { // it has filters
+		joint = "&"
+	}
 	for {
 		size := pageSize
 		if limit > 0 {
 			size = min(size, limit-len(all.Items))
 		}
-		b, err := c.call(ctx, http.MethodGet, fmt.Sprintf("%s?after=%d&limit=%d", path, after, size), nil)
+		b, err := c.call(ctx, http.MethodGet, fmt.Sprintf("%s%safter=%d&limit=%d", path, joint, after, size), nil)
 		if err != nil {
 			return all, err
 		}

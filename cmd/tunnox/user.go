@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,16 +22,22 @@ func userCommand(api *apiFlags) *cobra.Command {
 		field("STATUS", "status"), field("CREATED", "created_at"),
 	}}
 	cmd := &cobra.Command{Use: "user", Short: "Create, list, show, change and delete users"}
-	cmd.AddCommand(r.createUser(), r.list(), r.show(), r.updateUser(), r.remove(), r.history(), r.quota())
+	cmd.AddCommand(r.createUser(), filtering(r.list(), "status", "role"), r.setWord("role", "admin or user", "Set what a user may do at most"), r.setWord("plan", "one of tunnox plan list", "Put a user on a plan"), r.show(), r.updateUser(), r.remove(), r.history(), r.quota())
 	cmd.AddCommand(r.switches("Let a user use what it has again", "Stop everything a user has")...)
 	return cmd
 }
 
 func (r *resource) createUser() *cobra.Command {
-	var username, email, passwordFile string
+	var username, email, passwordFile, role, plan string
 	cmd := &cobra.Command{Use: "create --username NAME --email ADDRESS", Short: "Create a user", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"username": username, "email": email}
+		if role != "" {
+			body["role"] = role
+		}
+		if plan != "" {
+			body["plan"] = plan
+		}
 		if passwordFile != "" {
 			password, err := r.api.readSecret(passwordFile)
 			if err != nil {
@@ -47,6 +54,8 @@ func (r *resource) createUser() *cobra.Command {
 	cmd.Flags().StringVar(&username, "username", "", "`name` of the user, unique")
 	cmd.Flags().StringVar(&email, "email", "", "e-mail `address`, unique")
 	cmd.Flags().StringVar(&passwordFile, "password-file", "", "`file` with a password (- = standard input)")
+	cmd.Flags().StringVar(&role, "role", "", "admin or user (default: user)")
+	cmd.Flags().StringVar(&plan, "plan", "", "`name` of the plan whose limits it gets (default: no limits; see tunnox plan list)")
 	require(cmd, "username", "email")
 	return cmd
 }
@@ -69,6 +78,52 @@ func (r *resource) updateUser() *cobra.Command {
 	cmd.Flags().String("email", "", "e-mail `address` from now on")
 	cmd.Flags().String("password-file", "", "`file` with the password from now on (- = standard input)")
 	cmd.MarkFlagsOneRequired("username", "email", "password-file")
+	return cmd
+}
+
+// setWord sets one field of a user that has a route of its own.
+func (r *resource) setWord(field, values, short string) *cobra.Command {
+	cmd := &cobra.Command{Use: field + " ID VALUE", Short: short, Long: short + ": VALUE is " + values + "."}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return usageError("want an id and %s: %s", values, cmd.UseLine())
+		}
+		return someIDs(cmd, args[:1])
+	}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+		b, err := c.call(ctx, http.MethodPut, r.path+"/"+args[0]+"/"+field, map[string]any{field: args[1]})
+		if err != nil {
+			return err
+		}
+		return r.print(out, b)
+	})
+	return cmd
+}
+
+func planCommand(api *apiFlags) *cobra.Command {
+	cmd := &cobra.Command{Use: "plan", Short: "List the plans of the server"}
+	list := &cobra.Command{Use: "list", Short: "List plans with their limits", Args: cobra.NoArgs}
+	list.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		b, err := c.call(ctx, http.MethodGet, "/api/v1/plans", nil)
+		if err != nil {
+			return err
+		}
+		var p page
+		if err := json.Unmarshal(b, &p); err != nil {
+			return err
+		}
+		columns := []column{field("PLAN", "name")}
+		for _, limit := range limitFlags {
+			columns = append(columns, column{strings.ToUpper(strings.ReplaceAll(limit[0], "-", " ")), func(o object) string {
+				if o[limit[1]] == nil {
+					return "unlimited"
+				}
+				return o.text(limit[1])
+			}})
+		}
+		return api.printList(out, columns, p)
+	})
+	cmd.AddCommand(list)
 	return cmd
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/tunnox-net/tunnox/httpapi"
 )
 
 // config is what a tunnoxd process was told. Every field is declared once, in
@@ -37,10 +39,19 @@ type config struct {
 	RateLimit   float64
 	RateBurst   int
 
+	JWTKey          string // files, with commas between several
+	Anonymous       string
+	AnonymousExpiry time.Duration
+
 	LogLevel  string
 	LogFormat string
 	PProf     bool
 	Drain     time.Duration
+
+	UsageInterval  time.Duration
+	MetricsClients int
+
+	plans []httpapi.NamedPlan // the section plans of the file; no flag, since it is data
 
 	// TUNNOX_API_KEY and _BEFORE; no flags, since every process sees another's arguments.
 	apiKey, apiKeyBefore string
@@ -49,9 +60,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "rate-limit", "rate-burst"}
-	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "rate-limit", "rate-burst"}
-	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "usage-interval", "metrics-clients"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry"}
+	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	rebuildSettings   = []string{"data", "postgres", "redis"}
@@ -80,9 +91,14 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins` whose pages may call the API, with commas; * is every one (empty = none)")
 	f.Float64Var(&c.RateLimit, "rate-limit", 100, "API requests a `second` of one caller, and of one address without a key (0 = no limit)")
 	f.IntVar(&c.RateBurst, "rate-burst", 200, "API `requests` at once of one caller before --rate-limit holds")
+	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
+	f.StringVar(&c.Anonymous, "anonymous", "on", "on: agents without an identity are given one; off: they are refused")
+	f.DurationVar(&c.AnonymousExpiry, "anonymous-expiry", 30*24*time.Hour, "after so `long` without being seen an anonymous client that no mapping is for is deleted; 0 = never")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 	f.BoolVar(&c.PProf, "pprof", false, "serve /debug/pprof on the metrics address (loopback only)")
+	f.DurationVar(&c.UsageInterval, "usage-interval", time.Second, "how often a forwarder reports what was used; so much is lost at most when it is killed")
+	f.IntVar(&c.MetricsClients, "metrics-clients", 0, "`number` of clients with a series of their own in tunnox_client_connections (0 = none)")
 	f.DurationVar(&c.Drain, "drain", 10*time.Second, "how long a shutdown waits for work to end")
 	return f
 }
@@ -131,6 +147,9 @@ func (c *config) load(flags *pflag.FlagSet, environ []string) error {
 	}
 	file, fileErrs := readFile(known, path)
 	errs = append(errs, fileErrs...)
+	var planErrs []error
+	c.plans, planErrs = readPlans(path)
+	errs = append(errs, planErrs...)
 	flags.VisitAll(func(f *pflag.Flag) {
 		if f.Changed || known.Lookup(f.Name) == nil {
 			return
@@ -213,6 +232,18 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	if has("rate-limit") && (c.RateLimit < 0 || c.RateBurst < 1) {
 		fault("rate-limit", "must not be negative, and --rate-burst at least 1")
+	}
+	if has("anonymous") && c.Anonymous != "on" && c.Anonymous != "off" {
+		fault("anonymous", "%q is neither on nor off", c.Anonymous)
+	}
+	if has("anonymous-expiry") && c.AnonymousExpiry < 0 {
+		fault("anonymous-expiry", "must not be negative")
+	}
+	if has("usage-interval") && (c.UsageInterval < shortestReport || c.UsageInterval > longestReport) {
+		fault("usage-interval", "must be between %v and %v", shortestReport, longestReport)
+	}
+	if has("metrics-clients") && (c.MetricsClients < 0 || c.MetricsClients > 10_000) {
+		fault("metrics-clients", "must be between 0 and 10000; every client is a series that somebody stores")
 	}
 	if has("drain") && c.Drain < 0 {
 		fault("drain", "must not be negative")

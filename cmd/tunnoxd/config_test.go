@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +60,8 @@ func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 		"postgres": "postgres://h/d", "redis": "redis://h", "advertise-agents": "example.org:443",
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
-		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m",
+		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m", "usage-interval": "2s", "metrics-clients": "50",
+		"jwt-key": "j1,j2", "anonymous": "off", "anonymous-expiry": "48h",
 		"cors-origins": "https://a.example,https://b.example", "rate-limit": "12.5", "rate-burst": "7",
 	}
 	(&config{}).declare().VisitAll(func(f *pflag.Flag) {
@@ -79,10 +82,40 @@ func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 		if err != nil {
 			t.Errorf("--%s: %v", f.Name, err)
 		}
-		if *fromEnv != *fromFlag || *fromFile != *fromFlag {
+		if !reflect.DeepEqual(fromEnv, fromFlag) || !reflect.DeepEqual(fromFile, fromFlag) {
 			t.Errorf("%s: environment gives %+v, file %+v, flag %+v", f.Name, fromEnv, fromFile, fromFlag)
 		}
 	})
+}
+
+func TestPlansAreDataOfTheFile(t *testing.T) {
+	names := func(c *config) (all []string) {
+		for _, p := range c.plans {
+			all = append(all, p.Name)
+		}
+		return all
+	}
+	c, err := loadConfig(t, nil, nil, "data: d\n")
+	if err != nil || !slices.Equal(names(c), []string{"free", "pro", "enterprise", "anonymous"}) {
+		t.Errorf("without a section: %v, %v", names(c), err)
+	}
+	c, err = loadConfig(t, nil, nil, "plans:\n  small: {max_clients: 2, monthly_traffic_limit: null}\n  none: {}\ndata: d\n")
+	if err != nil || !slices.Equal(names(c), []string{"small", "none", "anonymous"}) || c.Data != "d" {
+		t.Fatalf("with a section: %v, %v", names(c), err)
+	}
+	if l := limitsOf(c.plans, "small"); l.MaxClients == nil || *l.MaxClients != 2 || l.MonthlyTrafficLimit != nil || l.MaxMappings != nil {
+		t.Errorf("small is %+v", l)
+	}
+	_, err = loadConfig(t, nil, nil, "plans:\n  a: {max_client: 2}\n  b: 7\n  c: {max_clients: x}\n  d: {max_clients: -1}\n  a: {}\n")
+	for _, want := range []string{`:2: plans: a: there is no limit "max_client"`, ":3: plans: b: want limits", ":4: plans: c: limits are whole",
+		":5: plans: d: limits are 0 or more", `:6: plans: "a" is no name`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
+	if _, err := loadConfig(t, nil, nil, "plans: [a]\n"); err == nil || !strings.Contains(err.Error(), "want names with limits") {
+		t.Errorf("a list of plans: %v", err)
+	}
 }
 
 func TestUnknownSettingsAreNamed(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/projections/memory"
+	"github.com/tunnox-net/tunnox/usage"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -78,6 +79,7 @@ type controlPlane struct {
 	executor  *eventstore.Executor
 	projector *projections.Projector
 	reader    *projections.Reader
+	usage     *usage.Book
 	session   *controlpostgres.Session // nil: there is no other control plane
 	phase     atomic.Pointer[string]   // why it is not ready; nil = it is
 }
@@ -131,16 +133,30 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	})
 	p.runAlone(cp.session, leaseProjector, cp.projector.Run)
 
+	var err error
+	if cp.usage, err = p.startUsage(ctx); err != nil {
+		return nil, err
+	}
+
 	proofs, err := p.startAudit(ctx, b.store)
 	if err != nil {
 		return nil, err
 	}
+
+	signing, err := loadSigningKeys(p.dir, p.cfg.JWTKey)
+	if err != nil {
+		return nil, err
+	}
+	cleaner := &janitor{executor: cp.executor, reader: cp.reader, presence: presence{b.directory}, expiry: p.cfg.AnonymousExpiry,
+		log: p.log.With("part", "janitor"), now: time.Now}
+	p.run("janitor", cleaner.run)
 
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
 		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: memory.NewPast(b.store), Presence: presence{b.directory},
 		Nodes: nodes{b.directory, b.shared, p.log.With("part", "api")},
+		Usage: cp.usage,
 		NewCredential: func() (string, []byte, error) {
 			c, err := wire.NewCredential()
 			if err != nil {
@@ -148,6 +164,8 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			}
 			return c.AuthCode(), c.PublicKey(), nil
 		},
+		ParseClaim:  func(code string) (httpapi.Claim, error) { return wire.ParseClaimCode(code) },
+		SigningKeys: signing, Plans: p.cfg.plans,
 		Keys:    []httpapi.Key{{Name: "admin", Hash: httpapi.HashKey(key.secret)}},
 		Version: httpapi.Version{Version: shortVersion(), Go: runtime.Version()},
 		Checks: map[string]func(context.Context) error{

@@ -73,6 +73,7 @@ type forwarderParts struct {
 	redis     *redis.Client // nil: embedded
 	registrar forwarder.Registrar
 	commander func(node string) commander // of this process; nil: elsewhere, or none
+	ledger    forwarder.Ledger            // nil: the control plane's, if there is one
 }
 
 // startForwarder starts to serve agents, and tells how they know this server. It
@@ -85,7 +86,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	}
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
-		Registrar: parts.registrar, Logger: log, Announce: lease.announce}
+		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Announce: lease.announce, Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
 	var trust control.Trust
 	var client *control.Client
 	if parts.join != nil {
@@ -105,7 +106,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		if cfg.Lookup, cfg.Feed, err = p.lookThrough(client, metrics, keptViews{parts.lookup, parts.redis}, parts.follower); err != nil {
 			return identity{}, err
 		}
-		cfg.Registrar, cfg.Commander = client, commander{client}
+		cfg.Registrar, cfg.Commander, cfg.Ledger = client, commander{client}, reports{client}
 	}
 	if parts.commander != nil {
 		cfg.Commander = parts.commander(lease.node)
@@ -125,6 +126,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		return identity{}, err
 	}
 	cfg.Metrics = forwarder.NewMetrics()
+	cfg.Metrics.ShowClients(p.cfg.MetricsClients)
 	p.registry.MustRegister(cfg.Metrics)
 	f, err := forwarder.New(cfg)
 	if err != nil {

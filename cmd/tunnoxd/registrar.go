@@ -17,6 +17,7 @@ import (
 type registrar struct {
 	executor httpapi.Executor
 	reader   *projections.Reader
+	limits   domain.Limits // what an anonymous client begins with
 }
 
 // drawAttempts bounds how often an id is drawn. With ten million anonymous
@@ -29,7 +30,7 @@ const drawAttempts = 8
 func (r *registrar) Register(ctx context.Context, publicKey []byte, name, source string) (int64, error) {
 	for range drawAttempts {
 		id := drawAnonymousID()
-		command := domain.RegisterClient{ID: id, Name: name, PublicKey: publicKey}
+		command := domain.RegisterClient{ID: id, Name: name, PublicKey: publicKey, Limits: r.limits}
 		receipt, err := r.executor.Submit(ctx, domain.Submission{Command: command, Meta: domain.Metadata{
 			At: time.Now().UTC(), Actor: fmt.Sprintf("client:%d", id), Command: command.CommandName(),
 			Source: source, Allowed: "anonymous registration",

@@ -98,7 +98,10 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 			return err
 		}
 		parts := forwarderParts{follower: b.follower, directory: b.directory,
-			lookup: cp.reader, registrar: &registrar{executor: cp.executor, reader: cp.reader}, commander: cp.localCommander}
+			lookup: cp.reader, ledger: cp.usage, commander: cp.localCommander}
+		if p.cfg.Anonymous != "off" {
+			parts.registrar = &registrar{executor: cp.executor, reader: cp.reader, limits: limitsOf(p.cfg.plans, anonymousPlan)}
+		}
 		if on.state != "" {
 			if parts.authority, err = p.startState(ctx, b, cp, key); err != nil {
 				return err

@@ -74,6 +74,7 @@ func readFile(known *pflag.FlagSet, path string) (map[string]string, []error) {
 		key, value := body.Content[i], body.Content[i+1]
 		_, twice := values[key.Value]
 		switch {
+		case key.Value == "plans": // data and not a setting: readPlans
 		case known.Lookup(key.Value) == nil:
 			errs = append(errs, fmt.Errorf("%s:%d: %s: there is no such setting; see --help", path, key.Line, key.Value))
 		case twice:

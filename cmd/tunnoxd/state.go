@@ -34,11 +34,12 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 	}
 	log := p.log.With("part", "state")
 	server, err := control.NewServer(control.ServerConfig{
-		Authority: authority, JoinTokens: tokens, Log: b.store, Executor: cp.executor, Views: cp.reader,
+		Authority: authority, JoinTokens: tokens, Log: b.store, Executor: cp.executor, Views: cp.reader, Usage: cp.usage,
 		Head: func(ctx context.Context) (domain.Position, error) {
 			head, err := b.store.Head(ctx)
 			return head.Position, err
 		},
+		AnonymousLimits: limitsOf(p.cfg.plans, anonymousPlan), RefuseAnonymous: p.cfg.Anonymous == "off",
 		Logger: log, Metrics: metrics,
 	})
 	if err != nil {

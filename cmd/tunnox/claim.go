@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunnox-net/tunnox/agent"
+)
+
+// claimLast bounds how long a claim code is good: it is for now, and for whoever
+// sees it.
+const claimLast = 7 * 24 * time.Hour
+
+// claimCode shows, on the machine of an anonymous agent, what proves that the
+// agent is its owner's.
+func claimCode(s surroundings) *cobra.Command {
+	var state, user string
+	var lasts time.Duration
+	cmd := &cobra.Command{Use: "claim-code", Short: "Print what lets a user take this machine's anonymous client over", Args: cobra.NoArgs,
+		Long: `Print a claim code: signed with the key of this machine's anonymous agent, it
+lets a user make its client their own (tunnox client claim). The agent may run; it
+goes on under its new id by itself. With --for only that user can use the code.`}
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if state == "" {
+			state = s.variable("TUNNOX_STATE")
+		}
+		if state == "" {
+			state = defaultStateDir(s)
+		}
+		if lasts <= 0 || lasts > claimLast {
+			return usageError("--expires %v: want more than 0 and at most %v", lasts, claimLast)
+		}
+		id, err := (&agent.State{File: filepath.Join(state, "client.json")}).Load()
+		if err != nil {
+			return err
+		}
+		if id.ClientID == 0 {
+			return fmt.Errorf("there is no registered agent in %s: start one first, or name its --state", state)
+		}
+		code, err := id.Credential.ClaimCode(id.ClientID, user, time.Now().Add(lasts))
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(s.stdout, code)
+		return err
+	}
+	cmd.Flags().StringVar(&state, "state", "", "`directory` of the agent's client.json (environment: TUNNOX_STATE)")
+	cmd.Flags().StringVar(&user, "for", "", "`name` of the one user who may use it (default: anybody who has it)")
+	cmd.Flags().DurationVar(&lasts, "expires", time.Hour, "how `long` it is good")
+	return cmd
+}
+
+func (r *resource) claim() *cobra.Command {
+	var user int64
+	var name, file string
+	cmd := &cobra.Command{Use: "claim --code-file FILE", Short: "Make an anonymous client one of a user, with its mappings", Args: cobra.NoArgs,
+		Long: "Make an anonymous client one of a user, with the claim code that\n\"tunnox agent claim-code\" prints on its machine."}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		code, err := r.api.readSecret(file)
+		if err != nil {
+			return err
+		}
+		if code == "" {
+			return errors.New("the claim code is empty")
+		}
+		body := map[string]any{"claim_code": code}
+		if user != 0 {
+			body["user_id"] = user
+		}
+		if name != "" {
+			body["client_name"] = name
+		}
+		b, err := c.call(ctx, http.MethodPost, r.path+"/claim", body)
+		if err != nil {
+			return err
+		}
+		return r.print(out, b)
+	})
+	cmd.Flags().StringVar(&file, "code-file", "", "`file` with the claim code (- = standard input)")
+	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user it is to be of (default: whoever asks)")
+	cmd.Flags().StringVar(&name, "name", "", "`name` from now on (default: as it is)")
+	require(cmd, "code-file")
+	return cmd
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func shareCommand(api *apiFlags) *cobra.Command {
+	r := &resource{api: api, name: "share", path: "/api/v1/shares", columns: []column{
+		field("SHARE", "share_id"), field("NAME", "name"), field("USER", "user_id"), field("TARGET", "target_client_id"),
+		{"SERVICE", func(o object) string { return o.address("target_host", "target_port") }},
+		{"USES", func(o object) string { return o.text("uses") + "/" + o.text("max_uses") }}, field("EXPIRES", "expires_at"),
+	}, first: []string{"share_id", "name", "user_id", "target_client_id", "target_host", "target_port"}}
+	cmd := &cobra.Command{Use: "share", Short: "Let others listen for a service of yours: create, list, show, revoke and redeem share codes"}
+	cmd.AddCommand(r.createShare(), r.list(), r.show(), r.remove(), r.redeem())
+	return cmd
+}
+
+func (r *resource) createShare() *cobra.Command {
+	var user, target, uses int64
+	var protocol, name, service, file string
+	var lasts time.Duration
+	cmd := &cobra.Command{Use: "create --target CLIENT --service HOST:PORT", Short: "Share a service behind a client and print the code, this once", Args: cobra.NoArgs}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		body := map[string]any{"target_client_id": target, "protocol": protocol, "max_uses": uses}
+		if user != 0 {
+			body["user_id"] = user
+		}
+		if name != "" {
+			body["name"] = name
+		}
+		if lasts != 0 {
+			body["expires_at"] = time.Now().Add(lasts).UTC().Truncate(time.Second)
+		}
+		if err := addService(body, service); err != nil {
+			return err
+		}
+		return r.withSecret(out, file, "code", "tunnox share create", func() ([]byte, error) {
+			return c.call(ctx, http.MethodPost, r.path, body)
+		})
+	})
+	flags := cmd.Flags()
+	flags.Int64Var(&user, "user", 0, "`id` of the user who shares (default: whoever asks)")
+	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
+	flags.StringVar(&service, "service", "", "`address` the target dials, host:port")
+	flags.StringVar(&protocol, "protocol", "tcp", "what is carried")
+	flags.StringVar(&name, "name", "", "`name` for people")
+	flags.Int64Var(&uses, "uses", 1, "how `often` the code is good")
+	flags.DurationVar(&lasts, "expires", 0, "after so `long` it is good no more, for example 48h (default: never)")
+	flags.StringVar(&file, "code-file", "", "write the code to this new `file`, readable by you only, instead of printing it")
+	require(cmd, "target", "service")
+	return cmd
+}
+
+func (r *resource) redeem() *cobra.Command {
+	var source int64
+	var name, listen, codeFile string
+	cmd := &cobra.Command{Use: "redeem --source CLIENT --listen [HOST:]PORT --code-file FILE", Short: "Make a mapping of a share code, from a client of yours", Args: cobra.NoArgs}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		code, err := r.api.readSecret(codeFile)
+		if err != nil {
+			return err
+		}
+		body := map[string]any{"code": code, "source_client_id": source}
+		if name != "" {
+			body["name"] = name
+		}
+		if err := addListen(body, listen); err != nil {
+			return err
+		}
+		b, err := c.call(ctx, http.MethodPost, r.path+"/redeem", body)
+		if err != nil {
+			return err
+		}
+		return r.print(out, b)
+	})
+	cmd.Flags().Int64Var(&source, "source", 0, "`id` of the client that listens")
+	cmd.Flags().StringVar(&listen, "listen", "", "`address` it listens on, [host:]port")
+	cmd.Flags().StringVar(&name, "name", "", "`name` for people (default: the share's)")
+	cmd.Flags().StringVar(&codeFile, "code-file", "", "`file` with the share code (- = standard input)")
+	require(cmd, "source", "listen", "code-file")
+	return cmd
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/tunnox-net/tunnox/httpapi"
+)
+
+// loadSigningKeys takes the keys of access tokens from the files of --jwt-key,
+// else from the data directory, else makes one there. Control planes of one
+// cluster need the same: a token is good at all of them or at one.
+func loadSigningKeys(dir *dataDir, files string) ([]httpapi.SigningKey, error) {
+	if files == "" {
+		path := dir.file("jwt-key")
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			key, text, err := httpapi.NewSigningKey()
+			if err != nil {
+				return nil, err
+			}
+			return []httpapi.SigningKey{key}, replaceFile(path, text, 0o600)
+		}
+		files = path
+	}
+	var keys []httpapi.SigningKey
+	for path := range strings.SplitSeq(files, ",") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read signing key: %w", err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, fmt.Errorf("read signing key: %w", err)
+		}
+		if mode := info.Mode().Perm(); mode&0o007 != 0 {
+			return nil, fmt.Errorf("signing key %s is open to everybody on this machine (mode %#o); run chmod 600 %s", path, mode, path)
+		}
+		key, err := httpapi.ParseSigningKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("signing key %s: %w", path, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}

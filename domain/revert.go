@@ -1,0 +1,146 @@
+package domain
+
+import "fmt"
+
+// The refusals of taking an event back.
+const (
+	CodeNotRevertible Code = "not_revertible" // an event of this kind cannot be taken back
+	CodeMovedOn       Code = "moved_on"       // what the event made has changed since
+)
+
+// Compensation gives the command that takes an event back: not by removing it,
+// which nothing can, but by asking for what was before. before is the state the
+// event came upon, now the present one, and held what the event's account holds
+// now. What changed since, or is no more, is not taken back on the quiet: it is a
+// refusal that says why.
+func Compensation(event Event, before, now Aggregate, held *Quota) (Command, error) {
+	switch event.(type) {
+	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed:
+		return nil, final(event)
+	}
+	switch was := before.(type) {
+	case *User:
+		u, ok := now.(*User)
+		if !ok || !u.Live() {
+			return nil, movedOn("The user has been deleted since.")
+		}
+		return compensateUser(event, was, u, held)
+	case *Client:
+		c, ok := now.(*Client)
+		if !ok || !c.Live() {
+			return nil, movedOn("The client has been deleted since.")
+		}
+		return compensateClient(event, was, c, held)
+	case *Mapping:
+		m, ok := now.(*Mapping)
+		if !ok || !m.Live() {
+			return nil, movedOn("The mapping has been deleted since.")
+		}
+		return compensateMapping(event, was, m)
+	case *Quota:
+		if q, ok := now.(*Quota); ok {
+			return compensateQuota(event, was, q)
+		}
+	}
+	return nil, final(event)
+}
+
+func movedOn(message string) error { return refuse(CodeMovedOn, message) }
+
+// final is the refusal for an event that stands, with the reason where there is
+// one to give.
+func final(event Event) error {
+	switch event.(type) {
+	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed:
+		return refuse(CodeNotRevertible, "What has ended stays so, and its id is never used again. Create another one.")
+	case UserPasswordSet, ClientCredentialRotated:
+		return refuse(CodeNotRevertible, "The secret before it may be the one that had to go. Set a new one.")
+	case QuotaTaken, QuotaReturned, QuotaMoved:
+		return refuse(CodeNotRevertible, "This is the account's side of another event of the same request. Revert that one.")
+	}
+	return refuse(CodeNotRevertible, fmt.Sprintf("An event %s cannot be taken back.", event.EventName()))
+}
+
+func compensateUser(event Event, was, now *User, held *Quota) (Command, error) {
+	const changed = "The user has been changed again since."
+	switch e := event.(type) {
+	case UserCreated:
+		if held != nil && len(held.Clients)+len(held.Mappings) > 0 {
+			return nil, movedOn("The user has clients or mappings by now, which would end with it. Delete the user if that is meant.")
+		}
+		return DeleteUser{ID: now.ID}, nil
+	case UserChanged:
+		if now.Username != e.Username || now.Email != e.Email {
+			return nil, movedOn(changed)
+		}
+		return ChangeUser{ID: now.ID, Username: &was.Username, Email: &was.Email}, nil
+	case UserRoleSet:
+		if now.Role != e.Role {
+			return nil, movedOn(changed)
+		}
+		return SetUserRole{ID: now.ID, Role: was.Role}, nil
+	case UserDisabled:
+		return switched(SetUserEnabled{ID: now.ID, Enabled: true}, now.Disabled, "The user has been enabled since.")
+	case UserEnabled:
+		return switched(SetUserEnabled{ID: now.ID}, !now.Disabled, "The user has been disabled since.")
+	}
+	return nil, final(event)
+}
+
+func switched(c Command, stands bool, otherwise string) (Command, error) {
+	if !stands {
+		return nil, movedOn(otherwise)
+	}
+	return c, nil
+}
+
+func compensateClient(event Event, was, now *Client, held *Quota) (Command, error) {
+	switch e := event.(type) {
+	case ClientCreated:
+		if held != nil && len(held.mappingsOf(now.ID)) > 0 {
+			return nil, movedOn("The client has mappings by now, which would end with it. Delete the client if that is meant.")
+		}
+		return DeleteClient{ID: now.ID}, nil
+	case ClientChanged:
+		if now.Name != e.Name || now.Description != e.Description {
+			return nil, movedOn("The client has been changed again since.")
+		}
+		return ChangeClient{ID: now.ID, Name: &was.Name, Description: &was.Description}, nil
+	case ClientDisabled:
+		return switched(SetClientEnabled{ID: now.ID, Enabled: true}, now.Disabled, "The client has been enabled since.")
+	case ClientEnabled:
+		return switched(SetClientEnabled{ID: now.ID}, !now.Disabled, "The client has been disabled since.")
+	}
+	return nil, final(event)
+}
+
+func compensateMapping(event Event, was, now *Mapping) (Command, error) {
+	switch e := event.(type) {
+	case MappingCreated:
+		return DeleteMapping{ID: now.ID}, nil
+	case MappingChanged:
+		if (MappingChanged{now.Name, now.LocalHost, now.LocalPort, now.TargetHost, now.TargetPort}) != e {
+			return nil, movedOn("The mapping has been changed again since.")
+		}
+		return ChangeMapping{ID: now.ID, Name: &was.Name, LocalHost: &was.LocalHost, LocalPort: &was.LocalPort,
+			TargetHost: &was.TargetHost, TargetPort: &was.TargetPort}, nil
+	case MappingDisabled:
+		return switched(SetMappingEnabled{ID: now.ID, Enabled: true}, now.Disabled, "The mapping has been enabled since.")
+	case MappingEnabled:
+		return switched(SetMappingEnabled{ID: now.ID}, !now.Disabled, "The mapping has been disabled since.")
+	}
+	return nil, final(event)
+}
+
+func compensateQuota(event Event, was, now *Quota) (Command, error) {
+	e, ok := event.(QuotaSet)
+	switch {
+	case !ok:
+		return nil, final(event)
+	case !was.Exists():
+		return nil, refuse(CodeNotRevertible, "These limits came with the account. Revert the event that made it.")
+	case !now.Limits.Equal(e.Limits):
+		return nil, movedOn("The limits have been set again since.")
+	}
+	return SetQuota{ID: now.Account, Limits: was.Limits}, nil
+}

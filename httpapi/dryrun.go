@@ -1,0 +1,180 @@
+package httpapi
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/usage"
+)
+
+// mediaDryRun tells the answer to a dry run from the one to the command.
+const mediaDryRun = "application/vnd.tunnox.dry-run+json"
+
+// PlannedEvent is an event a command would write.
+type PlannedEvent struct {
+	Stream  domain.StreamID `json:"stream" doc:"What it would be about. The number of something new is an example: the command draws its own" example:"mapping-1001"`
+	Version domain.Version  `json:"version" doc:"Its place in the event stream" example:"2"`
+	Owner   *int64          `json:"owner" doc:"The account it would belong to" example:"100000001"`
+	Name    string          `json:"name" doc:"What would happen" example:"mapping_disabled"`
+	Data    any             `json:"data" doc:"The facts; secrets are replaced by [redacted]"`
+}
+
+// Ended is what a command would end that is alive now.
+type Ended struct {
+	Clients  []int64 `json:"clients" nullable:"false" doc:"Connected clients whose sessions would end" example:"[600000000]"`
+	Mappings []int64 `json:"mappings" nullable:"false" doc:"Mappings that would carry nothing any more" example:"[1001]"`
+	Sessions *int    `json:"sessions" doc:"How many sessions; null when that cannot be known now" example:"1"`
+	Streams  *int64  `json:"streams" doc:"How many open streams of those mappings; null when that cannot be known here" example:"3"`
+}
+
+// DryRun is the answer to a command with dry_run=true. It travels as an error,
+// because it is not the answer its handler gives.
+type DryRun struct {
+	Command string         `json:"command" doc:"What was asked for" example:"disable_mapping"`
+	Events  []PlannedEvent `json:"events" nullable:"false" doc:"What would be written, in order; nothing when it is so already"`
+	Ends    Ended          `json:"ends" doc:"What would end"`
+}
+
+// Error implements error.
+func (d *DryRun) Error() string { return "dry run of " + d.Command }
+
+// GetStatus implements [huma.StatusError].
+func (d *DryRun) GetStatus() int { return http.StatusOK }
+
+// ContentType implements [huma.ContentTypeFilter].
+func (d *DryRun) ContentType(string) string { return mediaDryRun }
+
+var _ huma.StatusError = (*DryRun)(nil)
+
+// documentDryRuns adds the answer of a dry run to every operation that has it.
+func (a *api) documentDryRuns() {
+	schema := a.huma.OpenAPI().Components.Schemas.Schema(typeOf[DryRun](), true, "")
+	for _, path := range a.huma.OpenAPI().Paths {
+		for _, op := range []*huma.Operation{path.Post, path.Put, path.Delete} {
+			if op == nil || !slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == "dry_run" }) {
+				continue
+			}
+			ok := op.Responses["200"]
+			if ok == nil {
+				ok = &huma.Response{Description: "With dry_run=true: nothing was written"}
+				op.Responses["200"] = ok
+			}
+			if ok.Content == nil {
+				ok.Content = map[string]*huma.MediaType{}
+			}
+			ok.Content[mediaDryRun] = &huma.MediaType{Schema: schema}
+		}
+	}
+}
+
+// dryRun tells what a submission would come to.
+func (a *api) dryRun(ctx context.Context, s domain.Submission) error {
+	r, err := a.config.Executor.Preview(ctx, s)
+	if err != nil {
+		return err
+	}
+	d := &DryRun{Command: s.Command.CommandName(), Events: []PlannedEvent{}}
+	if r.Duplicate {
+		return d // the key was used: nothing would be written again
+	}
+	for _, record := range r.Records {
+		e, err := eventBody(record)
+		if err != nil {
+			return err
+		}
+		d.Events = append(d.Events, PlannedEvent{Stream: e.Stream, Version: e.Version, Owner: e.Owner, Name: e.Name, Data: e.Data})
+	}
+	if d.Ends, err = a.ends(ctx, r.Records); err != nil {
+		return a.unlisted(ctx, err)
+	}
+	return d
+}
+
+// ends finds out what the records would end.
+func (a *api) ends(ctx context.Context, records []domain.Record) (Ended, error) {
+	clients, mappings := map[int64]bool{}, map[int64]bool{}
+	for _, r := range records {
+		event, err := r.Event()
+		if err != nil {
+			return Ended{}, err
+		}
+		switch id := r.Stream.Number(); event.(type) {
+		case domain.UserDisabled, domain.UserDeleted:
+			err = a.gather(ctx, projections.ClientsOfUser(id), projections.MappingsOfUser(id), clients, mappings)
+		case domain.ClientDisabled, domain.ClientDeleted, domain.ClientCredentialRotated, domain.ClientClaimed:
+			clients[id] = true
+			err = a.gather(ctx, "", projections.MappingsOfClient(id), clients, mappings)
+		case domain.MappingDisabled, domain.MappingDeleted:
+			mappings[id] = true
+		}
+		if err != nil {
+			return Ended{}, err
+		}
+	}
+	ended := Ended{Clients: []int64{}, Mappings: slices.Sorted(maps.Keys(mappings))}
+	if ended.Mappings == nil {
+		ended.Mappings = []int64{}
+	}
+	ids := slices.Sorted(maps.Keys(clients))
+	if a.config.Presence != nil && len(ids) > 0 {
+		present, err := a.config.Presence.Lookup(ctx, ids...)
+		if err == nil && len(present) == len(ids) {
+			for i, p := range present {
+				if p.Online {
+					ended.Clients = append(ended.Clients, ids[i])
+				}
+			}
+			n := len(ended.Clients)
+			ended.Sessions = &n
+		}
+	} else {
+		ended.Sessions = new(int)
+	}
+	if len(ended.Mappings) == 0 {
+		ended.Streams = new(int64)
+	} else if a.config.Usage != nil {
+		// The numbers are what forwarders reported last.
+		if open, err := a.config.Usage.Live(ctx, a.now(), usage.OfMapping, ended.Mappings...); err == nil {
+			ended.Streams = new(int64)
+			for _, n := range open {
+				*ended.Streams += n
+			}
+		}
+	}
+	return ended, nil
+}
+
+// gather adds the ids that two indexes list; "" lists nothing.
+func (a *api) gather(ctx context.Context, ofClients, ofMappings projections.Index, clients, mappings map[int64]bool) error {
+	const page = 500
+	for after := int64(0); ofClients != ""; {
+		rows, next, err := a.config.Reader.Clients(ctx, ofClients, after, page)
+		if err != nil {
+			return err
+		}
+		for _, c := range rows {
+			clients[c.ID] = true
+		}
+		if after = next; next == 0 {
+			break
+		}
+	}
+	for after := int64(0); ; {
+		rows, next, err := a.config.Reader.Mappings(ctx, ofMappings, after, page)
+		if err != nil {
+			return err
+		}
+		for _, m := range rows {
+			mappings[m.ID] = true
+		}
+		if after = next; next == 0 {
+			return nil
+		}
+	}
+}
