@@ -47,7 +47,9 @@ var rules = map[string]rule{
 	"list-clients": anybody(domain.ScopeRead), "get-client": ofClient(domain.ScopeRead), "list-mappings-of-client": ofClient(domain.ScopeRead),
 	"change-client": ofClient(domain.ScopeClientsWrite), "delete-client": ofClient(domain.ScopeClientsWrite),
 	"enable-client": ofClient(domain.ScopeClientsWrite), "disable-client": ofClient(domain.ScopeClientsWrite),
-	"rotate-credential": ofClient(domain.ScopeClientsWrite),
+	"rotate-credential": ofClient(domain.ScopeClientsWrite), "disconnect-client": ofClient(domain.ScopeClientsWrite),
+
+	"list-nodes": adminOnly(domain.ScopeAdmin), "get-node": aNode, "drain-node": aNode,
 
 	"create-mapping": anybody(domain.ScopeMappingsWrite),
 	"list-mappings":  anybody(domain.ScopeRead), "get-mapping": ofMapping(domain.ScopeRead, true),
@@ -76,6 +78,9 @@ func ruleOf(operation string) rule {
 }
 
 func adminOnly(scope domain.Scope) rule { return rule{scope: scope} }
+
+// aNode is for admins: a node is nobody's, and its id is no number.
+var aNode = rule{scope: domain.ScopeAdmin, kind: "node"}
 
 // anybody is for everybody with a token; the handler keeps to what is theirs.
 func anybody(scope domain.Scope) rule {
