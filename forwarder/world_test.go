@@ -42,6 +42,7 @@ type world struct {
 	plane     *plane
 	presences *presences
 	limits    forwarder.Limits
+	commander forwarder.Commander
 	log       *slog.Logger
 	user      int64
 	closing   []func()
@@ -82,7 +83,7 @@ func (w *world) start() {
 	w.t.Helper()
 	metrics := forwarder.NewMetrics()
 	f, err := forwarder.New(forwarder.Config{Node: "node-001", Lookup: w.plane, Feed: w.plane, Directory: w.presences,
-		Registrar: w.plane, Logger: w.log.With("part", "forwarder"), Metrics: metrics, Limits: w.limits})
+		Registrar: w.plane, Commander: w.commander, Logger: w.log.With("part", "forwarder"), Metrics: metrics, Limits: w.limits})
 	if err != nil {
 		w.t.Fatal(err)
 	}
