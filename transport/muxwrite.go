@@ -122,7 +122,7 @@ func (s *muxSession) flush(b *batch) (err error) {
 	if gather {
 		beneath.begin()
 	}
-	err = s.write(b)
+	err = s.encrypt(b)
 	if gather {
 		if ended := beneath.end(); err == nil {
 			err = ended
@@ -131,8 +131,8 @@ func (s *muxSession) flush(b *batch) (err error) {
 	return err
 }
 
-// write hands the batch to TLS and frees its buffers.
-func (s *muxSession) write(b *batch) (err error) {
+// encrypt hands the batch to TLS and frees its buffers.
+func (s *muxSession) encrypt(b *batch) (err error) {
 	if len(b.urgent) > 0 {
 		_, err = s.conn.Write(b.urgent)
 		b.urgent = nil
