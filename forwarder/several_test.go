@@ -315,6 +315,33 @@ func TestNodesDeliverForTheirOwnClients(t *testing.T) {
 	})
 }
 
+// A directory that was away may have let another node's lease run out and not this
+// one's. Until that node has registered its sessions again nobody is refused.
+func TestOthersLeasesRanOutWhileTheDirectoryWasAway(t *testing.T) {
+	t.Parallel() // it waits for a heartbeat
+	overCluster(t, func(t *testing.T, c *cluster) {
+		source, _, m := c.apart(echo(t))
+		c.presences.away(true)
+		for end := time.Now().Add(3 * directory.TTL); c.presences.missed("node-00b") == 0; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("no heartbeat was missed")
+			}
+		}
+		time.Sleep(100 * time.Millisecond) // the node has been told that it failed
+		c.presences.away(false)
+		for _, s := range c.presences.all(source.id) {
+			if err := c.presences.Remove(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 20 {
+			if !works(m.address) {
+				t.Fatal("a connection failed, because the directory had lost the source")
+			}
+		}
+	})
+}
+
 // An agent of an older version, which knows of one session only, is served as
 // before: it is told nothing that it would have to understand.
 func TestOldAgentIsServed(t *testing.T) {
