@@ -38,6 +38,18 @@ func (c *commands) Execute(ctx context.Context, command forwarder.Command) (forw
 	}
 }
 
+// next gives the command that comes next.
+func (c *commands) next(t *testing.T) forwarder.Command {
+	t.Helper()
+	select {
+	case command := <-c.came:
+		return command
+	case <-time.After(30 * time.Second):
+		t.Fatal("no command comes")
+		return forwarder.Command{}
+	}
+}
+
 func remove(id int64) *wirepb.Command {
 	return &wirepb.Command{Command: &wirepb.Command_DeleteMapping{DeleteMapping: &wirepb.DeleteMapping{MappingId: id}}}
 }
@@ -69,13 +81,13 @@ func TestACommandOutlivesItsSession(t *testing.T) {
 		r, err := a.Do(ctx, remove(1001))
 		done <- result{r, err}
 	}()
-	first := <-c.came
+	first := c.next(t)
 	if first.ClientID != who.id || first.Delete != 1001 || first.Key == "" || first.Session == "" || first.Source == "" {
 		t.Errorf("asked %+v", first)
 	}
 	w.current().stop() // in the middle
 	w.start()
-	second := <-c.came
+	second := c.next(t)
 	c.answer <- nil
 	r := <-done
 	if r.err != nil || r.GetCode() != "" || len(r.Mappings) != 1 || r.Mappings[0].GetMappingId() != 1001 {
@@ -106,7 +118,7 @@ func TestCommandsAreBounded(t *testing.T) {
 		}()
 	}
 	for range most {
-		<-c.came
+		c.next(t)
 	}
 	if r, err := a.Do(ctx, remove(2)); err != nil || r.GetCode() != string(wire.TooMany) {
 		t.Errorf("one more: %v, %v", r, err)
