@@ -315,6 +315,52 @@ func TestNodesDeliverForTheirOwnClients(t *testing.T) {
 	})
 }
 
+// A forwarder that is frozen, and answers nothing at all, does not keep connections
+// from a target that has another session.
+func TestFrozenNodeIsPassedBy(t *testing.T) {
+	t.Parallel() // it waits more than it works
+	c := newCluster(t, "memory")
+	source, target := c.client(c.user), c.client(c.user)
+	c.agent(target, c.from("node-00b"))
+	c.agent(source, c.at("node-00a"))
+	c.twice("", target)
+	if slices.Contains(c.nodesOf(target), "node-00a") {
+		c.cut("node-00a") // the other two it will be
+		c.twice("node-00a", target)
+		c.mend("node-00a")
+	}
+	m := c.mapping(source, target, echo(t))
+	c.listening(m)
+	frozen := transport.ListenMemory() // takes sessions and says nothing
+	defer frozen.Close()
+	c.mu.Lock()
+	c.reach["node-00b"] = frozen
+	c.mu.Unlock()
+	var held sync.WaitGroup
+	defer held.Wait()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	held.Go(func() {
+		for {
+			link, err := frozen.Accept(ctx)
+			if err != nil {
+				return
+			}
+			defer link.Close()
+		}
+	})
+	for range 4 {
+		began := time.Now()
+		if !works(m.address) {
+			t.Fatal("a connection failed")
+		}
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("it took %v", d)
+		}
+	}
+	cancel()
+}
+
 // A directory that was away may have let another node's lease run out and not this
 // one's. Until that node has registered its sessions again nobody is refused.
 func TestOthersLeasesRanOutWhileTheDirectoryWasAway(t *testing.T) {
