@@ -62,7 +62,7 @@ func (s *muxSession) hand() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.writing && !s.idle() {
-		s.work.Signal()
+		s.wakeWriter()
 	}
 }
 
@@ -73,7 +73,7 @@ func (s *muxSession) release(l *later) {
 	switch {
 	case s.writing || s.idle():
 	case s.rest || s.bye || !s.prompt():
-		s.work.Signal()
+		s.wakeWriter()
 	case l == nil:
 		s.writeNow() // gives the lock back
 		return
@@ -116,7 +116,7 @@ func (s *muxSession) writeNow() {
 		s.writing = false
 		if err != nil {
 			b.drop()
-			s.work.Signal() // it may have seen writing when the session ended
+			s.wakeWriter() // it may have seen writing when the session ended
 			s.mu.Unlock()
 			l.hand()
 			s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), byeClosed)
@@ -131,7 +131,7 @@ func (s *muxSession) writeNow() {
 		b.drop()
 	}
 	if s.rest || s.bye || !s.idle() {
-		s.work.Signal()
+		s.wakeWriter()
 	}
 	s.mu.Unlock()
 	l.hand()
