@@ -82,6 +82,9 @@ func build(t testing.TB, executor httpapi.Executor, history httpapi.History, log
 	var running sync.WaitGroup
 	running.Go(func() { _ = projector.Run(ctx) }) // ends with the context's error
 	t.Cleanup(func() { cancel(); running.Wait() })
+	if err := projector.Ready(t.Context()); err != nil { // a server answers no list before
+		t.Fatal(err)
+	}
 	config := httpapi.Config{
 		Executor: executor, History: history, Reader: projections.NewReader(store),
 		NewCredential: newCredential,
