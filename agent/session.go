@@ -221,6 +221,7 @@ func (s *session) read() error {
 			}
 			return fmt.Errorf("session lost: %w", err)
 		}
+		s.a.sessions.trust(s)
 		switch m := m.GetMessage().(type) {
 		case *wirepb.Control_Assign:
 			if ack := s.a.listeners.apply(s, m.Assign); ack != nil {

@@ -35,6 +35,13 @@ func (ss *sessions) leave(s *session) { ss.note(func() { s.leaving = true }) }
 // doubt marks a session that does not answer: others come before it.
 func (ss *sessions) doubt(s *session) { ss.note(func() { s.doubted = true }) }
 
+// trust ends the doubt: the forwarder has said something.
+func (ss *sessions) trust(s *session) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	s.doubted = false
+}
+
 // pick gives the session for a new stream: the oldest that takes streams, was not
 // tried and is not in doubt. Without one, leaving tells whether a session is being
 // left, so that another is on its way.

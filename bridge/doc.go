@@ -44,5 +44,7 @@
 //
 // Each stream has one goroutine at either side that receives, the handler's at
 // the server, and one of gRPC's at the opener. They end with the stream;
-// [Pool.Close] and [Server.Stop] wait for them.
+// [Pool.Close] and [Server.Stop] wait for them. A stream is a [transport.Prompt]:
+// joined to an agent's stream, the one that receives hands the bytes on, and the
+// agent session's reader sends them, so that nobody is woken in between.
 package bridge

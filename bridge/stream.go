@@ -60,6 +60,9 @@ type stream struct {
 	reading  bool    // a Read owns head
 	owed     int     // read, and not granted yet
 	eof      bool    // the peer has ended its direction
+	onRead   func()  // Watch's
+	tellRead bool    // onRead is to be called when mu is given back
+	missed   bool    // a ReadNow found somebody reading
 	// for Write; guarded by mu
 	writable   sync.Cond
 	writeBy    deadline
@@ -67,6 +70,9 @@ type stream struct {
 	sending    bool // somebody is in SendMsg
 	ended      bool // CloseWrite or Close was called
 	peerClosed bool // the peer reads no more
+	onRoom     func()
+	tellRoom   bool // onRoom is to be called when mu is given back
+	wanting    bool // a WriteNow could not write all
 	// for both; guarded by mu
 	due      bridgepb.End // the end to be sent next
 	sent     bridgepb.End // the last end sent
@@ -92,25 +98,34 @@ func (s *stream) RemoteAddr() net.Addr { return s.remote }
 // Read gives what has come, as soon as there is any.
 func (s *stream) Read(b []byte) (int, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	for {
-		switch {
-		case s.closed:
-			return 0, net.ErrClosed
-		case s.err != nil:
-			return 0, s.err
-		case s.readBy.passed:
-			return 0, s.readBy.err()
-		case len(b) == 0:
-			return 0, nil
-		case s.reading: // by somebody else: wait for the turn
-		case s.queued > 0:
-			return s.take(b), nil
-		case s.eof:
-			return 0, io.EOF
+		n, err := s.read(b)
+		if n > 0 || err != nil || len(b) == 0 {
+			return n, err
 		}
 		s.readable.Wait()
 	}
+}
+
+// read gives what has come, or 0. The lock is held.
+func (s *stream) read(b []byte) (int, error) {
+	switch {
+	case s.closed:
+		return 0, net.ErrClosed
+	case s.err != nil:
+		return 0, s.err
+	case s.readBy.passed:
+		return 0, s.readBy.err()
+	case len(b) == 0:
+	case s.reading: // by somebody else, whose turn it is
+		s.missed = true
+	case s.queued > 0:
+		return s.take(b), nil
+	case s.eof:
+		return 0, io.EOF
+	}
+	return 0, nil
 }
 
 // take copies from the queue. The lock is held, but not while copying, so that
@@ -147,6 +162,7 @@ func (s *stream) take(b []byte) (n int) {
 		s.flush()
 	}
 	s.readable.Broadcast() // the next one's turn
+	s.tellRead, s.missed = s.tellRead || s.missed, false
 	return n
 }
 
@@ -160,165 +176,6 @@ func (s *stream) drop() {
 		p.buffer.Free()
 	}
 	s.queue, s.tidy, s.queued = nil, false, 0
-}
-
-// Write returns when all of b is on its way, not when it was read.
-func (s *stream) Write(b []byte) (n int, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		switch {
-		case s.ended:
-			return n, net.ErrClosed
-		case s.err != nil:
-			return n, s.err
-		case s.cut != nil:
-			return n, s.cut
-		case s.peerClosed:
-			return n, transport.ErrReset
-		case s.writeBy.passed:
-			return n, s.writeBy.err()
-		case len(b) == 0:
-			return n, nil
-		}
-		part := min(len(b), maxData, s.credit)
-		if part > 0 && !s.sending && s.room(roomForData, &s.starved) {
-			s.credit -= part
-			s.sendData(b[:part])
-			n, b = n+part, b[part:]
-			continue
-		}
-		s.writable.Wait()
-	}
-}
-
-// room tells whether less than limit is unsent, and otherwise lets waits know that
-// somebody wants to be told. The lock is held until that somebody waits, so that
-// he does not miss it.
-func (s *stream) room(limit int64, waits *atomic.Bool) bool {
-	if s.unsent.Load() < limit {
-		return true
-	}
-	waits.Store(true)
-	return s.unsent.Load() < limit
-}
-
-// sendData sends a frame of bytes and then what else is due. The lock is held,
-// but not while sending.
-func (s *stream) sendData(bytes []byte) {
-	s.sending = true
-	s.mu.Unlock()
-	s.count.sent.Add(uint64(len(bytes)))
-	buffers := make(mem.BufferSlice, 0, 1+len(bytes)/partSize)
-	buffer := frameBuffer(len(bytes) + dataHead)
-	*buffer = appendDataHead(*buffer, len(bytes))
-	for {
-		n := min(len(bytes), cap(*buffer)-len(*buffer))
-		*buffer, bytes = append(*buffer, bytes[:n]...), bytes[n:]
-		buffers = append(buffers, s.outgoing(buffer))
-		if len(bytes) == 0 {
-			break
-		}
-		buffer = frameBuffer(len(bytes))
-	}
-	s.send(buffers)
-	s.mu.Lock()
-	s.sending = false
-	s.flush()
-	s.writable.Broadcast() // the next one's turn
-}
-
-// flush sends the grant and the end that are due, and hangs up when all is said,
-// unless somebody is sending, who will do it then. The lock is held, but not
-// while sending.
-func (s *stream) flush() {
-	if s.sending {
-		return
-	}
-	s.sending = true
-	acted := false
-	for !s.gone {
-		s.finished = s.finished || s.err == nil && s.eof && s.sent >= bridgepb.End_END_WRITE
-		var act func()
-		switch {
-		case s.endDue() || s.grantDue():
-			if !s.room(roomForWords, &s.late) {
-				break // Put comes back to it
-			}
-			word := s.outgoing(s.word())
-			act = func() { s.send(mem.BufferSlice{word}) }
-		case s.finished && !s.hungUp && s.hangUp != nil:
-			s.hungUp = true
-			act = func() { _ = s.hangUp() }
-		}
-		if act == nil {
-			break
-		}
-		s.mu.Unlock()
-		act()
-		s.mu.Lock()
-		acted = true
-	}
-	s.sending = false
-	if acted {
-		s.writable.Broadcast() // a Write may have waited for its turn meanwhile
-	}
-}
-
-// endDue and grantDue tell what is to be sent. The lock is held.
-func (s *stream) endDue() bool {
-	return s.due > s.sent && !s.finished && (s.err == nil || s.due == bridgepb.End_END_RESET)
-}
-
-func (s *stream) grantDue() bool {
-	return s.owed >= grantAt && !s.finished && s.err == nil && !s.eof && !s.closed
-}
-
-// word encodes the end or the grant that is due. The lock is held.
-func (s *stream) word() *[]byte {
-	b := frameBuffer(0)
-	if s.endDue() {
-		s.sent = s.due
-		*b = appendEnd(*b, s.due)
-	} else {
-		*b = appendGrant(*b, s.owed)
-		s.owed = 0
-	}
-	return b
-}
-
-// outgoing counts a buffer as unsent.
-func (s *stream) outgoing(buffer *[]byte) mem.Buffer {
-	s.unsent.Add(int64(len(*buffer) + frameHead))
-	return mem.NewBuffer(buffer, (*sentBuffers)(s))
-}
-
-// send hands one frame to gRPC. An error is not looked at: gRPC tells it to the
-// receiver too, which knows more.
-func (s *stream) send(buffers mem.BufferSlice) { _ = s.rpc.SendMsg(outgoing{buffers}) }
-
-// sentBuffers learns when a buffer is on the connection, or lost with it.
-type sentBuffers stream
-
-func (*sentBuffers) Get(n int) *[]byte { return frameBuffer(n) }
-
-// Put is called by gRPC's writer, which must not wait.
-func (b *sentBuffers) Put(buffer *[]byte) {
-	s := (*stream)(b)
-	s.unsent.Add(-int64(len(*buffer) + frameHead))
-	recycle(buffer)
-	if s.starved.Load() && s.starved.Swap(false) {
-		s.mu.Lock()
-		s.writable.Broadcast()
-		s.mu.Unlock()
-	}
-	if s.late.Load() && s.late.Swap(false) {
-		go func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.flush()
-		}()
-	}
 }
 
 // receive takes what comes until the RPC ends. It never waits for a reader: the
@@ -335,7 +192,7 @@ func (s *stream) receive() {
 			s.fail(fmt.Errorf("%w: %w", transport.ErrReset, err))
 		}
 		over := f.end == bridgepb.End_END_RESET && s.cancel == nil
-		s.mu.Unlock()
+		s.unlock()
 		if over {
 			return
 		}
@@ -360,21 +217,21 @@ func (s *stream) received(f *frame) error {
 			s.keep(f.data[i])
 			f.data[i] = piece{}
 		}
-		s.readable.Broadcast()
+		s.canRead()
 	case f.grant > 0:
 		if s.credit+int(f.grant) > maxGrant {
 			return errors.New("bridge: the peer's window is absurd")
 		}
 		s.credit += int(f.grant)
-		s.writable.Broadcast()
+		s.hasRoom()
 	case f.end == bridgepb.End_END_WRITE:
 		s.eof = true
-		s.readable.Broadcast()
+		s.canRead()
 	case f.end == bridgepb.End_END_BOTH:
 		s.eof, s.peerClosed = true, true
 		s.due = max(s.due, bridgepb.End_END_WRITE) // nobody would read more
-		s.readable.Broadcast()
-		s.writable.Broadcast()
+		s.canRead()
+		s.failWrite()
 	case f.end == bridgepb.End_END_RESET:
 		s.broken(transport.ErrReset)
 		if s.cancel != nil {
@@ -408,7 +265,7 @@ func (s *stream) keep(p piece) {
 // lost is told how the RPC ended.
 func (s *stream) lost(err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.gone = true
 	// Whoever is sending may not have come to note that it is over, and what has
 	// come and was not read yet must not be lost for that.
@@ -420,7 +277,7 @@ func (s *stream) lost(err error) {
 	if s.eof && !errors.Is(explained, transport.ErrReset) {
 		// All that the peer wrote is here and can be read; only writing is over.
 		s.cut = explained
-		s.writable.Broadcast()
+		s.failWrite()
 		s.brokenOff()
 		return
 	}
@@ -435,8 +292,8 @@ func (s *stream) broken(err error) {
 	s.err = err
 	s.brokenOff()
 	s.drop()
-	s.readable.Broadcast()
-	s.writable.Broadcast()
+	s.canRead()
+	s.failWrite()
 }
 
 // brokenOff lets onBroken know. The lock is held.
@@ -473,7 +330,7 @@ func (s *stream) fail(err error) {
 // CloseWrite ends this direction behind what was written.
 func (s *stream) CloseWrite() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	switch {
 	case s.closed:
 		return net.ErrClosed
@@ -489,7 +346,7 @@ func (s *stream) CloseWrite() error {
 // Close ends this direction behind what was written, and reads no more.
 func (s *stream) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	if s.closed {
 		return nil
 	}
@@ -517,7 +374,7 @@ func (s *stream) end(how bridgepb.End) {
 // Reset ends both directions at once, at both ends.
 func (s *stream) Reset() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
 	s.fail(transport.ErrReset)
 	return nil
 }

@@ -2,7 +2,6 @@ package forwarder
 
 import (
 	"bytes"
-	"context"
 	"slices"
 	"time"
 
@@ -16,54 +15,73 @@ import (
 // agent that acknowledges nothing costs no more than these.
 const maxPushes = 64
 
-// configure wakes the writer of configurations. at is when the cause was
-// decided, zero when nobody measures it.
+// configure has the agent's configuration brought up to date. at is when the cause
+// was decided, zero when nobody measures it. Nothing waits between two changes: an
+// idle session has no goroutine for that.
 func (s *session) configure(at time.Time) {
 	s.mu.Lock()
 	if s.wrong.IsZero() {
 		s.wrong = at
 	}
+	s.stale = true
+	begin := s.welcomed && !s.assigning
+	s.assigning = s.assigning || begin
 	s.mu.Unlock()
-	select {
-	case s.dirty <- struct{}{}:
-	default: // it is awake already and has not looked yet
+	if begin {
+		s.f.start(s.assign)
 	}
 }
 
-// assign keeps the agent's configuration equal to the routes. It sends states,
+// assign makes the agent's configuration equal to the routes. It sends states,
 // not changes: however many changes come while the agent reads slowly, one
 // message follows, and nothing queues.
-func (s *session) assign(ctx context.Context) {
-	sent := map[int64]*wirepb.Listener{}
-	first := true
-	for {
-		listeners, position := s.f.routes.configuration(s)
-		message := s.difference(listeners, sent, first)
-		since := s.takeWrong()
-		if message != nil {
-			message.Version = uint64(position)
-			s.pushed(push{version: message.Version, at: since})
-			err := s.send(&wirepb.Control{Message: &wirepb.Control_Assign{Assign: message}})
-			if err != nil {
-				return
-			}
-			first = false
-			clear(sent)
-			for _, l := range listeners {
-				sent[l.MappingId] = l
-			}
+func (s *session) assign() {
+	fine := false
+	defer func() {
+		if !fine { // also after a panic: what ends this ends the session
+			s.cut()
 		}
-		if !s.offer() {
-			return
-		}
-		select {
-		case <-s.dirty:
-		case <-ctx.Done():
-			return
-		case <-s.link.Done():
+	}()
+	for s.takeStale() {
+		if !s.assignOnce() || !s.offer() {
 			return
 		}
 	}
+	fine = true
+}
+
+// takeStale tells whether there is something to assign. When there is not, whoever
+// finds something begins anew.
+func (s *session) takeStale() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stale := s.stale
+	s.stale, s.assigning = false, stale
+	return stale
+}
+
+// assignOnce sends what the agent lacks. It reports false when the session has
+// ended.
+func (s *session) assignOnce() bool {
+	listeners, position := s.f.routes.configuration(s)
+	if position == 0 {
+		return false // it is not in the routes any more, and there is nothing to say of it
+	}
+	message := s.difference(listeners, s.sent, s.sent == nil)
+	since := s.takeWrong()
+	if message == nil {
+		return true
+	}
+	message.Version = uint64(position)
+	s.pushed(push{version: message.Version, at: since})
+	if s.send(&wirepb.Control{Message: &wirepb.Control_Assign{Assign: message}}) != nil {
+		return false
+	}
+	s.sent = make(map[int64]*wirepb.Listener, len(listeners))
+	for _, l := range listeners {
+		s.sent[l.MappingId] = l
+	}
+	return true
 }
 
 // offer tells the agent where it may have sessions, if that has changed. It

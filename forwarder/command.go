@@ -54,7 +54,11 @@ func (s *session) command(m *wirepb.Command) error {
 		defer func() { <-s.commands }()
 		ctx, cancel := context.WithTimeout(s.f.ctx, commandTimeout)
 		defer cancel()
-		if err := s.send(s.execute(ctx, m)); err != nil {
+		answer := s.execute(ctx, m)
+		if s.f.ctx.Err() != nil {
+			return // cut short by this forwarder's end: the agent asks again elsewhere
+		}
+		if err := s.send(answer); err != nil {
 			s.log.Debug("an agent does not hear what came of its command", "error", err)
 		}
 	}) {

@@ -119,6 +119,7 @@ func (f *Forwarder) beat(ctx context.Context) error {
 		return fmt.Errorf("keep the lease of %s: %w", f.node, err)
 	case err != nil:
 		if !errors.Is(err, context.Canceled) {
+			f.lost.Store(f.now().UnixNano()) // while it is away, other nodes' leases may run out before this one's
 			f.metrics.renewals.WithLabelValues("error").Inc()
 			f.log.Warn("prolonging this node's lease in the directory, trying on", "error", err)
 		}

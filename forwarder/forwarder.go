@@ -147,7 +147,7 @@ type Forwarder struct {
 	draining atomic.Bool
 	leaving  sync.Once    // agents are asked to leave once
 	beaten   atomic.Bool  // the directory knows this run of the node
-	lost     atomic.Int64 // when the directory was found to have lost it, Unix nanoseconds; 0 = never
+	lost     atomic.Int64 // when the directory was away or had lost this node last, Unix nanoseconds; 0 = never
 	inFlight atomic.Int64 // streams being opened or joined
 
 	mu     sync.Mutex // guards closed and adding to tasks

@@ -132,7 +132,7 @@ func (f *Forwarder) newSession(link transport.Session, control transport.Stream,
 	return &session{f: f, link: link, control: control, id: id, client: hello.ClientId,
 		log:      f.log.With(slog.Int64("client", hello.ClientId), slog.String("session", id)),
 		instance: hello.Instance, version: hello.AgentVersion, since: f.now(), running: hello.ConfigDigest,
-		dirty: make(chan struct{}, 1), opening: make(chan struct{}, f.limits.StreamsOpening), commands: make(chan struct{}, commandsAtOnce),
+		opening: make(chan struct{}, f.limits.StreamsOpening), commands: make(chan struct{}, commandsAtOnce),
 		complaints: rate.NewLimiter(complaintsPerSecond, complaintsAtOnce)}
 }
 

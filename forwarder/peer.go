@@ -19,6 +19,10 @@ import (
 // source's forwarder looks again.
 const hops = 1
 
+// Without an answer for doubtAfter another forwarder is asked whether it is there,
+// for as long again, when the target has a session elsewhere.
+const doubtAfter = time.Second
+
 // Deliver takes a stream that another forwarder, which has proved to be from, has
 // opened to a client that should be connected here. It returns when the stream has
 // ended. What the stream may do is decided from this side's own records; the other
@@ -138,12 +142,12 @@ func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Op
 	var until time.Time // zero: the target is not known to be on its way
 	for again := false; ; again = true {
 		places, asked := f.places.find(ctx, client, again)
-		for _, at := range places {
+		for i, at := range places {
 			if slices.Contains(tried, at) {
 				continue
 			}
 			tried = append(tried, at)
-			stream, err := f.reachPlace(ctx, fwd, at, client, open)
+			stream, err := f.reachPlace(ctx, fwd, at, client, open, i+1 < len(places))
 			if err == nil || !elsewhere(err) {
 				return stream, err
 			}
@@ -162,8 +166,9 @@ func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Op
 	}
 }
 
-// reachPlace opens the continuation to one place, which may be here by now.
-func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open) (transport.Stream, error) {
+// reachPlace opens the continuation to one place, which may be here by now. others
+// tells that there are more to try.
+func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open, others bool) (transport.Stream, error) {
 	if at.node == f.node {
 		target := f.routes.aim(fwd, client)
 		if target == nil {
@@ -171,7 +176,7 @@ func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, clie
 		}
 		return f.reachHere(ctx, fwd, target, open)
 	}
-	stream, err := f.cross(ctx, fwd, at, client, open)
+	stream, err := f.cross(ctx, fwd, at, client, open, others)
 	switch {
 	case err == nil:
 		f.metrics.bridged.WithLabelValues("out").Inc()
@@ -200,15 +205,44 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // cross opens a stream to another forwarder and has it joined to the target there.
-func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open) (transport.Stream, error) {
+func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open, others bool) (transport.Stream, error) {
 	stream, err := f.peers.Open(ctx, at.node, at.address)
 	f.places.suspect(at.node, err == nil)
 	if err != nil {
 		f.log.Debug("opening a stream to another forwarder", "peer", at.node, "address", at.address, "error", err)
 		return nil, wire.TargetOffline
 	}
+	if others {
+		// A service may take its time to answer; a frozen machine is not waited for.
+		doubt := time.AfterFunc(doubtAfter, func() {
+			if !f.answers(ctx, at) {
+				f.places.suspect(at.node, false)
+				stream.Reset()
+			}
+		})
+		defer doubt.Stop()
+	}
 	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
 		Trace: clip(open.GetTrace()), Hop: hops, MappingVersion: uint64(fwd.version), TargetClient: client})
+}
+
+// answers tells whether another forwarder answers anything at all: an Open without
+// its hop is refused at once.
+func (f *Forwarder) answers(ctx context.Context, at place) bool {
+	ctx, cancel := context.WithTimeout(ctx, doubtAfter)
+	defer cancel()
+	stream, err := f.peers.Open(ctx, at.node, at.address)
+	if err != nil {
+		return false
+	}
+	defer stream.Reset()
+	deadline, _ := ctx.Deadline()
+	stream.SetDeadline(deadline)
+	if wire.WriteOpen(stream, &wirepb.Open{}) != nil {
+		return false
+	}
+	var refusal *wire.Refusal
+	return errors.As(wire.ReadOpened(stream), &refusal)
 }
 
 // aim gives the stream the target's session that is here now, or nil.

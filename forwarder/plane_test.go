@@ -228,6 +228,7 @@ type presences struct {
 	mu    sync.Mutex
 	inner *memory.Directory
 	nodes map[string]directory.Node
+	deaf  map[string]int // heartbeats that failed, by node; nil: none fails
 }
 
 func newPresences() *presences {
@@ -241,6 +242,13 @@ func (d *presences) now() *memory.Directory {
 }
 
 func (d *presences) Beat(ctx context.Context, node, run string) (directory.Beat, error) {
+	d.mu.Lock()
+	if d.deaf != nil {
+		defer d.mu.Unlock()
+		d.deaf[node]++
+		return directory.Beat{}, errors.New("the directory is away")
+	}
+	d.mu.Unlock()
 	return d.now().Beat(ctx, node, run)
 }
 
@@ -318,6 +326,22 @@ func (d *presences) Nodes(_ context.Context, ids ...string) (found []directory.N
 	}
 	directory.SortNodes(found)
 	return found, nil
+}
+
+// missed gives how many heartbeats of a node have failed.
+func (d *presences) missed(node string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.deaf[node]
+}
+
+// away begins or ends a time in which heartbeats fail.
+func (d *presences) away(is bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.deaf = nil; is {
+		d.deaf = map[string]int{}
+	}
 }
 
 // flush loses everything.

@@ -24,9 +24,9 @@ const (
 	farewellTime = time.Second / 2  // to read why it is over, before the link is cut
 )
 
-// session is one agent's proved link. Three goroutines serve it: one reads the
-// control stream, one accepts streams, one writes configurations. Each stream
-// has a goroutine of its own.
+// session is one agent's proved link. Two goroutines serve it: one reads the
+// control stream, one accepts streams. A third writes configurations, while there
+// is one to write, and each stream has one until its bytes flow.
 type session struct {
 	f       *Forwarder
 	log     *slog.Logger
@@ -41,10 +41,12 @@ type session struct {
 	version  string // of the agent's program
 	since    time.Time
 	epoch    directory.Epoch
-	running  []byte              // digest of the configuration the agent says it runs
-	offered  []*wirepb.Forwarder // where the agent was told that it may go; owned by assign after login
+	running  []byte // digest of the configuration the agent says it runs
 
-	dirty   chan struct{} // wakes the writer of configurations
+	// Owned by login and then by whoever assigns, one at a time.
+	offered []*wirepb.Forwarder        // where the agent was told that it may go
+	sent    map[int64]*wirepb.Listener // what it was told to listen on; nil before the first
+
 	opening chan struct{} // a slot for each stream waiting for Opened
 
 	commands chan struct{} // a slot for each command without a result
@@ -53,10 +55,14 @@ type session struct {
 
 	writeMu sync.Mutex // one control message at a time
 
-	mu      sync.Mutex
-	wrong   time.Time // since when the agent's configuration is out of date; zero: nobody measures
-	pushes  []push    // configurations sent and not yet acknowledged
-	ack     int64     // the newest that was acknowledged
+	mu        sync.Mutex
+	wrong     time.Time // since when the agent's configuration is out of date; zero: nobody measures
+	pushes    []push    // configurations sent and not yet acknowledged
+	ack       int64     // the newest that was acknowledged
+	stale     bool      // the agent's configuration is to be looked at
+	welcomed  bool      // it may be told
+	assigning bool      // somebody is at it
+
 	renewAt time.Time // when the directory is to be told again of the session
 	refusal *wire.Refusal
 }
@@ -71,13 +77,15 @@ type push struct {
 func (s *session) run() {
 	var serving sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
-	for _, task := range []func(context.Context){s.assign, s.accept} {
-		serving.Go(func() {
-			defer s.f.survive()
-			defer s.cut() // whatever ends one of them ends the session
-			task(ctx)
-		})
-	}
+	serving.Go(func() {
+		defer s.f.survive()
+		defer s.cut() // what ends this ends the session
+		s.accept(ctx)
+	})
+	s.mu.Lock()
+	s.welcomed = true
+	s.mu.Unlock()
+	s.configure(time.Time{})
 	err := s.read()
 	s.leave(wire.TargetOffline) // the agent is gone: nobody shall open streams to it
 	s.farewell()

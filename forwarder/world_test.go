@@ -44,6 +44,7 @@ type world struct {
 	limits    forwarder.Limits
 	ledger    forwarder.Ledger
 	now       func() time.Time
+	commander forwarder.Commander
 	log       *slog.Logger
 	user      int64
 	closing   []func()
@@ -84,7 +85,7 @@ func (w *world) start() {
 	w.t.Helper()
 	metrics := forwarder.NewMetrics()
 	f, err := forwarder.New(forwarder.Config{Node: "node-001", Lookup: w.plane, Feed: w.plane, Directory: w.presences,
-		Registrar: w.plane, Logger: w.log.With("part", "forwarder"), Metrics: metrics, Limits: w.limits,
+		Registrar: w.plane, Commander: w.commander, Logger: w.log.With("part", "forwarder"), Metrics: metrics, Limits: w.limits,
 		Ledger: w.ledger, Now: w.now})
 	if err != nil {
 		w.t.Fatal(err)

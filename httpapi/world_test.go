@@ -88,7 +88,7 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 	var running sync.WaitGroup
 	running.Go(func() { _ = projector.Run(ctx) }) // ends with the context's error
 	t.Cleanup(func() { cancel(); running.Wait() })
-	if err := projector.Ready(t.Context()); err != nil {
+	if err := projector.Ready(t.Context()); err != nil { // a server answers no list before
 		t.Fatal(err)
 	}
 	config := httpapi.Config{

@@ -39,6 +39,19 @@ func newCarrier(conn net.Conn) *carrier {
 	return &carrier{Conn: conn, ahead: newPrefetch(conn), now: newPromptWriter(conn)}
 }
 
+// await waits until there is something to read, or an error, which the next Read
+// gives. An idle session waits here, and not at the bottom of TLS, whose stack of
+// 8 KiB it would keep.
+func (c *carrier) await() {
+	if c.ahead == nil || len(c.ahead.held) > 0 {
+		return
+	}
+	if c.beforeWait != nil {
+		c.beforeWait()
+	}
+	_ = c.ahead.fill()
+}
+
 // Read gives at most the rest of a record, or of its header where the body has
 // not been read ahead. It lifts the read deadline for the first byte once that
 // has come; the handshake has a limit of its own.

@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +10,11 @@ import (
 	"time"
 )
 
-// muxSession carries many streams over one connection. It has two goroutines,
-// one that reads the connection and one that writes it, and none for a stream.
-// What is small is written by whoever has it, as long as the connection takes it
-// at once, because to wake the writer costs more than to write (muxprompt.go).
+// muxSession carries many streams over one connection. It has a goroutine that
+// reads the connection, one that writes it while there is much to write, and none
+// for a stream. What is small is written by whoever has it, as long as the
+// connection takes it at once, because to wake another goroutine costs more than to
+// write (muxprompt.go).
 //
 // One lock guards the session and all its streams: what is done under it is a
 // few pointers, and the connection's two goroutines are the only ones that take
@@ -44,13 +44,14 @@ type muxSession struct {
 	taken      int           // accepted by this side, not reported to the peer
 
 	// What there is to write. urgent goes first.
-	work        sync.Cond // the writer waits for it
+	work        sync.Cond // the writer waits for whoever is writing
 	urgent      []byte    // whole frames
 	first, last *muxStream
 	bye         bool  // urgent is the last thing to write
 	rest        bool  // the carrier holds what the connection did not take at once
 	writing     bool  // somebody composes and writes; the batch is his
 	batch       batch // not guarded by mu, but by writing
+	running     bool  // the writer is, or has ended with the session
 
 	late later // of the reader, and only touched by it
 
@@ -81,6 +82,9 @@ func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *m
 	}
 	if client {
 		s.nextID = 1
+	} else {
+		// Who hears a probe need not send one: the client comes first.
+		s.config.PingEvery += s.config.PingEvery / 4
 	}
 	s.work.L = &s.mu
 	s.urgent = appendEcho(nil, framePing, 0) // measures the first round trip
@@ -90,7 +94,9 @@ func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *m
 		s.config.beneath.beforeWait = s.late.write
 	}
 	s.loops.Go(s.readLoop)
-	s.loops.Go(s.writeLoop)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakeWriter()
 	return s
 }
 
@@ -311,7 +317,7 @@ func (s *muxSession) end(reason error, code uint32) {
 	s.first, s.last = nil, nil
 	s.urgent = appendNumber(s.urgent[:0], frameBye, 0, code)
 	s.bye = true
-	s.work.Signal()
+	s.wakeWriter()
 	close(s.done)
 	s.mu.Unlock()
 	if errors.Is(reason, errBye) || code == byeDead {
@@ -344,4 +350,14 @@ func (s *muxSession) cut() {
 // it, the rest of a large body goes straight to its segment.
 const readBuffer = 512
 
-func (s *muxSession) reader() *bufio.Reader { return bufio.NewReaderSize(s.conn, readBuffer) }
+// records reads the connection, and knows whether all was read of a record.
+type records struct {
+	net.Conn
+	drained bool
+}
+
+func (r *records) Read(b []byte) (int, error) {
+	n, err := r.Conn.Read(b)
+	r.drained = n < len(b)
+	return n, err
+}

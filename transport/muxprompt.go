@@ -11,44 +11,59 @@ import "fmt"
 // others add meanwhile is better gathered by the writer.
 const promptBatches = 4
 
-// later are sessions with something to write, noted by a goroutine that has more
-// to do before: the reader handles all that has come, and then writes once to
-// each session it has given something.
-type later struct{ sessions []*muxSession }
+// later is what a goroutine notes that has more to do before: the reader handles
+// all that has come, and then writes once to each place it has given something.
+type later struct{ list []postponed }
 
-// manyLater is how many sessions are noted at most.
+// postponed has something to write.
+type postponed interface {
+	write() // at once, as far as that needs no waiting
+	hand()  // leaves it to another goroutine
+}
+
+// manyLater is how much is noted at most.
 const manyLater = 64
 
-func (l *later) add(s *muxSession) {
-	for _, other := range l.sessions {
-		if other == s {
-			return
+// add notes p. It tells false when it is time to write.
+func (l *later) add(p postponed) bool {
+	for _, other := range l.list {
+		if other == p {
+			return true
 		}
 	}
-	l.sessions = append(l.sessions, s)
+	l.list = append(l.list, p)
+	return len(l.list) < manyLater
 }
 
-// write writes what was put off.
+// write writes what was put off. Nothing is put off by that.
 func (l *later) write() {
-	for i, s := range l.sessions {
-		l.sessions[i] = nil
-		s.mu.Lock()
-		s.release(nil)
+	for i, p := range l.list {
+		l.list[i] = nil
+		p.write()
 	}
-	l.sessions = l.sessions[:0]
+	l.list = l.list[:0]
 }
 
-// hand leaves what was put off to the writers.
+// hand leaves what was put off to others.
 func (l *later) hand() {
-	for i, s := range l.sessions {
-		l.sessions[i] = nil
-		s.mu.Lock()
-		if !s.writing && !s.idle() {
-			s.work.Signal()
-		}
-		s.mu.Unlock()
+	for i, p := range l.list {
+		l.list[i] = nil
+		p.hand()
 	}
-	l.sessions = l.sessions[:0]
+	l.list = l.list[:0]
+}
+
+func (s *muxSession) write() {
+	s.mu.Lock()
+	s.release(nil)
+}
+
+func (s *muxSession) hand() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.writing && !s.idle() {
+		s.wakeWriter()
+	}
 }
 
 // release gives the lock back, and sees to what there is to write: whoever writes
@@ -58,13 +73,12 @@ func (s *muxSession) release(l *later) {
 	switch {
 	case s.writing || s.idle():
 	case s.rest || s.bye || !s.prompt():
-		s.work.Signal()
+		s.wakeWriter()
 	case l == nil:
 		s.writeNow() // gives the lock back
 		return
 	default:
-		l.add(s)
-		if len(l.sessions) == manyLater {
+		if !l.add(s) {
 			s.mu.Unlock()
 			l.write()
 			return
@@ -93,7 +107,7 @@ func (s *muxSession) writeNow() {
 		s.mu.Unlock()
 		b.wake(&l)
 		s.config.beneath.begin()
-		err := s.write(b)
+		err := s.encrypt(b)
 		all := true
 		if err == nil {
 			all, err = s.config.beneath.endNow()
@@ -102,7 +116,7 @@ func (s *muxSession) writeNow() {
 		s.writing = false
 		if err != nil {
 			b.drop()
-			s.work.Signal() // it may have seen writing when the session ended
+			s.wakeWriter() // it may have seen writing when the session ended
 			s.mu.Unlock()
 			l.hand()
 			s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), byeClosed)
@@ -117,7 +131,7 @@ func (s *muxSession) writeNow() {
 		b.drop()
 	}
 	if s.rest || s.bye || !s.idle() {
-		s.work.Signal()
+		s.wakeWriter()
 	}
 	s.mu.Unlock()
 	l.hand()

@@ -16,8 +16,12 @@ var errProtocol = errors.New("the peer broke the protocol")
 // readLoop reads frames until the connection ends. It never waits for a stream:
 // what a peer sends has been allowed by its window and finds room.
 func (s *muxSession) readLoop() {
-	r := s.reader()
+	from := &records{Conn: s.conn}
+	r := bufio.NewReaderSize(from, readBuffer)
 	for {
+		if beneath := s.config.beneath; beneath != nil && from.drained && r.Buffered() == 0 {
+			beneath.await()
+		}
 		err := s.readFrame(r)
 		if err == nil {
 			continue

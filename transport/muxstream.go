@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -197,9 +196,6 @@ func (st *muxStream) offer(seg *segment, l *later) (bool, error) {
 	return true, nil
 }
 
-// errStopped: the peer closed its stream before it had read all.
-var errStopped = fmt.Errorf("%w: the peer reads no more", ErrReset)
-
 // writeErr is why nothing can be written. The lock is held.
 func (st *muxStream) writeErr() error {
 	switch {
@@ -210,7 +206,7 @@ func (st *muxStream) writeErr() error {
 	case st.finAsked:
 		return net.ErrClosed
 	case st.stopGot:
-		return errStopped
+		return ErrStopped
 	}
 	return nil
 }

@@ -60,16 +60,32 @@ type batch struct {
 	last    bool
 }
 
-// writeLoop writes what is not written at once by those who have it, until the
-// session has ended. Streams take turns of one frame. It closes the connection.
+// wakeWriter sees to it that there is a writer. The lock is held.
+func (s *muxSession) wakeWriter() {
+	if s.running {
+		s.work.Signal()
+		return
+	}
+	s.running = true
+	s.loops.Go(s.writeLoop) // the reader still runs, or this was done at the end
+}
+
+// writeLoop writes what is not written at once by those who have it, until there
+// is no more: an idle session has no writer. Streams take turns of one frame. In
+// the session's end it closes the connection.
 func (s *muxSession) writeLoop() {
-	defer func() { _ = s.conn.Close() }()
 	b := &s.batch
 	var l later
 	s.mu.Lock()
 	for {
-		for s.writing || !s.bye && !s.rest && s.idle() {
+		for s.writing {
 			s.work.Wait()
+		}
+		if !s.bye && !s.rest && s.idle() {
+			b.drop()
+			s.running = false
+			s.mu.Unlock()
+			return
 		}
 		s.writing = true
 		b.rest, s.rest = s.rest, false
@@ -80,16 +96,15 @@ func (s *muxSession) writeLoop() {
 		l.hand()
 		if err := s.flush(b); err != nil {
 			s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), byeClosed)
+			_ = s.conn.Close()
 			return
 		}
 		if b.last {
+			_ = s.conn.Close()
 			return
 		}
 		s.mu.Lock()
 		s.writing = false
-		if s.idle() {
-			b.drop()
-		}
 	}
 }
 
@@ -122,7 +137,7 @@ func (s *muxSession) flush(b *batch) (err error) {
 	if gather {
 		beneath.begin()
 	}
-	err = s.write(b)
+	err = s.encrypt(b)
 	if gather {
 		if ended := beneath.end(); err == nil {
 			err = ended
@@ -131,8 +146,8 @@ func (s *muxSession) flush(b *batch) (err error) {
 	return err
 }
 
-// write hands the batch to TLS and frees its buffers.
-func (s *muxSession) write(b *batch) (err error) {
+// encrypt hands the batch to TLS and frees its buffers.
+func (s *muxSession) encrypt(b *batch) (err error) {
 	if len(b.urgent) > 0 {
 		_, err = s.conn.Write(b.urgent)
 		b.urgent = nil

@@ -126,3 +126,16 @@ func (q *segments) drop() {
 		q.pop().free()
 	}
 }
+
+// skip frees n bytes from the front.
+func (q *segments) skip(n int) {
+	for n > 0 {
+		m := min(n, q.head.len())
+		q.head.start += m
+		q.size -= m
+		n -= m
+		if q.head.len() == 0 {
+			q.pop().free()
+		}
+	}
+}

@@ -17,6 +17,22 @@ type Duplex interface {
 	CloseWrite() error
 }
 
+// Prompt is a Duplex whose bytes can be moved without waiting for them. Splice
+// needs no goroutine between it and a stream of this package's multiplexer.
+type Prompt interface {
+	Duplex
+	// ReadNow is Read for what has come already. It gives 0 and no error when
+	// nothing has.
+	ReadNow(b []byte) (int, error)
+	// WriteNow takes what there is room for from the pieces, in their order.
+	WriteNow(pieces [][]byte) (int, error)
+	// Watch has onRead called when ReadNow, having given nothing, may give
+	// something or an error, and onRoom for WriteNow. They do not block, may be
+	// called when there is nothing, and are called with no lock held that either
+	// takes. nil leaves the one there was.
+	Watch(onRead, onRoom func())
+}
+
 // Count is told how many bytes have just been handed on, each way, while they
 // flow. It is called from the goroutines that move bytes and must not block. A
 // nil function counts nothing.
@@ -129,6 +145,8 @@ type flow struct {
 func (f *flow) start() func() {
 	from, fromStream := f.src.(*muxStream)
 	to, toStream := f.dst.(*muxStream)
+	sink, promptTo := f.dst.(Prompt)
+	source, promptFrom := f.src.(Prompt)
 	switch {
 	case fromStream && toStream:
 		startStreamPump(f, from, to)
@@ -136,6 +154,12 @@ func (f *flow) start() func() {
 	case f.brake != nil: // who moves bytes for itself has no need of one
 		return f.copy
 	case fromStream && startSocketPump(f, from):
+		return nil
+	case fromStream && promptTo:
+		startPromptSink(f, from, sink)
+		return nil
+	case toStream && promptFrom:
+		startPromptSource(f, source, to)
 		return nil
 	case toStream:
 		if pull := newPull(f, to); pull != nil {
@@ -159,7 +183,7 @@ func (f *flow) ended(err error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		_ = f.dst.CloseWrite() // if it fails the other flow sees why
-	case errors.Is(err, errStopped):
+	case errors.Is(err, ErrStopped):
 		// The other way may still have much to bring.
 		if stream, ok := f.src.(*muxStream); ok {
 			stream.closeRead()

@@ -127,9 +127,9 @@ type ListenConfig struct {
 	Handshake time.Duration
 	// Authenticate bounds the time to Admit from the first moment. Default 15 s.
 	Authenticate time.Duration
-	// MaxStrangers bounds strangers, and MaxPerAddress those of one address. The
-	// oldest goes when one more comes: who floods pushes out mostly himself, and
-	// an agent that means it is through in milliseconds. Defaults 2048 and 256.
+	// MaxStrangers bounds strangers, and MaxPerAddress those of one address. When
+	// one more comes the oldest that is silent goes, and if all are speaking the
+	// one that came. Defaults 2048 and 256.
 	MaxStrangers, MaxPerAddress int
 	// Session tunes the sessions.
 	Session SessionConfig

@@ -22,18 +22,29 @@ type TLSListener struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup // the accept loop and a goroutine for each handshake
 
-	mu        sync.Mutex
-	strangers *list.List            // of *stranger, oldest first
-	address   map[string]*list.List // the same by address
+	mu      sync.Mutex
+	all     *queue            // of strangers
+	address map[string]*queue // the same by address
 }
 
 // stranger is a connection that has not been admitted.
 type stranger struct {
-	conn      net.Conn
-	host      string
-	timer     *time.Timer // closes conn when it takes too long
-	all, same *list.Element
+	conn  net.Conn
+	host  string
+	timer *time.Timer // closes conn when it takes too long
+
+	spoken  bool          // it has begun a handshake; guarded by TLSListener.mu
+	all     *list.Element // of TLSListener.all, nil when it was removed
+	address *list.Element // of its address
 }
+
+// queue holds strangers, those that have said nothing yet apart, the oldest first.
+type queue struct{ silent, speaking list.List }
+
+func (q *queue) len() int { return q.silent.Len() + q.speaking.Len() }
+
+// strangerKey is where the context of a handshake has its stranger.
+type strangerKey struct{}
 
 // ListenTLS gives sessions over the connections of ln, which it closes in the
 // end. config.Certificate or config.GetCertificate is required.
@@ -45,9 +56,13 @@ func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSList
 	l := &TLSListener{
 		ln: ln, config: config.withDefaults(), log: log,
 		sessions: make(chan Session), ctx: ctx, cancel: cancel,
-		strangers: list.New(), address: make(map[string]*list.List),
+		all: new(queue), address: make(map[string]*queue),
 	}
 	l.tls = l.config.serverTLS()
+	l.tls.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		l.spoke(hello.Context().Value(strangerKey{}).(*stranger))
+		return nil, nil // as it is
+	}
 	l.running.Go(l.acceptLoop)
 	return l, nil
 }
@@ -84,7 +99,11 @@ func (l *TLSListener) acceptLoop() {
 // greet makes a session of a connection and hands it to Accept.
 func (l *TLSListener) greet(conn net.Conn) {
 	s := l.welcome(conn)
-	ctx, cancel := context.WithTimeout(l.ctx, l.config.Handshake)
+	if s == nil {
+		_ = conn.Close()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithValue(l.ctx, strangerKey{}, s), l.config.Handshake)
 	defer cancel()
 	_ = conn.SetReadDeadline(time.Now().Add(l.config.FirstByte))
 	config := l.config.Session
@@ -106,34 +125,57 @@ func (l *TLSListener) greet(conn net.Conn) {
 	}
 }
 
-// welcome counts a connection among the strangers, and closes the oldest of its
-// address, or of all, where the cap is reached.
+// welcome counts a connection among the strangers. Where the cap of its address or
+// of all is reached, the oldest goes that has said nothing; when all are speaking
+// the connection gets nil, and may come again. An agent says something at once, so
+// that those who flood push out themselves. When many thousand agents come back at
+// the same moment, those that are being served stay until they are.
 func (l *TLSListener) welcome(conn net.Conn) *stranger {
 	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
 	if err != nil {
 		host = conn.RemoteAddr().String()
 	}
 	s := &stranger{conn: conn, host: host}
-	var leave []*stranger
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	same := l.address[host]
-	if same == nil {
-		same = list.New()
+	if same != nil && same.len() >= l.config.MaxPerAddress && !l.pushOut(same) || l.all.len() >= l.config.MaxStrangers && !l.pushOut(l.all) {
+		return nil
+	}
+	if same = l.address[host]; same == nil { // also when the one pushed out was its last
+		same = new(queue)
 		l.address[host] = same
 	}
-	s.all, s.same = l.strangers.PushBack(s), same.PushBack(s)
-	if same.Len() > l.config.MaxPerAddress {
-		leave = append(leave, l.remove(same.Front().Value.(*stranger)))
-	}
-	if l.strangers.Len() > l.config.MaxStrangers {
-		leave = append(leave, l.remove(l.strangers.Front().Value.(*stranger)))
-	}
+	s.all, s.address = l.all.silent.PushBack(s), same.silent.PushBack(s)
 	s.timer = time.AfterFunc(l.config.Authenticate, func() { _ = conn.Close() })
-	l.mu.Unlock()
-	for _, old := range leave {
-		_ = old.conn.Close()
-	}
 	return s
+}
+
+// pushOut closes the oldest of a queue that has said nothing, if there is one. The
+// lock is held.
+func (l *TLSListener) pushOut(q *queue) bool {
+	oldest := q.silent.Front()
+	if oldest == nil {
+		return false
+	}
+	s := oldest.Value.(*stranger)
+	l.remove(s)
+	_ = s.conn.Close() // a TCP connection, which that does not block on
+	return true
+}
+
+// spoke notes that a stranger has begun a handshake.
+func (l *TLSListener) spoke(s *stranger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.all == nil || s.spoken {
+		return
+	}
+	same := l.address[s.host]
+	l.all.silent.Remove(s.all)
+	same.silent.Remove(s.address)
+	s.spoken = true
+	s.all, s.address = l.all.speaking.PushBack(s), same.speaking.PushBack(s)
 }
 
 // forget counts the connection no more; it may be repeated.
@@ -144,26 +186,29 @@ func (l *TLSListener) forget(s *stranger) {
 	s.timer.Stop()
 }
 
-// remove takes s off the lists. The lock is held.
-func (l *TLSListener) remove(s *stranger) *stranger {
+// remove takes s off the queues. The lock is held.
+func (l *TLSListener) remove(s *stranger) {
 	if s.all == nil {
-		return s
+		return
 	}
-	l.strangers.Remove(s.all)
 	same := l.address[s.host]
-	same.Remove(s.same)
-	if same.Len() == 0 {
+	for _, q := range []*list.List{&l.all.silent, &l.all.speaking} {
+		q.Remove(s.all) // from the one that it is in
+	}
+	for _, q := range []*list.List{&same.silent, &same.speaking} {
+		q.Remove(s.address)
+	}
+	if same.len() == 0 {
 		delete(l.address, s.host)
 	}
-	s.all, s.same = nil, nil
-	return s
+	s.all, s.address = nil, nil
 }
 
 // Strangers counts the connections that were not admitted yet.
 func (l *TLSListener) Strangers() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.strangers.Len()
+	return l.all.len()
 }
 
 // Accept waits for the next session.

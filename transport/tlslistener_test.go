@@ -201,6 +201,77 @@ func TestFloodFromManyAddresses(t *testing.T) {
 	}
 }
 
+// gatedConn lets nothing be read until its gate opens.
+type gatedConn struct {
+	net.Conn
+	gate chan struct{}
+}
+
+func (c gatedConn) Read(p []byte) (int, error) {
+	<-c.gate
+	return c.Conn.Read(p)
+}
+
+// Agents that all come back at the same moment do not push each other out: those
+// whose handshake is under way get through, and those that came after them come
+// again. Silent ones go first.
+func TestHerdGetsThrough(t *testing.T) {
+	const most = 10
+	l, pin := startTLS(t, func(c *ListenConfig) { c.MaxStrangers, c.MaxPerAddress = most, most })
+	ctx := within(t, 10*time.Second)
+	for range most {
+		_ = dialRaw(t, l) // says nothing
+	}
+	reaches := func(what string, n func() int) {
+		t.Helper()
+		for end := time.Now().Add(5 * time.Second); n() != most; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d %s, want %d", n(), what, most)
+			}
+		}
+	}
+	reaches("strangers", l.Strangers)
+	gate := make(chan struct{})
+	herd := make(chan error, most)
+	for range most {
+		go func() {
+			s, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				raw, err := new(net.Dialer).DialContext(ctx, network, address)
+				return gatedConn{raw, gate}, err
+			}})
+			if err == nil {
+				t.Cleanup(func() { _ = s.Close() })
+			}
+			herd <- err
+		}()
+	}
+	reaches("speak", func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.all.speaking.Len()
+	})
+	for range most {
+		late, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+		if err == nil {
+			_ = late.Close()
+			t.Error("one more got through")
+		}
+	}
+	close(gate)
+	for range most {
+		if err := <-herd; err != nil {
+			t.Errorf("one whose handshake was under way: %v", err)
+			continue
+		}
+		theirs, err := l.Accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		Admit(theirs)
+		t.Cleanup(func() { _ = theirs.Close() })
+	}
+}
+
 // failingListener fails its first accepts as a process without descriptors does.
 type failingListener struct {
 	net.Listener

@@ -10,6 +10,7 @@ package transport
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 )
@@ -60,4 +61,7 @@ var (
 	ErrSessionClosed = errors.New("transport: session is closed")
 	// ErrReset: the peer, or this side, reset the stream.
 	ErrReset = errors.New("transport: stream was reset")
+	// ErrStopped, which is an ErrReset: the peer closed its stream before it had
+	// read all. What it wrote can still be read.
+	ErrStopped = fmt.Errorf("%w: the peer reads no more", ErrReset)
 )

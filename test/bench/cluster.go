@@ -117,11 +117,12 @@ func clusterWays(l *lab, o options, service int) (here, there way, middle [2][]i
 	api := c.Control.API
 	user := api.CreateUser(l, "bench")
 	a, b := c.Forwarders[0], c.Forwarders[1]
+	one := []string{"--sessions", "1"} // or no agent would need the bridge
 	client := api.CreateClient(l, user.ID, "source")
-	source := a.Join(l, api, client)
+	source := a.Join(l, api, client, one...)
 	to := func(name string, at *programs.Server, forwarders ...int) way {
 		target := api.CreateClient(l, user.ID, name)
-		agent := at.Join(l, api, target)
+		agent := at.Join(l, api, target, one...)
 		m := api.CreateMapping(l, programs.Mapping{UserID: user.ID, Protocol: "tcp", Source: client.ID, Target: target.ID,
 			LocalPort: programs.FreePort(l), TargetHost: "127.0.0.1", TargetPort: service})
 		if err := programs.Poll(20*time.Second, func() error {

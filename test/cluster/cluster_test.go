@@ -112,8 +112,9 @@ func TestResetsAndSlowReaders(t *testing.T) {
 }
 
 // TestNodesGoAndComeBack: without the control plane connections go on being made;
-// a target's forwarder that was killed is found again where it starts anew.
+// a target is found again wherever it goes when its forwarder was killed.
 func TestNodesGoAndComeBack(t *testing.T) {
+	t.Parallel()
 	c := start(t, 2)
 	e := join(t, c.Control.API, c.Forwarders[0], c.Forwarders[1])
 	port := e.mapping(t, programs.Listen(t, programs.Echo).Port)
@@ -125,10 +126,7 @@ func TestNodesGoAndComeBack(t *testing.T) {
 	c.Control.Restart(t)
 
 	for range 2 {
-		c.Forwarders[1].Kill()
-		if err := echoes(port); err == nil {
-			t.Error("a connection to a target that is gone works")
-		}
+		c.Forwarders[1].Kill() // the target's agent goes to the other one, or waits
 		c.Forwarders[1].Restart(t)
 		works(t, port)
 	}
@@ -144,6 +142,7 @@ func TestNodesGoAndComeBack(t *testing.T) {
 // TestRedisFlushed: what forwarders know of each other is in Redis, and its loss
 // keeps nobody from connecting.
 func TestRedisFlushed(t *testing.T) {
+	t.Parallel()
 	url := services.Redis(t)
 	c := programs.StartCluster(t, 2, services.Postgres(t), url)
 	e := join(t, c.Control.API, c.Forwarders[0], c.Forwarders[1])
@@ -168,6 +167,7 @@ func TestRedisFlushed(t *testing.T) {
 // TestOnlyNodesAreAnswered: who has no certificate of the cluster hears nothing
 // from the ports between nodes.
 func TestOnlyNodesAreAnswered(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	other, err := control.OpenAuthority(t.Context(), control.NewFileVault(t.TempDir()), control.AuthorityOptions{})
 	if err != nil {
@@ -246,6 +246,7 @@ func TestOnlyNodesAreAnswered(t *testing.T) {
 
 // TestServeIsJoined: the one-process form over services is a node like others.
 func TestServeIsJoined(t *testing.T) {
+	t.Parallel()
 	redis := services.Redis(t)
 	s := programs.Serve(t, "--postgres", services.Postgres(t), "--redis", redis, "--state", "127.0.0.1:0")
 	f := programs.StartServerAt(t, "127.0.0.11", "forwarder", "--redis", redis, "--control", s.State,
@@ -262,6 +263,7 @@ func TestServeIsJoined(t *testing.T) {
 
 // TestFilesInsteadOfEnrolment: certificates may come from somebody else.
 func TestFilesInsteadOfEnrolment(t *testing.T) {
+	t.Parallel()
 	postgres, redis := services.Postgres(t), services.Redis(t)
 	authority, err := control.OpenAuthority(t.Context(), control.NewFileVault(t.TempDir()), control.AuthorityOptions{})
 	if err != nil {

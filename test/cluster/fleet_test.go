@@ -156,7 +156,7 @@ func (f *fleet) waitWelcomed(t *testing.T, n int, since time.Time) {
 	t.Helper()
 	programs.Eventually(t, 90*time.Second, func() error {
 		if got := len(f.welcomes(since)); got < n {
-			return fmt.Errorf("%d of %d agents are connected", got, n)
+			return fmt.Errorf("%d of %d agents are connected; tries failed for %s", got, n, f.failures())
 		}
 		return nil
 	})
@@ -202,11 +202,10 @@ func (l fleetLog) Handle(_ context.Context, r slog.Record) error {
 
 var addresses = regexp.MustCompile(`\d+\.\d+\.\d+\.\d+:\d+`)
 
-// failures gives why tries to connect failed, and how often, and forgets it.
+// failures gives why tries to connect failed, and how often.
 func (f *fleet) failures() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	defer clear(f.failed)
 	return fmt.Sprint(f.failed)
 }
 

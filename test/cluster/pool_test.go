@@ -135,6 +135,7 @@ func TestEveryPairSharesAConnection(t *testing.T) {
 // TestNothingStaysInUse: however a connection fails or ends, the place that it had
 // in the pool is free again.
 func TestNothingStaysInUse(t *testing.T) {
+	t.Parallel()
 	c := start(t, 2)
 	e := join(t, c.Control.API, c.Forwarders[0], c.Forwarders[1])
 	silent := e.mapping(t, programs.Listen(t, programs.Echo).Port)

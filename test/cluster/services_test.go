@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	trafficEvery = 50 * time.Millisecond // a new connection through each mapping
-	commandPause = 30 * time.Millisecond
+	trafficEvery = 100 * time.Millisecond // a new connection through each mapping
+	commandPause = 50 * time.Millisecond
 )
 
 // TestRedisAway: Redis is restarted, with a second of its data lost perhaps,

@@ -1,0 +1,78 @@
+package bridge
+
+import "github.com/tunnox-net/tunnox/transport"
+
+// A stream can be read and written without anybody waiting, so that a forwarder
+// needs no goroutine to join it to an agent's stream, and no thread has to be woken
+// for one.
+var _ transport.Prompt = (*stream)(nil)
+
+// ReadNow gives what has come, or 0.
+func (s *stream) ReadNow(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.unlock()
+	return s.read(b)
+}
+
+// WriteNow sends what there is room for.
+func (s *stream) WriteNow(pieces [][]byte) (int, error) {
+	size := 0
+	for _, p := range pieces {
+		size += len(p)
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	n, err := s.write(pieces, size)
+	s.wanting = s.wanting || n < size
+	return n, err
+}
+
+// Watch sets what is called when ReadNow and WriteNow are worth a try.
+func (s *stream) Watch(onRead, onRoom func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if onRead != nil {
+		s.onRead = onRead
+	}
+	if onRoom != nil {
+		s.onRoom = onRoom
+	}
+}
+
+// canRead wakes who reads. The lock is held.
+func (s *stream) canRead() {
+	s.readable.Broadcast()
+	s.tellRead = true
+}
+
+// hasRoom wakes who waits for room. The lock is held.
+func (s *stream) hasRoom() {
+	s.writable.Broadcast()
+	if s.wanting {
+		s.wanting, s.tellRoom = false, true
+	}
+}
+
+// failWrite wakes who writes, or will, since that is over. The lock is held.
+func (s *stream) failWrite() {
+	s.writable.Broadcast()
+	s.tellRoom = true
+}
+
+// unlock gives the lock back and tells those who watch.
+func (s *stream) unlock() {
+	var onRead, onRoom func()
+	if s.tellRead {
+		s.tellRead, onRead = false, s.onRead
+	}
+	if s.tellRoom {
+		s.tellRoom, onRoom = false, s.onRoom
+	}
+	s.mu.Unlock()
+	if onRead != nil {
+		onRead()
+	}
+	if onRoom != nil {
+		onRoom()
+	}
+}

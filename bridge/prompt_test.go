@@ -1,0 +1,139 @@
+package bridge
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+// told gives a function for Watch and what it says when it is called.
+func told() (func(), <-chan struct{}) {
+	c := make(chan struct{}, 1)
+	return func() {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}, c
+}
+
+// What is moved without waiting is what is moved with it: everything arrives, in
+// order, a reader that does not read stops the writer at its window, and each side
+// is told when it is worth another try.
+func TestPromptMovesEverything(t *testing.T) {
+	p := startTwo(t, nil).open(t)
+	for _, way := range []struct {
+		name     string
+		from, to transport.Stream
+	}{{"there", p.opener, p.taker}, {"back", p.taker, p.opener}} {
+		from, to := prompt(t, way.from), prompt(t, way.to)
+		onRoom, room := told()
+		onRead, more := told()
+		from.Watch(nil, onRoom)
+		to.Watch(onRead, nil)
+		if n, err := to.ReadNow(make([]byte, 10)); n != 0 || err != nil {
+			t.Fatalf("%s: %d, %v when nothing has come", way.name, n, err)
+		}
+		want := noise(3 << 20)
+		timeout := time.After(30 * time.Second)
+		wait := func(c <-chan struct{}, what string) {
+			select {
+			case <-c:
+			case <-timeout:
+				t.Fatalf("%s: never told that there is %s", way.name, what)
+			}
+		}
+		sent := 0
+		send := func() bool { // in pieces of odd sizes
+			end := min(len(want), sent+100_000)
+			cut := min(end, sent+777)
+			n, err := from.WriteNow([][]byte{want[sent:cut], nil, want[cut:end]})
+			if err != nil {
+				t.Fatalf("%s: %v", way.name, err)
+			}
+			sent += n
+			return sent < end
+		}
+		for full := false; !full; {
+			for !send() {
+			}
+			select {
+			case <-room: // for the connection, not for the reader
+			case <-time.After(200 * time.Millisecond):
+				full = true
+			}
+		}
+		if sent > window {
+			t.Fatalf("%s: %d bytes fit into a window of %d", way.name, sent, window)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			var got bytes.Buffer
+			buf := make([]byte, 50_000)
+			for got.Len() < len(want) {
+				n, err := to.ReadNow(buf)
+				if err != nil {
+					t.Errorf("%s: %v", way.name, err)
+					return
+				}
+				got.Write(buf[:n])
+				if n == 0 {
+					select {
+					case <-more:
+					case <-timeout:
+						t.Errorf("%s: never told that there is something to read", way.name)
+						return
+					}
+				}
+			}
+			if !bytes.Equal(got.Bytes(), want) {
+				t.Errorf("%s: other bytes arrived", way.name)
+			}
+		}()
+		for sent < len(want) {
+			if send() {
+				wait(room, "room")
+			}
+		}
+		<-done
+	}
+
+	// The end is told too, and so is that nobody reads any more.
+	onRead, more := told()
+	onRoom, room := told()
+	end := prompt(t, p.opener)
+	end.Watch(onRead, onRoom)
+	if err := p.taker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []<-chan struct{}{more, room} {
+		select {
+		case <-c:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the end is not told")
+		}
+	}
+	if _, err := end.ReadNow(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("read behind the end: %v", err)
+	}
+	if _, err := end.WriteNow(nil); !errors.Is(err, transport.ErrStopped) {
+		t.Errorf("write to who closed: %v", err)
+	}
+}
+
+func prompt(t *testing.T, s transport.Stream) transport.Prompt {
+	t.Helper()
+	if h, ok := s.(*held); ok {
+		s = h.Stream
+	}
+	p, ok := s.(transport.Prompt)
+	if !ok {
+		t.Fatalf("%T has to be waited for", s)
+	}
+	return p
+}
