@@ -54,7 +54,7 @@ func (a *api) registerAuth() {
 	huma.Register(a.huma, op(http.MethodPost, "/refresh", "refresh", "Change a refresh token for new tokens", open...), a.refresh)
 	huma.Register(a.huma, op(http.MethodPost, "/logout", "logout", "End the login that the access token is of", http.StatusConflict), a.logout)
 	huma.Register(a.huma, op(http.MethodGet, "/me", "whoami", "Show who asks, and what they may"), a.whoami)
-	huma.Register(a.huma, huma.Operation{OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"auth"},
+	huma.Register(a.huma, huma.Operation{OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"auth"}, Security: forAnybody,
 		Summary: "The public keys that access tokens are signed with (RFC 7517)"},
 		func(context.Context, *struct{}) (*struct {
 			Body struct {
