@@ -60,6 +60,7 @@ type Config struct {
 	Alarms map[string]func(ctx context.Context) error
 
 	Auditor Auditor // nil: nothing is signed and nothing proven
+	Eraser  Eraser  // nil: nothing about a person can be forgotten
 
 	Metrics *Metrics         // nil: counted and thrown away
 	Logger  *slog.Logger     // nil: nothing is logged
@@ -165,6 +166,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerHistory()
 	a.registerStats()
 	a.registerProofs()
+	a.registerErasure()
 	a.registerProbes()
 	a.registerDocs()
 	a.documentDryRuns()
