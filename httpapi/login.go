@@ -135,7 +135,11 @@ func (a *api) refresh(ctx context.Context, in *struct{ Body RefreshBody }) (*tok
 	c := domain.RefreshLogin{ID: id, At: a.now(), ExpiresAt: a.now().Truncate(time.Second).Add(RefreshTime)}
 	c.Family, c.Hash = halves(secret)
 	_, c.Next = halves(next)
-	tracked(ctx).identity = Identity{Actor: "login:" + formatID(id), Allowed: "refresh token"}
+	who := Identity{Actor: "login:" + formatID(id), Allowed: "refresh token"}
+	if row, known, err := a.config.Reader.Login(ctx, id); err == nil && known {
+		who.Actor = "user:" + formatID(row.UserID)
+	}
+	tracked(ctx).identity = who
 	r, err := a.submit(ctx, MatchHeader{}, nil, c)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
