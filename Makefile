@@ -47,18 +47,19 @@ test-race: setup ## Run every test under the race detector (needs a C compiler)
 vet:
 	$(GO) vet $(PACKAGES)
 
-lint: vet ## Check style: gofmt, go vet, golangci-lint when present
+lint: vet ## Check style: gofmt, go vet; golangci-lint and the OpenAPI document when there are tools for it
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "not formatted (run gofmt -w):"; echo "$$files"; exit 1; }
+	@./test/lint-openapi.sh
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
 	else echo "golangci-lint is not installed; see https://golangci-lint.run/welcome/install"; fi
 
-fuzz: ## Fuzz every parser for FUZZTIME each
+fuzz: ## Fuzz every parser for FUZZTIME each, and the API for a minute
 	@./test/fuzz.sh $(FUZZTIME)
 
 bench: setup ## Measure, and print one table
 	$(GO) run ./test/bench
 
-generate: ## Write the generated code anew (sqlc, protoc; those that are present)
+generate: ## Write what is generated anew: code (sqlc, protoc; those that are present), the OpenAPI document
 	@./test/generate.sh
 
 verify-generate: generate ## Fail when the generated code in the tree is not fresh

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { services.Main(m) }
 
 // provable is a store with a tree, as both are.
 type provable interface {
-	eventstore.Store
+	eventstore.PersonalStore
 	eventstore.Archive
 	audit.Log
 }

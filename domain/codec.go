@@ -28,6 +28,7 @@ func init() {
 	register[UserDisabled](1)
 	register[UserEnabled](1)
 	register[UserDeleted](1)
+	register[UserErased](1)
 	register[ClientCreated](1)
 	register[ClientRegistered](1)
 	register[ClientChanged](1)

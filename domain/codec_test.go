@@ -27,7 +27,7 @@ var published = func() map[string]Event {
 		UserCreated{UserID: 100000001, Username: "ann", Email: "ann@example.org"},
 		UserChanged{Username: "anna", Email: "anna@example.org"},
 		UserPasswordSet{Hash: "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA"},
-		UserDisabled{}, UserEnabled{}, UserDeleted{},
+		UserDisabled{}, UserEnabled{}, UserDeleted{}, UserErased{},
 		ClientCreated{ClientID: 600000000, UserID: 100000001, Name: "laptop", Description: "under the desk", PublicKey: key},
 		ClientRegistered{ClientID: 200000000, Name: "pi", PublicKey: key},
 		ClientChanged{Name: "notebook", Description: "on the desk"},

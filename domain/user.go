@@ -114,6 +114,8 @@ func (u *User) Apply(event Event, at time.Time) {
 		u.Disabled = false
 	case UserDeleted:
 		u.Deleted = true
+	case UserErased:
+		u.Username, u.Email, u.PasswordHash = Erased, Erased, ""
 	default:
 		return
 	}

@@ -32,7 +32,9 @@ type account struct {
 	used   int64         // in the month, when last heard
 	resets time.Time     // when that month ends
 	rolled time.Time     // the resets after which this side began a month by itself
-	mark   int64         // left, when the report that is under way was made
+	mark   int64         // left, when the meters were read for the report that is under way
+	next   int64         // left, when they were read last
+	read   int64         // the tally's round in which that was
 	heard  time.Time     // the last answer; zero = none yet
 	gone   bool          // nobody connected here has to do with it any more
 }
@@ -56,12 +58,10 @@ func (a *account) limit(l domain.Limits) {
 	case limit == nil:
 		a.capped.Store(false)
 	case before == nil:
-		a.left.Store(*limit - a.used)
-		a.mark = *limit - a.used
+		a.begin(*limit - a.used)
 		a.capped.Store(true)
 	default:
-		a.left.Add(*limit - *before)
-		a.mark += *limit - *before
+		a.shift(*limit - *before)
 	}
 	a.slow()
 	a.mu.Unlock()
@@ -104,12 +104,36 @@ func (a *account) refuses() wire.Code {
 	return wire.QuotaTraffic
 }
 
-// reporting notes what is left when a report is made: what is charged from now on
-// is not in it.
-func (a *account) reporting() {
+// begin sets what is left, whatever was charged. The lock is held.
+func (a *account) begin(left int64) {
+	a.left.Store(left)
+	a.mark, a.next = left, left
+}
+
+// shift changes what is left; what was charged since a report stays charged. The
+// lock is held.
+func (a *account) shift(by int64) {
+	a.left.Add(by)
+	a.mark += by
+	a.next += by
+}
+
+// reading notes what is left before the meters are read: what is charged from now
+// on may not be in the next report, and is taken for not being in it.
+func (a *account) reading(round int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.mark = a.left.Load()
+	a.next, a.read = a.left.Load(), round
+}
+
+// reporting says that a report is made of what was read in the round.
+func (a *account) reporting(round int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.read != round { // nothing of it was there to be read
+		a.next, a.read = a.left.Load(), round
+	}
+	a.mark = a.next
 }
 
 // answered takes over what a report was answered with.
@@ -120,14 +144,18 @@ func (a *account) answered(as usage.Account, now time.Time) {
 		a.share = as.Share
 	}
 	if limit := a.limits.MonthlyTrafficLimit; limit != nil {
-		// What was charged since the report was made stays charged.
-		now := *limit - as.Used
-		a.left.Add(now - a.mark)
-		a.mark = now
+		a.shift(*limit - as.Used - a.mark)
 	}
 	a.slow()
 	a.mu.Unlock()
 	a.tally.judge(a)
+}
+
+// unanswered is for an account that an answer said nothing of.
+func (a *account) unanswered(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.heard = now
 }
 
 // roll begins a new month when the one that was heard of has ended, once: from
@@ -143,8 +171,7 @@ func (a *account) roll(now time.Time) {
 		a.resets = usage.NextMonth(now)
 	}
 	if limit := a.limits.MonthlyTrafficLimit; limit != nil {
-		a.left.Store(*limit)
-		a.mark = *limit
+		a.begin(*limit)
 	}
 	a.used = 0
 	a.slow()

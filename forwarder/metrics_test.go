@@ -1,6 +1,9 @@
 package forwarder_test
 
 import (
+	"strconv"
+	"testing"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -30,4 +33,24 @@ func (w *world) metric(name string, label ...string) float64 {
 		}
 	}
 	return 0
+}
+
+// Series of clients are asked for, bounded, and add up.
+func TestClientsHaveSeriesWhenAskedFor(t *testing.T) {
+	w := newWorld(t, "memory")
+	source, target, m := w.pair(echo(t))
+	conn := connect(t, m.address)
+	if err := roundTrip(conn, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	w.current().metrics.ShowClients(1)
+	if got := w.metric("tunnox_client_connections", "client_id", "other"); got != 1 {
+		t.Errorf("the others have %v", got)
+	}
+	w.current().metrics.ShowClients(2)
+	for _, c := range []client{source, target} {
+		if got := w.metric("tunnox_client_connections", "client_id", strconv.FormatInt(c.id, 10)); got != 1 {
+			t.Errorf("client %d has %v", c.id, got)
+		}
+	}
 }

@@ -3,8 +3,6 @@ package forwarder
 import (
 	"context"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -56,13 +54,17 @@ type tally struct {
 
 	making   sync.Mutex // held while a report is made and sent; guards all below
 	pending  map[int64]*usage.Line
-	open     map[int64]int64  // streams by mapping
-	live     map[*meter]int64 // those with streams, and how many
-	sharing  map[int64]bool   // accounts with a share
-	sent     *usage.Report    // not answered yet
-	asking   map[int64]*account
+	open     map[int64]int64    // streams by mapping
+	live     map[*meter]int64   // those with streams, and how many
+	sharing  map[int64]bool     // accounts with a share
+	sent     *usage.Report      // not answered yet
+	asking   map[int64]*account // to be asked about with the next report
 	watching map[int64]*meter
+	inquired map[int64]*account // with the one that was sent
+	watched  map[int64]*meter
+	more     bool // it could not ask about all
 	sequence int64
+	round    int64     // of reading meters
 	gathered time.Time // when meters were read last
 	told     time.Time // when a report was answered last
 	moving   bool      // that one had lines
@@ -248,7 +250,25 @@ func (t *tally) gather() {
 			delete(t.over, a)
 		}
 	}
+	t.round++
+	read := func(a *account) {
+		if a != nil && a.shared.Load() {
+			a.reading(t.round)
+		}
+	}
+	for a := range t.over {
+		read(a)
+	}
+	for a := range t.asked {
+		read(a)
+	}
 	t.mu.Unlock()
+	for m := range t.live {
+		read(m.payer)
+	}
+	for _, m := range touched {
+		read(m.payer)
+	}
 	for _, m := range touched {
 		m.touched.Store(false) // before reading: what is counted from now on touches it again
 		seen := usage.Traffic{ToTarget: m.toTarget.Load(), ToSource: m.toSource.Load(), Streams: m.begun.Load()}
@@ -277,141 +297,6 @@ func (t *tally) gather() {
 		}
 		t.ask(m)
 	}
-}
-
-// ask has the accounts and the mapping of a meter asked about with the next report.
-func (t *tally) ask(m *meter) {
-	if m.payer == nil {
-		return
-	}
-	if m.payer.shared.Load() {
-		t.wanted()[m.payer.id] = m.payer
-	}
-	if m.payer.connections() != nil {
-		if t.watching == nil {
-			t.watching = map[int64]*meter{}
-		}
-		t.watching[m.mapping] = m
-	}
-}
-
-func (t *tally) wanted() map[int64]*account {
-	if t.asking == nil {
-		t.asking = map[int64]*account{}
-	}
-	return t.asking
-}
-
-// make makes the next report, if there is something to say.
-func (t *tally) make(last bool) bool {
-	now := t.now()
-	for m := range t.live {
-		t.ask(m)
-	}
-	t.mu.Lock()
-	for a := range t.asked {
-		t.wanted()[a.id] = a
-	}
-	clear(t.asked)
-	for a := range t.over {
-		t.wanted()[a.id] = a
-	}
-	t.mu.Unlock()
-	beat := (len(t.live) > 0 || len(t.sharing) > 0) && now.Sub(t.told) >= heartbeat
-	release := slices.ContainsFunc(slices.Collect(maps.Keys(t.sharing)), func(id int64) bool { return t.asking[id] == nil })
-	due := now.Sub(t.told) >= t.interval/2
-	if len(t.pending) == 0 && !(due && len(t.asking) > 0) && !t.fresh() && !beat && !release && !t.moving && !last {
-		t.asking, t.watching = nil, nil
-		return false
-	}
-	t.sequence++
-	r := &usage.Report{Reporter: t.reporter, Node: t.node, Sequence: t.sequence, Span: max(now.Sub(t.gathered), t.interval/2), Last: last}
-	bytes := map[int64]int64{}
-	for id, line := range t.pending {
-		if len(r.Lines) == usage.MaxLines {
-			break
-		}
-		r.Lines = append(r.Lines, *line)
-		bytes[line.Account] += line.Bytes()
-		delete(t.pending, id)
-	}
-	t.moving = len(r.Lines) > 0
-	t.sent = r
-	if len(t.pending) > 0 { // what the answer says of accounts must be behind all lines
-		r.Last = false
-		return true
-	}
-	t.gathered = now
-	t.question(r, bytes)
-	return true
-}
-
-// fresh tells whether somebody waits to hear of an account for the first time.
-func (t *tally) fresh() bool {
-	now := t.now()
-	for _, a := range t.asking {
-		if !a.known(now, 3*t.interval) {
-			return true
-		}
-	}
-	return false
-}
-
-// question puts the accounts and mappings to ask about into the report.
-func (t *tally) question(r *usage.Report, bytes map[int64]int64) {
-	for id, a := range t.asking {
-		if len(r.Asks) == usage.MaxLines {
-			break
-		}
-		demand := int64(0)
-		if !r.Last {
-			demand = a.demand(bytes[id], r.Span)
-		}
-		if demand > 0 {
-			t.sharing[id] = true
-		} else {
-			delete(t.sharing, id)
-		}
-		a.reporting()
-		r.Asks = append(r.Asks, usage.Ask{Account: id, Demand: demand})
-	}
-	for id := range t.sharing { // what is used here no more is free for others
-		if t.asking[id] == nil && len(r.Asks) < usage.MaxLines {
-			r.Asks = append(r.Asks, usage.Ask{Account: id})
-			delete(t.sharing, id)
-		}
-	}
-	for id := range t.watching {
-		if len(r.Mappings) == usage.MaxLines {
-			break
-		}
-		r.Mappings = append(r.Mappings, id)
-	}
-}
-
-// take takes over the answer to the report that was sent.
-func (t *tally) take(answer usage.Answer) {
-	now := t.now()
-	t.told = now
-	if len(t.sent.Asks)+len(t.sent.Mappings) == 0 {
-		return
-	}
-	for _, as := range answer.Accounts {
-		if a := t.asking[as.Account]; a != nil {
-			a.answered(as, now)
-		}
-	}
-	elsewhere := map[int64]int64{}
-	for _, o := range answer.Elsewhere {
-		elsewhere[o.Mapping] = o.Streams
-	}
-	for _, id := range t.sent.Mappings {
-		if m := t.watching[id]; m != nil {
-			m.elsewhere.Store(elsewhere[id])
-			m.elsewhereAt.Store(now.UnixNano())
-		}
-	}
-	t.asking, t.watching = nil, nil
 }
 
 // enforce ends the streams of accounts that have used up what they may.

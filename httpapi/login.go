@@ -54,7 +54,7 @@ func (a *api) registerAuth() {
 	huma.Register(a.huma, op(http.MethodPost, "/refresh", "refresh", "Change a refresh token for new tokens", open...), a.refresh)
 	huma.Register(a.huma, op(http.MethodPost, "/logout", "logout", "End the login that the access token is of", http.StatusConflict), a.logout)
 	huma.Register(a.huma, op(http.MethodGet, "/me", "whoami", "Show who asks, and what they may"), a.whoami)
-	huma.Register(a.huma, huma.Operation{OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"auth"},
+	huma.Register(a.huma, huma.Operation{OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"auth"}, Security: forAnybody,
 		Summary: "The public keys that access tokens are signed with (RFC 7517)"},
 		func(context.Context, *struct{}) (*struct {
 			Body struct {
@@ -135,7 +135,11 @@ func (a *api) refresh(ctx context.Context, in *struct{ Body RefreshBody }) (*tok
 	c := domain.RefreshLogin{ID: id, At: a.now(), ExpiresAt: a.now().Truncate(time.Second).Add(RefreshTime)}
 	c.Family, c.Hash = halves(secret)
 	_, c.Next = halves(next)
-	tracked(ctx).identity = Identity{Actor: "login:" + formatID(id), Allowed: "refresh token"}
+	who := Identity{Actor: "login:" + formatID(id), Allowed: "refresh token"}
+	if row, known, err := a.config.Reader.Login(ctx, id); err == nil && known {
+		who.Actor = "user:" + formatID(row.UserID)
+	}
+	tracked(ctx).identity = who
 	r, err := a.submit(ctx, MatchHeader{}, nil, c)
 	if err != nil {
 		return nil, a.refusal(ctx, err)

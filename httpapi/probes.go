@@ -39,7 +39,8 @@ const needTimeout = 500 * time.Millisecond
 
 func (a *api) registerProbes() {
 	op := func(path, id, summary string, errs ...int) huma.Operation {
-		return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Tags: []string{"operation"}, Summary: summary, Errors: errs}
+		return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Tags: []string{"operation"}, Summary: summary, Security: forAnybody,
+			Errors: errs}
 	}
 	huma.Register(a.huma, op("/health", "health", "Whether the process answers"), func(context.Context, *struct{}) (*struct{ Body Health }, error) {
 		return &struct{ Body Health }{Health{Status: "ok"}}, nil

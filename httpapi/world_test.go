@@ -93,6 +93,7 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 	}
 	config := httpapi.Config{
 		Executor: executor, History: history, Search: history, Reader: projections.NewReader(store), Past: memory.NewPast(log),
+		Eraser:        &erasures{},
 		NewCredential: newCredential,
 		Usage:         noneUsed{},
 		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},

@@ -15,7 +15,7 @@ import (
 
 // KeyHeader is what every write may carry.
 type KeyHeader struct {
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" patternDescription:"1 to 255 printable ASCII characters" doc:"Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused" example:"8e03978e-40d5-43e8-bc93-6894a57f9324"`
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" doc:"Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused" example:"8e03978e-40d5-43e8-bc93-6894a57f9324"`
 	DryRun         bool   `query:"dry_run" doc:"true: write nothing, and answer 200 with the events it would write and the live connections it would end"`
 }
 

@@ -9,3 +9,5 @@ for package in $($go list ./...); do
 		$go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$package"
 	done
 done
+echo "== every operation of the API, with input of its schemas"
+$go test ./httpapi -run '^TestEveryOperationWithInputOfItsSchema$' -schemafuzz "${SCHEMAFUZZTIME:-60s}" -v | grep -v '^==='

@@ -25,3 +25,6 @@ if command -v protoc >/dev/null; then
 else
 	echo "generate: protoc is not installed, messages are left as they are; on Debian: apt-get install protobuf-compiler" >&2
 fi
+
+# The document of the API is what the API says of itself; a test holds it.
+$go test ./httpapi -run TestDocumentIsTheOneReviewed -update >/dev/null

@@ -1,10 +1,21 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 var eventColumns = []column{
@@ -12,19 +23,221 @@ var eventColumns = []column{
 	field("ACTOR", "meta.actor"), field("FROM", "meta.source"),
 }
 
+// eventFilter says which events are wanted, as the API does.
+type eventFilter struct {
+	actor, subject, kind, from, to string
+	owner                          int64
+	newest                         bool
+}
+
+func (f *eventFilter) declare(flags *pflag.FlagSet) {
+	flags.StringVar(&f.actor, "actor", "", "only what this `actor` caused, for example user:100000001")
+	flags.StringVar(&f.subject, "subject", "", "only what happened to one `thing`, for example mapping-1001")
+	flags.StringVar(&f.kind, "type", "", "only these `events`, with commas between, for example mapping_created")
+	flags.Int64Var(&f.owner, "owner", 0, "only what belongs to this account `id`")
+	flags.StringVar(&f.from, "from", "", "only from this `time` on, for example 2026-01-02T15:04:05Z")
+	flags.StringVar(&f.to, "to", "", "only before this `time`")
+}
+
+func (f *eventFilter) query() url.Values {
+	q := url.Values{}
+	for name, value := range map[string]string{"actor": f.actor, "subject": f.subject, "type": f.kind, "from": f.from, "to": f.to} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	if f.owner != 0 {
+		q.Set("owner", strconv.FormatInt(f.owner, 10))
+	}
+	if f.newest {
+		q.Set("order", "newest")
+	}
+	return q
+}
+
 func eventsCommand(api *apiFlags) *cobra.Command {
 	var after int64
 	var limit int
+	filter := &eventFilter{}
 	cmd := &cobra.Command{Use: "events", Short: "Show the log: what was done, when and by whom", Args: cobra.NoArgs,
 		Long: "Show the log. With --json each event has its data too. \"tunnox mapping history ID\" shows one resource's."}
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		p, err := c.list(ctx, "/api/v1/events", after, limit)
+		p, err := c.list(ctx, "/api/v1/audit?"+filter.query().Encode(), after, limit)
 		if err != nil {
 			return err
 		}
 		return api.printList(out, eventColumns, p)
 	})
+	filter.declare(cmd.PersistentFlags())
 	cmd.Flags().Int64Var(&after, "after", 0, "only events behind this `position`")
 	cmd.Flags().IntVar(&limit, "limit", 0, "print at most this many (0 = all)")
+	cmd.Flags().BoolVar(&filter.newest, "newest", false, "the newest first")
+	cmd.AddCommand(followCommand(api, filter), exportCommand(api, filter), revertCommand(api))
+	return cmd
+}
+
+func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
+	var after int64
+	cmd := &cobra.Command{Use: "follow", Short: "Print events as they happen, one JSON object a line", Args: cobra.NoArgs,
+		Long: "Print events as they happen. A connection that ends is made again, and nothing is missed."}
+	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		q := filter.query()
+		q.Set("after", strconv.FormatInt(after, 10))
+		last := ""
+		for {
+			err := c.follow(ctx, "/api/v1/events/stream?"+q.Encode(), &last, out)
+			if coded, ok := errors.AsType[codedError](err); ctx.Err() != nil {
+				return nil // interrupted, which is how it ends
+			} else if ok && (coded.code == exitRefused || last == "") {
+				return err
+			}
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+		}
+	})
+	cmd.Flags().Int64Var(&after, "after", -1, "begin behind this `position`: 0 is the whole log, -1 what happens from now on")
+	return cmd
+}
+
+// open sends a GET whose answer is read for as long as it lasts.
+func (c *restClient) open(ctx context.Context, path string, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header = header
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	req.Header.Set("User-Agent", "tunnox/"+shortVersion())
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		if err != nil {
+			return nil, c.unreachable(err)
+		}
+		return nil, answerError(resp, b)
+	}
+	return resp, nil
+}
+
+// follow prints what a live stream sends until it ends, and keeps its place.
+func (c *restClient) follow(ctx context.Context, path string, last *string, out io.Writer) error {
+	header := http.Header{"Accept": {"text/event-stream"}}
+	if *last != "" {
+		header.Set("Last-Event-ID", *last)
+	}
+	resp, err := c.open(ctx, path, header)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 4<<20) // an event may have a megabyte
+	id := *last
+	for lines.Scan() {
+		switch name, value, _ := strings.Cut(lines.Text(), ": "); name {
+		case "id":
+			id = value
+		case "data":
+			if _, err := fmt.Fprintln(out, value); err != nil {
+				return err
+			}
+		case "":
+			*last = id
+		}
+	}
+	return lines.Err()
+}
+
+func exportCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{Use: "export", Short: "Write events to a file, one JSON object a line", Args: cobra.NoArgs,
+		Long: "Write events as the API shows them, without secrets. A log that is to be verified or moved is exported by \"tunnoxd export\"."}
+	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) (err error) {
+		resp, err := c.open(ctx, "/api/v1/audit?"+filter.query().Encode(), http.Header{"Accept": {"application/x-ndjson"}})
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		to := out
+		if file != "" && file != "-" {
+			f, openErr := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+			if openErr != nil {
+				return fmt.Errorf("write the export: %w", openErr)
+			}
+			defer func() { err = errors.Join(err, f.Close()) }()
+			to = f
+		}
+		total, err := strconv.Atoi(resp.Header.Get("X-Total-Count"))
+		if err != nil {
+			return fmt.Errorf("read the API's answer: X-Total-Count: %w", err)
+		}
+		n, err := copyLines(to, resp.Body, api.stderr, total)
+		if err == nil && n != total {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return fmt.Errorf("the export broke off after %d of %d events: %w", n, total, err)
+		}
+		return nil
+	})
+	cmd.Flags().StringVar(&file, "out", "", "`file` to write (- or empty = standard output)")
+	return cmd
+}
+
+// copyLines copies lines and says every second how far it is.
+func copyLines(to io.Writer, from io.Reader, progress io.Writer, total int) (n int, err error) {
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, 4<<20)
+	w := bufio.NewWriter(to)
+	due := time.Now().Add(time.Second)
+	for lines.Scan() {
+		if !json.Valid(lines.Bytes()) {
+			return n, errors.New("a line is not JSON")
+		}
+		if _, err := w.Write(append(lines.Bytes(), '\n')); err != nil {
+			return n, err
+		}
+		n++
+		if now := time.Now(); now.After(due) {
+			due = now.Add(time.Second)
+			fmt.Fprintf(progress, "tunnox: %d of %d events (%d%%)\n", n, total, 100*n/max(total, 1))
+		}
+	}
+	return n, errors.Join(lines.Err(), w.Flush())
+}
+
+func revertCommand(api *apiFlags) *cobra.Command {
+	var dry bool
+	cmd := &cobra.Command{Use: "revert POSITION", Short: "Take an event back: ask for what was before it", Args: oneID}
+	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+		path := "/api/v1/events/" + args[0] + "/revert"
+		if dry {
+			path += "?dry_run=true"
+		}
+		b, err := c.call(ctx, http.MethodPost, path, nil)
+		if err != nil {
+			return err
+		}
+		if api.json || dry {
+			return printJSON(out, b)
+		}
+		var p struct {
+			Command string            `json:"command"`
+			Events  []json.RawMessage `json:"events"`
+		}
+		if err := json.Unmarshal(b, &p); err != nil {
+			return fmt.Errorf("read the API's answer: %w", err)
+		}
+		return printTable(out, eventColumns, p.Events)
+	})
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only show what it would write and end")
 	return cmd
 }

@@ -23,9 +23,10 @@ const (
 	auditCheckpointFile = "audit-checkpoint" // the last one that is known
 )
 
-// provable is what both stores are: a log with a tree over it that can be moved.
+// provable is what both stores are: a log with a tree over it that can be moved,
+// and keys of what can be forgotten.
 type provable interface {
-	eventstore.Store
+	eventstore.PersonalStore
 	eventstore.Archive
 	audit.Log
 }

@@ -36,7 +36,7 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 		return nil, err
 	}
 	p.atEnd("event store", func(context.Context) error { return store.Close() })
-	b.store = store
+	b.raw, b.store = store, eventstore.NewPersonal(store)
 	p.tellAppends(store, b.redis)
 	b.shared, err = p.openShared(ctx)
 	return b, err

@@ -119,7 +119,9 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	cp.executor = eventstore.NewExecutor(b.store, eventstore.ExecutorOptions{Metrics: metrics})
 	p.run("executor", cp.executor.Run)
 
-	relay := eventstore.NewRelay(b.store, b.publisher, eventstore.RelayOptions{Metrics: metrics, Logger: p.log.With("part", "relay")})
+	// The feed carries records as they are kept: forwarders need nothing that is
+	// about a person, and what was published could not be taken back.
+	relay := eventstore.NewRelay(b.raw, b.publisher, eventstore.RelayOptions{Metrics: metrics, Logger: p.log.With("part", "relay")})
 	p.runAlone(cp.session, leaseRelay, relay.Run)
 
 	cp.projector = projections.NewProjector(b.store, b.rows, projections.Options{
@@ -138,7 +140,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		return nil, err
 	}
 
-	proofs, err := p.startAudit(ctx, b.store)
+	proofs, err := p.startAudit(ctx, b.raw)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +177,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		Needs:       b.needs(),
 		Alarms:      map[string]func(context.Context) error{"audit": proofs.sealer.Check},
 		Auditor:     proofs,
+		Eraser:      b.store,
 		CORSOrigins: p.cfg.corsOrigins(), RateLimit: p.cfg.RateLimit, RateBurst: p.cfg.RateBurst,
 		Metrics: requests,
 		Logger:  p.log.With("part", "api"),

@@ -6,6 +6,7 @@ import (
 	"github.com/tunnox-net/tunnox/broker"
 	brokermemory "github.com/tunnox-net/tunnox/broker/memory"
 	directorymemory "github.com/tunnox-net/tunnox/directory/memory"
+	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
 	"github.com/tunnox-net/tunnox/projections/memory"
 )
@@ -32,5 +33,5 @@ func (p *process) openEmbedded(ctx context.Context) (*backend, error) {
 	p.atEnd("event store", func(context.Context) error { return store.Close() })
 	feed := brokermemory.New(brokermemory.DefaultCapacity, broker.NewMetrics(p.registry))
 	p.atEnd("feed", func(context.Context) error { return feed.Close() })
-	return &backend{store: store, rows: memory.New(), publisher: feed, follower: feed, directory: directorymemory.New(nil)}, nil
+	return &backend{raw: store, store: eventstore.NewPersonal(store), rows: memory.New(), publisher: feed, follower: feed, directory: directorymemory.New(nil)}, nil
 }

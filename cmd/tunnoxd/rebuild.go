@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/projections/memory"
 	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
@@ -30,11 +31,12 @@ var errDifferent = errors.New("the read models are not what the log comes to")
 
 // rebuild builds read models anew, or checks them.
 func rebuild(ctx context.Context, cfg *config, check bool, stdout, stderr io.Writer) (err error) {
-	log, err := openToRead(ctx, cfg)
+	kept, err := openToRead(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	log := eventstore.NewPersonal(kept)
 	head, err := log.Head(ctx)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/projections/memory"
 )
@@ -34,11 +35,12 @@ func replay(ctx context.Context, cfg *config, o replayOptions, stdout, stderr io
 	if err != nil {
 		return usageError{err}
 	}
-	log, err := openToRead(ctx, cfg)
+	kept, err := openToRead(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	log := eventstore.NewPersonal(kept)
 	head, err := log.Head(ctx)
 	if err != nil {
 		return err

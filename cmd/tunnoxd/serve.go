@@ -13,6 +13,7 @@ import (
 	"github.com/tunnox-net/tunnox/broker"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/projections"
 )
 
@@ -34,7 +35,8 @@ an older one is for "tunnoxd migrate".`
 
 // backend is what the parts of a process stand on, in both forms.
 type backend struct {
-	store     provable
+	raw       provable             // as it is kept, for the feed and for proofs
+	store     *eventstore.Personal // before it: what is about a person is plain
 	rows      projections.Store
 	publisher broker.Publisher
 	follower  broker.Follower

@@ -113,12 +113,11 @@ SELECT setval('es.client_ids', @last::bigint);
 -- name: RestoreMappingIDs :exec
 SELECT setval('es.mapping_ids', @last::bigint);
 
--- MakeDataKey keeps the key of an account, unless it has one or was erased, and
--- gives what is kept.
--- name: MakeDataKey :one
-INSERT INTO es.data_keys (account, key) VALUES (@account, @key)
-ON CONFLICT (account) DO UPDATE SET account = excluded.account
-RETURNING key;
+-- MakeDataKeys keeps the keys of accounts, but of those that have one or were erased.
+-- name: MakeDataKeys :exec
+INSERT INTO es.data_keys (account, key)
+SELECT unnest(@accounts::bigint[]), unnest(@keys::bytea[])
+ON CONFLICT (account) DO NOTHING;
 
 -- name: DataKeys :many
 SELECT account, key FROM es.data_keys WHERE account = ANY (@accounts::bigint[]);

@@ -221,17 +221,22 @@ func share(ctx context.Context, q *queries.Queries, now time.Time, r usage.Repor
 		others[row.Account] = append(others[row.Account], usage.Claim{Demand: row.Demand, Share: row.Share})
 	}
 	shares := map[int64]float64{}
+	set := queries.SetSharesParams{Reporter: r.Reporter, SeenAt: now.Unix()}
+	drop := queries.DropSharesParams{Reporter: r.Reporter}
 	for _, a := range r.Asks {
 		if a.Demand == 0 {
-			err = q.EndShare(ctx, queries.EndShareParams{Account: a.Account, Reporter: r.Reporter})
-		} else {
-			shares[a.Account] = usage.Shared(a.Demand, others[a.Account])
-			err = q.SetShare(ctx, queries.SetShareParams{Account: a.Account, Reporter: r.Reporter, Demand: a.Demand,
-				Share: shares[a.Account], SeenAt: now.Unix()})
+			drop.Accounts = append(drop.Accounts, a.Account)
+			continue
 		}
-		if err != nil {
-			return nil, err
-		}
+		shares[a.Account] = usage.Shared(a.Demand, others[a.Account])
+		set.Accounts, set.Demands = append(set.Accounts, a.Account), append(set.Demands, a.Demand)
+		set.Shares = append(set.Shares, shares[a.Account])
 	}
-	return shares, nil
+	if len(drop.Accounts) > 0 {
+		err = q.DropShares(ctx, drop)
+	}
+	if len(set.Accounts) > 0 && err == nil {
+		err = q.SetShares(ctx, set)
+	}
+	return shares, err
 }

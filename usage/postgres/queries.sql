@@ -56,12 +56,16 @@ UPDATE usage.reporters SET seen_at = seen_at - @fresh::bigint, rate_to_target = 
 SELECT account, demand, share FROM usage.shares
  WHERE account = ANY(@accounts::bigint[]) AND reporter <> @reporter AND seen_at > @since;
 
--- name: SetShare :exec
-INSERT INTO usage.shares (account, reporter, demand, share, seen_at) VALUES ($1, $2, $3, $4, $5)
+-- name: SetShares :exec
+INSERT INTO usage.shares (account, reporter, demand, share, seen_at)
+SELECT l.account, @reporter, l.demand, l.share, @seen_at
+  FROM (SELECT unnest(@accounts::bigint[]) AS account, unnest(@demands::bigint[]) AS demand,
+               unnest(@shares::double precision[]) AS share) l
+ ORDER BY l.account
 ON CONFLICT (account, reporter) DO UPDATE SET demand = excluded.demand, share = excluded.share, seen_at = excluded.seen_at;
 
--- name: EndShare :exec
-DELETE FROM usage.shares WHERE account = $1 AND reporter = $2;
+-- name: DropShares :exec
+DELETE FROM usage.shares WHERE account = ANY(@accounts::bigint[]) AND reporter = @reporter;
 
 -- name: Elsewhere :many
 SELECT v.mapping, sum(v.streams)::bigint AS streams

@@ -199,7 +199,7 @@ func concurrent(s *suite) {
 // brokenOff ends the callers of reports in the middle and repeats them, as a
 // control plane that is killed and its forwarders would.
 func brokenOff(s *suite) {
-	const reports = 60
+	const reports = 25
 	broken := 0
 	for n := range int64(reports) {
 		r := report("a", n+1, line(web, 10, 1, 1, n%3), line(ssh, 1, 0, 0, 0))

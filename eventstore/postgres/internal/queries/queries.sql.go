@@ -388,24 +388,21 @@ func (q *Queries) LockHead(ctx context.Context) (int64, error) {
 	return position, err
 }
 
-const makeDataKey = `-- name: MakeDataKey :one
-INSERT INTO es.data_keys (account, key) VALUES ($1, $2)
-ON CONFLICT (account) DO UPDATE SET account = excluded.account
-RETURNING key
+const makeDataKeys = `-- name: MakeDataKeys :exec
+INSERT INTO es.data_keys (account, key)
+SELECT unnest($1::bigint[]), unnest($2::bytea[])
+ON CONFLICT (account) DO NOTHING
 `
 
-type MakeDataKeyParams struct {
-	Account int64
-	Key     []byte
+type MakeDataKeysParams struct {
+	Accounts []int64
+	Keys     [][]byte
 }
 
-// MakeDataKey keeps the key of an account, unless it has one or was erased, and
-// gives what is kept.
-func (q *Queries) MakeDataKey(ctx context.Context, arg MakeDataKeyParams) ([]byte, error) {
-	row := q.db.QueryRow(ctx, makeDataKey, arg.Account, arg.Key)
-	var key []byte
-	err := row.Scan(&key)
-	return key, err
+// MakeDataKeys keeps the keys of accounts, but of those that have one or were erased.
+func (q *Queries) MakeDataKeys(ctx context.Context, arg MakeDataKeysParams) error {
+	_, err := q.db.Exec(ctx, makeDataKeys, arg.Accounts, arg.Keys)
+	return err
 }
 
 const nextClientIDs = `-- name: NextClientIDs :many

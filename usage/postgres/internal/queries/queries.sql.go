@@ -141,6 +141,20 @@ func (q *Queries) Counted(ctx context.Context, arg CountedParams) error {
 	return err
 }
 
+const dropShares = `-- name: DropShares :exec
+DELETE FROM usage.shares WHERE account = ANY($1::bigint[]) AND reporter = $2
+`
+
+type DropSharesParams struct {
+	Accounts []int64
+	Reporter string
+}
+
+func (q *Queries) DropShares(ctx context.Context, arg DropSharesParams) error {
+	_, err := q.db.Exec(ctx, dropShares, arg.Accounts, arg.Reporter)
+	return err
+}
+
 const elsewhere = `-- name: Elsewhere :many
 SELECT v.mapping, sum(v.streams)::bigint AS streams
   FROM usage.live v JOIN usage.reporters r ON r.reporter = v.reporter
@@ -199,20 +213,6 @@ DELETE FROM usage.live WHERE reporter = $1
 
 func (q *Queries) EndReporter(ctx context.Context, reporter string) error {
 	_, err := q.db.Exec(ctx, endReporter, reporter)
-	return err
-}
-
-const endShare = `-- name: EndShare :exec
-DELETE FROM usage.shares WHERE account = $1 AND reporter = $2
-`
-
-type EndShareParams struct {
-	Account  int64
-	Reporter string
-}
-
-func (q *Queries) EndShare(ctx context.Context, arg EndShareParams) error {
-	_, err := q.db.Exec(ctx, endShare, arg.Account, arg.Reporter)
 	return err
 }
 
@@ -714,26 +714,30 @@ func (q *Queries) SetLive(ctx context.Context, arg SetLiveParams) error {
 	return err
 }
 
-const setShare = `-- name: SetShare :exec
-INSERT INTO usage.shares (account, reporter, demand, share, seen_at) VALUES ($1, $2, $3, $4, $5)
+const setShares = `-- name: SetShares :exec
+INSERT INTO usage.shares (account, reporter, demand, share, seen_at)
+SELECT l.account, $1, l.demand, l.share, $2
+  FROM (SELECT unnest($3::bigint[]) AS account, unnest($4::bigint[]) AS demand,
+               unnest($5::double precision[]) AS share) l
+ ORDER BY l.account
 ON CONFLICT (account, reporter) DO UPDATE SET demand = excluded.demand, share = excluded.share, seen_at = excluded.seen_at
 `
 
-type SetShareParams struct {
-	Account  int64
+type SetSharesParams struct {
 	Reporter string
-	Demand   int64
-	Share    float64
 	SeenAt   int64
+	Accounts []int64
+	Demands  []int64
+	Shares   []float64
 }
 
-func (q *Queries) SetShare(ctx context.Context, arg SetShareParams) error {
-	_, err := q.db.Exec(ctx, setShare,
-		arg.Account,
+func (q *Queries) SetShares(ctx context.Context, arg SetSharesParams) error {
+	_, err := q.db.Exec(ctx, setShares,
 		arg.Reporter,
-		arg.Demand,
-		arg.Share,
 		arg.SeenAt,
+		arg.Accounts,
+		arg.Demands,
+		arg.Shares,
 	)
 	return err
 }

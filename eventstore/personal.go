@@ -1,0 +1,394 @@
+package eventstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// DataKeys keeps the keys of personal data, in a table that, unlike the log,
+// forgets. Stores of this module are one.
+type DataKeys interface {
+	// MakeDataKeys keeps the keys of accounts, but of those that have one or were
+	// erased.
+	MakeDataKeys(ctx context.Context, keys map[int64][]byte) error
+	// DataKeys gives the keys of accounts: nil of one that was erased, none of one
+	// that never had a key.
+	DataKeys(ctx context.Context, accounts []int64) (map[int64][]byte, error)
+	// EraseDataKey forgets the key of an account for ever.
+	EraseDataKey(ctx context.Context, account int64) error
+}
+
+// PersonalStore is a store with keys, as [Personal] stands before it.
+type PersonalStore interface {
+	Store
+	Searcher
+	DataKeys
+}
+
+// Personal stands before a store and seals what is about a person: above it
+// records are plain, below it they are not. Fields that domain declares
+// personal, and the address a command came from, are encrypted with AES-256-GCM
+// under a key of the record's account, bound to their place (event stream, event,
+// schema, field). Leaf hashes are over what is stored, so erasing a key changes
+// no proof; what it sealed reads as [domain.Erased].
+//
+// Records that were written plainly are read as they are. Compare, export and
+// prove with the store itself.
+type Personal struct {
+	PersonalStore
+
+	mu    sync.Mutex
+	cache map[int64]dataKey // guarded by mu
+}
+
+// dataKey is a key as it was when it was read; a nil cipher is none.
+type dataKey struct {
+	aead cipher.AEAD
+	read time.Time
+}
+
+const (
+	sealedPrefix = "sealed:1:"
+	// keyCacheSize and keyCacheTime bound what is remembered: a key that another
+	// process has erased is forgotten here after so long.
+	keyCacheSize = 1 << 16
+	keyCacheTime = 10 * time.Second
+)
+
+// NewPersonal stands before a store.
+func NewPersonal(store PersonalStore) *Personal {
+	return &Personal{PersonalStore: store, cache: map[int64]dataKey{}}
+}
+
+// Erase forgets what is about the person of an account.
+func (p *Personal) Erase(ctx context.Context, account int64) error {
+	if err := p.EraseDataKey(ctx, account); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cache[account] = dataKey{read: time.Now()}
+	return nil
+}
+
+// AppendBatch implements [Store].
+func (p *Personal) AppendBatch(ctx context.Context, batch []Append) ([]Result, error) {
+	sealed := slices.Clone(batch)
+	if err := p.load(ctx, accountsOf(batch), true); err != nil {
+		return nil, err
+	}
+	for i := range sealed {
+		p.sealAppend(&sealed[i])
+	}
+	results, err := p.PersonalStore.AppendBatch(ctx, sealed)
+	if err != nil {
+		return results, err
+	}
+	for i, r := range results {
+		if r.Err != nil || r.Duplicate {
+			continue
+		}
+		for j := range r.Records {
+			r.Records[j].Data, r.Records[j].Meta.Source = batch[i].Events[j].Data, batch[i].Meta.Source
+			if r.Records[j].Name == (domain.UserErased{}).EventName() {
+				// The event is written. If this fails, it is made up for when the
+				// event is read.
+				err = errors.Join(err, p.Erase(ctx, r.Records[j].Owner))
+			}
+		}
+	}
+	if err != nil {
+		// What was appended is; who asked is told to look, and asks again.
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return results, nil
+}
+
+// accountsOf gives the accounts whose keys a batch is sealed with.
+func accountsOf(batch []Append) []int64 {
+	var accounts []int64
+	for i := range batch {
+		a := &batch[i]
+		if a.Meta.Source != "" {
+			accounts = append(accounts, sourceAccount(a.Meta, a.Account))
+		}
+		for _, e := range a.Events {
+			if len(domain.PersonalFields(e.Name)) > 0 {
+				accounts = append(accounts, a.Account)
+			}
+		}
+	}
+	return accounts
+}
+
+// sourceAccount is whose address a command came from: the user that asked, else,
+// as nearest, whose record it is.
+func sourceAccount(m domain.Metadata, owner int64) int64 {
+	if id, ok := strings.CutPrefix(m.Actor, "user:"); ok {
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil && n > 0 {
+			return n
+		}
+	}
+	return owner
+}
+
+// load brings the keys of accounts into the cache; with draw, those that have
+// none get one.
+func (p *Personal) load(ctx context.Context, accounts []int64, draw bool) error {
+	now := time.Now()
+	p.mu.Lock()
+	missing := slices.DeleteFunc(accounts, func(account int64) bool {
+		k, ok := p.cache[account]
+		return account == 0 || ok && now.Sub(k.read) < keyCacheTime && (k.aead != nil || !draw)
+	})
+	p.mu.Unlock()
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	missing = slices.Compact(missing)
+	kept, err := p.PersonalStore.DataKeys(ctx, missing)
+	if err != nil {
+		return err
+	}
+	if fresh := draws(missing, kept); draw && len(fresh) > 0 {
+		if err := p.MakeDataKeys(ctx, fresh); err != nil {
+			return err
+		}
+		// Another process may have been first.
+		if kept, err = p.PersonalStore.DataKeys(ctx, missing); err != nil {
+			return err
+		}
+	}
+	for _, account := range missing {
+		k := dataKey{read: now}
+		if key := kept[account]; key != nil {
+			if k.aead, err = newAEAD(key); err != nil {
+				return fmt.Errorf("data key of account %d: %w", account, err)
+			}
+		}
+		p.mu.Lock()
+		if len(p.cache) >= keyCacheSize {
+			clear(p.cache)
+		}
+		p.cache[account] = k
+		p.mu.Unlock()
+	}
+	return nil
+}
+
+// draws draws keys for the accounts that never had one.
+func draws(accounts []int64, kept map[int64][]byte) map[int64][]byte {
+	fresh := map[int64][]byte{}
+	for _, account := range accounts {
+		if _, ok := kept[account]; !ok {
+			key := make([]byte, 32)
+			_, _ = rand.Read(key) // never fails
+			fresh[account] = key
+		}
+	}
+	return fresh
+}
+
+func newAEAD(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(block)
+}
+
+func (p *Personal) key(account int64) cipher.AEAD {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cache[account].aead
+}
+
+// sealAppend seals an append of its own; the lists of the caller's stay as they are.
+func (p *Personal) sealAppend(a *Append) {
+	if a.Meta.Source != "" {
+		account := sourceAccount(a.Meta, a.Account)
+		if aead := p.key(account); account != 0 {
+			a.Meta.Source = seal(aead, a.Meta.Source, sourcePlace(account))
+		}
+	}
+	events := slices.Clone(a.Events)
+	for i, e := range events {
+		fields := domain.PersonalFields(e.Name)
+		if len(fields) == 0 || a.Account == 0 || e.Stream < 0 || e.Stream >= len(a.Streams) {
+			continue
+		}
+		aead, stream := p.key(a.Account), a.Streams[e.Stream].Stream
+		data, err := replaceStrings(e.Data, fields, func(field, plain string) string {
+			return seal(aead, plain, place(stream, e.Name, e.Schema, field))
+		})
+		if err != nil {
+			continue // it is no object; the store refuses it, or keeps it as it is
+		}
+		events[i].Data = data
+	}
+	a.Events = events
+}
+
+// place is what a sealed value is bound to: it cannot be moved elsewhere.
+func place(stream domain.StreamID, name string, schema int, field string) []byte {
+	return []byte(string(stream) + "|" + name + "|" + strconv.Itoa(schema) + "|" + field)
+}
+
+func sourcePlace(account int64) []byte {
+	return []byte("meta|source|" + strconv.FormatInt(account, 10))
+}
+
+func seal(aead cipher.AEAD, plain string, place []byte) string {
+	switch {
+	case plain == "":
+		return ""
+	case aead == nil:
+		return domain.Erased // the account was erased: nothing new is kept of it
+	}
+	return sealedPrefix + base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, []byte(plain), place))
+}
+
+func unseal(aead cipher.AEAD, value string, place []byte) string {
+	text, ok := strings.CutPrefix(value, sealedPrefix)
+	if !ok {
+		return value
+	}
+	sealed, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return value // nothing that was sealed here
+	}
+	if aead == nil {
+		return domain.Erased
+	}
+	plain, err := aead.Open(nil, nil, sealed, place)
+	if err != nil {
+		return domain.Erased // under a key that is gone, or moved from its place
+	}
+	return string(plain)
+}
+
+// ReadStream implements [Store].
+func (p *Personal) ReadStream(ctx context.Context, stream domain.StreamID, after domain.Version, limit int) ([]domain.Record, error) {
+	records, err := p.PersonalStore.ReadStream(ctx, stream, after, limit)
+	return records, errors.Join(err, p.open(ctx, records))
+}
+
+// ReadAll implements [Store].
+func (p *Personal) ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error) {
+	records, err := p.PersonalStore.ReadAll(ctx, after, limit)
+	return records, errors.Join(err, p.open(ctx, records))
+}
+
+// Select implements [Searcher].
+func (p *Personal) Select(ctx context.Context, q domain.Query, limit int) ([]domain.Record, error) {
+	records, err := p.PersonalStore.Select(ctx, q, limit)
+	return records, errors.Join(err, p.open(ctx, records))
+}
+
+// open makes records plain, in place.
+func (p *Personal) open(ctx context.Context, records []domain.Record) error {
+	var accounts []int64
+	for i := range records {
+		r := &records[i]
+		if strings.HasPrefix(r.Meta.Source, sealedPrefix) {
+			accounts = append(accounts, sourceAccount(r.Meta, r.Owner))
+		}
+		if len(domain.PersonalFields(r.Name)) > 0 {
+			accounts = append(accounts, r.Owner)
+		}
+		if r.Name == (domain.UserErased{}).EventName() {
+			p.forget(ctx, r.Owner)
+		}
+	}
+	if err := p.load(ctx, accounts, false); err != nil {
+		return err
+	}
+	for i := range records {
+		r := &records[i]
+		if account := sourceAccount(r.Meta, r.Owner); r.Meta.Source != "" {
+			r.Meta.Source = unseal(p.key(account), r.Meta.Source, sourcePlace(account))
+		}
+		fields := domain.PersonalFields(r.Name)
+		if len(fields) == 0 || !bytes.Contains(r.Data, []byte(sealedPrefix)) {
+			continue
+		}
+		aead := p.key(r.Owner)
+		if data, err := replaceStrings(r.Data, fields, func(field, value string) string {
+			return unseal(aead, value, place(r.Stream, r.Name, r.Schema, field))
+		}); err == nil {
+			r.Data = data
+		}
+	}
+	return nil
+}
+
+// forget makes up for an erasure that was cut short between its event and its
+// key. A log that was opened to be read keeps what it has.
+func (p *Personal) forget(ctx context.Context, account int64) {
+	p.mu.Lock()
+	k, ok := p.cache[account]
+	p.mu.Unlock()
+	if ok && k.aead == nil && time.Since(k.read) < keyCacheTime {
+		return
+	}
+	kept, err := p.PersonalStore.DataKeys(ctx, []int64{account})
+	if err == nil && kept[account] != nil {
+		err = p.EraseDataKey(ctx, account)
+	}
+	if err == nil {
+		p.mu.Lock()
+		p.cache[account] = dataKey{read: time.Now()}
+		p.mu.Unlock()
+	}
+}
+
+// replaceStrings replaces the values of some fields of a JSON object that are
+// strings. All other bytes stay as they are.
+func replaceStrings(data []byte, fields []string, by func(field, value string) string) ([]byte, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.New("eventstore: data are no JSON object")
+	}
+	out, done := make([]byte, 0, len(data)+64*len(fields)), int64(0)
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, err
+		}
+		field, _ := name.(string)
+		if len(value) == 0 || value[0] != '"' || !slices.Contains(fields, field) {
+			continue
+		}
+		var was string
+		if err := json.Unmarshal(value, &was); err != nil {
+			return nil, err
+		}
+		next, err := json.Marshal(by(field, was))
+		if err != nil {
+			return nil, err
+		}
+		end := d.InputOffset()
+		out = append(append(out, data[done:end-int64(len(value))]...), next...)
+		done = end
+	}
+	return append(out, data[done:]...), nil
+}

@@ -1,0 +1,160 @@
+package forwarder
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/tunnox-net/tunnox/usage"
+)
+
+// ask has the accounts and the mapping of a meter asked about with the next report.
+func (t *tally) ask(m *meter) {
+	if m.payer == nil {
+		return
+	}
+	if m.payer.shared.Load() {
+		t.wanted()[m.payer.id] = m.payer
+	}
+	if m.payer.connections() != nil {
+		if t.watching == nil {
+			t.watching = map[int64]*meter{}
+		}
+		t.watching[m.mapping] = m
+	}
+}
+
+func (t *tally) wanted() map[int64]*account {
+	if t.asking == nil {
+		t.asking = map[int64]*account{}
+	}
+	return t.asking
+}
+
+// make makes the next report, if there is something to say.
+func (t *tally) make(last bool) bool {
+	now := t.now()
+	if !t.more {
+		for m := range t.live {
+			t.ask(m)
+		}
+	}
+	t.mu.Lock()
+	for a := range t.asked {
+		t.wanted()[a.id] = a
+	}
+	clear(t.asked)
+	for a := range t.over {
+		if !t.more {
+			t.wanted()[a.id] = a
+		}
+	}
+	t.mu.Unlock()
+	beat := (len(t.live) > 0 || len(t.sharing) > 0) && now.Sub(t.told) >= heartbeat
+	release := slices.ContainsFunc(slices.Collect(maps.Keys(t.sharing)), func(id int64) bool { return t.asking[id] == nil })
+	due := now.Sub(t.told) >= t.interval/2
+	if len(t.pending) == 0 && !(due && len(t.asking) > 0) && !t.fresh() && !beat && !release && !t.moving && !t.more && !last {
+		t.asking, t.watching = nil, nil
+		return false
+	}
+	t.sequence++
+	r := &usage.Report{Reporter: t.reporter, Node: t.node, Sequence: t.sequence, Span: max(now.Sub(t.gathered), t.interval/2), Last: last}
+	bytes := map[int64]int64{}
+	for id, line := range t.pending {
+		if len(r.Lines) == usage.MaxLines {
+			break
+		}
+		r.Lines = append(r.Lines, *line)
+		bytes[line.Account] += line.Bytes()
+		delete(t.pending, id)
+	}
+	t.moving = len(r.Lines) > 0
+	t.sent = r
+	if len(t.pending) > 0 { // what the answer says of accounts must be behind all lines
+		r.Last = false
+		return true
+	}
+	t.gathered = now
+	t.question(r, bytes)
+	return true
+}
+
+// fresh tells whether somebody waits to hear of an account for the first time.
+func (t *tally) fresh() bool {
+	now := t.now()
+	for _, a := range t.asking {
+		if !a.known(now, 3*t.interval) {
+			return true
+		}
+	}
+	return false
+}
+
+// question puts the accounts and mappings to ask about into the report.
+func (t *tally) question(r *usage.Report, bytes map[int64]int64) {
+	t.inquired, t.watched = map[int64]*account{}, map[int64]*meter{}
+	for id := range t.sharing { // what is used here no more is free for others
+		if t.asking[id] == nil && !t.more && len(r.Asks) < usage.MaxLines {
+			r.Asks = append(r.Asks, usage.Ask{Account: id})
+			delete(t.sharing, id)
+		}
+	}
+	for id, a := range t.asking {
+		if len(r.Asks) == usage.MaxLines {
+			break
+		}
+		t.inquired[id] = a
+		delete(t.asking, id)
+		demand := int64(0)
+		if !r.Last {
+			demand = a.demand(bytes[id], r.Span)
+		}
+		if demand > 0 {
+			t.sharing[id] = true
+		} else {
+			delete(t.sharing, id)
+		}
+		a.reporting(t.round)
+		r.Asks = append(r.Asks, usage.Ask{Account: id, Demand: demand})
+	}
+	for id, m := range t.watching {
+		if len(r.Mappings) == usage.MaxLines {
+			break
+		}
+		t.watched[id] = m
+		delete(t.watching, id)
+		r.Mappings = append(r.Mappings, id)
+	}
+	t.more = len(t.asking)+len(t.watching) > 0
+	if t.more {
+		r.Last = false
+	}
+}
+
+// take takes over the answer to the report that was sent.
+func (t *tally) take(answer usage.Answer) {
+	now := t.now()
+	t.told = now
+	if len(t.sent.Asks)+len(t.sent.Mappings) == 0 {
+		return
+	}
+	for _, as := range answer.Accounts {
+		if a := t.inquired[as.Account]; a != nil {
+			a.answered(as, now)
+		}
+		delete(t.inquired, as.Account)
+	}
+	for _, a := range t.inquired { // it says nothing of them, and is not asked again at once
+		a.unanswered(now)
+	}
+	elsewhere := map[int64]int64{}
+	for _, o := range answer.Elsewhere {
+		elsewhere[o.Mapping] = o.Streams
+	}
+	for _, id := range t.sent.Mappings {
+		if m := t.watched[id]; m != nil {
+			m.elsewhere.Store(elsewhere[id])
+			m.elsewhereAt.Store(now.UnixNano())
+		}
+	}
+	t.inquired, t.watched = nil, nil
+}
