@@ -7,7 +7,8 @@ import (
 
 // SessionConfig tunes a session. The zero value of each field is its default.
 type SessionConfig struct {
-	// PingEvery is how often a quiet session is probed. Default 5 s.
+	// PingEvery is how often a quiet session is probed. Default 5 s. The side that
+	// was dialled waits a quarter longer.
 	PingEvery time.Duration
 	// DeadAfter is the silence after which the peer is given up. Default 15 s.
 	DeadAfter time.Duration
