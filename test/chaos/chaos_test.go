@@ -151,7 +151,7 @@ func TestForwarderKilled(t *testing.T) {
 func TestFrozenControlPlane(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	second := programs.StartServer(t, "control", c.control.Args()...)
+	second := programs.StartControlBeside(t, "127.0.0.1", c.control)
 	if err := syscall.Kill(c.control.PID(), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
