@@ -413,9 +413,10 @@ func TestBytesCrossTheBridge(t *testing.T) {
 			t.Fatalf("%s does not know mapping %d", m.id, id)
 			return forwarder.Traffic{}
 		}
-		if x := traffic(a, m.id); x.Streams != 1 || x.ToTarget != 70 || x.ToSource != 70 {
-			t.Errorf("at the source's forwarder: %+v", x)
-		}
+		eventually(t, "one stream and 70 bytes each way at the source's forwarder", func() bool {
+			x := traffic(a, m.id) // bytes are counted right after they were handed on
+			return x.Streams == 1 && x.ToTarget == 70 && x.ToSource == 70
+		})
 		if x := traffic(b, m.id); x.Streams != 0 || x.ToTarget != 0 || x.ToSource != 0 {
 			t.Errorf("at the target's forwarder: %+v", x)
 		}

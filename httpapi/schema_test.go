@@ -222,6 +222,9 @@ func TestEveryOperationWithInputOfItsSchema(t *testing.T) {
 			if got.Status >= 500 && code != "read_model_behind" && code != "audit_unavailable" {
 				t.Fatalf("seed %d: %s %s with %s %v: %d %s", seed, op.method, target, body, header, got.Status, got.Text)
 			}
+			if got.Status == 307 {
+				continue // the router's, for a path that names another one: "//", "/../"
+			}
 			if _, documented := op.Responses[fmt.Sprint(got.Status)]; !documented && got.Status != 404 && got.Status != 400 && op.Responses["default"].Content == nil {
 				t.Errorf("%s answers %d, which the document does not name: %s", op.OperationID, got.Status, got.Text)
 			}

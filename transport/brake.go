@@ -160,14 +160,14 @@ func (st *muxStream) cut(n int) *segment {
 	return seg
 }
 
-// heldBack is the part of a streamPump that waits at a brake without a goroutine.
+// heldBack is the part of a pump that waits at a brake without a goroutine.
 type heldBack struct {
 	turn   int64 // 0: it does not wait
 	asleep atomic.Bool
 }
 
 // held tells whether the pump is to wait, and sees to it that it is woken.
-func (h *heldBack) held(b *Brake, p *streamPump) bool {
+func (h *heldBack) held(b *Brake, p hook) bool {
 	if h.turn == 0 {
 		return false
 	}

@@ -7,10 +7,11 @@ import "errors"
 // package's, may take a message for each time it is given something.
 type promptSink struct {
 	turn
-	f    *flow
-	src  *muxStream
-	dst  Prompt
-	held segments // taken from src, and not by dst
+	f     *flow
+	src   *muxStream
+	dst   Prompt
+	held  segments // taken from src, and not by dst
+	brake heldBack
 }
 
 func startPromptSink(f *flow, src *muxStream, dst Prompt) {
@@ -54,6 +55,9 @@ const promptPieces = 8
 func (p *promptSink) move(l *later) error {
 	var pieces [promptPieces][]byte
 	for {
+		if p.brake.held(p.f.brake, p) {
+			return p.f.failed()
+		}
 		n, err := p.gather(&pieces)
 		if n == 0 {
 			if err == nil {
@@ -67,6 +71,9 @@ func (p *promptSink) move(l *later) error {
 			p.held.skip(took)
 			p.src.consumed(took, l)
 			p.f.handed(took)
+			if p.f.brake.braking() {
+				p.brake.turn = p.f.brake.pass(took)
+			}
 		}
 		if err != nil {
 			return err
@@ -83,8 +90,12 @@ func (p *promptSink) gather(pieces *[promptPieces][]byte) (n int, err error) {
 		pieces[n] = seg.bytes()
 		n++
 	}
-	for n < promptPieces {
-		seg, err := p.src.takeSegment()
+	most := promptPieces
+	if p.f.brake.braking() {
+		most = 1 // what passes at once is what the brake lets pass at once
+	}
+	for n < most {
+		seg, err := p.src.takeAtMost(p.f.brake.most())
 		if seg == nil {
 			if n > 0 {
 				return n, nil
@@ -108,11 +119,12 @@ func (p *promptSink) end(err error) {
 // promptSource moves the bytes of a Prompt to a stream, without a goroutine.
 type promptSource struct {
 	turn
-	f    *flow
-	src  Prompt
-	dst  *muxStream
-	held *segment // read from src, for which dst has no room
-	size int      // of the next read
+	f     *flow
+	src   Prompt
+	dst   *muxStream
+	held  *segment // read from src, for which dst has no room
+	size  int      // of the next read
+	brake heldBack
 }
 
 func startPromptSource(f *flow, src Prompt, dst *muxStream) {
@@ -143,6 +155,9 @@ func (p *promptSource) wake(*later) {
 // move hands on what can be read until there is nothing or no room.
 func (p *promptSource) move(l *later) error {
 	for {
+		if p.brake.held(p.f.brake, p) {
+			return p.f.failed()
+		}
 		seg := p.held
 		p.held = nil
 		if seg == nil {
@@ -165,13 +180,17 @@ func (p *promptSource) move(l *later) error {
 			return nil
 		}
 		p.f.handed(n)
+		if p.f.brake.braking() {
+			p.brake.turn = p.f.brake.pass(n)
+		}
 	}
 }
 
 // read gives a piece of what has come, or nil.
 func (p *promptSource) read() (*segment, error) {
 	seg := newSegment(p.size)
-	n, err := p.src.ReadNow(seg.buf[seg.start:])
+	room := seg.buf[seg.start:]
+	n, err := p.src.ReadNow(room[:min(len(room), p.f.brake.most())])
 	if n == 0 {
 		seg.free()
 		return nil, err

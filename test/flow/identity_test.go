@@ -98,7 +98,8 @@ func TestRevokedOnEveryControlPlane(t *testing.T) {
 		t.Fatal(err)
 	}
 	args := []string{"--postgres", services.Postgres(t), "--redis", services.Redis(t), "--jwt-key", signing}
-	one, two := programs.StartServer(t, "control", args...), programs.StartServer(t, "control", args...)
+	one := programs.StartServer(t, "control", args...)
+	two := programs.StartControlBeside(t, "127.0.0.1", one)
 	user := one.API.CreateUser(t, "ann")
 	access, key := withPassword(t, one.API, user.ID)
 	elsewhere := func(api *programs.API) *programs.API { return programs.NewAPI(t, two.API.URL, api.Key) }

@@ -98,7 +98,7 @@ func (s *Server) Restart(t testing.TB) {
 	}
 	bind := []string{"--metrics", s.Metrics}
 	if s.API != nil {
-		bind = append(bind, "--api", strings.TrimPrefix(s.API.URL, "http://"))
+		bind = append(bind, "--api", strings.TrimPrefix(s.API.URL, "http://"), "--rate-limit", "0")
 	}
 	if s.Agents != "" {
 		bind = append(bind, "--listen", s.Agents)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
 )
 
 // Proxy stands before a server and makes the network to it sick. Its zero state
@@ -17,6 +18,15 @@ type Proxy struct {
 	Addr string // who should go through it connects here
 
 	proxy *toxiproxy.Proxy
+}
+
+// proxyLeaves are goroutines of the library that stay when a connection is cut
+// while a toxic is put on or taken off: one end of its pipe has gone, and the
+// other waits for it until the process ends. They are its own, and none of ours.
+var proxyLeaves = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
+	goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
+	goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"),
 }
 
 // StartProxy starts a proxy for the server at upstream, host:port, which need not
