@@ -140,6 +140,9 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		return nil, err
 	}
 
+	if err := p.adoptKeys(ctx, b, key); err != nil {
+		return nil, err
+	}
 	proofs, err := p.startAudit(ctx, b.raw)
 	if err != nil {
 		return nil, err

@@ -10,12 +10,15 @@ import (
 	"github.com/tunnox-net/tunnox/httpapi"
 )
 
+// jwtKeyFile signs access tokens where --jwt-key names no other; 0600.
+const jwtKeyFile = "jwt-key"
+
 // loadSigningKeys takes the keys of access tokens from the files of --jwt-key,
 // else from the data directory, else makes one there. Control planes of one
 // cluster need the same: a token is good at all of them or at one.
 func loadSigningKeys(dir *dataDir, files string) ([]httpapi.SigningKey, error) {
 	if files == "" {
-		path := dir.file("jwt-key")
+		path := dir.file(jwtKeyFile)
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			key, text, err := httpapi.NewSigningKey()
 			if err != nil {

@@ -1,11 +1,11 @@
 package flow
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -93,13 +93,18 @@ func TestDisabledUserLosesEverything(t *testing.T) {
 // TestRevokedOnEveryControlPlane: what one control plane gave is good at the
 // others, and what one revoked is refused by all.
 func TestRevokedOnEveryControlPlane(t *testing.T) {
-	signing := filepath.Join(t.TempDir(), "jwt-key")
-	if err := os.WriteFile(signing, []byte(strings.Repeat("a secret for tests ", 3)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"--postgres", services.Postgres(t), "--redis", services.Redis(t), "--jwt-key", signing}
+	args := []string{"--postgres", services.Postgres(t), "--redis", services.Redis(t)}
 	one := programs.StartServer(t, "control", args...)
 	two := programs.StartControlBeside(t, "127.0.0.1", one)
+	for _, file := range []string{"audit-key", "jwt-key"} { // the first one's, from the cluster's secrets
+		first, err := os.ReadFile(filepath.Join(one.Dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if second, err := os.ReadFile(filepath.Join(two.Dir, file)); err != nil || !bytes.Equal(first, second) {
+			t.Errorf("%s of the other control plane is another (%v)", file, err)
+		}
+	}
 	user := one.API.CreateUser(t, "ann")
 	access, key := withPassword(t, one.API, user.ID)
 	elsewhere := func(api *programs.API) *programs.API { return programs.NewAPI(t, two.API.URL, api.Key) }

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/tunnox-net/tunnox/audit"
+	"github.com/tunnox-net/tunnox/control"
+	"github.com/tunnox-net/tunnox/httpapi"
+)
+
+// sharedKey is a key that every control plane of a cluster needs, kept in a file
+// of the data directory and, for the others, among the cluster's secrets.
+type sharedKey struct {
+	file string
+	draw func(ctx context.Context) ([]byte, error) // nil: nobody may make one now
+}
+
+// adoptKeys sees to it that the data directory has the cluster's keys before they
+// are loaded: what is there is given to the cluster, what is not is taken from it,
+// and what nobody has is made. A copy of the database does not hold them: they are
+// sealed with the API key.
+func (p *process) adoptKeys(ctx context.Context, b *backend, key apiKey) error {
+	if b.shared == nil || p.sockets.state == nil {
+		return nil // nobody stands beside this one
+	}
+	vault := p.vault(b.shared, key)
+	keys := []sharedKey{{auditKeyFile, func(ctx context.Context) ([]byte, error) {
+		if _, signed, err := b.raw.LastSeal(ctx); err != nil || signed {
+			return nil, err // a new one would not fit what was signed
+		}
+		secret, err := audit.NewKey()
+		return []byte(secret + "\n"), err
+	}}}
+	if p.cfg.JWTKey == "" {
+		keys = append(keys, sharedKey{jwtKeyFile, func(context.Context) ([]byte, error) {
+			_, text, err := httpapi.NewSigningKey()
+			return text, err
+		}})
+	}
+	for _, k := range keys {
+		if err := k.adopt(ctx, p.dir.file(k.file), vault); err != nil {
+			return otherKey(fmt.Errorf("share %s with other control planes: %w", k.file, err), key)
+		}
+	}
+	return p.showAuditKey()
+}
+
+func (k sharedKey) adopt(ctx context.Context, path string, vault control.Vault) error {
+	own, err := os.ReadFile(path)
+	if err == nil {
+		if err := vault.Create(ctx, k.file, own); err != nil && !errors.Is(err, control.ErrPresent) {
+			return err
+		}
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	shared, err := vault.Load(ctx, k.file)
+	if errors.Is(err, control.ErrAbsent) {
+		if shared, err = k.draw(ctx); err != nil || shared == nil {
+			return err
+		}
+		if err = vault.Create(ctx, k.file, shared); errors.Is(err, control.ErrPresent) {
+			shared, err = vault.Load(ctx, k.file) // another one was quicker
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, shared, 0o600)
+}
+
+// showAuditKey writes the public half of the key that signs checkpoints beside it.
+func (p *process) showAuditKey() error {
+	key, err := audit.LoadKey(p.dir.file(auditKeyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return replaceFile(p.dir.file(auditPublicFile), []byte(key.VerifierKey()+"\n"), 0o644)
+}
