@@ -288,10 +288,19 @@ func (u *unitCosts) follow(after domain.Position, n int) (us float64) {
 func (u *unitCosts) sessions(t *table) {
 	ctx := context.Background()
 	dir := directoryredis.New(u.redis, nil)
-	memory, busy := u.info("memory", "used_memory"), u.busy()
+	const nodes, run = 10, "run-of-the-bench"
+	beat := func() {
+		for node := range nodes {
+			if _, err := dir.Beat(ctx, directory.NodeID(1+node), run); err != nil {
+				u.Fatal(err)
+			}
+		}
+	}
+	beat()
+	memory, keys, busy := u.info("memory", "used_memory"), u.keys(), u.busy()
 	all := make([]directory.Session, capacitySessions)
 	u.all(len(all), func(i int) error {
-		s := directory.Session{ClientID: domain.FirstClientID + int64(i), Node: directory.NodeID(1 + i%10), Session: fmt.Sprintf("session-%08d", i),
+		s := directory.Session{ClientID: domain.FirstClientID + int64(i), Node: directory.NodeID(1 + i%nodes), Run: run, Session: fmt.Sprintf("session-%08d", i),
 			Instance: fmt.Sprintf("instance-%08d", i), Version: "v1.0.0", Address: "198.51.100.7:40000", Since: time.Now()}
 		epoch, err := dir.Register(ctx, s)
 		s.Epoch = epoch
@@ -299,16 +308,23 @@ func (u *unitCosts) sessions(t *table) {
 		return err
 	})
 	t.add(row{what: "a session in the directory: register", figures: []figure{figure((u.info("memory", "used_memory") - memory) / capacitySessions), figure((u.busy() - busy) / capacitySessions)}})
+	t.add(row{what: "keys of a session", figures: []figure{figure((u.keys() - keys) / capacitySessions)}})
 	busy = u.busy()
 	received := u.info("stats", "total_net_input_bytes")
-	for node := range 10 {
+	for node := range nodes {
 		var held []directory.Session
-		for i := node; i < len(all); i += 10 {
+		for i := node; i < len(all); i += nodes {
 			held = append(held, all[i])
 		}
-		if fenced, err := dir.Renew(ctx, held); err != nil || len(fenced) > 0 {
-			u.Fatalf("renew: %v, %d fenced", err, len(fenced))
+		if ended, err := dir.Renew(ctx, held); err != nil || len(ended) > 0 {
+			u.Fatalf("renew: %v, %d ended", err, len(ended))
 		}
 	}
-	t.add(row{what: "a session in the directory: renew, every 5 s", figures: []figure{figure((u.info("stats", "total_net_input_bytes") - received) / capacitySessions), figure((u.busy() - busy) / capacitySessions)}})
+	t.add(row{what: "a session in the directory: renew, every 10 min", figures: []figure{figure((u.info("stats", "total_net_input_bytes") - received) / capacitySessions), figure((u.busy() - busy) / capacitySessions)}})
+	busy, received = u.busy(), u.info("stats", "total_net_input_bytes")
+	const beats = 100
+	for range beats {
+		beat()
+	}
+	t.add(row{what: "a node's beat, every 5 s", figures: []figure{figure((u.info("stats", "total_net_input_bytes") - received) / (beats * nodes)), figure((u.busy() - busy) / (beats * nodes))}})
 }
