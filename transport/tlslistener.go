@@ -67,8 +67,8 @@ func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSList
 	return l, nil
 }
 
-// acceptLoop takes connections and does nothing with them itself, so that no
-// peer can keep others waiting. It survives what passes, such as no free
+// acceptLoop takes and counts connections and does nothing else with them itself,
+// so that no peer can keep others waiting. It survives what passes, such as no free
 // descriptor (EMFILE), and ends only with Close.
 func (l *TLSListener) acceptLoop() {
 	const longest = time.Second
@@ -77,7 +77,13 @@ func (l *TLSListener) acceptLoop() {
 		conn, err := l.ln.Accept()
 		if err == nil {
 			wait = 0
-			l.running.Go(func() { l.greet(conn) })
+			// Counted here, in the order in which they came: counted in goroutines of
+			// their own, strangers from before an agent would push it out.
+			if s := l.welcome(conn); s != nil {
+				l.running.Go(func() { l.greet(s) })
+			} else {
+				_ = conn.Close()
+			}
 			continue
 		}
 		if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -97,12 +103,8 @@ func (l *TLSListener) acceptLoop() {
 }
 
 // greet makes a session of a connection and hands it to Accept.
-func (l *TLSListener) greet(conn net.Conn) {
-	s := l.welcome(conn)
-	if s == nil {
-		_ = conn.Close()
-		return
-	}
+func (l *TLSListener) greet(s *stranger) {
+	conn := s.conn
 	ctx, cancel := context.WithTimeout(context.WithValue(l.ctx, strangerKey{}, s), l.config.Handshake)
 	defer cancel()
 	_ = conn.SetReadDeadline(time.Now().Add(l.config.FirstByte))
