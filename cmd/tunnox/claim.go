@@ -86,6 +86,7 @@ func (r *resource) claim() *cobra.Command {
 	cmd.Flags().StringVar(&file, "code-file", "", "`file` with the claim code (- = standard input)")
 	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user it is to be of (default: whoever asks)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` from now on (default: as it is)")
+	changes(cmd)
 	require(cmd, "code-file")
 	return cmd
 }

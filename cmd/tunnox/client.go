@@ -2,12 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,7 +25,7 @@ func (r *resource) createClient() *cobra.Command {
 	var name, description, file string
 	cmd := &cobra.Command{Use: "create --user ID --name NAME", Short: "Create a client and print its auth code, this once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		return r.withAuthCode(out, file, func() ([]byte, error) {
+		return r.withSecret(out, file, authCode, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path,
 				map[string]any{"user_id": user, "client_name": name, "client_desc": description})
 		})
@@ -38,6 +34,7 @@ func (r *resource) createClient() *cobra.Command {
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringVar(&description, "description", "", "`text` for people")
 	authCodeFile(cmd, &file)
+	changes(cmd)
 	require(cmd, "name")
 	return cmd
 }
@@ -53,18 +50,26 @@ func (r *resource) updateClient() *cobra.Command {
 }
 
 func (r *resource) disconnect() *cobra.Command {
-	return r.act("disconnect ID", "End a client's sessions, wherever it is connected; its agent may come back", http.MethodPost, "/disconnect", nil)
+	return &cobra.Command{Use: "disconnect ID", Short: "End a client's sessions, wherever it is connected; its agent may come back", Args: oneID,
+		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+			b, err := c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/disconnect", nil)
+			if err != nil {
+				return err
+			}
+			return r.print(out, b)
+		})}
 }
 
 func (r *resource) rotate() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{Use: "rotate ID", Short: "Give a client another auth code; the one it has ends now", Args: oneID,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
-			return r.withAuthCode(out, file, func() ([]byte, error) {
+			return r.withSecret(out, file, authCode, func() ([]byte, error) {
 				return c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/rotate-credential", nil)
 			})
 		})}
 	authCodeFile(cmd, &file)
+	changesOne(cmd)
 	return cmd
 }
 
@@ -72,53 +77,6 @@ func authCodeFile(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "auth-code-file", "", "write the auth code to this new `file`, readable by you only, instead of printing it")
 }
 
-// withAuthCode asks for an auth code and hands it to people: in a file, or on
-// the screen with how to use it. The file is opened before the code is asked
-// for, since afterwards nobody has it a second time.
-func (r *resource) withAuthCode(out io.Writer, path string, ask func() ([]byte, error)) error {
-	if path == "" {
-		b, err := ask()
-		if err != nil {
-			return err
-		}
-		return r.printWithAuthCode(out, b)
-	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("auth code file: %w", err)
-	}
-	b, err := ask()
-	if err != nil {
-		return errors.Join(err, file.Close(), os.Remove(path))
-	}
-	o, err := parseObject(b)
-	if err != nil {
-		return errors.Join(err, file.Close())
-	}
-	code, _ := o["auth_code"].(string) // without one, the file says so by being empty
-	_, err = fmt.Fprintln(file, code)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("auth code file: %w; make another with: tunnox client rotate %s", err, o.text("client_id"))
-	}
-	delete(o, "auth_code")
-	if b, err = json.Marshal(o); err != nil {
-		return err
-	}
-	return r.print(out, b)
-}
-
-// printWithAuthCode says, for people, that the code is shown once and how to use it.
-func (r *resource) printWithAuthCode(out io.Writer, b []byte) error {
-	if err := r.print(out, b); err != nil || r.api.json {
-		return err
-	}
-	o, err := parseObject(b)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, `
-The auth code is shown this once. On the client's machine, with it in a file:
-  tunnox agent --server HOST:PORT --pin sha256:... --client-id %s --auth-code-file FILE
-`, o.text("client_id"))
-	return err
-}
+// authCode is what a client is given to prove itself with.
+var authCode = secret{field: "auth_code", name: "auth code", again: "tunnox client rotate ID", id: "client_id", use: ` On the client's machine, with it in a file:
+  tunnox agent --server HOST:PORT --pin sha256:... --client-id ID --auth-code-file FILE`}

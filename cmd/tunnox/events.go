@@ -84,6 +84,8 @@ func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 		q := filter.query()
 		q.Set("after", strconv.FormatInt(after, 10))
 		last := ""
+		pause := time.NewTimer(0)
+		defer pause.Stop()
 		for {
 			err := c.follow(ctx, "/api/v1/events/stream?"+q.Encode(), &last, out)
 			if coded, ok := errors.AsType[codedError](err); ctx.Err() != nil {
@@ -91,8 +93,9 @@ func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 			} else if ok && (coded.code == exitRefused || last == "") {
 				return err
 			}
+			pause.Reset(time.Second)
 			select {
-			case <-time.After(time.Second):
+			case <-pause.C:
 			case <-ctx.Done():
 			}
 		}
@@ -108,13 +111,9 @@ func (c *restClient) open(ctx context.Context, path string, header http.Header) 
 		return nil, err
 	}
 	req.Header = header
-	if c.key != "" {
-		req.Header.Set("Authorization", "Bearer "+c.key)
-	}
-	req.Header.Set("User-Agent", "tunnox/"+shortVersion())
-	resp, err := c.http.Do(req)
+	resp, err := c.do(req)
 	if err != nil {
-		return nil, c.unreachable(err)
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
@@ -215,18 +214,13 @@ func copyLines(to io.Writer, from io.Reader, progress io.Writer, total int) (n i
 }
 
 func revertCommand(api *apiFlags) *cobra.Command {
-	var dry bool
 	cmd := &cobra.Command{Use: "revert POSITION", Short: "Take an event back: ask for what was before it", Args: oneID}
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
-		path := "/api/v1/events/" + args[0] + "/revert"
-		if dry {
-			path += "?dry_run=true"
-		}
-		b, err := c.call(ctx, http.MethodPost, path, nil)
+		b, err := c.call(ctx, http.MethodPost, "/api/v1/events/"+args[0]+"/revert", nil)
 		if err != nil {
 			return err
 		}
-		if api.json || dry {
+		if api.json {
 			return printJSON(out, b)
 		}
 		var p struct {
@@ -238,6 +232,6 @@ func revertCommand(api *apiFlags) *cobra.Command {
 		}
 		return printTable(out, eventColumns, p.Events)
 	})
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "only show what it would write and end")
+	changes(cmd)
 	return cmd
 }

@@ -105,7 +105,8 @@ An agent does not end with 4: it keeps trying.`,
 
 	api := &apiFlags{surroundings: s}
 	for _, cmd := range []*cobra.Command{
-		userCommand(api), clientCommand(api), mappingCommand(api), nodeCommand(api), eventsCommand(api), statusCommand(api), statsCommand(api), keyCommand(api), shareCommand(api), planCommand(api), loginCommand(api),
+		userCommand(api), clientCommand(api), mappingCommand(api), nodeCommand(api), eventsCommand(api), auditCommand(api), statusCommand(api), statsCommand(api),
+		keyCommand(api), shareCommand(api), planCommand(api), loginCommand(api), logoutCommand(api), whoamiCommand(api),
 	} {
 		api.declare(cmd.PersistentFlags())
 		root.AddCommand(cmd)

@@ -53,6 +53,7 @@ func (r *resource) createMapping() *cobra.Command {
 		}
 		return r.print(out, b)
 	})
+	changes(cmd)
 	flags := cmd.Flags()
 	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to (default: whoever asks)")
 	flags.Int64Var(&source, "source", 0, "`id` of the client that listens")

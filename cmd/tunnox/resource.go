@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -29,8 +30,17 @@ func (a *apiFlags) do(run func(ctx context.Context, c *restClient, out io.Writer
 		if err != nil {
 			return err
 		}
-		return run(cmd.Context(), c, a.stdout, args)
+		c.asking = askingOf(cmd.Flags())
+		return a.planned(run(cmd.Context(), c, a.stdout, args))
 	}
+}
+
+// planned prints what became of a dry run, which is no failure.
+func (a *apiFlags) planned(err error) error {
+	if p, ok := errors.AsType[*plan](err); ok {
+		return p.print(a.stdout, a.json)
+	}
+	return err
 }
 
 // print prints one resource: the API's JSON, or its fields.
@@ -56,6 +66,7 @@ func (a *apiFlags) printList(out io.Writer, columns []column, p page) error {
 // list lists all there are, or those of one of the owners: of a user, of a client.
 func (r *resource) list(owners ...string) *cobra.Command {
 	var limit int
+	var after int64
 	ids := make([]int64, len(owners))
 	cmd := &cobra.Command{Use: "list", Short: "List " + r.name + "s", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
@@ -65,13 +76,15 @@ func (r *resource) list(owners ...string) *cobra.Command {
 				path = fmt.Sprintf("/api/v1/%ss/%d/%ss", owner, ids[i], r.name)
 			}
 		}
-		p, err := c.list(ctx, path+filters(cmd.Flags()), 0, limit)
+		p, err := c.list(ctx, path+filters(cmd.Flags()), after, limit)
 		if err != nil {
 			return err
 		}
 		return r.api.printList(out, r.columns, p)
 	})
+	reads(cmd)
 	cmd.Flags().IntVar(&limit, "limit", 0, "print at most this many (0 = all)")
+	cmd.Flags().Int64Var(&after, "after", 0, "begin behind this `id`: the next of a list that was limited")
 	for i, owner := range owners {
 		cmd.Flags().Int64Var(&ids[i], owner, 0, "only those of this "+owner+" `id`")
 	}
@@ -81,24 +94,35 @@ func (r *resource) list(owners ...string) *cobra.Command {
 	return cmd
 }
 
-// filterFlag marks a flag of a list as a filter of the API.
+// filterFlag marks a flag of a list as a filter, with the API's name of it.
 const filterFlag = "filter"
 
 // filtering gives a list flags that narrow it down.
 func filtering(list *cobra.Command, names ...string) *cobra.Command {
 	for _, name := range names {
 		list.Flags().String(name, "", "only those of this `"+name+"`")
-		list.Flags().Lookup(name).Annotations = map[string][]string{filterFlag: nil}
+		mark(list, name, name)
 	}
 	return list
+}
+
+// ofOwner gives a list a flag for whose they are.
+func ofOwner(list *cobra.Command) *cobra.Command {
+	list.Flags().Int64("user", 0, "only those of this user `id`")
+	mark(list, "user", "owner")
+	return list
+}
+
+func mark(list *cobra.Command, flag, parameter string) {
+	list.Flags().Lookup(flag).Annotations = map[string][]string{filterFlag: {parameter}}
 }
 
 // filters is the query of those that were given.
 func filters(flags *pflag.FlagSet) string {
 	query := url.Values{}
 	flags.Visit(func(f *pflag.Flag) {
-		if _, ok := f.Annotations[filterFlag]; ok {
-			query.Set(f.Name, f.Value.String())
+		if parameter := f.Annotations[filterFlag]; len(parameter) == 1 {
+			query.Set(parameter[0], f.Value.String())
 		}
 	})
 	if len(query) == 0 {
@@ -108,7 +132,7 @@ func filters(flags *pflag.FlagSet) string {
 }
 
 func (r *resource) show() *cobra.Command {
-	return &cobra.Command{Use: "show ID", Short: "Show one " + r.name, Args: oneID,
+	cmd := &cobra.Command{Use: "show ID", Short: "Show one " + r.name, Args: oneID,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			b, err := c.call(ctx, http.MethodGet, r.path+"/"+args[0], nil)
 			if err != nil {
@@ -116,6 +140,8 @@ func (r *resource) show() *cobra.Command {
 			}
 			return r.print(out, b)
 		})}
+	reads(cmd)
+	return cmd
 }
 
 func (r *resource) history() *cobra.Command {
@@ -130,21 +156,25 @@ func (r *resource) history() *cobra.Command {
 }
 
 func (r *resource) remove() *cobra.Command {
-	return &cobra.Command{Use: "delete ID...", Aliases: []string{"rm"}, Short: "Delete " + r.name + "s", Args: someIDs,
+	cmd := &cobra.Command{Use: "delete ID...", Aliases: []string{"rm"}, Short: "Delete " + r.name + "s", Args: someIDs,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			for _, id := range args {
-				if _, err := c.call(ctx, http.MethodDelete, r.path+"/"+id, nil); err != nil {
+				_, err := c.call(ctx, http.MethodDelete, r.path+"/"+id, nil)
+				if err := r.api.planned(err); err != nil {
 					return fmt.Errorf("delete %s %s: %w", r.name, id, err)
 				}
-				if !r.api.json {
+				if err == nil && !r.api.json {
 					fmt.Fprintf(out, "deleted %s %s\n", r.name, id)
 				}
 			}
 			return nil
 		})}
+	changesOne(cmd)
+	return cmd
 }
 
-// act is a command that sends one request about one resource and prints the answer.
+// act is a command that changes one resource, with one request, and prints the
+// answer.
 func (r *resource) act(use, short, method, suffix string, body func(*pflag.FlagSet) (any, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: oneID}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
@@ -161,6 +191,7 @@ func (r *resource) act(use, short, method, suffix string, body func(*pflag.FlagS
 		}
 		return r.print(out, b)
 	})
+	changesOne(cmd)
 	return cmd
 }
 

@@ -39,6 +39,7 @@ type restClient struct {
 	key     string
 	timeout time.Duration
 	http    *http.Client
+	asking
 }
 
 // client reads the flags and the environment.
@@ -96,6 +97,9 @@ func (p *problem) Error() string {
 		text += " [" + p.Code + "]"
 	}
 	for _, e := range p.Errors {
+		if e.Message == p.Detail && strings.HasPrefix(e.Location, "path.") {
+			continue // what was on the command line
+		}
 		text += "\n  " + strings.TrimPrefix(e.Location, "body.") + ": " + e.Message
 	}
 	if p.Status == http.StatusUnauthorized {
@@ -114,6 +118,12 @@ func (c *restClient) call(ctx context.Context, method, path string, body any) ([
 	if resp.StatusCode >= http.StatusMultipleChoices {
 		return nil, answerError(resp, b)
 	}
+	if method != http.MethodGet && c.dryRun {
+		if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != planType {
+			return nil, errors.New("the server did not answer a dry run as such: it may have done what was asked")
+		}
+		return nil, &plan{b}
+	}
 	return b, nil
 }
 
@@ -130,20 +140,16 @@ func (c *restClient) send(ctx context.Context, method, path string, body any) ([
 		}
 		content = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, content)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+c.path(method, path), content)
 	if err != nil {
 		return nil, nil, err
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.key != "" {
-		req.Header.Set("Authorization", "Bearer "+c.key)
-	}
-	req.Header.Set("User-Agent", "tunnox/"+shortVersion())
-	resp, err := c.http.Do(req)
+	resp, err := c.do(req)
 	if err != nil {
-		return nil, nil, c.unreachable(err)
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
@@ -151,6 +157,20 @@ func (c *restClient) send(ctx context.Context, method, path string, body any) ([
 		return nil, nil, c.unreachable(err)
 	}
 	return b, resp, nil
+}
+
+// do sends a request with what every one has.
+func (c *restClient) do(req *http.Request) (*http.Response, error) {
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	req.Header.Set("User-Agent", "tunnox/"+shortVersion())
+	c.header(req)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	return resp, nil
 }
 
 func (c *restClient) unreachable(err error) error {
@@ -185,16 +205,12 @@ const pageSize = 500
 // list follows a list's pages behind after, to its end or to limit items.
 func (c *restClient) list(ctx context.Context, path string, after int64, limit int) (page, error) {
 	all := page{Items: []json.RawMessage{}}
-	joint := "?"
-	if strings.Contains(path, "?") { // it has filters
-		joint = "&"
-	}
 	for {
 		size := pageSize
 		if limit > 0 {
 			size = min(size, limit-len(all.Items))
 		}
-		b, err := c.call(ctx, http.MethodGet, fmt.Sprintf("%s%safter=%d&limit=%d", path, joint, after, size), nil)
+		b, err := c.call(ctx, http.MethodGet, withQuery(path, fmt.Sprintf("after=%d&limit=%d", after, size)), nil)
 		if err != nil {
 			return all, err
 		}

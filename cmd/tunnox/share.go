@@ -16,7 +16,7 @@ func shareCommand(api *apiFlags) *cobra.Command {
 		{"USES", func(o object) string { return o.text("uses") + "/" + o.text("max_uses") }}, field("EXPIRES", "expires_at"),
 	}, first: []string{"share_id", "name", "user_id", "target_client_id", "target_host", "target_port"}}
 	cmd := &cobra.Command{Use: "share", Short: "Let others listen for a service of yours: create, list, show, revoke and redeem share codes"}
-	cmd.AddCommand(r.createShare(), r.list(), r.show(), r.remove(), r.redeem())
+	cmd.AddCommand(r.createShare(), ofOwner(r.list()), r.show(), r.remove(), r.redeem())
 	return cmd
 }
 
@@ -39,7 +39,7 @@ func (r *resource) createShare() *cobra.Command {
 		if err := addService(body, service); err != nil {
 			return err
 		}
-		return r.withSecret(out, file, "code", "tunnox share create", func() ([]byte, error) {
+		return r.withSecret(out, file, secret{field: "code", name: "code", again: "tunnox share create"}, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path, body)
 		})
 	})
@@ -52,6 +52,7 @@ func (r *resource) createShare() *cobra.Command {
 	flags.Int64Var(&uses, "uses", 1, "how `often` the code is good")
 	flags.DurationVar(&lasts, "expires", 0, "after so `long` it is good no more, for example 48h (default: never)")
 	flags.StringVar(&file, "code-file", "", "write the code to this new `file`, readable by you only, instead of printing it")
+	changes(cmd)
 	require(cmd, "target", "service")
 	return cmd
 }
@@ -82,6 +83,7 @@ func (r *resource) redeem() *cobra.Command {
 	cmd.Flags().StringVar(&listen, "listen", "", "`address` it listens on, [host:]port")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people (default: the share's)")
 	cmd.Flags().StringVar(&codeFile, "code-file", "", "`file` with the share code (- = standard input)")
+	changes(cmd)
 	require(cmd, "source", "listen", "code-file")
 	return cmd
 }

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +20,7 @@ func userCommand(api *apiFlags) *cobra.Command {
 		field("STATUS", "status"), field("CREATED", "created_at"),
 	}}
 	cmd := &cobra.Command{Use: "user", Short: "Create, list, show, change and delete users"}
-	cmd.AddCommand(r.createUser(), filtering(r.list(), "status", "role"), r.setWord("role", "admin or user", "Set what a user may do at most"), r.setWord("plan", "one of tunnox plan list", "Put a user on a plan"), r.show(), r.updateUser(), r.remove(), r.history(), r.quota())
+	cmd.AddCommand(r.createUser(), filtering(r.list(), "status", "role"), r.setWord("role", "admin or user", "Set what a user may do at most"), r.setWord("plan", "one of tunnox plan list", "Put a user on a plan"), r.show(), r.updateUser(), r.remove(), r.erase(), r.history(), r.quota())
 	cmd.AddCommand(r.switches("Let a user use what it has again", "Stop everything a user has")...)
 	return cmd
 }
@@ -51,6 +49,7 @@ func (r *resource) createUser() *cobra.Command {
 		}
 		return r.print(out, b)
 	})
+	changes(cmd)
 	cmd.Flags().StringVar(&username, "username", "", "`name` of the user, unique")
 	cmd.Flags().StringVar(&email, "email", "", "e-mail `address`, unique")
 	cmd.Flags().StringVar(&passwordFile, "password-file", "", "`file` with a password (- = standard input)")
@@ -72,11 +71,21 @@ func (r *resource) updateUser() *cobra.Command {
 				return nil, err
 			}
 		}
+		if flags.Changed("current-password-file") {
+			path, err := flags.GetString("current-password-file")
+			if err != nil {
+				return nil, err
+			}
+			if body["current_password"], err = r.api.readSecret(path); err != nil {
+				return nil, err
+			}
+		}
 		return body, nil
 	})
 	cmd.Flags().String("username", "", "`name` of the user from now on")
 	cmd.Flags().String("email", "", "e-mail `address` from now on")
 	cmd.Flags().String("password-file", "", "`file` with the password from now on (- = standard input)")
+	cmd.Flags().String("current-password-file", "", "`file` with the password until now, which a user must give to change their own (- = standard input)")
 	cmd.MarkFlagsOneRequired("username", "email", "password-file")
 	return cmd
 }
@@ -97,6 +106,25 @@ func (r *resource) setWord(field, values, short string) *cobra.Command {
 		}
 		return r.print(out, b)
 	})
+	changesOne(cmd)
+	return cmd
+}
+
+// erase deletes a user and what is about the person.
+func (r *resource) erase() *cobra.Command {
+	cmd := &cobra.Command{Use: "erase ID", Short: "Delete a user and forget what is about the person, for ever", Args: oneID,
+		Long: `Delete a user with all clients, mappings, keys and shares, and forget what the log
+holds about the person: names, addresses, passwords. The log stays as it is, and so
+do its proofs; what was about the person cannot be read any more. A user who was
+deleted before can be erased too.`,
+		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+			if _, err := c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/erase", nil); err != nil || r.api.json {
+				return err
+			}
+			_, err := fmt.Fprintf(out, "erased user %s\n", args[0])
+			return err
+		})}
+	changesOne(cmd)
 	return cmd
 }
 
@@ -151,18 +179,24 @@ func (r *resource) quota() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		path := r.path + "/" + args[0] + "/quota"
-		var b []byte
-		if len(limits) == 0 {
-			b, err = c.call(ctx, http.MethodGet, path, nil)
-		} else {
-			b, err = c.call(ctx, http.MethodPut, path, limits)
+		method, body := http.MethodGet, any(nil)
+		if len(limits) > 0 {
+			method, body = http.MethodPut, limits
 		}
+		switch {
+		case len(limits) > 0 && c.asOf != "":
+			return usageError("--as-of shows what was; the limits of then cannot be set")
+		case len(limits) == 0 && (c.dryRun || c.once != "" || c.ifMatch != ""):
+			return usageError("there is no limit to set: name one, for example --max-clients 10")
+		}
+		b, err := c.call(ctx, method, r.path+"/"+args[0]+"/quota", body)
 		if err != nil {
 			return err
 		}
 		return r.print(out, b)
 	})
+	reads(cmd)
+	changesOne(cmd)
 	for _, limit := range limitFlags {
 		unit := "number"
 		switch limit[0] {
@@ -198,26 +232,6 @@ func givenLimits(flags *pflag.FlagSet) (map[string]any, error) {
 		limits[limit[1]] = n
 	}
 	return limits, nil
-}
-
-// readSecret reads a secret from a file, or from standard input for "-". It is
-// never an argument: every user of a machine sees those.
-func (s surroundings) readSecret(path string) (string, error) {
-	var b []byte
-	var err error
-	if path == "-" {
-		b, err = io.ReadAll(io.LimitReader(s.stdin, 64<<10))
-	} else {
-		b, err = os.ReadFile(path)
-	}
-	if err != nil {
-		return "", fmt.Errorf("read secret: %w", err)
-	}
-	secret := strings.TrimRight(string(b), "\r\n")
-	if secret == "" {
-		return "", errors.New("read secret: it is empty")
-	}
-	return secret, nil
 }
 
 // require marks flags a command cannot do without; cobra names the missing ones.

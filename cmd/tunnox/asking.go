@@ -1,0 +1,159 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// asking is how a command asks, beside what it asks for. Its flags are the same
+// at every command that reads, and at every one that changes something.
+type asking struct {
+	asOf    string
+	dryRun  bool
+	once    string // Idempotency-Key
+	ifMatch string
+}
+
+// reads gives commands what goes with reading.
+func reads(cmds ...*cobra.Command) {
+	for _, cmd := range cmds {
+		cmd.Flags().String("as-of", "", "what was then: a `position` of the log, or a time such as 2026-01-02T15:04:05Z")
+	}
+}
+
+// changes gives commands what goes with changing something.
+func changes(cmds ...*cobra.Command) {
+	for _, cmd := range cmds {
+		cmd.Flags().Bool("dry-run", false, "change nothing; show the events this would write and the live connections it would end")
+		cmd.Flags().String("idempotency-key", "", "make a repeat harmless: the same `key` with the same command gives the first answer again")
+	}
+}
+
+// changesOne is changes for commands about one thing that is there.
+func changesOne(cmds ...*cobra.Command) {
+	changes(cmds...)
+	for _, cmd := range cmds {
+		cmd.Flags().String("if-match", "", "refuse unless this is still its `version`, as the last event of its history has it")
+	}
+}
+
+// askingOf reads the flags that a command has of these.
+func askingOf(flags *pflag.FlagSet) asking {
+	text := func(name string) string {
+		if f := flags.Lookup(name); f != nil {
+			return f.Value.String()
+		}
+		return ""
+	}
+	a := asking{asOf: text("as-of"), dryRun: text("dry-run") == "true", once: text("idempotency-key"), ifMatch: text("if-match")}
+	if a.ifMatch != "" {
+		a.ifMatch = `"` + strings.Trim(a.ifMatch, `"`) + `"`
+	}
+	return a
+}
+
+// path adds what goes into a request's query.
+func (a asking) path(method, path string) string {
+	switch {
+	case method == http.MethodGet && a.asOf != "":
+		return withQuery(path, "as_of="+url.QueryEscape(a.asOf))
+	case method != http.MethodGet && a.dryRun:
+		return withQuery(path, "dry_run=true")
+	}
+	return path
+}
+
+// header adds what goes into a request's header.
+func (a asking) header(req *http.Request) {
+	if req.Method == http.MethodGet {
+		return
+	}
+	if a.once != "" {
+		req.Header.Set("Idempotency-Key", a.once)
+	}
+	if a.ifMatch != "" {
+		req.Header.Set("If-Match", a.ifMatch)
+	}
+}
+
+func withQuery(path, query string) string {
+	joint := "?"
+	if strings.Contains(path, "?") {
+		joint = "&"
+	}
+	return path + joint + query
+}
+
+// plan is the answer to a dry run. It travels as an error, because it is not the
+// answer that a command waits for.
+type plan struct{ body []byte }
+
+// Error implements error.
+func (p *plan) Error() string { return "nothing was changed: this was a dry run" }
+
+// planType is how the API marks such an answer.
+const planType = "application/vnd.tunnox.dry-run+json"
+
+var planColumns = []column{field("STREAM", "stream"), field("VERSION", "version"), field("EVENT", "name"), field("OWNER", "owner"),
+	{"DATA", func(o object) string {
+		b, err := json.Marshal(o["data"])
+		if err != nil {
+			return "-"
+		}
+		return string(b)
+	}}}
+
+// print shows what would be written and what would end.
+func (p *plan) print(out io.Writer, asJSON bool) error {
+	if asJSON {
+		return printJSON(out, p.body)
+	}
+	var planned struct {
+		Command string            `json:"command"`
+		Events  []json.RawMessage `json:"events"`
+		Ends    struct {
+			Clients  []int64 `json:"clients"`
+			Mappings []int64 `json:"mappings"`
+			Sessions *int64  `json:"sessions"`
+			Streams  *int64  `json:"streams"`
+		} `json:"ends"`
+	}
+	if err := json.Unmarshal(p.body, &planned); err != nil {
+		return fmt.Errorf("read the API's answer: %w", err)
+	}
+	if len(planned.Events) == 0 {
+		fmt.Fprintf(out, "%s would write nothing: it is so already\n", oneLine(planned.Command))
+	} else {
+		fmt.Fprintf(out, "%s would write:\n", oneLine(planned.Command))
+		if err := printTable(out, planColumns, planned.Events); err != nil {
+			return err
+		}
+	}
+	ends := ""
+	if n := planned.Ends.Sessions; n == nil || *n > 0 {
+		ends += fmt.Sprintf("would end %s of the clients %v\n", counted(n, "session"), planned.Ends.Clients)
+	}
+	if n := planned.Ends.Streams; len(planned.Ends.Mappings) > 0 {
+		ends += fmt.Sprintf("would end %s of the mappings %v\n", counted(n, "open connection"), planned.Ends.Mappings)
+	}
+	_, err := io.WriteString(out, ends+"nothing was changed: this was a dry run\n")
+	return err
+}
+
+// counted is a number of things for people; nil is not known.
+func counted(n *int64, thing string) string {
+	switch {
+	case n == nil:
+		return "an unknown number of " + thing + "s"
+	case *n == 1:
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", *n, thing)
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// secret is something that the API shows once.
+type secret struct {
+	field string // of the answer that holds it
+	name  string // for people
+	again string // the command that makes another; ID in it is the answer's id
+	id    string // the field with that id
+	use   string // what people read behind it, when it is on the screen
+}
+
+// withSecret asks for a secret and hands it to people: in a file, or on the
+// screen. The file is opened before the secret is asked for, since afterwards
+// nobody has it a second time.
+func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() ([]byte, error)) error {
+	if path == "" {
+		b, err := ask()
+		if err != nil {
+			return err
+		}
+		o, err := parseObject(b)
+		if err != nil {
+			return err
+		}
+		if err := r.print(out, b); err != nil || r.api.json || o[s.field] == nil {
+			return err
+		}
+		_, err = fmt.Fprintf(out, "\nThe %s is shown this once.%s\n", s.name, strings.ReplaceAll(s.use, "ID", o.text(s.id)))
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("%s file: %w", s.name, err)
+	}
+	b, err := ask()
+	var o object
+	if err == nil {
+		o, err = parseObject(b)
+	}
+	if err != nil {
+		return errors.Join(err, file.Close(), os.Remove(path))
+	}
+	text, ok := o[s.field].(string)
+	again := strings.ReplaceAll(s.again, "ID", o.text(s.id))
+	if !ok { // it was asked for before, with the same key
+		return errors.Join(fmt.Errorf("the %s was given before and is not given again; make another with: %s", s.name, again), file.Close(), os.Remove(path))
+	}
+	_, err = fmt.Fprintln(file, text)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return fmt.Errorf("%s file: %w; make another with: %s", s.name, err, again)
+	}
+	delete(o, s.field)
+	if b, err = json.Marshal(o); err != nil {
+		return err
+	}
+	return r.print(out, b)
+}
+
+// readSecret reads a secret from a file, or from standard input for "-". It is
+// never an argument: every user of a machine sees those.
+func (s surroundings) readSecret(path string) (string, error) {
+	var b []byte
+	var err error
+	if path == "-" {
+		b, err = io.ReadAll(io.LimitReader(s.stdin, 64<<10))
+	} else {
+		b, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read secret: %w", err)
+	}
+	text := strings.TrimRight(string(b), "\r\n")
+	if text == "" {
+		return "", errors.New("read secret: it is empty")
+	}
+	return text, nil
+}
