@@ -46,7 +46,7 @@ func (in *auditInput) lines() bool {
 
 // auditAnswer is written by its body, because it has two forms.
 type auditAnswer struct {
-	ContentType string `header:"Content-Type"`
+	ContentType string `header:"Content-Type" hidden:"true"`
 	Total       string `header:"X-Total-Count" doc:"As NDJSON: how many lines there will be"`
 	Body        func(huma.Context)
 }

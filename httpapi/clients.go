@@ -31,8 +31,10 @@ type Client struct {
 	UpdatedAt     time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
 }
 
-// NewClient is a client with its credential, shown this once.
-type NewClient struct {
+// ClientWithCredential is a client with its credential, shown this once. Its name
+// is also that of the schema: NewClient is what generated clients call their
+// constructor.
+type ClientWithCredential struct {
 	Client
 	AuthCode string `json:"auth_code,omitempty" doc:"What the agent proves itself with. Shown this once and kept nowhere: a repeat with the same Idempotency-Key does not have it" example:"tnx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"`
 }
@@ -87,7 +89,7 @@ func (a *api) registerClients() {
 
 func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct {
 	CreatedAnswer
-	Body NewClient
+	Body ClientWithCredential
 }, error) {
 	user, err := forUser(ctx, in.Body.UserID)
 	if err != nil {
@@ -108,7 +110,7 @@ func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct 
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
-	var body NewClient
+	var body ClientWithCredential
 	if r.Duplicate {
 		body.Client = a.clientBodies(ctx, c)[0]
 	} else {
@@ -117,13 +119,13 @@ func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct 
 	}
 	return &struct {
 		CreatedAnswer
-		Body NewClient
+		Body ClientWithCredential
 	}{createdOf(r, "clients"), body}, nil
 }
 
 func (a *api) rotateCredential(ctx context.Context, in *changeInput) (*struct {
 	WriteAnswer
-	Body NewClient
+	Body ClientWithCredential
 }, error) {
 	code, key, err := a.config.NewCredential()
 	if err != nil {
@@ -133,13 +135,13 @@ func (a *api) rotateCredential(ctx context.Context, in *changeInput) (*struct {
 	if err != nil {
 		return nil, err
 	}
-	body := NewClient{Client: answer.Body}
+	body := ClientWithCredential{Client: answer.Body}
 	if answer.Replayed == "" {
 		body.AuthCode = code
 	}
 	return &struct {
 		WriteAnswer
-		Body NewClient
+		Body ClientWithCredential
 	}{answer.WriteAnswer, body}, nil
 }
 

@@ -56,18 +56,8 @@ func (a *api) registerAuth() {
 	huma.Register(a.huma, op(http.MethodGet, "/me", "whoami", "Show who asks, and what they may"), a.whoami)
 	huma.Register(a.huma, huma.Operation{OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"auth"}, Security: forAnybody,
 		Summary: "The public keys that access tokens are signed with (RFC 7517)"},
-		func(context.Context, *struct{}) (*struct {
-			Body struct {
-				Keys []map[string]string `json:"keys" nullable:"false" doc:"JSON Web Keys"`
-			}
-		}, error) {
-			answer := &struct {
-				Body struct {
-					Keys []map[string]string `json:"keys" nullable:"false" doc:"JSON Web Keys"`
-				}
-			}{}
-			answer.Body.Keys = a.tokens.jwks()
-			return answer, nil
+		func(context.Context, *struct{}) (*struct{ Body KeySet }, error) {
+			return &struct{ Body KeySet }{KeySet{Keys: a.tokens.jwks()}}, nil
 		})
 }
 

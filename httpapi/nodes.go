@@ -97,7 +97,7 @@ type nodeInput struct {
 
 type disconnectInput struct {
 	IDPath
-	MinHeader
+	MinPosition domain.Position `header:"Min-Position" minimum:"0" doc:"The client is looked for at this position of the log (X-Position of a write), or behind it" example:"42"`
 }
 
 func (a *api) registerNodes() {

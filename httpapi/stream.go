@@ -32,7 +32,7 @@ type liveInput struct {
 }
 
 type liveAnswer struct {
-	ContentType string `header:"Content-Type"`
+	ContentType string `header:"Content-Type" hidden:"true"`
 	Buffering   string `header:"X-Accel-Buffering" hidden:"true"`
 	Body        func(huma.Context)
 }

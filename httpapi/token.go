@@ -157,6 +157,11 @@ func (t tokens) verify(text string, now time.Time) (user, login int64, err error
 	return user, login, nil
 }
 
+// KeySet is the public keys, as other programs expect them.
+type KeySet struct {
+	Keys []map[string]string `json:"keys" nullable:"false" doc:"JSON Web Keys"`
+}
+
 // jwks lists the public keys (RFC 7517).
 func (t tokens) jwks() []map[string]string {
 	keys := []map[string]string{}
