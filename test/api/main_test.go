@@ -1,0 +1,115 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"reflect"
+	"testing"
+
+	"github.com/tunnox-net/tunnox/test/apiclient"
+	"github.com/tunnox-net/tunnox/test/programs"
+	"github.com/tunnox-net/tunnox/test/services"
+)
+
+func TestMain(m *testing.M) { programs.Main(m) }
+
+// form is one of the two forms, running.
+type form struct {
+	doc    *document
+	server *programs.Server // where agents go
+	first  *programs.API    // a control plane
+	other  *programs.API    // the cluster's other one, or the same again
+	// lose ends the first control plane as kill -9 does; nil where it is the only one.
+	lose func()
+}
+
+// TestBothForms starts both forms once for all parts of this package. A part
+// leaves behind what the next does not stumble over; the last one ends a control
+// plane.
+func TestBothForms(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) *form{"embedded": embedded, "cluster": cluster} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t)
+			t.Run("every operation succeeds and says what is true", func(t *testing.T) { everyOperation(t, f) })
+		})
+	}
+}
+
+func embedded(t *testing.T) *form {
+	s := programs.Serve(t)
+	return &form{doc: readDocument(t), server: s, first: s.API, other: s.API}
+}
+
+func cluster(t *testing.T) *form {
+	c := programs.StartCluster(t, 1, services.Postgres(t), services.Redis(t))
+	second := programs.StartControlBeside(t, "127.0.0.20", c.Control)
+	return &form{doc: readDocument(t), server: c.Server(), first: c.Control.API, other: second.API, lose: c.Control.Kill}
+}
+
+// client is the generated client, with a token, of a control plane. Whatever
+// succeeds through it is noted in done.
+func client(t *testing.T, api *programs.API, token string, done *calls) *apiclient.ClientWithResponses {
+	t.Helper()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	c, err := apiclient.NewClientWithResponses(api.URL, apiclient.WithHTTPClient(&noting{http.Client{Transport: transport}, done}),
+		apiclient.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+			if token != "" {
+				r.Header.Set("Authorization", "Bearer "+token)
+			}
+			return nil
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// noting is a client that notes the operations that succeed.
+type noting struct {
+	http.Client
+	done *calls
+}
+
+func (n *noting) Do(r *http.Request) (*http.Response, error) {
+	resp, err := n.Client.Do(r)
+	if err == nil && resp.StatusCode/100 == 2 {
+		n.done.note(r)
+	}
+	return resp, err
+}
+
+// outcome is what a method of the generated client gave.
+type outcome[R interface{ StatusCode() int }] struct {
+	answer R
+	err    error
+}
+
+func call[R interface{ StatusCode() int }](answer R, err error) outcome[R] {
+	return outcome[R]{answer, err}
+}
+
+// want gives the answer, which must have this status.
+func (o outcome[R]) want(t *testing.T, status int) R {
+	t.Helper()
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	if got := o.answer.StatusCode(); got != status {
+		t.Fatalf("status %d, want %d: %.500s", got, status, reflect.ValueOf(o.answer).Elem().FieldByName("Body").Bytes())
+	}
+	return o.answer
+}
+
+// is fails the test when two things are not the same.
+func is[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s is %s, want %s", what, brief(got), brief(want))
+	}
+}
+
+// brief is a value for people, who read its beginning.
+func brief(v any) string { return fmt.Sprintf("%.600s", fmt.Sprintf("%+v", v)) }
