@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -48,6 +49,9 @@ type Config struct {
 	Plans       []NamedPlan
 	CORSOrigins []string // origins whose pages may call the API, "*" for all; none by default
 	Version     Version
+	// TrustedProxies are who may say for whom they ask (X-Forwarded-For, Forwarded);
+	// none by default.
+	TrustedProxies []netip.Prefix
 
 	// RateLimit is how many requests a second one caller may make, and one address
 	// that sends no key, with a burst of RateBurst; 0 is no limit.

@@ -17,7 +17,7 @@ import (
 // and travels in the context.
 type track struct {
 	id       string // X-Request-Id
-	source   string // address it came from, host:port
+	source   string // address it came from, with its port where that is known
 	method   string
 	path     string
 	identity Identity
@@ -77,7 +77,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // and routes to the operations.
 func (a *api) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	t := &track{id: requestID(r), source: r.RemoteAddr, method: r.Method, path: r.URL.Path}
+	t := &track{id: requestID(r), source: a.source(r), method: r.Method, path: r.URL.Path}
 	r = r.WithContext(context.WithValue(r.Context(), trackKey{}, t))
 	w := &recorder{ResponseWriter: rw}
 	w.Header().Set(headerRequestID, t.id)

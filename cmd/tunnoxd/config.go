@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -36,6 +37,7 @@ type config struct {
 	ClusterCA       string
 
 	CORSOrigins string // with commas between
+	Proxies     string // --trusted-proxies, with commas between
 	RateLimit   float64
 	RateBurst   int
 
@@ -60,8 +62,8 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "usage-interval", "metrics-clients"}
-	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "usage-interval", "metrics-clients"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry"}
 	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
@@ -89,6 +91,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.NodeKey, "node-key", "", "`file` with the key of --node-cert")
 	f.StringVar(&c.ClusterCA, "cluster-ca", "", "`file` with the certificates of who signs for nodes, with --node-cert")
 	f.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins` whose pages may call the API, with commas; * is every one (empty = none)")
+	f.StringVar(&c.Proxies, "trusted-proxies", "", "`networks` of the proxies before the API, for example 10.0.0.0/8, with commas; who they ask for, in X-Forwarded-For or Forwarded, is believed (empty = nobody)")
 	f.Float64Var(&c.RateLimit, "rate-limit", 100, "API requests a `second` of one caller, and of one address without a key (0 = no limit)")
 	f.IntVar(&c.RateBurst, "rate-burst", 200, "API `requests` at once of one caller before --rate-limit holds")
 	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
@@ -230,6 +233,11 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 			}
 		}
 	}
+	if has("trusted-proxies") {
+		if _, err := c.trustedProxies(); err != nil {
+			fault("trusted-proxies", "%v", err)
+		}
+	}
 	if has("rate-limit") && (c.RateLimit < 0 || c.RateBurst < 1) {
 		fault("rate-limit", "must not be negative, and --rate-burst at least 1")
 	}
@@ -262,8 +270,26 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 }
 
 // corsOrigins lists --cors-origins.
-func (c *config) corsOrigins() []string {
-	return strings.FieldsFunc(c.CORSOrigins, func(r rune) bool { return r == ',' || r == ' ' })
+func (c *config) corsOrigins() []string { return words(c.CORSOrigins) }
+
+// trustedProxies lists --trusted-proxies; an address alone is a network of one.
+func (c *config) trustedProxies() (networks []netip.Prefix, err error) {
+	for _, text := range words(c.Proxies) {
+		network, err := netip.ParsePrefix(text)
+		if ip, addrErr := netip.ParseAddr(text); addrErr == nil {
+			network, err = netip.PrefixFrom(ip, ip.BitLen()), nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is neither a network such as 10.0.0.0/8 nor an address", text)
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
+}
+
+// words splits a list of a setting.
+func words(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // checkAddress accepts what net.Listen does, names of ports left out: a script

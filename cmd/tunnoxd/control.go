@@ -152,6 +152,10 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	if err != nil {
 		return nil, err
 	}
+	proxies, err := p.cfg.trustedProxies()
+	if err != nil {
+		return nil, err
+	}
 	cleaner := &janitor{executor: cp.executor, reader: cp.reader, presence: presence{b.directory}, expiry: p.cfg.AnonymousExpiry,
 		log: p.log.With("part", "janitor"), now: time.Now}
 	p.run("janitor", cleaner.run)
@@ -181,7 +185,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		Alarms:      map[string]func(context.Context) error{"audit": proofs.sealer.Check},
 		Auditor:     proofs,
 		Eraser:      b.store,
-		CORSOrigins: p.cfg.corsOrigins(), RateLimit: p.cfg.RateLimit, RateBurst: p.cfg.RateBurst,
+		CORSOrigins: p.cfg.corsOrigins(), TrustedProxies: proxies, RateLimit: p.cfg.RateLimit, RateBurst: p.cfg.RateBurst,
 		Metrics: requests,
 		Logger:  p.log.With("part", "api"),
 	})
