@@ -131,6 +131,20 @@ func TestPersonalDataIsForgotten(t *testing.T) {
 		if r := w.verifyFile(w.export(), checkpoint); r.Finding != nil {
 			t.Errorf("after the erasure, exported: %v", r.Finding)
 		}
+		// An erasure that was cut short between its event and the key is finished.
+		w.person(s, 12, domain.UserCreated{UserID: 12, Username: "cid", Email: "cid@example.org"})
+		w.person(w.store, 12, domain.UserDeleted{}, domain.UserErased{})
+		if keys, err := w.store.DataKeys(w.ctx(), []int64{12}); err != nil || keys[12] == nil {
+			t.Fatalf("the key of an erasure that was cut short: %v, %v", keys, err)
+		}
+		for _, want := range []int{1, 0} {
+			if n, err := eventstore.NewPersonal(w.store).FinishErasures(w.ctx()); n != want || err != nil {
+				t.Errorf("finished %d erasures, %v; want %d", n, err, want)
+			}
+		}
+		if keys, err := w.store.DataKeys(w.ctx(), []int64{12}); err != nil || keys[12] != nil {
+			t.Errorf("after that the key is %v, %v", keys, err)
+		}
 		// What is written of an erased account later is not kept.
 		w.person(s, ann, domain.UserChanged{Username: "again", Email: "again@example.org"})
 		if u := w.folded(s, ann); u.Username != domain.Erased {

@@ -65,6 +65,8 @@ func NewAggregate(id StreamID) Aggregate {
 		return &Login{}
 	case CategoryShare:
 		return &Share{}
+	case CategoryErasure:
+		return &Erasure{}
 	}
 	return nil
 }
@@ -112,6 +114,8 @@ func (s States) quota(id int64) *Quota     { return state[*Quota](s, QuotaStream
 func (s States) key(id int64) *Key     { return state[*Key](s, KeyStream(id)) }
 func (s States) login(id int64) *Login { return state[*Login](s, LoginStream(id)) }
 func (s States) share(id int64) *Share { return state[*Share](s, ShareStream(id)) }
+
+func (s States) erasure(account int64) *Erasure { return state[*Erasure](s, ErasureStream(account)) }
 
 func state[A Aggregate](s States, id StreamID) A {
 	if a, ok := s[id].(A); ok {

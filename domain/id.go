@@ -50,6 +50,10 @@ func LoginStream(id int64) StreamID { return streamID(CategoryLogin, id) }
 // ShareStream names the event stream of a share.
 func ShareStream(id int64) StreamID { return streamID(CategoryShare, id) }
 
+// ErasureStream names the event stream that tells of the erasure of a user who was
+// deleted before: the user's own has ended.
+func ErasureStream(account int64) StreamID { return streamID(CategoryErasure, account) }
+
 // ClientStream names the event stream of a client.
 func ClientStream(id int64) StreamID { return streamID(CategoryClient, id) }
 

@@ -90,6 +90,7 @@ var commands = map[string]func(*args) Command{
 	"enable_user":  func(a *args) Command { return SetUserEnabled{ID: a.number("id"), Enabled: true} },
 	"disable_user": func(a *args) Command { return SetUserEnabled{ID: a.number("id")} },
 	"delete_user":  func(a *args) Command { return DeleteUser{ID: a.number("id")} },
+	"erase_user":   func(a *args) Command { return EraseUser{ID: a.number("id")} },
 	"create_client": func(a *args) Command {
 		return CreateClient{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"),
 			Description: a.text("description"), PublicKey: a.key()}

@@ -1,5 +1,7 @@
 package domain
 
+import "time"
+
 // What is about a person is kept so that it can be forgotten: a store seals
 // these fields under a key of the account their record belongs to, and an
 // account that is erased has no key any more. The log stays as it is, and so do
@@ -24,15 +26,34 @@ var personal = map[string][]string{
 // PersonalFields gives the fields of an event that are about a person.
 func PersonalFields(event string) []string { return personal[event] }
 
-// UserErased says that what was about the person of a user is forgotten. It is
-// the last event of its stream.
+// UserErased says that what was about the person of a user is forgotten. It ends
+// the user's event stream, or is the one event of an erasure's.
 type UserErased struct{}
 
 // EventName implements [Event].
 func (UserErased) EventName() string { return "user_erased" }
 
+// Erasure is what has been told of the erasure of a user who was deleted before.
+type Erasure struct {
+	At time.Time `json:"at"`
+}
+
+// Exists implements [Aggregate].
+func (e *Erasure) Exists() bool { return !e.At.IsZero() }
+
+// Clone implements [Aggregate].
+func (e *Erasure) Clone() Aggregate { c := *e; return &c }
+
+// Apply implements [Aggregate].
+func (e *Erasure) Apply(event Event, at time.Time) {
+	if _, ok := event.(UserErased); ok {
+		e.At = at
+	}
+}
+
 // EraseUser deletes a user with all of its clients and mappings, and forgets
-// what was about the person.
+// what was about the person. A user who was deleted before can be erased still;
+// to erase one again changes nothing.
 type EraseUser struct{ ID int64 }
 
 // CommandName implements [Command].
@@ -45,14 +66,22 @@ func (c EraseUser) Subject() StreamID { return UserStream(c.ID) }
 func (c EraseUser) Account() int64 { return c.ID }
 
 // Reads implements [Command].
-func (c EraseUser) Reads() []StreamID { return DeleteUser(c).Reads() }
+func (c EraseUser) Reads() []StreamID { return append(DeleteUser(c).Reads(), ErasureStream(c.ID)) }
 
 // Decide implements [Command].
 func (c EraseUser) Decide(s States) (Decision, error) {
-	d, err := DeleteUser(c).Decide(s)
-	if err != nil {
+	u := s.user(c.ID)
+	if !u.Deleted {
+		d, err := DeleteUser(c).Decide(s)
+		if err == nil {
+			d.add(UserStream(c.ID), UserErased{})
+		}
 		return d, err
 	}
-	d.add(UserStream(c.ID), UserErased{})
+	d := Decision{Account: c.ID}
+	if !u.Erased && !s.erasure(c.ID).Exists() {
+		d.add(ErasureStream(c.ID), UserErased{})
+		d.Closes = append(d.Closes, ErasureStream(c.ID))
+	}
 	return d, nil
 }

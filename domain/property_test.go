@@ -62,7 +62,7 @@ func drawCommand(t *rapid.T) Command {
 	key := rapid.Custom(func(t *rapid.T) []byte {
 		return bytes.Repeat([]byte{rapid.SampledFrom([]byte{1, 1, 2}).Draw(t, "key")}, publicKeyLength)
 	})
-	switch rapid.IntRange(0, 34).Draw(t, "command") {
+	switch rapid.IntRange(0, 35).Draw(t, "command") {
 	case 0, 1:
 		return CreateUser{ID: user.Draw(t, "user"), Username: name.Draw(t, "name"), Email: email.Draw(t, "email"), Limits: drawLimits(t)}
 	case 2:
@@ -71,6 +71,8 @@ func drawCommand(t *rapid.T) Command {
 		return SetUserEnabled{ID: user.Draw(t, "user"), Enabled: rapid.Bool().Draw(t, "enabled")}
 	case 4:
 		return DeleteUser{ID: user.Draw(t, "user")}
+	case 35:
+		return EraseUser{ID: user.Draw(t, "user")}
 	case 5, 6, 7:
 		return CreateClient{ID: managed.Draw(t, "client"), UserID: user.Draw(t, "user"), Name: "n", PublicKey: key.Draw(t, "key")}
 	case 8:

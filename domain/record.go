@@ -22,6 +22,7 @@ const (
 	CategoryKey     = "key"
 	CategoryLogin   = "login"
 	CategoryShare   = "share"
+	CategoryErasure = "erasure"
 )
 
 // ParseStreamID checks that s is a category this package knows, a dash and a
@@ -33,7 +34,7 @@ func ParseStreamID(s string) (StreamID, error) {
 		return "", fmt.Errorf("stream id %q: want category-number", s)
 	}
 	switch category {
-	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare:
+	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryErasure:
 		return StreamID(s), nil
 	}
 	return "", fmt.Errorf("stream id %q: unknown category %q", s, category)

@@ -24,6 +24,7 @@ type User struct {
 	Plan           string    `json:"plan,omitempty"`
 	Disabled       bool      `json:"disabled,omitempty"`
 	Deleted        bool      `json:"deleted,omitempty"`
+	Erased         bool      `json:"erased,omitempty"`
 	CreatedAt      time.Time `json:"created_at"`
 	UpdatedAt      time.Time `json:"updated_at"`
 }
@@ -115,7 +116,7 @@ func (u *User) Apply(event Event, at time.Time) {
 	case UserDeleted:
 		u.Deleted = true
 	case UserErased:
-		u.Username, u.Email, u.PasswordHash = Erased, Erased, ""
+		u.Username, u.Email, u.PasswordHash, u.Erased = Erased, Erased, "", true
 	default:
 		return
 	}

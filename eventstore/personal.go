@@ -85,6 +85,40 @@ func (p *Personal) Erase(ctx context.Context, account int64) error {
 	return nil
 }
 
+// FinishErasures makes up for erasures that were cut short between their event and
+// the key, by a process that was killed or a database that went away. It gives how
+// many there were.
+func (p *Personal) FinishErasures(ctx context.Context) (finished int, err error) {
+	const page = 500
+	q := domain.Query{Names: []string{domain.UserErased{}.EventName()}}
+	for {
+		records, err := p.PersonalStore.Select(ctx, q, page)
+		if err != nil {
+			return finished, fmt.Errorf("find erasures: %w", err)
+		}
+		accounts := make([]int64, len(records))
+		for i, r := range records {
+			accounts[i], q.After = r.Owner, r.Position
+		}
+		kept, err := p.PersonalStore.DataKeys(ctx, accounts)
+		if err != nil {
+			return finished, fmt.Errorf("find keys of erased accounts: %w", err)
+		}
+		for account, key := range kept {
+			if key == nil {
+				continue
+			}
+			if err := p.Erase(ctx, account); err != nil {
+				return finished, err
+			}
+			finished++
+		}
+		if len(records) < page {
+			return finished, nil
+		}
+	}
+}
+
 // AppendBatch implements [Store].
 func (p *Personal) AppendBatch(ctx context.Context, batch []Append) ([]Result, error) {
 	sealed := slices.Clone(batch)

@@ -47,6 +47,8 @@ func newRow(kind Kind) row {
 		return &LoginRow{}
 	case Shares:
 		return &ShareRow{}
+	case Erasures:
+		return &erasureRow{}
 	}
 	return nil
 }

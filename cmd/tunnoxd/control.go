@@ -124,6 +124,13 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	relay := eventstore.NewRelay(b.raw, b.publisher, eventstore.RelayOptions{Metrics: metrics, Logger: p.log.With("part", "relay")})
 	p.runAlone(cp.session, leaseRelay, relay.Run)
 
+	switch n, err := b.store.FinishErasures(ctx); {
+	case err != nil:
+		p.log.Warn("erasures that were cut short cannot be finished now; reading of them does it too", "error", err)
+	case n > 0:
+		p.log.Info("finished erasures that were cut short", "accounts", n)
+	}
+
 	cp.projector = projections.NewProjector(b.store, b.rows, projections.Options{
 		Head: func(ctx context.Context) (domain.Position, error) {
 			head, err := b.store.Head(ctx)

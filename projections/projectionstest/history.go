@@ -94,6 +94,9 @@ func (h *History) command() domain.Command {
 	case n < 67:
 		return domain.SetUserEnabled{ID: pick(h, h.users), Enabled: h.draw(2) == 0}
 	case n < 69:
+		if h.draw(2) == 0 {
+			return domain.EraseUser{ID: pick(h, h.users)}
+		}
 		return domain.DeleteUser{ID: pick(h, h.users)}
 	case n < 73:
 		return domain.ChangeClient{ID: pick(h, h.clients), Name: text("client")}
