@@ -57,6 +57,12 @@ func init() {
 	register[ShareCreated](1)
 	register[ShareRedeemed](1)
 	register[ShareRevoked](1)
+	register[WebhookCreated](1)
+	register[WebhookChanged](1)
+	register[WebhookSecretRotated](1)
+	register[WebhookDisabled](1)
+	register[WebhookEnabled](1)
+	register[WebhookDeleted](1)
 }
 
 // same upcasts to a schema that only added fields, which were empty before.

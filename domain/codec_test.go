@@ -52,6 +52,9 @@ var published = func() map[string]Event {
 		ShareCreated{ShareID: 7, UserID: 100000001, Name: "db", TargetClientID: 600000001, Protocol: ProtocolTCP, TargetHost: "db.internal",
 			TargetPort: 5433, Hash: hash, MaxUses: 2, ExpiresAt: moment},
 		ShareRedeemed{MappingID: 1001, ClientID: 600000000, Account: 100000002}, ShareRevoked{},
+		WebhookCreated{WebhookID: 7, UserID: 100000001, URL: "https://example.org/hook", Events: []string{"mapping_*"}, All: true, Description: "billing"},
+		WebhookChanged{URL: "https://example.org/hook2", Events: []string{"user_created"}, All: true, Description: "accounts"},
+		WebhookSecretRotated{Generation: 2}, WebhookDisabled{Reason: "it answered 410"}, WebhookEnabled{}, WebhookDeleted{},
 	}
 	byName := map[string]Event{}
 	for _, e := range all {
@@ -68,7 +71,7 @@ var superseded = map[string]Event{
 }
 
 // categories are all there are.
-var categories = []string{CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare}
+var categories = []string{CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryWebhook}
 
 func TestExamplesAreFull(t *testing.T) {
 	for name := range codecs {

@@ -14,7 +14,7 @@ type Event interface {
 }
 
 // Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping],
-// *[Quota], *[Key], *[Login] or *[Share]. The zero state of a stream without records has Exists() false.
+// *[Quota], *[Key], *[Login], *[Share] or *[Webhook]. The zero state of a stream without records has Exists() false.
 type Aggregate interface {
 	// Apply folds one event, with the time it was decided at. It never refuses;
 	// events of other aggregates leave the state as it is.
@@ -67,6 +67,8 @@ func NewAggregate(id StreamID) Aggregate {
 		return &Share{}
 	case CategoryErasure:
 		return &Erasure{}
+	case CategoryWebhook:
+		return &Webhook{}
 	}
 	return nil
 }
@@ -116,6 +118,7 @@ func (s States) login(id int64) *Login { return state[*Login](s, LoginStream(id)
 func (s States) share(id int64) *Share { return state[*Share](s, ShareStream(id)) }
 
 func (s States) erasure(account int64) *Erasure { return state[*Erasure](s, ErasureStream(account)) }
+func (s States) webhook(id int64) *Webhook      { return state[*Webhook](s, WebhookStream(id)) }
 
 func state[A Aggregate](s States, id StreamID) A {
 	if a, ok := s[id].(A); ok {

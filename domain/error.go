@@ -23,6 +23,7 @@ const (
 	CodeClientNotOwned      Code = "client_not_owned"
 	CodeKeyNotFound         Code = "key_not_found"
 	CodeShareNotFound       Code = "share_not_found"
+	CodeWebhookNotFound     Code = "webhook_not_found"
 	CodeShareEnded          Code = "share_ended"    // used up, revoked or expired
 	CodeClientClaimed       Code = "client_claimed" // somebody was first
 	CodeClaimRefused        Code = "claim_refused"  // the proof does not prove it
@@ -32,6 +33,7 @@ const (
 	CodeRegistrationOff     Code = "registration_off" // no identities for unknown agents
 	CodeQuotaKeys           Code = "quota_keys"
 	CodeQuotaShares         Code = "quota_shares"
+	CodeQuotaWebhooks       Code = "quota_webhooks"
 	CodeProtocolUnavailable Code = "protocol_unavailable"
 	CodeQuotaClients        Code = "quota_clients"
 	CodeQuotaMappings       Code = "quota_mappings"

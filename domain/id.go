@@ -54,6 +54,9 @@ func ShareStream(id int64) StreamID { return streamID(CategoryShare, id) }
 // deleted before: the user's own has ended.
 func ErasureStream(account int64) StreamID { return streamID(CategoryErasure, account) }
 
+// WebhookStream names the event stream of a webhook.
+func WebhookStream(id int64) StreamID { return streamID(CategoryWebhook, id) }
+
 // ClientStream names the event stream of a client.
 func ClientStream(id int64) StreamID { return streamID(CategoryClient, id) }
 

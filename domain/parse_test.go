@@ -80,6 +80,26 @@ var commands = map[string]func(*args) Command{
 			Any: a.text("any") == "true", SourceClientID: a.number("source"), Name: a.text("name"),
 			LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), At: a.moment("at")}
 	},
+	"create_webhook": func(a *args) Command {
+		return CreateWebhook{ID: a.number("id"), UserID: a.number("user"), URL: a.text("url"), Events: a.list("events"),
+			All: a.text("all") == "true", Description: a.text("description")}
+	},
+	"change_webhook": func(a *args) Command {
+		c := ChangeWebhook{ID: a.number("id"), URL: a.optional("url"), Description: a.optional("description")}
+		if _, ok := a.values["events"]; ok {
+			events := a.list("events")
+			c.Events = &events
+		}
+		if all := a.optional("all"); all != nil {
+			is := *all == "true"
+			c.All = &is
+		}
+		return c
+	},
+	"enable_webhook":        func(a *args) Command { return SetWebhookEnabled{ID: a.number("id"), Enabled: true} },
+	"disable_webhook":       func(a *args) Command { return SetWebhookEnabled{ID: a.number("id"), Reason: a.text("reason")} },
+	"rotate_webhook_secret": func(a *args) Command { return RotateWebhookSecret{ID: a.number("id")} },
+	"delete_webhook":        func(a *args) Command { return DeleteWebhook{ID: a.number("id")} },
 	"claim_client": func(a *args) Command {
 		return ClaimClient{ID: a.number("id"), NewID: a.number("new"), UserID: a.number("user"), Name: a.text("name"), PublicKey: a.key()}
 	},
@@ -161,11 +181,9 @@ func parseValue(s string) (value, rest string, err error) {
 		}
 	}
 	if what, count, ok := strings.Cut(value, "*"); ok {
-		n, err := strconv.Atoi(count)
-		if err != nil {
-			return "", "", err
+		if n, err := strconv.Atoi(count); err == nil {
+			value = strings.Repeat(what, n)
 		}
-		value = strings.Repeat(what, n)
 	}
 	return value, rest, nil
 }
@@ -177,6 +195,14 @@ func (a *args) optional(key string) *string {
 	}
 	delete(a.values, key)
 	return &v
+}
+
+// list gives what stands between commas.
+func (a *args) list(key string) []string {
+	if s := a.text(key); s != "" {
+		return strings.Split(s, ",")
+	}
+	return nil
 }
 
 func (a *args) text(key string) string {

@@ -62,7 +62,7 @@ func drawCommand(t *rapid.T) Command {
 	key := rapid.Custom(func(t *rapid.T) []byte {
 		return bytes.Repeat([]byte{rapid.SampledFrom([]byte{1, 1, 2}).Draw(t, "key")}, publicKeyLength)
 	})
-	switch rapid.IntRange(0, 35).Draw(t, "command") {
+	switch rapid.IntRange(0, 41).Draw(t, "command") {
 	case 0, 1:
 		return CreateUser{ID: user.Draw(t, "user"), Username: name.Draw(t, "name"), Email: email.Draw(t, "email"), Limits: drawLimits(t)}
 	case 2:
@@ -121,6 +121,18 @@ func drawCommand(t *rapid.T) Command {
 	case 34:
 		return ClaimClient{ID: rapid.SampledFrom(someAnonymous).Draw(t, "client"), NewID: managed.Draw(t, "new"), UserID: user.Draw(t, "user"),
 			PublicKey: bytes.Repeat([]byte{1}, publicKeyLength)}
+	case 36, 41:
+		return CreateWebhook{ID: small.Draw(t, "webhook"), UserID: rapid.SampledFrom(append([]int64{0}, someUsers...)).Draw(t, "user"),
+			URL: rapid.SampledFrom([]string{"https://example.org/a", "x"}).Draw(t, "url"), All: rapid.Bool().Draw(t, "all")}
+	case 37:
+		return ChangeWebhook{ID: small.Draw(t, "webhook"), URL: maybe(t, rapid.Just("https://example.org/b")), All: maybe(t, rapid.Bool()),
+			Events: maybe(t, rapid.SampledFrom([][]string{nil, {"mapping_*"}, {"no_such"}})), Description: maybe(t, name)}
+	case 38:
+		return SetWebhookEnabled{ID: small.Draw(t, "webhook"), Enabled: rapid.Bool().Draw(t, "enabled")}
+	case 39:
+		return RotateWebhookSecret{ID: small.Draw(t, "webhook")}
+	case 40:
+		return DeleteWebhook{ID: small.Draw(t, "webhook")}
 	case 20:
 		return DeleteMapping{ID: mapping.Draw(t, "mapping")}
 	default:
@@ -141,7 +153,7 @@ func drawLimits(t *rapid.T) Limits {
 
 // holding is what an account has, counted from the clients and mappings
 // themselves and not from its quota.
-type holding struct{ clients, mappings, active, keys, shares int64 }
+type holding struct{ clients, mappings, active, keys, shares, webhooks int64 }
 
 func (w *world) held() map[int64]holding {
 	held := map[int64]holding{}
@@ -163,6 +175,12 @@ func (w *world) held() map[int64]holding {
 			if a.Live() {
 				h := held[a.UserID]
 				h.shares++
+				held[a.UserID] = h
+			}
+		case *Webhook:
+			if a.Live() && a.UserID != 0 {
+				h := held[a.UserID]
+				h.webhooks++
 				held[a.UserID] = h
 			}
 		case *Mapping:
@@ -188,7 +206,7 @@ func (w *world) checkHoldings(t *rapid.T) {
 	for id := range w.streams {
 		switch a := w.state(id).(type) {
 		case *Quota:
-			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active, int64(len(a.Keys)), int64(len(a.Shares))}
+			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active, int64(len(a.Keys)), int64(len(a.Shares)), int64(len(a.Webhooks))}
 			if counted != held[a.Account] {
 				t.Fatalf("quota of %d counts %+v, there are %+v", a.Account, counted, held[a.Account])
 			}
@@ -204,6 +222,10 @@ func (w *world) checkHoldings(t *rapid.T) {
 		case *Key:
 			if a.Live() && a.UserID != 0 && !w.live(UserStream(a.UserID)) {
 				t.Fatalf("key %d lives without its user", a.ID)
+			}
+		case *Webhook:
+			if a.Live() && a.UserID != 0 && !w.live(UserStream(a.UserID)) {
+				t.Fatalf("webhook %d lives without its user", a.ID)
 			}
 		case *Client:
 			if a.Live() && a.Kind == ClientManaged && !w.live(UserStream(a.UserID)) {
@@ -311,6 +333,8 @@ func (w *world) checkOwners(t *rapid.T) {
 			want = a.UserID
 		case *Share:
 			want = a.UserID
+		case *Webhook:
+			want = a.UserID
 		}
 		for _, r := range records {
 			if r.Owner != want {
@@ -348,6 +372,8 @@ func (w *world) checkAgain(t *rapid.T, c Command, first Decision) {
 	switch {
 	case c.CommandName() == "refresh_login":
 		// Again it is a reuse, or the login has ended by it.
+	case c.CommandName() == "rotate_webhook_secret":
+		// Again it is the next secret.
 	case c.CommandName() == "end_login":
 		if CodeOf(err) != CodeLoginEnded {
 			t.Fatalf("%s again: %v", c.CommandName(), err)

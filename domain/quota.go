@@ -27,6 +27,7 @@ const (
 	ResourceActiveMapping Resource = "active_mapping"
 	ResourceKey           Resource = "key"
 	ResourceShare         Resource = "share"
+	ResourceWebhook       Resource = "webhook"
 )
 
 // Quota is what an account may have and what it holds.
@@ -44,6 +45,7 @@ type Quota struct {
 	Active   int64           // how many of Mappings are active
 	Keys     map[int64]bool  `json:",omitempty"`
 	Shares   map[int64]int64 `json:",omitempty"` // to the client each leads to
+	Webhooks map[int64]bool  `json:",omitempty"`
 }
 
 // HeldMapping is what a quota remembers of a mapping that counts against it.
@@ -90,7 +92,7 @@ func (q *Quota) Exists() bool { return q.Account != 0 }
 func (q *Quota) Clone() Aggregate {
 	c := *q
 	c.Clients, c.Mappings = maps.Clone(q.Clients), maps.Clone(q.Mappings)
-	c.Keys, c.Shares = maps.Clone(q.Keys), maps.Clone(q.Shares)
+	c.Keys, c.Shares, c.Webhooks = maps.Clone(q.Keys), maps.Clone(q.Shares), maps.Clone(q.Webhooks)
 	return &c
 }
 
@@ -139,6 +141,11 @@ func (q *Quota) applyTaken(r Resource, e QuotaTaken) {
 			q.Shares = map[int64]int64{}
 		}
 		q.Shares[e.ID] = e.TargetClientID
+	case ResourceWebhook:
+		if q.Webhooks == nil {
+			q.Webhooks = map[int64]bool{}
+		}
+		q.Webhooks[e.ID] = true
 	}
 }
 
@@ -155,6 +162,8 @@ func (q *Quota) applyReturned(r Resource, id int64) {
 		delete(q.Keys, id)
 	case ResourceShare:
 		delete(q.Shares, id)
+	case ResourceWebhook:
+		delete(q.Webhooks, id)
 	}
 }
 
@@ -190,6 +199,8 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 			code, what, held, limit = CodeQuotaKeys, "keys", int64(len(q.Keys)), most(MaxKeys)
 		case ResourceShare:
 			code, what, held, limit = CodeQuotaShares, "shares", int64(len(q.Shares)), most(MaxShares)
+		case ResourceWebhook:
+			code, what, held, limit = CodeQuotaWebhooks, "webhooks", int64(len(q.Webhooks)), most(MaxWebhooks)
 		}
 		if limit != nil && held >= *limit {
 			return refuse(code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, what, *limit))
@@ -212,6 +223,7 @@ func most(n int64) *int64 { return &n }
 
 func (q *Quota) keyIDs() []int64     { return slices.Sorted(maps.Keys(q.Keys)) }
 func (q *Quota) shareIDs() []int64   { return slices.Sorted(maps.Keys(q.Shares)) }
+func (q *Quota) webhookIDs() []int64 { return slices.Sorted(maps.Keys(q.Webhooks)) }
 func (q *Quota) clientIDs() []int64  { return slices.Sorted(maps.Keys(q.Clients)) }
 func (q *Quota) mappingIDs() []int64 { return slices.Sorted(maps.Keys(q.Mappings)) }
 

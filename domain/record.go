@@ -23,6 +23,7 @@ const (
 	CategoryLogin   = "login"
 	CategoryShare   = "share"
 	CategoryErasure = "erasure"
+	CategoryWebhook = "webhook"
 )
 
 // ParseStreamID checks that s is a category this package knows, a dash and a
@@ -34,7 +35,7 @@ func ParseStreamID(s string) (StreamID, error) {
 		return "", fmt.Errorf("stream id %q: want category-number", s)
 	}
 	switch category {
-	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryErasure:
+	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryErasure, CategoryWebhook:
 		return StreamID(s), nil
 	}
 	return "", fmt.Errorf("stream id %q: unknown category %q", s, category)

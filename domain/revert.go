@@ -1,6 +1,9 @@
 package domain
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // The refusals of taking an event back.
 const (
@@ -15,7 +18,7 @@ const (
 // refusal that says why.
 func Compensation(event Event, before, now Aggregate, held *Quota) (Command, error) {
 	switch event.(type) {
-	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed:
+	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed, WebhookDeleted:
 		return nil, final(event)
 	}
 	switch was := before.(type) {
@@ -37,6 +40,12 @@ func Compensation(event Event, before, now Aggregate, held *Quota) (Command, err
 			return nil, movedOn("The mapping has been deleted since.")
 		}
 		return compensateMapping(event, was, m)
+	case *Webhook:
+		w, ok := now.(*Webhook)
+		if !ok || !w.Live() {
+			return nil, movedOn("The webhook has been deleted since.")
+		}
+		return compensateWebhook(event, was, w)
 	case *Quota:
 		if q, ok := now.(*Quota); ok {
 			return compensateQuota(event, was, q)
@@ -51,9 +60,9 @@ func movedOn(message string) error { return refuse(CodeMovedOn, message) }
 // one to give.
 func final(event Event) error {
 	switch event.(type) {
-	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed:
+	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed, WebhookDeleted:
 		return refuse(CodeNotRevertible, "What has ended stays so, and its id is never used again. Create another one.")
-	case UserPasswordSet, ClientCredentialRotated:
+	case UserPasswordSet, ClientCredentialRotated, WebhookSecretRotated:
 		return refuse(CodeNotRevertible, "The secret before it may be the one that had to go. Set a new one.")
 	case QuotaTaken, QuotaReturned, QuotaMoved:
 		return refuse(CodeNotRevertible, "This is the account's side of another event of the same request. Revert that one.")
@@ -128,6 +137,23 @@ func compensateMapping(event Event, was, now *Mapping) (Command, error) {
 		return switched(SetMappingEnabled{ID: now.ID, Enabled: true}, now.Disabled, "The mapping has been enabled since.")
 	case MappingEnabled:
 		return switched(SetMappingEnabled{ID: now.ID}, !now.Disabled, "The mapping has been disabled since.")
+	}
+	return nil, final(event)
+}
+
+func compensateWebhook(event Event, was, now *Webhook) (Command, error) {
+	switch e := event.(type) {
+	case WebhookCreated:
+		return DeleteWebhook{ID: now.ID}, nil
+	case WebhookChanged:
+		if now.URL != e.URL || !slices.Equal(now.Events, e.Events) || now.All != e.All || now.Description != e.Description {
+			return nil, movedOn("The webhook has been changed again since.")
+		}
+		return ChangeWebhook{ID: now.ID, URL: &was.URL, Events: &was.Events, All: &was.All, Description: &was.Description}, nil
+	case WebhookDisabled:
+		return switched(SetWebhookEnabled{ID: now.ID, Enabled: true}, now.Disabled, "The webhook has been enabled since.")
+	case WebhookEnabled:
+		return switched(SetWebhookEnabled{ID: now.ID}, !now.Disabled, "The webhook has been disabled since.")
 	}
 	return nil, final(event)
 }

@@ -29,6 +29,8 @@ const (
 	ScopeMappingsWrite Scope = "mappings:write"
 	ScopeSharesWrite   Scope = "shares:write"
 	ScopeKeysWrite     Scope = "keys:write"
+	// ScopeWebhooksWrite lets a key have what happens sent somewhere.
+	ScopeWebhooksWrite Scope = "webhooks:write"
 	// ScopeAdmin lets a key act as the admin its owner is. Without it a key of an
 	// admin reaches what is the admin's own.
 	ScopeAdmin Scope = "admin"
@@ -36,7 +38,7 @@ const (
 
 // Scopes lists those that a key of a role may have, in a fixed order.
 func (r Role) Scopes() []Scope {
-	all := []Scope{ScopeRead, ScopeUsersWrite, ScopeClientsWrite, ScopeMappingsWrite, ScopeSharesWrite, ScopeKeysWrite}
+	all := []Scope{ScopeRead, ScopeUsersWrite, ScopeClientsWrite, ScopeMappingsWrite, ScopeSharesWrite, ScopeKeysWrite, ScopeWebhooksWrite}
 	if r == RoleAdmin {
 		all = append(all, ScopeAdmin)
 	}

@@ -349,7 +349,7 @@ func (c SetUserEnabled) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// DeleteUser ends a user with all of its clients, mappings, keys and shares.
+// DeleteUser ends a user with all of its clients, mappings, keys, shares and webhooks.
 type DeleteUser struct{ ID int64 }
 
 // CommandName implements [Command].
@@ -375,8 +375,8 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	if err := deleteMappings(s, &d, held.mappingIDs()); err != nil {
 		return Decision{}, err
 	}
-	clients, keys, shares := held.clientIDs(), held.keyIDs(), held.shareIDs()
-	streams := make([]StreamID, 0, len(clients)+len(keys)+len(shares))
+	clients, keys, shares, webhooks := held.clientIDs(), held.keyIDs(), held.shareIDs(), held.webhookIDs()
+	streams := make([]StreamID, 0, len(clients)+len(keys)+len(shares)+len(webhooks))
 	for _, id := range clients {
 		streams = append(streams, ClientStream(id))
 	}
@@ -386,6 +386,9 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	for _, id := range shares {
 		streams = append(streams, ShareStream(id))
 	}
+	for _, id := range webhooks {
+		streams = append(streams, WebhookStream(id))
+	}
 	if err := s.need(streams...); err != nil {
 		return Decision{}, err
 	}
@@ -394,6 +397,9 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	}
 	for _, id := range shares {
 		endShare(&d, id, c.ID)
+	}
+	for _, id := range webhooks {
+		endWebhook(&d, id, c.ID)
 	}
 	for _, id := range clients {
 		endClient(&d, id)

@@ -49,6 +49,8 @@ func newRow(kind Kind) row {
 		return &ShareRow{}
 	case Erasures:
 		return &erasureRow{}
+	case Webhooks:
+		return &WebhookRow{}
 	}
 	return nil
 }

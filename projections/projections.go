@@ -39,6 +39,7 @@ const (
 	Logins   Kind = domain.CategoryLogin
 	Shares   Kind = domain.CategoryShare
 	Erasures Kind = domain.CategoryErasure
+	Webhooks Kind = domain.CategoryWebhook
 )
 
 // Key names a row.

@@ -19,6 +19,7 @@ type History struct {
 	keys     []int64
 	logins   []int64
 	shares   []int64
+	webhooks []int64
 	next     int64
 }
 
@@ -73,6 +74,8 @@ func (h *History) Step() bool {
 		h.logins = append(h.logins, c.ID)
 	case domain.CreateShare:
 		h.shares = append(h.shares, c.ID)
+	case domain.CreateWebhook:
+		h.webhooks = append(h.webhooks, c.ID)
 	}
 	return true
 }
@@ -121,7 +124,7 @@ func (h *History) command() domain.Command {
 // identity draws a command about who may do what.
 func (h *History) identity() domain.Command {
 	hash := make([]byte, 32)
-	switch h.draw(12) {
+	switch h.draw(16) {
 	case 0:
 		return domain.CreateKey{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), Prefix: "tnk", Hash: hash, Scopes: []domain.Scope{domain.ScopeRead}}
 	case 1:
@@ -152,6 +155,20 @@ func (h *History) identity() domain.Command {
 	case 10:
 		return domain.RedeemShare{ID: pick(h, h.shares), Hash: hash, MappingID: h.id(domain.FirstMappingID), Any: true,
 			SourceClientID: pick(h, h.clients), LocalPort: 1 + h.draw(65535)}
+	case 11, 12:
+		return domain.CreateWebhook{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), URL: "https://example.org/hook", All: h.draw(2) == 0}
+	case 13:
+		url := fmt.Sprintf("https://example.org/%d", h.draw(1000))
+		return domain.ChangeWebhook{ID: pick(h, h.webhooks), URL: &url, Events: &[]string{"mapping_*"}}
+	case 14:
+		switch id := pick(h, h.webhooks); h.draw(4) {
+		case 0:
+			return domain.DeleteWebhook{ID: id}
+		case 1:
+			return domain.RotateWebhookSecret{ID: id}
+		default:
+			return domain.SetWebhookEnabled{ID: id, Enabled: h.draw(2) == 0}
+		}
 	default:
 		c := domain.ClaimClient{ID: pick(h, h.clients), NewID: h.id(domain.FirstClientID), UserID: pick(h, h.users)}
 		if cl, ok := h.log.client(c.ID); ok {

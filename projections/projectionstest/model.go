@@ -23,13 +23,14 @@ type Model struct {
 	Keys     map[int64]projections.KeyRow
 	Logins   map[int64]projections.LoginRow
 	Shares   map[int64]projections.ShareRow
+	Webhooks map[int64]projections.WebhookRow
 }
 
 // NewModel folds the log up to a position.
 func NewModel(log *Log, to domain.Position) (*Model, error) {
 	m := &Model{Position: to, Users: map[int64]projections.UserRow{}, Clients: map[int64]projections.ClientRow{},
 		Mappings: map[int64]projections.MappingRow{}, Quotas: map[int64]projections.QuotaRow{},
-		Keys: map[int64]projections.KeyRow{}, Logins: map[int64]projections.LoginRow{}, Shares: map[int64]projections.ShareRow{}}
+		Keys: map[int64]projections.KeyRow{}, Logins: map[int64]projections.LoginRow{}, Shares: map[int64]projections.ShareRow{}, Webhooks: map[int64]projections.WebhookRow{}}
 	states, stands := domain.States{}, map[domain.StreamID]projections.Versions{}
 	last := map[domain.StreamID]domain.Record{}
 	for _, r := range log.Records(to) {
@@ -67,6 +68,10 @@ func NewModel(log *Log, to domain.Position) (*Model, error) {
 		case *domain.Share:
 			if a.Live() {
 				m.Shares[a.ID] = projections.ShareRow{Versions: stands[id], Share: *a}
+			}
+		case *domain.Webhook:
+			if a.Live() {
+				m.Webhooks[a.ID] = projections.WebhookRow{Versions: stands[id], Webhook: *a}
 			}
 		case *domain.Quota:
 			m.Quotas[a.Account] = projections.QuotaRow{Versions: stands[id], Account: a.Account, Limits: a.Limits,
@@ -114,6 +119,8 @@ func (m *Model) checkRows(ctx context.Context, r *projections.Reader, all *Log) 
 			err = same(m.Logins, n, r.Login)(ctx)
 		case domain.CategoryShare:
 			err = same(m.Shares, n, r.Share)(ctx)
+		case domain.CategoryWebhook:
+			err = same(m.Webhooks, n, r.Webhook)(ctx)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", id, err)
@@ -163,6 +170,8 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 		projections.AllKeys: func(projections.KeyRow) bool { return true }, projections.KeysOfUser(0): func(k projections.KeyRow) bool { return k.UserID == 0 }}
 	shares := map[projections.Index]func(projections.ShareRow) bool{
 		projections.AllShares: func(projections.ShareRow) bool { return true }}
+	webhooks := map[projections.Index]func(projections.WebhookRow) bool{
+		projections.AllWebhooks: func(projections.WebhookRow) bool { return true }, projections.WebhooksOfUser(0): func(h projections.WebhookRow) bool { return h.UserID == 0 }}
 	clients := map[projections.Index]func(projections.ClientRow) bool{
 		projections.AllClients: func(c projections.ClientRow) bool { return c.Client.Live() }}
 	mappings := map[projections.Index]func(projections.MappingRow) bool{
@@ -173,6 +182,7 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 		case domain.CategoryUser:
 			clients[projections.ClientsOfUser(n)] = func(c projections.ClientRow) bool { return c.UserID == n }
 			keys[projections.KeysOfUser(n)] = func(k projections.KeyRow) bool { return k.UserID == n }
+			webhooks[projections.WebhooksOfUser(n)] = func(h projections.WebhookRow) bool { return h.UserID == n }
 			shares[projections.SharesOfUser(n)] = func(s projections.ShareRow) bool { return s.UserID == n }
 			mappings[projections.MappingsOfUser(n)] = func(m projections.MappingRow) bool { return slices.Contains(m.Users(), n) }
 		case domain.CategoryClient:
@@ -193,6 +203,11 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 	}
 	for index, in := range shares {
 		if err := sameList(ctx, m.Shares, in, bind(r.Shares, index)); err != nil {
+			return fmt.Errorf("%s: %w", index, err)
+		}
+	}
+	for index, in := range webhooks {
+		if err := sameList(ctx, m.Webhooks, in, bind(r.Webhooks, index)); err != nil {
 			return fmt.Errorf("%s: %w", index, err)
 		}
 	}
