@@ -4,6 +4,10 @@
 
 package queries
 
+import (
+	"database/sql"
+)
+
 type Claim struct {
 	Scope string
 	Value string
@@ -103,4 +107,37 @@ type UsageShare struct {
 	Demand   int64
 	Share    float64
 	SeenAt   int64
+}
+
+type WebhookCheckpoint struct {
+	One      int64
+	Position int64
+}
+
+type WebhookDelivery struct {
+	ID          int64
+	Webhook     int64
+	Message     string
+	Position    int64
+	Event       string
+	Status      string
+	CreatedAt   int64
+	Attempts    int64
+	Failures    int64
+	NextAt      int64
+	AttemptedAt int64
+	Took        int64
+	Code        int64
+	Error       string
+}
+
+type WebhookEndpoint struct {
+	Webhook      int64
+	Owner        int64
+	State        string
+	Active       int64
+	FailingTimes int64
+	FailingSince int64
+	RestUntil    int64
+	DueAt        sql.NullInt64
 }

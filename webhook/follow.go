@@ -1,0 +1,146 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+const (
+	followPage  = 500
+	saveEvery   = time.Second // the checkpoint, while nothing is to be delivered
+	followPause = time.Second // after an error
+)
+
+// Begin sets the checkpoint at the end of the log, when there is none yet. It is
+// called before anything can be written that somebody is to be told of. Webhooks
+// that are in the log already, because it came from elsewhere, are told what
+// happens from now on: where they were, they have been told of the rest.
+func (d *Deliverer) Begin(ctx context.Context) error {
+	if _, began, _, err := d.store.Load(ctx); err != nil || began {
+		return err
+	}
+	head, err := d.head(ctx)
+	if err != nil {
+		return fmt.Errorf("begin webhooks: %w", err)
+	}
+	b := newBook(d.log, nil)
+	var names []string
+	for _, e := range []domain.Event{domain.WebhookCreated{}, domain.WebhookChanged{}, domain.WebhookSecretRotated{}, domain.WebhookDisabled{},
+		domain.WebhookEnabled{}, domain.WebhookDeleted{}, domain.UserRoleSet{}, domain.UserDisabled{}, domain.UserEnabled{}} {
+		names = append(names, e.EventName())
+	}
+	for after := domain.Position(0); ; {
+		records, err := d.log.Select(ctx, domain.Query{After: after, Before: head + 1, Names: names}, followPage)
+		if err != nil {
+			return fmt.Errorf("begin webhooks: %w", err)
+		}
+		for _, r := range records {
+			if _, err := b.take(ctx, r); err != nil {
+				return fmt.Errorf("begin webhooks: %w", err)
+			}
+			after = r.Position
+		}
+		if len(records) < followPage {
+			break
+		}
+	}
+	var a Advance
+	b.flush(&a)
+	return d.store.Begin(ctx, head, a.Endpoints)
+}
+
+func (d *Deliverer) head(ctx context.Context) (domain.Position, error) {
+	last, err := d.log.Select(ctx, domain.Query{Newest: true}, 1)
+	if err != nil || len(last) == 0 {
+		return 0, err
+	}
+	return last[0].Position, nil
+}
+
+// follow turns records into deliveries until ctx ends. After an error it begins
+// again from what is stored.
+func (d *Deliverer) follow(ctx context.Context) {
+	for failing := false; ctx.Err() == nil; {
+		err := d.followFrom(ctx, &failing)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, ErrMoved):
+			d.logger.Info("another process has turned records into deliveries, beginning again from there")
+		case !failing:
+			d.logger.Warn("cannot turn records into deliveries, trying on", "error", err)
+		}
+		failing = true
+		pause(ctx, followPause)
+	}
+}
+
+func (d *Deliverer) followFrom(ctx context.Context, failing *bool) error {
+	saved, began, endpoints, err := d.store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	if !began {
+		return errors.New("webhooks have not begun")
+	}
+	b := newBook(d.log, endpoints)
+	at, last := saved, time.Now()
+	d.position.Store(int64(at))
+	for {
+		records, err := d.log.ReadAll(ctx, at, followPage)
+		if err != nil {
+			return err
+		}
+		a := Advance{From: saved, Now: d.now()}
+		for _, r := range records {
+			deliveries, err := b.take(ctx, r)
+			if err != nil {
+				return err
+			}
+			a.Deliveries = append(a.Deliveries, deliveries...)
+			at = r.Position
+		}
+		b.flush(&a)
+		a.To = at
+		// A checkpoint that is behind costs work and not correctness: without
+		// deliveries it is written once in a while.
+		if something := len(a.Endpoints)+len(a.Ended)+len(a.Deliveries) > 0; something || at > saved && time.Since(last) >= saveEvery {
+			if err := d.store.Advance(ctx, a); err != nil {
+				return err
+			}
+			saved, last = at, time.Now()
+			if something {
+				d.kick()
+			}
+		}
+		*failing = false
+		d.position.Store(int64(at))
+		d.metrics.position.Set(float64(at))
+		if len(records) > 0 {
+			continue
+		}
+		wait, cancel := context.WithTimeout(ctx, saveEvery)
+		err = d.log.Wait(wait, at)
+		cancel()
+		if err != nil && wait.Err() == nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,2 @@
+// Package queries is what sqlc makes of webhook/postgres/queries.sql.
+package queries
