@@ -50,8 +50,7 @@ func LoginStream(id int64) StreamID { return streamID(CategoryLogin, id) }
 // ShareStream names the event stream of a share.
 func ShareStream(id int64) StreamID { return streamID(CategoryShare, id) }
 
-// ErasureStream names the event stream that tells of the erasure of a user who was
-// deleted before: the user's own has ended.
+// ErasureStream names the event stream that tells of the erasure of a user.
 func ErasureStream(account int64) StreamID { return streamID(CategoryErasure, account) }
 
 // WebhookStream names the event stream of a webhook.

@@ -29,14 +29,16 @@ var personal = map[string][]string{
 // PersonalFields gives the fields of an event that are about a person.
 func PersonalFields(event string) []string { return personal[event] }
 
-// UserErased says that what was about the person of a user is forgotten. It ends
-// the user's event stream, or is the one event of an erasure's.
+// UserErased says that what was about the person of a user is forgotten. It is the
+// one event of an erasure's stream: the user's has ended, and is followed no
+// further by whoever has dropped the user. (At first it was the user's last event;
+// such logs are still read.)
 type UserErased struct{}
 
 // EventName implements [Event].
 func (UserErased) EventName() string { return "user_erased" }
 
-// Erasure is what has been told of the erasure of a user who was deleted before.
+// Erasure is what has been told of the erasure of a user.
 type Erasure struct {
 	At time.Time `json:"at"`
 }
@@ -73,15 +75,13 @@ func (c EraseUser) Reads() []StreamID { return append(DeleteUser(c).Reads(), Era
 
 // Decide implements [Command].
 func (c EraseUser) Decide(s States) (Decision, error) {
-	u := s.user(c.ID)
+	u, d := s.user(c.ID), Decision{Account: c.ID}
 	if !u.Deleted {
-		d, err := DeleteUser(c).Decide(s)
-		if err == nil {
-			d.add(UserStream(c.ID), UserErased{})
+		var err error
+		if d, err = DeleteUser(c).Decide(s); err != nil {
+			return d, err
 		}
-		return d, err
 	}
-	d := Decision{Account: c.ID}
 	if !u.Erased && !s.erasure(c.ID).Exists() {
 		d.add(ErasureStream(c.ID), UserErased{})
 		d.Closes = append(d.Closes, ErasureStream(c.ID))

@@ -23,9 +23,8 @@ func (e *erasures) Erase(_ context.Context, account int64) error {
 	return nil
 }
 
-// TestErasure deletes with the event that has the store forget; of a user who was
-// deleted before the event stands by itself. A repeat forgets once more, and writes
-// nothing.
+// TestErasure tells of every erasure by the event that has the store forget, also of
+// a user who was deleted before. A repeat forgets once more, and writes nothing.
 func TestErasure(t *testing.T) {
 	eraser := &erasures{}
 	w := newWorld(t, func(c *httpapi.Config) { c.Eraser = eraser })
@@ -48,13 +47,13 @@ func TestErasure(t *testing.T) {
 	}
 	w.do("POST", path+"/erase", nil).want(204)
 	w.do("GET", path, nil).want(404)
-	erased("user-" + formatID(ann) + " by key:admin")
+	erased("erasure-" + formatID(ann) + " by key:admin")
 	w.do("POST", path+"/erase", nil).want(204)
 
 	w.do("DELETE", "/api/v1/users/"+formatID(bob), nil).want(204)
 	for range 2 {
 		w.do("POST", "/api/v1/users/"+formatID(bob)+"/erase", nil).want(204)
-		erased("user-"+formatID(ann)+" by key:admin", "erasure-"+formatID(bob)+" by key:admin")
+		erased("erasure-"+formatID(ann)+" by key:admin", "erasure-"+formatID(bob)+" by key:admin")
 	}
 	if want := []int64{ann, ann, bob, bob}; !slices.Equal(eraser.accounts, want) {
 		t.Errorf("forgot %v, want %v", eraser.accounts, want)
