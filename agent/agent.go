@@ -163,7 +163,7 @@ func unverified(err error) bool {
 
 func describe(err error) string {
 	if err == nil {
-		return "the forwarder asked to leave"
+		return "the session was left"
 	}
 	return err.Error()
 }

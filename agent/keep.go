@@ -14,7 +14,7 @@ const (
 	// unhurried is within what a session is replaced while there is another: when a
 	// forwarder ends, its agents come to the others spread over so long.
 	unhurried = time.Second
-	// A session that the forwarder asked to leave is closed when it has carried
+	// A session that is being left is closed when it has carried
 	// nothing for restTime; its streams are looked at every restLook.
 	restTime, restLook = 300 * time.Millisecond, 50 * time.Millisecond
 )
@@ -107,8 +107,8 @@ func (a *Agent) pause(ctx context.Context, pause *backoff, refusal *wire.Refusal
 	}
 }
 
-// depart ends a session that the forwarder asked to leave, when there is another
-// one and it carries nothing any more.
+// depart ends a session that is being left, when there is another one and it
+// carries nothing any more.
 func (a *Agent) depart(ctx context.Context, s *session) {
 	tick := time.NewTicker(restLook)
 	defer tick.Stop()
@@ -124,7 +124,7 @@ func (a *Agent) depart(ctx context.Context, s *session) {
 			idle = time.Now()
 		}
 		if time.Since(idle) > restTime {
-			s.log.Info("left, as the forwarder asked")
+			s.log.Info("left, with nothing under way")
 			s.link.Close()
 			return
 		}

@@ -68,6 +68,16 @@ func (r *roster) tell(forwarders []*wirepb.Forwarder) {
 	r.wake()
 }
 
+// nodes names the forwarders that the agent was told of last.
+func (r *roster) nodes() (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.told {
+		names = append(names, f.node)
+	}
+	return names
+}
+
 // wake needs mu.
 func (r *roster) wake() {
 	close(r.changed)

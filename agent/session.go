@@ -47,7 +47,8 @@ type session struct {
 }
 
 // connect keeps one session from its dial to its end. It returns nil when the
-// forwarder asked to go elsewhere; that session then serves the streams it has.
+// session is left, because the forwarder asked for that or is silent; it then
+// serves the streams it has.
 func (a *Agent) connect(ctx context.Context, c *claim) error {
 	server := c.wanted.address
 	dialling, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -230,14 +231,11 @@ func (s *session) read() error {
 		case *wirepb.Control_Ping:
 			err = s.send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.Ping.GetId()}}})
 		case *wirepb.Control_GoAway:
-			s.log.Info("the forwarder asks to go elsewhere", "code", m.GoAway.GetCode())
-			s.leave.Do(func() {
-				s.a.sessions.leave(s)
-				close(s.left)
-			})
+			s.goElsewhere("the forwarder asks to go elsewhere", "code", m.GoAway.GetCode())
 		case *wirepb.Control_Forwarders:
 			if !s.a.sessions.isLeaving(s) {
 				s.a.roster.tell(m.Forwarders.GetForwarders())
+				s.a.missed(s.a.roster.nodes())
 			}
 		case *wirepb.Control_Result:
 			s.asked.answered(m.Result)

@@ -84,6 +84,18 @@ func (ss *sessions) nodes() (names []string) {
 	return names
 }
 
+// elsewhere gives the sessions that are not being left at nodes other than these.
+func (ss *sessions) elsewhere(nodes []string) (some []*session) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for _, s := range ss.all {
+		if !s.leaving && !slices.Contains(nodes, s.node) {
+			some = append(some, s)
+		}
+	}
+	return some
+}
+
 // isLeaving tells whether the session is being left.
 func (ss *sessions) isLeaving(s *session) bool {
 	ss.mu.Lock()

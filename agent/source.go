@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunnox-net/tunnox/transport"
@@ -18,9 +19,6 @@ const (
 	openTimeout = 20 * time.Second
 	// A connection that finds all sessions being left waits so long for another.
 	movingTime = 5 * time.Second
-	// Without an answer for doubtAfter it is asked whether the forwarder is there,
-	// for as long again, if there is another to go to.
-	doubtAfter = time.Second
 )
 
 // carry takes one connection at a listener to the mapping's service. A refusal
@@ -94,11 +92,20 @@ func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn) (transp
 	}
 	deadline, _ := ctx.Deadline()
 	stream.SetDeadline(deadline)
-	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(stream) })
+	var decided atomic.Bool // by the answer, or by giving up: a stream that was answered is not reset
+	giveUp := func() {
+		if decided.CompareAndSwap(false, true) {
+			stream.Reset()
+		}
+	}
+	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(giveUp) })
 	defer doubt.Stop()
 	err = wire.WriteOpen(stream, &wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String()})
 	if err == nil {
 		err = wire.ReadOpened(stream)
+	}
+	if err == nil && !decided.CompareAndSwap(false, true) {
+		err = errSilent
 	}
 	if err != nil {
 		stream.Close()
@@ -106,19 +113,4 @@ func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn) (transp
 	}
 	stream.SetDeadline(time.Time{})
 	return stream, nil
-}
-
-// doubt gives up a stream whose forwarder does not even answer a ping, if there is
-// another session to open it over: a frozen machine is noticed in seconds, and
-// nobody shall wait for that.
-func (s *session) doubt(stream transport.Stream) {
-	if s.a.sessions.staying(s) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(s.a.ctx, doubtAfter)
-	defer cancel()
-	if _, err := s.link.Ping(ctx); err != nil {
-		s.a.sessions.doubt(s)
-		stream.Reset()
-	}
 }

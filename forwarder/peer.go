@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunnox-net/tunnox/directory"
@@ -20,8 +21,9 @@ import (
 const hops = 1
 
 // Without an answer for doubtAfter another forwarder is asked whether it is there,
-// for as long again, when the target has a session elsewhere.
-const doubtAfter = time.Second
+// for as long again. A service may take its time; a machine that hangs is not
+// waited for.
+const doubtAfter = 300 * time.Millisecond
 
 // Deliver takes a stream that another forwarder, which has proved to be from, has
 // opened to a client that should be connected here. It returns when the stream has
@@ -206,24 +208,60 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // cross opens a stream to another forwarder and has it joined to the target there.
 func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open, others bool) (transport.Stream, error) {
-	stream, err := f.peers.Open(ctx, at.node, at.address)
+	stream, err := f.crossTo(ctx, at, others)
 	f.places.suspect(at.node, err == nil)
 	if err != nil {
 		f.log.Debug("opening a stream to another forwarder", "peer", at.node, "address", at.address, "error", err)
 		return nil, wire.TargetOffline
 	}
-	if others {
-		// A service may take its time to answer; a frozen machine is not waited for.
-		doubt := time.AfterFunc(doubtAfter, func() {
-			if !f.answers(ctx, at) {
-				f.places.suspect(at.node, false)
-				stream.Reset()
-			}
-		})
-		defer doubt.Stop()
-	}
-	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
+	var decided atomic.Bool // by the answer, or by giving up: a stream that was answered is not reset
+	doubting, stop := context.WithCancel(ctx)
+	defer stop()
+	doubt := time.AfterFunc(doubtAfter, func() {
+		if f.hangs(doubting, at, client, others) && decided.CompareAndSwap(false, true) {
+			stream.Reset()
+		}
+	})
+	defer doubt.Stop()
+	answered, err := f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
 		Trace: clip(open.GetTrace()), Hop: hops, MappingVersion: uint64(fwd.version), TargetClient: client})
+	if err == nil && !decided.CompareAndSwap(false, true) {
+		fwd.detach()
+		return nil, wire.TargetOffline
+	}
+	return answered, err
+}
+
+// crossTo opens a stream to another forwarder. A link that has to be made first is
+// made whether or not it is waited for.
+func (f *Forwarder) crossTo(ctx context.Context, at place, others bool) (transport.Stream, error) {
+	if others {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 2*doubtAfter)
+		defer cancel()
+	}
+	return f.peers.Open(ctx, at.node, at.address)
+}
+
+// hangs tells that another forwarder does not answer anything, and that the client
+// is to be looked for elsewhere. While there is nowhere else it waits for that, or
+// for the answer.
+func (f *Forwarder) hangs(ctx context.Context, at place, client int64, others bool) bool {
+	for pause := doubtAfter; !f.answers(ctx, at); pause = min(2*pause, movingTime) {
+		if ctx.Err() != nil {
+			return false
+		}
+		f.places.suspect(at.node, false)
+		if others {
+			return true
+		}
+		if !wait(ctx, pause) {
+			return false
+		}
+		places, _ := f.places.find(ctx, client, true)
+		others = slices.ContainsFunc(places, func(other place) bool { return other.node != at.node })
+	}
+	return false
 }
 
 // answers tells whether another forwarder answers anything at all: an Open without
