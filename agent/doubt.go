@@ -21,13 +21,14 @@ var errSilent = errors.New("the forwarder does not answer")
 
 // doubt is for a stream whose Open is not answered. When the forwarder is silent
 // too the stream is given up, to be opened over another session: over one that
-// there is, at once, and otherwise over one that the agent then goes for.
-func (s *session) doubt(giveUp func()) {
+// there is and was not tried, at once, and otherwise over one that the agent then
+// goes for. The last that could be tried is not given up: all may just be slow.
+func (s *session) doubt(other func() bool, giveUp func()) {
 	if s.answers(doubtAfter) {
 		return
 	}
 	s.a.sessions.doubt(s)
-	if s.a.sessions.staying(s) > 0 {
+	if other() {
 		giveUp()
 	}
 	if s.abandon() {

@@ -60,6 +60,15 @@ func (ss *sessions) pick(tried []*session) (best *session, leaving bool, changed
 	return best, leaving, ss.changed
 }
 
+// other tells whether there is a session for a new stream that was not tried and is
+// not in doubt.
+func (ss *sessions) other(tried []*session) bool {
+	s, _, _ := ss.pick(tried)
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return s != nil && !s.doubted
+}
+
 // staying counts the sessions that are not being left, but this one.
 func (ss *sessions) staying(but *session) (n int) {
 	ss.mu.Lock()

@@ -69,7 +69,8 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 			}
 			return nil, nil
 		}
-		stream, err := s.ask(ctx, mapping, conn)
+		tried = append(tried, s)
+		stream, err := s.ask(ctx, mapping, conn, func() bool { return a.sessions.other(tried) })
 		if err == nil {
 			return s, stream
 		}
@@ -79,13 +80,13 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 			s.complain("connection refused", mapping, err, "from", conn.RemoteAddr())
 			return nil, nil
 		}
-		tried = append(tried, s)
 	}
 }
 
 // ask asks the forwarder for a stream to the mapping's service. An error that is no
-// refusal means that no byte has reached the service.
-func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn) (transport.Stream, error) {
+// refusal means that no byte has reached the service. While the forwarder does not
+// answer, other tells whether there is another session to try.
+func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn, other func() bool) (transport.Stream, error) {
 	stream, err := s.link.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -98,7 +99,7 @@ func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn) (transp
 			stream.Reset()
 		}
 	}
-	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(giveUp) })
+	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(other, giveUp) })
 	defer doubt.Stop()
 	err = wire.WriteOpen(stream, &wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String()})
 	if err == nil {

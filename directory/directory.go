@@ -125,9 +125,16 @@ type Directory interface {
 const (
 	// TTL is how long a lease lasts without renewal; renew at a third of it.
 	TTL = 15 * time.Second
-	// Refresh is how often a session is registered again whatever happens; one that
-	// was not for three times as long is forgotten.
+	// Refresh is how often a session is registered again whatever happens, and Rarely
+	// the same in a cluster of very many; see [RefreshEvery].
 	Refresh = 10 * time.Minute
+	Rarely  = 3 * time.Hour
+	// RefreshRate is how many sessions of a cluster are registered again a second, at
+	// most: a tenth of what Redis can do.
+	RefreshRate = 3000
+	// Kept is how long a session that is not registered again is remembered. Whether
+	// it is live its node's lease tells, long before.
+	Kept = 2 * Rarely
 	// Memory is how long a client's epoch and the time it was last seen are kept
 	// after its last session.
 	Memory = 30 * 24 * time.Hour
@@ -140,6 +147,12 @@ const (
 	// MaxNotices is how many notices wait for a node's next beat; the oldest go first.
 	MaxNotices = 10_000
 )
+
+// RefreshEvery is how often each of so many sessions is registered again, those of
+// all nodes together.
+func RefreshEvery(sessions int) time.Duration {
+	return max(Refresh, min(time.Duration(sessions/RefreshRate)*time.Second, Rarely))
+}
 
 // NodeID names the nth node, from 1.
 func NodeID(n int) string { return fmt.Sprintf("node-%03d", n) }

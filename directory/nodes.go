@@ -45,6 +45,10 @@ type Nodes interface {
 	Withdraw(ctx context.Context, owner, id string) error
 	// Nodes gives the nodes that are there, by id: those asked for, or all.
 	Nodes(ctx context.Context, ids ...string) ([]Node, error)
+	// Survey is Nodes for who asks again and again: as long as no node has come, gone
+	// or changed, loads aside, since an answer with that mark, it gives the mark and no
+	// nodes. It may be a second late.
+	Survey(ctx context.Context, mark string) (nodes []Node, now string, err error)
 }
 
 // SortNodes orders nodes by the numbers in their ids: node-1000 is after node-999.

@@ -111,6 +111,7 @@ func (f *Forwarder) keepPresence(ctx context.Context) error {
 // beat prolongs this node's lease. When it was lost all sessions are registered
 // again, because what took it may have taken them.
 func (f *Forwarder) beat(ctx context.Context) error {
+	f.pace()
 	ctx, cancel := context.WithTimeout(ctx, directoryWait)
 	defer cancel()
 	b, err := f.directory.Beat(ctx, f.node, f.run)
@@ -149,11 +150,18 @@ func (f *Forwarder) due() []*session {
 // zero time makes it due. The next time is drawn, so that sessions that came
 // together are not renewed together.
 func (s *session) renewed(at time.Time) {
+	every := max(directory.Refresh, time.Duration(s.f.refreshEvery.Load()))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.renewAt = at; !at.IsZero() {
-		s.renewAt = at.Add(directory.Refresh/2 + rand.N(directory.Refresh/2))
+		s.renewAt = at.Add(every/2 + rand.N(every))
 	}
+}
+
+// pace sets how often sessions are renewed, by how many there are: others are taken
+// to have as many as this node.
+func (f *Forwarder) pace() {
+	f.refreshEvery.Store(int64(directory.RefreshEvery(f.routes.connected() * f.neighbours.count())))
 }
 
 func (s *session) isDue(now time.Time) bool {

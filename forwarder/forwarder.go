@@ -142,13 +142,14 @@ type Forwarder struct {
 	viewed     chan struct{} // a view has given the feed a place to start from
 	acked      chan *session // configurations acknowledged, to be told to the directory
 
-	ctx      context.Context // ends with Close
-	cancel   context.CancelFunc
-	draining atomic.Bool
-	leaving  sync.Once    // agents are asked to leave once
-	beaten   atomic.Bool  // the directory knows this run of the node
-	lost     atomic.Int64 // when the directory was away or had lost this node last, Unix nanoseconds; 0 = never
-	inFlight atomic.Int64 // streams being opened or joined
+	ctx          context.Context // ends with Close
+	cancel       context.CancelFunc
+	draining     atomic.Bool
+	leaving      sync.Once    // agents are asked to leave once
+	beaten       atomic.Bool  // the directory knows this run of the node
+	lost         atomic.Int64 // when the directory was away or had lost this node last, Unix nanoseconds; 0 = never
+	refreshEvery atomic.Int64 // nanoseconds; how often each session is registered again
+	inFlight     atomic.Int64 // streams being opened or joined
 
 	mu     sync.Mutex // guards closed and adding to tasks
 	closed bool

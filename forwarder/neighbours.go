@@ -34,8 +34,9 @@ type neighbours struct {
 // all of them changes nothing: agents are not to leave for that.
 func (f *Forwarder) survey(ctx context.Context) {
 	var pause backoff
+	mark := ""
 	for {
-		nodes, err := f.places.survey(ctx)
+		nodes, now, err := f.places.survey(ctx, mark)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -48,6 +49,7 @@ func (f *Forwarder) survey(ctx context.Context) {
 				s.configure(time.Time{})
 			}
 		}
+		mark = now
 		pause.reset()
 		timer := time.NewTimer(surveyEvery*3/4 + rand.N(surveyEvery/4))
 		select {
@@ -87,6 +89,13 @@ func (n *neighbours) elsewhere() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return len(n.others) > 0
+}
+
+// count gives how many nodes there are, this one included.
+func (n *neighbours) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return 1 + len(n.others)
 }
 
 // offer gives the forwarders that a client's agent may have sessions at: this one

@@ -149,7 +149,7 @@ func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Op
 				continue
 			}
 			tried = append(tried, at)
-			stream, err := f.reachPlace(ctx, fwd, at, client, open, i+1 < len(places))
+			stream, err := f.reachPlace(ctx, fwd, at, open, alternatives{client, tried, i+1 < len(places)})
 			if err == nil || !elsewhere(err) {
 				return stream, err
 			}
@@ -168,22 +168,28 @@ func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Op
 	}
 }
 
-// reachPlace opens the continuation to one place, which may be here by now. others
-// tells that there are more to try.
-func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open, others bool) (transport.Stream, error) {
+// alternatives are the places to try besides one.
+type alternatives struct {
+	client int64
+	tried  []place // that one, and those before it
+	more   bool    // are known already
+}
+
+// reachPlace opens the continuation to one place, which may be here by now.
+func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, open *wirepb.Open, or alternatives) (transport.Stream, error) {
 	if at.node == f.node {
-		target := f.routes.aim(fwd, client)
+		target := f.routes.aim(fwd, or.client)
 		if target == nil {
 			return nil, wire.TargetOffline
 		}
 		return f.reachHere(ctx, fwd, target, open)
 	}
-	stream, err := f.cross(ctx, fwd, at, client, open, others)
+	stream, err := f.cross(ctx, fwd, at, open, or)
 	switch {
 	case err == nil:
 		f.metrics.bridged.WithLabelValues("out").Inc()
 	case elsewhere(err):
-		f.places.forget(client, at)
+		f.places.forget(or.client, at)
 	}
 	return stream, err
 }
@@ -207,8 +213,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // cross opens a stream to another forwarder and has it joined to the target there.
-func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, client int64, open *wirepb.Open, others bool) (transport.Stream, error) {
-	stream, err := f.crossTo(ctx, at, others)
+func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, open *wirepb.Open, or alternatives) (transport.Stream, error) {
+	stream, err := f.crossTo(ctx, at, or.more)
 	f.places.suspect(at.node, err == nil)
 	if err != nil {
 		f.log.Debug("opening a stream to another forwarder", "peer", at.node, "address", at.address, "error", err)
@@ -218,13 +224,13 @@ func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, client in
 	doubting, stop := context.WithCancel(ctx)
 	defer stop()
 	doubt := time.AfterFunc(doubtAfter, func() {
-		if f.hangs(doubting, at, client, others) && decided.CompareAndSwap(false, true) {
+		if f.hangs(doubting, at, or) && decided.CompareAndSwap(false, true) {
 			stream.Reset()
 		}
 	})
 	defer doubt.Stop()
 	answered, err := f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
-		Trace: clip(open.GetTrace()), Hop: hops, MappingVersion: uint64(fwd.version), TargetClient: client})
+		Trace: clip(open.GetTrace()), Hop: hops, MappingVersion: uint64(fwd.version), TargetClient: or.client})
 	if err == nil && !decided.CompareAndSwap(false, true) {
 		fwd.detach()
 		return nil, wire.TargetOffline
@@ -234,8 +240,8 @@ func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, client in
 
 // crossTo opens a stream to another forwarder. A link that has to be made first is
 // made whether or not it is waited for.
-func (f *Forwarder) crossTo(ctx context.Context, at place, others bool) (transport.Stream, error) {
-	if others {
+func (f *Forwarder) crossTo(ctx context.Context, at place, more bool) (transport.Stream, error) {
+	if more {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 2*doubtAfter)
 		defer cancel()
@@ -246,20 +252,20 @@ func (f *Forwarder) crossTo(ctx context.Context, at place, others bool) (transpo
 // hangs tells that another forwarder does not answer anything, and that the client
 // is to be looked for elsewhere. While there is nowhere else it waits for that, or
 // for the answer.
-func (f *Forwarder) hangs(ctx context.Context, at place, client int64, others bool) bool {
+func (f *Forwarder) hangs(ctx context.Context, at place, or alternatives) bool {
 	for pause := doubtAfter; !f.answers(ctx, at); pause = min(2*pause, movingTime) {
 		if ctx.Err() != nil {
 			return false
 		}
 		f.places.suspect(at.node, false)
-		if others {
+		if or.more {
 			return true
 		}
 		if !wait(ctx, pause) {
 			return false
 		}
-		places, _ := f.places.find(ctx, client, true)
-		others = slices.ContainsFunc(places, func(other place) bool { return other.node != at.node })
+		places, _ := f.places.find(ctx, or.client, true)
+		or.more = slices.ContainsFunc(places, func(other place) bool { return !slices.Contains(or.tried, other) })
 	}
 	return false
 }

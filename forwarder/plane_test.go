@@ -328,6 +328,11 @@ func (d *presences) Nodes(_ context.Context, ids ...string) (found []directory.N
 	return found, nil
 }
 
+func (d *presences) Survey(ctx context.Context, _ string) (found []directory.Node, now string, err error) {
+	found, err = d.Nodes(ctx)
+	return found, "", err
+}
+
 // missed gives how many heartbeats of a node have failed.
 func (d *presences) missed(node string) int {
 	d.mu.Lock()

@@ -159,15 +159,15 @@ func (w *whereabouts) learn(ctx context.Context, places []place, again bool) err
 	return nil
 }
 
-// survey gives all nodes, and remembers them.
-func (w *whereabouts) survey(ctx context.Context) ([]directory.Node, error) {
+// survey gives all nodes, if they are others than the mark stands for, and
+// remembers them.
+func (w *whereabouts) survey(ctx context.Context, mark string) (found []directory.Node, now string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, directoryWait)
 	defer cancel()
-	found, err := w.nodes.Nodes(ctx)
-	if err == nil {
+	if found, now, err = w.nodes.Survey(ctx, mark); err == nil {
 		w.note(found)
 	}
-	return found, err
+	return found, now, err
 }
 
 // note remembers nodes. One that is not among them keeps its record: a node that

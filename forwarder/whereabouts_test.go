@@ -42,6 +42,10 @@ func (d *cities) Lookup(ctx context.Context, ids ...int64) ([]directory.Presence
 
 func (d *cities) Nodes(context.Context, ...string) ([]directory.Node, error) { return d.nodes, d.err }
 
+func (d *cities) Survey(context.Context, string) ([]directory.Node, string, error) {
+	return d.nodes, "", d.err
+}
+
 func (d *cities) Announce(context.Context, string, directory.Node) error { return nil }
 func (d *cities) Withdraw(context.Context, string, string) error         { return nil }
 

@@ -93,3 +93,51 @@ func testNodesFenced(t *testing.T, b Backend) {
 	heir.Seen = b.Clock.Now()
 	nodesAre(t, b.A, nil, heir)
 }
+
+// testSurvey: who asks again and again is told only of what has changed, and loads
+// are no change.
+func testSurvey(t *testing.T, b Backend) {
+	ctx, mark := context.Background(), ""
+	survey := func(d directory.Directory, what string, want ...directory.Node) {
+		t.Helper()
+		b.Clock.Advance(time.Second)
+		found, now, err := nodesOf(d).Survey(ctx, mark)
+		if err != nil || now == "" || !slices.EqualFunc(found, want, func(a, b directory.Node) bool { return a.ID == b.ID && a.State == b.State }) {
+			t.Fatalf("%s: surveyed %+v, %q, %v; want %+v", what, found, now, err, want)
+		}
+		if (now == mark) != (want == nil) {
+			t.Fatalf("%s: mark %q after %q", what, now, mark)
+		}
+		mark = now
+	}
+	none := []directory.Node{}
+	survey(b.A, "at first", none...)
+	survey(b.B, "still nobody")
+	ann, bob := node(lease(t, b.A, "ann"), "192.0.2.1:50052"), node(lease(t, b.B, "bob"), "192.0.2.2:50052")
+	announce(t, b.A, "ann", ann)
+	survey(b.B, "one has come", ann)
+	announce(t, b.B, "bob", bob)
+	survey(b.A, "another has come", ann, bob)
+	survey(b.B, "nothing has changed")
+	b.Clock.Advance(directory.TTL / 2)
+	lease(t, b.A, "ann")
+	ann.Clients, ann.Streams = 9, 9
+	announce(t, b.A, "ann", ann)
+	survey(b.A, "only a load has changed")
+	ann.State = directory.NodeDraining
+	announce(t, b.A, "ann", ann)
+	survey(b.B, "one drains", ann, bob)
+	b.Clock.Advance(directory.TTL / 2)
+	survey(b.A, "one fell silent", ann)
+	if b.Flush != nil {
+		b.Flush()
+		survey(b.A, "all was lost", none...)
+		lease(t, b.A, "ann")
+		announce(t, b.A, "ann", ann)
+		survey(b.A, "it is back", ann)
+	}
+	if err := nodesOf(b.A).Withdraw(ctx, "ann", ann.ID); err != nil {
+		t.Fatal(err)
+	}
+	survey(b.B, "the last has left", none...)
+}

@@ -54,6 +54,7 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"a session is found as it was registered", testRegister},
 		{"leases expire, and what was seen stays known", testExpire},
 		{"renewed ten lifetimes long", testRenew},
+		{"very many are renewed rarely", testRefreshEvery},
 		{"the newer fences the older", testFence},
 		{"a fenced instance does not come back", testSuperseded},
 		{"an instance has a session at each of several nodes", testSeveral},
@@ -68,6 +69,7 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"node ids", testLeaseID},
 		{"a thousand owners", testThousandOwners},
 		{"nodes are found while they announce themselves", testNodes},
+		{"who surveys the nodes again hears of changes only", testSurvey},
 		{"a node that lost its id overwrites nothing", testNodesFenced},
 		{"a node is asked to drain, once", testDrain},
 		{"the sessions of a node live and end with its run", testRuns},
@@ -267,6 +269,24 @@ func testRenew(t *testing.T, b Backend) {
 	}
 	if fenced := renew(t, b.A); len(fenced) != 0 {
 		t.Errorf("renewing nothing: %+v", fenced)
+	}
+}
+
+// testRefreshEvery: ten minutes do until so many sessions would be too many writes,
+// and what is refreshed late is not forgotten before.
+func testRefreshEvery(t *testing.T, b Backend) {
+	for sessions, want := range map[int]time.Duration{0: directory.Refresh, 1_800_000: directory.Refresh,
+		3_600_000: 20 * time.Minute, 20_000_000: 6666 * time.Second, 1 << 40: directory.Rarely} {
+		if got := directory.RefreshEvery(sessions); got != want {
+			t.Errorf("%d sessions are refreshed every %v, want %v", sessions, got, want)
+		}
+	}
+	s := register(t, b.A, session(1, "node-001"))
+	for range 3 {
+		b.Clock.Advance(directory.Rarely * 3 / 2)
+		alive(t, b.A, "node-001")
+		online(t, b.B, s)
+		renew(t, b.A, s)
 	}
 }
 

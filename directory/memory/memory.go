@@ -115,7 +115,7 @@ func (d *Directory) takeOver(p *presence, instance string) {
 
 // hold makes s the client's session at its node.
 func (p *presence) hold(s directory.Session, now time.Time) {
-	p.places[s.Node] = &place{session: s, expires: now.Add(3 * directory.Refresh)}
+	p.places[s.Node] = &place{session: s, expires: now.Add(directory.Kept)}
 	p.epoch, p.seen = max(p.epoch, s.Epoch), now
 }
 

@@ -2,6 +2,9 @@ package memory
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"time"
 
 	"github.com/tunnox-net/tunnox/directory"
@@ -107,6 +110,21 @@ func (d *Directory) Nodes(ctx context.Context, ids ...string) ([]directory.Node,
 	}
 	directory.SortNodes(found)
 	return found, nil
+}
+
+// Survey implements directory.Nodes.
+func (d *Directory) Survey(ctx context.Context, mark string) (nodes []directory.Node, now string, err error) {
+	if nodes, err = d.Nodes(ctx); err != nil {
+		return nil, "", err
+	}
+	sum := sha256.New()
+	for _, n := range nodes {
+		fmt.Fprintf(sum, "%q %q %q %q %q\n", n.ID, n.Bridge, n.Agents, n.Version, n.State)
+	}
+	if now = hex.EncodeToString(sum.Sum(nil)); now == mark {
+		return nil, mark, nil
+	}
+	return nodes, now, nil
 }
 
 // RequestDrain implements directory.Directory.

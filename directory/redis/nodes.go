@@ -92,6 +92,20 @@ func (d *Directory) Nodes(ctx context.Context, ids ...string) ([]directory.Node,
 	return nodes, nil
 }
 
+// Survey implements directory.Nodes. What it gives may be newer than the mark, and
+// is then given once more.
+func (d *Directory) Survey(ctx context.Context, mark string) (nodes []directory.Node, now string, err error) {
+	now, err = markScript.Run(ctx, d.client, []string{nodeRecords, nodeMark}, d.clock(), markAge.Milliseconds()).Text()
+	switch {
+	case err != nil:
+		return nil, "", fmt.Errorf("directory: survey nodes: %w", err)
+	case now == mark:
+		return nil, mark, nil
+	}
+	nodes, err = d.Nodes(ctx)
+	return nodes, now, err
+}
+
 // node reads a record: its end in milliseconds, a space, JSON.
 func node(text string) (n directory.Node, expires time.Time, err error) {
 	end, body, _ := strings.Cut(text, " ")

@@ -26,6 +26,7 @@ const (
 	nodeOwners   = "{tunnox:nodes}:owners"
 	nodeRecords  = "{tunnox:nodes}:records"
 	nodeLeases   = "{tunnox:nodes}:leases"
+	nodeMark     = "{tunnox:nodes}:mark"
 	nodeNotices  = "{tunnox:nodes}:notices:" // and the run
 )
 
@@ -66,7 +67,7 @@ func (d *Directory) clock() int64 {
 
 // args gives what every client script begins with, and then more.
 func (d *Directory) args(more ...any) []any {
-	return append([]any{d.clock(), 3 * directory.Refresh.Milliseconds(), directory.Memory.Milliseconds()}, more...)
+	return append([]any{d.clock(), directory.Kept.Milliseconds(), directory.Memory.Milliseconds()}, more...)
 }
 
 // Register implements directory.Directory.

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"strconv"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -219,3 +220,25 @@ else
 end
 return 1
 `)
+
+// markScript: KEYS id -> record, the mark. ARGV now, how old a mark may be. A mark
+// is a hash of what the records say before their loads, made by whoever comes first
+// when the last one is too old: the records are gone through about once a second,
+// however many ask, and who writes them need not know.
+var markScript = goredis.NewScript(preamble + `
+local made, mark = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (%x+)$')
+if not mark or tonumber(made) > now or now - made >= tonumber(ARGV[2]) then
+  local said = {}
+  for _, value in ipairs(redis.call('HVALS', KEYS[1])) do
+    local ends, text = string.match(value, '^(%d+) (.-),"clients":')
+    if ends and tonumber(ends) > now then table.insert(said, text) end
+  end
+  table.sort(said)
+  mark = redis.sha1hex(table.concat(said, '\n'))
+  redis.call('SET', KEYS[2], milliseconds(now) .. ' ' .. mark, 'PX', 60000)
+end
+return mark
+`)
+
+// markAge is how late a survey may notice what has changed.
+const markAge = 900 * time.Millisecond
