@@ -228,6 +228,11 @@ func TestLeavesAfterItsStreams(t *testing.T) {
 	a.assign(&wirepb.Assign{Version: 1, Full: true, Listeners: []*wirepb.Listener{tcp(1, address)}})
 	_, live, stream := a.through(address)
 	a.send(wire.GoAwayMessage(wire.NodeDraining))
+	for end := time.Now().Add(10 * time.Second); a.agent.sessions.staying(nil) != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the agent was not told to leave")
+		}
+	}
 	b.through(address) // at once
 	select {
 	case <-a.link.Done():
