@@ -7,8 +7,8 @@ import (
 
 // SessionConfig tunes a session. The zero value of each field is its default.
 type SessionConfig struct {
-	// PingEvery is how often a quiet session is probed. Default 5 s. The side that
-	// was dialled waits a quarter longer.
+	// PingEvery is how often a quiet session is probed. Default 7.5 s. The side that
+	// dialled waits a quarter longer, which leaves a probe of either some seconds.
 	PingEvery time.Duration
 	// DeadAfter is the silence after which the peer is given up. Default 15 s.
 	DeadAfter time.Duration
@@ -18,12 +18,14 @@ type SessionConfig struct {
 
 	// beneath gathers what the session's writer writes at once; nil without TLS.
 	beneath *carrier
+	// What the sessions of a listener share; nil for a session with its own.
+	beats *heartbeats
 	// A listener's: called by Admit, and once when the session has ended.
 	onAdmit, onEnd func()
 }
 
 func (c SessionConfig) withDefaults() SessionConfig {
-	c.PingEvery = cmp.Or(c.PingEvery, 5*time.Second)
+	c.PingEvery = cmp.Or(c.PingEvery, 15*time.Second/2)
 	c.DeadAfter = cmp.Or(c.DeadAfter, 15*time.Second)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 65536)
 	return c

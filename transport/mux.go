@@ -25,7 +25,6 @@ type muxSession struct {
 	conn    net.Conn
 	config  SessionConfig
 	binding []byte
-	accept  chan *muxStream
 	done    chan struct{}
 	loops   sync.WaitGroup
 	began   time.Time
@@ -38,6 +37,9 @@ type muxSession struct {
 	nextID   uint64                  // of the next stream that the peer is told of
 	lastPeer uint64                  // highest id that the peer opened
 	peers    int                     // streams of the peer that have not ended
+	waiting  []*muxStream            // of the peer, not accepted
+	onOpen   func(Stream)            // accepts them, if set
+	arrived  chan struct{}           // tells Accept that there are; made by it
 
 	unaccepted int           // opened by this side, not reported taken by the peer
 	openRoom   chan struct{} // closed when unaccepted falls; nil when nobody waits
@@ -58,10 +60,12 @@ type muxSession struct {
 	extra int           // bytes by which windows of streams are above startWindow
 	rtt   time.Duration // last measured round trip, 0 before the first
 
-	pings    map[uint64]chan struct{} // unanswered
+	pings    map[uint64]chan struct{} // unanswered, of Ping; nil before the first
 	lastPing uint64
-	probe    uint64      // the last ping of tick
-	ticker   *time.Timer // calls tick
+	probe    uint64 // the last ping of beat
+	probing  bool   // it is unanswered
+
+	beating beating // not guarded by mu, but by config.beats
 }
 
 // windowBudget bounds by how much all windows of a session together may be above
@@ -76,20 +80,22 @@ const maxUrgent = 1 << 20
 func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *muxSession {
 	s := &muxSession{
 		conn: conn, config: config.withDefaults(), binding: binding, began: time.Now(),
-		accept: make(chan *muxStream, backlog), done: make(chan struct{}),
+		done:    make(chan struct{}),
 		streams: make(map[uint64]*muxStream), silent: make(map[*muxStream]struct{}), nextID: 2,
-		pings: make(map[uint64]chan struct{}),
+	}
+	if s.config.beats == nil {
+		s.config.beats = newHeartbeats(s.config.PingEvery)
 	}
 	if client {
 		s.nextID = 1
-	} else {
-		// Who hears a probe need not send one: the client comes first.
+		// Who hears a probe need not send one. The side that was dialled comes first,
+		// because it can probe many sessions at once.
 		s.config.PingEvery += s.config.PingEvery / 4
 	}
 	s.work.L = &s.mu
 	s.urgent = appendEcho(nil, framePing, 0) // measures the first round trip
-	s.pings[0] = nil
-	s.ticker = time.AfterFunc(s.config.PingEvery, s.tick)
+	s.probing = true
+	s.config.beats.add(s, s.config.PingEvery)
 	if s.config.beneath != nil {
 		s.config.beneath.beforeWait = s.late.write
 	}
@@ -154,21 +160,54 @@ func (s *muxSession) letOpen(n int) {
 // Accept waits for the peer's next stream.
 func (s *muxSession) Accept(ctx context.Context) (Stream, error) {
 	for {
-		select {
-		case <-s.done: // a stream that nobody took has died with the session
-			return nil, s.Err()
-		default:
+		st, arrived, err := s.tryAccept()
+		if st != nil && s.take(st) {
+			return st, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if st != nil {
+			continue
 		}
 		select {
-		case st := <-s.accept:
-			if s.take(st) {
-				return st, nil
-			}
+		case <-arrived:
 		case <-s.done:
-			return nil, s.Err()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// tryAccept gives the stream that has waited longest, or a channel that tells when
+// there may be one. One that nobody took has died with the session.
+func (s *muxSession) tryAccept() (*muxStream, <-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil, nil, s.err
+	}
+	if s.arrived == nil {
+		s.arrived = make(chan struct{}, 1)
+	}
+	if len(s.waiting) == 0 {
+		s.waiting = nil // the array it went through
+		return nil, s.arrived, nil
+	}
+	st := s.waiting[0]
+	s.waiting[0] = nil
+	s.waiting = s.waiting[1:]
+	if len(s.waiting) > 0 {
+		s.tellArrived() // somebody else may wait too
+	}
+	return st, nil, nil
+}
+
+// tellArrived wakes an Accept. The lock is held.
+func (s *muxSession) tellArrived() {
+	select {
+	case s.arrived <- struct{}{}:
+	default: // nobody has ever called it, or it is told already
 	}
 }
 
@@ -219,36 +258,22 @@ func (s *muxSession) Ping(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// ping sends one and closes pong, if there is one, when its answer comes. The id
-// is the time, so that the answer tells the round trip. The lock is held.
+// ping sends one and closes pong when its answer comes. The lock is held.
 func (s *muxSession) ping(pong chan struct{}) (id uint64) {
-	id = max(uint64(time.Since(s.began)), s.lastPing+1)
-	s.lastPing = id
+	id = s.pingID()
+	if s.pings == nil {
+		s.pings = make(map[uint64]chan struct{})
+	}
 	s.pings[id] = pong
 	s.send(appendEcho(s.urgent, framePing, id))
 	return id
 }
 
-// tick probes a session that has been quiet and ends one that is dead.
-func (s *muxSession) tick() {
-	now := time.Since(s.began)
-	quiet := now - time.Duration(s.heard.Load())
-	if quiet >= s.config.DeadAfter {
-		s.end(fmt.Errorf("%w: nothing came for %s", ErrSessionClosed, s.config.DeadAfter), byeDead)
-		return
-	}
-	s.mu.Lock()
-	defer s.release(nil)
-	if s.err != nil {
-		return
-	}
-	next := s.config.PingEvery - quiet
-	if next <= 0 {
-		delete(s.pings, s.probe)
-		s.probe = s.ping(nil)
-		next = s.config.PingEvery
-	}
-	s.ticker.Reset(min(next, s.config.DeadAfter-quiet))
+// pingID gives the next ping's id, which is the time, so that the answer tells the
+// round trip. The lock is held.
+func (s *muxSession) pingID() uint64 {
+	s.lastPing = max(uint64(time.Since(s.began)), s.lastPing+1)
+	return s.lastPing
 }
 
 // Binding is the TLS channel binding.
@@ -302,7 +327,6 @@ func (s *muxSession) end(reason error, code uint32) {
 		return
 	}
 	s.err = reason
-	s.ticker.Stop()
 	hooks := make([]hook, 0, 2)
 	for _, st := range s.streams {
 		hooks = append(hooks, st.onRead, st.onRoom)
@@ -315,11 +339,13 @@ func (s *muxSession) end(reason error, code uint32) {
 	clear(s.streams)
 	clear(s.silent)
 	s.first, s.last = nil, nil
+	s.waiting, s.onOpen = nil, nil
 	s.urgent = appendNumber(s.urgent[:0], frameBye, 0, code)
 	s.bye = true
 	s.wakeWriter()
 	close(s.done)
 	s.mu.Unlock()
+	s.config.beats.remove(s)
 	if errors.Is(reason, errBye) || code == byeDead {
 		s.cut() // nobody listens
 	} else {

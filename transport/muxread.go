@@ -135,7 +135,19 @@ func (s *muxSession) delivered(st *muxStream, h header) {
 	st.readable.Broadcast()
 	onRead, onRoom := st.onRead, st.onRoom
 	stopped := st.stopGot
+	var onOpen func(Stream)
+	if h.kind&flagOpen != 0 && s.err == nil {
+		if onOpen = s.onOpen; onOpen != nil {
+			s.noteTaken()
+		} else {
+			s.waiting = append(s.waiting, st)
+			s.tellArrived()
+		}
+	}
 	s.release(&s.late)
+	if onOpen != nil {
+		onOpen(st)
+	}
 	if onRead != nil {
 		onRead.wake(&s.late)
 	}
@@ -161,13 +173,11 @@ func (s *muxSession) receiver(h header) (*muxStream, error) {
 			s.send(appendNumber(s.urgent, frameReset, h.stream, resetTooMany))
 			return nil, nil
 		}
-		st = newMuxStream(s, h.stream)
-		st.theirs = true
-		select {
-		case s.accept <- st:
-		default:
+		if len(s.waiting) >= backlog {
 			return nil, fmt.Errorf("%w: more than %d streams wait to be accepted", errProtocol, backlog)
 		}
+		st = newMuxStream(s, h.stream)
+		st.theirs = true
 		if s.err == nil {
 			s.streams[h.stream] = st
 			s.peers++
@@ -251,12 +261,14 @@ func (s *muxSession) gotPong(n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pong, ok := s.pings[n]
-	if !ok {
-		return
-	}
-	delete(s.pings, n)
-	if pong != nil {
+	switch {
+	case ok:
+		delete(s.pings, n)
 		close(pong)
+	case s.probing && n == s.probe:
+		s.probing = false
+	default:
+		return
 	}
 	s.rtt = time.Since(s.began) - time.Duration(n)
 }

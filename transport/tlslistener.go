@@ -58,6 +58,7 @@ func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSList
 		sessions: make(chan Session), ctx: ctx, cancel: cancel,
 		all: new(queue), address: make(map[string]*queue),
 	}
+	l.config.Session.beats = newHeartbeats(l.config.Session.PingEvery)
 	l.tls = l.config.serverTLS()
 	l.tls.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		l.spoke(hello.Context().Value(strangerKey{}).(*stranger))

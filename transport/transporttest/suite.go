@@ -51,6 +51,8 @@ func Run(t *testing.T, pair Pair) {
 		{"SessionEnd", testSessionEnd},
 		{"SessionEndDuringOpen", testSessionEndDuringOpen},
 		{"CancelledContext", testCancelled},
+		{"OnOpen", testOnOpen},
+		{"OnRead", testOnRead},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, pair) })
 	}

@@ -1,0 +1,83 @@
+package transporttest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+// OnOpen takes what waits to be accepted and what is opened later, all of it once
+// and in order.
+func testOnOpen(t *testing.T, pair Pair) {
+	a, b := pair(t)
+	const early, all = 20, 300 // more than may be opened without being taken
+	opened := make(chan transport.Stream, all)
+	for i := range all {
+		if i == early {
+			transport.OnOpen(b, func(st transport.Stream) { opened <- st })
+		}
+		st, err := a.Open(ctx(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, st, string(rune('A'+i)))
+	}
+	seen := map[string]bool{}
+	for i := range all {
+		select {
+		case st := <-opened:
+			want := string(rune('A' + i))
+			if got := read(t, st, len(want)); seen[got] || i > early && got != want {
+				t.Fatalf("stream %d is %q, want %q", i, got, want)
+			} else {
+				seen[got] = true
+			}
+		case <-time.After(limit):
+			t.Fatalf("%d of %d streams came", i, all)
+		}
+	}
+}
+
+// OnRead calls once, when there is something to read: data that is there or comes,
+// the end, a reset, the end of the session, or because it is asked to.
+func testOnRead(t *testing.T, pair Pair) {
+	a, b := pair(t)
+	called := make(chan struct{}, 10)
+	calls := func(what string) {
+		t.Helper()
+		select {
+		case <-called:
+		case <-time.After(limit):
+			t.Fatalf("%s: not called", what)
+		}
+	}
+	on := func(st transport.Stream) func() { return transport.OnRead(st, func() { called <- struct{}{} }) }
+	out, in := streams(t, a, b)
+	on(in)
+	write(t, out, "x")
+	calls("data that comes")
+	on(in)
+	calls("data that is there")
+	read(t, in, 1)
+	now := on(in)
+	now()
+	now()
+	calls("asked to")
+	on(in)
+	_ = out.CloseWrite()
+	calls("the end")
+	out, in = streams(t, a, b)
+	on(in)
+	_ = out.Reset()
+	calls("a reset")
+	_, in = streams(t, a, b)
+	on(in)
+	_ = a.Close()
+	calls("the end of the session")
+	select {
+	case <-called:
+		t.Error("called once too often")
+	default:
+	}
+}
