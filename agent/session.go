@@ -17,7 +17,7 @@ import (
 const (
 	dialTimeout  = 10 * time.Second // to reach a forwarder, its TLS handshake included
 	loginTimeout = 12 * time.Second // a forwarder gives up after 10
-	silences     = 3                // of the dead peer's limit, before silence of the control stream alone counts
+	silences     = 3                // missed answers, or dead peer's limits, before silence of the control stream alone counts
 	writeTimeout = 10 * time.Second // a forwarder that does not read its control stream is gone
 )
 
@@ -176,7 +176,7 @@ func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wi
 	}
 	return &session{a: a, link: link, control: control, client: w.ClientId, id: w.Session, node: w.Node,
 		log:  a.log.With(slog.Int64("client", w.ClientId), slog.String("node", w.Node), slog.String("session", w.Session)),
-		ping: seconds(w.PingSeconds, time.Second, 30*time.Second),
+		ping: seconds(w.PingSeconds, time.Second, time.Hour),
 		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), left: make(chan struct{}), over: make(chan struct{})}, nil
 }
 
@@ -204,16 +204,18 @@ func (s *session) serve(ctx context.Context) {
 
 // read takes control messages until the session ends. The transport notices a
 // forwarder from which no byte comes any more, within the limit. Here it is
-// noticed that only the control stream is silent: on a slow link that is full of
-// data its messages may stand in line for a while, so that takes longer.
+// noticed that only the control stream is silent, which nobody answers pings on. On
+// a slow link that is full of data its messages may stand in line for a while, so
+// that takes longer.
 func (s *session) read() error {
+	patience := silences * max(s.dead, s.ping)
 	for {
-		s.control.SetReadDeadline(time.Now().Add(silences * s.dead))
+		s.control.SetReadDeadline(time.Now().Add(patience))
 		m, err := wire.ReadControl(s.control, wire.MaxControl)
 		switch {
 		case err == nil:
 		case isTimeout(err):
-			return fmt.Errorf("no message came from the forwarder for %v", silences*s.dead)
+			return fmt.Errorf("no message came from the forwarder for %v", patience)
 		case errors.Is(err, io.EOF):
 			return errors.New("the forwarder closed the session")
 		default:
@@ -248,7 +250,8 @@ func (s *session) read() error {
 	}
 }
 
-// pings keeps the forwarder from taking this agent for dead, and makes it answer.
+// pings makes the forwarder answer over the control stream, now and then. That the
+// peer lives, the transport sees to.
 func (s *session) pings(ctx context.Context) {
 	tick := time.NewTicker(s.ping)
 	defer tick.Stop()

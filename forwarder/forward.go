@@ -174,7 +174,7 @@ func (f *Forwarder) over(fwd *forward, stream transport.Stream) {
 // be released. The stream is a source agent's, or comes from another forwarder.
 func (f *Forwarder) answer(stream transport.Stream, source *session, from string) (fwd *forward, target transport.Stream) {
 	if source != nil {
-		defer func() { <-source.opening }()
+		defer source.opening.Add(-1)
 	} else {
 		// No session ends it with this forwarder.
 		defer context.AfterFunc(f.ctx, func() { stream.Reset() })()

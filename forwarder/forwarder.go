@@ -69,7 +69,7 @@ type Limits struct {
 	RegistrationsAll int
 	Open             time.Duration // from Open to Opened, the target agent's dial included; 15 s
 	StreamsOpening   int           // streams of one session waiting for Opened; 4096
-	Ping             time.Duration // how often an agent pings; 5 s
+	Ping             time.Duration // how often an agent asks whether its session is served; 5 min
 	Dead             time.Duration // silence after which a session is given up; 15 s
 	Report           time.Duration // how often what was used is reported, at most 5 s; 1 s
 }
@@ -82,7 +82,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.RegistrationsAll, 600)
 	set(&l.Open, 15*time.Second)
 	set(&l.StreamsOpening, 4096)
-	set(&l.Ping, 5*time.Second)
+	set(&l.Ping, 5*time.Minute)
 	set(&l.Dead, 15*time.Second)
 	set(&l.Report, time.Second)
 	l.Report = min(l.Report, heartbeat)

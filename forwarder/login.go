@@ -26,9 +26,14 @@ import (
 // read models follow the log. It also slows down guessing.
 const patience = 300 * time.Millisecond
 
-// serveSession takes a stranger's link through the login and serves it.
+// serveSession takes a stranger's link through the login and begins to serve it.
 func (f *Forwarder) serveSession(link transport.Session) {
-	defer link.Close()
+	var s *session
+	defer func() {
+		if s == nil { // also after a panic
+			link.Close()
+		}
+	}()
 	leave, refusal := f.logins.enter(link.RemoteAddr())
 	if refusal != nil {
 		f.metrics.refused.WithLabelValues(string(refusal.Code)).Inc()
@@ -41,7 +46,7 @@ func (f *Forwarder) serveSession(link transport.Session) {
 	stop := context.AfterFunc(ctx, func() { link.Close() })
 	defer stop()
 
-	s, err := f.login(ctx, link)
+	welcomed, err := f.login(ctx, link)
 	if err != nil {
 		level := slog.LevelDebug // a stranger that goes away is nothing to report
 		if refusal := (*wire.Refusal)(nil); errors.As(err, &refusal) && f.strangers.Allow() {
@@ -52,13 +57,14 @@ func (f *Forwarder) serveSession(link transport.Session) {
 	}
 	stop()
 	leave()
+	s = welcomed
 	if f.ctx.Err() != nil {
 		s.end(wire.Refuse(wire.ShuttingDown)) // Close may have looked before it was there
 	}
 	if f.draining.Load() { // it came in while the others were asked to leave
 		f.start(func() { s.send(wire.GoAwayMessage(wire.NodeDraining)) })
 	}
-	s.run()
+	s.serve()
 }
 
 // login asks a stranger who it is and answers Welcome or Refused. The error is
@@ -132,7 +138,7 @@ func (f *Forwarder) newSession(link transport.Session, control transport.Stream,
 	return &session{f: f, link: link, control: control, id: id, client: hello.ClientId,
 		log:      f.log.With(slog.Int64("client", hello.ClientId), slog.String("session", id)),
 		instance: hello.Instance, version: hello.AgentVersion, since: f.now(), running: hello.ConfigDigest,
-		opening: make(chan struct{}, f.limits.StreamsOpening), commands: make(chan struct{}, commandsAtOnce),
+		commands:   make(chan struct{}, commandsAtOnce),
 		complaints: rate.NewLimiter(complaintsPerSecond, complaintsAtOnce)}
 }
 

@@ -3,11 +3,11 @@ package forwarder
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -20,13 +20,17 @@ import (
 
 const (
 	writeTimeout = 10 * time.Second // an agent that does not read its control stream is gone
-	silences     = 3                // of the dead peer's limit, before silence of the control stream alone counts
+	readTimeout  = 10 * time.Second // for the rest of a message that has begun
 	farewellTime = time.Second / 2  // to read why it is over, before the link is cut
 )
 
-// session is one agent's proved link. Two goroutines serve it: one reads the
-// control stream, one accepts streams. A third writes configurations, while there
-// is one to write, and each stream has one until its bytes flow.
+// errPanic ends a session whose message could not be handled.
+var errPanic = errors.New("a panic")
+
+// session is one agent's proved link. While nothing comes from the agent no goroutine
+// serves it. One does for each control message, one after the other, and one for
+// each stream until its bytes flow; another writes configurations, while there is
+// one to write.
 type session struct {
 	f       *Forwarder
 	log     *slog.Logger
@@ -47,7 +51,7 @@ type session struct {
 	offered []*wirepb.Forwarder        // where the agent was told that it may go
 	sent    map[int64]*wirepb.Listener // what it was told to listen on; nil before the first
 
-	opening chan struct{} // a slot for each stream waiting for Opened
+	opening atomic.Int32 // streams waiting for Opened
 
 	commands chan struct{} // a slot for each command without a result
 
@@ -61,6 +65,7 @@ type session struct {
 	ack       int64     // the newest that was acknowledged
 	stale     bool      // the agent's configuration is to be looked at
 	welcomed  bool      // it may be told
+	wake      func()    // has the next control message waited for no longer; nil before serve
 	assigning bool      // somebody is at it
 
 	renewAt time.Time // when the directory is to be told again of the session
@@ -73,64 +78,84 @@ type push struct {
 	at      time.Time // when its cause was decided
 }
 
-// run serves a welcomed session until it ends.
-func (s *session) run() {
-	var serving sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	serving.Go(func() {
-		defer s.f.survive()
-		defer s.cut() // what ends this ends the session
-		s.accept(ctx)
-	})
+// serve begins to serve a welcomed session. It has a task of the forwarder from then
+// on, until finish gives it back.
+func (s *session) serve() {
+	s.f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
 	s.mu.Lock()
 	s.welcomed = true
 	s.mu.Unlock()
+	transport.OnOpen(s.link, s.take)
 	s.configure(time.Time{})
-	err := s.read()
+	s.listen()
+}
+
+// listen has the agent's next control message attended to. There is no limit to how
+// long that takes: the transport notices a peer from which no byte comes any more.
+func (s *session) listen() {
+	s.control.SetReadDeadline(time.Time{})
+	s.mu.Lock()
+	s.wake = transport.OnRead(s.control, s.attend)
+	over := s.refusal != nil
+	s.mu.Unlock()
+	if over {
+		s.wake() // end may have come just before
+	}
+}
+
+// attend takes a control message, which has begun to come, or ends the session.
+func (s *session) attend() {
+	err := errPanic
+	defer func() {
+		if err != nil {
+			s.finish(err)
+		} else {
+			s.listen()
+		}
+	}()
+	defer s.f.survive()
+	err = s.read()
+}
+
+// read takes one control message.
+func (s *session) read() error {
+	s.control.SetReadDeadline(time.Now().Add(readTimeout))
+	if refusal := s.reason(); refusal != nil { // end may have come just before the deadline above
+		return refusal
+	}
+	m, err := wire.ReadControl(s.control, wire.MaxControl)
+	if errors.Is(err, wire.Malformed) {
+		s.end(wire.Refuse(wire.Malformed)) // SPEC: whoever sends it hears why
+	}
+	if err != nil {
+		return err
+	}
+	switch m := m.GetMessage().(type) {
+	case *wirepb.Control_Ping:
+		return s.send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.Ping.GetId()}}})
+	case *wirepb.Control_Ack:
+		s.acknowledged(m.Ack)
+	case *wirepb.Control_Command:
+		return s.command(m.Command)
+	case *wirepb.Control_Pong, *wirepb.Control_GoAway:
+	case nil:
+		// A kind of message that this version does not know: a newer agent's
+		// business, and no reason to part.
+	default:
+		s.end(wire.Refuse(wire.Malformed))
+		return wire.Unexpected(&wirepb.Control{Message: m}, "ping, ack, command or goaway")
+	}
+	return nil
+}
+
+// finish ends a session that was served. Nobody attends to it any more.
+func (s *session) finish(err error) {
+	defer s.f.tasks.Done()
+	defer s.f.survive()
 	s.leave(wire.TargetOffline) // the agent is gone: nobody shall open streams to it
 	s.farewell()
 	s.link.Close()
-	cancel()
-	serving.Wait()
 	s.goodbye(err)
-}
-
-// read takes control messages until the session ends. The transport notices a
-// peer from which no byte comes any more, within the limit. Here it is noticed
-// that only the control stream is silent: on a slow link that is full of data
-// its messages may stand in line for a while, so that takes longer.
-func (s *session) read() error {
-	for {
-		s.control.SetReadDeadline(time.Now().Add(silences * s.f.limits.Dead))
-		if s.reason() != nil {
-			return nil // end may have come just before the deadline above
-		}
-		m, err := wire.ReadControl(s.control, wire.MaxControl)
-		if errors.Is(err, wire.Malformed) {
-			s.end(wire.Refuse(wire.Malformed)) // SPEC: whoever sends it hears why
-		}
-		if err != nil {
-			return err
-		}
-		switch m := m.GetMessage().(type) {
-		case *wirepb.Control_Ping:
-			err = s.send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.Ping.GetId()}}})
-		case *wirepb.Control_Ack:
-			s.acknowledged(m.Ack)
-		case *wirepb.Control_Command:
-			err = s.command(m.Command)
-		case *wirepb.Control_Pong, *wirepb.Control_GoAway:
-		case nil:
-			// A kind of message that this version does not know: a newer agent's
-			// business, and no reason to part.
-		default:
-			err = wire.Unexpected(&wirepb.Control{Message: m}, "ping, ack, command or goaway")
-			s.end(wire.Refuse(wire.Malformed))
-		}
-		if err != nil {
-			return err
-		}
-	}
 }
 
 // send writes one control message.
@@ -141,23 +166,11 @@ func (s *session) send(m *wirepb.Control) error {
 	return wire.WriteControl(s.control, m)
 }
 
-// accept takes the agent's streams, each in a goroutine of its own.
-func (s *session) accept(ctx context.Context) {
-	for {
-		stream, err := s.link.Accept(ctx)
-		if err != nil {
-			return
-		}
-		select {
-		case s.opening <- struct{}{}:
-		default:
-			stream.Reset() // so many at once is no use anybody has
-			continue
-		}
-		if !s.f.start(func() { s.serveStream(stream) }) {
-			stream.Reset()
-			return
-		}
+// take takes a stream of the agent, which is served in a goroutine of its own.
+func (s *session) take(stream transport.Stream) {
+	if int(s.opening.Add(1)) > s.f.limits.StreamsOpening || !s.f.start(func() { s.serveStream(stream) }) {
+		s.opening.Add(-1)
+		stream.Reset() // so many at once is no use anybody has, or the forwarder ends
 	}
 }
 
@@ -176,8 +189,14 @@ func (s *session) end(refusal *wire.Refusal) {
 	}
 	s.f.metrics.refused.WithLabelValues(string(refusal.Code)).Inc()
 	s.leave(refusal.Code)
-	// The reader wakes, says farewell and cleans up.
+	// Whoever attends to the session, or is woken to, says farewell and cleans up.
 	s.control.SetReadDeadline(time.Unix(1, 0))
+	s.mu.Lock()
+	wake := s.wake
+	s.mu.Unlock()
+	if wake != nil {
+		wake()
+	}
 }
 
 // cut ends the link, unless the agent is being told why it ends.
@@ -256,10 +275,7 @@ func (s *session) describe(err error) string {
 		// It tells an agent that ended from one that was killed or fell silent.
 		return strings.TrimPrefix(err.Error(), transport.ErrSessionClosed.Error()+": ")
 	case isTimeout(err):
-		return fmt.Sprintf("no message came for %v", silences*s.f.limits.Dead)
-	}
-	if err == nil {
-		return "closed"
+		return "a message did not come to its end"
 	}
 	return err.Error()
 }

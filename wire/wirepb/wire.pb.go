@@ -463,7 +463,7 @@ type Welcome struct {
 	ClientId      int64                  `protobuf:"varint,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"` // as proved, or as given with register
 	Session       string                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
-	PingSeconds   uint32                 `protobuf:"varint,5,opt,name=ping_seconds,json=pingSeconds,proto3" json:"ping_seconds,omitempty"` // the agent pings this often
+	PingSeconds   uint32                 `protobuf:"varint,5,opt,name=ping_seconds,json=pingSeconds,proto3" json:"ping_seconds,omitempty"` // the agent asks this often whether it is served
 	DeadSeconds   uint32                 `protobuf:"varint,6,opt,name=dead_seconds,json=deadSeconds,proto3" json:"dead_seconds,omitempty"` // silence after which either side gives up
 	Forwarders    []*Forwarder           `protobuf:"bytes,7,rep,name=forwarders,proto3" json:"forwarders,omitempty"`                       // as in Forwarders; empty = this one only
 	unknownFields protoimpl.UnknownFields
