@@ -79,7 +79,7 @@ func (a *api) dryRun(ctx context.Context, s domain.Submission) error {
 	if err != nil {
 		return err
 	}
-	d := &DryRun{Command: s.Command.CommandName(), Events: []PlannedEvent{}}
+	d := &DryRun{Command: s.Command.CommandName(), Events: []PlannedEvent{}, Ends: nothingEnds()}
 	if r.Duplicate {
 		return d // the key was used: nothing would be written again
 	}
@@ -94,6 +94,11 @@ func (a *api) dryRun(ctx context.Context, s domain.Submission) error {
 		return a.unlisted(ctx, err)
 	}
 	return d
+}
+
+// nothingEnds is of a command that does nothing.
+func nothingEnds() Ended {
+	return Ended{Clients: []int64{}, Mappings: []int64{}, Sessions: new(int), Streams: new(int64)}
 }
 
 // ends finds out what the records would end.

@@ -135,6 +135,9 @@ func TestRevertAsksForWhatWasBefore(t *testing.T) {
 		if again := revert(changed, "Idempotency-Key", "once").want(200); again.position() != got.position() || again.Header.Get("Idempotency-Replayed") != "true" {
 			t.Errorf("a repeat: %s %v", again.Text, again.Header)
 		}
+		if tried := w.do("POST", "/api/v1/events/"+changed+"/revert?dry_run=true", nil, "Idempotency-Key", "once").want(200); len(tried.names()) > 0 {
+			t.Errorf("a dry run of a repeat: %s", tried.Text)
+		}
 		revert(changed).fault(409, "moved_on")
 		revert(changed, "Idempotency-Key", "another").fault(409, "moved_on")
 		w.do("POST", path("mappings", m, "disable"), nil).want(200)

@@ -84,6 +84,8 @@ func (a *api) revert(ctx context.Context, in *revertInput) (*revertAnswer, error
 		r, err = a.send(ctx, in.KeyHeader, s)
 	} else if r, err = a.config.Executor.Preview(ctx, s); err == nil && !r.Duplicate {
 		err = refusal
+	} else if err == nil && in.DryRun {
+		err = a.dryRun(ctx, s)
 	}
 	if domain.CodeOf(err) == domain.CodeVersionConflict {
 		err = &domain.Error{Code: domain.CodeMovedOn, Message: "It was changed at the same moment. Look again."}
