@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tunnox-net/tunnox/test/apiclient"
@@ -20,6 +21,8 @@ type form struct {
 	server *programs.Server // where agents go
 	first  *programs.API    // a control plane
 	other  *programs.API    // the cluster's other one, or the same again
+	names  atomic.Int64     // that were given
+	codes  chan string      // claim codes of anonymous clients
 	// lose ends the first control plane as kill -9 does; nil where it is the only one.
 	lose func()
 }
@@ -32,7 +35,12 @@ func TestBothForms(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := start(t)
+			f.registerAnonymous(t, 3)
 			t.Run("every operation succeeds and says what is true", func(t *testing.T) { everyOperation(t, f) })
+			t.Run("a dry run writes nothing and says what is written then", func(t *testing.T) { dryRuns(t, f) })
+			t.Run("a repeat under a key is harmless", func(t *testing.T) { repeats(t, f) })
+			t.Run("repeats at the same moment have one effect", func(t *testing.T) { atOnce(t, f) })
+			t.Run("what stands on an old version is refused", func(t *testing.T) { versions(t, f) })
 		})
 	}
 }
