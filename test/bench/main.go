@@ -5,11 +5,12 @@
 // installed, and the tunnel (real programs, agent to agent through one
 // forwarder); the same way over two forwarders and the bridge between them;
 // then commands per second beside the insert rate of the same
-// Postgres server, and the replay of a log. Beside each figure of ours stands
+// Postgres server, and the replay of a log; then the REST API of a control plane
+// under load. Beside each figure of ours stands
 // the aim. Its limit: it judges nothing; a figure below its aim is printed and
 // the exit status stays 0.
 //
-//	go run ./test/bench [-profile DIR] [-only bytes|cluster|control|capacity] [-seconds 1.5] [-idle 2000]
+//	go run ./test/bench [-profile DIR] [-only bytes|cluster|control|api|capacity] [-seconds 1.5] [-idle 2000]
 package main
 
 import (
@@ -25,7 +26,7 @@ import (
 // options are what a run was asked for.
 type options struct {
 	profile string        // directory for profiles, "" = none
-	only    string        // bytes, cluster, control, capacity or "" = all
+	only    string        // bytes, cluster, control, api, capacity or "" = all
 	slice   time.Duration // how long one figure is measured
 	idle    int           // connections held idle
 }
@@ -34,7 +35,7 @@ func main() {
 	var o options
 	seconds := flag.Float64("seconds", 1.5, "how long each figure is measured")
 	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU and heap profiles of our processes")
-	flag.StringVar(&o.only, "only", "", "bytes, cluster, control or capacity: a part of the table")
+	flag.StringVar(&o.only, "only", "", "bytes, cluster, control, api or capacity: a part of the table")
 	flag.IntVar(&o.idle, "idle", 2000, "how many idle connections are held")
 	flag.Parse()
 	o.slice = time.Duration(*seconds * float64(time.Second))
@@ -62,7 +63,7 @@ func measure(l *lab, o options) {
 	for _, part := range []struct {
 		name    string
 		measure func(*lab, options, *table)
-	}{{"bytes", measureBytes}, {"cluster", measureCluster}, {"control", measureControl}, {"capacity", measureCapacity}} {
+	}{{"bytes", measureBytes}, {"cluster", measureCluster}, {"control", measureControl}, {"api", measureAPI}, {"capacity", measureCapacity}} {
 		if o.only == "" || o.only == part.name {
 			part.measure(l, o, figures)
 		}

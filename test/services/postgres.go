@@ -159,6 +159,16 @@ func (s *PostgresServer) logTail() string {
 	return string(b[max(0, len(b)-4<<10):])
 }
 
+// PID is the id of the server's first process; the others are its children.
+func (s *PostgresServer) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running == nil {
+		return 0
+	}
+	return s.running.pid()
+}
+
 func (s *PostgresServer) data() string { return filepath.Join(s.dir, "data") }
 
 // Start starts the server again after Kill or Stop and waits until it answers.

@@ -151,6 +151,16 @@ func (s *RedisServer) URL() string { return "redis://" + s.Addr() + "/0" }
 // Addr gives the server's address, host:port, for a proxy in front of it.
 func (s *RedisServer) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
+// PID is the id of the server's process.
+func (s *RedisServer) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return 0
+	}
+	return s.process.pid()
+}
+
 // Kill ends the server as kill -9 does and waits until it is gone.
 func (s *RedisServer) Kill(t testing.TB) { t.Helper(); s.signal(t, syscall.SIGKILL) }
 
