@@ -184,7 +184,7 @@ func (a *api) caughtUp(ctx context.Context, moved domain.Position) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, ownWait)
 	defer cancel()
-	_ = a.config.Reader.Wait(ctx, moved) // a late read model is no reason to let nobody in
+	_ = a.config.Reader.WaitRow(ctx, moved) // a late read model is no reason to let nobody in
 }
 
 // ofKey gives whom an API key stands for.

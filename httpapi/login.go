@@ -66,7 +66,7 @@ func (a *api) login(ctx context.Context, in *struct{ Body LoginBody }) (*tokensA
 	if wait := a.attempts.begin(tracked(ctx).source, account, a.now()); wait > 0 {
 		return nil, tooMany(wait, "Too many attempts. Wait a moment.")
 	}
-	a.await(ctx, 0)
+	a.await(ctx, 0, a.config.Reader.Wait)
 	row, found, err := a.config.Reader.UserNamed(ctx, in.Body.Username)
 	if err != nil {
 		return nil, a.unlisted(ctx, err)

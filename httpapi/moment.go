@@ -154,6 +154,10 @@ func (r reader) UserNamed(ctx context.Context, name string) (projections.UserRow
 
 func (r reader) Wait(ctx context.Context, p domain.Position) error { return r.present.Wait(ctx, p) }
 
+func (r reader) WaitRow(ctx context.Context, p domain.Position) error {
+	return r.present.WaitRow(ctx, p)
+}
+
 func row[R any](ctx context.Context, r reader, id int64, read func(Reader, context.Context, int64) (R, bool, error)) (R, bool, error) {
 	at, err := r.at(ctx)
 	if err != nil {

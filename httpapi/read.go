@@ -57,9 +57,9 @@ func (in oneInput) tagged(tag string) (ReadAnswer, error) {
 // takes milliseconds; a second outlasts one that was starved of a core.
 const ownWait = time.Second
 
-// await waits until the read models show position min. It reports false when
-// they did not in time, or cannot be reached.
-func (a *api) await(ctx context.Context, min domain.Position) bool {
+// await waits, by wait, until the read models show position min. It reports false
+// when they did not in time, or cannot be reached.
+func (a *api) await(ctx context.Context, min domain.Position, wait func(context.Context, domain.Position) error) bool {
 	if _, past := momentOf(ctx); past {
 		return true // it is folded from the log, which has it
 	}
@@ -72,7 +72,7 @@ func (a *api) await(ctx context.Context, min domain.Position) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return a.config.Reader.Wait(ctx, min) == nil || !named
+	return wait(ctx, min) == nil || !named
 }
 
 // one reads a single resource: from the read model when it shows position min,
@@ -83,7 +83,7 @@ func one[R any](ctx context.Context, a *api, min domain.Position,
 	row func(context.Context) (R, bool, error), fold func(context.Context) (R, bool, error)) (R, bool, error) {
 	// The past of one resource is folded from its own event stream, which is less
 	// than all read models.
-	if _, past := momentOf(ctx); !past && a.await(ctx, min) {
+	if _, past := momentOf(ctx); !past && a.await(ctx, min, a.config.Reader.WaitRow) {
 		if r, found, err := row(ctx); err == nil && found {
 			return r, true, nil
 		}
@@ -119,7 +119,7 @@ func (a *api) reached(ctx context.Context, min domain.Position) error {
 // shows makes a list wait for its Min-Position, and refuses it after the wait: a
 // list cannot be folded from one stream.
 func (a *api) shows(ctx context.Context, min domain.Position) error {
-	if a.await(ctx, min) {
+	if a.await(ctx, min, a.config.Reader.Wait) {
 		return nil
 	}
 	p := problem(http.StatusServiceUnavailable, codeReadModelBehind, "The lists do not show this position yet.")

@@ -73,6 +73,9 @@ type Reader interface {
 	Shares(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ShareRow, next int64, err error)
 	// Wait returns once the read models show position p, or with an error.
 	Wait(ctx context.Context, p domain.Position) error
+	// WaitRow returns once reads of single resources show position p, which may be
+	// before lists do.
+	WaitRow(ctx context.Context, p domain.Position) error
 }
 
 // Past gives read models as of positions the log has.

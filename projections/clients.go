@@ -41,7 +41,7 @@ func (r *ClientRow) takesAlong() (Key, bool) {
 
 // Client gives a live client, or one that was claimed.
 func (r *Reader) Client(ctx context.Context, id int64) (row ClientRow, ok bool, err error) {
-	return get[ClientRow](ctx, r.store, Key{Clients, id})
+	return get[ClientRow](ctx, r, Key{Clients, id})
 }
 
 // Clients lists the clients of an index, [AllClients] or [ClientsOfUser], with

@@ -35,7 +35,7 @@ func (r *KeyRow) takesAlong() (Key, bool) { return Key{}, false }
 
 // Key gives a live API key.
 func (r *Reader) Key(ctx context.Context, id int64) (row KeyRow, ok bool, err error) {
-	return get[KeyRow](ctx, r.store, Key{APIKeys, id})
+	return get[KeyRow](ctx, r, Key{APIKeys, id})
 }
 
 // Keys lists the API keys of an index, [AllKeys] or [KeysOfUser], with an id

@@ -31,7 +31,7 @@ func (r *LoginRow) takesAlong() (Key, bool) { return Key{}, false }
 
 // Login gives a login that has not ended.
 func (r *Reader) Login(ctx context.Context, id int64) (row LoginRow, ok bool, err error) {
-	return get[LoginRow](ctx, r.store, Key{Logins, id})
+	return get[LoginRow](ctx, r, Key{Logins, id})
 }
 
 // Logins lists the logins that have not ended, with an id above after; next is 0

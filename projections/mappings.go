@@ -41,7 +41,7 @@ func (r *MappingRow) takesAlong() (Key, bool) { return Key{}, false }
 
 // Mapping gives a live mapping.
 func (r *Reader) Mapping(ctx context.Context, id int64) (row MappingRow, ok bool, err error) {
-	return get[MappingRow](ctx, r.store, Key{Mappings, id})
+	return get[MappingRow](ctx, r, Key{Mappings, id})
 }
 
 // Mappings lists the mappings of an index, [AllMappings], [MappingsOfUser] or

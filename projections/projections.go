@@ -116,6 +116,8 @@ type Rows interface {
 // Rows, List and Wait speak of that one.
 type Store interface {
 	Rows
+	// Read is Get with the position that the rows are at, in one step.
+	Read(ctx context.Context, keys ...Key) ([][]byte, domain.Position, error)
 	// List gives up to limit ids of an index above after, rising.
 	List(ctx context.Context, index string, after int64, limit int) ([]int64, error)
 	// Wait returns once the checkpoint's position is at least p, or with the

@@ -247,7 +247,7 @@ func (p *Projector) idle(ctx context.Context, cp Checkpoint) error {
 // next reads the facts behind cp. full says that there may be more at once. With
 // facts, the error is about the record behind them.
 func (p *Projector) next(ctx context.Context, cp Checkpoint, limit int) (facts []fact, full bool, err error) {
-	records, full, err := p.read(ctx, cp, limit)
+	records, full, err := readBehind(ctx, p.log, cp, limit)
 	if err != nil {
 		return nil, false, err
 	}
@@ -255,14 +255,14 @@ func (p *Projector) next(ctx context.Context, cp Checkpoint, limit int) (facts [
 	return facts, full, err
 }
 
-// read reads the records behind cp, and the one at cp with them: a log that does
-// not have it is another log.
-func (p *Projector) read(ctx context.Context, cp Checkpoint, limit int) (records []domain.Record, full bool, err error) {
+// readBehind reads the records behind cp, and the one at cp with them: a log that
+// does not have it is another log.
+func readBehind(ctx context.Context, log Log, cp Checkpoint, limit int) (records []domain.Record, full bool, err error) {
 	after, overlap := cp.Position, 0
 	if cp.Position > 0 {
 		after, overlap = cp.Position-1, 1
 	}
-	records, err = p.log.ReadAll(ctx, after, limit+overlap)
+	records, err = log.ReadAll(ctx, after, limit+overlap)
 	if err != nil {
 		return nil, false, fmt.Errorf("read the log after %d: %w", after, err)
 	}

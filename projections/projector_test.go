@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,4 +224,50 @@ func (l holed) ReadAll(ctx context.Context, after domain.Position, limit int) ([
 		}
 	}
 	return records, err
+}
+
+func TestWhatIsRememberedEndsWithTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, store := history(300), memory.New()
+		stop := sync.OnceFunc(run(t, projections.NewProjector(log, store, projections.Options{})))
+		defer stop()
+		var away atomic.Bool
+		r := projections.NewFollowingReader(store, log, func(ctx context.Context) (domain.Position, error) {
+			if away.Load() {
+				<-ctx.Done() // as a log behind a broken network
+				return 0, ctx.Err()
+			}
+			return log.Head(ctx)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Follow(ctx) }()
+		defer func() { cancel(); <-done }()
+		time.Sleep(time.Second)
+		users, _, err := r.Users(ctx, 0, 1)
+		if err != nil || len(users) == 0 {
+			t.Fatalf("%d users, %v", len(users), err)
+		}
+		read := func() error {
+			row, ok, err := r.User(ctx, users[0].ID)
+			if err == nil && (!ok || row.ID != users[0].ID) {
+				t.Errorf("user %d: %+v, %v", users[0].ID, row, ok)
+			}
+			return err
+		}
+		if err := read(); err != nil {
+			t.Fatal(err)
+		}
+		// The rows are gone from where they are kept, so what can be read is remembered.
+		stop()
+		store.Flush()
+		if err := read(); err != nil {
+			t.Errorf("it is not remembered: %v", err)
+		}
+		away.Store(true)
+		time.Sleep(time.Second)
+		if err := read(); !errors.Is(err, projections.ErrUnavailable) {
+			t.Errorf("a second after the log went away: %v", err)
+		}
+	})
 }

@@ -49,7 +49,7 @@ func (r *QuotaRow) takesAlong() (Key, bool) { return Key{}, false }
 
 // Quota gives the limits of a live account and how much of them is in use.
 func (r *Reader) Quota(ctx context.Context, account int64) (row QuotaRow, ok bool, err error) {
-	return get[QuotaRow](ctx, r.store, Key{Quotas, account})
+	return get[QuotaRow](ctx, r, Key{Quotas, account})
 }
 
 // Quotas gives the rows of several accounts at once, those that exist, in order.

@@ -21,8 +21,11 @@ func numbered(name string, id int64) Index { return Index(name + ":" + strconv.F
 const waitLimit = 2 * time.Second
 
 // Reader gives typed reads of a store's read models. Its methods may be called
-// concurrently.
-type Reader struct{ store Store }
+// concurrently. What rows point to is shared and not to be changed.
+type Reader struct {
+	store Store
+	kept  *kept // nil: every read asks the store
+}
 
 // NewReader reads what a store keeps.
 func NewReader(store Store) *Reader { return &Reader{store: store} }
@@ -46,15 +49,6 @@ func (r *Reader) Wait(ctx context.Context, p domain.Position) error {
 		return fmt.Errorf("%w %d", ErrStale, p)
 	}
 	return err
-}
-
-func get[R any](ctx context.Context, store Store, key Key) (row R, ok bool, err error) {
-	values, err := store.Get(ctx, key)
-	if err != nil || values[0] == nil {
-		return row, false, err
-	}
-	row, err = decodeRow[R](key, values[0])
-	return row, err == nil, err
 }
 
 func decodeRow[R any](key Key, value []byte) (row R, err error) {

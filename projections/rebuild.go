@@ -158,7 +158,7 @@ func (p *Projector) foldToEnd(ctx context.Context, build Build, folder *folder, 
 func (p *Projector) readTo(ctx context.Context, cp Checkpoint, pages chan<- page) {
 	defer close(pages)
 	for {
-		records, full, err := p.read(ctx, cp, pageSize)
+		records, full, err := readBehind(ctx, p.log, cp, pageSize)
 		select {
 		case pages <- page{cp.Position, records, err}:
 		case <-ctx.Done():

@@ -34,7 +34,7 @@ func (r *ShareRow) takesAlong() (Key, bool) { return Key{}, false }
 
 // Share gives a live share.
 func (r *Reader) Share(ctx context.Context, id int64) (row ShareRow, ok bool, err error) {
-	return get[ShareRow](ctx, r.store, Key{Shares, id})
+	return get[ShareRow](ctx, r, Key{Shares, id})
 }
 
 // Shares lists the shares of an index, [AllShares] or [SharesOfUser], with an id

@@ -31,7 +31,7 @@ func (r *UserRow) takesAlong() (Key, bool) { return Key{Quotas, r.ID}, !r.User.L
 
 // User gives a live user.
 func (r *Reader) User(ctx context.Context, id int64) (row UserRow, ok bool, err error) {
-	return get[UserRow](ctx, r.store, Key{Users, id})
+	return get[UserRow](ctx, r, Key{Users, id})
 }
 
 // UserNamed gives the live user of a name.

@@ -34,7 +34,7 @@ func (r *WebhookRow) takesAlong() (Key, bool) { return Key{}, false }
 
 // Webhook gives a live webhook.
 func (r *Reader) Webhook(ctx context.Context, id int64) (row WebhookRow, ok bool, err error) {
-	return get[WebhookRow](ctx, r.store, Key{Webhooks, id})
+	return get[WebhookRow](ctx, r, Key{Webhooks, id})
 }
 
 // Webhooks lists the webhooks of an index, [AllWebhooks] or [WebhooksOfUser], with an id

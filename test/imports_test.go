@@ -42,6 +42,8 @@ var importRules = []importRule{
 		"the contract of presence holds types only; presence is not history, so it knows no domain"},
 	{"migrations", nil,
 		"schemas are files"},
+	{"gather", nil,
+		"what is asked, and of whom, is its callers' business"},
 	{"eventstore", []string{"domain"},
 		"the log keeps records; what follows it declares its own interfaces"},
 	{"audit", []string{"domain", "eventstore"},
@@ -80,7 +82,7 @@ var importRules = []importRule{
 		"tests of the whole need the whole"},
 	{"broker/*", []string{"..", "domain"},
 		"a backend knows its contract and the vocabulary, never another backend"},
-	{"projections/*", []string{"..", "domain"},
+	{"projections/*", []string{"..", "domain", "gather"},
 		"a backend knows its contract and the vocabulary, never another backend"},
 	{"directory/*", []string{".."},
 		"a backend knows its contract"},
@@ -96,7 +98,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "control/postgres", "agent", "migrations"},
+	{"cmd/*", []string{"domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "control/postgres", "agent", "migrations"},
 		"only programs know everybody, and not each other"},
 }
 

@@ -105,7 +105,11 @@ func (cp *controlPlane) isOpen(context.Context) error {
 // executor, whose running appends must finish before the log closes; relay and
 // projector, which carry them on; the API, whose requests need all of them.
 func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey) (*controlPlane, error) {
-	cp := &controlPlane{store: b.store, rows: b.rows, reader: projections.NewReader(b.rows)}
+	head := func(ctx context.Context) (domain.Position, error) {
+		head, err := b.store.Head(ctx)
+		return head.Position, err
+	}
+	cp := &controlPlane{store: b.store, rows: b.rows, reader: projections.NewFollowingReader(b.rows, b.raw, head)}
 	cp.shut("starting")
 	if b.shared != nil {
 		session, err := p.beginSession(b.shared)
@@ -132,15 +136,13 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	}
 
 	cp.projector = projections.NewProjector(b.store, b.rows, projections.Options{
-		Head: func(ctx context.Context) (domain.Position, error) {
-			head, err := b.store.Head(ctx)
-			return head.Position, err
-		},
+		Head:     head,
 		Progress: p.showRebuild,
 		Metrics:  projections.NewMetrics(p.registry),
 		Logger:   p.log.With("part", "projector"),
 	})
 	p.runAlone(cp.session, leaseProjector, cp.projector.Run)
+	p.run("reader", cp.reader.Follow)
 
 	var err error
 	if cp.usage, err = p.startUsage(ctx); err != nil {
@@ -163,14 +165,16 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	if err != nil {
 		return nil, err
 	}
-	cleaner := &janitor{executor: cp.executor, reader: cp.reader, presence: presence{b.directory}, expiry: p.cfg.AnonymousExpiry,
+	present := newPresence(b.directory)
+	p.atEnd("presence", func(context.Context) error { present.asked.Close(); return nil })
+	cleaner := &janitor{executor: cp.executor, reader: cp.reader, presence: present, expiry: p.cfg.AnonymousExpiry,
 		log: p.log.With("part", "janitor"), now: time.Now}
 	p.run("janitor", cleaner.run)
 
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
-		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: memory.NewPast(b.store), Presence: presence{b.directory},
+		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: memory.NewPast(b.store), Presence: present,
 		Nodes: nodes{b.directory, b.shared, p.log.With("part", "api")},
 		Usage: cp.usage,
 		NewCredential: func() (string, []byte, error) {

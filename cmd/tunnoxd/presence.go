@@ -4,14 +4,24 @@ import (
 	"context"
 
 	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/gather"
 	"github.com/tunnox-net/tunnox/httpapi"
 )
 
-// presence tells httpapi where clients are, from the directory.
-type presence struct{ directory.Directory }
+// presence tells httpapi where clients are, from the directory. Requests that ask
+// at the same time share a round trip.
+type presence struct {
+	asked *gather.Gatherer[int64, directory.Presence]
+}
+
+func newPresence(d directory.Directory) presence {
+	return presence{gather.New(func(ctx context.Context, clientIDs []int64) ([]directory.Presence, error) {
+		return d.Lookup(ctx, clientIDs...)
+	})}
+}
 
 func (p presence) Lookup(ctx context.Context, clientIDs ...int64) ([]httpapi.ClientPresence, error) {
-	found, err := p.Directory.Lookup(ctx, clientIDs...)
+	found, err := p.asked.Ask(ctx, clientIDs...)
 	if err != nil {
 		return nil, err
 	}

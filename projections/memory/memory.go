@@ -80,6 +80,19 @@ func (s *Store) Get(ctx context.Context, keys ...projections.Key) ([][]byte, err
 	return s.active.get(keys), nil
 }
 
+// Read implements projections.Store.
+func (s *Store) Read(ctx context.Context, keys ...projections.Key) ([][]byte, domain.Position, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, 0, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.active == nil {
+		return nil, 0, errNone
+	}
+	return s.active.get(keys), s.active.checkpoint.Position, nil
+}
+
 // List implements projections.Store.
 func (s *Store) List(ctx context.Context, index string, after int64, limit int) ([]int64, error) {
 	if err := ctx.Err(); err != nil {

@@ -42,6 +42,8 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"wait ends at the position or in time", testWait},
 		{"a check finds what differs, and nothing while the log grows", testCheck},
 		{"a client's view with the feed behind it is the present", testClientView},
+		{"a reader that follows is as new as it was told", testFollowing},
+		{"a reader that follows asks for what changed only", testRemembered},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })

@@ -14,12 +14,14 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/gather"
 	"github.com/tunnox-net/tunnox/projections"
 )
 
@@ -31,6 +33,8 @@ type Store struct {
 	client goredis.UniversalClient
 	tag    string
 	read   rows // the version that is read
+	// few gathers reads of few rows, which come in great numbers.
+	few *gather.Gatherer[projections.Key, answer]
 
 	mu      sync.Mutex
 	waiting map[*waiter]struct{} // guarded by mu
@@ -43,7 +47,8 @@ type Store struct {
 // not close it.
 func New(client goredis.UniversalClient) *Store {
 	tag := fmt.Sprintf("{rm%d}", projections.Schema)
-	return &Store{client: client, tag: tag, read: rows{client: client, tag: tag},
+	read := rows{client: client, tag: tag}
+	return &Store{client: client, tag: tag, read: read, few: gather.New(read.ask),
 		waiting: map[*waiter]struct{}{}, poke: make(chan struct{}, 1)}
 }
 
@@ -57,12 +62,41 @@ type rows struct {
 
 // Checkpoint implements projections.Rows.
 func (s *Store) Checkpoint(ctx context.Context) (projections.Checkpoint, error) {
-	return s.read.Checkpoint(ctx)
+	answers, err := s.few.Ask(ctx, checkpointKey)
+	if err != nil || !answers[0].built {
+		return projections.Checkpoint{}, err
+	}
+	position, eventID, _ := strings.Cut(string(answers[0].value), " ")
+	return parseCheckpoint(position, eventID)
 }
+
+// fewKeys is how many rows are read together with those that others ask for; a
+// list's are worth a round trip of their own.
+const fewKeys = 8
 
 // Get implements projections.Rows.
 func (s *Store) Get(ctx context.Context, keys ...projections.Key) ([][]byte, error) {
-	return s.read.Get(ctx, keys...)
+	if len(keys) > fewKeys {
+		return s.read.Get(ctx, keys...)
+	}
+	values, _, err := s.Read(ctx, keys...)
+	return values, err
+}
+
+// Read implements projections.Store.
+func (s *Store) Read(ctx context.Context, keys ...projections.Key) ([][]byte, domain.Position, error) {
+	answers, err := s.few.Ask(ctx, keys...)
+	if err != nil {
+		return nil, 0, err
+	}
+	values, at := make([][]byte, len(keys)), domain.Position(0)
+	for i, a := range answers {
+		if !a.built {
+			return nil, 0, errNone
+		}
+		values[i], at = a.value, a.at
+	}
+	return values, at, nil
 }
 
 // Apply implements projections.Rows.
@@ -160,15 +194,59 @@ func (r rows) Checkpoint(ctx context.Context) (projections.Checkpoint, error) {
 	if len(reply) == 0 {
 		return c, nil
 	}
-	n, err := strconv.ParseInt(reply[0], 10, 64)
+	return parseCheckpoint(reply[0], reply[1])
+}
+
+func parseCheckpoint(position, eventID string) (c projections.Checkpoint, err error) {
+	n, err := strconv.ParseInt(position, 10, 64)
 	if err != nil {
 		return c, fmt.Errorf("read model checkpoint: %w", err)
 	}
 	c.Position = domain.Position(n)
-	if reply[1] != "" {
-		c.EventID, err = domain.ParseEventID(reply[1])
+	if eventID != "" {
+		c.EventID, err = domain.ParseEventID(eventID)
 	}
 	return c, err
+}
+
+// answer is a row as one of many reads it: its value, nil for none, and the
+// position of the read models, unless nothing is built that could be read.
+type answer struct {
+	value []byte
+	at    domain.Position
+	built bool
+}
+
+// checkpointKey asks for the checkpoint among rows.
+var checkpointKey = projections.Key{}
+
+// ask reads rows, and checkpoints, for many callers. No caller's own end is among
+// the errors.
+func (r rows) ask(ctx context.Context, keys []projections.Key) ([]answer, error) {
+	args := make([]any, 0, 2*len(keys))
+	for _, key := range keys {
+		args = append(args, string(key.Kind), key.ID)
+	}
+	reply, err := r.run(ctx, getScript, args...).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("%w: read rows: %w", projections.ErrUnavailable, err)
+	}
+	answers := make([]answer, len(keys))
+	if len(reply) == 0 {
+		return answers, nil
+	}
+	position, _ := reply[0].(string)
+	at, err := strconv.ParseInt(position, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("read model checkpoint: %w", err)
+	}
+	for i, value := range reply[1:] {
+		answers[i].at, answers[i].built = domain.Position(at), true
+		if text, ok := value.(string); ok {
+			answers[i].value = []byte(text)
+		}
+	}
+	return answers, nil
 }
 
 // Get implements projections.Rows.

@@ -32,13 +32,20 @@ if not meta[1] then return {} end
 return meta
 `)
 
-// getScript: ARGV version, then kind and id of each row. Gives the values behind
-// a 1, or nothing when nothing is read.
+// getScript: ARGV version, then kind and id of each row; without a kind the
+// checkpoint is meant. Gives the values behind the position they are at, or
+// nothing when nothing is read.
 var getScript = goredis.NewScript(preamble + `
-if not prefix or redis.call('EXISTS', prefix .. 'meta') == 0 then return {} end
-local out = {1}
+if not prefix then return {} end
+local meta = redis.call('HMGET', prefix .. 'meta', 'position', 'event_id')
+if not meta[1] then return {} end
+local out = {meta[1]}
 for i = 2, #ARGV, 2 do
-  out[#out + 1] = redis.call('HGET', prefix .. ARGV[i], ARGV[i + 1])
+  if ARGV[i] == '' then
+    out[#out + 1] = meta[1] .. ' ' .. meta[2]
+  else
+    out[#out + 1] = redis.call('HGET', prefix .. ARGV[i], ARGV[i + 1])
+  end
 end
 return out
 `)

@@ -75,5 +75,6 @@ func (s *Store) poll() {
 // Close waits for the store's own work; it leaves the client open.
 func (s *Store) Close() error {
 	s.poller.Wait()
+	s.few.Close()
 	return nil
 }
