@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -55,7 +56,13 @@ func (p *process) joined() (nodeIdentity, error) {
 	}
 	return func(ctx context.Context, node string) (control.Trust, error) {
 		enroller := &control.Enroller{Node: node, Addresses: strings.Split(cfg.Control, ","),
-			Token: func() (control.JoinToken, error) { return control.LoadJoinToken(cfg.JoinTokenFile) }}
+			Token: func() (control.JoinToken, error) {
+				token, err := control.LoadJoinToken(cfg.JoinTokenFile)
+				if errors.Is(err, fs.ErrNotExist) {
+					err = fmt.Errorf("%w: %w: the control plane makes it at its first start", control.ErrUnavailable, err)
+				}
+				return token, err
+			}}
 		return p.renewed(ctx, node, enroller.Issue)
 	}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // database/sql's "pgx", to look at the schema
 	"github.com/redis/go-redis/v9"
@@ -22,7 +23,11 @@ import (
 // openCluster works over Postgres and Redis, which others use at the same time.
 func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	b, err := p.openRedis(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, errAway):
+		b.away = true
+		p.log.Warn("starting without Redis: commands are taken and single resources read from the log; lists, forwarders and agents follow when Redis is there", "error", err)
+	case err != nil:
 		return nil, err
 	}
 	if err := makeFirstSchema(ctx, p.cfg.Postgres); err != nil {
@@ -61,8 +66,46 @@ func makeFirstSchema(ctx context.Context, url string) (err error) {
 	return err
 }
 
+// errAway is a service that cannot be reached, or is not up yet. One that answers
+// and refuses is something to mend.
+var errAway = errors.New("it is away")
+
+// askRedis tells whether Redis is there.
+func askRedis(ctx context.Context, client *redis.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	err := client.Ping(ctx).Err()
+	if err == nil {
+		return nil
+	}
+	if _, refused := errors.AsType[redis.Error](err); refused && !redis.HasErrorPrefix(err, "LOADING") {
+		return fmt.Errorf("reach Redis: %w", err)
+	}
+	return fmt.Errorf("reach Redis: %w: %w", errAway, err)
+}
+
+// awaitRedis waits until Redis is there, in whatever order things are started.
+func (p *process) awaitRedis(ctx context.Context, client *redis.Client) error {
+	return p.waitFor(ctx, func(ctx context.Context) error {
+		told := time.Time{}
+		for {
+			err := askRedis(ctx, client)
+			if !errors.Is(err, errAway) {
+				return err
+			}
+			if time.Since(told) > 10*time.Second {
+				p.log.Warn("waiting for Redis", "error", err)
+				told = time.Now()
+			}
+			if !pause(ctx, 250*time.Millisecond) {
+				return err
+			}
+		}
+	})
+}
+
 // openRedis is the part of a cluster that a forwarder has too: read models,
-// feed and presence.
+// feed and presence. What it gives with errAway is of use when Redis comes.
 func (p *process) openRedis(ctx context.Context) (*backend, error) {
 	options, err := redis.ParseURL(p.cfg.Redis)
 	if err != nil {
@@ -72,8 +115,8 @@ func (p *process) openRedis(ctx context.Context) (*backend, error) {
 	redis.SetLogger(redisLog{p.log.With("part", "redis")})
 	client := redis.NewClient(options)
 	p.atEnd("redis", func(context.Context) error { return client.Close() })
-	if err := client.Ping(ctx).Err(); err != nil {
-		return nil, fmt.Errorf("reach Redis: %w", err)
+	if err = askRedis(ctx, client); err != nil && !errors.Is(err, errAway) {
+		return nil, err
 	}
 	feed := brokerredis.Options{Metrics: broker.NewMetrics(p.registry)}
 	rows := projectionsredis.New(client)
@@ -84,7 +127,7 @@ func (p *process) openRedis(ctx context.Context) (*backend, error) {
 		publisher: brokerredis.NewPublisher(client, feed),
 		follower:  brokerredis.NewFollower(options, feed, p.log.With("part", "feed")),
 		directory: directoryredis.New(client, nil),
-	}, nil
+	}, err
 }
 
 // needs are what the API does without when it must: lists and who is where come

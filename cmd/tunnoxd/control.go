@@ -64,8 +64,12 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
 			return err
 		}
-		if err := p.waitFor(ctx, cp.complete); err != nil {
-			return err
+		// Without Redis there is nothing to wait for that would come by itself, and
+		// commands need none of it.
+		if !b.away {
+			if err := p.waitFor(ctx, cp.complete); err != nil {
+				return err
+			}
 		}
 		cp.open(p)
 		return p.announce(announcement{key: &key, pin: authority.Pin(), joinable: true, servers: p.agentsServers(ctx, b.directory)})
@@ -90,6 +94,10 @@ func (cp *controlPlane) open(p *process) {
 	p.atEnd("readiness", func(context.Context) error { cp.shut("ending"); return nil })
 	cp.phase.Store(nil)
 }
+
+// serveWithout lets work come before the read models are complete, because Redis is
+// away: commands and reads of one resource need none.
+func (cp *controlPlane) serveWithout() { cp.phase.Store(nil) }
 
 func (cp *controlPlane) shut(why string) { cp.phase.Store(&why) }
 

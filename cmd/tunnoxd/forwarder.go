@@ -47,6 +47,9 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 			return err
 		}
 		b, err := p.openRedis(ctx)
+		if errors.Is(err, errAway) {
+			err = p.awaitRedis(ctx, b.redis)
+		}
 		if err != nil {
 			return err
 		}

@@ -43,6 +43,7 @@ type backend struct {
 	directory presences
 	shared    *controlpostgres.Cluster // nil: there is no other control plane
 	redis     *redis.Client            // nil: embedded
+	away      bool                     // Redis was, when this process started
 }
 
 // presences is a directory of clients and of nodes.
@@ -113,6 +114,9 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		// From here scripts find the API, and /ready says how far we are.
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
 			return err
+		}
+		if b.away {
+			cp.serveWithout()
 		}
 		// Agents are served only from read models that are complete: to an agent
 		// whose client is not there yet the answer would be that it never was.

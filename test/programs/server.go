@@ -70,23 +70,35 @@ func StartControlBeside(t testing.TB, host string, first *Server) *Server {
 func startServerIn(t testing.TB, dir, host, role string, args []string) *Server {
 	t.Helper()
 	s := &Server{Dir: dir, role: role, args: args}
+	s.launch(t, s.anyPorts(host))
+	s.WaitReady(t)
+	return s
+}
+
+// LaunchServer is StartServerAt for a server that cannot be ready yet; see
+// WaitReady. Until then only its process can be used.
+func LaunchServer(t testing.TB, host, role string, args ...string) *Server {
+	t.Helper()
+	s := &Server{Dir: t.TempDir(), role: role, args: args}
+	s.launch(t, s.anyPorts(host))
+	return s
+}
+
+// anyPorts are the arguments by which the server chooses its own.
+func (s *Server) anyPorts(host string) []string {
 	anyPort := host + ":0"
 	bind := []string{"--metrics", anyPort}
-	if role == "control" {
+	if s.role == "control" {
 		bind = append(bind, "--state", anyPort)
 	}
-	if role != "forwarder" {
+	if s.role != "forwarder" {
 		// Tests ask faster than any caller is meant to; the limit has tests of its own.
 		bind = append(bind, "--api", anyPort, "--rate-limit", "0")
 	}
-	if role != "control" {
+	if s.role != "control" {
 		bind = append(bind, "--listen", anyPort, "--bridge", anyPort)
 	}
-	s.start(t, bind)
-	if s.Agents != "" {
-		s.Pin = s.Says(`--pin (sha256:\S+)`, startLimit)[1]
-	}
-	return s
+	return bind
 }
 
 // Restart starts a server that has ended once more, with the same data and
@@ -113,7 +125,8 @@ func (s *Server) Restart(t testing.TB) {
 	if err := os.Remove(s.addressFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	s.start(t, bind)
+	s.launch(t, bind)
+	s.WaitReady(t)
 }
 
 // RestartWith is Restart with other arguments beside role, data and addresses.
@@ -128,10 +141,25 @@ func (s *Server) Args() []string { return slices.Clone(s.args) }
 
 func (s *Server) addressFile() string { return filepath.Join(s.Dir, "addresses.json") }
 
-func (s *Server) start(t testing.TB, bind []string) {
+func (s *Server) launch(t testing.TB, bind []string) {
 	t.Helper()
 	args := append([]string{s.role, "--data", s.Dir, "--drain", "2s"}, bind...)
 	s.Process = Start(t, "tunnoxd", nil, append(args, s.args...)...)
+}
+
+// WaitReady waits until a server that was launched serves all that it is for.
+func (s *Server) WaitReady(t testing.TB) {
+	t.Helper()
+	s.WaitAPI(t)
+	if s.Agents != "" && s.Pin == "" {
+		s.Pin = s.Says(`--pin (sha256:\S+)`, startLimit)[1]
+	}
+}
+
+// WaitAPI waits until a server that was launched has all of its addresses, and is
+// ready for work over the API, if it has one.
+func (s *Server) WaitAPI(t testing.TB) {
+	t.Helper()
 	var bound struct{ API, Agents, Metrics, State, Bridge string }
 	Eventually(t, startLimit, func() error {
 		if s.Exited() {
