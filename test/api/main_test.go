@@ -41,6 +41,10 @@ func TestBothForms(t *testing.T) {
 			t.Run("a repeat under a key is harmless", func(t *testing.T) { repeats(t, f) })
 			t.Run("repeats at the same moment have one effect", func(t *testing.T) { atOnce(t, f) })
 			t.Run("what stands on an old version is refused", func(t *testing.T) { versions(t, f) })
+			t.Run("pages are whole while things come and go", func(t *testing.T) { pagesAreWhole(t, f) })
+			t.Run("pages have bounds", func(t *testing.T) { pagesHaveBounds(t, f) })
+			t.Run("the past is answered as it was", func(t *testing.T) { thePast(t, f) })
+			t.Run("a stream goes on at another control plane", func(t *testing.T) { streamGoesOn(t, f) })
 		})
 	}
 }
