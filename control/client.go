@@ -355,15 +355,24 @@ func (c *Client) Register(ctx context.Context, publicKey []byte, name, source st
 	return clientID, err
 }
 
-// Command is what an agent asks for. One of Create, Delete and List is set.
+// Command is what an agent asks for. One of Create, Redeem, Delete and List is set.
 type Command struct {
 	ClientID int64                 // who asks; its session has proved it
 	Key      string                // idempotency key; "" = one is drawn
 	Source   string                // the agent's address
 	Request  string                // id of the session's message
 	Create   *domain.CreateMapping // ID and UserID are given by the control plane
-	Delete   int64                 // mapping id
+	Redeem   *Redemption
+	Delete   int64 // mapping id
 	List     *MappingPage
+}
+
+// Redemption makes a mapping of a share code, from who asks.
+type Redemption struct {
+	Code      string
+	Name      string // "" = the share's
+	LocalHost string // "" = 127.0.0.1
+	LocalPort int
 }
 
 // MappingPage is a part of a list: up to Limit mappings with an id above After.
@@ -402,6 +411,10 @@ func requestOf(command Command) *controlpb.ExecuteRequest {
 		request.Command = &controlpb.ExecuteRequest_CreateMapping{CreateMapping: &controlpb.CreateMapping{
 			SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, Protocol: text(string(m.Protocol)), Name: text(m.Name),
 			LocalHost: text(m.LocalHost), LocalPort: narrow(m.LocalPort), TargetHost: text(m.TargetHost), TargetPort: narrow(m.TargetPort)}}
+	case command.Redeem != nil:
+		r := command.Redeem
+		request.Command = &controlpb.ExecuteRequest_RedeemShare{RedeemShare: &controlpb.RedeemShare{
+			Code: text(r.Code), Name: text(r.Name), LocalHost: text(r.LocalHost), LocalPort: narrow(r.LocalPort)}}
 	case command.List != nil:
 		request.Command = &controlpb.ExecuteRequest_ListMappings{ListMappings: &controlpb.ListMappings{
 			After: command.List.After, Limit: narrow(command.List.Limit)}}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"google.golang.org/protobuf/proto"
 
@@ -94,6 +95,8 @@ func (s *state) execute(ctx context.Context, node string, in *controlpb.ExecuteR
 	switch {
 	case in.GetCreateMapping() != nil:
 		return s.createMapping(ctx, client, in.GetCreateMapping(), submission, head)
+	case in.GetRedeemShare() != nil:
+		return s.redeemShare(ctx, client, in.GetRedeemShare(), submission)
 	case in.GetDeleteMapping() != nil:
 		return s.deleteMapping(ctx, client, in.GetDeleteMapping(), submission, head)
 	}
@@ -161,6 +164,31 @@ func (s *state) createMapping(ctx context.Context, client *domain.Client, in *co
 		return submission
 	})
 	return executed(r, err)
+}
+
+// redeemShare makes a mapping of a share code, from the client that asks. Whoever
+// shared the service has agreed by passing the code on; so an anonymous client may
+// too, within its own limits, and listens for its own machine only.
+func (s *state) redeemShare(ctx context.Context, client *domain.Client, in *controlpb.RedeemShare, submission domain.Submission) (*controlpb.ExecuteAnswer, error) {
+	id, hash, ok := domain.ParseShareCode(in.Code)
+	if !ok {
+		const message = "There is no share with this code."
+		return nil, &domain.Error{Code: domain.CodeShareNotFound, Message: message, Faults: []domain.Fault{{Field: "code", Message: message}}}
+	}
+	if host, err := netip.ParseAddr(in.LocalHost); client.Kind != domain.ClientManaged && in.LocalHost != "" && err == nil && !host.Unmap().IsLoopback() {
+		const message = "An anonymous client listens on loopback only: claim the client first."
+		return nil, &domain.Error{Code: domain.CodeClientNotOwned, Message: message, Faults: []domain.Fault{{Field: "local_host", Message: message}}}
+	}
+	submission.Meta.Allowed = "share code"
+	next := func(ctx context.Context) (int64, error) {
+		return s.config.Executor.NextID(ctx, domain.SequenceMapping)
+	}
+	return executed(s.draw(ctx, next, func(mapping int64) domain.Submission {
+		// Any: the source is who asks, whoever that is.
+		submission.Command = domain.RedeemShare{ID: id, Hash: hash, MappingID: mapping, RedeemerID: client.UserID, Any: true,
+			SourceClientID: client.ID, Name: in.Name, LocalHost: in.LocalHost, LocalPort: int(in.LocalPort), At: s.config.Now().UTC()}
+		return submission
+	}))
 }
 
 func (s *state) deleteMapping(ctx context.Context, client *domain.Client, in *controlpb.DeleteMapping,

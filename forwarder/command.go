@@ -15,15 +15,24 @@ type Commander interface {
 	Execute(ctx context.Context, c Command) (Result, error)
 }
 
-// Command is what an agent asks for. One of Create, Delete and List is set.
+// Command is what an agent asks for. One of Create, Redeem, Delete and List is set.
 type Command struct {
 	ClientID int64
 	Key      string // the agent's; a repeat has the same
 	Source   string // the agent's address
 	Session  string
 	Create   *domain.CreateMapping // without its id and user
-	Delete   int64                 // mapping id
+	Redeem   *Redemption
+	Delete   int64 // mapping id
 	List     *Page
+}
+
+// Redemption makes a mapping of a share code, from who asks.
+type Redemption struct {
+	Code      string
+	Name      string
+	LocalHost string
+	LocalPort int
 }
 
 // Page is a part of a list: up to Limit mappings with an id above After.
@@ -76,6 +85,9 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 		c.Create = &domain.CreateMapping{SourceClientID: in.GetSourceClientId(), TargetClientID: in.GetTargetClientId(),
 			Protocol: domain.Protocol(in.GetProtocol()), Name: in.GetName(), LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort()),
 			TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}
+	case *wirepb.Command_RedeemShare:
+		in := wish.RedeemShare
+		c.Redeem = &Redemption{Code: in.GetCode(), Name: in.GetName(), LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())}
 	case *wirepb.Command_DeleteMapping:
 		c.Delete = wish.DeleteMapping.GetMappingId()
 	case *wirepb.Command_ListMappings:

@@ -2,11 +2,8 @@ package httpapi
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base32"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -73,41 +70,8 @@ func (a *api) registerShares() {
 	huma.Register(a.huma, redeemed, a.redeemShare)
 }
 
-// A share code is the share's id and 100 random bits in groups of five: it is
-// passed on by people, by mail and over the phone.
-const (
-	codeChars = 20
-	codeGroup = 5
-)
-
-func newShareCode(id int64, random string) string {
-	var b strings.Builder
-	b.WriteString(formatID(id))
-	for i := 0; i < codeChars; i += codeGroup {
-		b.WriteString("-" + random[i:i+codeGroup])
-	}
-	return b.String()
-}
-
 func drawCode() string {
-	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(drawBytes(13))[:codeChars]
-}
-
-// readShareCode gives the share and the hash of the code, whatever case it is in
-// and wherever people put dashes and blanks.
-func readShareCode(code string) (id int64, hash []byte, ok bool) {
-	number, rest, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(code)), "-")
-	id, err := strconv.ParseInt(number, 10, 64)
-	rest = strings.NewReplacer("-", "", " ", "").Replace(rest)
-	if err != nil || id < 1 || len(rest) != codeChars {
-		return 0, nil, false
-	}
-	return id, hashCode(id, rest), true
-}
-
-func hashCode(id int64, random string) []byte {
-	h := sha256.Sum256([]byte("tunnox share code\x00" + formatID(id) + "-" + random))
-	return h[:]
+	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(drawBytes(13))[:domain.ShareCodeLength]
 }
 
 func (a *api) createShare(ctx context.Context, in *struct {
@@ -130,7 +94,7 @@ func (a *api) createShare(ctx context.Context, in *struct {
 	random := drawCode()
 	r, err := a.createWith(ctx, in.KeyHeader, b, func(context.Context) (int64, error) { return drawTimedID(a.now()), nil },
 		func(id int64) domain.Command {
-			c.ID, c.Hash = id, hashCode(id, random)
+			c.ID, c.Hash = id, domain.HashShareCode(id, random)
 			return c
 		})
 	if err != nil {
@@ -142,7 +106,7 @@ func (a *api) createShare(ctx context.Context, in *struct {
 	}
 	body := NewShare{Share: shareBody(h)}
 	if !r.Duplicate {
-		body.Code = newShareCode(h.ID, random)
+		body.Code = domain.ShareCode(h.ID, random)
 	}
 	return &struct {
 		CreatedAnswer
@@ -158,7 +122,7 @@ func (a *api) redeemShare(ctx context.Context, in *struct {
 	Body Mapping
 }, error) {
 	b, who := in.Body, identity(ctx)
-	id, hash, ok := readShareCode(b.Code)
+	id, hash, ok := domain.ParseShareCode(b.Code)
 	if !ok {
 		return nil, a.refusal(ctx, &domain.Error{Code: domain.CodeShareNotFound, Message: "There is no share with this code.",
 			Faults: []domain.Fault{{Field: "code", Message: "is no share code"}}})

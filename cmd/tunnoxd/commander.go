@@ -19,6 +19,9 @@ type commander struct {
 // Execute implements forwarder.Commander.
 func (c commander) Execute(ctx context.Context, in forwarder.Command) (forwarder.Result, error) {
 	command := control.Command{ClientID: in.ClientID, Key: in.Key, Source: in.Source, Request: in.Session, Create: in.Create, Delete: in.Delete}
+	if in.Redeem != nil {
+		command.Redeem = &control.Redemption{Code: in.Redeem.Code, Name: in.Redeem.Name, LocalHost: in.Redeem.LocalHost, LocalPort: in.Redeem.LocalPort}
+	}
 	if in.List != nil {
 		command.List = &control.MappingPage{After: in.List.After, Limit: in.List.Limit}
 	}

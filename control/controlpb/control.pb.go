@@ -1443,6 +1443,7 @@ type ExecuteRequest struct {
 	//	*ExecuteRequest_CreateMapping
 	//	*ExecuteRequest_DeleteMapping
 	//	*ExecuteRequest_ListMappings
+	//	*ExecuteRequest_RedeemShare
 	Command       isExecuteRequest_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1540,6 +1541,15 @@ func (x *ExecuteRequest) GetListMappings() *ListMappings {
 	return nil
 }
 
+func (x *ExecuteRequest) GetRedeemShare() *RedeemShare {
+	if x != nil {
+		if x, ok := x.Command.(*ExecuteRequest_RedeemShare); ok {
+			return x.RedeemShare
+		}
+	}
+	return nil
+}
+
 type isExecuteRequest_Command interface {
 	isExecuteRequest_Command()
 }
@@ -1556,11 +1566,17 @@ type ExecuteRequest_ListMappings struct {
 	ListMappings *ListMappings `protobuf:"bytes,7,opt,name=list_mappings,json=listMappings,proto3,oneof"`
 }
 
+type ExecuteRequest_RedeemShare struct {
+	RedeemShare *RedeemShare `protobuf:"bytes,8,opt,name=redeem_share,json=redeemShare,proto3,oneof"`
+}
+
 func (*ExecuteRequest_CreateMapping) isExecuteRequest_Command() {}
 
 func (*ExecuteRequest_DeleteMapping) isExecuteRequest_Command() {}
 
 func (*ExecuteRequest_ListMappings) isExecuteRequest_Command() {}
+
+func (*ExecuteRequest_RedeemShare) isExecuteRequest_Command() {}
 
 type CreateMapping struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1662,6 +1678,75 @@ func (x *CreateMapping) GetTargetPort() int32 {
 	return 0
 }
 
+// RedeemShare makes a mapping of a share code, from who asks.
+type RedeemShare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // "" = the share's
+	LocalHost     string                 `protobuf:"bytes,3,opt,name=local_host,json=localHost,proto3" json:"local_host,omitempty"`
+	LocalPort     int32                  `protobuf:"varint,4,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeemShare) Reset() {
+	*x = RedeemShare{}
+	mi := &file_control_controlpb_control_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeemShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeemShare) ProtoMessage() {}
+
+func (x *RedeemShare) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeemShare.ProtoReflect.Descriptor instead.
+func (*RedeemShare) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RedeemShare) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *RedeemShare) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RedeemShare) GetLocalHost() string {
+	if x != nil {
+		return x.LocalHost
+	}
+	return ""
+}
+
+func (x *RedeemShare) GetLocalPort() int32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
 type DeleteMapping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MappingId     int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
@@ -1671,7 +1756,7 @@ type DeleteMapping struct {
 
 func (x *DeleteMapping) Reset() {
 	*x = DeleteMapping{}
-	mi := &file_control_controlpb_control_proto_msgTypes[21]
+	mi := &file_control_controlpb_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1683,7 +1768,7 @@ func (x *DeleteMapping) String() string {
 func (*DeleteMapping) ProtoMessage() {}
 
 func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[21]
+	mi := &file_control_controlpb_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1781,7 @@ func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMapping.ProtoReflect.Descriptor instead.
 func (*DeleteMapping) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{21}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteMapping) GetMappingId() int64 {
@@ -1716,7 +1801,7 @@ type ListMappings struct {
 
 func (x *ListMappings) Reset() {
 	*x = ListMappings{}
-	mi := &file_control_controlpb_control_proto_msgTypes[22]
+	mi := &file_control_controlpb_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +1813,7 @@ func (x *ListMappings) String() string {
 func (*ListMappings) ProtoMessage() {}
 
 func (x *ListMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[22]
+	mi := &file_control_controlpb_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +1826,7 @@ func (x *ListMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMappings.ProtoReflect.Descriptor instead.
 func (*ListMappings) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{22}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListMappings) GetAfter() int64 {
@@ -1770,7 +1855,7 @@ type ExecuteAnswer struct {
 
 func (x *ExecuteAnswer) Reset() {
 	*x = ExecuteAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[23]
+	mi := &file_control_controlpb_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1867,7 @@ func (x *ExecuteAnswer) String() string {
 func (*ExecuteAnswer) ProtoMessage() {}
 
 func (x *ExecuteAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[23]
+	mi := &file_control_controlpb_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1880,7 @@ func (x *ExecuteAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteAnswer.ProtoReflect.Descriptor instead.
 func (*ExecuteAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{23}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecuteAnswer) GetPosition() int64 {
@@ -1842,7 +1927,7 @@ type UsageReport struct {
 
 func (x *UsageReport) Reset() {
 	*x = UsageReport{}
-	mi := &file_control_controlpb_control_proto_msgTypes[24]
+	mi := &file_control_controlpb_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +1939,7 @@ func (x *UsageReport) String() string {
 func (*UsageReport) ProtoMessage() {}
 
 func (x *UsageReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[24]
+	mi := &file_control_controlpb_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +1952,7 @@ func (x *UsageReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageReport.ProtoReflect.Descriptor instead.
 func (*UsageReport) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{24}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UsageReport) GetReporter() string {
@@ -1935,7 +2020,7 @@ type UsageLine struct {
 
 func (x *UsageLine) Reset() {
 	*x = UsageLine{}
-	mi := &file_control_controlpb_control_proto_msgTypes[25]
+	mi := &file_control_controlpb_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2032,7 @@ func (x *UsageLine) String() string {
 func (*UsageLine) ProtoMessage() {}
 
 func (x *UsageLine) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[25]
+	mi := &file_control_controlpb_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2045,7 @@ func (x *UsageLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageLine.ProtoReflect.Descriptor instead.
 func (*UsageLine) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{25}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UsageLine) GetMapping() int64 {
@@ -2029,7 +2114,7 @@ type UsageAsk struct {
 
 func (x *UsageAsk) Reset() {
 	*x = UsageAsk{}
-	mi := &file_control_controlpb_control_proto_msgTypes[26]
+	mi := &file_control_controlpb_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2126,7 @@ func (x *UsageAsk) String() string {
 func (*UsageAsk) ProtoMessage() {}
 
 func (x *UsageAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[26]
+	mi := &file_control_controlpb_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2139,7 @@ func (x *UsageAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAsk.ProtoReflect.Descriptor instead.
 func (*UsageAsk) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{26}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UsageAsk) GetAccount() int64 {
@@ -2082,7 +2167,7 @@ type UsageAnswer struct {
 
 func (x *UsageAnswer) Reset() {
 	*x = UsageAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[27]
+	mi := &file_control_controlpb_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2094,7 +2179,7 @@ func (x *UsageAnswer) String() string {
 func (*UsageAnswer) ProtoMessage() {}
 
 func (x *UsageAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[27]
+	mi := &file_control_controlpb_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2192,7 @@ func (x *UsageAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAnswer.ProtoReflect.Descriptor instead.
 func (*UsageAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{27}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UsageAnswer) GetDuplicate() bool {
@@ -2143,7 +2228,7 @@ type UsageAccount struct {
 
 func (x *UsageAccount) Reset() {
 	*x = UsageAccount{}
-	mi := &file_control_controlpb_control_proto_msgTypes[28]
+	mi := &file_control_controlpb_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2240,7 @@ func (x *UsageAccount) String() string {
 func (*UsageAccount) ProtoMessage() {}
 
 func (x *UsageAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[28]
+	mi := &file_control_controlpb_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2253,7 @@ func (x *UsageAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAccount.ProtoReflect.Descriptor instead.
 func (*UsageAccount) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{28}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UsageAccount) GetAccount() int64 {
@@ -2209,7 +2294,7 @@ type UsageOpen struct {
 
 func (x *UsageOpen) Reset() {
 	*x = UsageOpen{}
-	mi := &file_control_controlpb_control_proto_msgTypes[29]
+	mi := &file_control_controlpb_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2306,7 @@ func (x *UsageOpen) String() string {
 func (*UsageOpen) ProtoMessage() {}
 
 func (x *UsageOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[29]
+	mi := &file_control_controlpb_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2319,7 @@ func (x *UsageOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageOpen.ProtoReflect.Descriptor instead.
 func (*UsageOpen) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{29}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UsageOpen) GetMapping() int64 {
@@ -2385,7 +2470,7 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\x06source\x18\x04 \x01(\tR\x06source\"I\n" +
 	"\x0eRegisterAnswer\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\x03R\bclientId\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x03R\bposition\"\xf1\x02\n" +
+	"\bposition\x18\x02 \x01(\x03R\bposition\"\xb6\x03\n" +
 	"\x0eExecuteRequest\x12'\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x16\n" +
@@ -2393,7 +2478,8 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\arequest\x18\x04 \x01(\tR\arequest\x12I\n" +
 	"\x0ecreate_mapping\x18\x05 \x01(\v2 .tunnox.control.v1.CreateMappingH\x00R\rcreateMapping\x12I\n" +
 	"\x0edelete_mapping\x18\x06 \x01(\v2 .tunnox.control.v1.DeleteMappingH\x00R\rdeleteMapping\x12F\n" +
-	"\rlist_mappings\x18\a \x01(\v2\x1f.tunnox.control.v1.ListMappingsH\x00R\flistMappingsB\t\n" +
+	"\rlist_mappings\x18\a \x01(\v2\x1f.tunnox.control.v1.ListMappingsH\x00R\flistMappings\x12C\n" +
+	"\fredeem_share\x18\b \x01(\v2\x1e.tunnox.control.v1.RedeemShareH\x00R\vredeemShareB\t\n" +
 	"\acommand\"\x93\x02\n" +
 	"\rCreateMapping\x12(\n" +
 	"\x10source_client_id\x18\x01 \x01(\x03R\x0esourceClientId\x12(\n" +
@@ -2407,7 +2493,14 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\vtarget_host\x18\a \x01(\tR\n" +
 	"targetHost\x12\x1f\n" +
 	"\vtarget_port\x18\b \x01(\x05R\n" +
-	"targetPort\".\n" +
+	"targetPort\"s\n" +
+	"\vRedeemShare\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"local_host\x18\x03 \x01(\tR\tlocalHost\x12\x1d\n" +
+	"\n" +
+	"local_port\x18\x04 \x01(\x05R\tlocalPort\".\n" +
 	"\rDeleteMapping\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\":\n" +
@@ -2479,7 +2572,7 @@ func file_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_control_controlpb_control_proto_rawDescData
 }
 
-var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_control_controlpb_control_proto_goTypes = []any{
 	(*Refusal)(nil),               // 0: tunnox.control.v1.Refusal
 	(*Fault)(nil),                 // 1: tunnox.control.v1.Fault
@@ -2502,16 +2595,17 @@ var file_control_controlpb_control_proto_goTypes = []any{
 	(*RegisterAnswer)(nil),        // 18: tunnox.control.v1.RegisterAnswer
 	(*ExecuteRequest)(nil),        // 19: tunnox.control.v1.ExecuteRequest
 	(*CreateMapping)(nil),         // 20: tunnox.control.v1.CreateMapping
-	(*DeleteMapping)(nil),         // 21: tunnox.control.v1.DeleteMapping
-	(*ListMappings)(nil),          // 22: tunnox.control.v1.ListMappings
-	(*ExecuteAnswer)(nil),         // 23: tunnox.control.v1.ExecuteAnswer
-	(*UsageReport)(nil),           // 24: tunnox.control.v1.UsageReport
-	(*UsageLine)(nil),             // 25: tunnox.control.v1.UsageLine
-	(*UsageAsk)(nil),              // 26: tunnox.control.v1.UsageAsk
-	(*UsageAnswer)(nil),           // 27: tunnox.control.v1.UsageAnswer
-	(*UsageAccount)(nil),          // 28: tunnox.control.v1.UsageAccount
-	(*UsageOpen)(nil),             // 29: tunnox.control.v1.UsageOpen
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*RedeemShare)(nil),           // 21: tunnox.control.v1.RedeemShare
+	(*DeleteMapping)(nil),         // 22: tunnox.control.v1.DeleteMapping
+	(*ListMappings)(nil),          // 23: tunnox.control.v1.ListMappings
+	(*ExecuteAnswer)(nil),         // 24: tunnox.control.v1.ExecuteAnswer
+	(*UsageReport)(nil),           // 25: tunnox.control.v1.UsageReport
+	(*UsageLine)(nil),             // 26: tunnox.control.v1.UsageLine
+	(*UsageAsk)(nil),              // 27: tunnox.control.v1.UsageAsk
+	(*UsageAnswer)(nil),           // 28: tunnox.control.v1.UsageAnswer
+	(*UsageAccount)(nil),          // 29: tunnox.control.v1.UsageAccount
+	(*UsageOpen)(nil),             // 30: tunnox.control.v1.UsageOpen
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_control_controlpb_control_proto_depIdxs = []int32{
 	1,  // 0: tunnox.control.v1.Refusal.faults:type_name -> tunnox.control.v1.Fault
@@ -2522,47 +2616,48 @@ var file_control_controlpb_control_proto_depIdxs = []int32{
 	12, // 5: tunnox.control.v1.View.mappings:type_name -> tunnox.control.v1.Mapping
 	13, // 6: tunnox.control.v1.View.users:type_name -> tunnox.control.v1.User
 	14, // 7: tunnox.control.v1.View.limits:type_name -> tunnox.control.v1.AccountLimits
-	30, // 8: tunnox.control.v1.Client.created_at:type_name -> google.protobuf.Timestamp
-	30, // 9: tunnox.control.v1.Client.updated_at:type_name -> google.protobuf.Timestamp
-	30, // 10: tunnox.control.v1.Mapping.created_at:type_name -> google.protobuf.Timestamp
-	30, // 11: tunnox.control.v1.Mapping.updated_at:type_name -> google.protobuf.Timestamp
-	30, // 12: tunnox.control.v1.User.created_at:type_name -> google.protobuf.Timestamp
-	30, // 13: tunnox.control.v1.User.updated_at:type_name -> google.protobuf.Timestamp
-	30, // 14: tunnox.control.v1.Record.recorded:type_name -> google.protobuf.Timestamp
+	31, // 8: tunnox.control.v1.Client.created_at:type_name -> google.protobuf.Timestamp
+	31, // 9: tunnox.control.v1.Client.updated_at:type_name -> google.protobuf.Timestamp
+	31, // 10: tunnox.control.v1.Mapping.created_at:type_name -> google.protobuf.Timestamp
+	31, // 11: tunnox.control.v1.Mapping.updated_at:type_name -> google.protobuf.Timestamp
+	31, // 12: tunnox.control.v1.User.created_at:type_name -> google.protobuf.Timestamp
+	31, // 13: tunnox.control.v1.User.updated_at:type_name -> google.protobuf.Timestamp
+	31, // 14: tunnox.control.v1.Record.recorded:type_name -> google.protobuf.Timestamp
 	20, // 15: tunnox.control.v1.ExecuteRequest.create_mapping:type_name -> tunnox.control.v1.CreateMapping
-	21, // 16: tunnox.control.v1.ExecuteRequest.delete_mapping:type_name -> tunnox.control.v1.DeleteMapping
-	22, // 17: tunnox.control.v1.ExecuteRequest.list_mappings:type_name -> tunnox.control.v1.ListMappings
-	12, // 18: tunnox.control.v1.ExecuteAnswer.mappings:type_name -> tunnox.control.v1.Mapping
-	25, // 19: tunnox.control.v1.UsageReport.lines:type_name -> tunnox.control.v1.UsageLine
-	26, // 20: tunnox.control.v1.UsageReport.asks:type_name -> tunnox.control.v1.UsageAsk
-	28, // 21: tunnox.control.v1.UsageAnswer.accounts:type_name -> tunnox.control.v1.UsageAccount
-	29, // 22: tunnox.control.v1.UsageAnswer.elsewhere:type_name -> tunnox.control.v1.UsageOpen
-	30, // 23: tunnox.control.v1.UsageAccount.resets:type_name -> google.protobuf.Timestamp
-	2,  // 24: tunnox.control.v1.Enrollment.Enroll:input_type -> tunnox.control.v1.EnrollRequest
-	5,  // 25: tunnox.control.v1.State.Ping:input_type -> tunnox.control.v1.PingRequest
-	7,  // 26: tunnox.control.v1.State.ClientView:input_type -> tunnox.control.v1.Want
-	8,  // 27: tunnox.control.v1.State.Clients:input_type -> tunnox.control.v1.ClientsRequest
-	15, // 28: tunnox.control.v1.State.History:input_type -> tunnox.control.v1.HistoryRequest
-	17, // 29: tunnox.control.v1.State.Register:input_type -> tunnox.control.v1.RegisterRequest
-	19, // 30: tunnox.control.v1.State.Execute:input_type -> tunnox.control.v1.ExecuteRequest
-	3,  // 31: tunnox.control.v1.State.Renew:input_type -> tunnox.control.v1.CertificateRequest
-	3,  // 32: tunnox.control.v1.State.Certify:input_type -> tunnox.control.v1.CertificateRequest
-	24, // 33: tunnox.control.v1.State.ReportUsage:input_type -> tunnox.control.v1.UsageReport
-	4,  // 34: tunnox.control.v1.Enrollment.Enroll:output_type -> tunnox.control.v1.Certificate
-	6,  // 35: tunnox.control.v1.State.Ping:output_type -> tunnox.control.v1.PingAnswer
-	10, // 36: tunnox.control.v1.State.ClientView:output_type -> tunnox.control.v1.View
-	9,  // 37: tunnox.control.v1.State.Clients:output_type -> tunnox.control.v1.ClientAnswer
-	16, // 38: tunnox.control.v1.State.History:output_type -> tunnox.control.v1.Record
-	18, // 39: tunnox.control.v1.State.Register:output_type -> tunnox.control.v1.RegisterAnswer
-	23, // 40: tunnox.control.v1.State.Execute:output_type -> tunnox.control.v1.ExecuteAnswer
-	4,  // 41: tunnox.control.v1.State.Renew:output_type -> tunnox.control.v1.Certificate
-	4,  // 42: tunnox.control.v1.State.Certify:output_type -> tunnox.control.v1.Certificate
-	27, // 43: tunnox.control.v1.State.ReportUsage:output_type -> tunnox.control.v1.UsageAnswer
-	34, // [34:44] is the sub-list for method output_type
-	24, // [24:34] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	22, // 16: tunnox.control.v1.ExecuteRequest.delete_mapping:type_name -> tunnox.control.v1.DeleteMapping
+	23, // 17: tunnox.control.v1.ExecuteRequest.list_mappings:type_name -> tunnox.control.v1.ListMappings
+	21, // 18: tunnox.control.v1.ExecuteRequest.redeem_share:type_name -> tunnox.control.v1.RedeemShare
+	12, // 19: tunnox.control.v1.ExecuteAnswer.mappings:type_name -> tunnox.control.v1.Mapping
+	26, // 20: tunnox.control.v1.UsageReport.lines:type_name -> tunnox.control.v1.UsageLine
+	27, // 21: tunnox.control.v1.UsageReport.asks:type_name -> tunnox.control.v1.UsageAsk
+	29, // 22: tunnox.control.v1.UsageAnswer.accounts:type_name -> tunnox.control.v1.UsageAccount
+	30, // 23: tunnox.control.v1.UsageAnswer.elsewhere:type_name -> tunnox.control.v1.UsageOpen
+	31, // 24: tunnox.control.v1.UsageAccount.resets:type_name -> google.protobuf.Timestamp
+	2,  // 25: tunnox.control.v1.Enrollment.Enroll:input_type -> tunnox.control.v1.EnrollRequest
+	5,  // 26: tunnox.control.v1.State.Ping:input_type -> tunnox.control.v1.PingRequest
+	7,  // 27: tunnox.control.v1.State.ClientView:input_type -> tunnox.control.v1.Want
+	8,  // 28: tunnox.control.v1.State.Clients:input_type -> tunnox.control.v1.ClientsRequest
+	15, // 29: tunnox.control.v1.State.History:input_type -> tunnox.control.v1.HistoryRequest
+	17, // 30: tunnox.control.v1.State.Register:input_type -> tunnox.control.v1.RegisterRequest
+	19, // 31: tunnox.control.v1.State.Execute:input_type -> tunnox.control.v1.ExecuteRequest
+	3,  // 32: tunnox.control.v1.State.Renew:input_type -> tunnox.control.v1.CertificateRequest
+	3,  // 33: tunnox.control.v1.State.Certify:input_type -> tunnox.control.v1.CertificateRequest
+	25, // 34: tunnox.control.v1.State.ReportUsage:input_type -> tunnox.control.v1.UsageReport
+	4,  // 35: tunnox.control.v1.Enrollment.Enroll:output_type -> tunnox.control.v1.Certificate
+	6,  // 36: tunnox.control.v1.State.Ping:output_type -> tunnox.control.v1.PingAnswer
+	10, // 37: tunnox.control.v1.State.ClientView:output_type -> tunnox.control.v1.View
+	9,  // 38: tunnox.control.v1.State.Clients:output_type -> tunnox.control.v1.ClientAnswer
+	16, // 39: tunnox.control.v1.State.History:output_type -> tunnox.control.v1.Record
+	18, // 40: tunnox.control.v1.State.Register:output_type -> tunnox.control.v1.RegisterAnswer
+	24, // 41: tunnox.control.v1.State.Execute:output_type -> tunnox.control.v1.ExecuteAnswer
+	4,  // 42: tunnox.control.v1.State.Renew:output_type -> tunnox.control.v1.Certificate
+	4,  // 43: tunnox.control.v1.State.Certify:output_type -> tunnox.control.v1.Certificate
+	28, // 44: tunnox.control.v1.State.ReportUsage:output_type -> tunnox.control.v1.UsageAnswer
+	35, // [35:45] is the sub-list for method output_type
+	25, // [25:35] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_control_controlpb_control_proto_init() }
@@ -2579,6 +2674,7 @@ func file_control_controlpb_control_proto_init() {
 		(*ExecuteRequest_CreateMapping)(nil),
 		(*ExecuteRequest_DeleteMapping)(nil),
 		(*ExecuteRequest_ListMappings)(nil),
+		(*ExecuteRequest_RedeemShare)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2586,7 +2682,7 @@ func file_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_controlpb_control_proto_rawDesc), len(file_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

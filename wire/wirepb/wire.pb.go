@@ -1013,6 +1013,7 @@ type Command struct {
 	//	*Command_CreateMapping
 	//	*Command_DeleteMapping
 	//	*Command_ListMappings
+	//	*Command_RedeemShare
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1096,6 +1097,15 @@ func (x *Command) GetListMappings() *ListMappings {
 	return nil
 }
 
+func (x *Command) GetRedeemShare() *RedeemShare {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RedeemShare); ok {
+			return x.RedeemShare
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -1112,11 +1122,17 @@ type Command_ListMappings struct {
 	ListMappings *ListMappings `protobuf:"bytes,5,opt,name=list_mappings,json=listMappings,proto3,oneof"`
 }
 
+type Command_RedeemShare struct {
+	RedeemShare *RedeemShare `protobuf:"bytes,6,opt,name=redeem_share,json=redeemShare,proto3,oneof"`
+}
+
 func (*Command_CreateMapping) isCommand_Command() {}
 
 func (*Command_DeleteMapping) isCommand_Command() {}
 
 func (*Command_ListMappings) isCommand_Command() {}
+
+func (*Command_RedeemShare) isCommand_Command() {}
 
 // CreateMapping makes a mapping that the asking client is an end of.
 type CreateMapping struct {
@@ -1219,6 +1235,75 @@ func (x *CreateMapping) GetTargetPort() uint32 {
 	return 0
 }
 
+// RedeemShare makes a mapping of a share code: the asking client listens.
+type RedeemShare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`                            // as the sharer passed it on
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`                            // "" = the share's
+	LocalHost     string                 `protobuf:"bytes,3,opt,name=local_host,json=localHost,proto3" json:"local_host,omitempty"` // "" = 127.0.0.1
+	LocalPort     uint32                 `protobuf:"varint,4,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeemShare) Reset() {
+	*x = RedeemShare{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeemShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeemShare) ProtoMessage() {}
+
+func (x *RedeemShare) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeemShare.ProtoReflect.Descriptor instead.
+func (*RedeemShare) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RedeemShare) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *RedeemShare) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RedeemShare) GetLocalHost() string {
+	if x != nil {
+		return x.LocalHost
+	}
+	return ""
+}
+
+func (x *RedeemShare) GetLocalPort() uint32 {
+	if x != nil {
+		return x.LocalPort
+	}
+	return 0
+}
+
 // DeleteMapping ends a mapping that the asking client is an end of.
 type DeleteMapping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1229,7 +1314,7 @@ type DeleteMapping struct {
 
 func (x *DeleteMapping) Reset() {
 	*x = DeleteMapping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1326,7 @@ func (x *DeleteMapping) String() string {
 func (*DeleteMapping) ProtoMessage() {}
 
 func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1339,7 @@ func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMapping.ProtoReflect.Descriptor instead.
 func (*DeleteMapping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeleteMapping) GetMappingId() int64 {
@@ -1275,7 +1360,7 @@ type ListMappings struct {
 
 func (x *ListMappings) Reset() {
 	*x = ListMappings{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1372,7 @@ func (x *ListMappings) String() string {
 func (*ListMappings) ProtoMessage() {}
 
 func (x *ListMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1385,7 @@ func (x *ListMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMappings.ProtoReflect.Descriptor instead.
 func (*ListMappings) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListMappings) GetAfter() int64 {
@@ -1332,7 +1417,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1429,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1442,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Result) GetId() uint64 {
@@ -1414,7 +1499,7 @@ type Mapping struct {
 
 func (x *Mapping) Reset() {
 	*x = Mapping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1511,7 @@ func (x *Mapping) String() string {
 func (*Mapping) ProtoMessage() {}
 
 func (x *Mapping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1524,7 @@ func (x *Mapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mapping.ProtoReflect.Descriptor instead.
 func (*Mapping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Mapping) GetMappingId() int64 {
@@ -1521,7 +1606,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1618,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1631,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -1565,7 +1650,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1662,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1675,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -1611,7 +1696,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1708,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1721,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GoAway) GetCode() string {
@@ -1670,7 +1755,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1767,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1780,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Open) GetMappingId() int64 {
@@ -1758,7 +1843,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1855,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1868,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Opened) GetCode() string {
@@ -1887,13 +1972,14 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x8b\x02\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xcd\x02\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12F\n" +
 	"\x0ecreate_mapping\x18\x03 \x01(\v2\x1d.tunnox.wire.v1.CreateMappingH\x00R\rcreateMapping\x12F\n" +
 	"\x0edelete_mapping\x18\x04 \x01(\v2\x1d.tunnox.wire.v1.DeleteMappingH\x00R\rdeleteMapping\x12C\n" +
-	"\rlist_mappings\x18\x05 \x01(\v2\x1c.tunnox.wire.v1.ListMappingsH\x00R\flistMappingsB\t\n" +
+	"\rlist_mappings\x18\x05 \x01(\v2\x1c.tunnox.wire.v1.ListMappingsH\x00R\flistMappings\x12@\n" +
+	"\fredeem_share\x18\x06 \x01(\v2\x1b.tunnox.wire.v1.RedeemShareH\x00R\vredeemShareB\t\n" +
 	"\acommand\"\x93\x02\n" +
 	"\rCreateMapping\x12(\n" +
 	"\x10source_client_id\x18\x01 \x01(\x03R\x0esourceClientId\x12(\n" +
@@ -1907,7 +1993,14 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\vtarget_host\x18\a \x01(\tR\n" +
 	"targetHost\x12\x1f\n" +
 	"\vtarget_port\x18\b \x01(\rR\n" +
-	"targetPort\".\n" +
+	"targetPort\"s\n" +
+	"\vRedeemShare\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"local_host\x18\x03 \x01(\tR\tlocalHost\x12\x1d\n" +
+	"\n" +
+	"local_port\x18\x04 \x01(\rR\tlocalPort\".\n" +
 	"\rDeleteMapping\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\":\n" +
@@ -1969,7 +2062,7 @@ func file_wire_wirepb_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wirepb_wire_proto_rawDescData
 }
 
-var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_wire_wirepb_wire_proto_goTypes = []any{
 	(*Control)(nil),       // 0: tunnox.wire.v1.Control
 	(*Challenge)(nil),     // 1: tunnox.wire.v1.Challenge
@@ -1984,15 +2077,16 @@ var file_wire_wirepb_wire_proto_goTypes = []any{
 	(*Failure)(nil),       // 10: tunnox.wire.v1.Failure
 	(*Command)(nil),       // 11: tunnox.wire.v1.Command
 	(*CreateMapping)(nil), // 12: tunnox.wire.v1.CreateMapping
-	(*DeleteMapping)(nil), // 13: tunnox.wire.v1.DeleteMapping
-	(*ListMappings)(nil),  // 14: tunnox.wire.v1.ListMappings
-	(*Result)(nil),        // 15: tunnox.wire.v1.Result
-	(*Mapping)(nil),       // 16: tunnox.wire.v1.Mapping
-	(*Ping)(nil),          // 17: tunnox.wire.v1.Ping
-	(*Pong)(nil),          // 18: tunnox.wire.v1.Pong
-	(*GoAway)(nil),        // 19: tunnox.wire.v1.GoAway
-	(*Open)(nil),          // 20: tunnox.wire.v1.Open
-	(*Opened)(nil),        // 21: tunnox.wire.v1.Opened
+	(*RedeemShare)(nil),   // 13: tunnox.wire.v1.RedeemShare
+	(*DeleteMapping)(nil), // 14: tunnox.wire.v1.DeleteMapping
+	(*ListMappings)(nil),  // 15: tunnox.wire.v1.ListMappings
+	(*Result)(nil),        // 16: tunnox.wire.v1.Result
+	(*Mapping)(nil),       // 17: tunnox.wire.v1.Mapping
+	(*Ping)(nil),          // 18: tunnox.wire.v1.Ping
+	(*Pong)(nil),          // 19: tunnox.wire.v1.Pong
+	(*GoAway)(nil),        // 20: tunnox.wire.v1.GoAway
+	(*Open)(nil),          // 21: tunnox.wire.v1.Open
+	(*Opened)(nil),        // 22: tunnox.wire.v1.Opened
 }
 var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	1,  // 0: tunnox.wire.v1.Control.challenge:type_name -> tunnox.wire.v1.Challenge
@@ -2001,25 +2095,26 @@ var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	6,  // 3: tunnox.wire.v1.Control.refused:type_name -> tunnox.wire.v1.Refused
 	8,  // 4: tunnox.wire.v1.Control.assign:type_name -> tunnox.wire.v1.Assign
 	9,  // 5: tunnox.wire.v1.Control.ack:type_name -> tunnox.wire.v1.Ack
-	17, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
-	18, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
-	19, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
+	18, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
+	19, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
+	20, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
 	5,  // 9: tunnox.wire.v1.Control.forwarders:type_name -> tunnox.wire.v1.Forwarders
 	11, // 10: tunnox.wire.v1.Control.command:type_name -> tunnox.wire.v1.Command
-	15, // 11: tunnox.wire.v1.Control.result:type_name -> tunnox.wire.v1.Result
+	16, // 11: tunnox.wire.v1.Control.result:type_name -> tunnox.wire.v1.Result
 	4,  // 12: tunnox.wire.v1.Welcome.forwarders:type_name -> tunnox.wire.v1.Forwarder
 	4,  // 13: tunnox.wire.v1.Forwarders.forwarders:type_name -> tunnox.wire.v1.Forwarder
 	7,  // 14: tunnox.wire.v1.Assign.listeners:type_name -> tunnox.wire.v1.Listener
 	10, // 15: tunnox.wire.v1.Ack.failures:type_name -> tunnox.wire.v1.Failure
 	12, // 16: tunnox.wire.v1.Command.create_mapping:type_name -> tunnox.wire.v1.CreateMapping
-	13, // 17: tunnox.wire.v1.Command.delete_mapping:type_name -> tunnox.wire.v1.DeleteMapping
-	14, // 18: tunnox.wire.v1.Command.list_mappings:type_name -> tunnox.wire.v1.ListMappings
-	16, // 19: tunnox.wire.v1.Result.mappings:type_name -> tunnox.wire.v1.Mapping
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	14, // 17: tunnox.wire.v1.Command.delete_mapping:type_name -> tunnox.wire.v1.DeleteMapping
+	15, // 18: tunnox.wire.v1.Command.list_mappings:type_name -> tunnox.wire.v1.ListMappings
+	13, // 19: tunnox.wire.v1.Command.redeem_share:type_name -> tunnox.wire.v1.RedeemShare
+	17, // 20: tunnox.wire.v1.Result.mappings:type_name -> tunnox.wire.v1.Mapping
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_wire_wirepb_wire_proto_init() }
@@ -2045,6 +2140,7 @@ func file_wire_wirepb_wire_proto_init() {
 		(*Command_CreateMapping)(nil),
 		(*Command_DeleteMapping)(nil),
 		(*Command_ListMappings)(nil),
+		(*Command_RedeemShare)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2052,7 +2148,7 @@ func file_wire_wirepb_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wirepb_wire_proto_rawDesc), len(file_wire_wirepb_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
