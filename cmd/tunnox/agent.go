@@ -51,6 +51,9 @@ Where a cluster has several forwarders the agent is connected to two of them
 (--sessions), so that new connections go on being made when one ends. One address
 is enough: the server tells of the others.
 
+While it runs, "tunnox agent status", "mapping" and "redeem" speak to it, on a socket
+in --state that only its owner can open.
+
 Every flag is a TUNNOX_ variable too, for example TUNNOX_CLIENT_ID.
 
 The agent runs until it is told to end or the server refuses it for good. A
@@ -74,7 +77,7 @@ func agentCommand(s surroundings) *cobra.Command {
 	f.IntVar(&o.sessions, "sessions", agent.DefaultSessions, "`number` of forwarders to be connected to at the same time, as far as there are so many")
 	f.StringSliceVar(&o.pins, "pin", nil, "`fingerprint` of the server's key, sha256:..., from its join line")
 	f.StringVar(&o.ca, "ca", "", "`file` with the certificates (PEM) that sign the server's")
-	f.StringVar(&o.state, "state", "", "`directory` for client.json (default "+defaultStateDir(s)+")")
+	f.StringVar(&o.state, "state", "", "`directory` for client.json and the socket for commands (default "+defaultStateDir(s)+")")
 	f.Int64Var(&o.clientID, "client-id", 0, "`id` of a client that was created for this machine")
 	f.StringVar(&o.authCodeFile, "auth-code-file", "", "`file` with the client's auth code (- = standard input; environment: TUNNOX_AUTH_CODE, the code itself)")
 	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses only when named")
@@ -88,6 +91,7 @@ func agentCommand(s surroundings) *cobra.Command {
 		return o.run(cmd.Context())
 	}
 	cmd.AddCommand(claimCode(s))
+	cmd.AddCommand(localCommands(s)...)
 	return cmd
 }
 
@@ -114,6 +118,8 @@ func (o *agentOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stop := serveLocal(socketPath(o.state, o.clientID), a.Local(), config.Logger)
+	defer stop()
 	err = a.Run(ctx)
 	if _, refused := errors.AsType[*agent.EndedError](err); refused {
 		return codedError{exitRefused, err}

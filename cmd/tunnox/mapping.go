@@ -11,16 +11,21 @@ import (
 	"github.com/spf13/pflag"
 )
 
-func mappingCommand(api *apiFlags) *cobra.Command {
-	r := &resource{api: api, name: "mapping", path: "/api/v1/mappings", columns: []column{
+var (
+	mappingColumns = []column{
 		field("MAPPING", "mapping_id"), field("NAME", "name"), field("PROTOCOL", "protocol"),
 		field("SOURCE", "source_client_id"),
 		{"LISTENER", func(o object) string { return o.address("local_host", "local_port") }},
 		field("TARGET", "target_client_id"),
 		{"SERVICE", func(o object) string { return o.address("target_host", "target_port") }},
 		field("STATUS", "status"),
-	}, first: []string{"mapping_id", "name", "user_id", "status", "protocol",
-		"source_client_id", "local_host", "local_port", "target_client_id", "target_host", "target_port"}}
+	}
+	mappingFields = []string{"mapping_id", "name", "user_id", "status", "protocol",
+		"source_client_id", "local_host", "local_port", "target_client_id", "target_host", "target_port"}
+)
+
+func mappingCommand(api *apiFlags) *cobra.Command {
+	r := &resource{api: api, name: "mapping", path: "/api/v1/mappings", columns: mappingColumns, first: mappingFields}
 	cmd := &cobra.Command{Use: "mapping", Short: "Create, list, show, change and delete mappings"}
 	cmd.AddCommand(r.createMapping(), filtering(r.list("user", "client"), "status", "protocol"), r.show(), r.updateMapping(), r.remove(), r.history())
 	cmd.AddCommand(r.switches("Open a mapping's listener again", "Close a mapping's listener and end its streams")...)

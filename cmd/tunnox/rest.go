@@ -40,6 +40,8 @@ type restClient struct {
 	timeout time.Duration
 	http    *http.Client
 	asking
+
+	missing, advice string // what to say when nobody answers; "" = about the REST API
 }
 
 // client reads the flags and the environment.
@@ -100,7 +102,11 @@ func (p *problem) Error() string {
 		if e.Message == p.Detail && strings.HasPrefix(e.Location, "path.") {
 			continue // what was on the command line
 		}
-		text += "\n  " + strings.TrimPrefix(e.Location, "body.") + ": " + e.Message
+		place := strings.TrimPrefix(e.Location, "body.")
+		text += "\n  " + place + ": " + e.Message
+		if place == "user_id" && e.Message == "is required" {
+			text += "; whose is it? Name the user with --user"
+		}
 	}
 	if p.Status == http.StatusUnauthorized {
 		text += "\n  set TUNNOX_API_KEY or --api-key-file; the server keeps its key in the file api-key of its data directory"
@@ -176,6 +182,9 @@ func (c *restClient) do(req *http.Request) (*http.Response, error) {
 func (c *restClient) unreachable(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err // the method and the URL are in our own sentence
+	}
+	if c.missing != "" {
+		return codedError{exitUnreachable, fmt.Errorf("%s: %w\n  %s", c.missing, err, c.advice)}
 	}
 	return codedError{exitUnreachable, fmt.Errorf("cannot reach the API at %s: %w\n  is tunnoxd running there? Name another with --api or TUNNOX_API", c.base, err)}
 }

@@ -1,0 +1,191 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// localTimeout bounds how long a request to [Agent.Local] may wait for a session
+// and its answer.
+const localTimeout = 30 * time.Second
+
+// LocalMapping is a mapping that the agent is an end of, named as in the REST API.
+type LocalMapping struct {
+	MappingID      int64  `json:"mapping_id"`
+	Name           string `json:"name"`
+	Protocol       string `json:"protocol"`
+	SourceClientID int64  `json:"source_client_id"` // to create: 0 = this agent's
+	LocalHost      string `json:"local_host"`
+	LocalPort      uint32 `json:"local_port"`
+	TargetClientID int64  `json:"target_client_id"` // to create: 0 = this agent's
+	TargetHost     string `json:"target_host"`
+	TargetPort     uint32 `json:"target_port"`
+	Status         string `json:"status"`
+}
+
+// localRedemption is the body of POST /redeem.
+type localRedemption struct {
+	Code      string `json:"code"`
+	Name      string `json:"name"`
+	LocalHost string `json:"local_host"`
+	LocalPort uint32 `json:"local_port"`
+}
+
+// Local is what the agent answers on its own machine, to whoever may act for it: how
+// it is, and what its client may ask the control plane for. It authenticates nobody;
+// serve it where only the agent's owner comes, such as a unix socket that only they
+// can open. Its answers are those of the REST API in form.
+func (a *Agent) Local() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answerLocal(w, http.StatusOK, a.Status()) })
+	mux.HandleFunc("GET /mappings", a.localList)
+	mux.HandleFunc("POST /mappings", a.localCreate)
+	mux.HandleFunc("DELETE /mappings/{id}", a.localDelete)
+	mux.HandleFunc("POST /redeem", a.localRedeem)
+	return mux
+}
+
+func (a *Agent) localList(w http.ResponseWriter, r *http.Request) {
+	after, _ := strconv.ParseInt(r.URL.Query().Get("after"), 10, 64) // nonsense begins at the beginning
+	limit, _ := strconv.ParseUint(r.URL.Query().Get("limit"), 10, 32)
+	result := a.ask(w, r, &wirepb.Command{Command: &wirepb.Command_ListMappings{ListMappings: &wirepb.ListMappings{After: after, Limit: uint32(limit)}}})
+	if result == nil {
+		return
+	}
+	page := struct {
+		Items []LocalMapping `json:"items"`
+		Next  *int64         `json:"next"`
+	}{Items: localMappings(result)}
+	if result.GetNext() != 0 {
+		page.Next = &result.Next
+	}
+	answerLocal(w, http.StatusOK, page)
+}
+
+func (a *Agent) localCreate(w http.ResponseWriter, r *http.Request) {
+	var m LocalMapping
+	if !read(w, r, &m) {
+		return
+	}
+	id, ok := a.registered(r.Context())
+	if !ok {
+		refuseLocal(w, http.StatusServiceUnavailable, "offline", "The agent is not connected.")
+		return
+	}
+	if m.SourceClientID == 0 {
+		m.SourceClientID = id
+	}
+	if m.TargetClientID == 0 {
+		m.TargetClientID = id
+	}
+	a.answerMapping(w, r, http.StatusCreated, &wirepb.Command{Command: &wirepb.Command_CreateMapping{CreateMapping: &wirepb.CreateMapping{
+		SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, Protocol: m.Protocol, Name: m.Name,
+		LocalHost: m.LocalHost, LocalPort: m.LocalPort, TargetHost: m.TargetHost, TargetPort: m.TargetPort}}})
+}
+
+func (a *Agent) localRedeem(w http.ResponseWriter, r *http.Request) {
+	var in localRedemption
+	if read(w, r, &in) {
+		a.answerMapping(w, r, http.StatusCreated, &wirepb.Command{Command: &wirepb.Command_RedeemShare{RedeemShare: &wirepb.RedeemShare{
+			Code: in.Code, Name: in.Name, LocalHost: in.LocalHost, LocalPort: in.LocalPort}}})
+	}
+}
+
+func (a *Agent) localDelete(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil {
+		refuseLocal(w, http.StatusUnprocessableEntity, "invalid", "The id is no number.")
+		return
+	}
+	a.answerMapping(w, r, http.StatusOK, &wirepb.Command{Command: &wirepb.Command_DeleteMapping{DeleteMapping: &wirepb.DeleteMapping{MappingId: id}}})
+}
+
+// registered gives the agent's client id, and waits a while for it to have one.
+func (a *Agent) registered(ctx context.Context) (id int64, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, localTimeout)
+	defer cancel()
+	for {
+		_, _, changed := a.sessions.pick(nil)
+		if id := a.identityID(); id != 0 {
+			return id, true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, false
+		}
+	}
+}
+
+// answerMapping asks for something that comes to one mapping.
+func (a *Agent) answerMapping(w http.ResponseWriter, r *http.Request, status int, c *wirepb.Command) {
+	result := a.ask(w, r, c)
+	switch mappings := localMappings(result); {
+	case result == nil:
+	case len(mappings) == 1:
+		answerLocal(w, status, mappings[0])
+	default:
+		answerLocal(w, status, struct{}{})
+	}
+}
+
+// ask asks the control plane; a refusal, or that nobody answered, is answered here,
+// and the result is nil then.
+func (a *Agent) ask(w http.ResponseWriter, r *http.Request, c *wirepb.Command) *wirepb.Result {
+	ctx, cancel := context.WithTimeout(r.Context(), localTimeout)
+	defer cancel()
+	result, err := a.Do(ctx, c)
+	switch {
+	case errors.Is(err, ErrNoResult) && !a.Status().Online:
+		refuseLocal(w, http.StatusServiceUnavailable, "offline", "The agent is not connected: its log says why. Nothing was done.")
+	case err != nil:
+		refuseLocal(w, http.StatusServiceUnavailable, "no_answer", "No answer came. It may have been done: list the mappings.")
+	case result.GetCode() != "":
+		refuseLocal(w, http.StatusConflict, result.GetCode(), result.GetMessage())
+	default:
+		return result
+	}
+	return nil
+}
+
+func localMappings(result *wirepb.Result) []LocalMapping {
+	mappings := []LocalMapping{}
+	for _, m := range result.GetMappings() {
+		status := "active"
+		if m.GetDisabled() {
+			status = "disabled"
+		}
+		mappings = append(mappings, LocalMapping{MappingID: m.GetMappingId(), Name: m.GetName(), Protocol: m.GetProtocol(),
+			SourceClientID: m.GetSourceClientId(), LocalHost: m.GetLocalHost(), LocalPort: m.GetLocalPort(),
+			TargetClientID: m.GetTargetClientId(), TargetHost: m.GetTargetHost(), TargetPort: m.GetTargetPort(), Status: status})
+	}
+	return mappings
+}
+
+// read reads a body, or answers that it cannot.
+func read(w http.ResponseWriter, r *http.Request, body any) bool {
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(body)
+	if err != nil {
+		refuseLocal(w, http.StatusBadRequest, "invalid", "The body is not as it must be: "+err.Error())
+	}
+	return err == nil
+}
+
+func answerLocal(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // who asked has gone, otherwise
+}
+
+// refuseLocal answers with a problem (RFC 9457), as the REST API does.
+func refuseLocal(w http.ResponseWriter, status int, code, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"status": status, "title": http.StatusText(status), "detail": detail, "code": code})
+}

@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+)
+
+// Status is what an agent does now.
+type Status struct {
+	ClientID  int64            `json:"client_id"` // 0 = not registered yet
+	Version   string           `json:"version"`
+	Online    bool             `json:"online"`
+	Sessions  []SessionStatus  `json:"sessions"`
+	Listeners []ListenerStatus `json:"listeners"`
+}
+
+// SessionStatus is one session of an agent.
+type SessionStatus struct {
+	Node    string `json:"node"`
+	Session string `json:"session"`
+	Leaving bool   `json:"leaving"` // it takes nothing new
+}
+
+// ListenerStatus is one listener that the agent's mappings ask for.
+type ListenerStatus struct {
+	MappingID   int64  `json:"mapping_id"`
+	Address     string `json:"address"`
+	Connections int    `json:"connections"`
+	Error       string `json:"error,omitempty"` // why it is not open
+}
+
+// Status tells what the agent does now.
+func (a *Agent) Status() Status {
+	s := Status{ClientID: a.identityID(), Version: a.version, Sessions: a.sessions.status(), Listeners: a.listeners.status()}
+	s.Online = len(s.Sessions) > 0
+	return s
+}
+
+// identityID gives the client id that the agent has, connected or not.
+func (a *Agent) identityID() int64 {
+	a.idMu.Lock()
+	defer a.idMu.Unlock()
+	return a.identity.ClientID
+}
+
+func (ss *sessions) status() []SessionStatus {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	all := []SessionStatus{}
+	for _, s := range ss.all {
+		all = append(all, SessionStatus{Node: s.node, Session: s.id, Leaving: s.leaving})
+	}
+	return all
+}
+
+func (ls *listeners) status() []ListenerStatus {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	all := []ListenerStatus{}
+	for _, id := range slices.Sorted(maps.Keys(ls.wanted.listeners)) {
+		l := ListenerStatus{MappingID: id, Address: addressOf(ls.wanted.listeners[id]), Error: ls.failed[id].GetMessage()}
+		if open := ls.open[id]; open != nil {
+			l.Connections = len(open.conns)
+		}
+		all = append(all, l)
+	}
+	return all
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// localCommands are those that speak to the agent that runs on this machine.
+func localCommands(s surroundings) []*cobra.Command {
+	f := &localFlags{surroundings: s}
+	mappings := &cobra.Command{Use: "mapping", Short: "Create, list and delete mappings that the running agent is an end of"}
+	mappings.AddCommand(f.listMappings(), f.createMapping(), f.deleteMapping())
+	cmds := []*cobra.Command{f.status(), mappings, f.redeem()}
+	for _, cmd := range cmds {
+		flags := cmd.PersistentFlags()
+		flags.StringVar(&f.state, "state", "", "`directory` that the agent was started with (environment: TUNNOX_STATE)")
+		flags.Int64Var(&f.clientID, "client-id", 0, "`id` of the client whose agent is meant, where several run")
+		flags.BoolVar(&f.json, "json", false, "print JSON")
+		flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
+	}
+	return cmds
+}
+
+// do runs a command that speaks to the agent. What it answers has the API's form.
+func (f *localFlags) do(run func(ctx context.Context, c *restClient, r *resource, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := f.client()
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), c, &resource{api: &apiFlags{surroundings: f.surroundings, json: f.json}, first: mappingFields}, args)
+	}
+}
+
+func (f *localFlags) status() *cobra.Command {
+	return &cobra.Command{Use: "status", Short: "Show how the running agent is: its sessions and listeners", Args: cobra.NoArgs,
+		Long: "Show how the agent that runs on this machine is. Ends with 0 when it is connected and every\nlistener is open, and with 1 when not.",
+		RunE: f.do(func(ctx context.Context, c *restClient, r *resource, _ []string) error {
+			b, err := c.call(ctx, http.MethodGet, "/status", nil)
+			if err != nil {
+				return err
+			}
+			var s struct {
+				ClientID  int64             `json:"client_id"`
+				Version   string            `json:"version"`
+				Online    bool              `json:"online"`
+				Sessions  []json.RawMessage `json:"sessions"`
+				Listeners []struct {
+					Error string `json:"error"`
+				} `json:"listeners"`
+			}
+			var listeners struct {
+				Items []json.RawMessage `json:"listeners"`
+			}
+			if err := errors.Join(json.Unmarshal(b, &s), json.Unmarshal(b, &listeners)); err != nil {
+				return fmt.Errorf("read the agent's answer: %w", err)
+			}
+			if r.api.json {
+				err = printJSON(f.stdout, b)
+			} else {
+				err = printAgent(f.stdout, s.ClientID, s.Version, s.Sessions, listeners.Items)
+			}
+			if err != nil {
+				return err
+			}
+			if !s.Online {
+				return errors.New("the agent is not connected: its log says why")
+			}
+			for _, l := range s.Listeners {
+				if l.Error != "" {
+					return errors.New("not every listener is open")
+				}
+			}
+			return nil
+		})}
+}
+
+func printAgent(out io.Writer, clientID int64, version string, sessions, listeners []json.RawMessage) error {
+	fmt.Fprintf(out, "client   %d\nversion  %s\n\n", clientID, oneLine(version))
+	if err := printTable(out, []column{field("NODE", "node"), field("SESSION", "session"), field("LEAVING", "leaving")}, sessions); err != nil {
+		return err
+	}
+	if len(listeners) == 0 {
+		_, err := fmt.Fprintln(out, "\nno mapping asks for a listener here")
+		return err
+	}
+	fmt.Fprintln(out)
+	return printTable(out, []column{field("MAPPING", "mapping_id"), field("LISTENER", "address"), field("CONNECTIONS", "connections"),
+		{"STATE", func(o object) string {
+			if fault := o.text("error"); fault != "-" {
+				return fault
+			}
+			return "open"
+		}}}, listeners)
+}
+
+func (f *localFlags) listMappings() *cobra.Command {
+	return &cobra.Command{Use: "list", Short: "List the mappings that the agent is an end of", Args: cobra.NoArgs,
+		RunE: f.do(func(ctx context.Context, c *restClient, r *resource, _ []string) error {
+			p, err := c.list(ctx, "/mappings", 0, 0)
+			if err != nil {
+				return err
+			}
+			return r.api.printList(f.stdout, mappingColumns, p)
+		})}
+}
+
+func (f *localFlags) createMapping() *cobra.Command {
+	var source, target int64
+	var protocol, name, listen, service string
+	cmd := &cobra.Command{
+		Use:   "create --listen [HOST:]PORT --target CLIENT --service HOST:PORT",
+		Short: "Create a mapping from or to this agent",
+		Long: `Create a mapping that this agent is an end of. With --target it listens here, and
+the other client dials the service; with --source it is the other way round. The
+other client must be one of the same user.`,
+		Example: "  tunnox agent mapping create --listen 5433 --target 600000001 --service 127.0.0.1:5432",
+		Args:    cobra.NoArgs,
+	}
+	cmd.RunE = f.do(func(ctx context.Context, c *restClient, r *resource, _ []string) error {
+		body := map[string]any{"source_client_id": source, "target_client_id": target, "protocol": protocol, "name": name}
+		if err := errors.Join(addListen(body, listen), addService(body, service)); err != nil {
+			return err
+		}
+		b, err := c.call(ctx, http.MethodPost, "/mappings", body)
+		if err != nil {
+			return err
+		}
+		return r.print(f.stdout, b)
+	})
+	flags := cmd.Flags()
+	flags.Int64Var(&source, "source", 0, "`id` of the client that listens (default: this agent's)")
+	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service (default: this agent's)")
+	flags.StringVar(&protocol, "protocol", "tcp", "what is carried")
+	flags.StringVar(&listen, "listen", "", "`[host:]port` to listen on (host 127.0.0.1 unless given)")
+	flags.StringVar(&service, "service", "", "`host:port` to dial")
+	flags.StringVar(&name, "name", "", "`name` for people")
+	require(cmd, "listen", "service")
+	cmd.MarkFlagsOneRequired("source", "target")
+	return cmd
+}
+
+func (f *localFlags) deleteMapping() *cobra.Command {
+	return &cobra.Command{Use: "delete ID...", Aliases: []string{"rm"}, Short: "Delete mappings that the agent is an end of", Args: someIDs,
+		RunE: f.do(func(ctx context.Context, c *restClient, r *resource, args []string) error {
+			for _, id := range args {
+				if _, err := c.call(ctx, http.MethodDelete, "/mappings/"+id, nil); err != nil {
+					return fmt.Errorf("delete mapping %s: %w", id, err)
+				}
+				if !r.api.json {
+					fmt.Fprintf(f.stdout, "deleted mapping %s\n", id)
+				}
+			}
+			return nil
+		})}
+}
+
+func (f *localFlags) redeem() *cobra.Command {
+	var name, listen, file string
+	cmd := &cobra.Command{Use: "redeem --listen [HOST:]PORT", Short: "Listen here for a service that somebody shared with you", Args: cobra.NoArgs,
+		Long: `Make a mapping of a share code: the agent that runs on this machine listens, and
+what connects to it reaches the service of whoever gave you the code. No account is
+needed. The code is read from standard input, or from a file.`,
+		Example: "  tunnox agent redeem --listen 5433"}
+	cmd.RunE = f.do(func(ctx context.Context, c *restClient, r *resource, _ []string) error {
+		code, err := f.readCode(file)
+		if err != nil {
+			return err
+		}
+		body := map[string]any{"code": code, "name": name}
+		if err := addListen(body, listen); err != nil {
+			return err
+		}
+		b, err := c.call(ctx, http.MethodPost, "/redeem", body)
+		if err != nil {
+			return err
+		}
+		return r.print(f.stdout, b)
+	})
+	cmd.Flags().StringVar(&listen, "listen", "", "`[host:]port` to listen on (host 127.0.0.1 unless given)")
+	cmd.Flags().StringVar(&name, "name", "", "`name` for people (default: the share's)")
+	cmd.Flags().StringVar(&file, "code-file", "-", "`file` with the share code (- = standard input)")
+	require(cmd, "listen")
+	return cmd
+}
+
+// readCode reads a share code. Who sits before a terminal is asked for it, and
+// need not end the input.
+func (f *localFlags) readCode(file string) (string, error) {
+	in, ok := f.stdin.(*os.File)
+	if file != "-" || !ok || !isTerminal(in) {
+		return f.readSecret(file)
+	}
+	fmt.Fprint(f.stderr, "Share code: ")
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if line = strings.TrimSpace(line); line == "" {
+		return "", errors.Join(errors.New("read the share code: it is empty"), err)
+	}
+	return line, nil
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A running agent answers to its owner on a unix socket in its state directory:
+// other programs with its identity would displace it. An agent that was given its
+// identity has the client's number in the socket's name, so that several can run.
+
+func socketPath(state string, clientID int64) string {
+	name := "agent.sock"
+	if clientID != 0 {
+		name = "agent-" + strconv.FormatInt(clientID, 10) + ".sock"
+	}
+	return filepath.Join(state, name)
+}
+
+// serveLocal serves handler at path until the given function is called. An agent
+// without a socket works all the same, so that a failure is told and no more.
+func serveLocal(path string, handler http.Handler, log *slog.Logger) (stop func()) {
+	listener, err := listenLocal(path)
+	if err != nil {
+		log.Warn("commands on this machine, such as tunnox agent status, will not find this agent", "error", err)
+		return func() {}
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Warn("commands on this machine do not find this agent any more", "error", err)
+		}
+	}()
+	return func() {
+		_ = os.Remove(path) // it may be gone
+		_ = server.Close()  // what is under way breaks off with the agent
+		<-done
+	}
+}
+
+// listenLocal opens a socket that only its owner can connect to. It is made in a
+// folder that nobody else can enter and moved when its mode is right, so that
+// there is no moment at which others could.
+func listenLocal(path string) (net.Listener, error) {
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("another agent answers at %s", path)
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	closed, err := os.MkdirTemp(dir, ".s")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(closed)
+	made := filepath.Join(closed, "s")
+	listener, err := net.Listen("unix", made)
+	if err != nil {
+		return nil, err
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	err = os.Chmod(made, 0o600)
+	if err == nil {
+		err = os.Rename(made, path) // over one that a killed agent left
+	}
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+// localFlags say which of this machine's agents is meant.
+type localFlags struct {
+	surroundings
+	state    string
+	clientID int64
+	json     bool
+	timeout  time.Duration
+}
+
+// client finds the running agent.
+func (f *localFlags) client() (*restClient, error) {
+	if f.state == "" {
+		f.state = f.variable("TUNNOX_STATE")
+	}
+	if f.state == "" {
+		f.state = defaultStateDir(f.surroundings)
+	}
+	path, err := f.socket()
+	if err != nil {
+		return nil, err
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}
+	return &restClient{base: "http://agent", timeout: f.timeout, http: &http.Client{Transport: transport},
+		missing: fmt.Sprintf("no agent answers at %s", path), advice: "is it running? Its log says why not; another is named with --state or --client-id"}, nil
+}
+
+// socket gives the socket of the agent that is meant: the one that was named, or
+// the only one there is.
+func (f *localFlags) socket() (string, error) {
+	if f.clientID != 0 {
+		return socketPath(f.state, f.clientID), nil
+	}
+	entries, err := os.ReadDir(f.state)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("look for an agent: %w", err)
+	}
+	var found []string
+	for _, e := range entries {
+		if e.Type()&fs.ModeSocket != 0 && strings.HasPrefix(e.Name(), "agent") && strings.HasSuffix(e.Name(), ".sock") {
+			found = append(found, filepath.Join(f.state, e.Name()))
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", codedError{exitUnreachable, fmt.Errorf("no agent runs with its state in %s\n  start one with tunnox agent --server ..., or name its --state", f.state)}
+	case 1:
+		return found[0], nil
+	}
+	return "", usageError("several agents have their state in %s: name one with --client-id (%s)", f.state, strings.Join(found, ", "))
+}
