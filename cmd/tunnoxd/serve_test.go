@@ -246,12 +246,18 @@ func TestServicesThatAreAwayAreNamed(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "Postgres") {
 		t.Errorf("Postgres away: %v", err)
 	}
-	s, err := start(t, t.TempDir(), serveArgs("--postgres", services.Postgres(t), "--redis", "redis://:secret@127.0.0.1:1")...)
+	refusing := strings.Replace(services.Redis(t), "redis://", "redis://nobody:secret@", 1)
+	s, err := start(t, t.TempDir(), serveArgs("--postgres", services.Postgres(t), "--redis", refusing)...)
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "Redis") {
-		t.Errorf("Redis away: %v", err)
+		t.Errorf("Redis refuses: %v", err)
 	}
-	if strings.Contains(s.stderr.String(), "secret") {
-		t.Errorf("the log shows a password:\n%s", s.stderr)
+	away, err := start(t, t.TempDir(), "control", "--api", "127.0.0.1:0", "--state", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
+		"--postgres", services.Postgres(t), "--redis", "redis://:secret@127.0.0.1:1")
+	if err != nil || !strings.Contains(away.stderr.String(), "starting without Redis") {
+		t.Errorf("Redis away: %v\n%s", err, away.stderr)
+	}
+	if said := s.stderr.String() + away.stderr.String(); strings.Contains(said, "secret") {
+		t.Errorf("the log shows a password:\n%s", said)
 	}
 }
 
