@@ -60,7 +60,7 @@ func (r *roster) tell(forwarders []*wirepb.Forwarder) {
 	r.told = nil
 	for _, f := range forwarders[:min(len(forwarders), maxTold)] {
 		if f.GetNode() == "" || len(f.GetNode())+len(f.GetAddress()) > maxTold1 ||
-			slices.ContainsFunc(r.told, func(known forwarder) bool { return known.node == f.GetNode() }) {
+			slices.Contains(r.told, forwarder{f.GetNode(), f.GetAddress()}) {
 			continue
 		}
 		r.told = append(r.told, forwarder{f.GetNode(), f.GetAddress()})
@@ -86,7 +86,13 @@ func (r *roster) wake() {
 
 // wants gives how many sessions there should be: as many as the agent keeps, but
 // not more than there are nodes. It needs mu.
-func (r *roster) wants() int { return max(1, min(r.most, len(r.told))) }
+func (r *roster) wants() int {
+	nodes := map[string]struct{}{}
+	for _, f := range r.told {
+		nodes[f.node] = struct{}{}
+	}
+	return max(1, min(r.most, len(nodes)))
+}
 
 // claim waits until there should be a session for the slot and a forwarder is
 // free, and claims it. It gives nil when ctx ends.

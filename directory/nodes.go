@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -21,14 +22,23 @@ const (
 // who does not announce itself any more is gone after [TTL].
 type Node struct {
 	ID      string    `json:"id"`
-	Bridge  string    `json:"bridge"` // host:port other forwarders reach it at; "" = none does
-	Agents  string    `json:"agents"` // host:port agents reach it at
+	Bridge  string    `json:"bridge"`         // host:port other forwarders reach it at; "" = none does
+	Agents  string    `json:"agents"`         // host:port agents reach it at
+	Also    string    `json:"also,omitempty"` // further ones, with commas between
 	Version string    `json:"version"`
 	State   NodeState `json:"state"`
 	Clients int       `json:"clients"` // connected to it
 	Streams int       `json:"streams"` // being opened or joined at it
 	Since   time.Time `json:"since"`   // when it started
 	Seen    time.Time `json:"-"`       // when it announced itself; given by Nodes
+}
+
+// Addresses gives where agents reach the node, the first being the one it is known by.
+func (n Node) Addresses() []string {
+	if n.Also == "" {
+		return []string{n.Agents}
+	}
+	return append([]string{n.Agents}, strings.Split(n.Also, ",")...)
 }
 
 // ErrNotLeased is returned by Announce when the node's id is leased to another

@@ -26,7 +26,7 @@ type neighbours struct {
 	self string
 
 	mu     sync.Mutex
-	own    string // this node's address for agents
+	own    directory.Node // this one
 	others []directory.Node
 }
 
@@ -70,16 +70,19 @@ func (n *neighbours) learn(nodes []directory.Node) (changed bool) {
 	for _, node := range nodes {
 		switch {
 		case node.ID == n.self:
-			own = node.Agents
+			own = node
 		case node.State == directory.NodeActive && node.Agents != "" && len(node.Agents)+len(node.ID) <= maxAddress:
+			if len(node.Agents)+len(node.Also)+len(node.Addresses())*len(node.ID) > maxAddress {
+				node.Also = ""
+			}
 			others = append(others, node)
 		}
 	}
 	if len(nodes) == 0 {
 		return false // not even this one: the directory has lost them and will have them back
 	}
-	same := func(a, b directory.Node) bool { return a.ID == b.ID && a.Agents == b.Agents }
-	changed = own != n.own || !slices.EqualFunc(others, n.others, same)
+	same := func(a, b directory.Node) bool { return a.ID == b.ID && a.Agents == b.Agents && a.Also == b.Also }
+	changed = !same(own, n.own) || !slices.EqualFunc(others, n.others, same)
 	n.own, n.others = own, others
 	return changed
 }
@@ -111,9 +114,15 @@ func (n *neighbours) offer(client int64) []*wirepb.Forwarder {
 	slices.SortFunc(others, func(a, b directory.Node) int {
 		return cmp.Or(cmp.Compare(rank(client, b.ID), rank(client, a.ID)), cmp.Compare(a.ID, b.ID))
 	})
-	offer := []*wirepb.Forwarder{{Node: n.self, Address: n.own}}
+	var offer []*wirepb.Forwarder
+	add := func(id string, node directory.Node) {
+		for _, address := range node.Addresses() {
+			offer = append(offer, &wirepb.Forwarder{Node: id, Address: address})
+		}
+	}
+	add(n.self, n.own)
 	for _, node := range others[:min(len(others), maxOffered)] {
-		offer = append(offer, &wirepb.Forwarder{Node: node.ID, Address: node.Agents})
+		add(node.ID, node)
 	}
 	return offer
 }

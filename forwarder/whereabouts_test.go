@@ -218,6 +218,13 @@ func TestOffer(t *testing.T) {
 	if second["node-005"]+second["node-006"] > 0 {
 		t.Error("a node that takes nobody is offered")
 	}
+	several := slices.Clone(nodes)
+	several[0].Also, several[1].Also = "[2001:db8::1]:1,h1.example:1", strings.Repeat("x", maxAddress)
+	n.learn(several)
+	if offer := n.offer(42); len(offer) != 3+maxOffered || offer[1].Node != "node-001" || offer[2].Address != "h1.example:1" {
+		t.Errorf("offered with several addresses: %v", offer)
+	}
+	n.learn(nodes)
 	before := n.offer(42)
 	gone := before[3].Node
 	n.learn(slices.DeleteFunc(slices.Clone(nodes), func(node directory.Node) bool { return node.ID == gone }))

@@ -80,7 +80,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:9090", "`address` of /metrics, /health and /ready")
 	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log")
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
-	f.StringVar(&c.AdvertiseAgents, "advertise-agents", "", "`host:port` agents reach this server at: it stands in join lines and certificates (default: what was bound; this machine's first address when that was all of them)")
+	f.StringVar(&c.AdvertiseAgents, "advertise-agents", "", "`host:port` agents reach this server at, or several with commas between, the best first: they stand in join lines and certificates, and agents try one after the other (default: what was bound; this machine's first address when that was all of them)")
 	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins; environment: TUNNOX_STATE_ADDRESS)")
 	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` other forwarders connect to, in a cluster")
 	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` other forwarders reach this one at (default: what was bound; this machine's first address when that was all of them)")
@@ -197,9 +197,11 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 			}
 		}
 	}
-	for name, address := range map[string]string{"advertise-agents": c.AdvertiseAgents, "advertise-bridge": c.AdvertiseBridge} {
-		if host, _, err := net.SplitHostPort(address); has(name) && address != "" && (err != nil || host == "") {
-			fault(name, "%q is not host:port", address)
+	for name, addresses := range map[string][]string{"advertise-agents": strings.Split(c.AdvertiseAgents, ","), "advertise-bridge": {c.AdvertiseBridge}} {
+		for _, address := range addresses {
+			if host, _, err := net.SplitHostPort(address); has(name) && !slices.Equal(addresses, []string{""}) && (err != nil || host == "") {
+				fault(name, "%q is not host:port", address)
+			}
 		}
 	}
 	if has("control") && c.Control != "" {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/transport"
@@ -24,11 +25,15 @@ type identity struct {
 // the pin is that of the key, so that a renewed certificate with the same key
 // keeps its agents.
 func (p *process) ownIdentity() (identity, error) {
-	host, _, err := net.SplitHostPort(reachable(p.cfg.AdvertiseAgents, p.sockets.agents.Addr()))
-	if err != nil {
-		return identity{}, err
+	var hosts []string
+	for address := range strings.SplitSeq(reachable(p.cfg.AdvertiseAgents, p.sockets.agents.Addr()), ",") {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return identity{}, err
+		}
+		hosts = append(hosts, host)
 	}
-	certificate, err := transport.LoadOrCreateIdentity(p.dir.file("server.crt"), p.dir.file("server.key"), host)
+	certificate, err := transport.LoadOrCreateIdentity(p.dir.file("server.crt"), p.dir.file("server.key"), hosts...)
 	if err != nil {
 		return identity{}, err
 	}
@@ -81,7 +86,7 @@ func agentsNames(advertise string, bound net.Addr) []string {
 			names = append(names, name)
 		}
 	}
-	for _, address := range []string{advertise, reachable("", bound)} {
+	for _, address := range append(strings.Split(advertise, ","), reachable("", bound)) {
 		if host, _, err := net.SplitHostPort(address); err == nil {
 			add(withoutZone(host))
 		}

@@ -133,6 +133,7 @@ func TestNamesOfAgentsCertificates(t *testing.T) {
 	}{
 		{"", ls.agents.Addr(), []string{"127.0.0.1", "localhost", "::1"}},
 		{"agents.example.org:443", ls.agents.Addr(), []string{"agents.example.org", "127.0.0.1", "localhost"}},
+		{"agents.example.org:443,[2001:db8::1]:8080", ls.agents.Addr(), []string{"agents.example.org", "2001:db8::1", "127.0.0.1"}},
 		{"[fe80::1%eth0]:1", ls.api.Addr(), []string{"fe80::1", "localhost"}},
 	} {
 		names := agentsNames(tt.advertise, tt.bound)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,8 +143,8 @@ func (l *nodeLease) hide(ctx context.Context) {
 
 // nodeRecord describes this node as it is when it is asked.
 func (p *process) nodeRecord(node string, f *forwarder.Forwarder) func() directory.Node {
-	n := directory.Node{ID: node, Version: shortVersion(), Since: time.Now().UTC(),
-		Agents: reachable(p.cfg.AdvertiseAgents, p.sockets.agents.Addr())}
+	n := directory.Node{ID: node, Version: shortVersion(), Since: time.Now().UTC()}
+	n.Agents, n.Also, _ = strings.Cut(reachable(p.cfg.AdvertiseAgents, p.sockets.agents.Addr()), ",")
 	if p.sockets.bridge != nil {
 		n.Bridge = reachable(p.cfg.AdvertiseBridge, p.sockets.bridge.Addr())
 	}

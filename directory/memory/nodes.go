@@ -119,7 +119,7 @@ func (d *Directory) Survey(ctx context.Context, mark string) (nodes []directory.
 	}
 	sum := sha256.New()
 	for _, n := range nodes {
-		fmt.Fprintf(sum, "%q %q %q %q %q\n", n.ID, n.Bridge, n.Agents, n.Version, n.State)
+		fmt.Fprintf(sum, "%q %q %q %q %q %q\n", n.ID, n.Bridge, n.Agents, n.Also, n.Version, n.State)
 	}
 	if now = hex.EncodeToString(sum.Sum(nil)); now == mark {
 		return nil, mark, nil
