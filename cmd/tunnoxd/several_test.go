@@ -229,3 +229,42 @@ func TestJoinTokenIsPrintedAndRotated(t *testing.T) {
 		t.Errorf("with the next key alone: %q, %v", now, err)
 	}
 }
+
+// A server without --state over the database of a cluster has the cluster's API
+// key, or says what to do; with it, it has the cluster's other keys too.
+func TestServeBesideACluster(t *testing.T) {
+	postgres, redis := services.Postgres(t), services.Redis(t)
+	dir, beside := t.TempDir(), t.TempDir()
+	one, err := startControl(t, dir, nil, postgres, redis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.stop()
+	serve := func(environ ...string) (*running, error) {
+		return startWith(t, beside, environ, serveArgs("--postgres", postgres, "--redis", redis)...)
+	}
+	if _, err := serve(); err == nil || !strings.Contains(err.Error(), "copy api-key") {
+		t.Errorf("without a key: %v", err)
+	}
+	if _, err := serve("TUNNOX_API_KEY=" + strings.Repeat("k", 40)); err == nil || !strings.Contains(err.Error(), "TUNNOX_API_KEY is another") {
+		t.Errorf("with another key: %v", err)
+	}
+	key, err := os.ReadFile(filepath.Join(dir, "api-key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := serve("TUNNOX_API_KEY=" + strings.TrimSpace(string(key)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := two.stop(); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{auditKeyFile, jwtKeyFile} {
+		theirs, err := os.ReadFile(filepath.Join(dir, name))
+		ours, ourErr := os.ReadFile(filepath.Join(beside, name))
+		if err != nil || ourErr != nil || !bytes.Equal(ours, theirs) {
+			t.Errorf("%s is another (%v, %v)", name, err, ourErr)
+		}
+	}
+}

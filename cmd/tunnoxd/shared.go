@@ -48,9 +48,10 @@ func (p *process) clusterKey(ctx context.Context, shared *controlpostgres.Cluste
 	return createAPIKey(path)
 }
 
-// key is the API key of a process that may be a cluster's, or has none beside it.
+// key is the API key of a process that may be one of a cluster, or has none beside
+// it. The database tells.
 func (p *process) key(ctx context.Context, shared *controlpostgres.Cluster) (apiKey, error) {
-	if p.cfg.State == "" {
+	if shared == nil {
 		return loadAPIKey(p.dir, p.cfg.apiKey)
 	}
 	return p.clusterKey(ctx, shared)

@@ -24,10 +24,21 @@ type sharedKey struct {
 // and what nobody has is made. A copy of the database does not hold them: they are
 // sealed with the API key.
 func (p *process) adoptKeys(ctx context.Context, b *backend, key apiKey) error {
-	if b.shared == nil || p.sockets.state == nil {
+	if b.shared == nil {
 		return nil // nobody stands beside this one
 	}
+	others, err := b.shared.HasSecrets(ctx)
+	if err != nil {
+		return err
+	}
+	if !others && p.sockets.state == nil {
+		return nil // nor beside this one, so far
+	}
 	vault := p.vault(b.shared, key)
+	// Without --state nothing else would open a secret, and notice that it cannot.
+	if _, err := vault.Load(ctx, auditKeyFile); err != nil && !errors.Is(err, control.ErrAbsent) {
+		return otherKey(err, key)
+	}
 	keys := []sharedKey{{auditKeyFile, func(ctx context.Context) ([]byte, error) {
 		if _, signed, err := b.raw.LastSeal(ctx); err != nil || signed {
 			return nil, err // a new one would not fit what was signed
