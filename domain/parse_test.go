@@ -85,7 +85,7 @@ var commands = map[string]func(*args) Command{
 			All: a.text("all") == "true", Description: a.text("description")}
 	},
 	"change_webhook": func(a *args) Command {
-		c := ChangeWebhook{ID: a.number("id"), URL: a.optional("url"), Description: a.optional("description")}
+		c := ChangeWebhook{ID: a.number("id"), URL: a.optional("url"), Description: a.optional("description"), Admin: a.text("admin") == "true"}
 		if _, ok := a.values["events"]; ok {
 			events := a.list("events")
 			c.Events = &events

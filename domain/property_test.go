@@ -125,7 +125,7 @@ func drawCommand(t *rapid.T) Command {
 		return CreateWebhook{ID: small.Draw(t, "webhook"), UserID: rapid.SampledFrom(append([]int64{0}, someUsers...)).Draw(t, "user"),
 			URL: rapid.SampledFrom([]string{"https://example.org/a", "x"}).Draw(t, "url"), All: rapid.Bool().Draw(t, "all")}
 	case 37:
-		return ChangeWebhook{ID: small.Draw(t, "webhook"), URL: maybe(t, rapid.Just("https://example.org/b")), All: maybe(t, rapid.Bool()),
+		return ChangeWebhook{ID: small.Draw(t, "webhook"), URL: maybe(t, rapid.Just("https://example.org/b")), All: maybe(t, rapid.Bool()), Admin: rapid.Bool().Draw(t, "admin"),
 			Events: maybe(t, rapid.SampledFrom([][]string{nil, {"mapping_*"}, {"no_such"}})), Description: maybe(t, name)}
 	case 38:
 		return SetWebhookEnabled{ID: small.Draw(t, "webhook"), Enabled: rapid.Bool().Draw(t, "enabled")}

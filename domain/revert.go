@@ -149,7 +149,7 @@ func compensateWebhook(event Event, was, now *Webhook) (Command, error) {
 		if now.URL != e.URL || !slices.Equal(now.Events, e.Events) || now.All != e.All || now.Description != e.Description {
 			return nil, movedOn("The webhook has been changed again since.")
 		}
-		return ChangeWebhook{ID: now.ID, URL: &was.URL, Events: &was.Events, All: &was.All, Description: &was.Description}, nil
+		return ChangeWebhook{ID: now.ID, URL: &was.URL, Events: &was.Events, All: &was.All, Description: &was.Description, Admin: true}, nil
 	case WebhookDisabled:
 		return switched(SetWebhookEnabled{ID: now.ID, Enabled: true}, now.Disabled, "The webhook has been enabled since.")
 	case WebhookEnabled:

@@ -216,6 +216,9 @@ type ChangeWebhook struct {
 	Events      *[]string
 	All         *bool
 	Description *string
+	// Admin says that whoever asks may see everything. Who may not must not point
+	// elsewhere what is told everything, also with a key of its owner.
+	Admin bool
 }
 
 // CommandName implements [Command].
@@ -260,6 +263,9 @@ func (c ChangeWebhook) Decide(s States) (Decision, error) {
 	d := Decision{Account: w.UserID}
 	if e.URL == w.URL && slices.Equal(e.Events, w.Events) && e.All == w.All && e.Description == w.Description {
 		return d, nil
+	}
+	if e.All && !c.Admin {
+		return Decision{}, refuseAt(CodeScopeDenied, "Only an admin may say where and what a webhook is told that is told everything.", "scope")
 	}
 	if e.All && !w.All && w.UserID != 0 {
 		u, err := s.liveUser(w.UserID)

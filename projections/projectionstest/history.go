@@ -159,7 +159,7 @@ func (h *History) identity() domain.Command {
 		return domain.CreateWebhook{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), URL: "https://example.org/hook", All: h.draw(2) == 0}
 	case 13:
 		url := fmt.Sprintf("https://example.org/%d", h.draw(1000))
-		return domain.ChangeWebhook{ID: pick(h, h.webhooks), URL: &url, Events: &[]string{"mapping_*"}}
+		return domain.ChangeWebhook{ID: pick(h, h.webhooks), URL: &url, Events: &[]string{"mapping_*"}, Admin: true}
 	case 14:
 		switch id := pick(h, h.webhooks); h.draw(4) {
 		case 0:
