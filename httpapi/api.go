@@ -33,6 +33,9 @@ type Config struct {
 	Presence Presence // nil: every client is offline
 	Nodes    Nodes    // nil: there are none
 	Usage    Usage    // nil: what was used cannot be told
+	Webhooks Webhooks // nil: there are none, and no routes for them
+
+	WebhookHTTP bool // URLs of webhooks may be http
 
 	// NewCredential draws a credential: the text the agent is given and the public
 	// key that goes into the log.
@@ -172,6 +175,9 @@ func newAPI(config Config) (*api, error) {
 	a.registerMappings()
 	a.registerNodes()
 	a.registerShares()
+	if config.Webhooks != nil {
+		a.registerWebhooks()
+	}
 	a.registerPlans()
 	a.registerHistory()
 	a.registerStats()
@@ -207,6 +213,7 @@ func (a *api) document() huma.Config {
 				{Name: "mappings", Description: "Listener at one client, service at another."},
 				{Name: "nodes", Description: "The processes that are there now."},
 				{Name: "shares", Description: "Codes with which another user may listen for a service of yours."},
+				{Name: "webhooks", Description: "Addresses that are told what happens, as it happens."},
 				{Name: "stats", Description: "What was used: traffic and connections, while they are open."},
 				{Name: "events", Description: "The log: everything that ever happened, in order."},
 				{Name: "operation", Description: "Probes and version; no key needed."},

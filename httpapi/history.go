@@ -48,6 +48,9 @@ var secrets = map[string][]string{
 	domain.ShareCreated{}.EventName():    {"hash"},
 }
 
+// ShowEvent gives a record as every answer shows it, without secrets.
+func ShowEvent(r domain.Record) (Event, error) { return eventBody(r) }
+
 func eventBody(r domain.Record) (Event, error) {
 	e := Event{Position: r.Position, Stream: r.Stream, Version: r.Version, Name: r.Name, Schema: r.Schema,
 		ID: r.ID.String(), Data: r.Data, Meta: EventMeta(r.Meta), Recorded: r.Recorded.UTC()}

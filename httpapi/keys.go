@@ -33,7 +33,7 @@ type NewAPIKey struct {
 type CreateKeyBody struct {
 	UserID    int64      `json:"user_id,omitempty" doc:"Whose it is to be; left out: whoever asks" example:"100000001"`
 	Name      string     `json:"name,omitempty" maxLength:"100" example:"ci"`
-	Scopes    []string   `json:"scopes,omitempty" maxItems:"7" enum:"read,users:write,clients:write,mappings:write,shares:write,keys:write,admin" doc:"Left out: all that who asks has" example:"[\"read\",\"clients:write\"]"`
+	Scopes    []string   `json:"scopes,omitempty" maxItems:"8" enum:"read,users:write,clients:write,mappings:write,shares:write,keys:write,webhooks:write,admin" doc:"Left out: all that who asks has" example:"[\"read\",\"clients:write\"]"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Left out or null: never" example:"2027-01-02T15:04:05Z"`
 }
 

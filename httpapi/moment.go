@@ -139,6 +139,14 @@ func (r reader) Share(ctx context.Context, id int64) (projections.ShareRow, bool
 	return row(ctx, r, id, Reader.Share)
 }
 
+func (r reader) Webhook(ctx context.Context, id int64) (projections.WebhookRow, bool, error) {
+	return row(ctx, r, id, Reader.Webhook)
+}
+
+func (r reader) Webhooks(ctx context.Context, index projections.Index, after int64, limit int) ([]projections.WebhookRow, int64, error) {
+	return rows(ctx, r, index, after, limit, Reader.Webhooks)
+}
+
 func (r reader) Keys(ctx context.Context, index projections.Index, after int64, limit int) ([]projections.KeyRow, int64, error) {
 	return rows(ctx, r, index, after, limit, Reader.Keys)
 }

@@ -61,6 +61,12 @@ var rules = map[string]rule{
 	"create-share": anybody(domain.ScopeSharesWrite), "redeem-share": anybody(domain.ScopeSharesWrite), "list-shares": anybody(domain.ScopeRead),
 	"get-share": ofShare(domain.ScopeRead), "revoke-share": ofShare(domain.ScopeSharesWrite),
 
+	"create-webhook": anybody(domain.ScopeWebhooksWrite), "list-webhooks": anybody(domain.ScopeRead), "get-webhook": ofWebhook(domain.ScopeRead),
+	"change-webhook": ofWebhook(domain.ScopeWebhooksWrite), "delete-webhook": ofWebhook(domain.ScopeWebhooksWrite),
+	"enable-webhook": ofWebhook(domain.ScopeWebhooksWrite), "disable-webhook": ofWebhook(domain.ScopeWebhooksWrite),
+	"rotate-webhook-secret": ofWebhook(domain.ScopeWebhooksWrite), "test-webhook": ofWebhook(domain.ScopeWebhooksWrite),
+	"list-deliveries": ofWebhook(domain.ScopeRead), "redeliver": ofWebhook(domain.ScopeWebhooksWrite),
+
 	"audit": anybody(domain.ScopeRead), "stream-events": anybody(domain.ScopeRead), // narrowed to the account by api.query
 	// Hashes over the log tell nothing of what is in it, and a proof is for everybody.
 	"get-checkpoint": anybody(domain.ScopeRead), "prove-inclusion": anybody(domain.ScopeRead), "prove-consistency": anybody(domain.ScopeRead),
@@ -133,6 +139,16 @@ func ofShare(scope domain.Scope) rule {
 			return err
 		}
 		return theirs(row.UserID == who.UserID, noShare())
+	}}
+}
+
+func ofWebhook(scope domain.Scope) rule {
+	return rule{scope: scope, kind: "webhook", own: func(a *api, ctx context.Context, who Identity, id int64) error {
+		row, err := a.webhook(ctx, id, 0)
+		if err != nil {
+			return err
+		}
+		return theirs(row.UserID == who.UserID, noWebhook())
 	}}
 }
 

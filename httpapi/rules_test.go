@@ -57,6 +57,8 @@ type person struct {
 	name   string
 	id     int64
 	access string // of a login
+	last   int64  // webhook
+	sent   int64  // to it
 }
 
 func (w *world) person(name, role string) *person {
@@ -104,6 +106,11 @@ func (p *person) thing(kind string, n int) int64 {
 	case "share":
 		c := w.client(p.id, fmt.Sprint("c", n))
 		return p.do("POST", path("shares"), fields{"target_client_id": c, "protocol": "tcp", "target_host": "db", "target_port": 1}).want(201).id("share_id")
+	case "webhook":
+		id := p.do("POST", path("webhooks"), fields{"url": "https://example.org/hook"}).want(201).id("webhook_id")
+		w.do("DELETE", path("webhooks", p.last), nil) // there may be ten
+		p.last, p.sent = id, p.do("POST", path("webhooks", id, "test"), nil).want(202).id("delivery_id")
+		return id
 	}
 	return 1
 }
@@ -127,7 +134,8 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 			if kind == "node" {
 				return strings.Replace(op.path, "{id}", "node-001", 1)
 			}
-			return strings.NewReplacer("{id}", fmt.Sprint(p.thing(kind, n)), "{position}", "1").Replace(op.path)
+			id := p.thing(kind, n)
+			return strings.NewReplacer("{id}", fmt.Sprint(id), "{position}", "1", "{delivery}", fmt.Sprint(p.sent)).Replace(op.path)
 		}
 		call := op.method + " " + op.path
 		note := func(who string, a *answer, want ...int) {
@@ -150,7 +158,7 @@ func TestEveryRouteForEveryRole(t *testing.T) {
 		}
 		// A key with every scope but the one that is asked for.
 		var others []string
-		for _, s := range []string{"read", "users:write", "clients:write", "mappings:write", "shares:write", "keys:write"} {
+		for _, s := range []string{"read", "users:write", "clients:write", "mappings:write", "shares:write", "keys:write", "webhooks:write"} {
 			if s != scope {
 				others = append(others, s)
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/usage"
+	"github.com/tunnox-net/tunnox/webhook"
 )
 
 // Executor decides commands and writes what they come to.
@@ -71,6 +72,8 @@ type Reader interface {
 	Login(ctx context.Context, id int64) (row projections.LoginRow, ok bool, err error)
 	Share(ctx context.Context, id int64) (row projections.ShareRow, ok bool, err error)
 	Shares(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ShareRow, next int64, err error)
+	Webhook(ctx context.Context, id int64) (row projections.WebhookRow, ok bool, err error)
+	Webhooks(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.WebhookRow, next int64, err error)
 	// Wait returns once the read models show position p, or with an error.
 	Wait(ctx context.Context, p domain.Position) error
 	// WaitRow returns once reads of single resources show position p, which may be
@@ -93,4 +96,16 @@ type Usage interface {
 	Live(ctx context.Context, now time.Time, of usage.Kind, ids ...int64) (map[int64]int64, error)
 	// Rates gives what flows now through all forwarders.
 	Rates(ctx context.Context, now time.Time) (usage.Rates, error)
+}
+
+// Webhooks knows their secrets, and what is on its way to them.
+type Webhooks interface {
+	// Secret gives the secret of a webhook's generation, as its receiver is given it.
+	Secret(webhook, generation int64) string
+	// List gives deliveries of a webhook with an id below before, the newest first.
+	List(ctx context.Context, webhook, before int64, limit int) ([]webhook.Delivery, error)
+	// Add has something sent at once.
+	Add(ctx context.Context, d webhook.Delivery) (webhook.Delivery, error)
+	// Redeliver has a delivery sent again at once, or gives [webhook.ErrNone].
+	Redeliver(ctx context.Context, webhook, id int64, now time.Time) (webhook.Delivery, error)
 }

@@ -201,7 +201,7 @@ func drawBytes(n int) []byte {
 // idEpoch is where ids of keys, logins and shares begin.
 var idEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// drawTimedID draws the id of a key, login or share: the second and 16 random
+// drawTimedID draws the id of a key, login, share or webhook: the second and 16 random
 // bits, below 2^53 for callers whose numbers are doubles. It rises with time, so
 // that lists are in order, and needs no sequence; a collision is drawn again.
 func drawTimedID(now time.Time) int64 {

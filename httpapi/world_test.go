@@ -96,6 +96,7 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 		Eraser:        &erasures{},
 		NewCredential: newCredential,
 		Usage:         noneUsed{},
+		Webhooks:      newDeliveries(),
 		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
 		Version:       httpapi.Version{Version: "0.0.1-test"},
 		WaitTimeout:   10 * time.Second, // longer than any stall of a busy machine
