@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/webhook"
 )
 
 // config is what a tunnoxd process was told. Every field is declared once, in
@@ -45,6 +46,9 @@ type config struct {
 	Anonymous       string
 	AnonymousExpiry time.Duration
 
+	WebhookNetworks string // with commas between
+	WebhookHTTP     bool
+
 	LogLevel  string
 	LogFormat string
 	PProf     bool
@@ -62,8 +66,8 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "usage-interval", "metrics-clients"}
-	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http"}
 	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
@@ -97,6 +101,8 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
 	f.StringVar(&c.Anonymous, "anonymous", "on", "on: agents without an identity are given one; off: they are refused")
 	f.DurationVar(&c.AnonymousExpiry, "anonymous-expiry", 30*24*time.Hour, "after so `long` without being seen an anonymous client that no mapping is for is deleted; 0 = never")
+	f.StringVar(&c.WebhookNetworks, "webhook-networks", "", "`networks` that webhooks may reach although they are private or local, such as 10.1.0.0/16, with commas (empty = the Internet only)")
+	f.BoolVar(&c.WebhookHTTP, "webhook-http", false, "let URLs of webhooks be http, whose messages everybody on the way can read")
 	f.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.LogFormat, "log-format", "text", "text or json")
 	f.BoolVar(&c.PProf, "pprof", false, "serve /debug/pprof on the metrics address (loopback only)")
@@ -248,6 +254,11 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	if has("anonymous-expiry") && c.AnonymousExpiry < 0 {
 		fault("anonymous-expiry", "must not be negative")
+	}
+	if has("webhook-networks") {
+		if _, err := webhook.ParseNetworks(c.WebhookNetworks); err != nil {
+			fault("webhook-networks", "%v", err)
+		}
 	}
 	if has("usage-interval") && (c.UsageInterval < shortestReport || c.UsageInterval > longestReport) {
 		fault("usage-interval", "must be between %v and %v", shortestReport, longestReport)

@@ -179,12 +179,18 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		log: p.log.With("part", "janitor"), now: time.Now}
 	p.run("janitor", cleaner.run)
 
+	hooks, err := p.startWebhooks(ctx, b, cp)
+	if err != nil {
+		return nil, err
+	}
+
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
 		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: memory.NewPast(b.store), Presence: present,
-		Nodes: nodes{b.directory, b.shared, p.log.With("part", "api")},
-		Usage: cp.usage,
+		Nodes:    nodes{b.directory, b.shared, p.log.With("part", "api")},
+		Usage:    cp.usage,
+		Webhooks: hooks, WebhookHTTP: p.cfg.WebhookHTTP,
 		NewCredential: func() (string, []byte, error) {
 			c, err := wire.NewCredential()
 			if err != nil {

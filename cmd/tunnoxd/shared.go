@@ -17,6 +17,7 @@ import (
 const (
 	leaseRelay     = "relay"
 	leaseProjector = "projector"
+	leaseWebhooks  = "webhooks"
 )
 
 // openShared connects to what the control planes of a cluster share.

@@ -10,6 +10,7 @@ import (
 	"github.com/tunnox-net/tunnox/audit"
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/webhook"
 )
 
 // sharedKey is a key that every control plane of a cluster needs, kept in a file
@@ -46,6 +47,7 @@ func (p *process) adoptKeys(ctx context.Context, b *backend, key apiKey) error {
 		secret, err := audit.NewKey()
 		return []byte(secret + "\n"), err
 	}}}
+	keys = append(keys, sharedKey{webhookKeyFile, func(context.Context) ([]byte, error) { return webhook.NewKey(), nil }})
 	if p.cfg.JWTKey == "" {
 		keys = append(keys, sharedKey{jwtKeyFile, func(context.Context) ([]byte, error) {
 			_, text, err := httpapi.NewSigningKey()
