@@ -42,7 +42,7 @@ func (r *resource) createKey() *cobra.Command {
 	})
 	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user it is to be of (default: whoever asks)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
-	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "what it may be used for: read, users:write, clients:write, mappings:write, shares:write, keys:write, admin (default: all you may)")
+	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "what it may be used for: read, users:write, clients:write, mappings:write, shares:write, keys:write, webhooks:write, admin (default: all you may)")
 	cmd.Flags().DurationVar(&lasts, "expires", 0, "after so `long` it is good no more, for example 720h (default: never)")
 	cmd.Flags().StringVar(&file, "key-file", "", "write the key to this new `file`, readable by you only, instead of printing it")
 	changes(cmd)
