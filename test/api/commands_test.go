@@ -113,6 +113,24 @@ var commands = map[string]func(m maker) request{
 		return request{path: "/shares/redeem", body: body, other: with(body, "local_port", 81)}
 	},
 
+	"create-webhook": func(m maker) request {
+		user := m.user()
+		return request{path: "/webhooks", body: fields{"user_id": user, "url": "https://example.org/a"}, other: fields{"user_id": user, "url": "https://example.org/b"}}
+	},
+	"change-webhook": func(m maker) request {
+		return request{path: path("/webhooks/%d", m.webhook()), body: fields{"events": []string{"user_*"}}, other: fields{"events": []string{"client_*"}}}
+	},
+	"delete-webhook":  func(m maker) request { return request{path: path("/webhooks/%d", m.webhook())} },
+	"disable-webhook": func(m maker) request { return request{path: path("/webhooks/%d/disable", m.webhook())} },
+	"enable-webhook": func(m maker) request {
+		id := m.webhook()
+		m.first.Do(m, "POST", base+path("/webhooks/%d/disable", id), nil, nil)
+		return request{path: path("/webhooks/%d/enable", id)}
+	},
+	"rotate-webhook-secret": func(m maker) request {
+		return request{path: path("/webhooks/%d/rotate-secret", m.webhook())}
+	},
+
 	"revert-event": func(m maker) request {
 		changed := m.first.Do(m, "PUT", base+path("/users/%d", m.user()), fields{"username": m.name()}, nil)
 		return request{path: "/events/" + changed.Header.Get("X-Position") + "/revert"}
@@ -125,6 +143,8 @@ var withoutKey = map[string]string{
 	"refresh":           "a refresh token is good once, which is what makes a stolen one noticed",
 	"logout":            "what has ended has ended",
 	"drain-node":        "what drains drains",
+	"test-webhook":      "a repeat is another test",
+	"redeliver":         "a repeat sends it once more, under the same message id",
 	"disconnect-client": "it ends sessions from before, of which a repeat finds none",
 }
 
@@ -166,6 +186,11 @@ func (m maker) mapping() int64 { return m.made("/mappings", m.newMapping(), "map
 func (m maker) newShare() fields {
 	user := m.user()
 	return fields{"user_id": user, "target_client_id": m.client(user), "protocol": "tcp", "target_host": "127.0.0.1", "target_port": 80}
+}
+
+// webhook wants what does not happen here, so that nothing is sent anywhere.
+func (m maker) webhook() int64 {
+	return m.made("/webhooks", fields{"user_id": m.user(), "url": "https://example.org/", "events": []string{"user_erased"}}, "webhook_id")
 }
 
 func with(body fields, name string, value any) fields {
@@ -322,7 +347,7 @@ func shown(t *testing.T, answer programs.Answer) fields {
 	}
 	var body fields
 	answer.Read(t, &body)
-	for _, once := range []string{"auth_code", "key", "code"} {
+	for _, once := range []string{"auth_code", "key", "code", "secret"} {
 		delete(body, once)
 	}
 	return body

@@ -67,6 +67,11 @@ func StartControlBeside(t testing.TB, host string, first *Server) *Server {
 	return startServerIn(t, dir, host, "control", first.args)
 }
 
+// forTests are settings of whoever has an API. Tests ask faster than any caller is
+// meant to, and what receives their webhooks is on this machine; the limits have
+// tests of their own.
+var forTests = []string{"--rate-limit", "0", "--webhook-http", "--webhook-networks", "127.0.0.0/8"}
+
 func startServerIn(t testing.TB, dir, host, role string, args []string) *Server {
 	t.Helper()
 	s := &Server{Dir: dir, role: role, args: args}
@@ -92,8 +97,7 @@ func (s *Server) anyPorts(host string) []string {
 		bind = append(bind, "--state", anyPort)
 	}
 	if s.role != "forwarder" {
-		// Tests ask faster than any caller is meant to; the limit has tests of its own.
-		bind = append(bind, "--api", anyPort, "--rate-limit", "0")
+		bind = append(append(bind, "--api", anyPort), forTests...)
 	}
 	if s.role != "control" {
 		bind = append(bind, "--listen", anyPort, "--bridge", anyPort)
@@ -110,7 +114,8 @@ func (s *Server) Restart(t testing.TB) {
 	}
 	bind := []string{"--metrics", s.Metrics}
 	if s.API != nil {
-		bind = append(bind, "--api", strings.TrimPrefix(s.API.URL, "http://"), "--rate-limit", "0")
+		bind = append(bind, "--api", strings.TrimPrefix(s.API.URL, "http://"))
+		bind = append(bind, forTests...)
 	}
 	if s.Agents != "" {
 		bind = append(bind, "--listen", s.Agents)
