@@ -7,7 +7,6 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -389,40 +388,4 @@ func (p *Personal) forget(ctx context.Context, account int64) {
 		p.cache[account] = dataKey{read: time.Now()}
 		p.mu.Unlock()
 	}
-}
-
-// replaceStrings replaces the values of some fields of a JSON object that are
-// strings. All other bytes stay as they are.
-func replaceStrings(data []byte, fields []string, by func(field, value string) string) ([]byte, error) {
-	d := json.NewDecoder(bytes.NewReader(data))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, errors.New("eventstore: data are no JSON object")
-	}
-	out, done := make([]byte, 0, len(data)+64*len(fields)), int64(0)
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return nil, err
-		}
-		field, _ := name.(string)
-		if len(value) == 0 || value[0] != '"' || !slices.Contains(fields, field) {
-			continue
-		}
-		var was string
-		if err := json.Unmarshal(value, &was); err != nil {
-			return nil, err
-		}
-		next, err := json.Marshal(by(field, was))
-		if err != nil {
-			return nil, err
-		}
-		end := d.InputOffset()
-		out = append(append(out, data[done:end-int64(len(value))]...), next...)
-		done = end
-	}
-	return append(out, data[done:]...), nil
 }
