@@ -179,7 +179,7 @@ func TestSealedValuesStayAtTheirPlace(t *testing.T) {
 		t.Errorf("a value that looks sealed came back as %+v", u)
 	}
 	w.tamper(`UPDATE es.records SET data = replace(replace(data, '"username"', '"x"'), '"email"', '"username"') WHERE position = 1`)
-	records, err := s.ReadAll(w.ctx(), 0, 1)
+	records, err := s.ReadStream(w.ctx(), domain.UserStream(ann), 0, 1) // ReadAll may give what was appended
 	if err != nil {
 		t.Fatal(err)
 	}

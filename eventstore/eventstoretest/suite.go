@@ -106,7 +106,9 @@ func refused(t testing.TB, s eventstore.Store, a eventstore.Append, want error) 
 	}
 }
 
-// whole reads the log in pages of an odd size and checks that it is dense.
+// whole reads the log in pages of an odd size and checks that it is dense, and
+// that its event streams hold the same: what a store remembers of its appends is
+// what it has written.
 func whole(t testing.TB, s eventstore.Store) []domain.Record {
 	t.Helper()
 	var all []domain.Record
@@ -116,11 +118,30 @@ func whole(t testing.TB, s eventstore.Store) []domain.Record {
 			t.Fatalf("read the log: %v", err)
 		}
 		if len(page) == 0 {
+			sameInStreams(t, s, all)
 			return all
 		}
 		all = append(all, page...)
 		if err := eventstore.CheckDense(0, all); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+func sameInStreams(t testing.TB, s eventstore.Store, all []domain.Record) {
+	t.Helper()
+	streams := map[domain.StreamID][]domain.Record{}
+	for i := range all {
+		streams[all[i].Stream] = append(streams[all[i].Stream], all[i])
+	}
+	for id, want := range streams {
+		got, err := s.ReadStream(context10s(t), id, 0, len(want)+1)
+		if err != nil {
+			t.Fatalf("read event stream %s: %v", id, err)
+		}
+		got = got[:min(len(got), len(want))] // it may have grown
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("event stream %s is\n%+v, in the log it is\n%+v", id, got, want)
 		}
 	}
 }

@@ -26,12 +26,18 @@ func (s *Store) AppendBatch(ctx context.Context, batch []eventstore.Append) ([]e
 	if err != nil {
 		return nil, failure(ctx, "append", err)
 	}
+	s.appended(results)
+	return results, nil
+}
+
+// appended tells those who follow the log in this process.
+func (s *Store) appended(results []eventstore.Result) {
 	var last domain.Position
 	for _, r := range results {
 		last = max(last, r.Last)
+		s.recent.Add(r.Records)
 	}
 	s.signal.Raise(last)
-	return results, nil
 }
 
 func (s *Store) appendBatch(ctx context.Context, batch []eventstore.Append) ([]eventstore.Result, error) {
@@ -89,7 +95,7 @@ func (s *Store) appendSingly(ctx context.Context, batch []eventstore.Append) ([]
 			return nil, failure(ctx, "append", err)
 		default:
 			all = append(all, results...)
-			s.signal.Raise(results[0].Last)
+			s.appended(results)
 		}
 	}
 	return all, nil

@@ -41,6 +41,7 @@ type Store struct {
 	pool   *pgxpool.Pool
 	q      *queries.Queries
 	signal eventstore.Signal
+	recent eventstore.Recent
 	done   chan struct{} // closed by Close
 	draws  map[domain.Sequence]*draw
 }

@@ -29,6 +29,9 @@ func (s *Store) ReadStream(ctx context.Context, stream domain.StreamID, after do
 
 // ReadAll implements [eventstore.Store].
 func (s *Store) ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error) {
+	if records, ok := s.recent.After(after, limit, s.signal.Reached()); ok {
+		return records, ctx.Err()
+	}
 	rows, err := s.q.ReadAll(ctx, queries.ReadAllParams{After: int64(after), Count: int32(limit)})
 	if err != nil {
 		return nil, failure(ctx, "read the log", err)
@@ -72,6 +75,7 @@ func (s *Store) Head(ctx context.Context) (eventstore.Checkpoint, error) {
 	if err != nil {
 		return eventstore.Checkpoint{}, failure(ctx, "read the head of the log", err)
 	}
+	s.signal.Raise(domain.Position(row.Position)) // so that who asked can read up to it
 	return eventstore.Checkpoint{Position: domain.Position(row.Position), EventID: row.EventID}, nil
 }
 

@@ -28,6 +28,9 @@ func (s *Store) AppendBatch(ctx context.Context, batch []eventstore.Append) ([]e
 	if err != nil {
 		return nil, failure(ctx, "append", err)
 	}
+	for _, r := range results {
+		s.recent.Add(r.Records)
+	}
 	s.signal.Raise(s.position)
 	return results, nil
 }

@@ -28,6 +28,9 @@ func (s *Store) ReadStream(ctx context.Context, stream domain.StreamID, after do
 
 // ReadAll implements [eventstore.Store].
 func (s *Store) ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error) {
+	if records, ok := s.recent.After(after, limit, s.signal.Reached()); ok {
+		return records, ctx.Err()
+	}
 	records := make([]domain.Record, 0, max(0, min(limit, int(s.signal.Reached()-after))))
 	var broken error // a record that cannot be read, which is no failure of the database
 	err := s.read.EachRecord(ctx, queries.ReadAllParams{Position: int64(after), Limit: int64(limit)}, func(row *queries.ReadAllRow) error {

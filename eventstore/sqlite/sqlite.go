@@ -40,6 +40,7 @@ type Store struct {
 	write  *queries.Queries
 	read   *queries.Queries
 	signal eventstore.Signal
+	recent eventstore.Recent
 
 	readOnly bool // beside another process that writes
 
