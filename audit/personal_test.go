@@ -188,6 +188,37 @@ func TestSealedValuesStayAtTheirPlace(t *testing.T) {
 	}
 }
 
+// TestAddressIsReadWithEveryRecordOfAnAppend: records of another account than the
+// append's say where it came from too.
+func TestAddressIsReadWithEveryRecordOfAnAppend(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, false)
+	s := eventstore.NewPersonal(w.store)
+	w.person(s, bob, domain.UserCreated{UserID: bob, Username: "bob", Email: "bob@example.org"})
+	name, schema, data, err := domain.Encode(domain.MappingDisabled{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	results, err := s.AppendBatch(t.Context(), []eventstore.Append{{Account: ann,
+		Streams: []eventstore.StreamAppend{{Stream: domain.MappingStream(1), Expected: eventstore.Any}},
+		Meta:    domain.Metadata{At: time.Unix(1, 0).UTC(), Actor: "key:admin", Source: "192.0.2.7:4711", Allowed: "role:admin"},
+		Events: []eventstore.NewEvent{{Name: name, Schema: schema, Data: data}, {Owner: bob, Name: name, Schema: schema, Data: data},
+			{Owner: domain.FirstAnonymousID, Name: name, Schema: schema, Data: data}}}})
+	if err := errors.Join(err, results[0].Err); err != nil {
+		t.Fatal(err)
+	}
+	raw, rawErr := w.store.ReadAll(t.Context(), 1, 3)
+	records, err := eventstore.NewPersonal(w.store).ReadAll(t.Context(), 1, 3)
+	if err := errors.Join(rawErr, err); err != nil || len(records) != 3 {
+		t.Fatal(len(records), err)
+	}
+	for i, r := range records {
+		if r.Meta.Source != "192.0.2.7:4711" || bytes.Contains([]byte(raw[i].Meta.Source), []byte("192.0.2.7")) {
+			t.Errorf("the record of account %d is kept as from %q and read as from %q", r.Owner, raw[i].Meta.Source, r.Meta.Source)
+		}
+	}
+}
+
 // BenchmarkAppend gives what sealing costs an append, and BenchmarkReplay a
 // record that is read: the ratio of the two lines.
 func BenchmarkAppend(b *testing.B) {

@@ -62,6 +62,9 @@ type dataKey struct {
 
 const (
 	sealedPrefix = "sealed:1:"
+	// sourcePrefix begins a sealed address; the account whose key it is sealed with
+	// follows, since an append may have records of several.
+	sourcePrefix = "sealed:2:"
 	// keyCacheSize and keyCacheTime bound what is remembered: a key that another
 	// process has erased is forgotten here after so long.
 	keyCacheSize = 1 << 16
@@ -256,7 +259,9 @@ func (p *Personal) sealAppend(a *Append) {
 	if a.Meta.Source != "" {
 		account := sourceAccount(a.Meta, a.Account)
 		if aead := p.key(account); account != 0 {
-			a.Meta.Source = seal(aead, a.Meta.Source, sourcePlace(account))
+			if a.Meta.Source = seal(aead, a.Meta.Source, sourcePlace(account)); aead != nil {
+				a.Meta.Source = sourcePrefix + strconv.FormatInt(account, 10) + ":" + strings.TrimPrefix(a.Meta.Source, sealedPrefix)
+			}
 		}
 	}
 	events := slices.Clone(a.Events)
@@ -338,8 +343,8 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 	var accounts []int64
 	for i := range records {
 		r := &records[i]
-		if strings.HasPrefix(r.Meta.Source, sealedPrefix) {
-			accounts = append(accounts, sourceAccount(r.Meta, r.Owner))
+		if account, _, ok := sealedSource(r); ok {
+			accounts = append(accounts, account)
 		}
 		if len(domain.PersonalFields(r.Name)) > 0 {
 			accounts = append(accounts, r.Owner)
@@ -353,8 +358,8 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 	}
 	for i := range records {
 		r := &records[i]
-		if account := sourceAccount(r.Meta, r.Owner); r.Meta.Source != "" {
-			r.Meta.Source = unseal(p.key(account), r.Meta.Source, sourcePlace(account))
+		if account, value, ok := sealedSource(r); ok {
+			r.Meta.Source = unseal(p.key(account), value, sourcePlace(account))
 		}
 		fields := domain.PersonalFields(r.Name)
 		if len(fields) == 0 || !bytes.Contains(r.Data, []byte(sealedPrefix)) {
@@ -368,6 +373,18 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 		}
 	}
 	return nil
+}
+
+// sealedSource gives the account under whose key the address of a record is sealed.
+// At first it was not said, and the record's own was believed.
+func sealedSource(r *domain.Record) (account int64, value string, ok bool) {
+	text, ok := strings.CutPrefix(r.Meta.Source, sourcePrefix)
+	if !ok {
+		return sourceAccount(r.Meta, r.Owner), r.Meta.Source, strings.HasPrefix(r.Meta.Source, sealedPrefix)
+	}
+	number, sealed, _ := strings.Cut(text, ":")
+	account, err := strconv.ParseInt(number, 10, 64)
+	return account, sealedPrefix + sealed, err == nil
 }
 
 // forget makes up for an erasure that was cut short between its event and its
