@@ -50,7 +50,7 @@ func (a *answer) lines() (positions []int64) {
 }
 
 func TestAuditFindsWhatWasAskedFor(t *testing.T) {
-	onEach(t, func(t *testing.T, w *world) {
+	onEveryForm(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		between := time.Now()
 		time.Sleep(2 * time.Millisecond) // the store's clock and ours are the same, to the microsecond

@@ -109,7 +109,7 @@ func TestEveryCommandHasADryRun(t *testing.T) {
 }
 
 func TestRevertAsksForWhatWasBefore(t *testing.T) {
-	onEach(t, func(t *testing.T, w *world) {
+	onEveryForm(t, func(t *testing.T, w *world) {
 		ann := w.user("ann")
 		c := w.client(ann, "c")
 		m := w.mapping(ann, c, c, 80)

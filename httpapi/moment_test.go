@@ -74,7 +74,7 @@ func strip(v any) {
 // TestThePastIsAnsweredAsItWas records what the API shows after each of 200
 // random commands, and asks for all of it again at the end.
 func TestThePastIsAnsweredAsItWas(t *testing.T) {
-	onEach(t, func(t *testing.T, w *world) {
+	onEveryForm(t, func(t *testing.T, w *world) {
 		draw := rand.New(rand.NewPCG(7, 7))
 		var users, clients, mappings []int64
 		pick := func(ids []int64) int64 {

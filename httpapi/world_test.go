@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -16,16 +17,19 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/eventstore/postgres"
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
 	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/projections/memory"
+	"github.com/tunnox-net/tunnox/projections/redis"
+	"github.com/tunnox-net/tunnox/test/services"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { services.Main(m) }
 
 const apiKey = "test-key-of-more-than-thirty-two-characters"
 
@@ -39,7 +43,7 @@ type world struct {
 func newWorld(t testing.TB, change ...func(*httpapi.Config)) *world {
 	t.Helper()
 	log := newMemoryLog()
-	w := build(t, log, log, followed{log}, change...)
+	w := build(t, log, log, followed{log}, memory.New(), change...)
 	w.log = log
 	return w
 }
@@ -60,18 +64,67 @@ func newStoredWorld(t testing.TB) *world {
 			t.Error(err)
 		}
 	})
+	return buildStored(t, store, memory.New())
+}
+
+// newClusterWorld is the API over the executor and the stores of a cluster.
+func newClusterWorld(t testing.TB) *world {
+	t.Helper()
+	url := services.Postgres(t)
+	if _, err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	store, err := postgres.Open(t.Context(), url, postgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	options, err := goredis.ParseURL(services.Redis(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := goredis.NewClient(options)
+	rows := redis.New(client)
+	t.Cleanup(func() {
+		if err := errors.Join(rows.Close(), client.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return buildStored(t, store, rows)
+}
+
+// buildStored is build with the real executor over a real log.
+func buildStored(t testing.TB, store eventstore.Store, rows projections.Store) *world {
+	t.Helper()
 	executor := eventstore.NewExecutor(store, eventstore.ExecutorOptions{})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = executor.Run(ctx) }) // ends with the context's error
 	t.Cleanup(func() { cancel(); running.Wait() })
-	return build(t, executor, store, store)
+	return build(t, executor, store, store, rows)
 }
 
-// onEach runs a test over the log in memory and over the real one.
+// onEach runs a test over the log in memory and over that of the embedded form.
 func onEach(t *testing.T, test func(*testing.T, *world)) {
 	t.Run("memory", func(t *testing.T) { test(t, newWorld(t)) })
 	t.Run("sqlite", func(t *testing.T) { test(t, newStoredWorld(t)) })
+}
+
+// onEveryForm is onEach with the stores of a cluster beside, for what asks them in
+// ways of its own. That all of the API works over them is tested in test/api.
+func onEveryForm(t *testing.T, test func(*testing.T, *world)) {
+	for name, world := range map[string]func(testing.TB) *world{
+		"memory": func(t testing.TB) *world { return newWorld(t) }, "sqlite": newStoredWorld, "postgres and redis": newClusterWorld,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, world(t))
+		})
+	}
 }
 
 // whole is all that httpapi asks of a log.
@@ -80,10 +133,10 @@ type whole interface {
 	httpapi.Search
 }
 
-func build(t testing.TB, executor httpapi.Executor, history whole, log projections.Log, change ...func(*httpapi.Config)) *world {
+func build(t testing.TB, executor httpapi.Executor, history whole, log projections.Log, rows projections.Store,
+	change ...func(*httpapi.Config)) *world {
 	t.Helper()
-	store := memory.New()
-	projector := projections.NewProjector(log, store, projections.Options{})
+	projector := projections.NewProjector(log, rows, projections.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = projector.Run(ctx) }) // ends with the context's error
@@ -92,7 +145,7 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 		t.Fatal(err)
 	}
 	config := httpapi.Config{
-		Executor: executor, History: history, Search: history, Reader: projections.NewReader(store), Past: memory.NewPast(log),
+		Executor: executor, History: history, Search: history, Reader: projections.NewReader(rows), Past: memory.NewPast(log),
 		Eraser:        &erasures{},
 		NewCredential: newCredential,
 		Usage:         noneUsed{},
