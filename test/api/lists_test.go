@@ -25,6 +25,7 @@ type population struct {
 	maker
 	user, client                            int64
 	users, clients, mappings, keys, shares  []int64
+	webhooks                                []int64
 	disabledUsers, disabledClients, stopped []int64
 	going                                   []string // paths of what is deleted
 }
@@ -47,8 +48,19 @@ func populate(m maker, n int) *population {
 		p.going = append(p.going, path("/users/%d", m.user()), path("/clients/%d", p.clientOf(i)), path("/mappings/%d", p.mappingOf(n+i)),
 			path("/keys/%d", m.made("/keys", fields{"user_id": p.user, "name": "goes"}, "key_id")),
 			path("/shares/%d", m.made("/shares", p.share("goes"), "share_id")))
+		if i < mostWebhooks/2 {
+			p.webhooks = append(p.webhooks, p.hook())
+			p.going = append(p.going, path("/webhooks/%d", p.hook()))
+		}
 	}
 	return p
+}
+
+// mostWebhooks is how many a user may hold.
+const mostWebhooks = 10
+
+func (p *population) hook() int64 {
+	return p.made("/webhooks", fields{"user_id": p.user, "url": "https://example.org/", "events": []string{"user_erased"}}, "webhook_id")
 }
 
 func (p *population) clientOf(i int) int64 {
@@ -82,6 +94,8 @@ func (p *population) lists() []list {
 		{"list-keys", "/keys", "key_id", p.keys},
 		{"list-keys", "/keys?" + owner, "key_id", p.keys},
 		{"list-shares", "/shares?" + owner, "share_id", p.shares},
+		{"list-webhooks", "/webhooks?" + owner, "webhook_id", p.webhooks},
+		{"list-deliveries", path("/webhooks/%d/deliveries", p.webhooks[0]), "delivery_id", nil}, // none; the story of webhooks has some
 	}
 	// Nothing goes from the log: what is there now stays.
 	for _, l := range []list{

@@ -17,7 +17,7 @@ import (
 // is what the other shows as of then, of everything that takes as_of.
 func thePast(t *testing.T, f *form) {
 	p := populate(maker{t, f}, 2)
-	ids := map[string]int64{"/users": p.user, "/clients": p.clients[0], "/mappings": p.mappings[0], "/keys": p.keys[0], "/shares": p.shares[0]}
+	ids := map[string]int64{"/users": p.user, "/clients": p.clients[0], "/mappings": p.mappings[0], "/keys": p.keys[0], "/shares": p.shares[0], "/webhooks": p.webhooks[0]}
 	var asked []string
 	for _, op := range f.doc.operations("as_of") {
 		if op.method != http.MethodGet {
@@ -46,9 +46,10 @@ func thePast(t *testing.T, f *form) {
 			{"PUT", path("/mappings/%d", p.mappings[0]), fields{"name": p.name()}},
 			{"POST", "/keys", fields{"user_id": p.user}},
 			{"POST", "/shares", p.share(p.name())},
+			{"PUT", path("/webhooks/%d", p.webhooks[0]), fields{"description": p.name()}},
 			{"POST", "/mappings", with(p.newMapping(), "name", p.name())},
 			{"DELETE", p.going[i%len(p.going)], nil},
-		}[draw.IntN(8):] {
+		}[draw.IntN(9):] {
 			var err error
 			if answer, err = f.first.Call(c.method, base+c.path, c.body); err != nil || answer.Status >= 500 {
 				t.Fatalf("%s %s: %d %s, %v", c.method, c.path, answer.Status, answer.Body, err)
