@@ -80,3 +80,17 @@ func (p *prefetch) tryRead(fd uintptr) bool {
 	p.held = (*p.buf)[:n]
 	return true
 }
+
+// unread tells whether something has come on the connection that nobody has read, if
+// only its end. It is false where that is not known.
+func unread(conn net.Conn) (come bool) {
+	raw := rawConn(conn)
+	if raw == nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { // others may be reading, which Read would wait for
+		_, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK) // descriptors of package net do not block
+		come = err == nil
+	})
+	return come
+}

@@ -18,6 +18,8 @@ func (*prefetch) fill() error { return net.ErrClosed }
 
 func (*prefetch) take([]byte) int { return 0 }
 
+func unread(net.Conn) bool { return false }
+
 type promptWriter struct{}
 
 func newPromptWriter(net.Conn) *promptWriter { return nil }

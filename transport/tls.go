@@ -129,10 +129,20 @@ type ListenConfig struct {
 	Authenticate time.Duration
 	// MaxStrangers bounds strangers, and MaxPerAddress those of one address. When
 	// one more comes the oldest that is silent goes, and if all are speaking the
-	// one that came. Defaults 2048 and 256.
+	// one that came waits for as long as a handshake may take; times begin when it is
+	// its turn. Defaults 2048 and 256.
 	MaxStrangers, MaxPerAddress int
+	// MaxWaiting bounds those who wait, and half of it those of one address. Each
+	// takes a descriptor and nothing else. Default 16,384.
+	MaxWaiting int
 	// Session tunes the sessions.
 	Session SessionConfig
+
+	// hearing is how long a stranger may take to say something before it counts as
+	// silent, and can be pushed out; a hundredth of it where more of its address wait
+	// than are served. The first message of an agent is right behind the connection,
+	// unless its machine, or this one, has many thousand things to do. Default 1 s.
+	hearing time.Duration
 }
 
 func (c ListenConfig) withDefaults() ListenConfig {
@@ -141,6 +151,8 @@ func (c ListenConfig) withDefaults() ListenConfig {
 	c.Authenticate = cmp.Or(c.Authenticate, 15*time.Second)
 	c.MaxStrangers = cmp.Or(c.MaxStrangers, 2048)
 	c.MaxPerAddress = cmp.Or(c.MaxPerAddress, 256)
+	c.MaxWaiting = cmp.Or(c.MaxWaiting, 16384)
+	c.hearing = cmp.Or(c.hearing, time.Second)
 	c.Session = c.Session.withDefaults()
 	return c
 }

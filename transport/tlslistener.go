@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -21,10 +22,15 @@ type TLSListener struct {
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	running  sync.WaitGroup // the accept loop and a goroutine for each handshake
+	// A slot for each handshake that is being computed. When thousands come at once
+	// some are done soon, in the order in which they came, and not all of them late.
+	computing chan struct{}
 
 	mu      sync.Mutex
+	closed  bool
 	all     *queue            // of strangers
 	address map[string]*queue // the same by address
+	lines   lines             // of those for whom there is no place
 }
 
 // stranger is a connection that has not been admitted.
@@ -33,15 +39,17 @@ type stranger struct {
 	host  string
 	timer *time.Timer // closes conn when it takes too long
 
-	spoken  bool          // it has begun a handshake; guarded by TLSListener.mu
-	all     *list.Element // of TLSListener.all, nil when it was removed
-	address *list.Element // of its address
+	computes bool          // it has a slot of TLSListener.computing; of the handshake's goroutine
+	spoken   bool          // it has begun a handshake; guarded by TLSListener.mu
+	all      *list.Element // of TLSListener.all, nil when it was removed
+	address  *list.Element // of its address
 }
 
-// queue holds strangers, those that have said nothing yet apart, the oldest first.
-type queue struct{ silent, speaking list.List }
+// queue holds strangers that have a place, the oldest first: those of whom nothing
+// had come when it was their turn apart from those that are being served.
+type queue struct{ silent, served list.List }
 
-func (q *queue) len() int { return q.silent.Len() + q.speaking.Len() }
+func (q *queue) len() int { return q.silent.Len() + q.served.Len() }
 
 // strangerKey is where the context of a handshake has its stranger.
 type strangerKey struct{}
@@ -56,12 +64,20 @@ func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSList
 	l := &TLSListener{
 		ln: ln, config: config.withDefaults(), log: log,
 		sessions: make(chan Session), ctx: ctx, cancel: cancel,
-		all: new(queue), address: make(map[string]*queue),
+		all: new(queue), address: make(map[string]*queue), lines: newLines(),
+		computing: make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
 	}
 	l.config.Session.beats = newHeartbeats(l.config.Session.PingEvery)
 	l.tls = l.config.serverTLS()
 	l.tls.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		l.spoke(hello.Context().Value(strangerKey{}).(*stranger))
+		s := hello.Context().Value(strangerKey{}).(*stranger)
+		l.spoke(s)
+		select {
+		case l.computing <- struct{}{}:
+			s.computes = true
+		case <-hello.Context().Done():
+			return nil, hello.Context().Err()
+		}
 		return nil, nil // as it is
 	}
 	l.running.Go(l.acceptLoop)
@@ -80,11 +96,7 @@ func (l *TLSListener) acceptLoop() {
 			wait = 0
 			// Counted here, in the order in which they came: counted in goroutines of
 			// their own, strangers from before an agent would push it out.
-			if s := l.welcome(conn); s != nil {
-				l.running.Go(func() { l.greet(s) })
-			} else {
-				_ = conn.Close()
-			}
+			l.welcome(conn)
 			continue
 		}
 		if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
@@ -112,7 +124,17 @@ func (l *TLSListener) greet(s *stranger) {
 	config := l.config.Session
 	config.onAdmit = func() { l.forget(s) }
 	config.onEnd = config.onAdmit
-	session, err := beginTLS(ctx, conn, func(c net.Conn) *tls.Conn { return tls.Server(c, l.tls) }, false, config)
+	pause := func() { // it waits for the peer, or is over
+		if s.computes {
+			s.computes = false
+			<-l.computing
+		}
+	}
+	session, err := beginTLS(ctx, conn, func(c net.Conn) *tls.Conn {
+		c.(*carrier).beforeWait = pause
+		return tls.Server(c, l.tls)
+	}, false, config)
+	pause()
 	if err != nil {
 		_ = conn.Close()
 		l.forget(s)
@@ -128,12 +150,9 @@ func (l *TLSListener) greet(s *stranger) {
 	}
 }
 
-// welcome counts a connection among the strangers. Where the cap of its address or
-// of all is reached, the oldest goes that has said nothing; when all are speaking
-// the connection gets nil, and may come again. An agent says something at once, so
-// that those who flood push out themselves. When many thousand agents come back at
-// the same moment, those that are being served stay until they are.
-func (l *TLSListener) welcome(conn net.Conn) *stranger {
+// welcome has a connection served, or wait until there is a place for it, or closed
+// where too many wait already.
+func (l *TLSListener) welcome(conn net.Conn) {
 	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
 	if err != nil {
 		host = conn.RemoteAddr().String()
@@ -141,17 +160,53 @@ func (l *TLSListener) welcome(conn net.Conn) *stranger {
 	s := &stranger{conn: conn, host: host}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	same := l.address[host]
-	if same != nil && same.len() >= l.config.MaxPerAddress && !l.pushOut(same) || l.all.len() >= l.config.MaxStrangers && !l.pushOut(l.all) {
-		return nil
+	if l.closed || l.lines.count >= l.config.MaxWaiting || l.lines.of(host) >= l.config.MaxWaiting/2 {
+		_ = conn.Close()
+		return
 	}
-	if same = l.address[host]; same == nil { // also when the one pushed out was its last
-		same = new(queue)
-		l.address[host] = same
+	l.lines.add(s)
+	s.timer = time.AfterFunc(l.config.Handshake, func() { l.tire(s) })
+	l.settle()
+}
+
+// settle gives places to those who wait, an address after the other. Where the cap
+// of an address or of all is reached, the oldest of whom nothing has come goes, if
+// there is one. An agent says something at once, so that those who flood push out
+// themselves. When many thousand agents come back at the same moment, those that are
+// being served stay until they are, and the others wait. The lock is held.
+func (l *TLSListener) settle() {
+	if l.closed {
+		return
 	}
-	s.all, s.address = l.all.silent.PushBack(s), same.silent.PushBack(s)
-	s.timer = time.AfterFunc(l.config.Authenticate, func() { _ = conn.Close() })
-	return s
+	for {
+		s := l.lines.next(func(host string) bool {
+			same := l.address[host]
+			return (same == nil || same.len() < l.config.MaxPerAddress || l.pushOut(same)) &&
+				(l.all.len() < l.config.MaxStrangers || l.pushOut(l.all))
+		})
+		if s == nil {
+			return
+		}
+		s.timer.Stop()
+		same := l.address[s.host]
+		if same == nil {
+			same = new(queue)
+			l.address[s.host] = same
+		}
+		s.all, s.address = l.all.served.PushBack(s), same.served.PushBack(s)
+		s.timer = time.AfterFunc(l.config.Authenticate, func() { _ = s.conn.Close() })
+		l.listenTo(s)
+		l.running.Go(func() { l.greet(s) }) // Close has not been called, so it waits for that
+	}
+}
+
+// tire closes a connection that has waited for too long.
+func (l *TLSListener) tire(s *stranger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lines.remove(s) {
+		_ = s.conn.Close()
+	}
 }
 
 // pushOut closes the oldest of a queue that has said nothing, if there is one. The
@@ -167,6 +222,29 @@ func (l *TLSListener) pushOut(q *queue) bool {
 	return true
 }
 
+// listenTo notes it if nothing comes from a stranger in time. The lock is held.
+func (l *TLSListener) listenTo(s *stranger) {
+	limit := l.config.hearing
+	if l.lines.of(s.host) > l.config.MaxPerAddress {
+		limit /= 100
+	}
+	time.AfterFunc(limit, func() {
+		here := unread(s.conn) // and nobody has come to it yet
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		switch same := l.address[s.host]; {
+		case s.all == nil || s.spoken:
+		case here:
+			l.listenTo(s)
+		default:
+			l.all.served.Remove(s.all)
+			same.served.Remove(s.address)
+			s.all, s.address = l.all.silent.PushBack(s), same.silent.PushBack(s)
+			l.settle()
+		}
+	})
+}
+
 // spoke notes that a stranger has begun a handshake.
 func (l *TLSListener) spoke(s *stranger) {
 	l.mu.Lock()
@@ -175,10 +253,14 @@ func (l *TLSListener) spoke(s *stranger) {
 		return
 	}
 	same := l.address[s.host]
-	l.all.silent.Remove(s.all)
-	same.silent.Remove(s.address)
 	s.spoken = true
-	s.all, s.address = l.all.speaking.PushBack(s), same.speaking.PushBack(s)
+	for _, q := range []*list.List{&l.all.silent, &l.all.served} {
+		q.Remove(s.all) // from the one that it is in
+	}
+	for _, q := range []*list.List{&same.silent, &same.served} {
+		q.Remove(s.address)
+	}
+	s.all, s.address = l.all.served.PushBack(s), same.served.PushBack(s)
 }
 
 // forget counts the connection no more; it may be repeated.
@@ -186,7 +268,11 @@ func (l *TLSListener) forget(s *stranger) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.remove(s)
-	s.timer.Stop()
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil // the session keeps s
+	}
+	l.settle()
 }
 
 // remove takes s off the queues. The lock is held.
@@ -195,10 +281,10 @@ func (l *TLSListener) remove(s *stranger) {
 		return
 	}
 	same := l.address[s.host]
-	for _, q := range []*list.List{&l.all.silent, &l.all.speaking} {
+	for _, q := range []*list.List{&l.all.silent, &l.all.served} {
 		q.Remove(s.all) // from the one that it is in
 	}
-	for _, q := range []*list.List{&same.silent, &same.speaking} {
+	for _, q := range []*list.List{&same.silent, &same.served} {
 		q.Remove(s.address)
 	}
 	if same.len() == 0 {
@@ -207,7 +293,8 @@ func (l *TLSListener) remove(s *stranger) {
 	s.all, s.address = nil, nil
 }
 
-// Strangers counts the connections that were not admitted yet.
+// Strangers counts the connections that were not admitted yet, without those that
+// wait to be looked at.
 func (l *TLSListener) Strangers() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -233,6 +320,13 @@ func (l *TLSListener) Addr() net.Addr { return l.ln.Addr() }
 func (l *TLSListener) Close() error {
 	l.cancel()
 	err := l.ln.Close()
+	l.mu.Lock()
+	l.closed = true
+	for s := range l.lines.all() {
+		s.timer.Stop()
+		_ = s.conn.Close()
+	}
+	l.mu.Unlock()
 	l.running.Wait()
 	if errors.Is(err, net.ErrClosed) {
 		return nil

@@ -150,7 +150,7 @@ func recordOf(t *testing.T) []byte {
 // else out: the oldest go first.
 func TestFloodOfStrangers(t *testing.T) {
 	const most = 20
-	l, pin := startTLS(t, func(c *ListenConfig) { c.MaxPerAddress = most })
+	l, pin := startTLS(t, func(c *ListenConfig) { c.MaxPerAddress, c.hearing = most, 50*time.Millisecond })
 	ctx := within(t, 20*time.Second)
 	agent, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}})
 	if err != nil {
@@ -190,7 +190,7 @@ func TestFloodOfStrangers(t *testing.T) {
 
 func TestFloodFromManyAddresses(t *testing.T) {
 	const most = 10
-	l, _ := startTLS(t, func(c *ListenConfig) { c.MaxStrangers = most })
+	l, _ := startTLS(t, func(c *ListenConfig) { c.MaxStrangers, c.hearing = most, 50*time.Millisecond })
 	for range 5 * most {
 		_ = dialRaw(t, l)
 	}
@@ -204,7 +204,7 @@ func TestFloodFromManyAddresses(t *testing.T) {
 // gatedConn lets nothing be read until its gate opens.
 type gatedConn struct {
 	net.Conn
-	gate chan struct{}
+	gate <-chan struct{}
 }
 
 func (c gatedConn) Read(p []byte) (int, error) {
@@ -213,62 +213,151 @@ func (c gatedConn) Read(p []byte) (int, error) {
 }
 
 // Agents that all come back at the same moment do not push each other out: those
-// whose handshake is under way get through, and those that came after them come
-// again. Silent ones go first.
+// whose handshake is under way get through, and those that came after them wait for
+// their turn. Silent ones go first.
 func TestHerdGetsThrough(t *testing.T) {
+	t.Parallel()
 	const most = 10
-	l, pin := startTLS(t, func(c *ListenConfig) { c.MaxStrangers, c.MaxPerAddress = most, most })
-	ctx := within(t, 10*time.Second)
+	l, pin := startTLS(t, func(c *ListenConfig) {
+		c.MaxStrangers, c.MaxPerAddress = most, most
+		c.hearing = 2 * time.Second // the others say hello in less, however loaded the machine
+	})
+	ctx := within(t, 20*time.Second)
 	for range most {
 		_ = dialRaw(t, l) // says nothing
 	}
-	reaches := func(what string, n func() int) {
+	reaches := func(what string, want int, n func() int) {
 		t.Helper()
-		for end := time.Now().Add(5 * time.Second); n() != most; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(10 * time.Second); n() != want; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("%d %s, want %d", n(), what, most)
+				t.Fatalf("%d %s, want %d", n(), what, want)
 			}
 		}
 	}
-	reaches("strangers", l.Strangers)
+	locked := func(n func() int) func() int {
+		return func() int {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return n()
+		}
+	}
+	reaches("strangers", most, l.Strangers)
 	gate := make(chan struct{})
-	herd := make(chan error, most)
-	for range most {
-		go func() {
-			s, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-				raw, err := new(net.Dialer).DialContext(ctx, network, address)
-				return gatedConn{raw, gate}, err
-			}})
-			if err == nil {
-				t.Cleanup(func() { _ = s.Close() })
-			}
-			herd <- err
-		}()
-	}
-	reaches("speak", func() int {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.all.speaking.Len()
-	})
-	for range most {
-		late, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+	herd := make(chan error, 3*most)
+	join := func() {
+		s, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			raw, err := new(net.Dialer).DialContext(ctx, network, address)
+			return gatedConn{raw, gate}, err
+		}})
 		if err == nil {
-			_ = late.Close()
-			t.Error("one more got through")
+			t.Cleanup(func() { _ = s.Close() })
 		}
+		herd <- err
+	}
+	for range most {
+		go join()
+	}
+	reaches("have said hello", most, locked(func() (n int) {
+		for e := l.all.served.Front(); e != nil; e = e.Next() {
+			if e.Value.(*stranger).spoken {
+				n++
+			}
+		}
+		return n
+	}))
+	for range 2 * most {
+		go join()
+	}
+	reaches("wait", 2*most, locked(func() int { return l.lines.count }))
+	if n := l.Strangers(); n != most {
+		t.Errorf("%d strangers", n)
 	}
 	close(gate)
-	for range most {
-		if err := <-herd; err != nil {
-			t.Errorf("one whose handshake was under way: %v", err)
-			continue
-		}
+	for range 3 * most {
 		theirs, err := l.Accept(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		Admit(theirs)
 		t.Cleanup(func() { _ = theirs.Close() })
+	}
+	for range 3 * most {
+		if err := <-herd; err != nil {
+			t.Error(err)
+		}
+	}
+	noStrangers(t, l)
+}
+
+// Connections wait for a bounded time and in bounded number.
+func TestWaitingIsBounded(t *testing.T) {
+	t.Parallel()
+	l, pin := startTLS(t, func(c *ListenConfig) {
+		c.MaxStrangers, c.MaxPerAddress, c.MaxWaiting, c.Handshake = 2, 2, 6, time.Second
+	})
+	ctx := within(t, 10*time.Second)
+	ended, gate := make(chan struct{}), make(chan struct{})
+	const all = 2 + 3 + 1 // served, waiting, too many
+	for range all {
+		go func() {
+			s, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				raw, err := new(net.Dialer).DialContext(ctx, network, address)
+				return gatedConn{raw, gate}, err // says hello and hears nothing
+			}})
+			if err == nil { // it may have heard the server's part of the handshake after all
+				_ = s.Close()
+			}
+			ended <- struct{}{}
+		}()
+	}
+	most := 0
+	for n := -1; n != 0; time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		n = l.lines.count
+		if most == 0 && n == 0 {
+			n = -1 // nobody has come yet
+		}
+		most = max(most, n)
+		if n > 3 || l.all.len() > 2 {
+			t.Errorf("%d wait, %d are served", n, l.all.len())
+		}
+		l.mu.Unlock()
+		if ctx.Err() != nil {
+			t.Fatal("they wait for ever")
+		}
+	}
+	noStrangers(t, l)
+	close(gate)
+	for range all {
+		<-ended
+	}
+	if most != 3 || len(l.lines.byHost) != 0 || l.lines.turns.Len() != 0 {
+		t.Errorf("%d waited, %d lines are left", most, len(l.lines.byHost))
+	}
+}
+
+// Of several addresses each has its turn, however many of one wait.
+func TestLinesTakeTurns(t *testing.T) {
+	ls := newLines()
+	for _, host := range []string{"a", "a", "a", "a", "b", "b", "c"} {
+		ls.add(&stranger{host: host})
+	}
+	gone := &stranger{host: "d"}
+	ls.add(gone)
+	if !ls.remove(gone) || ls.remove(gone) || ls.of("a") != 4 || ls.of("d") != 0 {
+		t.Fatal("removing one from its line")
+	}
+	order := ""
+	for _, full := range []string{"", "", "c", "c", "", ""} {
+		if s := ls.next(func(host string) bool { return host != full }); s != nil {
+			order += s.host
+		}
+	}
+	if order != "ababca" {
+		t.Errorf("the order is %q", order)
+	}
+	if s := ls.next(func(string) bool { return false }); s != nil || ls.count != 1 {
+		t.Errorf("%v, %d wait", s, ls.count)
 	}
 }
 
