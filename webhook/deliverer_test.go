@@ -429,3 +429,23 @@ func TestALogFromElsewhereIsNotToldAgain(t *testing.T) {
 		t.Errorf("told of %s", m.body)
 	}
 }
+
+// TestALogThatWasTakenBack: its positions come again, and are told again.
+func TestALogThatWasTakenBack(t *testing.T) {
+	w := newWorld(t)
+	r := newReceiver(w)
+	w.hook(1, ann, r.URL, "client_created")
+	gone := webhook.Endpoint{Webhook: domain.Webhook{ID: 2, UserID: ann, URL: r.URL}}
+	w.must(w.store.Begin(t.Context(), 1000, []webhook.Endpoint{gone}))
+	var late []webhook.Delivery
+	for p := range domain.Position(100) {
+		late = append(late, webhook.Delivery{Webhook: 2, Message: "x", Position: p + 1, Event: "client_created"})
+	}
+	w.must(w.store.Advance(t.Context(), webhook.Advance{From: 1000, To: 1100, Now: w.now(), Deliveries: late}))
+	w.start()
+	w.client(0, ann)
+	w.eventually("it is told", func() bool { return len(r.messages()) == 1 })
+	if list := w.deliveries(2); len(list) > 0 {
+		t.Errorf("%d deliveries are left of a webhook that never was", len(list))
+	}
+}

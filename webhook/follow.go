@@ -20,13 +20,41 @@ const (
 // that are in the log already, because it came from elsewhere, are told what
 // happens from now on: where they were, they have been told of the rest.
 func (d *Deliverer) Begin(ctx context.Context) error {
-	if _, began, _, err := d.store.Load(ctx); err != nil || began {
+	at, began, was, err := d.store.Load(ctx)
+	if err != nil {
 		return err
 	}
 	head, err := d.head(ctx)
 	if err != nil {
 		return fmt.Errorf("begin webhooks: %w", err)
 	}
+	if began && at <= head {
+		return nil
+	}
+	endpoints, err := d.endpoints(ctx, head)
+	if err != nil {
+		return fmt.Errorf("begin webhooks: %w", err)
+	}
+	if !began {
+		return d.store.Begin(ctx, head, endpoints)
+	}
+	// The log was taken back to before, as a backup of it does. Its positions are
+	// used again, so that what is known of them is wrong.
+	d.logger.Warn("the log ends before what was delivered, beginning again at its end", "checkpoint", int64(at), "end", int64(head))
+	back := Advance{From: at, To: head, Now: d.now()}
+	for _, e := range was {
+		back.Ended = append(back.Ended, e.ID)
+	}
+	if err := d.store.Advance(ctx, back); errors.Is(err, ErrMoved) {
+		return nil // another process is at it
+	} else if err != nil {
+		return err
+	}
+	return d.store.Advance(ctx, Advance{From: head, To: head, Now: d.now(), Endpoints: endpoints})
+}
+
+// endpoints gives the webhooks as of a position.
+func (d *Deliverer) endpoints(ctx context.Context, head domain.Position) ([]Endpoint, error) {
 	b := newBook(d.log, nil)
 	var names []string
 	for _, e := range []domain.Event{domain.WebhookCreated{}, domain.WebhookChanged{}, domain.WebhookSecretRotated{}, domain.WebhookDisabled{},
@@ -36,11 +64,11 @@ func (d *Deliverer) Begin(ctx context.Context) error {
 	for after := domain.Position(0); ; {
 		records, err := d.log.Select(ctx, domain.Query{After: after, Before: head + 1, Names: names}, followPage)
 		if err != nil {
-			return fmt.Errorf("begin webhooks: %w", err)
+			return nil, err
 		}
 		for _, r := range records {
 			if _, err := b.take(ctx, r); err != nil {
-				return fmt.Errorf("begin webhooks: %w", err)
+				return nil, err
 			}
 			after = r.Position
 		}
@@ -50,7 +78,7 @@ func (d *Deliverer) Begin(ctx context.Context) error {
 	}
 	var a Advance
 	b.flush(&a)
-	return d.store.Begin(ctx, head, a.Endpoints)
+	return a.Endpoints, nil
 }
 
 func (d *Deliverer) head(ctx context.Context) (domain.Position, error) {
