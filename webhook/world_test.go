@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	ann, bob, root = domain.FirstUserID, domain.FirstUserID + 1, domain.FirstUserID + 2
-	patience       = 20 * time.Second // for what happens by itself, on a busy machine
+	patience       = 60 * time.Second // for what happens by itself, on a busy machine
 )
 
 // world is the log and the deliveries of the embedded form, with a clock that can
