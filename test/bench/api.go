@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/test/load"
 	"github.com/tunnox-net/tunnox/test/programs"
 	"github.com/tunnox-net/tunnox/test/services"
@@ -18,9 +22,9 @@ import (
 func measureAPI(l *lab, o options, t *table) {
 	l.part(func(l *lab) {
 		postgres := services.StartPostgres(l, services.PostgresOptions{Durable: true})
-		redis := services.StartRedis(l)
+		redis, url := services.StartRedis(l), postgres.Database(l)
 		// The limit is there, as it is for everybody, and higher than any caller gets.
-		args := []string{"--postgres", postgres.Database(l), "--redis", redis.URL(), "--rate-limit", "1000000", "--rate-burst", "1000000"}
+		args := []string{"--postgres", url, "--redis", redis.URL(), "--rate-limit", "1000000", "--rate-burst", "1000000"}
 		if o.profile != "" {
 			args = append(args, "--pprof")
 		}
@@ -59,7 +63,44 @@ func measureAPI(l *lab, o options, t *table) {
 			}
 			t.add(row{what: mix.what, unit: "1/s", figures: figures, ours: 1, aim: mix.aim})
 		}
+		measureRebuild(l, t, world, url, redis.URL())
 	})
+}
+
+// rebuiltTakes is an upper bound of a rebuild of a log of replayEvents records.
+const rebuiltTakes = 2 * time.Minute
+
+// measureRebuild builds the read models anew from a log in which personal data are
+// sealed, with the program, on a terminal, while the control plane is asked.
+func measureRebuild(l *lab, t *table, world *load.World, url, redis string) {
+	newExecutor(l, eventstore.NewPersonal(openStore(l, url))).fill(l, replayEvents)
+	var rebuilt atomic.Bool
+	asked := make(chan load.Result, 1)
+	go func() {
+		asked <- load.Run(world.Callers, rebuiltTakes, func(caller int, c *load.Caller) error {
+			if rebuilt.Load() {
+				return load.Enough
+			}
+			return world.Read(caller, c)
+		})
+	}()
+	shown, err := programs.OnTerminal(l, "tunnoxd", "rebuild", "--postgres", url, "--redis", redis)
+	rebuilt.Store(true)
+	r := <-asked
+	said := regexp.MustCompile(`from (\d+) events in ([0-9.]+) s \((\d+) events/s\)`).FindStringSubmatch(shown)
+	if err != nil || said == nil {
+		l.Fatalf("rebuild: %v\n%s", err, shown)
+	}
+	l.Logf("rebuild: %s; its bar moved %d times; meanwhile %v", said[0], strings.Count(shown, "\rbuilding ["), r)
+	if r.Failed > 0 {
+		l.Logf("while read models were rebuilt: %v", r.Err)
+	}
+	rate, err := strconv.Atoi(said[3])
+	if err != nil {
+		l.Fatal(err)
+	}
+	t.add(row{what: "read while read models are rebuilt", unit: "1/s", figures: []figure{figure(r.Rate()), ms(r.Quantile(0.5)), ms(r.Quantile(0.99)), figure(r.Failed)}, ours: 1})
+	t.add(row{what: "events rebuilt meanwhile, sealed, Postgres to Redis", unit: "1/s", figures: []figure{figure(rate)}, ours: 1})
 }
 
 // costs gives the processor time of groups of processes, and of this one.

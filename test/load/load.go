@@ -45,6 +45,9 @@ func (r Result) String() string {
 // keptErrors is how many errors of a run are told.
 const keptErrors = 5
 
+// Enough is what the work of [Run] returns to end before its time.
+var Enough = errors.New("enough")
+
 // Run has every caller make requests for d, one after the other. do makes the
 // next one of a caller; a caller whose connection broke is done.
 func Run(callers []*Caller, d time.Duration, do func(caller int, c *Caller) error) Result {
@@ -60,6 +63,9 @@ func Run(callers []*Caller, d time.Duration, do func(caller int, c *Caller) erro
 			for at := time.Now(); at.Sub(began) < d; {
 				err := do(i, c)
 				now := time.Now()
+				if errors.Is(err, Enough) {
+					break
+				}
 				if err == nil {
 					took = append(took, now.Sub(at))
 				} else {
