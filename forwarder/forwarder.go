@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
 	"github.com/tunnox-net/tunnox/broker"
@@ -135,8 +136,9 @@ type Forwarder struct {
 	routes     *routes
 	tally      *tally // of what was used
 	neighbours *neighbours
-	peers      Peers        // nil: there are no other forwarders
-	places     *whereabouts // with peers
+	peers      Peers              // nil: there are no other forwarders
+	places     *whereabouts       // with peers
+	probes     singleflight.Group // of peers that do not answer, by node
 	logins     *doorkeeper
 	strangers  *rate.Limiter // failed logins in the log
 	viewed     chan struct{} // a view has given the feed a place to start from

@@ -20,10 +20,14 @@ import (
 // source's forwarder looks again.
 const hops = 1
 
-// Without an answer for doubtAfter another forwarder is asked whether it is there,
-// for as long again. A service may take its time; a machine that hangs is not
-// waited for.
-const doubtAfter = 300 * time.Millisecond
+const (
+	// Without an answer for doubtAfter another forwarder is asked whether it is there,
+	// for as long again. A service may take its time; a machine that hangs is not
+	// waited for.
+	doubtAfter = 300 * time.Millisecond
+	// The same, when there is nowhere else to go as far as is known.
+	aloneAfter = 2 * time.Second
+)
 
 // Deliver takes a stream that another forwarder, which has proved to be from, has
 // opened to a client that should be connected here. It returns when the stream has
@@ -223,7 +227,11 @@ func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, open *wir
 	var decided atomic.Bool // by the answer, or by giving up: a stream that was answered is not reset
 	doubting, stop := context.WithCancel(ctx)
 	defer stop()
-	doubt := time.AfterFunc(doubtAfter, func() {
+	patience := aloneAfter
+	if or.more {
+		patience = doubtAfter
+	}
+	doubt := time.AfterFunc(patience, func() {
 		if f.hangs(doubting, at, or) && decided.CompareAndSwap(false, true) {
 			stream.Reset()
 		}
@@ -253,7 +261,7 @@ func (f *Forwarder) crossTo(ctx context.Context, at place, more bool) (transport
 // is to be looked for elsewhere. While there is nowhere else it waits for that, or
 // for the answer.
 func (f *Forwarder) hangs(ctx context.Context, at place, or alternatives) bool {
-	for pause := doubtAfter; !f.answers(ctx, at); pause = min(2*pause, movingTime) {
+	for pause := doubtAfter; !f.answers(at); pause = min(2*pause, movingTime) {
 		if ctx.Err() != nil {
 			return false
 		}
@@ -270,10 +278,16 @@ func (f *Forwarder) hangs(ctx context.Context, at place, or alternatives) bool {
 	return false
 }
 
-// answers tells whether another forwarder answers anything at all: an Open without
-// its hop is refused at once.
-func (f *Forwarder) answers(ctx context.Context, at place) bool {
-	ctx, cancel := context.WithTimeout(ctx, doubtAfter)
+// answers tells whether another forwarder answers anything at all. It is asked
+// once for all streams that wait for it.
+func (f *Forwarder) answers(at place) bool {
+	yes, _, _ := f.probes.Do(at.node, func() (any, error) { return f.probe(at), nil })
+	return yes.(bool)
+}
+
+// probe asks another forwarder: an Open without its hop is refused at once.
+func (f *Forwarder) probe(at place) bool {
+	ctx, cancel := context.WithTimeout(f.ctx, doubtAfter)
 	defer cancel()
 	stream, err := f.peers.Open(ctx, at.node, at.address)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 // TestResetsAndSlowReaders: a reset of either end is one at the other, and
 // connections that are not read cost bounded memory at both forwarders.
 func TestResetsAndSlowReaders(t *testing.T) {
+	t.Parallel()
 	c := start(t, 2)
 	e := join(t, c.Control.API, c.Forwarders[0], c.Forwarders[1])
 	seen := make(chan error, 1)

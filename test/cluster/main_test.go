@@ -17,7 +17,7 @@ import (
 // TestMain lets more tests run beside each other than there are processors:
 // those that do mostly wait, while the ones that measure run alone before them.
 func TestMain(m *testing.M) {
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	if err := flag.Set("test.parallel", "9"); err != nil {
 		panic(err)
 	}
 	programs.Main(m)

@@ -93,40 +93,49 @@ func TestSickBridge(t *testing.T) {
 // what is sent.
 func TestSickServices(t *testing.T) {
 	t.Parallel()
-	w := newSickWorld(t)
+	t.Run("Redis", func(t *testing.T) {
+		t.Parallel()
+		w := newSickWorld(t)
+		w.sick(t, "Redis", w.redis, false)
+	})
+	t.Run("Postgres", func(t *testing.T) {
+		t.Parallel()
+		w := newSickWorld(t)
+		w.sick(t, "Postgres", w.postgres, true)
+	})
+}
+
+// sick is all that may happen to the network to a service, which may refuse
+// commands while it is away.
+func (w *sickWorld) sick(t *testing.T, what string, proxy *services.Proxy, refuses bool) {
+	t.Helper()
 	traffic := connections(t, trafficEvery, w.across, w.same)
-	for _, service := range []struct {
-		what    string
-		proxy   *services.Proxy
-		refuses bool // commands, while it is away
-	}{{"Redis", w.redis, false}, {"Postgres", w.postgres, true}} {
-		for _, sickness := range []struct {
-			what string
-			make func()
-			last time.Duration
-			ends bool // what goes on meanwhile
-		}{
-			{"slow", func() { service.proxy.Delay(t, 50) }, 2 * time.Second, false},
-			{"cut", service.proxy.Cut, 4 * time.Second, true},
-			{"half open", func() { service.proxy.Swallow(t) }, awayTime(t), true},
-		} {
-			load := commands(t, commandPause, w.far, w.service)
-			ofCommands(t, load, 5)
-			sickness.make()
-			time.Sleep(sickness.last)
-			service.proxy.Heal(t)
-			ofCommands(t, load, 5)
-			load.Stop()
-			all := load.between(time.Time{}, time.Time{})
-			for _, o := range failed(all) {
-				if !service.refuses || !sickness.ends || o.status != http.StatusServiceUnavailable {
-					t.Errorf("a command with %s %s: %v", service.what, sickness.what, o.err)
-				}
+	for _, sickness := range []struct {
+		what string
+		make func()
+		last time.Duration
+		ends bool // what goes on meanwhile
+	}{
+		{"slow", func() { proxy.Delay(t, 50) }, 2 * time.Second, false},
+		{"cut", proxy.Cut, 4 * time.Second, true},
+		{"half open", func() { proxy.Swallow(t) }, awayTime(t), true},
+	} {
+		load := commands(t, commandPause, w.far, w.service)
+		ofCommands(t, load, 5)
+		sickness.make()
+		time.Sleep(sickness.last)
+		proxy.Heal(t)
+		ofCommands(t, load, 5)
+		load.Stop()
+		all := load.between(time.Time{}, time.Time{})
+		for _, o := range failed(all) {
+			if !refuses || !sickness.ends || o.status != http.StatusServiceUnavailable {
+				t.Errorf("a command with %s %s: %v", what, sickness.what, o.err)
 			}
-			t.Logf("%s %s: %d commands, %d refused, the slowest took %v", service.what, sickness.what, len(all), len(failed(all)),
-				slowest(all).Round(time.Millisecond))
-			w.settled(t)
 		}
+		t.Logf("%s %s: %d commands, %d refused, the slowest took %v", what, sickness.what, len(all), len(failed(all)),
+			slowest(all).Round(time.Millisecond))
+		w.settled(t)
 	}
 	w.lives(t)
 	allWell(t, traffic)

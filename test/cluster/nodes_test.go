@@ -124,6 +124,7 @@ func TestNodeKilled(t *testing.T) {
 // the other, with a new connection every 5 ms and others that last a second. None
 // of them fails.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	p := newPaired(t)
 	port := p.mapping(t, programs.Listen(t, programs.Echo).Port)
 	load := connections(t, openEvery, port)
