@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,6 +125,36 @@ func TestPromptMovesEverything(t *testing.T) {
 	}
 	if _, err := end.WriteNow(nil); !errors.Is(err, transport.ErrStopped) {
 		t.Errorf("write to who closed: %v", err)
+	}
+}
+
+// Joined to an agent's stream, a bridge's takes no goroutine, whether there may be
+// a limit of bandwidth or not: one that waits for bytes has to be woken for them.
+func TestJoinedWithoutAGoroutine(t *testing.T) {
+	user, agent := sessionPair(t)
+	p := startTwo(t, nil).open(t)
+	done := make(chan error, 1)
+	transport.Join(agent.(transport.Stream), prompt(t, p.opener), transport.Count{Brake: new(transport.Brake)},
+		func(_, _ int64, err error) { done <- err })
+	for _, way := range []struct{ from, to io.ReadWriter }{{user, p.taker}, {p.taker, user}} {
+		want := noise(300_000)
+		go func() { _, _ = way.from.Write(want) }() // what is missing is seen below
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(way.to, got); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("not what was sent, or %v", err)
+		}
+	}
+	all := make([]byte, 1<<20)
+	all = all[:runtime.Stack(all, true)]
+	for _, one := range strings.Split(string(all), "\n\n") {
+		if strings.Contains(one, "transport.(*flow)") {
+			t.Errorf("a goroutine moves bytes:\n%s", one)
+		}
+	}
+	_ = user.Close()
+	_ = p.taker.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -151,15 +151,14 @@ func (f *flow) start() func() {
 	case fromStream && toStream:
 		startStreamPump(f, from, to)
 		return nil
-	case f.brake != nil: // who moves bytes for itself has no need of one
-		return f.copy
-	case fromStream && startSocketPump(f, from):
-		return nil
 	case fromStream && promptTo:
 		startPromptSink(f, from, sink)
 		return nil
 	case toStream && promptFrom:
 		startPromptSource(f, source, to)
+		return nil
+	case f.brake != nil: // who moves bytes for itself has no need of one
+	case fromStream && startSocketPump(f, from):
 		return nil
 	case toStream:
 		if pull := newPull(f, to); pull != nil {
