@@ -196,6 +196,22 @@ func (st *muxStream) offer(seg *segment, l *later) (bool, error) {
 	return true, nil
 }
 
+// offerAll queues all the segments, for which there is room.
+func (st *muxStream) offerAll(all *segments) error {
+	st.s.mu.Lock()
+	defer st.s.release(nil)
+	if err := st.writeErr(); err != nil {
+		return err
+	}
+	for all.head != nil {
+		seg := all.pop()
+		st.credit -= seg.len()
+		st.out.give(seg)
+	}
+	st.s.queue(st)
+	return nil
+}
+
 // writeErr is why nothing can be written. The lock is held.
 func (st *muxStream) writeErr() error {
 	switch {

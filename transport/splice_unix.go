@@ -46,67 +46,72 @@ type pull struct {
 	to   *muxStream
 	try  func(fd uintptr) bool // tryRead, so that it is made once
 	size int                   // of the next read
+	room int                   // how much may be sent
 
-	seg *segment // what was read
-	n   int
-	err error
+	got segments // what was read
+	err error    // of tryRead, io.EOF at the end
 }
 
 func (p *pull) run() {
 	for {
 		if err := p.step(); err != nil {
+			p.got.drop()
 			p.f.ended(err)
 			return
 		}
 	}
 }
 
-func (p *pull) step() error {
+func (p *pull) step() (err error) {
 	// Room first: who may not send holds no buffer either.
-	if _, err := p.to.waitRoom(1, false); err != nil {
+	if p.room, err = p.to.waitRoom(1, false); err != nil {
 		return err
 	}
 	if err := p.raw.Read(p.try); err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	seg, n := p.seg, p.n
-	p.seg = nil
-	if p.err != nil || n <= 0 {
-		seg.free()
-		if p.err != nil {
-			return fmt.Errorf("read: %w", p.err)
+	if n := p.got.size; n > 0 {
+		if _, err := p.to.waitRoom(n, false); err != nil {
+			return err
 		}
-		return io.EOF
+		if err := p.to.offerAll(&p.got); err != nil { // there is room, and no other writer
+			return err
+		}
+		p.f.handed(n)
 	}
-	p.size = nextRead(n, seg.room())
-	seg.end += n
-	if _, err := p.to.waitRoom(n, false); err != nil {
-		seg.free()
-		return err
-	}
-	if _, err := p.to.offer(seg, nil); err != nil { // there is room, and no other writer
-		seg.free()
-		return err
-	}
-	p.f.handed(n)
-	return nil
+	return p.err
 }
 
-// tryRead reads if there is something, and tells whether it did.
+// tryRead reads if there is something, and tells whether it did. Of much it takes
+// several pieces, as many as are written at once: the next program on the way is
+// woken once for all of them.
 func (p *pull) tryRead(fd uintptr) bool {
-	seg := newSegment(p.size)
-	for {
-		p.n, p.err = syscall.Read(int(fd), seg.buf[seg.start:])
-		if p.err != syscall.EINTR {
-			break
+	for pieces := 1; ; pieces++ {
+		seg := newSegment(p.size)
+		n, err := syscall.Read(int(fd), seg.buf[seg.start:])
+		for err == syscall.EINTR {
+			n, err = syscall.Read(int(fd), seg.buf[seg.start:])
+		}
+		if n <= 0 {
+			seg.free()
+			switch {
+			case err == syscall.EAGAIN:
+				return pieces > 1
+			case err != nil:
+				p.err = fmt.Errorf("read: %w", err)
+			default:
+				p.err = io.EOF
+			}
+			return true
+		}
+		full := n == seg.room()
+		p.size = nextRead(n, seg.room())
+		seg.end += n
+		p.got.push(seg)
+		if !full || pieces == writePieces || p.got.size+maxBody > p.room {
+			return true
 		}
 	}
-	if p.err == syscall.EAGAIN {
-		seg.free()
-		return false
-	}
-	p.seg = seg
-	return true
 }
 
 // inlineWrite is the largest piece that is written to a socket from a session's
