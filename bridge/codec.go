@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // messages that are not frames
@@ -24,7 +23,7 @@ const (
 	// maxData is the most bytes one frame carries. Larger frames cost fewer
 	// allocations and wake-ups for each byte, and let others of the connection
 	// wait no longer, because HTTP/2 interleaves in pieces of 16 KiB anyway.
-	maxData = 64 << 10
+	maxData = 128 << 10
 	// maxFrame bounds a frame received: maxData, its tag and its length.
 	maxFrame = maxData + 1 + binary.MaxVarintLen32
 	// dataHead is the room a data frame keeps for its tag and length.
@@ -160,28 +159,4 @@ func appendGrant(b []byte, n int) []byte {
 
 func appendEnd(b []byte, end bridgepb.End) []byte {
 	return binary.AppendUvarint(append(b, tagEnd), uint64(end))
-}
-
-// The buffers of outgoing frames, shared by all streams.
-var (
-	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 0, smallFrame); return &b }}
-	partBuffers  = sync.Pool{New: func() any { b := make([]byte, 0, partSize); return &b }}
-)
-
-// frameBuffer gives an empty buffer for n bytes, or for a part of them.
-func frameBuffer(n int) *[]byte {
-	if n <= smallFrame {
-		return smallBuffers.Get().(*[]byte)
-	}
-	return partBuffers.Get().(*[]byte)
-}
-
-// recycle takes back what frameBuffer gave.
-func recycle(b *[]byte) {
-	*b = (*b)[:0]
-	if cap(*b) == smallFrame {
-		smallBuffers.Put(b)
-	} else {
-		partBuffers.Put(b)
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -27,8 +28,9 @@ const (
 	// what is on the line: 16 MiB are 1.6 GB/s at 10 ms.
 	streamWindow = 2 * window
 	connWindow   = 16 << 20
-	// writeBuffer and readBuffer of a connection: four full frames a system call.
-	writeBuffer, readBuffer = 64 << 10, 64 << 10
+	// writeBuffer and readBuffer of a connection: four full frames a system call, and
+	// what stands before them, which would otherwise need one of its own.
+	writeBuffer, readBuffer = 68 << 10, 64 << 10
 	// maxHeaders bounds the headers of an RPC; ours are some 200 bytes.
 	maxHeaders = 8 << 10
 	// probeAfter a silence a ping is sent, and probeFor it is waited for the
@@ -85,7 +87,7 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 			return raw, nil
 		}),
 		grpc.WithTransportCredentials(handshake{client: func(ctx context.Context, raw net.Conn) (*link, error) {
-			below := &batchConn{Conn: raw}
+			below := transport.NewRecords(raw)
 			conn := tls.Client(below, client)
 			if err := conn.HandshakeContext(ctx); err != nil {
 				return nil, fail(fmt.Errorf("tls handshake: %w", err))
@@ -101,7 +103,7 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: probeAfter, Timeout: probeFor, PermitWithoutStream: true}),
 		grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithWriteBufferSize(writeBuffer), grpc.WithReadBufferSize(readBuffer),
-		grpc.WithMaxHeaderListSize(maxHeaders),
+		grpc.WithMaxHeaderListSize(maxHeaders), experimental.WithBufferPool(received{}),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(maxFrame),
 			// gRPC would keep the first frames to send them again elsewhere. The

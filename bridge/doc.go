@@ -31,13 +31,13 @@
 //
 // # Memory
 //
-// A stream that is not read holds at most its window, 512 KiB, at the receiver,
-// and up to 112 KiB of what gRPC has not written yet at the sender, whatever the
-// size of the writes (measured together: 660 KiB with large writes, 610 KiB with
-// tiny ones); it blocks nobody else. An idle stream holds no buffers: it
+// A stream that is not read holds at most its window of 512 KiB, of which up to
+// 176 KiB can be what gRPC has not written yet at the sender, whatever the size of
+// the writes (measured with all that holds them: 660 KiB with large writes, 610 KiB
+// with tiny ones); it blocks nobody else. An idle stream holds no buffers: it
 // costs some 14 KiB of heap and four goroutines, both ends together. A window of
 // 512 KiB gives 0.5 GB/s at a round trip of 1 ms and 50 MB/s at 10 ms on one
-// stream. A connection costs 64 KiB for each direction at each end, and its 16 MiB
+// stream. A connection costs 68 KiB for each direction at each end, and its 16 MiB
 // window of gRPC's is a bound of what is on the line, not memory.
 //
 // # Goroutines
@@ -45,6 +45,7 @@
 // Each stream has one goroutine at either side that receives, the handler's at
 // the server, and one of gRPC's at the opener. They end with the stream;
 // [Pool.Close] and [Server.Stop] wait for them. A stream is a [transport.Prompt]:
-// joined to an agent's stream, the one that receives hands the bytes on, and the
-// agent session's reader sends them, so that nobody is woken in between.
+// joined to an agent's stream, the one that receives writes what comes to the
+// agent, and the agent session's reader sends what the agent says, so that nobody
+// is woken in between.
 package bridge

@@ -10,12 +10,17 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/tunnox-net/tunnox/transport"
 )
+
+// maxRecord is the most that crypto/tls writes at a time.
+const maxRecord = 16 << 10
 
 // link is a TLS connection between two nodes.
 type link struct {
 	*tls.Conn
-	raw      *batchConn // below it
+	raw      transport.Records // below it
 	peer     Identity
 	received atomic.Uint64 // bytes, to tell a busy connection from a dead one
 	closed   atomic.Bool   // set before the streams learn that it is gone
@@ -23,7 +28,7 @@ type link struct {
 	onClose  func()
 }
 
-func newLink(conn *tls.Conn, raw *batchConn) (*link, error) {
+func newLink(conn *tls.Conn, raw transport.Records) (*link, error) {
 	state := conn.ConnectionState()
 	if len(state.PeerCertificates) == 0 {
 		return nil, fmt.Errorf("%w: there is none", ErrIdentity)
@@ -35,8 +40,16 @@ func newLink(conn *tls.Conn, raw *batchConn) (*link, error) {
 	return &link{Conn: conn, raw: raw, peer: peer}, nil
 }
 
+// Read gives all records that have come, as far as there is room: gRPC wakes a
+// stream with the first piece of a frame, which then had better not wait for the
+// others to be decrypted.
 func (l *link) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
+	for err == nil && n < len(b) && l.raw.Whole() {
+		var more int
+		more, err = l.Conn.Read(b[n:])
+		n += more
+	}
 	l.received.Add(uint64(n))
 	return n, err
 }
@@ -46,9 +59,9 @@ func (l *link) Write(b []byte) (int, error) {
 	if len(b) <= maxRecord {
 		return l.Conn.Write(b)
 	}
-	l.raw.collect()
+	l.raw.Gather()
 	n, err := l.Conn.Write(b)
-	if failed := l.raw.flush(); err == nil {
+	if failed := l.raw.Flush(); err == nil {
 		err = failed
 	}
 	return n, err

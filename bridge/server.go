@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -94,6 +95,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		grpc.MaxHeaderListSize(maxHeaders), grpc.MaxRecvMsgSize(maxFrame),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connWindow),
 		grpc.WriteBufferSize(writeBuffer), grpc.ReadBufferSize(readBuffer),
+		experimental.BufferPool(received{}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: probeAfter, Timeout: probeFor}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: probeAfter / 2, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
@@ -164,7 +166,7 @@ func (s *Server) known(conn net.Conn) {
 // admit makes the handshake, which only nodes survive. gRPC has set a deadline.
 func (s *Server) admit(raw net.Conn) (*link, error) {
 	defer s.known(raw)
-	below := &batchConn{Conn: raw}
+	below := transport.NewRecords(raw)
 	conn := tls.Server(below, s.tls)
 	l, err := (*link)(nil), conn.Handshake()
 	if err == nil {

@@ -256,8 +256,8 @@ func (s *stream) keep(p piece) {
 		p.buffer.Free()
 		return
 	}
-	room := mem.DefaultBufferPool().Get(tidyBuffer)
-	own := piece{bytes: append((*room)[:0], p.bytes...), buffer: mem.NewBuffer(room, mem.DefaultBufferPool())}
+	room := received{}.Get(tidyBuffer)
+	own := piece{bytes: append((*room)[:0], p.bytes...), buffer: mem.NewBuffer(room, received{})}
 	s.queue, s.tidy = append(s.queue, own), true
 	p.buffer.Free()
 }

@@ -95,11 +95,14 @@ func (c *carrier) Read(b []byte) (n int, err error) {
 }
 
 // body is the length that the header tells.
-func (c *carrier) body() int { return int(binary.BigEndian.Uint16(c.header[3:])) }
+func (c *carrier) body() int { return bodyOf(c.header[:]) }
 
-// carried is the space for what crosses at once: writePieces full records and
-// some small.
-const carried = 72 << 10
+// bodyOf is the length that a record's header tells.
+func bodyOf(header []byte) int { return int(binary.BigEndian.Uint16(header[3:])) }
+
+// carried is the space for what crosses at once: writePieces full records and one
+// of small frames.
+const carried = 84 << 10
 
 var carriedPool = sync.Pool{New: func() any { b := make([]byte, 0, carried); return &b }}
 

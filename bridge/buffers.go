@@ -1,0 +1,50 @@
+package bridge
+
+import (
+	"sync"
+
+	"google.golang.org/grpc/mem"
+)
+
+// The buffers of frames, coming and going, shared by all streams.
+var (
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 0, smallFrame); return &b }}
+	partBuffers  = sync.Pool{New: func() any { b := make([]byte, 0, partSize); return &b }}
+)
+
+// frameBuffer gives an empty buffer for n bytes, or for a part of them.
+func frameBuffer(n int) *[]byte {
+	if n <= smallFrame {
+		return smallBuffers.Get().(*[]byte)
+	}
+	return partBuffers.Get().(*[]byte)
+}
+
+// recycle takes back what frameBuffer gave.
+func recycle(b *[]byte) {
+	*b = (*b)[:0]
+	switch cap(*b) {
+	case smallFrame:
+		smallBuffers.Put(b)
+	case partSize:
+		partBuffers.Put(b)
+	}
+}
+
+// received is the pool that gRPC reads into. Its own one clears 16 KiB for each
+// frame that comes, although the frame is read over all of it.
+type received struct{}
+
+var _ mem.BufferPool = received{}
+
+func (received) Get(n int) *[]byte {
+	if n > partSize {
+		b := make([]byte, n)
+		return &b
+	}
+	b := frameBuffer(n)
+	*b = (*b)[:n]
+	return b
+}
+
+func (received) Put(b *[]byte) { recycle(b) }
