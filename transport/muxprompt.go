@@ -44,6 +44,21 @@ func (l *later) write() {
 	l.list = l.list[:0]
 }
 
+// writeAll is write for a goroutine that is no session's reader, and may take its
+// time.
+func (l *later) writeAll() {
+	for i, p := range l.list {
+		l.list[i] = nil
+		if s, ok := p.(*muxSession); ok {
+			s.mu.Lock()
+			s.releaseAll()
+		} else {
+			p.write()
+		}
+	}
+	l.list = l.list[:0]
+}
+
 // hand leaves what was put off to others.
 func (l *later) hand() {
 	for i, p := range l.list {
@@ -72,10 +87,10 @@ func (s *muxSession) hand() {
 func (s *muxSession) release(l *later) {
 	switch {
 	case s.writing || s.idle():
-	case s.rest || s.bye || !s.prompt():
+	case s.rest || s.bye || !s.prompt(false):
 		s.wakeWriter()
 	case l == nil:
-		s.writeNow() // gives the lock back
+		s.writeNow(false) // gives the lock back
 		return
 	default:
 		if !l.add(s) {
@@ -89,21 +104,32 @@ func (s *muxSession) release(l *later) {
 
 // prompt tells whether what is next can be written without waiting. The lock is
 // held.
-func (s *muxSession) prompt() bool {
+func (s *muxSession) prompt(large bool) bool {
 	if s.config.beneath == nil || s.config.beneath.now == nil || len(s.urgent) > keptUrgent {
 		return false
 	}
-	return len(s.urgent) > 0 || !s.first.large()
+	return large || len(s.urgent) > 0 || !s.first.large()
+}
+
+// releaseAll is release for a goroutine that is no session's reader and has nothing
+// else to do: it writes large frames too, which would otherwise take another
+// goroutine to be woken for each batch.
+func (s *muxSession) releaseAll() {
+	if s.writing || s.idle() || s.rest || s.bye || !s.prompt(true) {
+		s.release(nil)
+		return
+	}
+	s.writeNow(true)
 }
 
 // writeNow writes small frames as far as the connection takes them at once, and
 // leaves the rest to the writer. The lock is held, and given back.
-func (s *muxSession) writeNow() {
+func (s *muxSession) writeNow(large bool) {
 	b := &s.batch
 	var l later
 	for range promptBatches {
 		s.writing = true
-		s.compose(b, true)
+		s.compose(b, !large)
 		s.mu.Unlock()
 		b.wake(&l)
 		s.config.beneath.begin()
@@ -123,7 +149,7 @@ func (s *muxSession) writeNow() {
 			return
 		}
 		s.rest = !all
-		if s.rest || s.bye || s.idle() || !s.prompt() {
+		if s.rest || s.bye || s.idle() || !s.prompt(large) {
 			break
 		}
 	}

@@ -134,14 +134,20 @@ func startPromptSource(f *flow, src Prompt, dst *muxStream) {
 	p.wake(nil)
 }
 
-func (p *promptSource) wake(*later) {
+// wake is given no later by the Prompt's goroutine, which writes to the stream's
+// session what it brings: it has nothing else to do.
+func (p *promptSource) wake(by *later) {
 	if !p.take() {
 		return
 	}
 	var l later
+	write := l.writeAll
+	if by != nil {
+		write = l.write
+	}
 	for {
 		if err := p.move(&l); err != nil {
-			l.write()
+			write()
 			p.end(err)
 			return
 		}
@@ -149,7 +155,7 @@ func (p *promptSource) wake(*later) {
 			break
 		}
 	}
-	l.write()
+	write()
 }
 
 // move hands on what can be read until there is nothing or no room.
