@@ -3,7 +3,8 @@
 // Its duty: everything in one run on one machine, so that figures can be
 // compared: a direct loopback connection, haproxy and ssh -R where they are
 // installed, and the tunnel (real programs, agent to agent through one
-// forwarder); the same way over two forwarders and the bridge between them;
+// forwarder); the same way over two forwarders and the bridge between them, beside
+// relays in their places that only carry bytes;
 // then commands per second beside the insert rate of the same
 // Postgres server, and the replay of a log; then the REST API of a control plane
 // under load. Beside each figure of ours stands
@@ -32,6 +33,10 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == relayCommand {
+		fmt.Fprintln(os.Stderr, "bench:", relay(os.Args[2:]))
+		os.Exit(1)
+	}
 	var o options
 	seconds := flag.Float64("seconds", 1.5, "how long each figure is measured")
 	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU and heap profiles of our processes")

@@ -169,14 +169,18 @@ func (t *tunnel) processes() map[string]*programs.Process {
 
 // sample stores a profile of the server, over the given time for CPU.
 func (t *tunnel) sample(l *lab, o options, name, page string) {
-	if o.profile == "" {
-		return
+	if o.profile != "" {
+		sample(l, o, t.server, name+".pprof", page)
 	}
-	file := filepath.Join(o.profile, name+".pprof")
+}
+
+// sample stores a page of a server's profiles.
+func sample(l *lab, o options, server *programs.Server, name, page string) {
 	if err := os.MkdirAll(o.profile, 0o755); err != nil {
 		l.Fatal(err)
 	}
-	if err := os.WriteFile(file, t.server.Profile(l, page), 0o644); err != nil {
+	file := filepath.Join(o.profile, name)
+	if err := os.WriteFile(file, server.Profile(l, page), 0o644); err != nil {
 		l.Fatal(err)
 	}
 	l.Log("profile:", file)
