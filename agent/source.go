@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -69,8 +70,10 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 			}
 			return nil, nil
 		}
-		tried = append(tried, s)
-		stream, err := s.ask(ctx, mapping, conn, func() bool { return a.sessions.other(tried) })
+		// A doubt about an earlier session may still look at the ones tried until then.
+		sofar := append(slices.Clip(tried), s)
+		tried = sofar
+		stream, err := s.ask(ctx, mapping, conn, func() bool { return a.sessions.other(sofar) })
 		if err == nil {
 			return s, stream
 		}
