@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tunnox-net/tunnox/wire"
@@ -162,6 +163,9 @@ func (s *session) acknowledged(ack *wirepb.Ack) {
 		s.ack, s.renewAt = int64(ack.GetVersion()), time.Time{}
 	}
 	s.mu.Unlock()
+	if len(ack.GetFailures()) > 0 && s.complaints == nil {
+		s.complaints = rate.NewLimiter(complaintsPerSecond, complaintsAtOnce)
+	}
 	for _, failure := range ack.GetFailures() {
 		s.f.metrics.failures.Inc()
 		if s.complaints.Allow() {

@@ -13,8 +13,6 @@ import (
 	"time"
 	"unicode"
 
-	"golang.org/x/time/rate"
-
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
@@ -138,8 +136,7 @@ func (f *Forwarder) newSession(link transport.Session, control transport.Stream,
 	return &session{f: f, link: link, control: control, id: id, client: hello.ClientId,
 		log:      f.log.With(slog.Int64("client", hello.ClientId), slog.String("session", id)),
 		instance: hello.Instance, version: hello.AgentVersion, since: f.now(), running: hello.ConfigDigest,
-		commands:   make(chan struct{}, commandsAtOnce),
-		complaints: rate.NewLimiter(complaintsPerSecond, complaintsAtOnce)}
+		commands: make(chan struct{}, commandsAtOnce)}
 }
 
 // prove finds out whether the agent is who it says and gives it its place.

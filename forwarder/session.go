@@ -55,7 +55,7 @@ type session struct {
 
 	commands chan struct{} // a slot for each command without a result
 
-	complaints *rate.Limiter // of the agent, in the log
+	complaints *rate.Limiter // of the agent, in the log; nil before the first, touched by attend only
 
 	writeMu sync.Mutex // one control message at a time
 
@@ -163,6 +163,7 @@ func (s *session) send(m *wirepb.Control) error {
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
 	s.control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	defer s.control.SetWriteDeadline(time.Time{}) // an idle session has no timer
 	return wire.WriteControl(s.control, m)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync"
 	"time"
 )
 
@@ -17,10 +18,12 @@ var errProtocol = errors.New("the peer broke the protocol")
 // what a peer sends has been allowed by its window and finds room.
 func (s *muxSession) readLoop() {
 	from := &records{Conn: s.conn}
-	r := bufio.NewReaderSize(from, readBuffer)
+	r := newReader(from)
 	for {
 		if beneath := s.config.beneath; beneath != nil && from.drained && r.Buffered() == 0 {
+			freeReader(r) // an idle session waits without one
 			beneath.await()
+			r = newReader(from)
 		}
 		err := s.readFrame(r)
 		if err == nil {
@@ -36,10 +39,25 @@ func (s *muxSession) readLoop() {
 			// the data has come.
 			err = io.ErrUnexpectedEOF
 		}
+		freeReader(r)
 		s.late.write() // what came before the end is worth as much as ever
 		s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), code)
 		return
 	}
+}
+
+// readers are of the sessions that have something to read.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBuffer) }}
+
+func newReader(from io.Reader) *bufio.Reader {
+	r := readers.Get().(*bufio.Reader)
+	r.Reset(from)
+	return r
+}
+
+func freeReader(r *bufio.Reader) {
+	r.Reset(nil)
+	readers.Put(r)
 }
 
 func (s *muxSession) readFrame(r *bufio.Reader) error {

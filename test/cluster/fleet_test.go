@@ -154,7 +154,7 @@ func (f *fleet) welcomes(since time.Time) []time.Time {
 
 func (f *fleet) waitWelcomed(t *testing.T, n int, since time.Time) {
 	t.Helper()
-	programs.Eventually(t, 90*time.Second, func() error {
+	programs.Eventually(t, reconnectTime(n)+30*time.Second, func() error {
 		if got := len(f.welcomes(since)); got < n {
 			return fmt.Errorf("%d of %d agents are connected; tries failed for %s", got, n, f.failures())
 		}

@@ -43,7 +43,7 @@ func TestManySessions(t *testing.T) {
 	f.grow(t, c.Control.API, n, forwarder)
 	t.Logf("%d clients made and agents connected in %v", n-first, time.Since(began).Round(10*time.Millisecond))
 
-	const idle = 5 * time.Second
+	const idle = 10 * time.Second // more than an interval of the heartbeat
 	before, err := forwarder.CPU()
 	if err != nil {
 		t.Fatal(err)
@@ -55,8 +55,10 @@ func TestManySessions(t *testing.T) {
 	}
 	each, share := (memory()-resident)/float64(n-first), 100*(after-before).Seconds()/idle.Seconds()
 	t.Logf("%d idle sessions: %.1f KB of resident memory each; heartbeats use %.1f %% of a core", n, each, share)
-	if !programs.Race && (each > 90 || share > 25) {
-		t.Error("that is far too much")
+	// 30 KB and, at 10,000 sessions, 5 % are the aims; a loaded machine makes each
+	// wake-up dearer, and the process does something without sessions too.
+	if most := 1.2 + 0.5*float64(n)/1000; !programs.Race && (each > 42 || share > most) {
+		t.Errorf("that is more than 42 KB or %.1f %%", most)
 	}
 
 	forwarder.Kill()
@@ -75,7 +77,11 @@ func TestManySessions(t *testing.T) {
 	t.Logf("all %d are back %v after the forwarder was, at most %d in a second, with %.1f tries each", n, took.Round(10*time.Millisecond),
 		most, float64(f.dials.Load()-dials)/float64(n))
 	t.Logf("tries failed for: %s", f.failures())
-	if took > time.Minute {
+	if took > reconnectTime(n) {
 		t.Errorf("agents were back after %v", took)
 	}
 }
+
+// reconnectTime is in how long n agents, with everything else on the same machine, are
+// back for certain.
+func reconnectTime(n int) time.Duration { return time.Minute + time.Duration(n)*10*time.Millisecond }
