@@ -103,7 +103,7 @@ func TestNodesOfAClusterAreShownAndDrained(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 	}
-	if n := all[2]; !strings.HasPrefix(n.ID, "control-") || strings.Join(n.Roles, " ") != "control" || strings.Join(n.Leases, " ") != "projector relay" {
+	if n := all[2]; !strings.HasPrefix(n.ID, "control-") || strings.Join(n.Roles, " ") != "control" || strings.Join(n.Leases, " ") != "projector relay webhooks" {
 		t.Errorf("%+v", n)
 	}
 	drains(t, control, key, "node-002")
