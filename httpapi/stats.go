@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type SystemStats struct {
 	Users           int64      `json:"users" doc:"How many there are; up to 5 s old, like clients and mappings" example:"120"`
 	Clients         int64      `json:"clients" doc:"How many there are, anonymous ones included" example:"450"`
 	Mappings        int64      `json:"mappings" doc:"How many there are" example:"300"`
-	Nodes           int        `json:"nodes" doc:"Forwarders that have carried something or held connections lately" example:"3"`
+	Nodes           int        `json:"nodes" doc:"Forwarders that are there now" example:"3"`
 	ConnectionsOpen int64      `json:"connections_open" example:"250"`
 	Today           TrafficSum `json:"today" doc:"Since midnight, UTC"`
 	CurrentMonth    TrafficSum `json:"current_month" doc:"Since the first of the month, UTC"`
@@ -43,7 +44,7 @@ type SystemStats struct {
 // RealtimeStats is what flows now.
 type RealtimeStats struct {
 	At                time.Time `json:"at" example:"2026-01-02T15:04:05Z"`
-	Nodes             int       `json:"nodes" doc:"Forwarders that have carried something or held connections lately" example:"3"`
+	Nodes             int       `json:"nodes" doc:"Forwarders that are there now" example:"3"`
 	ConnectionsOpen   int64     `json:"connections_open" example:"250"`
 	ToTargetPerSecond int64     `json:"to_target_per_second" doc:"Bytes per second, of the last second that was reported" example:"1048576"`
 	ToSourcePerSecond int64     `json:"to_source_per_second" example:"2097152"`
@@ -185,6 +186,24 @@ func (a *api) lately(ctx context.Context, of usage.Subject) (today, month Traffi
 	return sumOf(d), sumOf(m), err
 }
 
+// forwarders counts those that are there. While nobody can tell, those are counted
+// that have reported lately, which a node does that has carried something.
+func (a *api) forwarders(ctx context.Context, r usage.Rates) (n int) {
+	if a.config.Nodes == nil {
+		return r.Nodes
+	}
+	nodes, err := a.config.Nodes.Nodes(ctx)
+	if err != nil {
+		return r.Nodes
+	}
+	for _, node := range nodes {
+		if slices.Contains(node.Roles, RoleForwarder) {
+			n++
+		}
+	}
+	return n
+}
+
 func (a *api) systemStats(ctx context.Context, _ *struct{}) (*struct{ Body SystemStats }, error) {
 	counts, err := a.counted.get(ctx, a)
 	if err != nil {
@@ -199,7 +218,7 @@ func (a *api) systemStats(ctx context.Context, _ *struct{}) (*struct{ Body Syste
 		return nil, a.uncounted(ctx, err)
 	}
 	return &struct{ Body SystemStats }{SystemStats{Users: counts.users, Clients: counts.clients, Mappings: counts.mappings,
-		Nodes: rates.Nodes, ConnectionsOpen: rates.Streams, Today: today, CurrentMonth: month}}, nil
+		Nodes: a.forwarders(ctx, rates), ConnectionsOpen: rates.Streams, Today: today, CurrentMonth: month}}, nil
 }
 
 func (a *api) realtimeStats(ctx context.Context, _ *struct{}) (*struct{ Body RealtimeStats }, error) {
@@ -208,7 +227,7 @@ func (a *api) realtimeStats(ctx context.Context, _ *struct{}) (*struct{ Body Rea
 	if err != nil {
 		return nil, a.uncounted(ctx, err)
 	}
-	return &struct{ Body RealtimeStats }{RealtimeStats{At: now, Nodes: r.Nodes, ConnectionsOpen: r.Streams,
+	return &struct{ Body RealtimeStats }{RealtimeStats{At: now, Nodes: a.forwarders(ctx, r), ConnectionsOpen: r.Streams,
 		ToTargetPerSecond: r.ToTarget, ToSourcePerSecond: r.ToSource, BytesPerSecond: r.ToTarget + r.ToSource}}, nil
 }
 
@@ -367,15 +386,16 @@ func (a *api) trafficStats(ctx context.Context, in *trafficInput) (*struct{ Body
 	return &struct{ Body TrafficStats }{stats}, nil
 }
 
-// counts is how many there are of what the log knows. Counting goes over an index
-// of the log, so it is done once in a while for all who ask.
+// counts is how many there are of what the log knows.
 type counts struct{ users, clients, mappings int64 }
 
-// counted remembers counts for a moment.
+// counted remembers counts, with the position they are of: what is there is what
+// began and has not ended, so that only the records since then need be counted.
 type counted struct {
 	mu   sync.Mutex
-	at   time.Time // guarded by mu
-	last counts    // guarded by mu
+	at   time.Time       // guarded by mu
+	upTo domain.Position // guarded by mu
+	last counts          // guarded by mu
 }
 
 // countedFor is how long counts are good.
@@ -384,18 +404,33 @@ const countedFor = 5 * time.Second
 func (c *counted) get(ctx context.Context, a *api) (counts, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := a.now(); c.at.IsZero() || now.Sub(c.at) >= countedFor || now.Before(c.at) {
-		next, err := a.count(ctx)
-		if err != nil {
-			return counts{}, err
-		}
-		c.at, c.last = now, next
+	now := a.now()
+	if !c.at.IsZero() && !now.Before(c.at) && now.Sub(c.at) < countedFor {
+		return c.last, nil
 	}
+	head, err := a.head(ctx)
+	if err != nil {
+		return counts{}, err
+	}
+	if head < c.upTo { // a log that was restored
+		c.upTo, c.last = 0, counts{}
+	}
+	since, err := a.count(ctx, c.upTo, head)
+	if err != nil {
+		return counts{}, err
+	}
+	c.at, c.upTo = now, head
+	c.last.users += since.users
+	c.last.clients += since.clients
+	c.last.mappings += since.mappings
 	return c.last, nil
 }
 
-// count counts what began and has not ended.
-func (a *api) count(ctx context.Context) (c counts, err error) {
+// count counts what began behind after and until head, less what ended.
+func (a *api) count(ctx context.Context, after, head domain.Position) (c counts, err error) {
+	if head == after {
+		return c, nil
+	}
 	of := func(began, ended []domain.Event) int64 {
 		var n [2]int64
 		for i, events := range [][]domain.Event{began, ended} {
@@ -404,7 +439,7 @@ func (a *api) count(ctx context.Context) (c counts, err error) {
 				names[j] = e.EventName()
 			}
 			if err == nil {
-				n[i], err = a.config.Search.Count(ctx, domain.Query{Names: names})
+				n[i], err = a.config.Search.Count(ctx, domain.Query{After: after, Before: head + 1, Names: names})
 			}
 		}
 		return n[0] - n[1]

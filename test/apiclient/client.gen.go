@@ -1824,7 +1824,7 @@ type RealtimeStats struct {
 	// ConnectionsOpen Examples: 250
 	ConnectionsOpen int64 `json:"connections_open"`
 
-	// Nodes Forwarders that have carried something or held connections lately
+	// Nodes Forwarders that are there now
 	//
 	// Examples: 3
 	Nodes int64 `json:"nodes"`
@@ -1998,7 +1998,7 @@ type SystemStats struct {
 	// Examples: 300
 	Mappings int64 `json:"mappings"`
 
-	// Nodes Forwarders that have carried something or held connections lately
+	// Nodes Forwarders that are there now
 	//
 	// Examples: 3
 	Nodes int64 `json:"nodes"`
