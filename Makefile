@@ -10,6 +10,7 @@ BENCHTIME ?= 1s
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS    = -X main.version=$(VERSION)
 PACKAGES   = ./...
+STATICCHECK = v0.8.2
 
 export PATH := $(PATH):$(shell $(GO) env GOPATH)/bin
 
@@ -47,8 +48,9 @@ test-race: setup ## Run every test under the race detector (needs a C compiler)
 vet:
 	$(GO) vet $(PACKAGES)
 
-lint: vet ## Check style: gofmt, go vet; golangci-lint and the OpenAPI document when there are tools for it
+lint: vet ## Check style: gofmt, go vet, staticcheck; golangci-lint and the OpenAPI document when there are tools for it
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "not formatted (run gofmt -w):"; echo "$$files"; exit 1; }
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK) $(PACKAGES)
 	@./test/lint-openapi.sh
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
 	else echo "golangci-lint is not installed; see https://golangci-lint.run/welcome/install"; fi

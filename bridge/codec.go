@@ -15,8 +15,8 @@ import (
 // The fields of bridgepb.Frame, as protobuf tags. Every frame is one field.
 const (
 	tagData  = 1<<3 | 2 // length and bytes
-	tagGrant = 2<<3 | 0 // varint
-	tagEnd   = 3<<3 | 0 // varint
+	tagGrant = 2 << 3   // varint, which is 0
+	tagEnd   = 3 << 3   // varint
 )
 
 const (

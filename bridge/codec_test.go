@@ -80,7 +80,7 @@ func TestBadFramesAreRefused(t *testing.T) {
 		"grant and more":       {tagGrant, 1, 1},
 		"no end":               {tagEnd, 0},
 		"unknown end":          {tagEnd, 9},
-		"unknown field":        {7<<3 | 0, 1},
+		"unknown field":        {7 << 3, 1},
 		"data, then a reset":   append(dataFrame([]byte("a")), tagEnd, 3),
 		"length of 2^63 bytes": {tagData, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1},
 	} {

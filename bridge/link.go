@@ -125,7 +125,7 @@ func linked(l *link, err error) (net.Conn, credentials.AuthInfo, error) {
 
 // Info tells gRPC that the connection is safe to send headers on.
 func (handshake) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (h handshake) Clone() credentials.TransportCredentials { return h }

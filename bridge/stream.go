@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 
 	"github.com/tunnox-net/tunnox/bridge/bridgepb"
@@ -34,9 +33,15 @@ const (
 	tidyBelow, tidyBuffer = 2 << 10, 16 << 10
 )
 
+// messages is what both ends of a gRPC stream have.
+type messages interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
 // stream is either end of a forwarded connection.
 type stream struct {
-	rpc     grpc.Stream
+	rpc     messages
 	cancel  func()            // opener only: ends the RPC at once; does not block
 	hangUp  func() error      // opener only: half-closes the RPC
 	explain func(error) error // turns what RecvMsg said into an error of package transport
@@ -86,7 +91,7 @@ type stream struct {
 	head piece // the piece being read; owned by whoever set reading
 }
 
-func newStream(rpc grpc.Stream, local, remote net.Addr, count *traffic) *stream {
+func newStream(rpc messages, local, remote net.Addr, count *traffic) *stream {
 	s := &stream{rpc: rpc, local: local, remote: remote, count: count, credit: window}
 	s.readable.L, s.writable.L = &s.mu, &s.mu
 	return s

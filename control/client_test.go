@@ -222,7 +222,7 @@ func TestSeveralControlPlanes(t *testing.T) {
 		t.Errorf("%d calls failed while one of two control planes drained", failed.Load())
 	}
 	// And with one gone without a word, likewise.
-	one = p.serve(one.address, count(0))
+	p.serve(one.address, count(0))
 	served[0].Store(0)
 	eventually(t, "it is used again", func() bool {
 		must(t, second(client.Ping(ctx)))

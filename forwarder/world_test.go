@@ -376,7 +376,10 @@ func serve(t testing.TB, do func(*net.TCPConn)) string {
 func echo(t testing.TB) string {
 	return serve(t, func(c *net.TCPConn) {
 		buf := echoBuffers.Get().([]byte)
-		defer echoBuffers.Put(buf)
+		defer func() {
+			//lint:ignore SA6002 an allocation a connection is nothing to a test
+			echoBuffers.Put(buf)
+		}()
 		for {
 			n, err := c.Read(buf)
 			if n > 0 {

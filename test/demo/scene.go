@@ -148,7 +148,6 @@ type mapping struct {
 type scene struct {
 	office, datacentre client
 	web, echo          mapping
-	webPort            int
 }
 
 func createScene(ctx context.Context, s *server, services *services) (*scene, error) {
