@@ -99,8 +99,8 @@ func (p *problem) Error() string {
 		text += " [" + p.Code + "]"
 	}
 	for _, e := range p.Errors {
-		if e.Message == p.Detail && strings.HasPrefix(e.Location, "path.") {
-			continue // what was on the command line
+		if e.Message == p.Detail && strings.HasPrefix(e.Location, "path.") || p.Status == http.StatusUnauthorized {
+			continue // what was on the command line; or a header, which is not what people write
 		}
 		place := strings.TrimPrefix(e.Location, "body.")
 		text += "\n  " + place + ": " + e.Message
