@@ -95,8 +95,11 @@ func (s *sender) post(ctx context.Context, e Endpoint, message string, now time.
 	if err != nil {
 		return s.unreached(err)
 	}
-	// What it says is not looked at; reading a little lets the connection be used again.
-	_, _ = io.CopyN(io.Discard, answer.Body, answerMost)
+	// What it says is not looked at; reading a little lets the connection be used
+	// again. With 101 the body is the connection itself, which no context ends.
+	if answer.StatusCode != http.StatusSwitchingProtocols {
+		_, _ = io.CopyN(io.Discard, answer.Body, answerMost)
+	}
 	_ = answer.Body.Close()
 	return answered(answer, now)
 }

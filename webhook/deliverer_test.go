@@ -1,12 +1,15 @@
 package webhook_test
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -195,6 +198,37 @@ func TestAnswersThatAreNoSuccess(t *testing.T) {
 			t.Errorf("the redirect was followed %d times", n)
 		}
 	})
+}
+
+func TestAReceiverThatSwitchesProtocolsHoldsNobodyUp(t *testing.T) {
+	w := newWorld(t)
+	w.start(func(o *webhook.Options) { o.Schedule = []time.Duration{time.Hour} })
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	w.must(err)
+	var serving sync.WaitGroup
+	w.Cleanup(func() { _ = listener.Close(); serving.Wait() })
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+					return
+				}
+				_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: silence\r\n\r\n")
+				_, _ = io.Copy(io.Discard, conn) // until the other side leaves
+			})
+		}
+	})
+	w.hook(1, ann, "http://"+listener.Addr().String(), "client_created")
+	w.client(0, ann)
+	w.eventually("it was tried", func() bool { list := w.deliveries(1); return len(list) == 1 && list[0].Attempts == 1 })
+	if d := w.deliveries(1)[0]; d.Status != webhook.Pending || d.Code != 101 {
+		t.Errorf("%+v", d)
+	}
 }
 
 func TestABodyWithoutEndIsNotRead(t *testing.T) {
