@@ -58,7 +58,14 @@ func address(text string) (netip.Addr, bool) {
 // themselves (X-Forwarded-For), or the value of one of their parameters
 // (Forwarded, RFC 7239). An element without the parameter is an empty hop.
 func hopsOf(lines []string, parameter string) (hops []string) {
-	for _, element := range split(strings.Join(lines, ","), ',') {
+	text := strings.Join(lines, ",")
+	elements := split(text, ',')
+	if text != "" && (parameter == "" || strings.Count(text, `"`)%2 != 0) {
+		// X-Forwarded-For has no quotes, and one that a stranger leaves open must not
+		// swallow what our proxy put behind it.
+		elements = strings.Split(text, ",")
+	}
+	for _, element := range elements {
 		if parameter == "" {
 			hops = append(hops, strings.TrimSpace(element))
 			continue
