@@ -1,12 +1,14 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +24,7 @@ const (
 	mostAtOnce      = 64                 // attempts of this process
 	mostOfOwner     = 4                  // of one owner's: slow receivers of one must not hold up others
 	mostInTurn      = 50                 // deliveries of one webhook before others have a turn
+	turnTime        = time.Second        // after which a turn ends with the attempt that is under way
 	restAfter       = 3                  // failures of a webhook, one after the other, before it is left alone for a while
 	restMost        = 60                 // times the first wait of the schedule: the first rest is one, and each is twice the one before
 	disableAfter    = 3 * 24 * time.Hour // of nothing but failures
@@ -135,6 +138,7 @@ func (d *Deliverer) dispatch(ctx context.Context, parts *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
+	d.sortByPlaces(ready)
 	for _, r := range ready {
 		if !d.begin(r) {
 			continue
@@ -148,6 +152,15 @@ func (d *Deliverer) dispatch(ctx context.Context, parts *sync.WaitGroup) error {
 		})
 	}
 	return nil
+}
+
+// sortByPlaces puts webhooks first whose owners have the fewest places. What waits
+// for slow receivers waits for longest: by time alone, enough of them would take
+// every place that is free again.
+func (d *Deliverer) sortByPlaces(ready []Ready) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	slices.SortStableFunc(ready, func(a, b Ready) int { return cmp.Compare(d.owners[a.Owner], d.owners[b.Owner]) })
 }
 
 func (d *Deliverer) begin(r Ready) bool {
@@ -173,7 +186,8 @@ func (d *Deliverer) end(r Ready) {
 // turn sends to one webhook what is to be sent to it now, and reports whether
 // there may be more.
 func (d *Deliverer) turn(ctx context.Context, webhook int64) (more bool) {
-	for range mostInTurn {
+	began := time.Now()
+	for n := 0; n < mostInTurn && time.Since(began) < turnTime; n++ {
 		due, ok, err := d.store.Next(ctx, webhook, d.now())
 		if err == nil && ok {
 			err = d.deliver(ctx, due)

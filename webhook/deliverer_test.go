@@ -231,6 +231,33 @@ func TestAReceiverThatSwitchesProtocolsHoldsNobodyUp(t *testing.T) {
 	}
 }
 
+// TestSlowReceiversOfManyDoNotStarveAnother: they may take every place there is,
+// and have waited for longer.
+func TestSlowReceiversOfManyDoNotStarveAnother(t *testing.T) {
+	const slowUsers, each, events = 16, 4, 30 // as many as are sent to at once
+	w := newWorld(t)
+	slow, quick := newReceiver(w), newReceiver(w)
+	slow.answer = func(http.ResponseWriter, *http.Request, message) { time.Sleep(200 * time.Millisecond) }
+	for n := range int64(slowUsers) {
+		user := root + 1 + n
+		w.do(domain.CreateUser{ID: user, Username: fmt.Sprint("slow", n), Email: fmt.Sprintf("slow%d@example.org", n), Role: domain.RoleAdmin})
+		for i := range int64(each) {
+			w.do(domain.CreateWebhook{ID: 100 + n*each + i, UserID: user, URL: slow.URL, Events: []string{"client_created"}, All: true})
+		}
+	}
+	w.start()
+	w.hook(1, ann, quick.URL, "client_created")
+	for n := range events {
+		w.client(n, bob)
+	}
+	w.eventually("every place is taken", func() bool { return len(slow.messages()) >= slowUsers*each })
+	w.client(events, ann)
+	w.eventually("another one is told", func() bool { return len(quick.messages()) == 1 })
+	if n := len(slow.messages()); n > slowUsers*each*events/2 {
+		t.Errorf("the slow ones were sent %d messages before", n)
+	}
+}
+
 func TestABodyWithoutEndIsNotRead(t *testing.T) {
 	w := newWorld(t)
 	w.start()
