@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
 	"time"
@@ -150,13 +151,26 @@ func (l *TLSListener) greet(s *stranger) {
 	}
 }
 
+// hostOf gives what counts as one address: for IPv6 the /64, because a single
+// machine has all of it.
+func hostOf(addr net.Addr) string {
+	ap, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	if ip.Is6() {
+		if network, err := ip.Prefix(64); err == nil {
+			return network.String()
+		}
+	}
+	return ip.String()
+}
+
 // welcome has a connection served, or wait until there is a place for it, or closed
 // where too many wait already.
 func (l *TLSListener) welcome(conn net.Conn) {
-	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
-	if err != nil {
-		host = conn.RemoteAddr().String()
-	}
+	host := hostOf(conn.RemoteAddr())
 	s := &stranger{conn: conn, host: host}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -179,6 +193,9 @@ func (l *TLSListener) settle() {
 		return
 	}
 	for {
+		if l.all.len() >= l.config.MaxStrangers && l.all.silent.Len() == 0 {
+			return // without a look at each of the lines, of which there may be many
+		}
 		s := l.lines.next(func(host string) bool {
 			same := l.address[host]
 			return (same == nil || same.len() < l.config.MaxPerAddress || l.pushOut(same)) &&
