@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -50,10 +52,19 @@ type Result struct {
 const (
 	commandsAtOnce = 8
 	commandTimeout = 12 * time.Second // longer than a control plane takes to give up
+	// Anybody may be an agent, and each command is work for a control plane, if only
+	// to refuse it; those that are done are in the log for ever.
+	commandsPerSecond, commandsInBurst = 10, 100
 )
 
 // command has one carried out beside the reading of the session.
 func (s *session) command(m *wirepb.Command) error {
+	if s.wishes == nil {
+		s.wishes = rate.NewLimiter(commandsPerSecond, commandsInBurst)
+	}
+	if !s.wishes.Allow() {
+		return s.send(resultOf(m, wire.TooMany, "too many commands, ask again in a moment"))
+	}
 	select {
 	case s.commands <- struct{}{}:
 	default:

@@ -98,6 +98,29 @@ func TestACommandOutlivesItsSession(t *testing.T) {
 	}
 }
 
+// An agent, which anybody may be, does not keep the control plane busy with nothing
+// but its commands.
+func TestCommandsComeAtARate(t *testing.T) {
+	t.Parallel()
+	_, _, a, _ := commanding(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	const atOnce, most = 100, 2000
+	for n := range most {
+		r, err := a.Do(ctx, &wirepb.Command{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.GetCode() == string(wire.TooMany) {
+			if n < atOnce {
+				t.Errorf("refused after %d", n)
+			}
+			return
+		}
+	}
+	t.Errorf("%d commands, one behind the other, and none refused", most)
+}
+
 // Commands wait for the control plane beside everything else, a few at a time, and
 // end with a code whatever becomes of it.
 func TestCommandsAreBounded(t *testing.T) {

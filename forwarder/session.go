@@ -56,6 +56,7 @@ type session struct {
 	commands chan struct{} // a slot for each command without a result
 
 	complaints *rate.Limiter // of the agent, in the log; nil before the first, touched by attend only
+	wishes     *rate.Limiter // of commands; the same
 
 	writeMu sync.Mutex // one control message at a time
 
