@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -18,15 +19,34 @@ const (
 	steady      = 5 * time.Second // a session that lasted so long was a good one
 )
 
+// How long a try may take to reach a forwarder, its TLS handshake included. Each one
+// that took too long gives the next a step more: a forwarder to which thousands of
+// agents come back at once has them wait in a line, and who leaves it begins at its
+// end.
+const (
+	patienceStep = 10 * time.Second
+	mostPatience = 40 * time.Second
+)
+
 type backoff struct {
 	tries int
+	late  int       // tries in a row that took too long
 	since time.Time // of the first failure in a row
 }
 
-// lasted notes how long the last try held. A good session, or one that the
-// forwarder asked to leave, makes the next pause a first one.
-func (b *backoff) lasted(d time.Duration, asked bool) {
-	if d >= steady || asked {
+// patience is how long the next try may take to reach a forwarder.
+func (b *backoff) patience() time.Duration {
+	return min(patienceStep*time.Duration(1+b.late), mostPatience)
+}
+
+// ended notes what the last try came to: since when there was a session, zero for
+// none, and why it ended, nil when the forwarder asked for that. A good session makes
+// the next pause a first one. To wait for a dial is no session, however long it was.
+func (b *backoff) ended(since time.Time, err error) {
+	switch {
+	case since.IsZero() && errors.Is(err, context.DeadlineExceeded):
+		b.late++
+	case !since.IsZero() && (err == nil || time.Since(since) >= steady):
 		*b = backoff{}
 	}
 }

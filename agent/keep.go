@@ -28,8 +28,7 @@ func (a *Agent) keep(ctx context.Context, slot int) {
 		if c == nil {
 			return
 		}
-		began := time.Now()
-		err := a.connect(ctx, c)
+		since, err := a.connect(ctx, c, pause.patience())
 		a.roster.release(c)
 		if ctx.Err() != nil {
 			return
@@ -45,8 +44,7 @@ func (a *Agent) keep(ctx context.Context, slot int) {
 			a.end(&EndedError{Refusal: refusal, File: a.file()})
 			return
 		}
-		lasted := time.Since(began)
-		pause.lasted(lasted, err == nil)
+		pause.ended(since, err)
 		if !a.pause(ctx, &pause, refusal, func(d time.Duration) { a.tellNotConnected(c.wanted.address, err, d) }) {
 			return
 		}

@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	dialTimeout  = 10 * time.Second // to reach a forwarder, its TLS handshake included
 	loginTimeout = 12 * time.Second // a forwarder gives up after 10
 	silences     = 3                // missed answers, or dead peer's limits, before silence of the control stream alone counts
 	writeTimeout = 10 * time.Second // a forwarder that does not read its control stream is gone
@@ -48,20 +47,22 @@ type session struct {
 
 // connect keeps one session from its dial to its end. It returns nil when the
 // session is left, because the forwarder asked for that or is silent; it then
-// serves the streams it has.
-func (a *Agent) connect(ctx context.Context, c *claim) error {
+// serves the streams it has. patience is for the dial; since tells when the session
+// began, and is zero if it did not.
+func (a *Agent) connect(ctx context.Context, c *claim, patience time.Duration) (since time.Time, err error) {
 	server := c.wanted.address
-	dialling, cancel := context.WithTimeout(ctx, dialTimeout)
+	dialling, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	link, err := a.dial(dialling, server)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return time.Time{}, fmt.Errorf("connect: %w", err)
 	}
 	s, err := a.login(ctx, link, server)
 	if err != nil {
 		link.Close()
-		return err
+		return time.Time{}, err
 	}
+	since = time.Now()
 	s.log.Info("connected", "server", server)
 	a.unsure.Store(0)
 	a.roster.welcomed(c, s.node)
@@ -78,10 +79,10 @@ func (a *Agent) connect(ctx context.Context, c *claim) error {
 			reason = errors.New("the agent was asked to end")
 		}
 		s.log.Info("disconnected", "server", server, "reason", reason)
-		return s.err
+		return since, s.err
 	case <-s.left:
 		a.start(func() { a.depart(ctx, s) })
-		return nil
+		return since, nil
 	}
 }
 

@@ -114,39 +114,6 @@ type halfCloser struct{ net.Conn }
 
 func (halfCloser) CloseWrite() error { return nil }
 
-// The pauses between tries: nearly none at first, never long in the first
-// minute, and what the forwarder asks for is kept to.
-func TestBackoff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var b backoff
-		if d := b.next(0); d > firstPause {
-			t.Errorf("the first pause is %v", d)
-		}
-		var total time.Duration
-		for range 20 {
-			d := b.next(0)
-			total += d
-			if d > shortPauses {
-				t.Errorf("a pause of %v", d)
-			}
-			if total > 5*time.Second && d < shortPauses/2 {
-				t.Errorf("a pause of %v after %v", d, total)
-			}
-		}
-		if d := b.next(10 * time.Second); d < 10*time.Second || d > 13*time.Second {
-			t.Errorf("asked to wait 10 s, the pause is %v", d)
-		}
-		time.Sleep(shortWhile + time.Second)
-		if d := b.next(0); d < longPauses/2 || d > longPauses {
-			t.Errorf("after a minute the pause is %v", d)
-		}
-		b.lasted(time.Minute, false)
-		if d := b.next(0); d > firstPause {
-			t.Errorf("after a good session the pause is %v", d)
-		}
-	})
-}
-
 // A forwarder that is not one: whatever it says, the agent tries again and ends
 // when it is told to.
 func TestAgentSurvivesAForwarderThatTalksNonsense(t *testing.T) {

@@ -129,12 +129,15 @@ type ListenConfig struct {
 	Authenticate time.Duration
 	// MaxStrangers bounds strangers, and MaxPerAddress those of one address. When
 	// one more comes the oldest that is silent goes, and if all are speaking the
-	// one that came waits for as long as a handshake may take; times begin when it is
-	// its turn. Defaults 2048 and 256.
+	// one that came waits for its turn, with which the times above begin. Defaults
+	// 2048 and 256.
 	MaxStrangers, MaxPerAddress int
 	// MaxWaiting bounds those who wait, and half of it those of one address. Each
 	// takes a descriptor and nothing else. Default 16,384.
 	MaxWaiting int
+	// Wait is how long one of them waits at most: longer than agents do, because who
+	// is sent away comes again and begins at the end. Default 45 s.
+	Wait time.Duration
 	// Session tunes the sessions.
 	Session SessionConfig
 
@@ -152,6 +155,7 @@ func (c ListenConfig) withDefaults() ListenConfig {
 	c.MaxStrangers = cmp.Or(c.MaxStrangers, 2048)
 	c.MaxPerAddress = cmp.Or(c.MaxPerAddress, 256)
 	c.MaxWaiting = cmp.Or(c.MaxWaiting, 16384)
+	c.Wait = cmp.Or(c.Wait, 45*time.Second)
 	c.hearing = cmp.Or(c.hearing, time.Second)
 	c.Session = c.Session.withDefaults()
 	return c

@@ -119,6 +119,11 @@ func (l *TLSListener) acceptLoop() {
 // greet makes a session of a connection and hands it to Accept.
 func (l *TLSListener) greet(s *stranger) {
 	conn := s.conn
+	if hungUp(conn) { // while it waited: a handshake is too dear to be for nobody
+		_ = conn.Close()
+		l.forget(s)
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithValue(l.ctx, strangerKey{}, s), l.config.Handshake)
 	defer cancel()
 	_ = conn.SetReadDeadline(time.Now().Add(l.config.FirstByte))
@@ -179,7 +184,7 @@ func (l *TLSListener) welcome(conn net.Conn) {
 		return
 	}
 	l.lines.add(s)
-	s.timer = time.AfterFunc(l.config.Handshake, func() { l.tire(s) })
+	s.timer = time.AfterFunc(l.config.Wait, func() { l.tire(s) })
 	l.settle()
 }
 

@@ -294,7 +294,8 @@ func TestHerdGetsThrough(t *testing.T) {
 func TestWaitingIsBounded(t *testing.T) {
 	t.Parallel()
 	l, pin := startTLS(t, func(c *ListenConfig) {
-		c.MaxStrangers, c.MaxPerAddress, c.MaxWaiting, c.Handshake = 2, 2, 6, time.Second
+		c.MaxStrangers, c.MaxPerAddress, c.MaxWaiting = 2, 2, 6
+		c.Handshake, c.Wait = time.Second, time.Second
 	})
 	ctx := within(t, 10*time.Second)
 	ended, gate := make(chan struct{}), make(chan struct{})

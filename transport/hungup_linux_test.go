@@ -1,0 +1,43 @@
+package transport
+
+import (
+	"net"
+	"testing"
+	"time"
+)
+
+// Who has said something and hung up while it waited in line is known before a
+// handshake is computed for it.
+func TestHungUp(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for name, leave := range map[string]func(*net.TCPConn){
+		"closed": func(c *net.TCPConn) { _ = c.Close() },
+		"reset":  func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
+	} {
+		out, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		if _, err := out.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if hungUp(in) {
+			t.Errorf("%s: it is still there", name)
+		}
+		leave(out.(*net.TCPConn))
+		for end := time.Now().Add(5 * time.Second); !hungUp(in); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: nobody noticed", name)
+			}
+		}
+	}
+}
