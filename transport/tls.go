@@ -130,10 +130,10 @@ type ListenConfig struct {
 	// MaxStrangers bounds strangers, and MaxPerAddress those of one address. When
 	// one more comes the oldest that is silent goes, and if all are speaking the
 	// one that came waits for its turn, with which the times above begin. Defaults
-	// 2048 and 256.
+	// 2048, or a quarter of the descriptors, and 256.
 	MaxStrangers, MaxPerAddress int
 	// MaxWaiting bounds those who wait, and half of it those of one address. Each
-	// takes a descriptor and nothing else. Default 16,384.
+	// takes a descriptor and nothing else. Default 16,384, or half of the descriptors.
 	MaxWaiting int
 	// Wait is how long one of them waits at most: longer than agents do, because who
 	// is sent away comes again and begins at the end. Default 45 s.
@@ -152,13 +152,25 @@ func (c ListenConfig) withDefaults() ListenConfig {
 	c.FirstByte = cmp.Or(c.FirstByte, 5*time.Second)
 	c.Handshake = cmp.Or(c.Handshake, handshakeLimit)
 	c.Authenticate = cmp.Or(c.Authenticate, 15*time.Second)
-	c.MaxStrangers = cmp.Or(c.MaxStrangers, 2048)
+	strangers, waiting := roomFor(descriptors())
+	c.MaxStrangers = cmp.Or(c.MaxStrangers, strangers)
 	c.MaxPerAddress = cmp.Or(c.MaxPerAddress, 256)
-	c.MaxWaiting = cmp.Or(c.MaxWaiting, 16384)
+	c.MaxWaiting = cmp.Or(c.MaxWaiting, waiting)
 	c.Wait = cmp.Or(c.Wait, 45*time.Second)
 	c.hearing = cmp.Or(c.hearing, time.Second)
 	c.Session = c.Session.withDefaults()
 	return c
+}
+
+// roomFor gives the defaults of MaxStrangers and MaxWaiting. They leave a quarter of
+// the descriptors, when those are few, to everything else there is: who waits needs
+// no more than to connect.
+func roomFor(descriptors int) (strangers, waiting int) {
+	strangers, waiting = 2048, 16384
+	if descriptors > 0 {
+		strangers, waiting = min(strangers, descriptors/4), min(waiting, descriptors/2)
+	}
+	return strangers, waiting
 }
 
 func (c ListenConfig) serverTLS() *tls.Config {

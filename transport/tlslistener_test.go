@@ -458,3 +458,17 @@ func TestAMachineWithManyAddressesIsOne(t *testing.T) {
 		}
 	}
 }
+
+// TestStrangersLeaveDescriptors: a process that may have few goes on with what
+// else it does, however many connect.
+func TestStrangersLeaveDescriptors(t *testing.T) {
+	for few, want := range map[int][2]int{0: {2048, 16384}, 1 << 20: {2048, 16384}, 20000: {2048, 10000}, 4096: {1024, 2048}, 1024: {256, 512}} {
+		strangers, waiting := roomFor(few)
+		if [2]int{strangers, waiting} != want {
+			t.Errorf("of %d descriptors %d and %d, want %v", few, strangers, waiting, want)
+		}
+	}
+	if n := descriptors(); n < 16 {
+		t.Errorf("this process may have %d descriptors", n)
+	}
+}
