@@ -212,11 +212,10 @@ func (d *Deliverer) turn(ctx context.Context, webhook int64) (more bool) {
 // deliver makes one attempt and notes it.
 func (d *Deliverer) deliver(ctx context.Context, due Due) error {
 	body, err := d.payload(ctx, due)
-	if errors.Is(err, errHidden) {
-		o := Outcome{Delivery: due.Delivery, Failing: due.Failing}
-		o.Attempts++
-		o.Status, o.Error, o.Attempted = Failed, err.Error(), d.now()
-		return d.store.Finish(ctx, o)
+	for _, why := range []error{errHidden, errMissing, errUnshown} {
+		if errors.Is(err, why) {
+			return d.giveUp(ctx, due, why, err)
+		}
 	}
 	if err != nil {
 		return err
@@ -238,6 +237,18 @@ func (d *Deliverer) deliver(ctx context.Context, due Due) error {
 		d.disable(ctx, due.Webhook, "failing", "It has taken nothing for three days. The last time: "+a.err+".")
 	}
 	return nil
+}
+
+// giveUp notes that a delivery cannot be sent. Its owner is told why, and the log of
+// this program the whole of it.
+func (d *Deliverer) giveUp(ctx context.Context, due Due, why, err error) error {
+	if why != errHidden {
+		d.logger.Warn("gave up a delivery", "webhook", due.Webhook, "position", int64(due.Position), "error", err)
+	}
+	o := Outcome{Delivery: due.Delivery, Failing: due.Failing}
+	o.Attempts++
+	o.Status, o.Error, o.Attempted = Failed, why.Error(), d.now()
+	return d.store.Finish(ctx, o)
 }
 
 // outcome decides what an attempt means.

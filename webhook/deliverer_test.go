@@ -2,6 +2,7 @@ package webhook_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -150,6 +151,27 @@ func TestOneBadEventDoesNotHoldUpTheRest(t *testing.T) {
 	_, err := w.store.Redeliver(t.Context(), 1, bad.ID, w.now())
 	w.must(err)
 	w.eventually("it is taken in the end", func() bool { return w.deliveries(1)[0].Status == webhook.Delivered })
+}
+
+func TestWhatCannotBeShownDoesNotHoldUpTheRest(t *testing.T) {
+	w := newWorld(t)
+	w.start(func(o *webhook.Options) {
+		show := o.Show
+		o.Show = func(r domain.Record) (any, error) {
+			if strings.Contains(string(r.Data), `"c0"`) {
+				return nil, errors.New("it is of tomorrow's version")
+			}
+			return show(r)
+		}
+	})
+	r := newReceiver(w)
+	w.hook(1, ann, r.URL, "client_created")
+	w.client(0, ann)
+	w.client(1, ann)
+	w.eventually("the other one is taken", func() bool { list := w.deliveries(1); return len(list) == 2 && list[1].Status == webhook.Delivered })
+	if d := w.deliveries(1)[0]; d.Status != webhook.Failed || d.Error != "this cannot be shown" {
+		t.Errorf("%+v", d)
+	}
 }
 
 func TestAnswersThatAreNoSuccess(t *testing.T) {

@@ -19,8 +19,13 @@ type Payload struct {
 	Data      any             `json:"data"`      // the record, as the audit shows it
 }
 
-// errHidden is why a delivery is given up whose record its owner may not see now.
-var errHidden = errors.New("the owner may not see this any more")
+// Why deliveries are given up at once: what cannot be sent now never can, and
+// others wait behind it.
+var (
+	errHidden  = errors.New("the owner may not see this any more")
+	errMissing = errors.New("the log does not have this any more")
+	errUnshown = errors.New("this cannot be shown")
+)
 
 // payload makes the body of a delivery. It is made anew for every attempt, of the
 // record as it can be read then: what was erased meanwhile is not sent.
@@ -32,14 +37,14 @@ func (d *Deliverer) payload(ctx context.Context, due Due) ([]byte, error) {
 			return nil, err
 		}
 		if len(records) != 1 || records[0].Position != due.Position {
-			return nil, fmt.Errorf("the log has no record %d", due.Position)
+			return nil, errMissing
 		}
 		if !due.Endpoint.Sees(records[0]) {
 			return nil, errHidden
 		}
 		p.Timestamp = records[0].Meta.At
 		if p.Data, err = d.options.Show(records[0]); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", errUnshown, err)
 		}
 	}
 	var b bytes.Buffer
