@@ -125,6 +125,9 @@ func putEndpoints(ctx context.Context, q *queries.Queries, endpoints []webhook.E
 		if err != nil {
 			return err
 		}
+		if err := q.Lock(ctx, e.ID); err != nil {
+			return err
+		}
 		if err := q.PutEndpoint(ctx, queries.PutEndpointParams{Webhook: e.ID, Owner: e.UserID, State: string(state), Active: e.Active()}); err != nil {
 			return err
 		}
@@ -255,6 +258,9 @@ func (s *Store) List(ctx context.Context, id, before int64, limit int) ([]webhoo
 // Add implements [webhook.Store].
 func (s *Store) Add(ctx context.Context, d webhook.Delivery) (webhook.Delivery, error) {
 	err := s.write(ctx, "add a delivery", func(q *queries.Queries) error {
+		if err := q.HoldCheckpoint(ctx); err != nil {
+			return err
+		}
 		row, err := q.Add(ctx, queries.AddParams{Webhook: d.Webhook, Message: d.Message, Position: int64(d.Position), Event: d.Event, CreatedAt: millis(d.Created)})
 		if err != nil {
 			return err
@@ -268,6 +274,9 @@ func (s *Store) Add(ctx context.Context, d webhook.Delivery) (webhook.Delivery, 
 // Redeliver implements [webhook.Store].
 func (s *Store) Redeliver(ctx context.Context, id, of int64, now time.Time) (d webhook.Delivery, err error) {
 	err = s.write(ctx, "redeliver", func(q *queries.Queries) error {
+		if err := q.HoldCheckpoint(ctx); err != nil {
+			return err
+		}
 		if err := q.Lock(ctx, id); err != nil {
 			return err
 		}

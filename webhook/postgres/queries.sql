@@ -57,6 +57,11 @@ UPDATE webhook.deliveries SET status = @status, attempts = attempts + 1, failure
 -- a row does not see what came meanwhile, the one behind it does.
 SELECT FROM webhook.endpoints WHERE webhook = $1 FOR UPDATE;
 
+-- name: HoldCheckpoint :exec
+-- Who adds by hand comes before or behind what records come to: the statement that
+-- puts an endpoint looks at what waits for it, and would not see what is being added.
+SELECT FROM webhook.checkpoint FOR SHARE;
+
 -- name: SetFailing :exec
 UPDATE webhook.endpoints e SET failing_times = @times, failing_since = @since, rest_until = @rest,
        due_at = greatest(@rest::bigint, (SELECT min(d.next_at) FROM webhook.deliveries d WHERE d.webhook = e.webhook AND d.status = 'pending'))

@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t testing.TB) webhook.Store) {
 		"a webhook that rests is sent nothing":                   rests,
 		"a disabled webhook is sent nothing until it is enabled": disabled,
 		"an attempt and a new delivery at the same moment":       meanwhile,
+		"a change and a test of a webhook at the same moment":    changed,
 		"a delivery is sent again by hand":                       byHand,
 		"a deleted webhook leaves nothing":                       ends,
 		"the newest deliveries are listed first":                 lists,
@@ -271,6 +272,34 @@ func meanwhile(s *suite) {
 		both.Wait()
 		position++
 		s.wantReady(at, webhook.Ready{Webhook: 7, Owner: ann})
+	}
+}
+
+// changed: whoever makes or changes a webhook may test it at once, while the
+// checkpoint is coming to the change. What was added then is sent.
+func changed(s *suite) {
+	s.must(s.Begin(ctx, 0, nil))
+	const rounds = 100
+	for i := range domain.Position(rounds) {
+		id := int64(7 + i/2) // every other time it is there already
+		var both sync.WaitGroup
+		both.Go(func() {
+			if err := s.Advance(ctx, webhook.Advance{From: i, To: i + 1, Now: at, Endpoints: []webhook.Endpoint{endpoint(id, ann)}}); err != nil {
+				s.Error(err)
+			}
+		})
+		both.Go(func() {
+			if _, err := s.Add(ctx, webhook.Delivery{Webhook: id, Message: "test", Event: webhook.TestEvent, Created: at}); err != nil {
+				s.Error(err)
+			}
+		})
+		both.Wait()
+		s.wantReady(at, webhook.Ready{Webhook: id, Owner: ann})
+		due, ok, err := s.Next(ctx, id, at)
+		if err != nil || !ok {
+			s.Fatalf("round %d: %v, %v", i, ok, err)
+		}
+		s.finish(due, webhook.Delivered, at, webhook.Failing{})
 	}
 }
 

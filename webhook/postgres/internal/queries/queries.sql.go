@@ -224,6 +224,17 @@ func (q *Queries) Finish(ctx context.Context, arg FinishParams) (int64, error) {
 	return result.RowsAffected(), nil
 }
 
+const holdCheckpoint = `-- name: HoldCheckpoint :exec
+SELECT FROM webhook.checkpoint FOR SHARE
+`
+
+// Who adds by hand comes before or behind what records come to: the statement that
+// puts an endpoint looks at what waits for it, and would not see what is being added.
+func (q *Queries) HoldCheckpoint(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, holdCheckpoint)
+	return err
+}
+
 const list = `-- name: List :many
 SELECT id, webhook, message, position, event, status, created_at, attempts, failures, next_at, attempted_at, took, code, error FROM webhook.deliveries WHERE webhook = $1 AND id < $2 ORDER BY id DESC LIMIT $3
 `
