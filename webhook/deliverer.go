@@ -27,7 +27,7 @@ const (
 	turnTime        = time.Second        // after which a turn ends with the attempt that is under way
 	restAfter       = 3                  // failures of a webhook, one after the other, before it is left alone for a while
 	restMost        = 60                 // times the first wait of the schedule: the first rest is one, and each is twice the one before
-	disableAfter    = 3 * 24 * time.Hour // of nothing but failures
+	disableAfter    = 3 * 24 * time.Hour // of nothing but failures, and no fewer of them than one delivery may have: the machine may have slept
 	lookEvery       = time.Second
 	pruneEvery      = 10 * time.Minute
 	measureEvery    = 5 * time.Second
@@ -233,7 +233,7 @@ func (d *Deliverer) deliver(ctx context.Context, due Due) error {
 	switch {
 	case a.code == http.StatusGone:
 		d.disable(ctx, due.Webhook, "gone", "It answered 410 Gone.")
-	case !a.ok() && o.Attempted.Sub(o.Failing.Since) >= disableAfter:
+	case !a.ok() && o.Attempted.Sub(o.Failing.Since) >= disableAfter && o.Failing.Times > len(d.options.Schedule):
 		d.disable(ctx, due.Webhook, "failing", "It has taken nothing for three days. The last time: "+a.err+".")
 	}
 	return nil

@@ -397,6 +397,30 @@ func TestThreeDaysOfFailuresDisable(t *testing.T) {
 	}
 }
 
+// TestAMachineThatSleptDisablesNothingAtOnce: days have passed, and a receiver that
+// failed before and behind them has not failed for days.
+func TestAMachineThatSleptDisablesNothingAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.start(func(o *webhook.Options) {
+		o.Schedule = []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour}
+	})
+	r := newReceiver(w)
+	r.answer = func(out http.ResponseWriter, _ *http.Request, _ message) {
+		out.WriteHeader(http.StatusInternalServerError)
+	}
+	w.hook(1, ann, r.URL, "client_created")
+	w.client(0, ann)
+	for n, slept := range []time.Duration{0, 100 * time.Hour, 2 * time.Hour, 4 * time.Hour} {
+		w.pass(slept)
+		w.eventually("the next attempt", func() bool { list := w.deliveries(1); return len(list) == 1 && list[0].Attempts == n+1 })
+	}
+	if hook := w.webhook(1); hook.Disabled { // an attempt comes behind what the one before came to
+		t.Errorf("disabled: %s", hook.Reason)
+	}
+	w.pass(8 * time.Hour)
+	w.eventually("it is disabled", func() bool { return w.webhook(1).Disabled })
+}
+
 // TestAProcessThatEndsInTheMiddleMissesNothing: what the receiver has and nobody
 // noted is sent again, under the same id.
 func TestAProcessThatEndsInTheMiddleMissesNothing(t *testing.T) {
