@@ -68,6 +68,14 @@ type (
 	ClientEnabled struct{}
 	// ClientDeleted ends the client.
 	ClientDeleted struct{}
+	// ClientDisconnectRequested asks for the end of the sessions that the client had.
+	// It changes nothing about the client, whose agent may come back. It is carried
+	// out when it is asked for and never because it is read: a session that began
+	// after it is not meant, however late somebody comes upon it.
+	ClientDisconnectRequested struct {
+		Nodes []string `json:"nodes,omitempty"` // that held the sessions
+		Epoch int64    `json:"epoch,omitempty"` // of the newest session that is meant
+	}
 )
 
 // EventName implements [Event].
@@ -90,6 +98,9 @@ func (ClientEnabled) EventName() string { return "client_enabled" }
 
 // EventName implements [Event].
 func (ClientDeleted) EventName() string { return "client_deleted" }
+
+// EventName implements [Event].
+func (ClientDisconnectRequested) EventName() string { return "client_disconnect_requested" }
 
 // Exists implements [Aggregate].
 func (c *Client) Exists() bool { return c.ID != 0 }
@@ -339,6 +350,37 @@ func (c SetClientEnabled) Decide(s States) (Decision, error) {
 	case !c.Enabled && !cl.Disabled:
 		d.add(ClientStream(c.ID), ClientDisabled{})
 	}
+	return d, nil
+}
+
+// DisconnectClient asks for the end of a client's sessions. Asking again is
+// another request: the sessions of then are others.
+type DisconnectClient struct {
+	ID    int64
+	Nodes []string // that hold its sessions now, as the directory says
+	Epoch int64    // of the newest of them, 0 = there is none
+}
+
+// CommandName implements [Command].
+func (DisconnectClient) CommandName() string { return "disconnect_client" }
+
+// Subject implements [Command].
+func (c DisconnectClient) Subject() StreamID { return ClientStream(c.ID) }
+
+// Account implements [Command].
+func (DisconnectClient) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c DisconnectClient) Reads() []StreamID { return []StreamID{ClientStream(c.ID)} }
+
+// Decide implements [Command].
+func (c DisconnectClient) Decide(s States) (Decision, error) {
+	cl, err := s.liveClient(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: cl.AccountID()}
+	d.add(ClientStream(c.ID), ClientDisconnectRequested{Nodes: c.Nodes, Epoch: c.Epoch})
 	return d, nil
 }
 

@@ -63,6 +63,8 @@ func init() {
 	register[WebhookDisabled](1)
 	register[WebhookEnabled](1)
 	register[WebhookDeleted](1)
+	register[ClientDisconnectRequested](1)
+	register[NodeDrainRequested](1)
 }
 
 // same upcasts to a schema that only added fields, which were empty before.

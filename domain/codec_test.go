@@ -33,6 +33,8 @@ var published = func() map[string]Event {
 		ClientChanged{Name: "notebook", Description: "on the desk"},
 		ClientCredentialRotated{PublicKey: key},
 		ClientDisabled{}, ClientEnabled{}, ClientDeleted{},
+		ClientDisconnectRequested{Nodes: []string{"node-001", "node-002"}, Epoch: 7},
+		NodeDrainRequested{NodeID: "node-001", Since: moment},
 		MappingCreated{MappingID: 1001, UserID: 100000001, Name: "db", Protocol: ProtocolTCP, SourceClientID: 600000000,
 			TargetClientID: 600000001, SourceUserID: 100000002, ShareID: 7, LocalHost: "127.0.0.1", LocalPort: 5432, TargetHost: "db.internal", TargetPort: 5433},
 		MappingChanged{Name: "db2", LocalHost: "0.0.0.0", LocalPort: 5434, TargetHost: "10.0.0.1", TargetPort: 5435},
@@ -71,7 +73,7 @@ var superseded = map[string]Event{
 }
 
 // categories are all there are.
-var categories = []string{CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryWebhook}
+var categories = []string{CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryWebhook, CategoryNode}
 
 func TestExamplesAreFull(t *testing.T) {
 	for name := range codecs {

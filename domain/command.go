@@ -14,7 +14,8 @@ type Event interface {
 }
 
 // Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping],
-// *[Quota], *[Key], *[Login], *[Share] or *[Webhook]. The zero state of a stream without records has Exists() false.
+// *[Quota], *[Key], *[Login], *[Share], *[Webhook], *[Erasure] or *[Node]. The
+// zero state of a stream without records has Exists() false.
 type Aggregate interface {
 	// Apply folds one event, with the time it was decided at. It never refuses;
 	// events of other aggregates leave the state as it is.
@@ -69,6 +70,8 @@ func NewAggregate(id StreamID) Aggregate {
 		return &Erasure{}
 	case CategoryWebhook:
 		return &Webhook{}
+	case CategoryNode:
+		return &Node{}
 	}
 	return nil
 }

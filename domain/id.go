@@ -56,6 +56,9 @@ func ErasureStream(account int64) StreamID { return streamID(CategoryErasure, ac
 // WebhookStream names the event stream of a webhook.
 func WebhookStream(id int64) StreamID { return streamID(CategoryWebhook, id) }
 
+// NodeStream names the event stream of a node, which is the node's id: node-001.
+func NodeStream(number int64) StreamID { return streamID(CategoryNode, number) }
+
 // ClientStream names the event stream of a client.
 func ClientStream(id int64) StreamID { return streamID(CategoryClient, id) }
 

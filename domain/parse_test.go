@@ -125,7 +125,11 @@ var commands = map[string]func(*args) Command{
 	"rotate_credential": func(a *args) Command { return RotateCredential{ID: a.number("id"), PublicKey: a.key()} },
 	"enable_client":     func(a *args) Command { return SetClientEnabled{ID: a.number("id"), Enabled: true} },
 	"disable_client":    func(a *args) Command { return SetClientEnabled{ID: a.number("id")} },
-	"delete_client":     func(a *args) Command { return DeleteClient{ID: a.number("id")} },
+	"disconnect_client": func(a *args) Command {
+		return DisconnectClient{ID: a.number("id"), Nodes: a.list("nodes"), Epoch: a.number("epoch")}
+	},
+	"drain_node":    func(a *args) Command { return DrainNode{ID: a.number("id"), Since: a.moment("since")} },
+	"delete_client": func(a *args) Command { return DeleteClient{ID: a.number("id")} },
 	"create_mapping": func(a *args) Command {
 		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Any: a.text("any") == "true", Name: a.text("name"),
 			Protocol: Protocol(a.text("protocol")), SourceClientID: a.number("source"), TargetClientID: a.number("target"),

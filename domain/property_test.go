@@ -62,7 +62,7 @@ func drawCommand(t *rapid.T) Command {
 	key := rapid.Custom(func(t *rapid.T) []byte {
 		return bytes.Repeat([]byte{rapid.SampledFrom([]byte{1, 1, 2}).Draw(t, "key")}, publicKeyLength)
 	})
-	switch rapid.IntRange(0, 41).Draw(t, "command") {
+	switch rapid.IntRange(0, 43).Draw(t, "command") {
 	case 0, 1:
 		return CreateUser{ID: user.Draw(t, "user"), Username: name.Draw(t, "name"), Email: email.Draw(t, "email"), Limits: drawLimits(t)}
 	case 2:
@@ -131,6 +131,10 @@ func drawCommand(t *rapid.T) Command {
 		return SetWebhookEnabled{ID: small.Draw(t, "webhook"), Enabled: rapid.Bool().Draw(t, "enabled")}
 	case 39:
 		return RotateWebhookSecret{ID: small.Draw(t, "webhook")}
+	case 42:
+		return DisconnectClient{ID: client.Draw(t, "client"), Nodes: rapid.SampledFrom([][]string{nil, {"node-001"}}).Draw(t, "nodes"), Epoch: small.Draw(t, "epoch")}
+	case 43:
+		return DrainNode{ID: small.Draw(t, "node"), Since: time.Unix(small.Draw(t, "since"), 0)}
 	case 40:
 		return DeleteWebhook{ID: small.Draw(t, "webhook")}
 	case 20:
@@ -311,6 +315,9 @@ func (w *world) checkDeleted(t *rapid.T) {
 			}
 			continue
 		}
+		if id.Category() == CategoryNode && !w.closed[id] {
+			continue // there is always another life of it
+		}
 		if w.closed[id] == w.live(id) {
 			t.Fatalf("%s closed %v and live %v", id, w.closed[id], w.live(id))
 		}
@@ -335,6 +342,8 @@ func (w *world) checkOwners(t *rapid.T) {
 			want = a.UserID
 		case *Webhook:
 			want = a.UserID
+		case *Node:
+			want = 0
 		}
 		for _, r := range records {
 			if r.Owner != want {
@@ -374,6 +383,11 @@ func (w *world) checkAgain(t *rapid.T, c Command, first Decision) {
 		// Again it is a reuse, or the login has ended by it.
 	case c.CommandName() == "rotate_webhook_secret":
 		// Again it is the next secret.
+	case c.CommandName() == "disconnect_client", c.CommandName() == "drain_node":
+		// Again it is another request.
+		if err != nil || len(d.Changes) != 1 {
+			t.Fatalf("%s again gives %+v, %v", c.CommandName(), d, err)
+		}
 	case c.CommandName() == "end_login":
 		if CodeOf(err) != CodeLoginEnded {
 			t.Fatalf("%s again: %v", c.CommandName(), err)

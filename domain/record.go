@@ -10,7 +10,8 @@ import (
 )
 
 // StreamID names the event stream of one aggregate: a category, a dash and a
-// number, for example "mapping-1001".
+// number, for example "mapping-1001". That of a node is the node's id, whose number
+// has three digits at least.
 type StreamID string
 
 // The categories of event streams.
@@ -24,6 +25,7 @@ const (
 	CategoryShare   = "share"
 	CategoryErasure = "erasure"
 	CategoryWebhook = "webhook"
+	CategoryNode    = "node"
 )
 
 // ParseStreamID checks that s is a category this package knows, a dash and a
@@ -31,17 +33,20 @@ const (
 func ParseStreamID(s string) (StreamID, error) {
 	category, number, ok := strings.Cut(s, "-")
 	n, err := strconv.ParseInt(number, 10, 64)
-	if !ok || err != nil || n <= 0 || strconv.FormatInt(n, 10) != number {
+	if !ok || err != nil || n <= 0 || string(streamID(category, n)) != s {
 		return "", fmt.Errorf("stream id %q: want category-number", s)
 	}
 	switch category {
-	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryErasure, CategoryWebhook:
+	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryErasure, CategoryWebhook, CategoryNode:
 		return StreamID(s), nil
 	}
 	return "", fmt.Errorf("stream id %q: unknown category %q", s, category)
 }
 
 func streamID(category string, n int64) StreamID {
+	if category == CategoryNode {
+		return StreamID(fmt.Sprintf("%s-%03d", category, n))
+	}
 	return StreamID(category + "-" + strconv.FormatInt(n, 10))
 }
 

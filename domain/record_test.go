@@ -8,7 +8,8 @@ import (
 )
 
 func TestStreamIDs(t *testing.T) {
-	for _, id := range []StreamID{UserStream(100000001), ClientStream(1), MappingStream(1001), QuotaStream(9223372036854775807)} {
+	for _, id := range []StreamID{UserStream(100000001), ClientStream(1), MappingStream(1001), QuotaStream(9223372036854775807),
+		NodeStream(1), NodeStream(1000)} {
 		got, err := ParseStreamID(string(id))
 		if err != nil || got != id {
 			t.Errorf("%s: %q, %v", id, got, err)
@@ -18,7 +19,7 @@ func TestStreamIDs(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"", "user", "user-", "-1", "user-0", "user--1", "user-01", "user-+1", "user-1 ", "User-1", "session-1",
-		"user-9223372036854775808", "user-1-2", "user-x"} {
+		"user-9223372036854775808", "user-1-2", "user-x", "node-1", "node-0001", "node-000", "node-+01"} {
 		if id, err := ParseStreamID(s); err == nil {
 			t.Errorf("%q was read as %q", s, id)
 		}
@@ -83,7 +84,7 @@ func TestErrors(t *testing.T) {
 
 // FuzzParseStreamID: what is accepted is the one spelling of a stream.
 func FuzzParseStreamID(f *testing.F) {
-	for _, s := range []string{"user-1", "mapping-1001", "quota-9223372036854775807", "user-01", "client--1", "-"} {
+	for _, s := range []string{"user-1", "mapping-1001", "quota-9223372036854775807", "user-01", "client--1", "-", "node-001", "node-1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

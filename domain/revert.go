@@ -18,7 +18,7 @@ const (
 // refusal that says why.
 func Compensation(event Event, before, now Aggregate, held *Quota) (Command, error) {
 	switch event.(type) {
-	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed, WebhookDeleted:
+	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed, WebhookDeleted, ClientDisconnectRequested, NodeDrainRequested:
 		return nil, final(event)
 	}
 	switch was := before.(type) {
@@ -64,6 +64,10 @@ func final(event Event) error {
 		return refuse(CodeNotRevertible, "What has ended stays so, and its id is never used again. Create another one.")
 	case UserPasswordSet, ClientCredentialRotated, WebhookSecretRotated:
 		return refuse(CodeNotRevertible, "The secret before it may be the one that had to go. Set a new one.")
+	case ClientDisconnectRequested:
+		return refuse(CodeNotRevertible, "A session that has ended cannot go on. The client's agent comes back by itself.")
+	case NodeDrainRequested:
+		return refuse(CodeNotRevertible, "A node that drains takes no agents again in this life. Start it anew.")
 	case QuotaTaken, QuotaReturned, QuotaMoved:
 		return refuse(CodeNotRevertible, "This is the account's side of another event of the same request. Revert that one.")
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
@@ -29,6 +30,38 @@ func TestRoutesComeToWhatTheLogSays(t *testing.T) {
 	}
 }
 
+// Who reads that a client was to be disconnected disconnects nobody, whenever it
+// is: the session that is there may have begun after it. What comes behind it in
+// the client's event stream is applied as ever.
+func TestADisconnectThatIsReadEndsNothing(t *testing.T) {
+	m := &routesModel{t: t, rnd: rand.New(rand.NewPCG(1, 7)), plane: newPlane(), routes: forwarder.NewRoutes(), fed: -1}
+	m.command(0)
+	m.command(1)
+	client := m.clients[0]
+	m.plane.do(t, domain.DisconnectClient{ID: client, Nodes: []string{"node-001"}, Epoch: 9}) // before the session
+	view, err := m.plane.ClientView(t.Context(), client, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, refusal := m.routes.Connect(view); refusal != nil {
+		t.Fatal(refusal)
+	}
+	m.follow()
+	m.plane.do(t, domain.DisconnectClient{ID: client, Nodes: []string{"node-001"}, Epoch: 9}) // and after it began
+	m.plane.do(t, domain.DrainNode{ID: 1, Since: time.Unix(1, 0)})
+	m.feed(1 << 30)
+	m.gap()
+	m.feed(1 << 30)
+	if !slices.Equal(m.routes.Connected(), []int64{client}) {
+		t.Fatalf("connected are %v", m.routes.Connected())
+	}
+	m.plane.do(t, domain.SetClientEnabled{ID: client})
+	m.feed(1 << 30)
+	if left := m.routes.Connected(); len(left) > 0 {
+		t.Errorf("%v are connected though disabled", left)
+	}
+}
+
 type routesModel struct {
 	t      *testing.T
 	seed   int
@@ -48,7 +81,7 @@ func (m *routesModel) run() {
 	for range 150 {
 		switch n := m.rnd.IntN(20); {
 		case n < 8:
-			m.command(m.rnd.IntN(12))
+			m.command(m.rnd.IntN(13))
 		case n < 12:
 			m.connect()
 		case n < 14:
@@ -110,6 +143,8 @@ func (m *routesModel) command(kind int) {
 	case 10:
 		c = domain.SetQuota{ID: pick(m.rnd, append(m.users, m.clients...)),
 			Limits: domain.Limits{MaxConnectionsPerMapping: ptr(m.rnd.Int64N(3))}}
+	case 11:
+		c = domain.DisconnectClient{ID: pick(m.rnd, m.clients), Epoch: 1}
 	default:
 		if m.rnd.IntN(4) > 0 {
 			c = domain.SetClientEnabled{ID: pick(m.rnd, m.clients), Enabled: flag}

@@ -47,8 +47,6 @@ func newRow(kind Kind) row {
 		return &LoginRow{}
 	case Shares:
 		return &ShareRow{}
-	case Erasures:
-		return &erasureRow{}
 	case Webhooks:
 		return &WebhookRow{}
 	}
@@ -114,7 +112,7 @@ func (f *folder) load(ctx context.Context, facts []fact) error {
 	var keys []Key
 	for _, fact := range facts {
 		key := fact.key
-		if _, ok := f.cache[key]; ok {
+		if _, ok := f.cache[key]; ok || key.Kind.rowless() {
 			continue
 		}
 		r := newRow(key.Kind)
@@ -150,6 +148,9 @@ func keyOf(stream domain.StreamID) Key { return Key{Kind(stream.Category()), str
 
 func (f *folder) apply(fact fact) error {
 	key := fact.key
+	if key.Kind.rowless() {
+		return nil
+	}
 	e := f.cache[key]
 	at := e.row.versions()
 	if at.Version+1 != fact.record.Version {

@@ -38,9 +38,13 @@ const (
 	APIKeys  Kind = domain.CategoryKey
 	Logins   Kind = domain.CategoryLogin
 	Shares   Kind = domain.CategoryShare
-	Erasures Kind = domain.CategoryErasure
 	Webhooks Kind = domain.CategoryWebhook
 )
+
+// rowless tells of what the read models have no rows: an erasure, since the user's
+// row went when the user was deleted; and what was asked of nodes, which is for the
+// audit alone.
+func (k Kind) rowless() bool { return k == domain.CategoryErasure || k == domain.CategoryNode }
 
 // Key names a row.
 type Key struct {

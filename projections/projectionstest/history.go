@@ -3,6 +3,7 @@ package projectionstest
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
 )
@@ -124,7 +125,7 @@ func (h *History) command() domain.Command {
 // identity draws a command about who may do what.
 func (h *History) identity() domain.Command {
 	hash := make([]byte, 32)
-	switch h.draw(16) {
+	switch h.draw(18) {
 	case 0:
 		return domain.CreateKey{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), Prefix: "tnk", Hash: hash, Scopes: []domain.Scope{domain.ScopeRead}}
 	case 1:
@@ -155,6 +156,10 @@ func (h *History) identity() domain.Command {
 	case 10:
 		return domain.RedeemShare{ID: pick(h, h.shares), Hash: hash, MappingID: h.id(domain.FirstMappingID), Any: true,
 			SourceClientID: pick(h, h.clients), LocalPort: 1 + h.draw(65535)}
+	case 16:
+		return domain.DisconnectClient{ID: pick(h, h.clients), Nodes: []string{"node-001"}, Epoch: int64(h.draw(9))}
+	case 17:
+		return domain.DrainNode{ID: int64(1 + h.draw(3)), Since: epoch.Add(time.Duration(h.draw(3)) * time.Hour)}
 	case 11, 12:
 		return domain.CreateWebhook{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), URL: "https://example.org/hook", All: h.draw(2) == 0}
 	case 13:
