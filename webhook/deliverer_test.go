@@ -55,9 +55,37 @@ func TestEverybodyIsToldWhatTheyMaySee(t *testing.T) {
 	w.do(domain.SetUserEnabled{ID: ann})
 	w.client(100, bob)
 	w.client(101, root)
-	w.eventually("the operator is told", func() bool { return len(operators.messages()) == 15 })
+	w.eventually("the operator is told, and root", func() bool { return len(operators.messages()) == 15 && len(everything.messages()) == 13 })
 	if n, m := len(everything.messages()), len(all.messages()); n != 13 || m != 14 {
 		t.Errorf("root has %d messages, want their own one more than 12; ann %d, want 14", n, m)
+	}
+}
+
+// What was asked of a client is its owner's to know; what was asked of a node is
+// nobody's, and admins' alone.
+func TestADisconnectIsToldToItsOwnerAndADrainToAdmins(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	names := []string{"client_disconnect_requested", "node_*"}
+	owner, other, admin := newReceiver(w, w.keys.Secret(1, 1)), newReceiver(w, w.keys.Secret(2, 1)), newReceiver(w, w.keys.Secret(3, 1))
+	w.hook(1, ann, owner.URL, names...)
+	w.hook(2, bob, other.URL, names...)
+	w.do(domain.CreateWebhook{ID: 3, UserID: root, URL: admin.URL, Events: names, All: true})
+	w.client(0, ann)
+	w.do(domain.DrainNode{ID: 1, Since: time.Unix(1, 0)})
+	w.do(domain.DisconnectClient{ID: domain.FirstClientID, Nodes: []string{"node-001"}, Epoch: 1})
+	w.client(1, bob)
+	w.do(domain.DisconnectClient{ID: domain.FirstClientID + 1})
+	w.eventually("all have come", func() bool {
+		return len(owner.messages()) == 1 && len(other.messages()) == 1 && len(admin.messages()) == 3
+	})
+	if got := admin.types(); !slices.Equal(got, []string{"node_drain_requested", "client_disconnect_requested", "client_disconnect_requested"}) {
+		t.Errorf("an admin is told of %v", got)
+	}
+	for whose, r := range map[int64]*receiver{ann: owner, bob: other} {
+		if m := r.messages()[0]; m.Type != "client_disconnect_requested" || int64(m.Data["owner"].(float64)) != whose {
+			t.Errorf("%d is told of %s: %v", whose, m.Type, m.Data)
+		}
 	}
 }
 
