@@ -174,6 +174,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerClaim()
 	a.registerMappings()
 	a.registerNodes()
+	a.registerDisconnect()
 	a.registerShares()
 	if config.Webhooks != nil {
 		a.registerWebhooks()

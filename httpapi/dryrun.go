@@ -27,8 +27,8 @@ type PlannedEvent struct {
 
 // Ended is what a command would end that is alive now.
 type Ended struct {
-	Clients  []int64 `json:"clients" nullable:"false" doc:"Connected clients whose sessions would end" example:"[600000000]"`
-	Mappings []int64 `json:"mappings" nullable:"false" doc:"Mappings that would carry nothing any more" example:"[1001]"`
+	Clients  []int64 `json:"clients" nullable:"false" doc:"Connected clients whose sessions would end; of a node that is to drain there are only their number, as sessions" example:"[600000000]"`
+	Mappings []int64 `json:"mappings" nullable:"false" doc:"Mappings whose streams would end" example:"[1001]"`
 	Sessions *int    `json:"sessions" doc:"How many sessions; null when that cannot be known now" example:"1"`
 	Streams  *int64  `json:"streams" doc:"How many open streams of those mappings; null when that cannot be known here" example:"3"`
 }
@@ -104,6 +104,7 @@ func nothingEnds() Ended {
 // ends finds out what the records would end.
 func (a *api) ends(ctx context.Context, records []domain.Record) (Ended, error) {
 	clients, mappings := map[int64]bool{}, map[int64]bool{}
+	sessions := new(int) // nil: it cannot be known how many
 	for _, r := range records {
 		event, err := r.Event()
 		if err != nil {
@@ -112,34 +113,42 @@ func (a *api) ends(ctx context.Context, records []domain.Record) (Ended, error) 
 		switch id := r.Stream.Number(); event.(type) {
 		case domain.UserDisabled, domain.UserDeleted:
 			err = a.gather(ctx, projections.ClientsOfUser(id), projections.MappingsOfUser(id), clients, mappings)
-		case domain.ClientDisabled, domain.ClientDeleted, domain.ClientCredentialRotated, domain.ClientClaimed:
+		case domain.ClientDisabled, domain.ClientDeleted, domain.ClientCredentialRotated, domain.ClientClaimed,
+			domain.ClientDisconnectRequested:
 			clients[id] = true
 			err = a.gather(ctx, "", projections.MappingsOfClient(id), clients, mappings)
 		case domain.MappingDisabled, domain.MappingDeleted:
 			mappings[id] = true
+		case domain.NodeDrainRequested:
+			// Its streams are let end.
+			if n, err := a.node(ctx, string(r.Stream)); err == nil {
+				sessions = &n.Clients
+			} else {
+				sessions = nil
+			}
 		}
 		if err != nil {
 			return Ended{}, err
 		}
 	}
-	ended := Ended{Clients: []int64{}, Mappings: slices.Sorted(maps.Keys(mappings))}
+	ended := Ended{Clients: []int64{}, Mappings: slices.Sorted(maps.Keys(mappings)), Sessions: sessions}
 	if ended.Mappings == nil {
 		ended.Mappings = []int64{}
 	}
 	ids := slices.Sorted(maps.Keys(clients))
 	if a.config.Presence != nil && len(ids) > 0 {
+		ended.Sessions = nil
 		present, err := a.config.Presence.Lookup(ctx, ids...)
 		if err == nil && len(present) == len(ids) {
+			n := 0
 			for i, p := range present {
 				if p.Online {
 					ended.Clients = append(ended.Clients, ids[i])
+					n += max(1, len(p.Sessions))
 				}
 			}
-			n := len(ended.Clients)
 			ended.Sessions = &n
 		}
-	} else {
-		ended.Sessions = new(int)
 	}
 	if len(ended.Mappings) == 0 {
 		ended.Streams = new(int64)
@@ -155,8 +164,12 @@ func (a *api) ends(ctx context.Context, records []domain.Record) (Ended, error) 
 	return ended, nil
 }
 
-// gather adds the ids that two indexes list; "" lists nothing.
+// gather adds the ids that two indexes list, what was written here just now among
+// them; "" lists nothing.
 func (a *api) gather(ctx context.Context, ofClients, ofMappings projections.Index, clients, mappings map[int64]bool) error {
+	if err := a.shows(ctx, 0); err != nil {
+		return err
+	}
 	const page = 500
 	for after := int64(0); ofClients != ""; {
 		rows, next, err := a.config.Reader.Clients(ctx, ofClients, after, page)

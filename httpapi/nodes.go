@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -85,29 +86,31 @@ type Drained struct {
 	State  string `json:"state" enum:"draining" doc:"What it was asked to be; the node itself says when it is" example:"draining"`
 }
 
-// Disconnected is the answer of POST /clients/{id}/disconnect.
-type Disconnected struct {
-	ClientID int64    `json:"client_id" example:"600000000"`
-	Nodes    []string `json:"nodes" nullable:"false" doc:"The nodes that held its sessions and were told; empty when it was not connected" example:"[\"node-001\"]"`
-}
-
-type nodeInput struct {
+// NodePath is the path of one node.
+type NodePath struct {
 	ID string `path:"id" maxLength:"64" pattern:"^[a-z0-9-]+$" patternDescription:"a node id such as node-001" doc:"The node's id" example:"node-001"`
 }
 
-type disconnectInput struct {
-	IDPath
-	MinPosition domain.Position `header:"Min-Position" minimum:"0" doc:"The client is looked for at this position of the log (X-Position of a write), or behind it" example:"42"`
+type drainInput struct {
+	NodePath
+	KeyHeader
+}
+
+// drainAnswer has no ETag: what is shown of a node is not the log's.
+type drainAnswer struct {
+	Position domain.Position `header:"X-Position" doc:"The position in the log this write is visible from"`
+	Replayed string          `header:"Idempotency-Replayed" doc:"true when the Idempotency-Key had been used and nothing was written now"`
+	Body     Drained
 }
 
 func (a *api) registerNodes() {
 	op := operation
 	huma.Register(a.huma, op(http.MethodGet, "/nodes", "list-nodes", "nodes", "List the nodes that are there", http.StatusUnprocessableEntity), a.listNodes)
 	huma.Register(a.huma, op(http.MethodGet, "/nodes/{id}", "get-node", "nodes", "Show a node", http.StatusNotFound, http.StatusUnprocessableEntity), a.getNode)
-	huma.Register(a.huma, op(http.MethodPost, "/nodes/{id}/drain", "drain-node", "nodes", "Send a node's agents elsewhere, until it is started anew",
-		http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity), a.drainNode)
-	huma.Register(a.huma, op(http.MethodPost, "/clients/{id}/disconnect", "disconnect-client", "clients", "End a client's sessions; its agent may come back",
-		http.StatusNotFound, http.StatusUnprocessableEntity), a.disconnectClient)
+	drain := op(http.MethodPost, "/nodes/{id}/drain", "drain-node", "nodes", "Send a node's agents elsewhere, until it is started anew", errorsOfWrite...)
+	drain.Description = "The sessions end, and their agents go to other nodes; streams that are open are let end. It is asked of the node as it runs now: one that was " +
+		"started since is not meant by a repeat. With 503 `directory_unavailable` the detail says whether it is in the log."
+	huma.Register(a.huma, drain, a.drainNode)
 }
 
 // nodes asks for all nodes. A process without any knows none.
@@ -140,7 +143,7 @@ func (a *api) listNodes(ctx context.Context, _ *struct{}) (*struct{ Body NodePag
 	return answer, nil
 }
 
-func (a *api) getNode(ctx context.Context, in *nodeInput) (*struct{ Body Node }, error) {
+func (a *api) getNode(ctx context.Context, in *NodePath) (*struct{ Body Node }, error) {
 	n, err := a.node(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -166,40 +169,71 @@ func noNode() *Problem {
 		&Fault{Location: "path.id", Message: "is no node that is there"})
 }
 
-func (a *api) drainNode(ctx context.Context, in *nodeInput) (*struct{ Body Drained }, error) {
+// drainNode writes what is asked for into the log, and then asks the node. The log
+// is not where the node learns of it: a node that reads of a drain long after, in
+// another life, must not drain.
+func (a *api) drainNode(ctx context.Context, in *drainInput) (*drainAnswer, error) {
+	stream, err := domain.ParseStreamID(in.ID)
+	isNode := err == nil && stream.Category() == domain.CategoryNode
 	n, err := a.node(ctx, in.ID)
-	if err != nil {
+	switch {
+	case err != nil && isNode && in.IdempotencyKey != "":
+		return a.drainedBefore(ctx, in, domain.DrainNode{ID: stream.Number()}, err)
+	case err != nil:
 		return nil, err
-	}
-	if n.Agents == "" {
+	case n.Agents == "" || !isNode:
 		return nil, problem(http.StatusConflict, codeNodeNotDrainable, "The node takes no agents. End its process instead.",
 			&Fault{Location: "path.id", Message: "is no forwarder"})
 	}
-	switch err := a.config.Nodes.Drain(ctx, in.ID); {
-	case errors.Is(err, ErrNoNode):
-		return nil, noNode()
-	case err != nil:
-		return nil, a.undirected(ctx, err)
+	r, err := a.submit(ctx, MatchHeader{KeyHeader: in.KeyHeader}, nil, domain.DrainNode{ID: stream.Number(), Since: n.Since})
+	if err != nil {
+		return nil, a.refusal(ctx, err)
 	}
-	return &struct{ Body Drained }{Drained{NodeID: in.ID, State: "draining"}}, nil
+	asked, err := made[*domain.Node](r)
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	if asked.Since.Equal(n.Since) { // a repeat may come upon another life of the node
+		switch err := a.config.Nodes.Drain(ctx, in.ID); {
+		case errors.Is(err, ErrNoNode):
+			return nil, noNode()
+		case err != nil:
+			return nil, a.unfinished(ctx, err, r.Position)
+		}
+	}
+	return drainedOf(in.ID, r), nil
 }
 
-// disconnectClient succeeds also when there was no session: afterwards there is
-// none from before, which is what was asked.
-func (a *api) disconnectClient(ctx context.Context, in *disconnectInput) (*struct{ Body Disconnected }, error) {
-	if _, err := a.client(ctx, in.ID, in.MinPosition); err != nil {
-		return nil, err
-	}
-	answer := &struct{ Body Disconnected }{Disconnected{ClientID: in.ID, Nodes: []string{}}}
-	if a.config.Nodes == nil {
-		return answer, nil
-	}
-	nodes, err := a.config.Nodes.Disconnect(ctx, in.ID)
+// drainedBefore answers a repeat for a node that is not there any more, or cannot
+// be asked about; otherwise is for what is no repeat.
+func (a *api) drainedBefore(ctx context.Context, in *drainInput, c domain.DrainNode, otherwise error) (*drainAnswer, error) {
+	s, err := a.submission(ctx, MatchHeader{KeyHeader: in.KeyHeader}, nil, c)
 	if err != nil {
-		return nil, a.undirected(ctx, err)
+		return nil, a.refusal(ctx, err)
 	}
-	answer.Body.Nodes = append(answer.Body.Nodes, nodes...)
-	return answer, nil
+	r, err := a.config.Executor.Preview(ctx, s)
+	switch {
+	case domain.CodeOf(err) == domain.CodeIdempotencyMismatch:
+		return nil, a.refusal(ctx, err)
+	case err != nil || !r.Duplicate:
+		return nil, otherwise
+	case in.DryRun:
+		return nil, a.refusal(ctx, a.dryRun(ctx, s))
+	}
+	return drainedOf(in.ID, r), nil
+}
+
+func drainedOf(id string, r domain.Receipt) *drainAnswer {
+	w := answerOf(r)
+	return &drainAnswer{w.Position, w.Replayed, Drained{NodeID: id, State: "draining"}}
+}
+
+// unfinished is the answer when the log has what was asked for, and then the
+// directory could not be asked to do it.
+func (a *api) unfinished(ctx context.Context, err error, at domain.Position) error {
+	a.logger.WarnContext(ctx, "directory cannot be asked", "request", tracked(ctx).id, "position", int64(at), "error", err)
+	return problem(http.StatusServiceUnavailable, codeDirectoryUnavailable,
+		fmt.Sprintf("It is in the log at position %d, but who is where cannot be asked now, so that it may not have been done. Send it again, with the same Idempotency-Key if it had one.", at))
 }
 
 func nodeBody(n NodeStatus) Node {

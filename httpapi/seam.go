@@ -51,6 +51,13 @@ type ClientPresence struct {
 	LastSeen      time.Time // zero = never
 	AgentVersion  string    // of the connected agent
 	ConfigVersion int64     // configuration version the agent has applied
+	Sessions      []ClientSession
+}
+
+// ClientSession is one of a client's sessions, at most one at each node.
+type ClientSession struct {
+	Node  string
+	Epoch int64 // later sessions of a client have higher ones
 }
 
 // Reader looks up read models; it is a *[projections.Reader]. A row that is not

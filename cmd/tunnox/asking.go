@@ -138,7 +138,11 @@ func (p *plan) print(out io.Writer, asJSON bool) error {
 	}
 	ends := ""
 	if n := planned.Ends.Sessions; n == nil || *n > 0 {
-		ends += fmt.Sprintf("would end %s of the clients %v\n", counted(n, "session"), planned.Ends.Clients)
+		of := ""
+		if len(planned.Ends.Clients) > 0 { // of a node's sessions only their number is known
+			of = fmt.Sprintf(" of the clients %v", planned.Ends.Clients)
+		}
+		ends += fmt.Sprintf("would end %s%s\n", counted(n, "session"), of)
 	}
 	if n := planned.Ends.Streams; len(planned.Ends.Mappings) > 0 {
 		ends += fmt.Sprintf("would end %s of the mappings %v\n", counted(n, "open connection"), planned.Ends.Mappings)

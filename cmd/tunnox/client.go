@@ -50,7 +50,7 @@ func (r *resource) updateClient() *cobra.Command {
 }
 
 func (r *resource) disconnect() *cobra.Command {
-	return &cobra.Command{Use: "disconnect ID", Short: "End a client's sessions, wherever it is connected; its agent may come back", Args: oneID,
+	cmd := &cobra.Command{Use: "disconnect ID", Short: "End a client's sessions, wherever it is connected; its agent may come back", Args: oneID,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			b, err := c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/disconnect", nil)
 			if err != nil {
@@ -58,6 +58,8 @@ func (r *resource) disconnect() *cobra.Command {
 			}
 			return r.print(out, b)
 		})}
+	changesOne(cmd)
+	return cmd
 }
 
 func (r *resource) rotate() *cobra.Command {

@@ -59,7 +59,7 @@ var commandsOf = map[string][]string{
 	"enable-client":        {"client enable 1 --dry-run --idempotency-key k --if-match 3"},
 	"disable-client":       {"client disable 1 --dry-run --idempotency-key k --if-match 3"},
 	"rotate-credential":    {"client rotate 1 --dry-run --idempotency-key k --if-match 3"},
-	"disconnect-client":    {"client disconnect 1"},
+	"disconnect-client":    {"client disconnect 1 --dry-run --idempotency-key k --if-match 3"},
 	"client-history":       {"client history 1"},
 
 	"list-mappings":           {"mapping list --status active --protocol tcp --after 1 --limit 5 --as-of 9"},
@@ -98,7 +98,7 @@ var commandsOf = map[string][]string{
 
 	"list-nodes": {"node list"},
 	"get-node":   {"node show node-001"},
-	"drain-node": {"node drain node-001"},
+	"drain-node": {"node drain node-001 --dry-run --idempotency-key k"},
 
 	"system-stats":    {"stats system"},
 	"realtime-stats":  {"stats realtime"},
@@ -124,7 +124,6 @@ var withoutCommand = map[string]string{
 var notSent = map[string]string{
 	"* Min-Position":                  "commands read what they have written from its answer",
 	"* If-None-Match":                 "nothing is kept to compare with",
-	"disconnect-client as_of":         "nobody is disconnected in the past",
 	"list-clients owner":              "--user lists the clients of a user",
 	"list-mappings owner":             "--user lists the mappings of a user",
 	"audit format":                    "export asks by its Accept header",

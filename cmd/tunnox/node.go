@@ -17,8 +17,9 @@ func nodeCommand(api *apiFlags) *cobra.Command {
 		field("AGENTS", "agents_address"), field("VERSION", "version"), field("SINCE", "since"), field("LEASES", "leases"),
 	}, first: []string{"node_id", "roles", "state", "clients", "streams", "agents_address", "bridge_address", "api_address", "version", "since", "seen", "leases"}}
 	cmd := &cobra.Command{Use: "node", Short: "List, show and drain the nodes of a cluster"}
-	cmd.AddCommand(r.listNodes(), r.node("show NODE", "Show one node", http.MethodGet, ""),
-		r.node("drain NODE", "Send a node's agents elsewhere, until it is started anew", http.MethodPost, "/drain"))
+	drain := r.node("drain NODE", "Send a node's agents elsewhere, until it is started anew", http.MethodPost, "/drain")
+	changes(drain)
+	cmd.AddCommand(r.listNodes(), r.node("show NODE", "Show one node", http.MethodGet, ""), drain)
 	return cmd
 }
 

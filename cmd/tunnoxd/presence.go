@@ -32,6 +32,7 @@ func (p presence) Lookup(ctx context.Context, clientIDs ...int64) ([]httpapi.Cli
 			if at == 0 { // the newest
 				present[i].Node, present[i].AgentVersion = s.Node, s.Version
 			}
+			present[i].Sessions = append(present[i].Sessions, httpapi.ClientSession{Node: s.Node, Epoch: int64(s.Epoch)})
 			present[i].ConfigVersion = max(present[i].ConfigVersion, s.ConfigAck)
 		}
 	}

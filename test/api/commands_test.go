@@ -77,6 +77,12 @@ var commands = map[string]func(m maker) request{
 		return request{path: path("/clients/%d/rotate-credential", m.client(m.user()))}
 	},
 
+	"disconnect-client": func(m maker) request {
+		return request{path: path("/clients/%d/disconnect", m.client(m.user()))}
+	},
+	// The node drains already; it is asked for in the log all the same.
+	"drain-node": func(m maker) request { return request{path: "/nodes/" + m.forwarder() + "/drain"} },
+
 	"create-mapping": func(m maker) request {
 		body := m.newMapping()
 		return request{path: "/mappings", body: body, other: with(body, "local_port", 81)}
@@ -139,13 +145,11 @@ var commands = map[string]func(m maker) request{
 
 // withoutKey are the POSTs that take no key, and why they need none.
 var withoutKey = map[string]string{
-	"login":             "a repeat is another login, which does nobody harm",
-	"refresh":           "a refresh token is good once, which is what makes a stolen one noticed",
-	"logout":            "what has ended has ended",
-	"drain-node":        "what drains drains",
-	"test-webhook":      "a repeat is another test",
-	"redeliver":         "a repeat sends it once more, under the same message id",
-	"disconnect-client": "it ends sessions from before, of which a repeat finds none",
+	"login":        "a repeat is another login, which does nobody harm",
+	"refresh":      "a refresh token is good once, which is what makes a stolen one noticed",
+	"logout":       "what has ended has ended",
+	"test-webhook": "a repeat is another test",
+	"redeliver":    "a repeat sends it once more, under the same message id",
 }
 
 const base = "/api/v1"
@@ -172,6 +176,21 @@ func (m maker) user() int64 { return m.made("/users", m.newUser(), "user_id") }
 
 func (m maker) client(user int64) int64 {
 	return m.made("/clients", fields{"user_id": user, "client_name": "c"}, "client_id")
+}
+
+// forwarder gives the id of a node that agents connect to.
+func (m maker) forwarder() string {
+	m.Helper()
+	for _, n := range programs.All[struct {
+		ID    string   `json:"node_id"`
+		Roles []string `json:"roles"`
+	}](m, m.first, base+"/nodes") {
+		if slices.Contains(n.Roles, "forwarder") {
+			return n.ID
+		}
+	}
+	m.Fatal("there is no forwarder")
+	return ""
 }
 
 func (m maker) newMapping() fields {
@@ -361,14 +380,14 @@ func shown(t *testing.T, answer programs.Answer) fields {
 // versions: a command that names the version it stands on is refused when there
 // is a newer one, and what is shown carries its version.
 func versions(t *testing.T, f *form) {
-	unversioned := []string{"get-node", "user-stats", "client-stats"} // who is there and what was counted has no version
+	unversioned := []string{"get-node", "user-stats", "client-stats", "drain-node"} // who is there and what was counted has no version
 	for _, op := range f.doc.operations("id") {
 		one := op.method == http.MethodGet && !op.has("limit")
 		if one && op.has("If-None-Match") == slices.Contains(unversioned, op.ID) {
 			t.Errorf("%s: If-None-Match is taken: %v", op.ID, op.has("If-None-Match"))
 		}
-		if !one && op.method != http.MethodGet && op.has("Idempotency-Key") && !op.has("If-Match") {
-			t.Errorf("%s takes no If-Match", op.ID)
+		if !one && op.method != http.MethodGet && op.has("Idempotency-Key") && op.has("If-Match") == slices.Contains(unversioned, op.ID) {
+			t.Errorf("%s: If-Match is taken: %v", op.ID, op.has("If-Match"))
 		}
 	}
 	f.eachCommand(t, func(t *testing.T, r request) {

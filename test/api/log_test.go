@@ -96,7 +96,9 @@ func (s *story) drain() {
 	if i < 0 {
 		s.Fatalf("no forwarder among %+v", nodes)
 	}
-	is(s.T, "what was asked", call(s.admin.DrainNodeWithResponse(s.ctx, nodes[i].NodeId)).want(s.T, 200).JSON200.State, apiclient.DrainedStateDraining)
+	is(s.T, "what was asked", call(s.admin.DrainNodeWithResponse(s.ctx, nodes[i].NodeId, nil)).want(s.T, 200).JSON200.State, apiclient.DrainedStateDraining)
+	asked := call(s.admin.AuditWithResponse(s.ctx, &apiclient.AuditParams{Subject: &nodes[i].NodeId})).want(s.T, 200).JSON200.Items
+	is(s.T, "what the log has of it", namesOf(asked), []string{"node_drain_requested"})
 	programs.Eventually(s.T, 10*time.Second, func() error {
 		if node := call(s.admin.GetNodeWithResponse(s.ctx, nodes[i].NodeId)).want(s.T, 200).JSON200; node.State != apiclient.NodeStateDraining {
 			return fmt.Errorf("the node is %s", node.State)

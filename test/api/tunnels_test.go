@@ -66,7 +66,12 @@ func (s *story) tunnels() {
 	})
 	s.counted(user, source.ID, m.MappingId, int64(len(message)), tries == 1)
 
-	is(t, "whose sessions ended", call(c.DisconnectClientWithResponse(s.ctx, source.ID, nil)).want(t, 200).JSON200.ClientId, source.ID)
+	ended := call(c.DisconnectClientWithResponse(s.ctx, source.ID, nil)).want(t, 200)
+	is(t, "whose sessions ended", ended.JSON200.ClientId, source.ID)
+	asked := call(c.ListEventsWithResponse(s.ctx, &apiclient.ListEventsParams{After: ptr(*ended.Headers200.XPosition - 1), Limit: ptr(int64(1))})).want(t, 200).JSON200.Items
+	is(t, "what the log has of it", namesOf(asked), []string{"client_disconnect_requested"})
+	is(t, "whose it is", asked[0].Owner.MustGet(), user)
+	is(t, "where the sessions were", fmt.Sprint(asked[0].Data.(map[string]any)["nodes"]), fmt.Sprint(ended.JSON200.Nodes))
 	s.first.WaitOnline(t, source.ID) // its agent comes back
 	lonely := s.client(user, "lonely")
 	is(t, "disabled", call(c.DisableClientWithResponse(s.ctx, lonely.ID, nil)).want(t, 200).JSON200.Status, apiclient.ClientStatusDisabled)

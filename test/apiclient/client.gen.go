@@ -966,7 +966,7 @@ type Disconnected struct {
 	// ClientId Examples: 600000000
 	ClientId int64 `json:"client_id"`
 
-	// Nodes The nodes that held its sessions and were told; empty when it was not connected
+	// Nodes The nodes that held its sessions when it was asked for; empty when it was not connected
 	//
 	// Examples: ["node-001"]
 	Nodes []string `json:"nodes"`
@@ -1004,12 +1004,12 @@ type DryRun struct {
 
 // Ended defines model for Ended.
 type Ended struct {
-	// Clients Connected clients whose sessions would end
+	// Clients Connected clients whose sessions would end; of a node that is to drain there are only their number, as sessions
 	//
 	// Examples: [600000000]
 	Clients []int64 `json:"clients"`
 
-	// Mappings Mappings that would carry nothing any more
+	// Mappings Mappings whose streams would end
 	//
 	// Examples: [1001]
 	Mappings []int64 `json:"mappings"`
@@ -2412,8 +2412,14 @@ type DisableClientParams struct {
 
 // DisconnectClientParams defines parameters for DisconnectClient.
 type DisconnectClientParams struct {
-	// MinPosition The client is looked for at this position of the log (X-Position of a write), or behind it
-	MinPosition *int64 `json:"Min-Position,omitempty"`
+	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // EnableClientParams defines parameters for EnableClient.
@@ -2678,6 +2684,15 @@ type MappingHistoryParams struct {
 
 	// Limit At most so many items
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// DrainNodeParams defines parameters for DrainNode.
+type DrainNodeParams struct {
+	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListSharesParams defines parameters for ListShares.
@@ -3369,6 +3384,8 @@ type ClientInterface interface {
 
 	// DisconnectClient End a client's sessions; its agent may come back
 	//
+	// What is in the log is that it was asked for, and of which sessions. A repeat under the same Idempotency-Key ends no session that began since. With 503 `directory_unavailable` the detail says whether it is in the log.
+	//
 	// Corresponds with POST /api/v1/clients/{id}/disconnect (the `DisconnectClient` operationId).
 	DisconnectClient(ctx context.Context, id int64, params *DisconnectClientParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -3510,8 +3527,10 @@ type ClientInterface interface {
 
 	// DrainNode Send a node's agents elsewhere, until it is started anew
 	//
+	// The sessions end, and their agents go to other nodes; streams that are open are let end. It is asked of the node as it runs now: one that was started since is not meant by a repeat. With 503 `directory_unavailable` the detail says whether it is in the log.
+	//
 	// Corresponds with POST /api/v1/nodes/{id}/drain (the `DrainNode` operationId).
-	DrainNode(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	DrainNode(ctx context.Context, id string, params *DrainNodeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPlans List the plans of this server's configuration
 	//
@@ -4157,6 +4176,8 @@ func (c *API) DisableClient(ctx context.Context, id int64, params *DisableClient
 
 // DisconnectClient End a client's sessions; its agent may come back
 //
+// What is in the log is that it was asked for, and of which sessions. A repeat under the same Idempotency-Key ends no session that began since. With 503 `directory_unavailable` the detail says whether it is in the log.
+//
 // Corresponds with POST /api/v1/clients/{id}/disconnect (the `DisconnectClient` operationId).
 func (c *API) DisconnectClient(ctx context.Context, id int64, params *DisconnectClientParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDisconnectClientRequest(c.Server, id, params)
@@ -4548,9 +4569,11 @@ func (c *API) GetNode(ctx context.Context, id string, reqEditors ...RequestEdito
 
 // DrainNode Send a node's agents elsewhere, until it is started anew
 //
+// The sessions end, and their agents go to other nodes; streams that are open are let end. It is asked of the node as it runs now: one that was started since is not meant by a repeat. With 503 `directory_unavailable` the detail says whether it is in the log.
+//
 // Corresponds with POST /api/v1/nodes/{id}/drain (the `DrainNode` operationId).
-func (c *API) DrainNode(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewDrainNodeRequest(c.Server, id)
+func (c *API) DrainNode(ctx context.Context, id string, params *DrainNodeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDrainNodeRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6539,6 +6562,33 @@ func NewDisconnectClientRequest(server string, id int64, params *DisconnectClien
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
@@ -6546,15 +6596,26 @@ func NewDisconnectClientRequest(server string, id int64, params *DisconnectClien
 
 	if params != nil {
 
-		if params.MinPosition != nil {
+		if params.IdempotencyKey != nil {
 			var headerParam0 string
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Min-Position", *params.MinPosition, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "integer", Format: "int64"})
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("Min-Position", headerParam0)
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
 		}
 
 	}
@@ -8371,7 +8432,7 @@ func NewGetNodeRequest(server string, id string) (*http.Request, error) {
 }
 
 // NewDrainNodeRequest constructs an http.Request for the DrainNode method
-func NewDrainNodeRequest(server string, id string) (*http.Request, error) {
+func NewDrainNodeRequest(server string, id string, params *DrainNodeParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -8396,9 +8457,51 @@ func NewDrainNodeRequest(server string, id string) (*http.Request, error) {
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -11855,6 +11958,8 @@ type ClientWithResponsesInterface interface {
 
 	// DisconnectClientWithResponse End a client's sessions; its agent may come back
 	//
+	// What is in the log is that it was asked for, and of which sessions. A repeat under the same Idempotency-Key ends no session that began since. With 503 `directory_unavailable` the detail says whether it is in the log.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/clients/{id}/disconnect (the `DisconnectClient` operationId).
@@ -12034,10 +12139,12 @@ type ClientWithResponsesInterface interface {
 
 	// DrainNodeWithResponse Send a node's agents elsewhere, until it is started anew
 	//
+	// The sessions end, and their agents go to other nodes; streams that are open are let end. It is asked of the node as it runs now: one that was started since is not meant by a repeat. With 503 `directory_unavailable` the detail says whether it is in the log.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/nodes/{id}/drain (the `DrainNode` operationId).
-	DrainNodeWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
+	DrainNodeWithResponse(ctx context.Context, id string, params *DrainNodeParams, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
 
 	// ListPlansWithResponse List the plans of this server's configuration
 	//
@@ -13096,17 +13203,30 @@ func (r DisableClientResponse) StatusCode() int {
 	return 0
 }
 
+// DisconnectClientResponse200Headers the declared response headers of an HTTP 200 response for DisconnectClient
+type DisconnectClientResponse200Headers struct {
+	ETag                *string
+	IdempotencyReplayed *string
+	XPosition           *int64
+}
+
 type DisconnectClientResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Disconnected
+	// ApplicationvndTunnoxDryRunJSON200 the response for an HTTP 200 `application/vnd.tunnox.dry-run+json` response
+	ApplicationvndTunnoxDryRunJSON200 *DryRun
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationproblemJSON401 *Problem
 	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
 	ApplicationproblemJSON403 *Problem
 	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
 	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
 	ApplicationproblemJSON422 *Problem
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
@@ -13115,6 +13235,8 @@ type DisconnectClientResponse struct {
 	ApplicationproblemJSON500 *Problem
 	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
 	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DisconnectClientResponse200Headers
 }
 
 // Status returns HTTPResponse.Status
@@ -14074,11 +14196,19 @@ func (r GetNodeResponse) StatusCode() int {
 	return 0
 }
 
+// DrainNodeResponse200Headers the declared response headers of an HTTP 200 response for DrainNode
+type DrainNodeResponse200Headers struct {
+	IdempotencyReplayed *string
+	XPosition           *int64
+}
+
 type DrainNodeResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Drained
+	// ApplicationvndTunnoxDryRunJSON200 the response for an HTTP 200 `application/vnd.tunnox.dry-run+json` response
+	ApplicationvndTunnoxDryRunJSON200 *DryRun
 	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationproblemJSON401 *Problem
 	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
@@ -14087,6 +14217,8 @@ type DrainNodeResponse struct {
 	ApplicationproblemJSON404 *Problem
 	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
 	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
 	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
 	ApplicationproblemJSON422 *Problem
 	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
@@ -14095,6 +14227,8 @@ type DrainNodeResponse struct {
 	ApplicationproblemJSON500 *Problem
 	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
 	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DrainNodeResponse200Headers
 }
 
 // Status returns HTTPResponse.Status
@@ -16253,6 +16387,8 @@ func (c *ClientWithResponses) DisableClientWithResponse(ctx context.Context, id 
 
 // DisconnectClientWithResponse End a client's sessions; its agent may come back
 //
+// What is in the log is that it was asked for, and of which sessions. A repeat under the same Idempotency-Key ends no session that began since. With 503 `directory_unavailable` the detail says whether it is in the log.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/v1/clients/{id}/disconnect (the `DisconnectClient` operationId).
@@ -16582,11 +16718,13 @@ func (c *ClientWithResponses) GetNodeWithResponse(ctx context.Context, id string
 
 // DrainNodeWithResponse Send a node's agents elsewhere, until it is started anew
 //
+// The sessions end, and their agents go to other nodes; streams that are open are let end. It is asked of the node as it runs now: one that was started since is not meant by a repeat. With 503 `directory_unavailable` the detail says whether it is in the log.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/v1/nodes/{id}/drain (the `DrainNode` operationId).
-func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error) {
-	rsp, err := c.DrainNode(ctx, id, reqEditors...)
+func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, id string, params *DrainNodeParams, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error) {
+	rsp, err := c.DrainNode(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -18792,12 +18930,19 @@ func ParseDisconnectClientResponse(rsp *http.Response) (*DisconnectClientRespons
 	}
 
 	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+	case rsp.Header.Get("Content-Type") == "application/json" && rsp.StatusCode == 200:
 		var dest Disconnected
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case rsp.Header.Get("Content-Type") == "application/vnd.tunnox.dry-run+json" && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationvndTunnoxDryRunJSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Problem
@@ -18819,6 +18964,20 @@ func ParseDisconnectClientResponse(rsp *http.Response) (*DisconnectClientRespons
 			return nil, err
 		}
 		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
 		var dest Problem
@@ -18848,6 +19007,33 @@ func ParseDisconnectClientResponse(rsp *http.Response) (*DisconnectClientRespons
 		}
 		response.ApplicationproblemJSON503 = &dest
 
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers DisconnectClientResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.IdempotencyReplayed = &value
+		}
+		if values := rsp.Header.Values("X-Position"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Position", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.XPosition = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
@@ -20967,12 +21153,19 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 	}
 
 	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+	case rsp.Header.Get("Content-Type") == "application/json" && rsp.StatusCode == 200:
 		var dest Drained
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case rsp.Header.Get("Content-Type") == "application/vnd.tunnox.dry-run+json" && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationvndTunnoxDryRunJSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Problem
@@ -21002,6 +21195,13 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 		}
 		response.ApplicationproblemJSON409 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
 		var dest Problem
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -21030,6 +21230,26 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 		}
 		response.ApplicationproblemJSON503 = &dest
 
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers DrainNodeResponse200Headers
+		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.IdempotencyReplayed = &value
+		}
+		if values := rsp.Header.Values("X-Position"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Position", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.XPosition = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
