@@ -24,8 +24,8 @@ const (
 // agents come back at once has them wait in a line, and who leaves it begins at its
 // end.
 const (
-	patienceStep = 10 * time.Second
-	mostPatience = 40 * time.Second
+	patienceStep = 15 * time.Second
+	mostPatience = 60 * time.Second
 )
 
 type backoff struct {

@@ -16,7 +16,7 @@ func TestPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b backoff
 		late := fmt.Errorf("connect: %w", context.DeadlineExceeded)
-		for try, want := range []time.Duration{10, 20, 30, 40, 40} {
+		for try, want := range []time.Duration{15, 30, 45, 60, 60} {
 			if got := b.patience(); got != want*time.Second {
 				t.Errorf("try %d may take %v, want %v", try, got, want*time.Second)
 			}

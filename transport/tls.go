@@ -43,7 +43,14 @@ func DialTLS(ctx context.Context, address string, config DialConfig) (Session, e
 	if dial == nil {
 		dial = new(net.Dialer).DialContext
 	}
-	raw, err := dial(ctx, "tcp", address)
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, dialLimit+handshakeLimit)
+		defer cancel()
+	}
+	dialling, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	raw, err := dial(dialling, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("dial server: %w", err)
 	}
@@ -84,17 +91,20 @@ func (c DialConfig) clientTLS(address string) (*tls.Config, error) {
 	return client, nil
 }
 
-// handshakeLimit is how long a handshake may take when ctx sets no limit.
-const handshakeLimit = 10 * time.Second
+const (
+	// dialLimit is how long a connection may take to be there: a server that is busy
+	// has its system take it, and only then does it wait in line.
+	dialLimit = 10 * time.Second
+	// handshakeLimit is how long a handshake may take when ctx sets no limit.
+	handshakeLimit = 10 * time.Second
+)
 
-// beginTLS makes the handshake on a fresh connection and puts the multiplexer on
-// it. The caller closes raw when it fails.
+// beginTLS makes the handshake on a fresh connection, until ctx ends, and puts the
+// multiplexer on it. The caller closes raw when it fails.
 func beginTLS(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn, client bool, config SessionConfig) (Session, error) {
 	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetNoDelay(true) // Go's default; a tunnel depends on it
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
-	defer cancel()
 	beneath := newCarrier(raw)
 	conn := wrap(beneath)
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -123,9 +133,10 @@ type ListenConfig struct {
 	GetCertificate func() (*tls.Certificate, error)
 	// FirstByte is how long a connection may stay silent. Default 5 s.
 	FirstByte time.Duration
-	// Handshake bounds the TLS handshake from the first moment. Default 10 s.
+	// Handshake bounds the TLS handshake from the first moment, without the time for
+	// which a peer that has said hello waits for this side. Default 10 s.
 	Handshake time.Duration
-	// Authenticate bounds the time to Admit from the first moment. Default 15 s.
+	// Authenticate bounds the time to Admit likewise. Default 15 s.
 	Authenticate time.Duration
 	// MaxStrangers bounds strangers, and MaxPerAddress those of one address. When
 	// one more comes the oldest that is silent goes, and if all are speaking the
@@ -136,7 +147,8 @@ type ListenConfig struct {
 	// takes a descriptor and nothing else. Default 16,384, or half of the descriptors.
 	MaxWaiting int
 	// Wait is how long one of them waits at most: longer than agents do, because who
-	// is sent away comes again and begins at the end. Default 45 s.
+	// is sent away comes again and begins at the end. The same bounds the wait of who
+	// has said hello. Default 75 s.
 	Wait time.Duration
 	// Session tunes the sessions.
 	Session SessionConfig
@@ -156,7 +168,7 @@ func (c ListenConfig) withDefaults() ListenConfig {
 	c.MaxStrangers = cmp.Or(c.MaxStrangers, strangers)
 	c.MaxPerAddress = cmp.Or(c.MaxPerAddress, 256)
 	c.MaxWaiting = cmp.Or(c.MaxWaiting, waiting)
-	c.Wait = cmp.Or(c.Wait, 45*time.Second)
+	c.Wait = cmp.Or(c.Wait, 75*time.Second)
 	c.hearing = cmp.Or(c.hearing, time.Second)
 	c.Session = c.Session.withDefaults()
 	return c

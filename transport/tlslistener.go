@@ -38,7 +38,8 @@ type TLSListener struct {
 type stranger struct {
 	conn  net.Conn
 	host  string
-	timer *time.Timer // closes conn when it takes too long
+	timer *time.Timer // closes conn when it takes too long; guarded by TLSListener.mu
+	shake *time.Timer // ends the handshake when it takes too long; of its goroutine
 
 	computes bool          // it has a slot of TLSListener.computing; of the handshake's goroutine
 	spoken   bool          // it has begun a handshake; guarded by TLSListener.mu
@@ -75,10 +76,17 @@ func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSList
 		l.spoke(s)
 		select {
 		case l.computing <- struct{}{}:
-			s.computes = true
-		case <-hello.Context().Done():
-			return nil, hello.Context().Err()
+		default:
+			// It waits for this side now, which its own time is not for.
+			l.limit(s, l.config.Wait, l.config.Wait)
+			select {
+			case l.computing <- struct{}{}:
+			case <-hello.Context().Done():
+				return nil, hello.Context().Err()
+			}
+			l.limit(s, l.config.Handshake, l.config.Authenticate)
 		}
+		s.computes = true
 		return nil, nil // as it is
 	}
 	l.running.Go(l.acceptLoop)
@@ -124,8 +132,10 @@ func (l *TLSListener) greet(s *stranger) {
 		l.forget(s)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(l.ctx, strangerKey{}, s), l.config.Handshake)
+	ctx, cancel := context.WithCancel(context.WithValue(l.ctx, strangerKey{}, s))
 	defer cancel()
+	s.shake = time.AfterFunc(l.config.Handshake, cancel)
+	defer s.shake.Stop()
 	_ = conn.SetReadDeadline(time.Now().Add(l.config.FirstByte))
 	config := l.config.Session
 	config.onAdmit = func() { l.forget(s) }
@@ -186,6 +196,18 @@ func (l *TLSListener) welcome(conn net.Conn) {
 	l.lines.add(s)
 	s.timer = time.AfterFunc(l.config.Wait, func() { l.tire(s) })
 	l.settle()
+}
+
+// limit gives a stranger new limits from now on, if it has not taken too long.
+func (l *TLSListener) limit(s *stranger, handshake, authenticate time.Duration) {
+	if s.shake.Stop() {
+		s.shake.Reset(handshake)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.timer != nil && s.timer.Stop() {
+		s.timer.Reset(authenticate)
+	}
 }
 
 // settle gives places to those who wait, an address after the other. Where the cap

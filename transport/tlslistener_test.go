@@ -338,6 +338,37 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 }
 
+// Who has said hello and waits for this side, which has thousands of handshakes to
+// compute, is not sent away for that.
+func TestOwnSlownessIsNotThePeers(t *testing.T) {
+	l, pin := startTLS(t, func(c *ListenConfig) {
+		c.FirstByte, c.Handshake, c.Authenticate = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+	})
+	for range cap(l.computing) {
+		l.computing <- struct{}{}
+	}
+	came := make(chan error, 1)
+	go func() {
+		s, err := DialTLS(within(t, 10*time.Second), l.Addr().String(), DialConfig{Pins: []Pin{pin}})
+		if err == nil {
+			defer s.Close()
+		}
+		came <- err
+	}()
+	select {
+	case err := <-came:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(500 * time.Millisecond): // all of its own time, several times over
+	}
+	for range cap(l.computing) {
+		<-l.computing
+	}
+	if err := <-came; err != nil {
+		t.Error(err)
+	}
+	noStrangers(t, l)
+}
+
 // Of several addresses each has its turn, however many of one wait.
 func TestLinesTakeTurns(t *testing.T) {
 	ls := newLines()
