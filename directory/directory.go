@@ -1,5 +1,6 @@
 // Package directory knows where every client is now: which nodes hold its
-// sessions, since when, and which of two agents is the newer.
+// sessions, since when, and which of two agents is the newer. It also divides among
+// nodes what a mapping may have once in a cluster: see [Shares].
 //
 // Presence is not history: it lives in leases that expire and leaves no events.
 // directory/memory serves one process, directory/redis a cluster;
@@ -46,6 +47,7 @@ const (
 	Fenced       NoticeKind = "fenced"       // a newer session has taken the session's place
 	Disconnected NoticeKind = "disconnected" // somebody asked for the session's end; its agent may come back
 	Drain        NoticeKind = "drain"        // somebody asks the node to drain
+	Wanted       NoticeKind = "wanted"       // another node could use what this one has left of a mapping's connections
 )
 
 // Notice tells a node what others have done about one of its sessions, or about
@@ -53,6 +55,7 @@ const (
 type Notice struct {
 	Kind    NoticeKind
 	Session Session // of Fenced and Disconnected
+	Mapping int64   // of Wanted, which only Watch brings
 }
 
 // Beat is what a node hears when it prolongs its lease.

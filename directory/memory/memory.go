@@ -29,6 +29,7 @@ type Directory struct {
 	nodes    map[int]lease                             // guarded by mu; of ids
 	owners   map[string]int                            // guarded by mu; the id an owner had last
 	records  map[string]announced                      // guarded by mu; by node id
+	shares   map[int64]map[string]share                // guarded by mu; by mapping and node
 	swept    time.Time                                 // guarded by mu
 }
 
@@ -58,7 +59,8 @@ func New(now func() time.Time) *Directory {
 		now = time.Now
 	}
 	return &Directory{now: now, clients: map[int64]*presence{}, watchers: map[string]map[chan directory.Notice]bool{},
-		leases: map[string]*beating{}, nodes: map[int]lease{}, owners: map[string]int{}, records: map[string]announced{}, swept: now()}
+		leases: map[string]*beating{}, nodes: map[int]lease{}, owners: map[string]int{}, records: map[string]announced{},
+		shares: map[int64]map[string]share{}, swept: now()}
 }
 
 // Register implements directory.Directory.
@@ -128,6 +130,11 @@ func (d *Directory) send(node, run string, n directory.Notice) {
 		l.waiting = append(l.waiting, n)
 		l.waiting = l.waiting[max(0, len(l.waiting)-directory.MaxNotices):]
 	}
+	d.publish(node, n)
+}
+
+// publish gives a notice to who watches the node. It needs mu.
+func (d *Directory) publish(node string, n directory.Notice) {
 	for w := range d.watchers[node] {
 		select {
 		case w <- n:

@@ -83,7 +83,7 @@ func (d *Directory) leases(ctx context.Context, nodes ...string) (map[string]lea
 
 // Beat implements directory.Directory.
 func (d *Directory) Beat(ctx context.Context, node, run string) (b directory.Beat, err error) {
-	answer, err := beatScript.Run(ctx, d.client, []string{nodeLeases, nodeNotices + run},
+	answer, err := beatScript.Run(ctx, d.client, []string{nodeLeases, nodeNotices + run, nodeSince},
 		d.clock(), node, run, directory.TTL.Milliseconds()).StringSlice()
 	switch {
 	case err != nil:

@@ -28,6 +28,8 @@ const (
 	nodeLeases   = "{tunnox:nodes}:leases"
 	nodeMark     = "{tunnox:nodes}:mark"
 	nodeNotices  = "{tunnox:nodes}:notices:" // and the run
+	nodeSince    = "{tunnox:nodes}:since"
+	nodeShares   = "{tunnox:nodes}:shares:" // and the mapping: beside the leases, so that one script has both
 )
 
 // Directory is a [directory.Directory] in one Redis database.
@@ -340,6 +342,10 @@ func notice(text string) (n directory.Notice, ok bool) {
 	switch n.Kind {
 	case directory.Drain:
 		return n, true
+	case directory.Wanted:
+		var err error
+		n.Mapping, err = strconv.ParseInt(rest, 10, 64)
+		return n, err == nil
 	case directory.Fenced, directory.Disconnected:
 		epoch, text, _ := strings.Cut(rest, " ")
 		var err error

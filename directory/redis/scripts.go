@@ -150,10 +150,11 @@ end
 return told
 `)
 
-// beatScript: KEYS node -> lease, notices. ARGV now, node, run, TTL. A lease is when it
+// beatScript: KEYS node -> lease, notices, since when shares are known. ARGV now, node, run, TTL. A lease is when it
 // was prolonged last and the run, and the same of the run before. Gives -1 to that
 // one, 1 when the lease was live and 0 when it was not; then the notices.
-var beatScript = goredis.NewScript(preamble + `
+var beatScript = goredis.NewScript(preamble + since + `
+since(KEYS[3])
 local beaten, run, pastBeaten, past = '0', '', '0', ''
 local lease = redis.call('HGET', KEYS[1], ARGV[2])
 if lease then beaten, run, pastBeaten, past = string.match(lease, '^(%d+) (%S*) (%d+) (%S*)$') end

@@ -1,0 +1,71 @@
+package memory
+
+import (
+	"context"
+
+	"github.com/tunnox-net/tunnox/directory"
+)
+
+// share is what a node holds of a mapping's connections.
+type share struct {
+	run      string
+	sequence int64
+	held     int64
+}
+
+// Reserve implements directory.Shares. What is in memory is not lost while the
+// process that asks lives, so it is always settled.
+func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory.Granted, err error) {
+	if err := ctx.Err(); err != nil {
+		return g, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.leads(s.Node, s.Run) {
+		return g, directory.ErrNoLease
+	}
+	all := d.shares[s.Mapping]
+	if all == nil {
+		all = map[string]share{}
+		d.shares[s.Mapping] = all
+	}
+	others := int64(0)
+	for node, other := range all {
+		switch {
+		case node == s.Node && other.run == s.Run:
+			if other.sequence > s.Sequence {
+				return g, directory.ErrLate
+			}
+		case node == s.Node:
+		case d.leads(node, other.run):
+			others += other.held
+		default:
+			delete(all, node)
+		}
+	}
+	g = directory.Granted{Held: max(s.Held, min(s.Want, s.Limit-others)), Settled: true, Since: alwaysKnown}
+	all[s.Node] = share{s.Run, s.Sequence, g.Held}
+	if others+g.Held == 0 {
+		delete(d.shares, s.Mapping)
+	}
+	if g.Held < s.Want {
+		for node, other := range all {
+			if node != s.Node && other.held > 0 {
+				d.publish(node, directory.Notice{Kind: directory.Wanted, Mapping: s.Mapping})
+			}
+		}
+	}
+	return g, nil
+}
+
+// alwaysKnown is when shares are known from.
+const alwaysKnown = "the start"
+
+// Since implements directory.Shares.
+func (d *Directory) Since(ctx context.Context) (string, error) { return alwaysKnown, ctx.Err() }
+
+// leads tells whether the node's lease is live, in that run. It needs mu.
+func (d *Directory) leads(node, run string) bool {
+	l := d.leases[node]
+	return l != nil && l.run == run && l.beaten.Add(directory.TTL).After(d.now())
+}
