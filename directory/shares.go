@@ -27,6 +27,9 @@ type Granted struct {
 	// Settled tells that what others held before the directory has lost it would be
 	// known again by now.
 	Settled bool
+	// Over tells that all together hold more than the limit, which was lowered, or was
+	// exceeded while somebody could not ask: what ends is not to be used again.
+	Over bool
 	// Since is what [Shares].Since gives.
 	Since string
 }

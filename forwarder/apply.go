@@ -1,6 +1,7 @@
 package forwarder
 
 import (
+	"slices"
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
@@ -221,9 +222,25 @@ func (r *routes) applyLimits(l *limitsRoute, record domain.Record, fx *effects) 
 	if set, ok := event.(domain.QuotaSet); ok {
 		l.State.Limits = set.Limits
 		l.account.limit(set.Limits)
+		r.adoptAll(account)
 	}
 	l.Version = record.Version
 	return nil
+}
+
+// adoptAll has the open streams of an account's mappings count that have a limit now.
+func (r *routes) adoptAll(account int64) {
+	if r.shares == nil {
+		return
+	}
+	for _, m := range r.mappings {
+		if m.begun == 0 || !slices.Contains(m.State.Accounts(), account) {
+			continue
+		}
+		if limit, known := r.limit(m); known && limit >= 0 {
+			r.adopt(m, limit)
+		}
+	}
 }
 
 // standing tells why a client may not have a session, or nil. key is the public

@@ -108,7 +108,7 @@ func (c *cluster) prepare(id string) *member {
 			c.t.Error(err)
 		}
 	}
-	f, err := forwarder.New(forwarder.Config{Node: id, Lookup: c.plane, Feed: c.plane, Directory: c.presences, Nodes: c.presences,
+	f, err := forwarder.New(forwarder.Config{Node: id, Lookup: c.plane, Feed: c.plane, Directory: c.presences, Nodes: c.presences, Shares: c.presences,
 		Peers: m.peers, Logger: c.log.With("part", id), Metrics: metrics, Limits: c.limits,
 		Announce: func(context.Context) { announce(directory.NodeDraining) }})
 	if err != nil {
@@ -378,7 +378,11 @@ func number(t testing.TB, from prometheus.Collector, name, label string) float64
 	}
 	for _, family := range families {
 		for _, metric := range family.Metric {
-			if family.GetName() == name && metric.Label[0].GetValue() == label {
+			switch {
+			case family.GetName() != name:
+			case label == "" && metric.Gauge != nil:
+				return metric.GetGauge().GetValue()
+			case label != "" && metric.Label[0].GetValue() == label:
 				return metric.GetCounter().GetValue()
 			}
 		}

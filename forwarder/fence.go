@@ -100,6 +100,10 @@ func (f *Forwarder) keepPresence(ctx context.Context) error {
 				return err
 			}
 			f.renew(ctx, f.due())
+		case <-f.asked():
+			if err := f.beat(ctx); err != nil {
+				return err
+			}
 		case s := <-f.acked:
 			f.renew(ctx, f.gatherAcked(ctx, s))
 		case <-ctx.Done():
@@ -108,10 +112,19 @@ func (f *Forwarder) keepPresence(ctx context.Context) error {
 	}
 }
 
+// asked tells when a heartbeat is due before its time.
+func (f *Forwarder) asked() <-chan struct{} {
+	if f.shares == nil {
+		return nil
+	}
+	return f.shares.beat
+}
+
 // beat prolongs this node's lease. When it was lost all sessions are registered
 // again, because what took it may have taken them.
 func (f *Forwarder) beat(ctx context.Context) error {
 	f.pace()
+	began := f.now()
 	ctx, cancel := context.WithTimeout(ctx, directoryWait)
 	defer cancel()
 	b, err := f.directory.Beat(ctx, f.node, f.run)
@@ -127,6 +140,7 @@ func (f *Forwarder) beat(ctx context.Context) error {
 		return nil
 	}
 	f.metrics.renewals.WithLabelValues("ok").Inc()
+	f.shares.leased(began, b.Known)
 	if !b.Known && f.beaten.Load() {
 		f.log.Warn("the directory has lost this node; registering its sessions again")
 		f.lost.Store(f.now().UnixNano())
@@ -267,6 +281,8 @@ func (f *Forwarder) told(n directory.Notice) {
 		refusal := wire.Refuse(wire.Disconnected)
 		refusal.RetryAfter = comeBack
 		f.endNoticed(n.Session, refusal)
+	case directory.Wanted:
+		f.shares.yield(n.Mapping)
 	case directory.Drain:
 		if !f.draining.Load() {
 			f.log.Info("asked to drain")

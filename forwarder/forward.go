@@ -31,6 +31,9 @@ type forward struct {
 	source  *session       // nil: the source agent is connected to another forwarder
 	target  *session       // nil: the target agent is; guarded by routes.mu
 	service string
+	limit   int64       // of the mapping's connections, -1 = none
+	held    bool        // it has its place under the limit; guarded by shares.mu, like the next
+	over    bool        // it has left its mapping's live ones
 	joined  atomic.Bool // the target has said yes; until then it may be looked for elsewhere
 
 	mu    sync.Mutex
@@ -54,25 +57,58 @@ func (r *routes) admit(source *session, mappingID int64) (*forward, wire.Code) {
 	if code := r.usable(m); code != "" {
 		return nil, code
 	}
-	for _, account := range m.State.Accounts() {
-		l := r.limits[account]
-		if l == nil {
-			return nil, wire.Internal // limits that are not known are not taken for none
-		}
-		if most := l.State.Limits.MaxConnectionsPerMapping; most != nil && int64(m.begun)+m.meter.away(time.Now()) >= *most {
-			m.meter.touch() // to hear what the others have
-			return nil, wire.QuotaConnections
-		}
+	limit, known := r.limit(m)
+	switch {
+	case !known:
+		return nil, wire.Internal // limits that are not known are not taken for none
+	case limit < 0:
+		m.adopted = false
+	case r.shares != nil:
+		r.adopt(m, limit)
+	case int64(m.begun)+m.meter.away(time.Now()) >= limit:
+		m.meter.touch() // to hear what the others have
+		return nil, wire.QuotaConnections
 	}
 	if code := m.meter.payer.refuses(); code != "" {
 		return nil, code
 	}
-	f := &forward{mapping: m, version: m.Version, source: source, service: m.State.Service()}
+	f := &forward{mapping: m, version: m.Version, source: source, limit: limit, service: m.State.Service()}
 	if target := r.clients[m.State.TargetClientID]; target != nil {
 		f.target = target.session
 	}
 	m.add(f)
 	return f, ""
+}
+
+// limit gives the lowest limit of a mapping's connections, -1 = none. known is false
+// when an account is not known here.
+func (r *routes) limit(m *mappingRoute) (limit int64, known bool) {
+	limit = -1
+	for _, account := range m.State.Accounts() {
+		l := r.limits[account]
+		if l == nil {
+			return 0, false
+		}
+		if most := l.State.Limits.MaxConnectionsPerMapping; most != nil && (limit < 0 || *most < limit) {
+			limit = *most
+		}
+	}
+	return limit, true
+}
+
+// adopt has the streams of a mapping count that began when it had no limit.
+func (r *routes) adopt(m *mappingRoute, limit int64) {
+	if m.adopted {
+		return
+	}
+	m.shares, m.adopted = r.shares, true
+	var open []*forward
+	for f := range m.live {
+		if f.source != nil && f.limit < 0 {
+			open = append(open, f)
+		}
+	}
+	r.shares.adopt(m.meter.mapping, limit, open)
 }
 
 // release takes an ended stream out of its mapping's live ones.
@@ -230,6 +266,9 @@ func (f *Forwarder) join(stream transport.Stream, source *session, from string, 
 		return nil, nil, code
 	}
 	if source != nil {
+		if code := f.shares.take(ctx, fwd); code != "" {
+			return fwd, nil, code
+		}
 		if code := f.tally.assure(ctx, fwd.mapping.meter.payer); code != "" {
 			return fwd, nil, code
 		}

@@ -124,6 +124,14 @@ func (w *world) knock(t *testing.T) *stranger {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return knockAt(t, link)
+}
+
+// knockAt is knock over a link.
+func knockAt(t *testing.T, link transport.Session) *stranger {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
 	t.Cleanup(func() { link.Close() })
 	control, err := link.Accept(ctx)
 	if err != nil {

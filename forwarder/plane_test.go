@@ -284,6 +284,26 @@ func (d *presences) LeaseID(ctx context.Context, owner string) (string, error) {
 	return d.now().LeaseID(ctx, owner)
 }
 
+func (d *presences) Reserve(ctx context.Context, s directory.Share) (directory.Granted, error) {
+	if d.isAway() {
+		return directory.Granted{}, errors.New("the directory is away")
+	}
+	return d.now().Reserve(ctx, s)
+}
+
+func (d *presences) Since(ctx context.Context) (string, error) {
+	if d.isAway() {
+		return "", errors.New("the directory is away")
+	}
+	return d.now().Since(ctx)
+}
+
+func (d *presences) isAway() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.deaf != nil
+}
+
 // of gives a client's newest session, if it has one.
 func (d *presences) of(clientID int64) (directory.Session, bool) {
 	all := d.all(clientID)

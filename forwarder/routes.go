@@ -34,7 +34,8 @@ type routes struct {
 	following bool
 	recent    recent
 	metrics   *Metrics
-	tally     *tally // nil: nobody counts
+	tally     *tally  // nil: nobody counts
+	shares    *shares // nil: limits are this forwarder's alone
 }
 
 // clientRoute is a client with a session here.
@@ -57,6 +58,9 @@ type mappingRoute struct {
 	live  map[*forward]struct{}
 	begun int // of live, those whose source agent is connected here
 	meter *meter
+
+	shares  *shares // those of its streams that count; nil: it never had a limit
+	adopted bool    // all of its streams do
 }
 
 // add and remove keep the mapping's live streams, and how many of them began here:
@@ -74,6 +78,9 @@ func (m *mappingRoute) remove(f *forward) {
 		return
 	}
 	delete(m.live, f)
+	if m.shares != nil {
+		m.shares.give(m.meter.mapping, f)
+	}
 	if f.source != nil {
 		m.begun--
 		m.meter.closed(m.begun)

@@ -90,6 +90,9 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
 		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Announce: lease.announce, Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
+	if parts.redis != nil {
+		cfg.Shares = parts.directory
+	}
 	var trust control.Trust
 	var client *control.Client
 	if parts.join != nil {

@@ -46,10 +46,11 @@ type backend struct {
 	away      bool                     // Redis was, when this process started
 }
 
-// presences is a directory of clients and of nodes.
+// presences is a directory of clients and of nodes, which divides limits among them.
 type presences interface {
 	directory.Directory
 	directory.Nodes
+	directory.Shares
 }
 
 // process is what every role has: where it runs, what it says.

@@ -84,7 +84,7 @@ func testShares(t *testing.T, b Backend) {
 	one, two, three := all[0], all[1], all[2]
 	holds := func(h *holder, want, gets int64) {
 		t.Helper()
-		if g := h.reserve(t, want, 10); g.Held != gets || !g.Settled {
+		if g := h.reserve(t, want, 10); g.Held != gets || !g.Settled || g.Over {
 			t.Fatalf("%s wants %d and gets %+v, want %d", h.node, want, g, gets)
 		}
 	}
@@ -96,7 +96,7 @@ func testShares(t *testing.T, b Backend) {
 	one.giveBack(t, 2, 10)
 	holds(two, 10, 7)
 	// What is held already is not taken away, also when the limit is lower now.
-	if g := two.reserve(t, 8, 3); g.Held != 7 {
+	if g := two.reserve(t, 8, 3); g.Held != 7 || !g.Over {
 		t.Errorf("under a lower limit: %+v", g)
 	}
 	// Who could use more has those told that hold some.

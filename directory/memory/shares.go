@@ -44,6 +44,7 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory
 		}
 	}
 	g = directory.Granted{Held: max(s.Held, min(s.Want, s.Limit-others)), Settled: true, Since: alwaysKnown}
+	g.Over = others+g.Held > s.Limit
 	all[s.Node] = share{s.Run, s.Sequence, g.Held}
 	if others+g.Held == 0 {
 		delete(d.shares, s.Mapping)

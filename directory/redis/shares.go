@@ -37,7 +37,7 @@ return mark
 
 // reserveScript: KEYS node -> lease, the time since, node -> share. ARGV now, TTL,
 // settle, kept, then node, run, sequence, held, want, limit. Gives 'lease' or 'late'
-// for the two errors, or what is held, 1 when that is settled, the time since, and the
+// for the two errors, or what is held, 1 when that is settled, 1 when all hold too much, the time since, and the
 // other nodes that have a share when it is less than was wanted.
 //
 // A share is run, sequence and number. One of nothing stays for a minute, so that a
@@ -52,7 +52,7 @@ local function leads(node, run)
 end
 local mark, age = since(KEYS[2])
 if not leads(node, run) then return {'lease'} end
-local others, answer = 0, {'', '1', mark}
+local others, answer = 0, {'', '1', '0', mark}
 local all = redis.call('HGETALL', KEYS[3])
 for i = 1, #all, 2 do
   local theirs, number, has = string.match(all[i + 1], '^(%S*) (%d+) (%d+)$')
@@ -70,7 +70,8 @@ if age >= settle then gets = math.max(held, math.min(want, limit - others)) else
 redis.call('HSET', KEYS[3], node, run .. ' ' .. milliseconds(sequence) .. ' ' .. milliseconds(gets))
 redis.call('PEXPIRE', KEYS[3], others + gets > 0 and kept or 60000)
 answer[1] = milliseconds(gets)
-if gets >= want then return {answer[1], answer[2], mark} end
+if others + gets > limit then answer[3] = '1' end
+if gets >= want then return {answer[1], answer[2], answer[3], mark} end
 return answer
 `)
 
@@ -86,7 +87,7 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory
 		}
 		return g, directory.ErrLate
 	}
-	if err == nil && len(answer) < 3 {
+	if err == nil && len(answer) < 4 {
 		err = errors.New("too short an answer")
 	}
 	if err == nil {
@@ -95,8 +96,8 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory
 	if err != nil {
 		return g, fmt.Errorf("directory: reserve connections of mapping %d: %w", s.Mapping, err)
 	}
-	g.Settled, g.Since = answer[1] == "1", answer[2]
-	if others := answer[3:]; len(others) > 0 {
+	g.Settled, g.Over, g.Since = answer[1] == "1", answer[2] == "1", answer[3]
+	if others := answer[4:]; len(others) > 0 {
 		pipe := d.client.Pipeline()
 		for _, node := range others {
 			pipe.Publish(ctx, d.channel+node, string(directory.Wanted)+" "+mapping)

@@ -1,0 +1,433 @@
+package forwarder
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+const (
+	reserveTime  = 500 * time.Millisecond // for one call
+	reserveAfter = time.Second            // after one that failed, before the directory is asked again
+	// What is not used is given back after idleShare, looked for every shareTick, and
+	// at once when another forwarder wants it: for that a stream waits shareWait.
+	idleShare = time.Second
+	shareTick = directory.Settle / 6
+	shareWait = 300 * time.Millisecond
+	// settleWait is how long it waits when the directory has lost what it knew.
+	settleWait = directory.Settle + time.Second
+	// Between two calls for a mapping that gets no more.
+	minSharePause, maxSharePause = 20 * time.Millisecond, 100 * time.Millisecond
+	renewShare                   = directory.ShareKept / 3
+	reviewShare                  = 5 * time.Second // the same for one that is not all used: it may be too much by now
+	shareCalls                   = 16              // at a time, when there are many to tell
+)
+
+// shares hold the limits of connections per mapping together with other forwarders.
+//
+// For a mapping with a limit this one holds a share of it, reserved in the
+// directory in blocks, and takes streams out of that without asking anybody. So a
+// limit is exact as long as the directory answers, and costs a call now and then.
+//
+// A share is not trusted any longer than this node's lease: others may have got it.
+// Without the directory this forwarder goes on with what it holds, or an even part
+// of the limit where that is more.
+type shares struct {
+	ctx       context.Context // ends with the forwarder
+	directory directory.Shares
+	node, run string
+	nodes     func() int // how many there are, as far as is known
+	now       func() time.Time
+	metrics   *Metrics
+	log       *slog.Logger
+	beat      chan struct{} // this node is to prolong its lease at once
+	wanted    chan int64    // mappings of which others could use more
+	soon      chan struct{} // something is to be told at once
+
+	mu       sync.Mutex // guards all below, and held and over of forwards
+	of       map[int64]*share
+	until    time.Time // when the lease of this node ends
+	since    string    // which the directory knows all shares
+	failed   time.Time // when it did not answer; zero = it did
+	sequence int64
+}
+
+// share is what this forwarder holds of a mapping's connections.
+type share struct {
+	mapping int64
+	limit   int64
+	held    int64
+	used    int64         // by streams; more than is held when nobody could be asked
+	waiting int64         // streams that want some
+	asking  chan struct{} // closed when the call under way is over; nil: there is none
+	taken   time.Time     // the last time a stream took some
+	told    time.Time     // when the directory was told last
+	stale   bool          // the directory may know something else
+	lost    bool          // what is held and not used belongs to others
+	next    time.Time     // no call for more before that
+	pause   time.Duration // the last one, before next
+	settles bool          // the directory has lost what it knew, and gives nobody more
+}
+
+func newShares(f *Forwarder, d directory.Shares) *shares {
+	if d == nil {
+		return nil
+	}
+	return &shares{ctx: f.ctx, directory: d, node: f.node, run: f.run, nodes: f.neighbours.count, now: f.now, metrics: f.metrics,
+		log: f.log, beat: make(chan struct{}, 1), wanted: make(chan int64, 64),
+		soon: make(chan struct{}, 1), of: map[int64]*share{}}
+}
+
+// share gives that of a mapping. The lock is held.
+func (h *shares) share(mapping int64) *share {
+	s := h.of[mapping]
+	if s == nil {
+		s = &share{mapping: mapping, pause: minSharePause}
+		h.of[mapping] = s
+	}
+	return s
+}
+
+// bound sets the limit. What was left under a higher one is not this forwarder's
+// any more: others know the new limit, and reserve under it.
+func (s *share) bound(limit int64) {
+	if limit < s.limit {
+		s.lost, s.stale = true, true
+	}
+	s.limit = limit
+}
+
+// block is what to reserve for those that wait: more than they need, so that
+// the next need not ask, but not much of a small limit.
+func (s *share) block() int64 {
+	more := max(1, min(s.limit/8, 16))
+	return max(s.held, min(s.limit, s.used+s.waiting+more-1))
+}
+
+// spare keeps what is used or about to be, and tells whether that is less.
+func (s *share) spare() bool {
+	keep := s.used + s.waiting
+	if s.held <= keep {
+		return false
+	}
+	s.held = keep
+	return true
+}
+
+// take gives a stream its place under the limit, or says that there is none.
+func (h *shares) take(ctx context.Context, f *forward) wire.Code {
+	if h == nil || f.limit < 0 {
+		return ""
+	}
+	began := h.now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.share(f.mapping.meter.mapping)
+	s.bound(f.limit)
+	s.waiting++
+	defer func() { s.waiting-- }()
+	for {
+		now := h.now()
+		h.doubt(s, now)
+		var pause <-chan time.Time
+		var asking <-chan struct{}
+		switch {
+		case f.over: // it has ended meanwhile
+			return ""
+		case s.used < min(s.held, s.limit), h.away(now) && h.alone(s, f, now):
+			h.hold(s, f, now)
+			return ""
+		case s.used >= s.limit, h.away(now):
+			return wire.QuotaConnections
+		case s.asking != nil:
+			asking = s.asking
+		case now.Before(s.next):
+			patience := shareWait
+			if s.settles {
+				patience = settleWait
+			}
+			if s.next.Sub(began) > patience {
+				return wire.QuotaConnections
+			}
+			pause = time.After(s.next.Sub(now))
+		default:
+			h.ask(h.ctx, s, s.block())
+			continue
+		}
+		h.mu.Unlock()
+		select {
+		case <-asking:
+		case <-pause:
+		case <-ctx.Done():
+		}
+		h.mu.Lock()
+		if ctx.Err() != nil {
+			return wire.QuotaConnections
+		}
+	}
+}
+
+// doubt drops what others may have got. The lock is held, also for those below.
+func (h *shares) doubt(s *share, now time.Time) {
+	if s.lost || !now.Before(h.until) {
+		s.held = min(s.held, s.used)
+	}
+}
+
+// hold notes that a stream has its place.
+func (h *shares) hold(s *share, f *forward, now time.Time) {
+	f.held = true
+	s.used++
+	s.taken = now
+}
+
+// away tells whether the directory did not answer a moment ago.
+func (h *shares) away(now time.Time) bool {
+	return !h.failed.IsZero() && now.Sub(h.failed) < reserveAfter
+}
+
+// alone decides without the directory: on what is held, or an even part of the limit
+// where that is more, and never on more than is left by what others have reported.
+func (h *shares) alone(s *share, f *forward, now time.Time) bool {
+	n := int64(max(1, h.nodes()))
+	return s.used < min(s.limit, max(s.held, (s.limit+n-1)/n)) && s.used+f.mapping.meter.away(now) < s.limit
+}
+
+// give takes back the place of a stream that has ended. It may not have had one.
+func (h *shares) give(mapping int64, f *forward) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f.over = true
+	if f.held {
+		f.held = false
+		h.share(mapping).used--
+	}
+}
+
+// adopt gives a place to streams that are open already when their mapping gets a
+// limit, whatever that is.
+func (h *shares) adopt(mapping, limit int64, open []*forward) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, f := range open {
+		s := h.share(mapping)
+		s.limit, s.stale = limit, true
+		if !f.held && !f.over {
+			h.hold(s, f, h.now())
+		}
+	}
+	signal(h.soon)
+}
+
+// ask reserves. What is held stays usable meanwhile; only one call for a mapping is
+// under way. It is called with the lock, and gives it up for the call.
+func (h *shares) ask(ctx context.Context, s *share, want int64) {
+	h.doubt(s, h.now())
+	h.sequence++
+	s.held = max(s.held, s.used)
+	c := directory.Share{Mapping: s.mapping, Node: h.node, Run: h.run, Sequence: h.sequence, Held: s.held, Want: max(want, s.held), Limit: s.limit}
+	done, lost := make(chan struct{}), s.lost
+	s.asking, s.lost, s.stale = done, false, false // from here on either may become so again
+	h.mu.Unlock()
+	bounded, cancel := context.WithTimeout(ctx, reserveTime)
+	g, err := h.directory.Reserve(bounded, c)
+	cancel()
+	h.mu.Lock()
+	s.asking = nil
+	close(done)
+	now := h.now()
+	s.lost = s.lost || lost && err != nil
+	switch {
+	case errors.Is(err, directory.ErrNoLease):
+		signal(h.beat)
+		h.answers(nil)
+		s.stale, s.settles, s.pause = true, true, maxSharePause
+		s.next = now.Add(s.pause)
+		return
+	case err != nil:
+		s.stale = true
+		if ctx.Err() == nil {
+			h.answers(err)
+		}
+		return
+	}
+	h.answers(nil)
+	h.learned(g.Since)
+	s.told, s.stale, s.settles = now, false, !g.Settled
+	if s.lost { // meanwhile
+		s.stale = true
+	} else {
+		s.held, s.lost = g.Held, g.Over
+	}
+	if s.pause = min(2*s.pause, maxSharePause); g.Held >= c.Want {
+		s.pause = minSharePause
+		h.metrics.shares.WithLabelValues("granted").Inc()
+		return
+	}
+	h.metrics.shares.WithLabelValues("refused").Inc()
+	s.next = now.Add(s.pause)
+}
+
+// answers notes whether the directory does. It is logged when that changes.
+func (h *shares) answers(err error) {
+	if err == nil {
+		if !h.failed.IsZero() {
+			h.log.Info("limits of connections are shared with other forwarders again")
+		}
+		h.failed = time.Time{}
+		return
+	}
+	h.metrics.shares.WithLabelValues("failed").Inc()
+	if h.failed.IsZero() {
+		h.log.Warn("limits of connections cannot be shared with other forwarders; this one goes on with what it holds or an even part", "error", err)
+	}
+	h.failed = h.now()
+}
+
+// learned notes since when the directory knows all shares: what was told before that
+// is told again.
+func (h *shares) learned(since string) {
+	if h.since != "" && h.since != since {
+		for _, s := range h.of {
+			s.stale = true
+		}
+	}
+	h.since = since
+}
+
+// leased notes that this node's lease was prolonged, by a call that began then.
+func (h *shares) leased(began time.Time, known bool) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !known {
+		for _, s := range h.of {
+			s.stale = true
+			// A lease that did not run out by this side's clock was flushed: then nobody
+			// gets anything until this side has said what it holds.
+			s.lost = s.lost || !began.Before(h.until)
+		}
+	}
+	h.until = began.Add(directory.TTL)
+}
+
+// yield notes that another forwarder could use what is left here of a mapping's
+// connections.
+func (h *shares) yield(mapping int64) {
+	if h == nil {
+		return
+	}
+	select {
+	case h.wanted <- mapping:
+	default: // it will say so again, and what is idle is given back anyway
+	}
+}
+
+// keep gives back what is not used and tells the directory again what it has lost,
+// until ctx ends.
+func (h *shares) keep(ctx context.Context) {
+	tick := time.NewTicker(shareTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			h.look(ctx)
+		case <-h.soon:
+			h.look(ctx)
+		case mapping := <-h.wanted:
+			h.mu.Lock()
+			if s := h.of[mapping]; s != nil && s.asking == nil && s.spare() {
+				h.ask(ctx, s, s.held)
+			}
+			h.mu.Unlock()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// look does what is due for all shares.
+func (h *shares) look(ctx context.Context) {
+	h.mu.Lock()
+	none := len(h.of) == 0
+	h.mu.Unlock()
+	if none {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, reserveTime)
+	since, err := h.directory.Since(bounded)
+	cancel()
+	if err != nil {
+		return // whoever needs it finds out
+	}
+	h.tell(ctx, h.due(since))
+}
+
+// wish is a share and how much of it is to be asked for.
+type wish struct {
+	*share
+	want int64
+}
+
+// due lists the shares to tell the directory of, and forgets those of nothing.
+func (h *shares) due(since string) (due []wish) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.learned(since)
+	now := h.now()
+	for mapping, s := range h.of {
+		held, idle := s.held, now.Sub(s.taken) >= idleShare
+		switch {
+		case s.asking != nil:
+		case idle && s.spare(), s.stale, s.used > s.held, now.Sub(s.told) >= renewShare:
+			due = append(due, wish{s, s.held})
+		case now.Sub(s.told) >= reviewShare && s.spare():
+			due = append(due, wish{s, held})
+		case s.used+s.held+s.waiting == 0:
+			delete(h.of, mapping)
+		}
+	}
+	return due
+}
+
+func (h *shares) tell(ctx context.Context, due []wish) {
+	var g errgroup.Group
+	g.SetLimit(shareCalls)
+	for _, s := range due {
+		g.Go(func() error {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if s.asking == nil && ctx.Err() == nil {
+				h.ask(ctx, s.share, s.want)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // there are no errors: who does not answer is asked again
+}
+
+// finish gives everything back, when no stream is left.
+func (h *shares) finish() {
+	if h == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), finalReport)
+	defer cancel()
+	h.mu.Lock()
+	var all []wish
+	for _, s := range h.of {
+		s.held = 0
+		all = append(all, wish{s, 0})
+	}
+	h.mu.Unlock()
+	h.tell(ctx, all)
+}
