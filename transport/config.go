@@ -7,7 +7,7 @@ import (
 
 // SessionConfig tunes a session. The zero value of each field is its default.
 type SessionConfig struct {
-	// PingEvery is how often a quiet session is probed. Default 7.5 s. The side that
+	// PingEvery is how often a quiet session is probed. Default 9 s. The side that
 	// dialled waits a quarter longer, which leaves a probe of either some seconds.
 	PingEvery time.Duration
 	// DeadAfter is the silence after which the peer is given up. Default 15 s.
@@ -25,7 +25,7 @@ type SessionConfig struct {
 }
 
 func (c SessionConfig) withDefaults() SessionConfig {
-	c.PingEvery = cmp.Or(c.PingEvery, 15*time.Second/2)
+	c.PingEvery = cmp.Or(c.PingEvery, 9*time.Second)
 	c.DeadAfter = cmp.Or(c.DeadAfter, 15*time.Second)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 65536)
 	return c
