@@ -156,5 +156,5 @@ func (s *muxSession) beat(early time.Duration) time.Duration {
 		s.send(appendEcho(s.urgent, framePing, s.probe))
 		next = s.config.PingEvery
 	}
-	return max(min(next, s.config.DeadAfter-quiet-2*early), early)
+	return max(min(next, s.config.DeadAfter-quiet-2*early), 1) // with the next step at the earliest
 }

@@ -95,7 +95,7 @@ func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *m
 	s.work.L = &s.mu
 	s.urgent = appendEcho(nil, framePing, 0) // measures the first round trip
 	s.probing = true
-	s.config.beats.add(s, s.config.PingEvery)
+	s.config.beats.add(s, min(s.config.PingEvery, s.config.DeadAfter-2*s.config.beats.step))
 	if s.config.beneath != nil {
 		s.config.beneath.beforeWait = s.late.write
 	}

@@ -321,36 +321,40 @@ func TestIdleSessionLives(t *testing.T) {
 // A connection that carries nothing any more ends the session within 15 s, for
 // readers and writers.
 func TestBlackHoleIsNoticed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c1, c2 := net.Pipe()
-		defer c2.Close()
-		s := newMux(c1, true, make([]byte, 32), SessionConfig{})
-		buf := make([]byte, 64)
-		_, _ = c2.Read(buf) // the first ping; from now on the peer is gone
-		start := time.Now()
-		st, err := s.Open(t.Context())
-		if err != nil {
-			t.Fatal(err)
+	for _, every := range []time.Duration{0, 5 * time.Second, 7510 * time.Millisecond, 10 * time.Second, 11990 * time.Millisecond, 20 * time.Second} {
+		synctest.Test(t, func(t *testing.T) { blackHole(t, every) })
+	}
+}
+
+func blackHole(t *testing.T, every time.Duration) {
+	c1, c2 := net.Pipe()
+	defer c2.Close()
+	s := newMux(c1, true, make([]byte, 32), SessionConfig{PingEvery: every})
+	buf := make([]byte, 64)
+	_, _ = c2.Read(buf) // the first ping; from now on the peer is gone
+	start := time.Now()
+	st, err := s.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writes := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil {
+			_, err = st.Write(make([]byte, 1000))
 		}
-		writes := make(chan error, 1)
-		go func() {
-			var err error
-			for err == nil {
-				_, err = st.Write(make([]byte, 1000))
-			}
-			writes <- err
-		}()
-		if _, err := st.Read(buf); !errors.Is(err, ErrSessionClosed) {
-			t.Errorf("read: %v", err)
-		}
-		if err := <-writes; !errors.Is(err, ErrSessionClosed) {
-			t.Errorf("write: %v", err)
-		}
-		if took := time.Since(start); took > 15*time.Second {
-			t.Errorf("it took %v", took)
-		}
-		_ = s.Close()
-	})
+		writes <- err
+	}()
+	if _, err := st.Read(buf); !errors.Is(err, ErrSessionClosed) {
+		t.Errorf("read: %v", err)
+	}
+	if err := <-writes; !errors.Is(err, ErrSessionClosed) {
+		t.Errorf("write: %v", err)
+	}
+	if took := time.Since(start); took > 15*time.Second {
+		t.Errorf("probed every %v it took %v", every, took)
+	}
+	_ = s.Close()
 }
 
 // The suite's frames, and whatever the fuzzer makes of them: the session may end,
