@@ -38,6 +38,7 @@ RACE := $(if $(shell command -v "$$($(GO) env CC)"),-race)
 
 test: setup vet ## Run every test, against a private Postgres and Redis
 	@status=0; \
+	./test/lint-openapi.sh || status=1; \
 	$(GO) test $(RACE) -p 2 -timeout 8m $(TESTFLAGS) $(RACY) || status=1; \
 	$(GO) test -p 2 -timeout 8m $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vxF "$$($(GO) list $(RACY))") || status=1; \
 	exit $$status

@@ -88,7 +88,7 @@ type Drained struct {
 
 // NodePath is the path of one node.
 type NodePath struct {
-	ID string `path:"id" maxLength:"64" pattern:"^[a-z0-9-]+$" patternDescription:"a node id such as node-001" doc:"The node's id" example:"node-001"`
+	ID string `path:"id" maxLength:"64" pattern:"^[a-z0-9-]+$" doc:"The node's id" example:"node-001"`
 }
 
 type drainInput struct {

@@ -18,7 +18,7 @@ import (
 )
 
 // schemaFuzz is how long TestEveryOperationWithInputOfItsSchema goes on.
-var schemaFuzz = flag.Duration("schemafuzz", 5*time.Second, "how long to send random input of the schemas")
+var schemaFuzz = flag.Duration("schemafuzz", time.Minute, "how long to send random input of the schemas")
 
 // document is what the fuzzer reads of the OpenAPI document.
 type document struct {

@@ -10,7 +10,7 @@ if ! command -v npx >/dev/null; then
 	echo "lint: the OpenAPI document was NOT linted: npx (npm) is not installed" >&2
 	exit 0
 fi
-if ! timeout 60 npm view "$linter" version >/dev/null 2>&1; then
+if ! REDOCLY_TELEMETRY=off timeout 120 npx --yes "$linter" --version >/dev/null 2>&1; then
 	echo "lint: the OpenAPI document was NOT linted: $linter cannot be had from npm now" >&2
 	exit 0
 fi
