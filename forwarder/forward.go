@@ -28,8 +28,8 @@ const openTimeout = 10 * time.Second
 type forward struct {
 	mapping *mappingRoute
 	version domain.Version // of the mapping, when it was authorised
-	source  *session       // nil: the source agent is connected to another forwarder
-	target  *session       // nil: the target agent is; guarded by routes.mu
+	origin  origin
+	target  *session // nil: the target agent is connected to another forwarder; guarded by routes.mu
 	service string
 	limit   int64       // of the mapping's connections, -1 = none
 	held    bool        // it has its place under the limit; guarded by shares.mu, like the next
@@ -41,19 +41,9 @@ type forward struct {
 	ended wire.Code // why it was reset, "" = it was not
 }
 
-// admit authorises a stream from this side's own records and counts it. Nothing
-// but the mapping's id comes from the agent.
-func (r *routes) admit(source *session, mappingID int64) (*forward, wire.Code) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c := r.clients[source.client]
-	if c == nil || c.session != source {
-		return nil, wire.Superseded
-	}
-	m := c.mappings[mappingID]
-	if m == nil || m.State.SourceClientID != source.client {
-		return nil, wire.NoSuchMapping // also when it is somebody else's: that is not theirs to know
-	}
+// begin authorises a stream of a mapping that begins here, and counts it. The lock
+// is held.
+func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 	if code := r.usable(m); code != "" {
 		return nil, code
 	}
@@ -72,7 +62,7 @@ func (r *routes) admit(source *session, mappingID int64) (*forward, wire.Code) {
 	if code := m.meter.payer.refuses(); code != "" {
 		return nil, code
 	}
-	f := &forward{mapping: m, version: m.Version, source: source, limit: limit, service: m.State.Service()}
+	f := &forward{mapping: m, version: m.Version, origin: from, limit: limit, service: m.State.Service()}
 	if target := r.clients[m.State.TargetClientID]; target != nil {
 		f.target = target.session
 	}
@@ -104,7 +94,7 @@ func (r *routes) adopt(m *mappingRoute, limit int64) {
 	m.shares, m.adopted = r.shares, true
 	var open []*forward
 	for f := range m.live {
-		if f.source != nil && f.limit < 0 {
+		if f.origin.counts() && f.limit < 0 {
 			open = append(open, f)
 		}
 	}
@@ -171,31 +161,6 @@ func (f *forward) reason(err error) error {
 	return err
 }
 
-// serveStream takes one stream of the agent from its Open until its bytes flow.
-// From then on it has no goroutine, only what wakes when there is something to
-// move: an idle connection costs no stack here.
-func (s *session) serveStream(stream transport.Stream) {
-	f := s.f
-	f.inFlight.Add(1)
-	var fwd *forward
-	var target transport.Stream
-	defer func() {
-		if target == nil { // also after a panic
-			f.over(fwd, stream)
-		}
-	}()
-	if fwd, target = f.answer(stream, s, ""); target == nil {
-		return
-	}
-	f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
-	transport.Join(stream, target, fwd.mapping.meter.count, func(toTarget, toSource int64, err error) {
-		defer f.tasks.Done()
-		defer f.survive()
-		defer f.over(fwd, stream)
-		f.ended(fwd, toTarget, toSource, err)
-	})
-}
-
 // over gives back what a stream held. fwd is nil when it was never authorised.
 func (f *Forwarder) over(fwd *forward, stream transport.Stream) {
 	if fwd != nil {
@@ -207,19 +172,14 @@ func (f *Forwarder) over(fwd *forward, stream transport.Stream) {
 
 // answer reads the Open, and says yes when the target agent has reached the
 // service. Without a target it has said no. The forward, if there is one, is to
-// be released. The stream is a source agent's, or comes from another forwarder.
-func (f *Forwarder) answer(stream transport.Stream, source *session, from string) (fwd *forward, target transport.Stream) {
-	if source != nil {
-		defer source.opening.Add(-1)
-	} else {
-		// No session ends it with this forwarder.
-		defer context.AfterFunc(f.ctx, func() { stream.Reset() })()
-	}
+// be released.
+func (f *Forwarder) answer(stream transport.Stream, from origin) (fwd *forward, target transport.Stream) {
+	defer from.hold(stream)()
 	stream.SetReadDeadline(time.Now().Add(openTimeout))
 	open, err := wire.ReadOpen(stream)
 	if err == nil {
 		stream.SetReadDeadline(time.Time{})
-		fwd, target, err = f.join(stream, source, from, open)
+		fwd, target, err = f.join(stream, from, open)
 	} else if !errors.Is(err, wire.Malformed) {
 		stream.Reset()
 		return nil, nil
@@ -228,17 +188,11 @@ func (f *Forwarder) answer(stream transport.Stream, source *session, from string
 		if fwd != nil {
 			f.routes.release(fwd) // what is refused counts no longer than that
 		}
-		if source != nil {
-			f.metrics.opensNo.WithLabelValues(label(wire.CodeOf(err))).Inc()
-		}
+		from.refused(wire.CodeOf(err))
 		refuse(stream, err)
 		return nil, nil
 	}
-	if source != nil {
-		f.metrics.opens.Inc()
-	} else {
-		f.metrics.bridged.WithLabelValues("in").Inc()
-	}
+	from.opened()
 	if err := wire.WriteOpened(stream, nil); err != nil {
 		stream.Reset()
 		target.Reset()
@@ -249,23 +203,17 @@ func (f *Forwarder) answer(stream transport.Stream, source *session, from string
 
 // join authorises the stream and opens its continuation to the target agent. It
 // returns when the target agent has reached the service or said why not.
-func (f *Forwarder) join(stream transport.Stream, source *session, from string, open *wirepb.Open) (*forward, transport.Stream, error) {
+func (f *Forwarder) join(stream transport.Stream, from origin, open *wirepb.Open) (*forward, transport.Stream, error) {
 	if f.draining.Load() {
 		return nil, nil, wire.NodeDraining
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, f.limits.Open)
 	defer cancel()
-	var fwd *forward
-	var code wire.Code
-	if source != nil {
-		fwd, code = f.routes.admit(source, open.GetMappingId())
-	} else {
-		fwd, code = f.receive(ctx, from, open)
-	}
+	fwd, code := from.admit(ctx, open)
 	if code != "" {
 		return nil, nil, code
 	}
-	if source != nil {
+	if from.counts() {
 		if code := f.shares.take(ctx, fwd); code != "" {
 			return fwd, nil, code
 		}
@@ -293,8 +241,8 @@ func (f *Forwarder) reach(ctx context.Context, fwd *forward, open *wirepb.Open) 
 			return stream, err
 		}
 	}
-	if fwd.source == nil || f.peers == nil {
-		return nil, wire.TargetOffline // what came over a bridge goes over no other
+	if f.peers == nil || !fwd.origin.crosses() {
+		return nil, wire.TargetOffline
 	}
 	return f.reachPeer(ctx, fwd, open)
 }
@@ -364,10 +312,7 @@ func label(code wire.Code) string {
 
 // ended notes the end of a stream.
 func (f *Forwarder) ended(fwd *forward, toTarget, toSource int64, err error) {
-	log := f.log
-	if fwd.source != nil {
-		log = fwd.source.log
-	}
+	log := fwd.origin.logger()
 	if log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("stream ended", "mapping", fwd.mapping.State.ID, "to_target", toTarget, "to_source", toSource,
 			"error", fwd.reason(err))

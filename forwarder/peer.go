@@ -3,13 +3,10 @@ package forwarder
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
 
-	"github.com/tunnox-net/tunnox/directory"
-	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -28,115 +25,6 @@ const (
 	// The same, when there is nowhere else to go as far as is known.
 	aloneAfter = 2 * time.Second
 )
-
-// Deliver takes a stream that another forwarder, which has proved to be from, has
-// opened to a client that should be connected here. It returns when the stream has
-// ended. What the stream may do is decided from this side's own records; the other
-// side has decided the same from its own, and counts it against the limits.
-func (f *Forwarder) Deliver(from string, stream transport.Stream) {
-	if !f.enter() {
-		stream.Reset()
-		return
-	}
-	defer f.tasks.Done()
-	defer f.survive()
-	f.inFlight.Add(1)
-	var fwd *forward
-	var target transport.Stream
-	defer func() { f.over(fwd, stream) }()
-	fwd, target = f.answer(stream, nil, from)
-	if target != nil {
-		toTarget, toSource, err := transport.Splice(stream, target, f.metrics.total)
-		f.ended(fwd, toTarget, toSource, err)
-	}
-	if f.log.Enabled(context.Background(), slog.LevelDebug) {
-		f.log.Debug("stream over the bridge is over", "from", from)
-	}
-}
-
-// receive authorises a stream that came over a bridge, from a forwarder that must
-// have the source client. The sender may know a record that has not come here yet;
-// it is waited for a moment.
-func (f *Forwarder) receive(ctx context.Context, from string, open *wirepb.Open) (*forward, wire.Code) {
-	if open.GetHop() != hops {
-		return nil, wire.Malformed
-	}
-	fwd, code := f.receiveMapping(ctx, open)
-	if code == "" && !f.mayDeliver(ctx, from, fwd) {
-		f.routes.release(fwd)
-		f.log.Warn("a forwarder delivers a stream of a client that is not connected there", "peer", from,
-			"client", fwd.mapping.State.SourceClientID, "mapping", fwd.mapping.State.ID)
-		return nil, wire.NoSuchMapping
-	}
-	return fwd, code
-}
-
-// mayDeliver tells whether the mapping's source client is connected at the node
-// from, so that a node can only speak for its own clients. A directory that is
-// away or has lost what it knew ends nobody's connections.
-func (f *Forwarder) mayDeliver(ctx context.Context, from string, fwd *forward) bool {
-	if f.places == nil {
-		return true
-	}
-	// Others register what a flush took away as soon as they notice, which is a
-	// heartbeat after this node has at the latest; within a lease all have.
-	if lost := f.lost.Load(); lost != 0 && f.now().Sub(time.Unix(0, lost)) < directory.TTL {
-		return true
-	}
-	source, target := fwd.mapping.State.SourceClientID, fwd.mapping.State.TargetClientID // ids never change
-	yes, known := f.places.isAt(ctx, source, from, target, f.node)
-	return yes || !known
-}
-
-// receiveMapping is receive without its source.
-func (f *Forwarder) receiveMapping(ctx context.Context, open *wirepb.Open) (*forward, wire.Code) {
-	fwd, code, behind := f.routes.receive(open)
-	if !behind {
-		return fwd, code
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(patience / 60)
-	defer tick.Stop()
-	for behind {
-		if fwd != nil {
-			f.routes.release(fwd)
-		}
-		select {
-		case <-tick.C:
-			fwd, code, behind = f.routes.receive(open)
-		case <-ctx.Done():
-			fwd, code, _ = f.routes.receive(open)
-			return fwd, code
-		}
-	}
-	return fwd, code
-}
-
-// receive is admit for a stream that came over a bridge. behind tells that the
-// sender has decided on a newer version of the mapping.
-func (r *routes) receive(open *wirepb.Open) (fwd *forward, code wire.Code, behind bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c := r.clients[open.GetTargetClient()]
-	if c == nil || c.session == nil {
-		return nil, wire.TargetOffline, false
-	}
-	m := c.mappings[open.GetMappingId()]
-	if m == nil {
-		return nil, wire.NoSuchMapping, true
-	}
-	if m.State.TargetClientID != c.State.ID {
-		return nil, wire.NoSuchMapping, false
-	}
-	behind = m.Version < domain.Version(open.GetMappingVersion())
-	if code := r.usable(m); code != "" {
-		return nil, code, behind
-	}
-	fwd = &forward{mapping: m, version: m.Version, target: c.session, service: m.State.Service()}
-	m.add(fwd)
-	return fwd, "", behind
-}
 
 // reachPeer opens the continuation to a forwarder that has the target. Where that
 // is may have changed since it was looked up, so when nobody has it, it is looked

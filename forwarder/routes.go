@@ -56,7 +56,7 @@ type mappingRoute struct {
 	at    domain.Position // the view's or record's that it was last seen in
 	refs  int             // connected ends
 	live  map[*forward]struct{}
-	begun int // of live, those whose source agent is connected here
+	begun int // of live, those that count here
 	meter *meter
 
 	shares  *shares // those of its streams that count; nil: it never had a limit
@@ -67,7 +67,7 @@ type mappingRoute struct {
 // those count against the owner's limit, at one node each.
 func (m *mappingRoute) add(f *forward) {
 	m.live[f] = struct{}{}
-	if f.source != nil {
+	if f.origin.counts() {
 		m.begun++
 		m.meter.opened(m.begun)
 	}
@@ -81,7 +81,7 @@ func (m *mappingRoute) remove(f *forward) {
 	if m.shares != nil {
 		m.shares.give(m.meter.mapping, f)
 	}
-	if f.source != nil {
+	if f.origin.counts() {
 		m.begun--
 		m.meter.closed(m.begun)
 	}
@@ -341,7 +341,7 @@ func (r *routes) leave(s *session) (live, opening []*forward) {
 	for _, m := range c.mappings {
 		for f := range m.live {
 			switch {
-			case f.source == s, f.target == s && f.joined.Load():
+			case f.origin.through(s), f.target == s && f.joined.Load():
 				live = append(live, f)
 				m.remove(f)
 			case f.target == s:

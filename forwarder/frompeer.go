@@ -1,0 +1,143 @@
+package forwarder
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// fromPeer is the origin of a stream that another forwarder has opened. The stream
+// counts there, and goes over no other bridge.
+type fromPeer struct {
+	f    *Forwarder
+	node string // the other forwarder, as it has proved
+}
+
+func (p *fromPeer) counts() bool          { return false }
+func (p *fromPeer) crosses() bool         { return false }
+func (p *fromPeer) through(*session) bool { return false }
+func (p *fromPeer) opened()               { p.f.metrics.bridged.WithLabelValues("in").Inc() }
+func (p *fromPeer) refused(wire.Code)     {} // the other forwarder counts it
+func (p *fromPeer) logger() *slog.Logger  { return p.f.log }
+
+// hold ends the stream with this forwarder: no session here does.
+func (p *fromPeer) hold(stream transport.Stream) (release func()) {
+	stop := context.AfterFunc(p.f.ctx, func() { stream.Reset() })
+	return func() { stop() }
+}
+
+// Deliver takes a stream that another forwarder, which has proved to be from, has
+// opened to a client that should be connected here. It returns when the stream has
+// ended. What the stream may do is decided from this side's own records; the other
+// side has decided the same from its own, and counts it against the limits.
+func (f *Forwarder) Deliver(from string, stream transport.Stream) {
+	if !f.enter() {
+		stream.Reset()
+		return
+	}
+	defer f.tasks.Done()
+	defer f.survive()
+	f.inFlight.Add(1)
+	var fwd *forward
+	var target transport.Stream
+	defer func() { f.over(fwd, stream) }()
+	fwd, target = f.answer(stream, &fromPeer{f, from})
+	if target != nil {
+		toTarget, toSource, err := transport.Splice(stream, target, f.metrics.total)
+		f.ended(fwd, toTarget, toSource, err)
+	}
+	if f.log.Enabled(context.Background(), slog.LevelDebug) {
+		f.log.Debug("stream over the bridge is over", "from", from)
+	}
+}
+
+// admit authorises a stream of a forwarder that must have the source client. The
+// sender may know a record that has not come here yet; it is waited for a moment.
+func (p *fromPeer) admit(ctx context.Context, open *wirepb.Open) (*forward, wire.Code) {
+	if open.GetHop() != hops {
+		return nil, wire.Malformed
+	}
+	fwd, code := p.receive(ctx, open)
+	if code == "" && !p.mayDeliver(ctx, fwd) {
+		p.f.routes.release(fwd)
+		p.f.log.Warn("a forwarder delivers a stream of a client that is not connected there", "peer", p.node,
+			"client", fwd.mapping.State.SourceClientID, "mapping", fwd.mapping.State.ID)
+		return nil, wire.NoSuchMapping
+	}
+	return fwd, code
+}
+
+// mayDeliver tells whether the mapping's source client is connected at the peer, so
+// that a node can only speak for its own clients. A directory that is away or has
+// lost what it knew ends nobody's connections.
+func (p *fromPeer) mayDeliver(ctx context.Context, fwd *forward) bool {
+	f := p.f
+	if f.places == nil {
+		return true
+	}
+	// Others register what a flush took away as soon as they notice, which is a
+	// heartbeat after this node has at the latest; within a lease all have.
+	if lost := f.lost.Load(); lost != 0 && f.now().Sub(time.Unix(0, lost)) < directory.TTL {
+		return true
+	}
+	source, target := fwd.mapping.State.SourceClientID, fwd.mapping.State.TargetClientID // ids never change
+	yes, known := f.places.isAt(ctx, source, p.node, target, f.node)
+	return yes || !known
+}
+
+// receive authorises a stream whoever sends it.
+func (p *fromPeer) receive(ctx context.Context, open *wirepb.Open) (*forward, wire.Code) {
+	routes := p.f.routes
+	fwd, code, behind := routes.receive(p, open)
+	if !behind {
+		return fwd, code
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(patience / 60)
+	defer tick.Stop()
+	for behind {
+		if fwd != nil {
+			routes.release(fwd)
+		}
+		select {
+		case <-tick.C:
+			fwd, code, behind = routes.receive(p, open)
+		case <-ctx.Done():
+			fwd, code, _ = routes.receive(p, open)
+			return fwd, code
+		}
+	}
+	return fwd, code
+}
+
+// receive authorises a stream that came over a bridge. behind tells that the sender
+// has decided on a newer version of the mapping.
+func (r *routes) receive(from origin, open *wirepb.Open) (fwd *forward, code wire.Code, behind bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.clients[open.GetTargetClient()]
+	if c == nil || c.session == nil {
+		return nil, wire.TargetOffline, false
+	}
+	m := c.mappings[open.GetMappingId()]
+	if m == nil {
+		return nil, wire.NoSuchMapping, true
+	}
+	if m.State.TargetClientID != c.State.ID {
+		return nil, wire.NoSuchMapping, false
+	}
+	behind = m.Version < domain.Version(open.GetMappingVersion())
+	if code := r.usable(m); code != "" {
+		return nil, code, behind
+	}
+	fwd = &forward{mapping: m, version: m.Version, origin: from, target: c.session, service: m.State.Service()}
+	m.add(fwd)
+	return fwd, "", behind
+}
