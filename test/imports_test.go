@@ -78,6 +78,8 @@ var importRules = []importRule{
 		"a suite is imported by tests only, which the test below holds"},
 	{"transport/muxbench", []string{".."},
 		"it measures multiplexers beside each other; nobody imports it"},
+	{"examples/*", []string{"agent", "transport"},
+		"what others may build on: the agent and how it reaches a server"},
 	{"test/**", []string{"**"},
 		"tests of the whole need the whole"},
 	{"broker/*", []string{"..", "domain"},

@@ -33,7 +33,7 @@ type Process struct {
 
 var processNumber atomic.Int64
 
-// Start runs a built program. The environment is env and what a program needs to
+// Start runs a built program; one that is not ours is named by its whole path. The environment is env and what a program needs to
 // run at all: TUNNOX_ variables of whoever runs the tests are not for it. The
 // process is ended in order with the test, and must then end well.
 func Start(t testing.TB, program string, env []string, args ...string) *Process {
@@ -42,13 +42,17 @@ func Start(t testing.TB, program string, env []string, args ...string) *Process 
 	if len(args) > 0 {
 		p.Name += " " + args[0]
 	}
-	p.log = filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d.log", program, processNumber.Add(1)))
+	file := program
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(Build(t), file)
+	}
+	p.log = filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d.log", filepath.Base(file), processNumber.Add(1)))
 	log, err := os.Create(p.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }() // the child has its own descriptor
-	p.cmd = exec.Command(filepath.Join(Build(t), program), args...)
+	p.cmd = exec.Command(file, args...)
 	p.cmd.Dir = t.TempDir()
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.cmd.Dir, "TZ=UTC"}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log

@@ -1,0 +1,2 @@
+// Package examples runs the programs of the folder examples against the real ones.
+package examples
