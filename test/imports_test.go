@@ -42,6 +42,8 @@ var importRules = []importRule{
 		"the contract of presence holds types only; presence is not history, so it knows no domain"},
 	{"migrations", nil,
 		"schemas are files"},
+	{"primary", nil,
+		"which server takes writes is the same for everybody who writes"},
 	{"gather", nil,
 		"what is asked, and of whom, is its callers' business"},
 	{"eventstore", []string{"domain"},
@@ -66,7 +68,7 @@ var importRules = []importRule{
 		"generated from control.proto"},
 	{"control/postgres/internal/queries", nil,
 		"generated from queries.sql, private to the package above it"},
-	{"control/postgres", []string{"..", "./internal/queries"},
+	{"control/postgres", []string{"..", "./internal/queries", "primary"},
 		"where control planes keep what they share; it knows the seam for secrets"},
 	{"control", []string{"./controlpb", "domain", "usage"},
 		"what a forwarder may ask of the control plane; log, read models and secrets are behind seams"},
@@ -90,17 +92,17 @@ var importRules = []importRule{
 		"a backend knows its contract"},
 	{"webhook/*/internal/queries", nil,
 		"generated from queries.sql, private to the store above it"},
-	{"webhook/*", []string{"..", "./internal/queries", "domain"},
+	{"webhook/*", []string{"..", "./internal/queries", "domain", "primary"},
 		"a store knows its contract and its own queries, never another store"},
 	{"usage/*/internal/queries", nil,
 		"generated from queries.sql, private to the store above it"},
-	{"usage/*", []string{"..", "./internal/queries"},
+	{"usage/*", []string{"..", "./internal/queries", "primary"},
 		"a store knows its contract and its own queries, never another store"},
 	{"eventstore/*/internal/queries", nil,
 		"generated from queries.sql, private to the store above it"},
-	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations"},
+	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "control/postgres", "agent", "migrations"},
+	{"cmd/*", []string{"domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "control/postgres", "agent", "migrations", "primary"},
 		"only programs know everybody, and not each other"},
 }
 
@@ -371,6 +373,28 @@ func TestDomainIsPure(t *testing.T) {
 		}
 		if slices.Contains(impure, imp) {
 			t.Errorf("domain imports %s, which gives it a clock, randomness, goroutines or I/O", imp)
+		}
+	}
+}
+
+// A pool that is made elsewhere would keep its connections to a server that was
+// demoted.
+func TestPoolsOfPostgresAreMadeInOnePlace(t *testing.T) {
+	for _, p := range listPackages(t, "./...") {
+		rel, _ := ours(p.ImportPath)
+		if rel == "primary" || matches("test/**", rel) {
+			continue
+		}
+		for _, file := range p.GoFiles {
+			b, err := os.ReadFile(path.Join("..", rel, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, made := range []string{"pgxpool.New", "pgxpool.ParseConfig", "pgx.Connect(", `sql.Open("pgx"`} {
+				if strings.Contains(string(b), made) {
+					t.Errorf("%s/%s has %s: use package primary", rel, file, made)
+				}
+			}
 		}
 	}
 }

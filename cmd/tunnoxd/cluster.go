@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // database/sql's "pgx", to look at the schema
 	"github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/broker"
@@ -17,6 +15,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/eventstore/postgres"
 	"github.com/tunnox-net/tunnox/migrations"
+	"github.com/tunnox-net/tunnox/primary"
 	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
 )
 
@@ -50,7 +49,7 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 // makeFirstSchema gives a database that has no schema of ours its first. An
 // older one is left to "tunnoxd migrate": other servers may be working on it.
 func makeFirstSchema(ctx context.Context, url string) (err error) {
-	db, err := sql.Open("pgx", url)
+	db, err := primary.DB(url)
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/control/postgres/internal/queries"
+	"github.com/tunnox-net/tunnox/primary"
 )
 
 // poolSize is for a lease's renewals, which are short, beside an occasional read.
@@ -43,7 +44,7 @@ type Cluster struct {
 // Open connects to the database of the log, whose schema somebody has brought up
 // to date.
 func Open(ctx context.Context, url string) (*Cluster, error) {
-	config, err := pgxpool.ParseConfig(url)
+	config, err := primary.Config(url)
 	if err != nil {
 		return nil, fmt.Errorf("open the cluster's database: %w", err)
 	}
@@ -51,7 +52,7 @@ func Open(ctx context.Context, url string) (*Cluster, error) {
 		config.ConnConfig.RuntimeParams[name] = value
 	}
 	config.MaxConns = poolSize
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := primary.Open(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open the cluster's database: %w", err)
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/eventstore/postgres/internal/queries"
 	"github.com/tunnox-net/tunnox/migrations"
+	"github.com/tunnox-net/tunnox/primary"
 )
 
 // Options tune a store; the zero value is good.
@@ -63,11 +64,10 @@ var sessionSettings = map[string]string{
 // Migrate brings the database to the schema this program knows and gives how
 // many steps that took.
 func Migrate(ctx context.Context, url string) (applied int, err error) {
-	config, err := pgx.ParseConfig(url)
+	db, err := primary.DB(url)
 	if err != nil {
 		return 0, fmt.Errorf("migrate the log: %w", err)
 	}
-	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := db.PingContext(ctx); err != nil {
 		return 0, failure(ctx, "migrate the log", err)
@@ -78,7 +78,7 @@ func Migrate(ctx context.Context, url string) (applied int, err error) {
 // Open opens the log. It is an [eventstore.ErrSchema] if the database's schema
 // is older or newer than this program's: [Migrate] first, or update the program.
 func Open(ctx context.Context, url string, options Options) (*Store, error) {
-	config, err := pgxpool.ParseConfig(url)
+	config, err := primary.Config(url)
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
@@ -99,7 +99,7 @@ func Open(ctx context.Context, url string, options Options) (*Store, error) {
 		// they may promise more than we ask for.
 		config.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := primary.Open(ctx, config)
 	if err != nil {
 		return nil, failure(ctx, "open the log", err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tunnox-net/tunnox/primary"
 	"github.com/tunnox-net/tunnox/usage"
 	"github.com/tunnox-net/tunnox/usage/postgres/internal/queries"
 )
@@ -46,7 +47,7 @@ var sessionSettings = map[string]string{
 
 // Open connects to a database that has the schema.
 func Open(ctx context.Context, url string) (*Store, error) {
-	config, err := pgxpool.ParseConfig(url)
+	config, err := primary.Config(url)
 	if err != nil {
 		return nil, fmt.Errorf("open usage: %w", err)
 	}
@@ -54,7 +55,7 @@ func Open(ctx context.Context, url string) (*Store, error) {
 		config.ConnConfig.RuntimeParams[name] = value
 	}
 	config.MaxConns = maxConns
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := primary.Open(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("open usage: %w", err)
 	}
