@@ -35,6 +35,7 @@ func Run(t *testing.T, open Open) {
 		{"a batch is decided in order", testBatch},
 		{"malformed appends are refused alone", testMalformed},
 		{"an event of 1 MB", testLargeEvent},
+		{"recorded times rise, whatever the clock does", testTimesRise},
 		{"pages", testPages},
 		{"a search finds what looking through the log finds", testSearch},
 		{"who holds a claim", testHolders},

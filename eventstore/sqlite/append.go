@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore"
@@ -55,6 +56,9 @@ func (s *Store) append(ctx context.Context, batch []eventstore.Append) (_ []even
 	}
 	plan := eventstore.NewPlan(state, batch)
 	recorded := eventstore.RecordedNow()
+	if next := s.recorded.Add(time.Microsecond); recorded.Before(next) {
+		recorded = next // the clock was set back
+	}
 	if len(plan.Rows) == 0 {
 		return plan.Results(0, recorded), tx.Rollback()
 	}
@@ -69,7 +73,7 @@ func (s *Store) append(ctx context.Context, batch []eventstore.Append) (_ []even
 	if err := tx.Commit(); err != nil {
 		return nil, err
 	}
-	s.position = domain.Position(p) + domain.Position(len(plan.Rows))
+	s.position, s.recorded = domain.Position(p)+domain.Position(len(plan.Rows)), recorded
 	return results, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	driver "modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
@@ -49,6 +50,7 @@ type Store struct {
 
 	writing  chan struct{}   // holds one token; who has it may use writer
 	position domain.Position // guarded by writing
+	recorded time.Time       // of the last record; guarded by writing
 
 	idsMu sync.Mutex
 	ids   map[domain.Sequence]int64 // guarded by idsMu; the last id drawn
@@ -176,6 +178,13 @@ func (s *Store) count(ctx context.Context) error {
 		return failure(ctx, "open the log", err)
 	}
 	s.position = domain.Position(p)
+	var micros int64
+	switch err := s.reader.QueryRowContext(ctx, "SELECT recorded_at FROM records ORDER BY position DESC LIMIT 1").Scan(&micros); {
+	case err == nil:
+		s.recorded = time.UnixMicro(micros).UTC()
+	case !errors.Is(err, sql.ErrNoRows):
+		return failure(ctx, "open the log", err)
+	}
 	s.signal.Raise(s.position)
 	s.idsMu.Lock()
 	defer s.idsMu.Unlock()
