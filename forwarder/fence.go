@@ -133,7 +133,7 @@ func (f *Forwarder) beat(ctx context.Context) error {
 		return fmt.Errorf("keep the lease of %s: %w", f.node, err)
 	case err != nil:
 		if !errors.Is(err, context.Canceled) {
-			f.lost.Store(f.now().UnixNano()) // while it is away, other nodes' leases may run out before this one's
+			f.lost.Store(new(f.now())) // while it is away, other nodes' leases may run out before this one's
 			f.metrics.renewals.WithLabelValues("error").Inc()
 			f.log.Warn("prolonging this node's lease in the directory, trying on", "error", err)
 		}
@@ -143,7 +143,7 @@ func (f *Forwarder) beat(ctx context.Context) error {
 	f.shares.leased(began, b.Known)
 	if !b.Known && f.beaten.Load() {
 		f.log.Warn("the directory has lost this node; registering its sessions again")
-		f.lost.Store(f.now().UnixNano())
+		f.lost.Store(new(f.now()))
 		for _, s := range f.routes.sessions() {
 			s.renewed(time.Time{})
 		}

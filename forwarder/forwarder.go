@@ -149,11 +149,11 @@ type Forwarder struct {
 	ctx          context.Context // ends with Close
 	cancel       context.CancelFunc
 	draining     atomic.Bool
-	leaving      sync.Once    // agents are asked to leave once
-	beaten       atomic.Bool  // the directory knows this run of the node
-	lost         atomic.Int64 // when the directory was away or had lost this node last, Unix nanoseconds; 0 = never
-	refreshEvery atomic.Int64 // nanoseconds; how often each session is registered again
-	inFlight     atomic.Int64 // streams being opened or joined
+	leaving      sync.Once                 // agents are asked to leave once
+	beaten       atomic.Bool               // the directory knows this run of the node
+	lost         atomic.Pointer[time.Time] // when the directory was away or had lost this node last; nil = never
+	refreshEvery atomic.Int64              // nanoseconds; how often each session is registered again
+	inFlight     atomic.Int64              // streams being opened or joined
 
 	mu     sync.Mutex // guards closed and adding to tasks
 	closed bool

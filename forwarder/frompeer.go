@@ -83,7 +83,7 @@ func (p *fromPeer) mayDeliver(ctx context.Context, fwd *forward) bool {
 	}
 	// Others register what a flush took away as soon as they notice, which is a
 	// heartbeat after this node has at the latest; within a lease all have.
-	if lost := f.lost.Load(); lost != 0 && f.now().Sub(time.Unix(0, lost)) < directory.TTL {
+	if lost := f.lost.Load(); lost != nil && f.now().Sub(*lost) < directory.TTL {
 		return true
 	}
 	source, target := fwd.mapping.State.SourceClientID, fwd.mapping.State.TargetClientID // ids never change

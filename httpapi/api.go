@@ -287,6 +287,10 @@ func conditional(op huma.Operation) huma.Operation {
 // now is the time a command comes in at.
 func (a *api) now() time.Time { return a.config.Clock().UTC() }
 
+// tick is the clock for how long something takes: it keeps the monotonic reading,
+// which nobody sets back.
+func (a *api) tick() time.Time { return a.config.Clock() }
+
 // metadata says who asks, when and from where.
 func (a *api) metadata(ctx context.Context, c domain.Command) domain.Metadata {
 	t := tracked(ctx)

@@ -44,6 +44,10 @@ func (b *buckets) take(name string, now time.Time) grant {
 		full = now
 	}
 	capacity := time.Duration(b.burst) * b.interval
+	if latest := now.Add(capacity); full.After(latest) {
+		full = latest // now has been later: an empty bucket is the worst there is
+		b.full[name] = full
+	}
 	if next := full.Add(b.interval); next.Sub(now) <= capacity {
 		if _, known := b.full[name]; !known && len(b.full) >= b.most {
 			b.forget(now)

@@ -32,6 +32,24 @@ func TestABucketHasItsBurstAndThenItsRate(t *testing.T) {
 	}
 }
 
+// A clock that is set back by minutes must not refuse anybody for minutes.
+func TestABucketKnowsNoClocksThatAreSetBack(t *testing.T) {
+	b := newBuckets(100, 200)
+	for b.take("ann", noon).wait == 0 {
+	}
+	before := noon.Add(-10 * time.Minute)
+	if g := b.take("ann", before); g.wait > 10*time.Millisecond || g.full > 2*time.Second {
+		t.Errorf("after a step back: %+v, want a wait of 10 ms at most", g)
+	}
+	if g := b.take("ann", before.Add(10*time.Millisecond)); g.wait != 0 {
+		t.Errorf("10 ms after a step back: %+v, want a token", g)
+	}
+	a := &api{config: Config{Clock: time.Now}}
+	if now := a.tick(); now == now.Round(0) {
+		t.Errorf("limits go by the clock on the wall: %v", now)
+	}
+}
+
 func TestNamesOfFullBucketsAreForgotten(t *testing.T) {
 	b := newBuckets(1, 1)
 	b.most = 100

@@ -56,7 +56,7 @@ func (l limits) admit(t *track, now time.Time, header http.Header) *Problem {
 func (a *api) limited(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	if strings.HasPrefix(r.URL.Path, prefix+"/") {
-		if p := a.limits.admit(tracked(ctx.Context()), a.now(), w.Header()); p != nil {
+		if p := a.limits.admit(tracked(ctx.Context()), a.tick(), w.Header()); p != nil {
 			writeProblem(w, tracked(ctx.Context()), p)
 			return
 		}
@@ -67,7 +67,7 @@ func (a *api) limited(ctx huma.Context, next func(huma.Context)) {
 // unknown is the answer to who is nobody: 401, or 429 when too many came from
 // the same address.
 func (a *api) unknown(t *track, header http.Header) *Problem {
-	if p := a.limits.admit(t, a.now(), header); p != nil {
+	if p := a.limits.admit(t, a.tick(), header); p != nil {
 		return p
 	}
 	header.Set("WWW-Authenticate", challenge)

@@ -25,8 +25,9 @@ type memoryLog struct {
 	keys    map[[2]string]use
 	next    map[domain.Sequence]int64
 
-	broken error // returned by everything while set
-	shown  int   // records a projector is shown; -1 = all
+	broken error            // returned by everything while set
+	shown  int              // records a projector is shown; -1 = all
+	clock  func() time.Time // nil: time.Now
 }
 
 type use struct {
@@ -37,6 +38,18 @@ type use struct {
 func newMemoryLog() *memoryLog {
 	return &memoryLog{moved: make(chan struct{}), streams: map[domain.StreamID]int{},
 		claims: map[[2]string]domain.StreamID{}, keys: map[[2]string]use{}, next: map[domain.Sequence]int64{}, shown: -1}
+}
+
+// recorded gives the time of the next record: like that of the stores it never falls.
+func (l *memoryLog) recorded() time.Time {
+	now := time.Now()
+	if l.clock != nil {
+		now = l.clock()
+	}
+	if n := len(l.records); n > 0 && !now.After(l.records[n-1].Recorded) {
+		now = l.records[n-1].Recorded.Add(time.Microsecond)
+	}
+	return now
 }
 
 // fail makes everything return err; nil ends that.
@@ -163,7 +176,7 @@ func (l *memoryLog) append(s domain.Submission, d domain.Decision) (domain.Recei
 		l.streams[change.Stream]++
 		record := domain.Record{Position: domain.Position(len(l.records) + 1), Stream: change.Stream,
 			Version: domain.Version(l.streams[change.Stream]), Owner: d.Account, Name: name, Schema: schema, Data: data,
-			Meta: s.Meta, Recorded: time.Now()}
+			Meta: s.Meta, Recorded: l.recorded()}
 		rand.Read(record.ID[:])
 		l.records = append(l.records, record)
 		r.Records = append(r.Records, record)

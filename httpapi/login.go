@@ -63,7 +63,7 @@ func (a *api) registerAuth() {
 
 func (a *api) login(ctx context.Context, in *struct{ Body LoginBody }) (*tokensAnswer, error) {
 	account := strings.ToLower(in.Body.Username)
-	if wait := a.attempts.begin(tracked(ctx).source, account, a.now()); wait > 0 {
+	if wait := a.attempts.begin(tracked(ctx).source, account, a.tick()); wait > 0 {
 		return nil, tooMany(wait, "Too many attempts. Wait a moment.")
 	}
 	a.await(ctx, 0, a.config.Reader.Wait)

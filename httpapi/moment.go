@@ -50,10 +50,11 @@ func (a *api) atMoment(ctx huma.Context, next func(huma.Context)) {
 
 // moment gives the position a text means: itself, or the last one at a time.
 func (a *api) moment(ctx context.Context, text string) (domain.Position, error) {
-	head, err := a.head(ctx)
+	last, err := a.last(ctx)
 	if err != nil {
 		return 0, err
 	}
+	head := last.Position
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		if n < 0 || n > int64(head) {
 			return 0, invalid("query.as_of", fmt.Sprintf("must be a position the log has, which ends at %d", head))
@@ -64,7 +65,7 @@ func (a *api) moment(ctx context.Context, text string) (domain.Position, error) 
 	if err != nil {
 		return 0, invalid("query.as_of", "must be a position or a time such as 2026-01-02T15:04:05Z")
 	}
-	if t.After(a.now()) {
+	if t.After(a.now()) && t.After(last.Recorded) {
 		return 0, invalid("query.as_of", "has not come yet")
 	}
 	return a.positionAt(ctx, t)

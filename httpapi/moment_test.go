@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tunnox-net/tunnox/httpapi"
 )
 
 // shownThen is what the API showed at a moment.
@@ -69,6 +72,49 @@ func strip(v any) {
 			strip(inner)
 		}
 	}
+}
+
+// A clock that was an hour fast and was put right: what was asked for by time
+// since must be there, though the log says a later time of it.
+func TestWhatCameAfterAFastClockIsThere(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	clock := func() time.Time { return now }
+	w := newWorld(t, func(c *httpapi.Config) { c.Clock = clock })
+	w.log.clock = clock
+	stamp := func() string { return url.QueryEscape(now.Format(time.RFC3339Nano)) }
+	ask := func(query string, want ...int64) {
+		t.Helper()
+		if got := w.do("GET", "/api/v1/users?"+query, nil).want(200).items("user_id"); !slices.Equal(got, want) {
+			t.Errorf("%s shows %v, want %v", query, got, want)
+		}
+	}
+	events := func(query string, want int) {
+		t.Helper()
+		if got := len(w.do("GET", "/api/v1/audit?type=user_created&"+query, nil).want(200).Body["items"].([]any)); got != want {
+			t.Errorf("events with %s: %d, want %d", query, got, want)
+		}
+	}
+	ann := w.user("ann")
+	began := stamp()
+	now = now.Add(time.Hour)
+	bob := w.user("bob")
+	now = now.Add(-time.Hour + time.Minute)
+	carl := w.user("carl")
+	between := stamp()
+	now = now.Add(time.Minute)
+	dora := w.user("dora")
+
+	ask("as_of="+stamp(), ann, bob, carl, dora)
+	ask("as_of="+between, ann, bob, carl)
+	ask("as_of="+began, ann)
+	recorded := w.do("GET", "/api/v1/audit?type=user_created", nil).want(200).Body["items"].([]any)[3].(map[string]any)["recorded"].(string)
+	ask("as_of="+url.QueryEscape(recorded), ann, bob, carl, dora) // a time that the log gave can be asked for
+	events("to="+url.QueryEscape(now.Add(time.Second).Format(time.RFC3339Nano)), 4)
+	events("from="+url.QueryEscape(now.Format(time.RFC3339Nano)), 1)
+	w.do("GET", "/api/v1/users?as_of="+url.QueryEscape(now.Add(2*time.Hour).Format(time.RFC3339)), nil).fault(422, "invalid", "query.as_of")
+
+	now = now.Add(2 * time.Hour) // the clock has passed what the log says
+	ask("as_of="+stamp(), ann, bob, carl, dora)
 }
 
 // TestThePastIsAnsweredAsItWas records what the API shows after each of 200

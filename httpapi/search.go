@@ -59,24 +59,30 @@ func (a *api) query(ctx context.Context, f RecordFilter) (domain.Query, error) {
 	return q, nil
 }
 
-// head gives the position of the end of the log.
-func (a *api) head(ctx context.Context) (domain.Position, error) {
+// last gives the record at the end of the log; that of an empty one is at 0.
+func (a *api) last(ctx context.Context) (domain.Record, error) {
 	last, err := a.config.Search.Select(ctx, domain.Query{Newest: true}, 1)
 	if err != nil || len(last) == 0 {
-		return 0, err
+		return domain.Record{}, err
 	}
-	return last[0].Position, nil
+	return last[0], nil
+}
+
+// head gives the position of the end of the log.
+func (a *api) head(ctx context.Context) (domain.Position, error) {
+	last, err := a.last(ctx)
+	return last.Position, err
 }
 
 // positionAt gives the last position that was recorded at or before a time, 0
-// when none was. Positions rise with the store's clock, so that some twenty
-// records are looked at whatever the length of the log. Where that clock was set
-// back, the order of positions counts.
+// when none was. Recorded times rise with positions, so that some twenty records
+// are looked at whatever the length of the log.
 func (a *api) positionAt(ctx context.Context, t time.Time) (domain.Position, error) {
-	head, err := a.head(ctx)
+	last, err := a.last(ctx)
 	if err != nil {
 		return 0, err
 	}
+	head := last.Position
 	later := sort.Search(int(head), func(i int) bool { // of position i+1
 		if err != nil {
 			return false
@@ -91,5 +97,33 @@ func (a *api) positionAt(ctx context.Context, t time.Time) (domain.Position, err
 		}
 		return at[0].Recorded.After(t)
 	})
+	if now := a.now(); err == nil && last.Recorded.After(now) {
+		return a.positionAhead(ctx, t, domain.Position(later), head)
+	}
 	return domain.Position(later), err
+}
+
+// maxAhead bounds how many records are looked at one by one.
+const maxAhead = 20_000
+
+// positionAhead is positionAt of a log that is ahead of the clock, which was fast
+// and was put right. What was written since has a recorded time that is yet to
+// come; when its command came in tells better. So it is looked for from the end,
+// down to what the recorded times say.
+func (a *api) positionAhead(ctx context.Context, t time.Time, floor, head domain.Position) (domain.Position, error) {
+	const page = 500
+	lowest := max(floor, head-maxAhead)
+	for end := head; end > lowest; end = max(lowest, end-page) {
+		begin := max(lowest, end-page)
+		records, err := a.config.History.ReadAll(ctx, begin, int(end-begin))
+		if err != nil {
+			return 0, err
+		}
+		for _, r := range slices.Backward(records) {
+			if !r.Meta.At.After(t) {
+				return r.Position, nil
+			}
+		}
+	}
+	return floor, nil
 }

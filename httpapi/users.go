@@ -271,7 +271,7 @@ func (a *api) mayChangePassword(ctx context.Context, in *changeUserInput) error 
 		return err
 	}
 	account := strings.ToLower(u.Username)
-	if wait := a.attempts.begin(tracked(ctx).source, account, a.now()); wait > 0 {
+	if wait := a.attempts.begin(tracked(ctx).source, account, a.tick()); wait > 0 {
 		return tooMany(wait, "Too many attempts. Wait a moment.")
 	}
 	given := ""
