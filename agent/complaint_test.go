@@ -75,7 +75,7 @@ func TestRefusalsAreToldOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := wire.ReadOpened(stream); !errors.Is(err, wire.PolicyDenied) {
-			t.Fatal(err)
+			t.Fatalf("got the error %v, want %v", err, wire.PolicyDenied)
 		}
 		stream.Close()
 	}

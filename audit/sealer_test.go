@@ -217,7 +217,7 @@ func TestKeyFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "audit-key")
 	if _, err := audit.LoadKey(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
+		t.Fatalf("got the error %v, want %v", err, fs.ErrNotExist)
 	}
 	made, err := audit.CreateKey(path)
 	if err != nil {

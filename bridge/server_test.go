@@ -63,7 +63,7 @@ func TestDrainHasAnEnd(t *testing.T) {
 	two := startTwo(t, nil)
 	p := two.open(t)
 	if err := two.b.server.Drain(within(t, 50*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatal(err)
+		t.Fatalf("got the error %v, want %v", err, context.DeadlineExceeded)
 	}
 	stopped := make(chan struct{})
 	go func() {

@@ -149,7 +149,7 @@ func TestReset(t *testing.T) {
 			a, b := open()
 			_ = a.CloseWrite()
 			if _, err := b.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-				t.Fatal(err)
+				t.Fatalf("got the error %v, want %v", err, io.EOF)
 			}
 			_ = a.Reset()
 			eventually(t, "the peer's writes fail", func() bool {
@@ -177,7 +177,7 @@ func TestCloseWakesBlockedCalls(t *testing.T) {
 		_ = a.Close()
 		for range 2 {
 			if err := <-failed; !errors.Is(err, net.ErrClosed) {
-				t.Error(err)
+				t.Errorf("got the error %v, want %v", err, net.ErrClosed)
 			}
 		}
 		if took := time.Since(begin); took > 100*time.Millisecond {
@@ -275,7 +275,7 @@ func TestSlowReadersCostTheirWindowAndBlockNobody(t *testing.T) {
 					_, err = p.opener.Write(buf)
 				}
 				if !errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Fatal(err)
+					t.Fatalf("got the error %v, want %v", err, os.ErrDeadlineExceeded)
 				}
 				written += n
 				stuck = append(stuck, p)
@@ -329,7 +329,7 @@ func TestOpenerCanGiveUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := two.a.pool.Open(ctx, two.b.Peer); !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
+		t.Fatalf("got the error %v, want %v", err, context.Canceled)
 	}
 	// Once it is open the context has no more to say.
 	ctx, cancel = context.WithCancel(context.Background())

@@ -97,21 +97,21 @@ func TestFileVaultComparesAndCreates(t *testing.T) {
 	v := NewFileVault(t.TempDir())
 	ctx := t.Context()
 	if _, err := v.Load(ctx, "x"); !errors.Is(err, ErrAbsent) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, ErrAbsent)
 	}
 	must(t, v.Create(ctx, "x", []byte("1")))
 	if err := v.Create(ctx, "x", []byte("2")); !errors.Is(err, ErrPresent) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, ErrPresent)
 	}
 	if err := v.Replace(ctx, "x", []byte("2"), []byte("3")); !errors.Is(err, ErrChanged) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, ErrChanged)
 	}
 	must(t, v.Replace(ctx, "x", []byte("1"), []byte("3")))
 	if b, err := v.Load(ctx, "x"); err != nil || string(b) != "3" {
 		t.Errorf("%q, %v", b, err)
 	}
 	if err := v.Replace(ctx, "y", nil, []byte("3")); !errors.Is(err, ErrAbsent) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, ErrAbsent)
 	}
 	gone := NewFileVault(t.TempDir() + "/gone")
 	if err := gone.Create(ctx, "x", nil); err == nil {

@@ -208,7 +208,7 @@ func TestLookupsOfOneClientShareTheWay(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		asking.Go(func() {
 			if _, err := l.ClientView(ctx, 1, 9); !errors.Is(err, context.Canceled) {
-				t.Error(err)
+				t.Errorf("got the error %v, want %v", err, context.Canceled)
 			}
 		})
 		synctest.Wait()
@@ -279,7 +279,7 @@ func TestLookupCloses(t *testing.T) {
 		must(t, l.Close())
 		asking.Wait()
 		if _, err := l.ClientView(t.Context(), 1, 0); !errors.Is(err, errLookupClosed) {
-			t.Error(err)
+			t.Errorf("got the error %v, want %v", err, errLookupClosed)
 		}
 	})
 }

@@ -227,7 +227,7 @@ func TestHistoryIsTheLogWithoutPasswords(t *testing.T) {
 	s = p.serve("")
 	client = p.dial([]string{s.address})
 	if err := client.History(ctx, 0, true, func(domain.Record) error { return stop }); !errors.Is(err, stop) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, stop)
 	}
 	if err := client.History(ctx, -1, false, nil); domain.CodeOf(err) != domain.CodeInvalid {
 		t.Error(err)

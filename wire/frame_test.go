@@ -168,7 +168,7 @@ func TestUnknownFieldsAndMessagesAreIgnored(t *testing.T) {
 		t.Fatalf("%v, %v", m, err)
 	}
 	if err := Unexpected(m, "Hello"); !errors.Is(err, Malformed) {
-		t.Fatal(err)
+		t.Fatalf("got the error %v, want %v", err, Malformed)
 	}
 }
 

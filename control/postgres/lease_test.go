@@ -102,7 +102,7 @@ func TestWorkThatEndsByItselfIsTold(t *testing.T) {
 	fault := errors.New("broken")
 	s := c.Begin(ControlPlane{ID: "a"}, nil, nil)
 	if err := s.Hold(t.Context(), "relay", func(context.Context) error { return fault }); !errors.Is(err, fault) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, fault)
 	}
 	hold(t, c, "b").begins(t) // the lease was given back
 }

@@ -19,21 +19,21 @@ func TestVaultComparesAndCreates(t *testing.T) {
 		t.Errorf("%v, %v", some, err)
 	}
 	if _, err := v.Load(ctx, "x"); !errors.Is(err, control.ErrAbsent) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, control.ErrAbsent)
 	}
 	must(t, v.Create(ctx, "x", []byte("1")))
 	if err := v.Create(ctx, "x", []byte("2")); !errors.Is(err, control.ErrPresent) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, control.ErrPresent)
 	}
 	if err := v.Replace(ctx, "x", []byte("2"), []byte("3")); !errors.Is(err, control.ErrChanged) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, control.ErrChanged)
 	}
 	must(t, v.Replace(ctx, "x", []byte("1"), []byte("3")))
 	if b, err := v.Load(ctx, "x"); err != nil || string(b) != "3" {
 		t.Errorf("%q, %v", b, err)
 	}
 	if err := v.Replace(ctx, "y", nil, []byte("3")); !errors.Is(err, control.ErrAbsent) {
-		t.Error(err)
+		t.Errorf("got the error %v, want %v", err, control.ErrAbsent)
 	}
 	if some, err := c.HasSecrets(ctx); err != nil || !some {
 		t.Errorf("%v, %v", some, err)
