@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/Shopify/toxiproxy/v2"
 	goredis "github.com/redis/go-redis/v9"
-	"github.com/rs/zerolog"
 
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/broker/brokertest"
@@ -172,42 +169,16 @@ func TestServerFlushedAndTrimmedInTheMiddle(t *testing.T) {
 	t.Logf("%d gaps", gaps)
 }
 
-// proxy puts toxiproxy before a server.
-func proxy(t testing.TB, server *services.RedisServer) *toxiproxy.Proxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
-	p := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "redis", addr, server.Addr())
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Stop)
-	return p
-}
-
-func toxic(t testing.TB, p *toxiproxy.Proxy, json string) {
-	t.Helper()
-	if _, err := p.Toxics.AddToxicJson(strings.NewReader(json)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestConnectionCut(t *testing.T) {
 	server := services.StartRedis(t)
-	p := proxy(t, server)
-	through := options(t, "redis://"+p.Listen)
+	p := services.StartProxy(t, server.Addr())
+	through := options(t, "redis://"+p.Addr)
 	gaps := disturb(t, options(t, server.URL()), through, func(head *counter) {
 		for n := 300; n < 1500; n += 300 {
 			reach(head, n)
-			p.Stop() // cuts what is open and refuses what comes
+			p.Cut()
 			reach(head, n+100)
-			if err := p.Start(); err != nil {
-				t.Error(err)
-			}
+			p.Heal(t)
 		}
 	})
 	if gaps > 0 {

@@ -51,9 +51,9 @@ func BenchmarkCatchUp(b *testing.B) {
 		brokertest.Publish(b, p, 1, entries)
 		through := options(b, server.URL())
 		if delay > 0 {
-			front := proxy(b, server)
-			toxic(b, front, fmt.Sprintf(`{"name":"far","type":"latency","stream":"downstream","attributes":{"latency":%d}}`, delay))
-			through = options(b, "redis://"+front.Listen)
+			front := services.StartProxy(b, server.Addr())
+			front.Delay(delay)
+			through = options(b, "redis://"+front.Addr)
 		}
 		for name, f := range map[string]*Follower{"own": NewFollower(through, Options{}, nil), "stock": stockFollower(through)} {
 			b.Run(fmt.Sprintf("%s/%dms", name, delay), func(b *testing.B) {

@@ -53,7 +53,7 @@ func TestSickBridge(t *testing.T) {
 	beside := connections(t, trafficEvery, w.same)
 
 	crossing := connections(t, trafficEvery, w.across)
-	w.bridge.Delay(t, 100)
+	w.bridge.Delay(100)
 	time.Sleep(2 * time.Second) // the time in which it is slow
 	w.bridge.Heal(t)
 	allWell(t, crossing)
@@ -67,7 +67,7 @@ func TestSickBridge(t *testing.T) {
 		last time.Duration // longer than a dead peer may be trusted
 	}{
 		{"cut", w.bridge.Cut, 2 * time.Second},
-		{"half open", func() { w.bridge.Swallow(t) }, 18 * time.Second},
+		{"half open", w.bridge.Swallow, 18 * time.Second},
 	} {
 		sickness.make()
 		crossing := connections(t, 4*trafficEvery, w.across)
@@ -116,9 +116,9 @@ func (w *sickWorld) sick(t *testing.T, what string, proxy *services.Proxy, refus
 		last time.Duration
 		ends bool // what goes on meanwhile
 	}{
-		{"slow", func() { proxy.Delay(t, 50) }, 2 * time.Second, false},
+		{"slow", func() { proxy.Delay(50) }, 2 * time.Second, false},
 		{"cut", proxy.Cut, 4 * time.Second, true},
-		{"half open", func() { proxy.Swallow(t) }, awayTime(t), true},
+		{"half open", proxy.Swallow, awayTime(t), true},
 	} {
 		load := commands(t, commandPause, w.far, w.service)
 		ofCommands(t, load, 5)

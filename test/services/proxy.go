@@ -1,15 +1,12 @@
 package services
 
 import (
-	"context"
-	"encoding/json"
+	"errors"
+	"math/rand/v2"
 	"net"
-	"strings"
+	"sync"
 	"testing"
-
-	"github.com/Shopify/toxiproxy/v2"
-	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
+	"time"
 )
 
 // Proxy stands before a server and makes the network to it sick. Its zero state
@@ -17,74 +14,161 @@ import (
 type Proxy struct {
 	Addr string // who should go through it connects here
 
-	proxy *toxiproxy.Proxy
+	upstream string
+	running  sync.WaitGroup
+
+	mu       sync.Mutex
+	listener net.Listener       // guarded by mu; nil while the network is cut
+	links    map[*link]struct{} // guarded by mu
+	delay    time.Duration      // guarded by mu; of each direction
+	swallow  bool               // guarded by mu
 }
 
-// proxyLeaves are goroutines of the library that stay when a connection is cut
-// while a toxic is put on or taken off: one end of its pipe has gone, and the
-// other waits for it until the process ends. They are its own, and none of ours.
-var proxyLeaves = []goleak.Option{
-	goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"),
-	goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
-	goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"),
-}
+// link is a connection through the proxy: the two halves of it.
+type link struct{ client, server net.Conn }
+
+func (l *link) close() { _ = errors.Join(l.client.Close(), l.server.Close()) } // they may be closed already
 
 // StartProxy starts a proxy for the server at upstream, host:port, which need not
 // be there yet. It ends with the test.
 func StartProxy(t testing.TB, upstream string) *Proxy {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	_ = l.Close()
-	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	p := &Proxy{Addr: addr, proxy: toxiproxy.NewProxy(server, upstream, addr, upstream)}
-	if err := p.proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := &Proxy{Addr: "127.0.0.1:0", upstream: upstream, links: map[*link]struct{}{}}
+	p.Heal(t)
 	t.Cleanup(func() {
-		p.Heal(t)
-		p.proxy.Stop()
+		p.Cut()
+		p.running.Wait()
 	})
 	return p
 }
 
 // Cut ends all connections and refuses new ones.
-func (p *Proxy) Cut() { p.proxy.Stop() }
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
+		_ = p.listener.Close()
+		p.listener = nil
+	}
+	p.cutLinks()
+}
+
+// cutLinks ends all connections. It is called with mu held.
+func (p *Proxy) cutLinks() {
+	for l := range p.links {
+		l.close()
+	}
+}
 
 // Delay holds everything up in both directions by so many milliseconds together.
-func (p *Proxy) Delay(t testing.TB, ms int) {
-	t.Helper()
-	p.toxic(t, "upstream", "latency", map[string]int{"latency": ms / 2, "jitter": ms / 10})
-	p.toxic(t, "downstream", "latency", map[string]int{"latency": ms - ms/2, "jitter": ms / 10})
+func (p *Proxy) Delay(ms int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = time.Duration(ms) * time.Millisecond / 2
 }
 
 // Swallow lets connections stay and be made, and nothing come through: a peer that
 // is half open.
-func (p *Proxy) Swallow(t testing.TB) {
-	t.Helper()
-	p.toxic(t, "upstream", "timeout", map[string]int{"timeout": 0})
-	p.toxic(t, "downstream", "timeout", map[string]int{"timeout": 0})
+func (p *Proxy) Swallow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.swallow = true
 }
 
-func (p *Proxy) toxic(t testing.TB, stream, kind string, attributes map[string]int) {
+// Heal makes the network well again. Connections whose bytes were swallowed end:
+// what is lost does not come back.
+func (p *Proxy) Heal(t testing.TB) {
 	t.Helper()
-	text, err := json.Marshal(map[string]any{"name": kind + "_" + stream, "stream": stream, "type": kind, "attributes": attributes})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.swallow {
+		p.cutLinks()
+	}
+	p.delay, p.swallow = 0, false
+	if p.listener != nil {
+		return
+	}
+	l, err := net.Listen("tcp", p.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.proxy.Toxics.AddToxicJson(strings.NewReader(string(text))); err != nil {
-		t.Fatal(err)
+	p.Addr, p.listener = l.Addr().String(), l
+	p.running.Go(func() { p.accept(l) })
+}
+
+func (p *Proxy) accept(from net.Listener) {
+	for {
+		client, err := from.Accept()
+		if err != nil {
+			return // cut
+		}
+		p.running.Go(func() { p.carry(from, client) })
 	}
 }
 
-// Heal makes the network well again.
-func (p *Proxy) Heal(t testing.TB) {
-	t.Helper()
-	p.proxy.Toxics.ResetToxics(context.Background())
-	if err := p.proxy.Start(); err != nil && err != toxiproxy.ErrProxyAlreadyStarted {
-		t.Fatal(err)
+// carry connects a client with the server until either ends.
+func (p *Proxy) carry(from net.Listener, client net.Conn) {
+	server, err := net.DialTimeout("tcp", p.upstream, 10*time.Second)
+	if err != nil {
+		_ = client.Close()
+		return
+	}
+	l := &link{client, server}
+	defer l.close()
+	p.mu.Lock()
+	if p.listener != from { // it was cut meanwhile
+		p.mu.Unlock()
+		return
+	}
+	p.links[l] = struct{}{}
+	p.mu.Unlock()
+	var directions sync.WaitGroup
+	directions.Go(func() { p.pass(l, client, server) })
+	directions.Go(func() { p.pass(l, server, client) })
+	directions.Wait()
+	p.mu.Lock()
+	delete(p.links, l)
+	p.mu.Unlock()
+}
+
+// parcel is what was read at once, and when it is due at the other end.
+type parcel struct {
+	bytes []byte
+	due   time.Time
+}
+
+// pass carries one direction. What waits to be due holds nothing up behind the
+// connection but itself: a delay is no limit of throughput.
+func (p *Proxy) pass(l *link, from, to net.Conn) {
+	parcels := make(chan parcel, 1024)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for next := range parcels {
+			time.Sleep(time.Until(next.due))
+			if _, err := to.Write(next.bytes); err != nil {
+				l.close() // ends the reading too
+			}
+		}
+	})
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		p.mu.Lock()
+		delay, swallow := p.delay, p.swallow
+		p.mu.Unlock()
+		if n > 0 && !swallow {
+			if delay > 0 { // a tenth more or less
+				delay += time.Duration((rand.Float64() - 0.5) / 5 * float64(delay))
+			}
+			parcels <- parcel{append([]byte(nil), buffer[:n]...), time.Now().Add(delay)}
+		}
+		if err != nil {
+			break
+		}
+	}
+	close(parcels)
+	writing.Wait()
+	if half, ok := to.(*net.TCPConn); !ok || half.CloseWrite() != nil {
+		l.close()
 	}
 }

@@ -45,7 +45,7 @@ func Main(m *testing.M, options ...goleak.Option) {
 	// Only after success: a failed test leaves goroutines, and their list would
 	// hide the failure.
 	if code == 0 {
-		if err := goleak.Find(slices.Concat(options, proxyLeaves)...); err != nil {
+		if err := goleak.Find(options...); err != nil {
 			fmt.Fprintln(os.Stderr, "services: goroutines left after the tests:", err)
 			code = 1
 		}
