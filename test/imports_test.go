@@ -78,8 +78,6 @@ var importRules = []importRule{
 		"records and bytes meet here; broker, directory and usage are the contracts, which hold only types"},
 	{"*/*test", []string{"**"},
 		"a suite is imported by tests only, which the test below holds"},
-	{"transport/muxbench", []string{".."},
-		"it measures multiplexers beside each other; nobody imports it"},
 	{"examples/*", []string{"agent", "transport"},
 		"what others may build on: the agent and how it reaches a server"},
 	{"test/**", []string{"**"},

@@ -1,7 +1,7 @@
 // Package muxbench measures the multiplexer of package transport beside the
 // libraries that could stand in its place, over TLS on loopback:
 //
-//	go test -run XXX -bench . ./transport/muxbench
+//	cd transport/muxbench && go test -run '^$' -bench .
 //
 // Its duty is the figures behind the choice, taken with candidates that carry
 // bytes rightly. libp2p's yamux passes nearly all of transporttest (a write that
