@@ -96,7 +96,7 @@ var spread = fmt.Sprintf(`{"loadBalancingConfig":[{"round_robin":{}}],"healthChe
 
 // maxAnswer bounds a message from the control plane: the view of a client with
 // a hundred thousand mappings.
-const maxAnswer = 32 << 20
+const maxAnswer = 64 << 20
 
 // Dial makes a client. It connects in the background: that no control plane is
 // there now is no error.
@@ -231,7 +231,7 @@ func (c *Client) ClientView(ctx context.Context, clientID int64, min domain.Posi
 	err = c.do(ctx, "ClientView", func(ctx context.Context) error {
 		answer, err := c.state.ClientView(ctx, &controlpb.Want{ClientId: clientID, MinPosition: int64(min)})
 		if err == nil {
-			v = viewOf(answer)
+			v, err = viewOf(answer)
 		}
 		return err
 	})
@@ -287,9 +287,10 @@ func (c *Client) clients(ctx context.Context, wants []Want, answers map[int64]An
 			}
 			if refusal := m.GetRefusal(); refusal != nil {
 				answers[m.ClientId] = Answer{Err: errorOf(refusal)}
-			} else {
-				answers[m.ClientId] = Answer{View: viewOf(m.GetView())}
+				continue
 			}
+			view, err := viewOf(m.GetView())
+			answers[m.ClientId] = Answer{View: view, Err: err}
 		}
 		for _, w := range request.Wants {
 			if _, ok := answers[w.ClientId]; !ok {
@@ -298,49 +299,6 @@ func (c *Client) clients(ctx context.Context, wants []Want, answers map[int64]An
 		}
 		return nil
 	})
-}
-
-// History gives the records behind a position to each, in order and without
-// holes, up to the end of the log; with follow it goes on there until ctx ends.
-// A connection that is lost is an error: go on behind the last record.
-func (c *Client) History(ctx context.Context, after domain.Position, follow bool, each func(domain.Record) error) error {
-	if !c.circuit.allow() {
-		return unreachable(errCircuit)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := c.state.History(ctx, &controlpb.HistoryRequest{After: int64(after), Follow: follow})
-	for first := true; err == nil; first = false {
-		var m *controlpb.Record
-		if m, err = stream.Recv(); err != nil {
-			break
-		}
-		if first {
-			c.circuit.report(true)
-		}
-		r, err := recordOf(m)
-		if err != nil {
-			return err
-		}
-		if r.Position != after+1 {
-			return fmt.Errorf("history: position %d follows %d", r.Position, after)
-		}
-		if err := each(r); err != nil {
-			return err
-		}
-		after = r.Position
-	}
-	if errors.Is(err, io.EOF) {
-		c.circuit.report(true)
-		return nil
-	}
-	if ctx.Err() != nil {
-		c.circuit.abandon()
-		return ctx.Err()
-	}
-	what, err := received(err)
-	c.circuit.report(what != away)
-	return err
 }
 
 // Register gives an identity to an agent that has none but its key, and whose
@@ -355,85 +313,24 @@ func (c *Client) Register(ctx context.Context, publicKey []byte, name, source st
 	return clientID, err
 }
 
-// Command is what an agent asks for. One of Create, Redeem, Delete and List is set.
-type Command struct {
-	ClientID int64                 // who asks; its session has proved it
-	Key      string                // idempotency key; "" = one is drawn
-	Source   string                // the agent's address
-	Request  string                // id of the session's message
-	Create   *domain.CreateMapping // ID and UserID are given by the control plane
-	Redeem   *Redemption
-	Delete   int64 // mapping id
-	List     *MappingPage
-}
-
-// Redemption makes a mapping of a share code, from who asks.
-type Redemption struct {
-	Code      string
-	Name      string // "" = the share's
-	LocalHost string // "" = 127.0.0.1
-	LocalPort int
-}
-
-// MappingPage is a part of a list: up to Limit mappings with an id above After.
-type MappingPage struct {
-	After int64
-	Limit int // 0 = 100
-}
-
-// Result is what came of a command.
-type Result struct {
-	Position  domain.Position // from which the read models show it
-	Duplicate bool            // the key had been used: nothing was done now
-	Mappings  []domain.Versioned[domain.Mapping]
-	Next      int64 // List: After of the next page, 0 = that was all
-}
-
-// Execute has an agent's command decided and executed.
-func (c *Client) Execute(ctx context.Context, command Command) (r Result, err error) {
-	request := requestOf(command)
+// Execute has a client's command decided and executed. Without a key of its own the
+// command gets one: the call may be made several times.
+func (c *Client) Execute(ctx context.Context, command domain.ClientCommand) (r domain.ClientResult, err error) {
+	command.Key = cmp.Or(command.Key, rand.Text())
+	form, data, err := domain.EncodeExchanged(command)
+	if err != nil {
+		return r, fmt.Errorf("encode command: %w", err)
+	}
+	request := &controlpb.ExecuteRequest{Form: int32(form), Command: data}
 	err = c.do(ctx, "Execute", func(ctx context.Context) error {
 		answer, err := c.state.Execute(ctx, request)
 		if err == nil {
-			r = resultOf(answer)
+			r, err = domain.DecodeExchanged[domain.ClientResult](int(answer.GetForm()), answer.GetResult())
 		}
 		return err
 	})
 	return r, err
 }
-
-func requestOf(command Command) *controlpb.ExecuteRequest {
-	request := &controlpb.ExecuteRequest{IdempotencyKey: cmp.Or(command.Key, rand.Text()), ClientId: command.ClientID,
-		Source: text(command.Source), Request: text(command.Request)}
-	switch {
-	case command.Create != nil:
-		m := command.Create
-		request.Command = &controlpb.ExecuteRequest_CreateMapping{CreateMapping: &controlpb.CreateMapping{
-			SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, Protocol: text(string(m.Protocol)), Name: text(m.Name),
-			LocalHost: text(m.LocalHost), LocalPort: narrow(m.LocalPort), TargetHost: text(m.TargetHost), TargetPort: narrow(m.TargetPort)}}
-	case command.Redeem != nil:
-		r := command.Redeem
-		request.Command = &controlpb.ExecuteRequest_RedeemShare{RedeemShare: &controlpb.RedeemShare{
-			Code: text(r.Code), Name: text(r.Name), LocalHost: text(r.LocalHost), LocalPort: narrow(r.LocalPort)}}
-	case command.List != nil:
-		request.Command = &controlpb.ExecuteRequest_ListMappings{ListMappings: &controlpb.ListMappings{
-			After: command.List.After, Limit: narrow(command.List.Limit)}}
-	default:
-		request.Command = &controlpb.ExecuteRequest_DeleteMapping{DeleteMapping: &controlpb.DeleteMapping{MappingId: command.Delete}}
-	}
-	return request
-}
-
-func resultOf(answer *controlpb.ExecuteAnswer) Result {
-	r := Result{Position: domain.Position(answer.Position), Duplicate: answer.Duplicate, Next: answer.Next}
-	for _, m := range answer.Mappings {
-		r.Mappings = append(r.Mappings, mappingOf(m))
-	}
-	return r
-}
-
-// narrow keeps a number that is out of range out of range.
-func narrow(n int) int32 { return int32(max(-1, min(n, 1<<30))) }
 
 // Certify gets an identity that agents verify, for the host names and addresses
 // under which they connect.

@@ -75,12 +75,12 @@ func TestCallsAreRepeatedAndExecutedOnce(t *testing.T) {
 	ctx := t.Context()
 
 	executor.after = []error{gone, gone}
-	r, err := client.Execute(ctx, Command{ClientID: a, Create: create(a, b, 8000)})
+	r, err := client.Execute(ctx, domain.ClientCommand{ClientID: a, Create: create(a, b, 8000)})
 	must(t, err)
 	if !r.Duplicate {
 		t.Error("the answer that came was not that of a repeat")
 	}
-	list, err := client.Execute(ctx, Command{ClientID: a, List: &MappingPage{}})
+	list, err := client.Execute(ctx, domain.ClientCommand{ClientID: a, List: &domain.MappingPage{}})
 	if err != nil || len(list.Mappings) != 1 {
 		t.Errorf("it was done %d times, %v", len(list.Mappings), err)
 	}
@@ -98,24 +98,24 @@ func TestCallsAreRepeatedAndExecutedOnce(t *testing.T) {
 
 	// Three retries and no more; refusals are not repeated at all.
 	executor.before, executor.calls = []error{gone, gone, gone, gone, gone}, 0
-	if _, err = client.Execute(ctx, Command{ClientID: a, Create: create(a, b, 8001)}); !isUnavailable(err) || executor.calls != 4 {
+	if _, err = client.Execute(ctx, domain.ClientCommand{ClientID: a, Create: create(a, b, 8001)}); !isUnavailable(err) || executor.calls != 4 {
 		t.Errorf("%d attempts, %v", executor.calls, err)
 	}
 	wantCode(t, err, domain.CodeStoreUnavailable)
 	executor.before, executor.calls = nil, 0
-	_, err = client.Execute(ctx, Command{ClientID: a, Create: create(a, b, 8000)})
+	_, err = client.Execute(ctx, domain.ClientCommand{ClientID: a, Create: create(a, b, 8000)})
 	wantCode(t, err, domain.CodeListenerTaken)
 	if executor.calls != 1 {
 		t.Errorf("a refusal was asked for %d times", executor.calls)
 	}
 	// A failure of the server says nothing of why.
 	executor.before = []error{errors.New("pq: password is hunter2")}
-	if _, err = client.Execute(ctx, Command{ClientID: a, Create: create(a, b, 8002)}); err == nil || strings.Contains(err.Error(), "hunter2") || isUnavailable(err) {
+	if _, err = client.Execute(ctx, domain.ClientCommand{ClientID: a, Create: create(a, b, 8002)}); err == nil || strings.Contains(err.Error(), "hunter2") || isUnavailable(err) {
 		t.Errorf("an internal failure: %v", err)
 	}
 	// A panic in a call ends the call.
 	executor.Executor = nil
-	if _, err = client.Execute(ctx, Command{ClientID: a, Create: create(a, b, 8003)}); err == nil || isUnavailable(err) {
+	if _, err = client.Execute(ctx, domain.ClientCommand{ClientID: a, Create: create(a, b, 8003)}); err == nil || isUnavailable(err) {
 		t.Errorf("a panic: %v", err)
 	}
 	must(t, second(client.Ping(ctx)))

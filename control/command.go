@@ -1,14 +1,14 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"net/netip"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/tunnox-net/tunnox/control/controlpb"
 	"github.com/tunnox-net/tunnox/domain"
@@ -41,7 +41,7 @@ func (s *state) Register(ctx context.Context, in *controlpb.RegisterRequest) (*c
 	if s.config.RefuseAnonymous {
 		return nil, &domain.Error{Code: domain.CodeRegistrationOff, Message: "This server gives no identities to unknown agents."}
 	}
-	hash, err := requestHash(in, &in.IdempotencyKey)
+	hash, err := requestHash(in.IdempotencyKey, domain.RegisterClient{Name: in.Name, PublicKey: in.PublicKey})
 	if err != nil {
 		return nil, err
 	}
@@ -67,40 +67,48 @@ func (s *state) Execute(ctx context.Context, in *controlpb.ExecuteRequest) (*con
 	if err != nil {
 		return nil, err
 	}
-	return s.execute(ctx, from.node, in)
+	command, err := domain.DecodeExchanged[domain.ClientCommand](int(in.Form), in.Command)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.execute(ctx, from.node, command)
+	if err != nil {
+		return nil, err
+	}
+	form, data, err := domain.EncodeExchanged(result)
+	return &controlpb.ExecuteAnswer{Form: int32(form), Result: data}, err
 }
 
 // execute is Execute for a node that has proved itself.
-func (s *state) execute(ctx context.Context, node string, in *controlpb.ExecuteRequest) (*controlpb.ExecuteAnswer, error) {
+func (s *state) execute(ctx context.Context, node string, in domain.ClientCommand) (domain.ClientResult, error) {
 	head, err := s.config.Head(ctx)
 	if err != nil {
-		return nil, err
+		return domain.ClientResult{}, err
 	}
-	client, err := s.acting(ctx, in.ClientId, head)
+	client, err := s.acting(ctx, in.ClientID, head)
 	if err != nil {
-		return nil, err
+		return domain.ClientResult{}, err
 	}
-	if list := in.GetListMappings(); list != nil {
-		return s.listMappings(ctx, client, list, head)
+	if in.List != nil {
+		return s.listMappings(ctx, client, *in.List, head)
 	}
 	// A command that is repeated over another session has another source.
-	asked := &controlpb.ExecuteRequest{IdempotencyKey: in.IdempotencyKey, ClientId: in.ClientId, Command: in.Command}
-	hash, err := requestHash(asked, &asked.IdempotencyKey)
+	hash, err := requestHash(in.Key, domain.ClientCommand{ClientID: in.ClientID, Create: in.Create, Redeem: in.Redeem, Delete: in.Delete})
 	if err != nil {
-		return nil, err
+		return domain.ClientResult{}, err
 	}
-	submission := domain.Submission{Key: in.IdempotencyKey, KeyScope: fmt.Sprintf("client:%d", client.ID), Hash: hash,
+	submission := domain.Submission{Key: in.Key, KeyScope: fmt.Sprintf("client:%d", client.ID), Hash: hash,
 		Meta: domain.Metadata{Actor: fmt.Sprintf("client:%d", client.ID), Source: bounded(in.Source), Request: bounded(in.Request),
 			Cause: "session at " + node, Allowed: "end of the mapping"}}
 	switch {
-	case in.GetCreateMapping() != nil:
-		return s.createMapping(ctx, client, in.GetCreateMapping(), submission, head)
-	case in.GetRedeemShare() != nil:
-		return s.redeemShare(ctx, client, in.GetRedeemShare(), submission)
-	case in.GetDeleteMapping() != nil:
-		return s.deleteMapping(ctx, client, in.GetDeleteMapping(), submission, head)
+	case in.Create != nil:
+		return s.createMapping(ctx, client, *in.Create, submission, head)
+	case in.Redeem != nil:
+		return s.redeemShare(ctx, client, *in.Redeem, submission)
+	case in.Delete != nil:
+		return s.deleteMapping(ctx, client, *in.Delete, submission, head)
 	}
-	return nil, invalid("command", "must be one this version knows")
+	return domain.ClientResult{}, invalid("command", "must be one this version knows")
 }
 
 // acting gives the client that asks, when it may ask for anything.
@@ -128,16 +136,16 @@ func (s *state) acting(ctx context.Context, id int64, head domain.Position) (*do
 	return client, nil
 }
 
-func (s *state) createMapping(ctx context.Context, client *domain.Client, in *controlpb.CreateMapping,
-	submission domain.Submission, head domain.Position) (*controlpb.ExecuteAnswer, error) {
+func (s *state) createMapping(ctx context.Context, client *domain.Client, command domain.CreateMapping,
+	submission domain.Submission, head domain.Position) (domain.ClientResult, error) {
 	if client.Kind != domain.ClientManaged {
-		return nil, &domain.Error{Code: domain.CodeClientNotOwned,
+		return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned,
 			Message: "An anonymous client belongs to no user, and a mapping needs one: claim the client first."}
 	}
-	if in.SourceClientId != client.ID && in.TargetClientId != client.ID {
-		return nil, &domain.Error{Code: domain.CodeClientNotOwned, Message: "A client creates mappings of which it is the source or the target."}
+	if command.SourceClientID != client.ID && command.TargetClientID != client.ID {
+		return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned, Message: "A client creates mappings of which it is the source or the target."}
 	}
-	for field, id := range map[string]int64{"source_client_id": in.SourceClientId, "target_client_id": in.TargetClientId} {
+	for field, id := range map[string]int64{"source_client_id": command.SourceClientID, "target_client_id": command.TargetClientID} {
 		if id == client.ID {
 			continue
 		}
@@ -145,22 +153,22 @@ func (s *state) createMapping(ctx context.Context, client *domain.Client, in *co
 		// operator may want that. A client may not: it would reach a stranger.
 		other, _, err := foldOf[*domain.Client](ctx, s.folds, domain.ClientStream(id), head)
 		if err != nil {
-			return nil, err
+			return domain.ClientResult{}, err
 		}
 		if !other.Exists() || other.Kind != domain.ClientManaged || other.UserID != client.UserID {
 			const message = "The other end must be a client of the same user."
-			return nil, &domain.Error{Code: domain.CodeClientNotOwned, Message: message,
+			return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned, Message: message,
 				Faults: []domain.Fault{{Field: field, Message: message}}}
 		}
 	}
+	// Whose it is and by whose right is not the client's to say.
+	command.UserID, command.Any = client.UserID, false
 	next := func(ctx context.Context) (int64, error) {
 		return s.config.Executor.NextID(ctx, domain.SequenceMapping)
 	}
 	r, err := s.draw(ctx, next, func(id int64) domain.Submission {
-		submission.Command = domain.CreateMapping{ID: id, UserID: client.UserID,
-			SourceClientID: in.SourceClientId, TargetClientID: in.TargetClientId,
-			Protocol: domain.Protocol(in.Protocol), Name: in.Name, LocalHost: in.LocalHost, LocalPort: int(in.LocalPort),
-			TargetHost: in.TargetHost, TargetPort: int(in.TargetPort)}
+		command.ID = id
+		submission.Command = command
 		return submission
 	})
 	return executed(r, err)
@@ -169,69 +177,68 @@ func (s *state) createMapping(ctx context.Context, client *domain.Client, in *co
 // redeemShare makes a mapping of a share code, from the client that asks. Whoever
 // shared the service has agreed by passing the code on; so an anonymous client may
 // too, within its own limits, and listens for its own machine only.
-func (s *state) redeemShare(ctx context.Context, client *domain.Client, in *controlpb.RedeemShare, submission domain.Submission) (*controlpb.ExecuteAnswer, error) {
+func (s *state) redeemShare(ctx context.Context, client *domain.Client, in domain.Redemption, submission domain.Submission) (domain.ClientResult, error) {
 	id, hash, ok := domain.ParseShareCode(in.Code)
 	if !ok {
 		const message = "There is no share with this code."
-		return nil, &domain.Error{Code: domain.CodeShareNotFound, Message: message, Faults: []domain.Fault{{Field: "code", Message: message}}}
+		return domain.ClientResult{}, &domain.Error{Code: domain.CodeShareNotFound, Message: message, Faults: []domain.Fault{{Field: "code", Message: message}}}
 	}
-	if host, err := netip.ParseAddr(in.LocalHost); client.Kind != domain.ClientManaged && in.LocalHost != "" && err == nil && !host.Unmap().IsLoopback() {
+	command := in.Mapping
+	if host, err := netip.ParseAddr(command.LocalHost); client.Kind != domain.ClientManaged && command.LocalHost != "" && err == nil && !host.Unmap().IsLoopback() {
 		const message = "An anonymous client listens on loopback only: claim the client first."
-		return nil, &domain.Error{Code: domain.CodeClientNotOwned, Message: message, Faults: []domain.Fault{{Field: "local_host", Message: message}}}
+		return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned, Message: message, Faults: []domain.Fault{{Field: "local_host", Message: message}}}
 	}
 	submission.Meta.Allowed = "share code"
 	next := func(ctx context.Context) (int64, error) {
 		return s.config.Executor.NextID(ctx, domain.SequenceMapping)
 	}
+	command.ID, command.Hash, command.RedeemerID, command.SourceClientID, command.At = id, hash, client.UserID, client.ID, s.config.Now().UTC()
+	command.Any = true // the source is who asks, whoever that is
 	return executed(s.draw(ctx, next, func(mapping int64) domain.Submission {
-		// Any: the source is who asks, whoever that is.
-		submission.Command = domain.RedeemShare{ID: id, Hash: hash, MappingID: mapping, RedeemerID: client.UserID, Any: true,
-			SourceClientID: client.ID, Name: in.Name, LocalHost: in.LocalHost, LocalPort: int(in.LocalPort), At: s.config.Now().UTC()}
+		command.MappingID = mapping
+		submission.Command = command
 		return submission
 	}))
 }
 
-func (s *state) deleteMapping(ctx context.Context, client *domain.Client, in *controlpb.DeleteMapping,
-	submission domain.Submission, head domain.Position) (*controlpb.ExecuteAnswer, error) {
+func (s *state) deleteMapping(ctx context.Context, client *domain.Client, command domain.DeleteMapping,
+	submission domain.Submission, head domain.Position) (domain.ClientResult, error) {
 	// A deleted one too: who repeats the command that deleted it is told so.
-	m, _, err := foldOf[*domain.Mapping](ctx, s.folds, domain.MappingStream(in.MappingId), head)
+	m, _, err := foldOf[*domain.Mapping](ctx, s.folds, domain.MappingStream(command.ID), head)
 	if err != nil {
-		return nil, err
+		return domain.ClientResult{}, err
 	}
 	if m.SourceClientID != client.ID && m.TargetClientID != client.ID {
 		// Whether somebody else has it is nobody's business.
-		return nil, &domain.Error{Code: domain.CodeMappingNotFound, Message: "There is no such mapping of this client."}
+		return domain.ClientResult{}, &domain.Error{Code: domain.CodeMappingNotFound, Message: "There is no such mapping of this client."}
 	}
-	submission.Command = domain.DeleteMapping{ID: in.MappingId}
+	submission.Command = command
 	submission.Meta.At, submission.Meta.Command = s.config.Now().UTC(), submission.Command.CommandName()
 	return executed(s.config.Executor.Submit(ctx, submission))
 }
 
 // listMappings pages through the mappings a client is an end of.
-func (s *state) listMappings(ctx context.Context, client *domain.Client, in *controlpb.ListMappings, head domain.Position) (*controlpb.ExecuteAnswer, error) {
-	limit := int(in.Limit)
-	if limit == 0 {
-		limit = defaultPage
-	}
+func (s *state) listMappings(ctx context.Context, client *domain.Client, in domain.MappingPage, head domain.Position) (domain.ClientResult, error) {
+	limit := cmp.Or(in.Limit, defaultPage)
 	if limit < 0 || limit > maxPage || in.After < 0 {
-		return nil, invalid("limit", fmt.Sprintf("must be 0 to %d, and after 0 or more", maxPage))
+		return domain.ClientResult{}, invalid("limit", fmt.Sprintf("must be 0 to %d, and after 0 or more", maxPage))
 	}
 	v, err := s.folds.view(ctx, client.ID, head)
 	if err != nil {
-		return nil, err
+		return domain.ClientResult{}, err
 	}
-	answer := &controlpb.ExecuteAnswer{Position: int64(v.Position)}
+	result := domain.ClientResult{Position: v.Position}
 	for _, m := range v.Mappings { // in order of ids
 		if m.State.ID <= in.After {
 			continue
 		}
-		if len(answer.Mappings) == limit {
-			answer.Next = answer.Mappings[limit-1].Id
+		if len(result.Mappings) == limit {
+			result.Next = result.Mappings[limit-1].State.ID
 			break
 		}
-		answer.Mappings = append(answer.Mappings, mappingMessage(m))
+		result.Mappings = append(result.Mappings, m)
 	}
-	return answer, nil
+	return result, nil
 }
 
 // draw submits a command for something new, drawing ids until one is free.
@@ -252,27 +259,24 @@ func (s *state) draw(ctx context.Context, next func(context.Context) (int64, err
 	return r, err
 }
 
-func executed(r domain.Receipt, err error) (*controlpb.ExecuteAnswer, error) {
+func executed(r domain.Receipt, err error) (domain.ClientResult, error) {
 	if err != nil {
-		return nil, err
+		return domain.ClientResult{}, err
 	}
-	answer := &controlpb.ExecuteAnswer{Position: int64(r.Position), Duplicate: r.Duplicate}
+	result := domain.ClientResult{Position: r.Position, Duplicate: r.Duplicate}
 	if m, ok := r.State.(*domain.Mapping); ok {
-		answer.Mappings = []*controlpb.Mapping{mappingMessage(domain.Versioned[domain.Mapping]{Version: r.Version, State: *m})}
+		result.Mappings = []domain.Versioned[domain.Mapping]{{Version: r.Version, State: *m}}
 	}
-	return answer, nil
+	return result, nil
 }
 
-// requestHash identifies a request, without its key. Every request that changes
+// requestHash identifies what is asked for under a key. Every request that changes
 // something has one, since callers repeat what got no answer.
-func requestHash(in proto.Message, key *string) ([sha256.Size]byte, error) {
-	if *key == "" || len(*key) > maxKeyLength {
+func requestHash(key string, request any) ([sha256.Size]byte, error) {
+	if key == "" || len(key) > maxKeyLength {
 		return [sha256.Size]byte{}, invalid("idempotency_key", fmt.Sprintf("must have 1 to %d bytes", maxKeyLength))
 	}
-	kept := *key
-	*key = ""
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(in)
-	*key = kept
+	b, err := json.Marshal(request)
 	if err != nil {
 		return [sha256.Size]byte{}, fmt.Errorf("identify request: %w", err)
 	}

@@ -23,8 +23,6 @@ type Log interface {
 	// ReadAll gives up to limit records with a position above after, in order and
 	// without holes.
 	ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error)
-	// Wait returns once the log reaches beyond after.
-	Wait(ctx context.Context, after domain.Position) error
 }
 
 // folds gives the present state of aggregates by folding their event streams. It

@@ -1,7 +1,9 @@
 package control
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
@@ -20,11 +22,8 @@ func NewLocal(node string, log Log, head func(context.Context) (domain.Position,
 	return &Local{node: node, state: &state{Server: server}}
 }
 
-// Execute has an agent's command decided and executed, as [Client.Execute] does.
-func (l *Local) Execute(ctx context.Context, command Command) (Result, error) {
-	answer, err := l.state.execute(ctx, l.node, requestOf(command))
-	if err != nil {
-		return Result{}, err
-	}
-	return resultOf(answer), nil
+// Execute has a client's command decided and executed, as [Client.Execute] does.
+func (l *Local) Execute(ctx context.Context, command domain.ClientCommand) (domain.ClientResult, error) {
+	command.Key = cmp.Or(command.Key, rand.Text())
+	return l.state.execute(ctx, l.node, command)
 }

@@ -99,6 +99,9 @@ func received(err error) (outcome, error) {
 			return answered, errorOf(r)
 		}
 	}
+	if missing := unknownService[s.Code()]; missing != "" && strings.Contains(s.Message(), missing) {
+		return failed, otherVersion(err)
+	}
 	switch s.Code() {
 	// A connection can outlive its certificate; the server ends it then, and the
 	// next one is made with the certificate of now.
@@ -106,6 +109,17 @@ func received(err error) (outcome, error) {
 		return away, unreachable(err)
 	}
 	return failed, fmt.Errorf("control plane: %w", err)
+}
+
+// unknownService is what gRPC says when nobody there has the service of this
+// version: that it is called in vain, or, when they all told so in advance, that
+// there is nobody to call. Where one has it, that one is called.
+var unknownService = map[codes.Code]string{codes.Unimplemented: "unknown ", codes.Unavailable: "SERVICE_UNKNOWN"}
+
+// otherVersion keeps the cause for logs behind the sentence for people.
+func otherVersion(err error) error {
+	return fmt.Errorf("%w: %w", &domain.Error{Code: domain.CodeOtherVersion,
+		Message: "The control plane and this forwarder are of different versions: bring all servers of the cluster to the same version."}, err)
 }
 
 // unreachable keeps the cause for logs behind the sentence for people.

@@ -128,9 +128,7 @@ type Server struct {
 	nodes  *grpc.Server // the State service, for connections with a node certificate
 	newly  *grpc.Server // enrolment, for connections without a certificate
 	health *health.Server
-	calm   *circuit        // in front of the read models
-	life   context.Context // ends with Drain and Stop
-	end    context.CancelFunc
+	calm   *circuit // in front of the read models
 
 	mu      sync.Mutex
 	own     *Issued                   // guarded by mu; renewed when a handshake needs it
@@ -146,7 +144,6 @@ func NewServer(config ServerConfig) (*Server, error) {
 	}
 	s := &Server{config: config, folds: newFolds(config.Log), health: health.NewServer(),
 		calm: newCircuit(circuitOptions{}), serving: map[net.Listener]struct{}{}}
-	s.life, s.end = context.WithCancel(context.Background())
 	s.door = newDoor(config.MaxStrangers, config.Metrics)
 	s.tls = serverTLS(s.certificate, config.Authority.Roots(), config.Now)
 	options := func(message, calls int, age time.Duration) []grpc.ServerOption {
@@ -332,7 +329,7 @@ func (s *Server) finish(method string, began time.Time, panicked any, err error)
 		st, internal := statusOf(err)
 		if internal {
 			s.config.Logger.Error("a call of the State service failed", "method", method, "error", err)
-		} else if st.Code() == codes.Unavailable {
+		} else if st.Code() == codes.Unavailable || domain.CodeOf(err) == domain.CodeOtherVersion {
 			s.config.Logger.Warn("a call of the State service could not be served", "method", method, "error", err)
 		}
 		err = st.Err()
@@ -376,7 +373,6 @@ func (s *Server) shut() {
 	s.mu.Lock()
 	s.stopped = true
 	listeners := s.serving
-	s.end()
 	s.serving = map[net.Listener]struct{}{}
 	s.mu.Unlock()
 	for ln := range listeners {

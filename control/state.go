@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"sync"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
 
 	"github.com/tunnox-net/tunnox/control/controlpb"
 	"github.com/tunnox-net/tunnox/domain"
@@ -18,7 +16,6 @@ import (
 const (
 	maxWants     = 1000 // clients in one call
 	viewsAtOnce  = 8    // of one such call, read at a time
-	historyPage  = 500  // records read at a time
 	maxKeyLength = 200
 )
 
@@ -119,7 +116,7 @@ func (s *state) ClientView(ctx context.Context, in *controlpb.Want) (*controlpb.
 	if err != nil {
 		return nil, err
 	}
-	return viewMessage(lean(v)), nil
+	return viewMessage(v)
 }
 
 // Clients gives several; that one of them cannot be had is said in its place.
@@ -171,7 +168,11 @@ func (s *Server) answer(ctx context.Context, want *controlpb.Want, head func() (
 	refusal, refused := errors.AsType[*domain.Error](err)
 	switch {
 	case err == nil:
-		return &controlpb.ClientAnswer{ClientId: want.ClientId, Answer: &controlpb.ClientAnswer_View{View: viewMessage(lean(v))}}, nil
+		message, err := viewMessage(v)
+		if err != nil {
+			return nil, err
+		}
+		return &controlpb.ClientAnswer{ClientId: want.ClientId, Answer: &controlpb.ClientAnswer_View{View: message}}, nil
 	case refused && refusal.Code == domain.CodeClientNotFound:
 		return &controlpb.ClientAnswer{ClientId: want.ClientId, Answer: &controlpb.ClientAnswer_Refusal{Refusal: refusalOf(refusal)}}, nil
 	}
@@ -211,59 +212,4 @@ func (s *Server) view(ctx context.Context, want *controlpb.Want, logHead func() 
 	}
 	s.config.Metrics.views.WithLabelValues("log").Inc()
 	return v, nil
-}
-
-// History gives the records behind a position.
-func (s *state) History(in *controlpb.HistoryRequest, out controlpb.State_HistoryServer) error {
-	ctx, cancel := context.WithCancel(out.Context())
-	defer cancel()
-	defer context.AfterFunc(s.life, cancel)()
-	after, left := domain.Position(in.After), in.Limit
-	if after < 0 || left < 0 {
-		return invalid("after", "must be 0 or more, like limit")
-	}
-	for {
-		page := historyPage
-		if left > 0 {
-			page = int(min(left, historyPage))
-		}
-		// A connection may outlive its certificate; a stream of records must not.
-		if _, err := s.callerOf(ctx); err != nil {
-			return err
-		}
-		records, err := s.config.Log.ReadAll(ctx, after, page)
-		if err != nil {
-			return err
-		}
-		for _, r := range records {
-			if r.Position != after+1 {
-				return fmt.Errorf("read the log: position %d follows %d", r.Position, after)
-			}
-			m, err := recordMessage(r)
-			if err != nil {
-				return err
-			}
-			if err := out.Send(m); err != nil {
-				return err
-			}
-			after = r.Position
-		}
-		if left > 0 {
-			if left -= int64(len(records)); left == 0 {
-				return nil
-			}
-		}
-		if len(records) == page {
-			continue
-		}
-		if !in.Follow {
-			return nil
-		}
-		if err := s.config.Log.Wait(ctx, after); err != nil {
-			if s.life.Err() != nil {
-				return status.Error(codes.Unavailable, "This control plane is going away.")
-			}
-			return err
-		}
-	}
 }

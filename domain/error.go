@@ -41,6 +41,7 @@ const (
 	CodeVersionConflict     Code = "version_conflict"     // If-Match names another version
 	CodeIdempotencyMismatch Code = "idempotency_mismatch" // key reused with another request
 	CodeUnknownEvent        Code = "unknown_event"
+	CodeOtherVersion        Code = "other_version"     // two servers of a cluster do not understand each other
 	CodeStoreUnavailable    Code = "store_unavailable" // the log cannot be reached; a retry with the same key finds out whether it was written
 )
 

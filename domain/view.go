@@ -13,11 +13,11 @@ type Versioned[T any] struct {
 // before which, all parts were read. Following the feed from Position and
 // applying each record whose version is the next one gives the present.
 type ClientView struct {
-	Position Position
-	Client   Versioned[Client]
-	Mappings []Versioned[Mapping]
-	Users    []Versioned[User] // of the client and the mappings
-	Limits   []Versioned[AccountLimits]
+	Position Position                   `json:"position"`
+	Client   Versioned[Client]          `json:"client"`
+	Mappings []Versioned[Mapping]       `json:"mappings,omitempty"`
+	Users    []Versioned[User]          `json:"users,omitempty"` // of the client and the mappings
+	Limits   []Versioned[AccountLimits] `json:"limits,omitempty"`
 }
 
 // AccountLimits are an account's limits, with the account they belong to.

@@ -14,39 +14,7 @@ import (
 // Commander executes what agents ask for. It decides what a client may do; that the
 // client is who it says, its session has proved.
 type Commander interface {
-	Execute(ctx context.Context, c Command) (Result, error)
-}
-
-// Command is what an agent asks for. One of Create, Redeem, Delete and List is set.
-type Command struct {
-	ClientID int64
-	Key      string // the agent's; a repeat has the same
-	Source   string // the agent's address
-	Session  string
-	Create   *domain.CreateMapping // without its id and user
-	Redeem   *Redemption
-	Delete   int64 // mapping id
-	List     *Page
-}
-
-// Redemption makes a mapping of a share code, from who asks.
-type Redemption struct {
-	Code      string
-	Name      string
-	LocalHost string
-	LocalPort int
-}
-
-// Page is a part of a list: up to Limit mappings with an id above After.
-type Page struct {
-	After int64
-	Limit int
-}
-
-// Result is what came of a command.
-type Result struct {
-	Mappings []domain.Mapping
-	Next     int64
+	Execute(ctx context.Context, c domain.ClientCommand) (domain.ClientResult, error)
 }
 
 const (
@@ -89,7 +57,7 @@ func (s *session) command(m *wirepb.Command) error {
 
 // execute gives the answer to a command.
 func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Control {
-	c := Command{ClientID: s.client, Key: m.GetKey(), Source: s.link.RemoteAddr().String(), Session: s.id}
+	c := domain.ClientCommand{ClientID: s.client, Key: m.GetKey(), Source: s.link.RemoteAddr().String(), Request: s.id}
 	switch wish := m.GetCommand().(type) {
 	case *wirepb.Command_CreateMapping:
 		in := wish.CreateMapping
@@ -98,11 +66,12 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 			TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}
 	case *wirepb.Command_RedeemShare:
 		in := wish.RedeemShare
-		c.Redeem = &Redemption{Code: in.GetCode(), Name: in.GetName(), LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())}
+		c.Redeem = &domain.Redemption{Code: in.GetCode(),
+			Mapping: domain.RedeemShare{Name: in.GetName(), LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())}}
 	case *wirepb.Command_DeleteMapping:
-		c.Delete = wish.DeleteMapping.GetMappingId()
+		c.Delete = &domain.DeleteMapping{ID: wish.DeleteMapping.GetMappingId()}
 	case *wirepb.Command_ListMappings:
-		c.List = &Page{After: wish.ListMappings.GetAfter(), Limit: int(min(wish.ListMappings.GetLimit(), 1<<20))}
+		c.List = &domain.MappingPage{After: wish.ListMappings.GetAfter(), Limit: int(min(wish.ListMappings.GetLimit(), 1<<20))}
 	default:
 		return resultOf(m, wire.Malformed, "the command is none that this forwarder knows")
 	}
@@ -122,7 +91,8 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 	}
 	s.f.metrics.commands.WithLabelValues("done").Inc()
 	answer := &wirepb.Result{Id: m.GetId(), Next: r.Next}
-	for _, m := range r.Mappings {
+	for _, made := range r.Mappings {
+		m := made.State
 		answer.Mappings = append(answer.Mappings, &wirepb.Mapping{MappingId: m.ID, Protocol: string(m.Protocol), Name: m.Name,
 			SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, LocalHost: m.LocalHost, LocalPort: uint32(m.LocalPort),
 			TargetHost: m.TargetHost, TargetPort: uint32(m.TargetPort), Disabled: m.Disabled})

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
-	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -17,36 +16,36 @@ import (
 type commands struct {
 	mu     sync.Mutex
 	keys   []string
-	came   chan forwarder.Command
+	came   chan domain.ClientCommand
 	answer chan error // nil in it = done
 }
 
 func newCommands() *commands {
-	return &commands{came: make(chan forwarder.Command, 100), answer: make(chan error, 100)}
+	return &commands{came: make(chan domain.ClientCommand, 100), answer: make(chan error, 100)}
 }
 
-func (c *commands) Execute(ctx context.Context, command forwarder.Command) (forwarder.Result, error) {
+func (c *commands) Execute(ctx context.Context, command domain.ClientCommand) (domain.ClientResult, error) {
 	c.mu.Lock()
 	c.keys = append(c.keys, command.Key)
 	c.mu.Unlock()
 	c.came <- command
 	select {
 	case err := <-c.answer:
-		return forwarder.Result{Mappings: []domain.Mapping{{ID: command.Delete}}}, err
+		return domain.ClientResult{Mappings: []domain.Versioned[domain.Mapping]{{State: domain.Mapping{ID: command.Delete.ID}}}}, err
 	case <-ctx.Done():
-		return forwarder.Result{}, ctx.Err()
+		return domain.ClientResult{}, ctx.Err()
 	}
 }
 
 // next gives the command that comes next.
-func (c *commands) next(t *testing.T) forwarder.Command {
+func (c *commands) next(t *testing.T) domain.ClientCommand {
 	t.Helper()
 	select {
 	case command := <-c.came:
 		return command
 	case <-time.After(30 * time.Second):
 		t.Fatal("no command comes")
-		return forwarder.Command{}
+		return domain.ClientCommand{}
 	}
 }
 
@@ -82,7 +81,7 @@ func TestACommandOutlivesItsSession(t *testing.T) {
 		done <- result{r, err}
 	}()
 	first := c.next(t)
-	if first.ClientID != who.id || first.Delete != 1001 || first.Key == "" || first.Session == "" || first.Source == "" {
+	if first.ClientID != who.id || first.Delete == nil || first.Delete.ID != 1001 || first.Key == "" || first.Request == "" || first.Source == "" {
 		t.Errorf("asked %+v", first)
 	}
 	w.current().stop() // in the middle

@@ -75,8 +75,8 @@ type forwarderParts struct {
 	lookup    forwarder.Lookup
 	redis     *redis.Client // nil: embedded
 	registrar forwarder.Registrar
-	commander func(node string) commander // of this process; nil: elsewhere, or none
-	ledger    forwarder.Ledger            // nil: the control plane's, if there is one
+	commander func(node string) *control.Local // of this process; nil: elsewhere, or none
+	ledger    forwarder.Ledger                 // nil: the control plane's, if there is one
 }
 
 // startForwarder starts to serve agents, and tells how they know this server. It
@@ -112,7 +112,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		if cfg.Lookup, cfg.Feed, err = p.lookThrough(client, metrics, keptViews{parts.lookup, parts.redis}, parts.follower); err != nil {
 			return identity{}, err
 		}
-		cfg.Registrar, cfg.Commander, cfg.Ledger = client, commander{client}, reports{client}
+		cfg.Registrar, cfg.Commander, cfg.Ledger = client, client, reports{client}
 	}
 	if parts.commander != nil {
 		cfg.Commander = parts.commander(lease.node)
