@@ -29,6 +29,7 @@ type provable interface {
 	eventstore.PersonalStore
 	eventstore.Archive
 	audit.Log
+	CanAppend(ctx context.Context) error
 }
 
 // loadAuditKey gives the key that signs checkpoints. It is made when nothing was

@@ -135,7 +135,7 @@ func (b *backend) needs() map[string]func(context.Context) error {
 	if b.redis == nil {
 		return nil
 	}
-	return map[string]func(context.Context) error{"redis": func(ctx context.Context) error { return b.redis.Ping(ctx).Err() }}
+	return map[string]func(context.Context) error{"redis": newCheck(b.takesWrites).run}
 }
 
 // redisLog keeps the library's own lines, one for each failed attempt, out of

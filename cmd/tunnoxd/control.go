@@ -204,7 +204,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		Version: httpapi.Version{Version: shortVersion(), Go: runtime.Version()},
 		Checks: map[string]func(context.Context) error{
 			"open":  cp.isOpen,
-			"store": func(ctx context.Context) error { _, err := b.store.Head(ctx); return err },
+			"store": newCheck(b.raw.CanAppend).run,
 		},
 		Needs:       b.needs(),
 		Alarms:      map[string]func(context.Context) error{"audit": proofs.sealer.Check},

@@ -36,6 +36,7 @@ func Run(t *testing.T, open Open) {
 		{"malformed appends are refused alone", testMalformed},
 		{"an event of 1 MB", testLargeEvent},
 		{"recorded times rise, whatever the clock does", testTimesRise},
+		{"trying whether it can be written writes nothing", testCanAppend},
 		{"pages", testPages},
 		{"a search finds what looking through the log finds", testSearch},
 		{"who holds a claim", testHolders},

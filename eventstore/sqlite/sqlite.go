@@ -35,6 +35,7 @@ const readers = 4
 
 // Store is the log in a file.
 type Store struct {
+	path   string
 	lock   *lockFile // nil when readOnly
 	writer *sql.DB   // one connection
 	reader *sql.DB
@@ -51,6 +52,7 @@ type Store struct {
 	writing  chan struct{}   // holds one token; who has it may use writer
 	position domain.Position // guarded by writing
 	recorded time.Time       // of the last record; guarded by writing
+	tried    int             // what CanAppend wrote last; guarded by writing
 
 	idsMu sync.Mutex
 	ids   map[domain.Sequence]int64 // guarded by idsMu; the last id drawn
@@ -85,7 +87,7 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{lock: lock, done: make(chan struct{}), writing: make(chan struct{}, 1), ids: map[domain.Sequence]int64{}}
+	s := &Store{path: path, lock: lock, done: make(chan struct{}), writing: make(chan struct{}, 1), ids: map[domain.Sequence]int64{}}
 	s.writing <- struct{}{}
 	defer func() {
 		if err != nil {
