@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -73,7 +73,7 @@ func agentCommand(s surroundings) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.servers, "server", nil, "`address` of the server, host:port; several with commas between, or the flag again")
+	f.StringSliceVar(&o.servers, "server", nil, "`address` of the server, host:port, or host:port#sha256:... with its pin; several with commas between, or the flag again")
 	f.IntVar(&o.sessions, "sessions", agent.DefaultSessions, "`number` of forwarders to be connected to at the same time, as far as there are so many")
 	f.StringSliceVar(&o.pins, "pin", nil, "`fingerprint` of the server's key, sha256:..., from its join line")
 	f.StringVar(&o.ca, "ca", "", "`file` with the certificates (PEM) that sign the server's")
@@ -135,20 +135,20 @@ func (o *agentOptions) config() (agent.Config, error) {
 			faults = append(faults, err)
 		}
 	}
-	if len(o.servers) == 0 {
+	servers, pins, err := parseServers(o.servers)
+	fault(err)
+	if len(servers) == 0 && err == nil {
 		fault(errors.New("--server is missing: the server's join line has it"))
-	}
-	for _, address := range o.servers {
-		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
-			fault(fmt.Errorf("--server %q: want HOST:PORT", address))
-		}
 	}
 	if o.sessions < 1 || o.sessions > agent.MaxSessions {
 		fault(fmt.Errorf("--sessions %d: want 1 to %d", o.sessions, agent.MaxSessions))
 	}
-	dial, err := o.dialConfig()
+	if length := utf8.RuneCountInString(o.name); length > longestName {
+		fault(fmt.Errorf("--name has %d characters; want at most %d", length, longestName))
+	}
+	dial, err := o.dialConfig(pins)
 	fault(err)
-	policy, err := agent.ParsePolicy(o.allow)
+	policy, err := agent.ParsePolicy(words(o.allow))
 	fault(err)
 	identity, err := o.identity()
 	fault(err)
@@ -161,7 +161,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 		o.state = defaultStateDir(o.surroundings)
 	}
 	return agent.Config{
-		Servers:  o.servers,
+		Servers:  servers,
 		Sessions: o.sessions,
 		Dial: func(ctx context.Context, server string) (transport.Session, error) {
 			return transport.DialTLS(ctx, server, dial)
@@ -176,12 +176,13 @@ func (o *agentOptions) config() (agent.Config, error) {
 }
 
 // dialConfig says how the server is verified. There is no way to skip that.
-func (o *agentOptions) dialConfig() (transport.DialConfig, error) {
-	var config transport.DialConfig
-	if len(o.pins) > 0 && o.ca != "" {
+// pins are those that stand behind addresses of --server.
+func (o *agentOptions) dialConfig(pins []transport.Pin) (transport.DialConfig, error) {
+	config := transport.DialConfig{Pins: pins}
+	if len(o.pins)+len(pins) > 0 && o.ca != "" {
 		return config, errors.New("--pin and --ca are two ways to know the server; give one")
 	}
-	for _, text := range o.pins {
+	for _, text := range words(o.pins) {
 		pin, err := transport.ParsePin(text)
 		if err != nil {
 			return config, fmt.Errorf("--pin %q: %w", text, err)
@@ -258,10 +259,13 @@ func defaultStateDir(s surroundings) string {
 	return filepath.Join(home, ".local", "state", "tunnox")
 }
 
+// longestName is how many characters the server takes as a client's name.
+const longestName = 100
+
 func hostname() string {
 	name, err := os.Hostname()
 	if err != nil {
 		return "" // the name is for people; none is fine
 	}
-	return name
+	return string([]rune(name)[:min(longestName, utf8.RuneCountInString(name))])
 }

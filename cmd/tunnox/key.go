@@ -31,7 +31,7 @@ func (r *resource) createKey() *cobra.Command {
 			body["user_id"] = user
 		}
 		if len(scopes) > 0 {
-			body["scopes"] = scopes
+			body["scopes"] = words(scopes)
 		}
 		if lasts != 0 {
 			body["expires_at"] = time.Now().Add(lasts).UTC().Truncate(time.Second)

@@ -36,7 +36,7 @@ func (r *resource) createWebhook() *cobra.Command {
 			body["user_id"] = user
 		}
 		if len(events) > 0 {
-			body["events"] = events
+			body["events"] = words(events)
 		}
 		if all {
 			body["scope"] = "all"
@@ -73,7 +73,7 @@ func (r *resource) updateWebhook() *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
-			body["events"] = events
+			body["events"] = words(events)
 		}
 		if len(body) == 0 {
 			return nil, usageError("nothing to change: give --url, --event, --scope or --description")

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -203,18 +204,17 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 			}
 		}
 	}
-	for name, addresses := range map[string][]string{"advertise-agents": strings.Split(c.AdvertiseAgents, ","), "advertise-bridge": {c.AdvertiseBridge}} {
+	// People write a blank behind the comma; what is kept, printed and sent has none.
+	for name, list := range map[string]*string{"advertise-agents": &c.AdvertiseAgents, "advertise-bridge": &c.AdvertiseBridge, "control": &c.Control} {
+		addresses := words(*list)
+		*list = strings.Join(addresses, ",")
 		for _, address := range addresses {
-			if host, _, err := net.SplitHostPort(address); has(name) && !slices.Equal(addresses, []string{""}) && (err != nil || host == "") {
-				fault(name, "%q is not host:port", address)
+			if err := checkRemote(address); has(name) && err != nil {
+				fault(name, "%q %v", address, err)
 			}
 		}
-	}
-	if has("control") && c.Control != "" {
-		for address := range strings.SplitSeq(c.Control, ",") {
-			if host, _, err := net.SplitHostPort(address); err != nil || host == "" {
-				fault("control", "%q is not host:port", address)
-			}
+		if name == "advertise-bridge" && has(name) && len(addresses) > 1 {
+			fault(name, "want one address, %q are %d", *list, len(addresses))
 		}
 	}
 	if has("data") && c.Data == "" {
@@ -314,6 +314,19 @@ func checkAddress(address string) error {
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil || strings.Trim(port, "0123456789") != "" || port == "" {
 		return fmt.Errorf("has no port between 0 and 65535")
+	}
+	return nil
+}
+
+// checkRemote accepts an address that others can dial: it has a host, and a port that
+// is not 0.
+func checkRemote(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return errors.New("is not host:port")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return errors.New("has no port between 1 and 65535")
 	}
 	return nil
 }
