@@ -2,6 +2,7 @@ package main
 
 import (
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -54,5 +55,33 @@ func TestDeployFilesNameSettingsThatExist(t *testing.T) {
 	}
 	if seen < 20 {
 		t.Errorf("only %d settings were found: the patterns do not fit any more", seen)
+	}
+}
+
+// TestTheImagesPortsCanBePublished: what listens on a container's loopback is reached
+// by nobody, whatever -p says.
+func TestTheImagesPortsCanBePublished(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/docker/Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var environ []string
+	for _, line := range regexp.MustCompile(`(?m)^ENV (.*)$`).FindAllStringSubmatch(string(text), -1) {
+		environ = append(environ, strings.Fields(line[1])...)
+	}
+	cfg := &config{}
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	cfg.flags(flags, commonSettings, serveSettings)
+	if err := cfg.load(flags, environ); err != nil {
+		t.Fatal(err)
+	}
+	for name, address := range map[string]string{"api": cfg.API, "listen": cfg.Listen, "metrics": cfg.Metrics} {
+		_, port, err := net.SplitHostPort(address)
+		if err != nil || loopback(address) {
+			t.Errorf("--%s is %q in the image (%v): it cannot be published", name, address, err)
+		}
+		if !regexp.MustCompile(`(?m)^EXPOSE .*\b` + port + `\b`).Match(text) {
+			t.Errorf("the image does not say that it has port %s of --%s", port, name)
+		}
 	}
 }
