@@ -61,25 +61,26 @@ const MaxSessions = 8
 
 // Agent is one agent. [New] starts nothing; Run blocks until it is over.
 type Agent struct {
-	dial     func(ctx context.Context, server string) (transport.Session, error)
-	state    *State
-	name     string
-	version  string
-	instance string // drawn once: a reconnect of this process fences nobody
-	online   func(clientID int64, node string)
-	log      *slog.Logger
+	dial    func(ctx context.Context, server string) (transport.Session, error)
+	state   *State
+	name    string
+	version string
+	online  func(clientID int64, node string)
+	log     *slog.Logger
 
 	roster    *roster
 	sessions  *sessions
 	listeners *listeners
 	target    *target
 	said      complaints
+	fence     fence
 	unsure    atomic.Int64    // refusals in a row that may be a server that is not up to date yet
 	ctx       context.Context // of Run
 	end       context.CancelCauseFunc
 
 	idMu     sync.Mutex
 	identity Identity // guarded by idMu
+	instance string   // guarded by idMu; a reconnect of this process fences nobody
 
 	tasks sync.WaitGroup // every goroutine but Run's caller
 }
@@ -235,8 +236,6 @@ func (e *EndedError) advice() string {
 			return renew
 		}
 		return "create another client over the API and use its id and auth code"
-	case wire.Superseded:
-		return "another agent with this client id is running; stop that one, or give this one a client of its own"
 	case wire.RegistrationOff:
 		return "create a client over the API and start the agent with its client id and auth code"
 	case wire.VersionUnsupported:

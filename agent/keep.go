@@ -28,6 +28,7 @@ func (a *Agent) keep(ctx context.Context, slot int) {
 		if c == nil {
 			return
 		}
+		instance := a.currentInstance()
 		since, err := a.connect(ctx, c, pause.patience())
 		a.roster.release(c)
 		if ctx.Err() != nil {
@@ -39,6 +40,12 @@ func (a *Agent) keep(ctx context.Context, slot int) {
 		}
 		if a.claimed(refusal, c.wanted.address) {
 			continue // the same or another forwarder, as the id to come back as
+		}
+		if refusal.Code == wire.Superseded {
+			if !a.standBack(ctx, refusal, instance) {
+				return
+			}
+			continue
 		}
 		if refusal.Permanent || a.believed(refusal) {
 			a.end(&EndedError{Refusal: refusal, File: a.file()})

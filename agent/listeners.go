@@ -286,18 +286,7 @@ func (ls *listeners) close() {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.closed = true
-	clear(ls.views)
-	ls.wanted = view{}
-	clear(ls.failed)
-	for id, l := range ls.open {
-		if l.socket != nil {
-			l.socket.Close()
-		}
-		for conn := range l.conns {
-			transport.Reset(conn)
-		}
-		delete(ls.open, id)
-	}
+	ls.empty()
 }
 
 // accept takes connections until the socket is closed. Running out of

@@ -65,6 +65,7 @@ func (a *Agent) connect(ctx context.Context, c *claim, patience time.Duration) (
 	since = time.Now()
 	s.log.Info("connected", "server", server)
 	a.unsure.Store(0)
+	a.fence.lower()
 	a.roster.welcomed(c, s.node)
 	a.sessions.add(s)
 	a.roster.tell(s.told) // when it counts itself as one of them
@@ -140,14 +141,14 @@ func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte, named *view) 
 		return nil, err
 	}
 	a.idMu.Lock()
-	id := a.identity
+	id, instance := a.identity, a.instance
 	a.idMu.Unlock()
 	signature, err := id.Credential.Sign(wire.Proof{Version: version, Nonce: challenge.Nonce, Binding: binding,
-		ClientID: id.ClientID, Instance: a.instance})
+		ClientID: id.ClientID, Instance: instance})
 	if err != nil {
 		return nil, err
 	}
-	hello := &wirepb.Hello{Version: version, ClientId: id.ClientID, Instance: a.instance,
+	hello := &wirepb.Hello{Version: version, ClientId: id.ClientID, Instance: instance,
 		AgentVersion: a.version, Signature: signature, Nodes: a.sessions.nodes()}
 	if id.ClientID == 0 {
 		hello.Register, hello.PublicKey, hello.Name = true, id.Credential.PublicKey(), a.name

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,8 @@ type script struct {
 
 	node       string
 	forwarders []*wirepb.Forwarder
-	mute       bool // it answers no ping
+	mute       bool          // it answers no ping
+	patience   time.Duration // with the agent's next session; 0: 10 s
 }
 
 // newScript starts an agent and takes it through its login.
@@ -88,7 +90,7 @@ func (s *script) welcome(id int64) *wirepb.Hello {
 // knocked takes the agent's next session up to its Hello.
 func (s *script) knocked() *wirepb.Hello {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), cmp.Or(s.patience, 10*time.Second))
 	defer cancel()
 	var err error
 	if s.link, err = s.listener.Accept(ctx); err != nil {
@@ -322,9 +324,9 @@ func TestSilenceEndsTheSession(t *testing.T) {
 
 func TestPermanentRefusalEndsRun(t *testing.T) {
 	s := newScript(t)
-	s.send(wire.RefusedMessage(wire.Superseded))
+	s.send(wire.RefusedMessage(wire.ClientRevoked))
 	var e *EndedError
-	if err := <-s.ended; !errors.As(err, &e) || e.Refusal.Code != wire.Superseded {
+	if err := <-s.ended; !errors.As(err, &e) || e.Refusal.Code != wire.ClientRevoked {
 		t.Errorf("ended with %v", err)
 	}
 	s.ended <- nil

@@ -12,6 +12,7 @@ type Status struct {
 	Online    bool             `json:"online"`
 	Sessions  []SessionStatus  `json:"sessions"`
 	Listeners []ListenerStatus `json:"listeners"`
+	Fenced    *Fence           `json:"fenced,omitempty"` // another agent has its identity
 }
 
 // SessionStatus is one session of an agent.
@@ -31,7 +32,7 @@ type ListenerStatus struct {
 
 // Status tells what the agent does now.
 func (a *Agent) Status() Status {
-	s := Status{ClientID: a.identityID(), Version: a.version, Sessions: a.sessions.status(), Listeners: a.listeners.status()}
+	s := Status{ClientID: a.identityID(), Version: a.version, Sessions: a.sessions.status(), Listeners: a.listeners.status(), Fenced: a.fence.get()}
 	s.Online = len(s.Sessions) > 0
 	return s
 }

@@ -182,7 +182,6 @@ func TestEndedErrorAdvises(t *testing.T) {
 		wire.UnknownClient:      "right server",
 		wire.ClientRevoked:      "rotated",
 		wire.ClientDeleted:      "another client",
-		wire.Superseded:         "stop that one",
 		wire.RegistrationOff:    "over the API",
 		wire.VersionUnsupported: "update",
 		wire.Internal:           "ask who runs",

@@ -29,7 +29,7 @@ func (f *Forwarder) seat(ctx context.Context, s *session, view domain.ClientView
 	s.epoch, err = f.directory.Register(ctx, s.presence())
 	switch {
 	case errors.Is(err, directory.ErrSuperseded):
-		return wire.Refuse(wire.Superseded)
+		return f.superseded(ctx, s.client)
 	case err != nil:
 		f.metrics.renewals.WithLabelValues("error").Inc()
 		s.log.Warn("registering the session in the directory", "error", err)
@@ -50,7 +50,7 @@ func (f *Forwarder) seat(ctx context.Context, s *session, view domain.ClientView
 		// the agent itself; it must not be told that somebody else has taken over.
 		replaced.link.Close()
 	default:
-		replaced.end(wire.Refuse(wire.Superseded))
+		replaced.end(supersededBy(s.presence()))
 	}
 	select {
 	case f.viewed <- struct{}{}:
@@ -276,7 +276,7 @@ func (f *Forwarder) watch(ctx context.Context) {
 func (f *Forwarder) told(n directory.Notice) {
 	switch n.Kind {
 	case directory.Fenced:
-		f.endNoticed(n.Session, wire.Refuse(wire.Superseded))
+		f.start(func() { f.fencedElsewhere(n.Session) }) // it asks who has come, which may take a moment
 	case directory.Disconnected:
 		refusal := wire.Refuse(wire.Disconnected)
 		refusal.RetryAfter = comeBack

@@ -2,6 +2,7 @@ package forwarder_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,9 +30,7 @@ func TestNewerInstanceFencesTheOlder(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.agent(source)
-		if e := first.ended(t); e.Refusal.Code != wire.Superseded {
-			t.Errorf("ended with %v", e)
-		}
+		first.fenced(t, "127.0.0.1:|memory", "version test")
 		if _, err := conn.Read(make([]byte, 1)); !isReset(err) {
 			t.Errorf("the live stream of the first got %v, want a reset", err)
 		}
@@ -39,21 +38,91 @@ func TestNewerInstanceFencesTheOlder(t *testing.T) {
 	})
 }
 
+// Two agents with one identity that are started again and again, by whatever keeps
+// them running, do not take turns for ever: after a few times the one that is there
+// stays.
+func TestAgentsOfOneIdentityDoNotTakeTurns(t *testing.T) {
+	over(t, func(t *testing.T, w *world) {
+		c := w.client(w.user)
+		last := w.agent(c)
+		for range 4 {
+			next := w.agent(c)
+			last.fenced(t)
+			last.stop()
+			last = next
+		}
+		w.launch(c).fenced(t)
+		if last.Status().Fenced != nil || !last.Status().Online {
+			t.Errorf("the one that was there is %+v", last.Status())
+		}
+		w.agent(w.client(w.user)) // another client is not concerned
+	})
+}
+
+// An agent that was fenced comes back when the other one has gone.
+func TestAFencedAgentIsToldThatTheOtherHasGone(t *testing.T) {
+	over(t, func(t *testing.T, w *world) {
+		c := w.client(w.user)
+		older := w.agent(c)
+		instance, _ := w.presences.of(c.id)
+		newer := w.agent(c)
+		older.fenced(t)
+		if refusal := w.refusal(c, instance.Instance); !refusal.Permanent || !strings.Contains(refusal.Message, "it is at ") {
+			t.Errorf("while the other is there it is told %+v", refusal)
+		}
+		newer.stop()
+		eventually(t, "it is told that the other has gone", func() bool { return !w.refusal(c, instance.Instance).Permanent })
+	})
+}
+
+// refusal logs in as an instance of a client's agent and gives what that is refused with.
+func (w *world) refusal(c client, instance string) *wire.Refusal {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	link, err := w.dial(ctx, "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer link.Close()
+	control, err := link.Accept(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m, err := wire.ReadControl(control, wire.MaxHandshake)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	signature, err := c.credential.Sign(wire.Proof{Version: 1, Nonce: m.GetChallenge().GetNonce(), Binding: link.Binding(), ClientID: c.id, Instance: instance})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	hello := &wirepb.Hello{Version: 1, ClientId: c.id, Instance: instance, AgentVersion: "test", Signature: signature}
+	if err := wire.WriteControl(control, &wirepb.Control{Message: &wirepb.Control_Hello{Hello: hello}}); err != nil {
+		w.t.Fatal(err)
+	}
+	if m, err = wire.ReadControl(control, wire.MaxHandshake); err != nil {
+		w.t.Fatal(err)
+	}
+	if m.GetRefused() == nil {
+		w.t.Fatalf("got %v, want a refusal", m)
+	}
+	return wire.RefusalFrom(m.GetRefused())
+}
+
 // The same, when the newer session is at another node: the directory tells.
 func TestFencedFromElsewhere(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		c := w.client(w.user)
 		r := w.agent(c)
-		elsewhere := directory.Session{ClientID: c.id, Node: "node-002", Run: "r", Session: "s", Instance: "another"}
+		elsewhere := directory.Session{ClientID: c.id, Node: "node-002", Run: "r", Session: "s", Instance: "another", Address: "192.0.2.7:1"}
 		if _, err := w.presences.Beat(context.Background(), "node-002", "r"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.presences.Register(context.Background(), elsewhere); err != nil {
 			t.Fatal(err)
 		}
-		if e := r.ended(t); e.Refusal.Code != wire.Superseded {
-			t.Errorf("ended with %v", e)
-		}
+		r.fenced(t, "192.0.2.7:1")
 		// The late clean-up of the older has not removed the newer.
 		if s, ok := w.presences.of(c.id); !ok || s.Node != "node-002" {
 			t.Errorf("the directory has %v, %v", s, ok)

@@ -142,6 +142,7 @@ type Forwarder struct {
 	places     *whereabouts       // with peers
 	probes     singleflight.Group // of peers that do not answer, by node
 	logins     *doorkeeper
+	takeovers  takeovers
 	strangers  *rate.Limiter // failed logins in the log
 	viewed     chan struct{} // a view has given the feed a place to start from
 	acked      chan *session // configurations acknowledged, to be told to the directory

@@ -170,10 +170,15 @@ func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, 
 	}
 	// An agent that comes here again by mistake, through a balancer for example,
 	// shall not lose the session that it has for one that is no better.
-	if here := f.routes.current(s.client); here != nil && here.instance == s.instance && slices.Contains(hello.Nodes, f.node) {
+	switch here := f.routes.current(s.client); {
+	case here == nil:
+	case here.instance == s.instance && slices.Contains(hello.Nodes, f.node):
 		r := wire.Refuse(wire.AlreadyConnected)
 		r.RetryAfter = time.Second
 		return r
+	case here.instance != s.instance && !f.takeovers.allow(s.client, f.now()):
+		s.log.Warn("agents with the same identity take turns; the newest is sent away for a while", "from", s.link.RemoteAddr(), "connected", here.link.RemoteAddr())
+		return supersededBy(here.presence())
 	}
 	if refusal := f.seat(ctx, s, view); refusal != nil {
 		return refusal

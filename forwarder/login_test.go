@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,22 @@ func (r *running) ended(t *testing.T) *agent.EndedError {
 		t.Fatalf("ended with %v", r.err)
 	}
 	return e
+}
+
+// fenced waits until the agent stands back for another one, of which it was told this.
+func (r *running) fenced(t *testing.T, by ...string) {
+	t.Helper()
+	eventually(t, "the agent stands back", func() bool { return r.Status().Fenced != nil })
+	for _, want := range by {
+		if got := r.Status().Fenced.By; !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("it was told %q, want %q", got, want)
+		}
+	}
+	select {
+	case <-r.done:
+		t.Errorf("the agent ended: %v", r.err)
+	default:
+	}
 }
 
 func TestWrongCredentialEndsTheAgent(t *testing.T) {

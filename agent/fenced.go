@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	mrand "math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+// fencedPause is how long an agent stands back, at least, in whose place another one
+// with the same identity has come. Two machines with copies of one state directory
+// would otherwise take the client from each other for ever, every few seconds, and
+// connections of both would fail.
+const fencedPause = 5 * time.Minute
+
+// Fence is why an agent stands back.
+type Fence struct {
+	By    string    `json:"by"`    // what the forwarder says of the other agent
+	Until time.Time `json:"until"` // when the agent asks whether the other one is still there
+}
+
+// fence is the agent's, while it stands back.
+type fence struct {
+	mu  sync.Mutex
+	now *Fence // nil: it does not
+}
+
+// get gives what holds now, nil for nothing.
+func (f *fence) get() *Fence {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.now == nil {
+		return nil
+	}
+	now := *f.now
+	return &now
+}
+
+// raise notes that another agent is there; first tells that nothing was noted before.
+func (f *fence) raise(by string) (until time.Time, first bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	first = f.now == nil
+	if first || !time.Now().Before(f.now.Until) {
+		f.now = &Fence{By: by, Until: time.Now().Add(fencedPause + mrand.N(fencedPause/5))}
+	}
+	return f.now.Until, first
+}
+
+func (f *fence) lower() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = nil
+}
+
+// standBack is for a session that was refused, or ended, because another agent has
+// this identity. It waits, and tells what to do about it. Afterwards the agent asks
+// again as the same instance, which takes nothing from anybody: only when the
+// forwarder answers that the other one has gone does it log in as a new one. It
+// reports false when ctx ended.
+func (a *Agent) standBack(ctx context.Context, refusal *wire.Refusal, instance string) bool {
+	a.listeners.rest() // their addresses are free for others, such as that agent
+	if !refusal.Permanent {
+		a.anew(instance)
+		return sleep(ctx, firstPause+mrand.N(time.Second))
+	}
+	until, first := a.fence.raise(refusal.Message)
+	if first {
+		a.log.Warn("another agent has this identity, so this one stands back: "+a.ownIdentity(), "client", a.identityID(), "reason", refusal, "next_try", until.UTC().Format(time.RFC3339))
+	}
+	return sleep(ctx, time.Until(until))
+}
+
+// ownIdentity says how an agent comes to an identity of its own.
+func (a *Agent) ownIdentity() string {
+	if file := a.file(); file != "" {
+		return fmt.Sprintf("if this machine or its state directory is a copy, stop the agent, delete %s, and join anew for an identity of its own; otherwise stop the other agent", file)
+	}
+	return "give this one a client of its own, with its own id and auth code, or stop the other agent"
+}
+
+// anew draws another instance in place of the one that was fenced, once: an agent has
+// several sessions.
+func (a *Agent) anew(fenced string) {
+	a.idMu.Lock()
+	defer a.idMu.Unlock()
+	if a.instance == fenced {
+		a.instance = rand.Text()
+	}
+}
+
+// currentInstance gives the agent's instance.
+func (a *Agent) currentInstance() string {
+	a.idMu.Lock()
+	defer a.idMu.Unlock()
+	return a.instance
+}
+
+// rest closes all sockets and connections, until a session assigns some anew.
+func (ls *listeners) rest() {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.empty()
+}
+
+// empty needs mu.
+func (ls *listeners) empty() {
+	clear(ls.views)
+	ls.wanted = view{}
+	clear(ls.failed)
+	for id, l := range ls.open {
+		if l.socket != nil {
+			l.socket.Close()
+		}
+		for conn := range l.conns {
+			transport.Reset(conn)
+		}
+		delete(ls.open, id)
+	}
+}
