@@ -58,7 +58,9 @@ Every flag is a TUNNOX_ variable too, for example TUNNOX_CLIENT_ID.
 
 The agent runs until it is told to end or the server refuses it for good. A
 server that cannot be reached, or is not the one expected, is tried again and
-again, with pauses up to half a minute; the log says what is wrong.
+again, with pauses up to half a minute; the log says what is wrong. When another
+agent has come with the same identity, from a copy of the state directory for
+example, this one stands back for five minutes and more, and the log says who.
 
 Exit codes: 0 told to end, 1 failure, 2 usage, 3 refused by the server for good
 (the message says why).`
@@ -114,6 +116,12 @@ func (o *agentOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Before the identity is read: two that begin at once would each make one.
+	release, err := lockState(o.state, o.clientID, config.Logger)
+	if err != nil {
+		return err
+	}
+	defer release()
 	a, err := agent.New(config)
 	if err != nil {
 		return err

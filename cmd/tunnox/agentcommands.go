@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tunnox-net/tunnox/agent"
 )
 
 // localCommands are those that speak to the agent that runs on this machine.
@@ -58,6 +60,7 @@ func (f *localFlags) status() *cobra.Command {
 				Listeners []struct {
 					Error string `json:"error"`
 				} `json:"listeners"`
+				Fenced *agent.Fence `json:"fenced"`
 			}
 			var listeners struct {
 				Items []json.RawMessage `json:"listeners"`
@@ -72,6 +75,10 @@ func (f *localFlags) status() *cobra.Command {
 			}
 			if err != nil {
 				return err
+			}
+			if s.Fenced != nil {
+				return fmt.Errorf("another agent has this identity: %s\n  it is asked again at %s whether that one is still there; the agent's log says how to get an identity of its own",
+					oneLine(s.Fenced.By), timeText(s.Fenced.Until))
 			}
 			if !s.Online {
 				return errors.New("the agent is not connected: its log says why")

@@ -40,7 +40,7 @@ func (o object) text(field string) string {
 			return "-"
 		}
 		if at, err := time.Parse(time.RFC3339Nano, v); err == nil {
-			return at.Local().Format("2006-01-02 15:04:05")
+			return timeText(at)
 		}
 		return v
 	case []any:
@@ -53,6 +53,10 @@ func (o object) text(field string) string {
 		return fmt.Sprint(v)
 	}
 }
+
+// timeText is a moment for people: the same everywhere and on every machine, as logs
+// have it and as --as-of, --from and --to take it.
+func timeText(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05Z") }
 
 // address gives two fields as host:port.
 func (o object) address(host, port string) string { return o.text(host) + ":" + o.text(port) }

@@ -85,3 +85,15 @@ func TestTheImagesPortsCanBePublished(t *testing.T) {
 		}
 	}
 }
+
+// TestTheAgentsUnitBelievesARefusal: an agent that was refused for good and is started
+// again at once asks the server once a second, for ever.
+func TestTheAgentsUnitBelievesARefusal(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/systemd/tunnox-agent.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^RestartPreventExitStatus=3$`).Match(text) {
+		t.Error("the unit starts an agent again that was refused for good")
+	}
+}
