@@ -162,9 +162,9 @@ func TestAClientDoesNotSayByWhoseRight(t *testing.T) {
 	target := p.client(stranger)
 	random := strings.Repeat("A", domain.ShareCodeLength)
 	p.submit(domain.CreateShare{ID: 7, UserID: stranger, Name: "db", Hash: domain.HashShareCode(7, random), TargetClientID: target,
-		Protocol: domain.ProtocolTCP, TargetHost: "127.0.0.1", TargetPort: 5432, MaxUses: 1})
+		Protocol: domain.ProtocolTCP, Service: domain.Service{TargetHost: "127.0.0.1", TargetPort: 5432}, MaxUses: 1})
 	made, err = client.Execute(t.Context(), domain.ClientCommand{ClientID: a, Redeem: &domain.Redemption{Code: domain.ShareCode(7, random),
-		Mapping: domain.RedeemShare{ID: 8, MappingID: 4_000_001, RedeemerID: stranger, SourceClientID: b, At: time.Unix(1, 0), LocalPort: 8001}}})
+		Mapping: domain.RedeemShare{ID: 8, MappingID: 4_000_001, RedeemerID: stranger, SourceClientID: b, At: time.Unix(1, 0), Origin: domain.Origin{LocalPort: 8001}}}})
 	must(t, err)
 	if m := made.Mappings[0].State; m.SourceClientID != a || m.SourceUserID != user || m.ID == 4_000_001 {
 		t.Errorf("redeemed as %+v, asked by %d of %d", m, a, user)

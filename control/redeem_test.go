@@ -19,7 +19,7 @@ func TestAgentsRedeemShares(t *testing.T) {
 	p.submit(domain.RegisterClient{ID: anonymous, PublicKey: make([]byte, 32), Limits: domain.Limits{MaxMappings: &one}})
 	random := strings.Repeat("A", domain.ShareCodeLength)
 	p.submit(domain.CreateShare{ID: 7, UserID: sharer, Name: "db", Hash: domain.HashShareCode(7, random), TargetClientID: target,
-		Protocol: domain.ProtocolTCP, TargetHost: "127.0.0.1", TargetPort: 5432, MaxUses: 3})
+		Protocol: domain.ProtocolTCP, Service: domain.Service{TargetHost: "127.0.0.1", TargetPort: 5432}, MaxUses: 3})
 	code := domain.ShareCode(7, random)
 	client := p.dial([]string{p.serve("").address})
 	redeem := func(who int64, r domain.Redemption) (domain.ClientResult, error) {
@@ -31,19 +31,19 @@ func TestAgentsRedeemShares(t *testing.T) {
 		r    domain.Redemption
 		want domain.Code
 	}{
-		"no code":                {theirs, domain.Redemption{Code: "open sesame", Mapping: domain.RedeemShare{LocalPort: 1}}, domain.CodeShareNotFound},
-		"another code":           {theirs, domain.Redemption{Code: domain.ShareCode(7, strings.Repeat("B", domain.ShareCodeLength)), Mapping: domain.RedeemShare{LocalPort: 1}}, domain.CodeShareNotFound},
+		"no code":                {theirs, domain.Redemption{Code: "open sesame", Mapping: domain.RedeemShare{Origin: domain.Origin{LocalPort: 1}}}, domain.CodeShareNotFound},
+		"another code":           {theirs, domain.Redemption{Code: domain.ShareCode(7, strings.Repeat("B", domain.ShareCodeLength)), Mapping: domain.RedeemShare{Origin: domain.Origin{LocalPort: 1}}}, domain.CodeShareNotFound},
 		"no port":                {theirs, domain.Redemption{Code: code}, domain.CodeInvalid},
-		"nobody":                 {999, domain.Redemption{Code: code, Mapping: domain.RedeemShare{LocalPort: 1}}, domain.CodeClientNotFound},
-		"anonymous, to the LAN":  {anonymous, domain.Redemption{Code: code, Mapping: domain.RedeemShare{LocalHost: "0.0.0.0", LocalPort: 1}}, domain.CodeClientNotOwned},
-		"anonymous, to the IPv6": {anonymous, domain.Redemption{Code: code, Mapping: domain.RedeemShare{LocalHost: "::", LocalPort: 1}}, domain.CodeClientNotOwned},
+		"nobody":                 {999, domain.Redemption{Code: code, Mapping: domain.RedeemShare{Origin: domain.Origin{LocalPort: 1}}}, domain.CodeClientNotFound},
+		"anonymous, to the LAN":  {anonymous, domain.Redemption{Code: code, Mapping: domain.RedeemShare{Origin: domain.Origin{LocalHost: "0.0.0.0", LocalPort: 1}}}, domain.CodeClientNotOwned},
+		"anonymous, to the IPv6": {anonymous, domain.Redemption{Code: code, Mapping: domain.RedeemShare{Origin: domain.Origin{LocalHost: "::", LocalPort: 1}}}, domain.CodeClientNotOwned},
 	} {
 		if _, err := redeem(tt.who, tt.r); domain.CodeOf(err) != tt.want {
 			t.Errorf("%s: %v, want %s", name, err, tt.want)
 		}
 	}
 
-	made, err := redeem(anonymous, domain.Redemption{Code: strings.ToLower(code), Mapping: domain.RedeemShare{LocalPort: 8000}})
+	made, err := redeem(anonymous, domain.Redemption{Code: strings.ToLower(code), Mapping: domain.RedeemShare{Origin: domain.Origin{LocalPort: 8000}}})
 	must(t, err)
 	if m := made.Mappings[0].State; m.SourceClientID != anonymous || m.TargetClientID != target || m.UserID != sharer ||
 		m.Name != "db" || m.LocalHost != "127.0.0.1" || m.TargetPort != 5432 {
@@ -54,9 +54,9 @@ func TestAgentsRedeemShares(t *testing.T) {
 	if m := records[0].Meta; m.Actor != domainActor(anonymous) || m.Command != "redeem_share" || m.Allowed != "share code" {
 		t.Errorf("recorded as %+v", m)
 	}
-	_, err = redeem(anonymous, domain.Redemption{Code: code, Mapping: domain.RedeemShare{LocalPort: 8001}})
+	_, err = redeem(anonymous, domain.Redemption{Code: code, Mapping: domain.RedeemShare{Origin: domain.Origin{LocalPort: 8001}}})
 	wantCode(t, err, domain.CodeQuotaMappings)
-	if made, err = redeem(theirs, domain.Redemption{Code: code, Mapping: domain.RedeemShare{LocalHost: "0.0.0.0", LocalPort: 8000, Name: "mine"}}); err != nil || made.Mappings[0].State.Name != "mine" {
+	if made, err = redeem(theirs, domain.Redemption{Code: code, Mapping: domain.RedeemShare{Origin: domain.Origin{LocalHost: "0.0.0.0", LocalPort: 8000}, Name: "mine"}}); err != nil || made.Mappings[0].State.Name != "mine" {
 		t.Errorf("a user's client: %+v, %v", made, err)
 	}
 }

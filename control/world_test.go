@@ -188,7 +188,7 @@ func (p *plane) mapping(user, source, target int64, port int) (id int64, at doma
 	p.t.Helper()
 	id = p.nextID(domain.SequenceMapping)
 	r := p.submit(domain.CreateMapping{ID: id, UserID: user, Any: true, SourceClientID: source, TargetClientID: target,
-		Protocol: domain.ProtocolTCP, LocalPort: port, TargetHost: "127.0.0.1", TargetPort: 80})
+		Protocol: domain.ProtocolTCP, Parts: domain.Parts{Origin: domain.Origin{LocalPort: port}, Service: domain.Service{TargetHost: "127.0.0.1", TargetPort: 80}}})
 	return id, r.Position
 }
 

@@ -102,16 +102,6 @@ func (f *faults) protocol(p Protocol) {
 	}
 }
 
-func (f *faults) mapping(name, localHost string, localPort int, targetHost string, targetPort int) {
-	f.text("name", name, 0, maxNameLength)
-	if addr, err := netip.ParseAddr(localHost); err != nil || addr.Zone() != "" {
-		f.add("local_host", "must be an IP address, for example 127.0.0.1 or 0.0.0.0")
-	}
-	f.port("local_port", localPort)
-	f.host("target_host", targetHost)
-	f.port("target_port", targetPort)
-}
-
 func (f *faults) port(field string, port int) {
 	if port < 1 || port > 65535 {
 		f.add(field, fmt.Sprintf("must be 1 to 65535, is %d", port))

@@ -2,10 +2,8 @@ package domain
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
+	"reflect"
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -32,24 +30,47 @@ const (
 // an anonymous client is claimed; a mapping that needs others is another mapping.
 // A deleted mapping's id is never used again.
 type Mapping struct {
-	ID             int64     `json:"id"`
-	UserID         int64     `json:"user_id"`
-	Name           string    `json:"name,omitempty"`
-	Protocol       Protocol  `json:"protocol"`
-	SourceClientID int64     `json:"source_client_id"`
-	TargetClientID int64     `json:"target_client_id"`
-	SourceUserID   int64     `json:"source_user_id,omitempty"` // whose the source is, when not UserID's
-	TargetUserID   int64     `json:"target_user_id,omitempty"` // whose the target is, when not UserID's
-	ShareID        int64     `json:"share_id,omitempty"`       // the share it was made of
-	LocalHost      string    `json:"local_host"`
-	LocalPort      int       `json:"local_port"`
-	TargetHost     string    `json:"target_host"`
-	TargetPort     int       `json:"target_port"`
-	Disabled       bool      `json:"disabled,omitempty"`
-	Deleted        bool      `json:"deleted,omitempty"`
-	CreatedAt      time.Time `json:"created_at"`
-	UpdatedAt      time.Time `json:"updated_at"`
+	ID             int64    `json:"id"`
+	UserID         int64    `json:"user_id"`
+	Name           string   `json:"name,omitempty"`
+	Protocol       Protocol `json:"protocol"`
+	SourceClientID int64    `json:"source_client_id"`
+	TargetClientID int64    `json:"target_client_id"`
+	SourceUserID   int64    `json:"source_user_id,omitempty"` // whose the source is, when not UserID's
+	TargetUserID   int64    `json:"target_user_id,omitempty"` // whose the target is, when not UserID's
+	ShareID        int64    `json:"share_id,omitempty"`       // the share it was made of
+	Origin
+	Service
+	Options
+	Disabled  bool      `json:"disabled,omitempty"`
+	Deleted   bool      `json:"deleted,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
 }
+
+// Parts are what can change of a mapping. Check and defaults stand here once, for
+// those who make a mapping and those who change one.
+type Parts struct {
+	Name string `json:"name,omitempty" maxLength:"100" example:"intranet"`
+	Origin
+	Service
+	Options
+}
+
+// complete gives the parts with what was left out.
+func (p Parts) complete() Parts {
+	p.Origin = p.Origin.complete()
+	return p
+}
+
+func (p Parts) check(f *faults) {
+	f.text("name", p.Name, 0, maxNameLength)
+	p.Origin.check(f)
+	p.Service.check(f)
+	p.Options.check(f)
+}
+
+func (p Parts) equal(o Parts) bool { return reflect.DeepEqual(p, o) }
 
 // Events of a mapping.
 type (
@@ -63,19 +84,12 @@ type (
 		TargetClientID int64    `json:"target_client_id"`
 		SourceUserID   int64    `json:"source_user_id,omitempty"` // since schema 2
 		ShareID        int64    `json:"share_id,omitempty"`       // since schema 2
-		LocalHost      string   `json:"local_host"`
-		LocalPort      int      `json:"local_port"`
-		TargetHost     string   `json:"target_host"`
-		TargetPort     int      `json:"target_port"`
+		Origin
+		Service
+		Options
 	}
-	// MappingChanged gives name, listener and service from now on.
-	MappingChanged struct {
-		Name       string `json:"name,omitempty"`
-		LocalHost  string `json:"local_host"`
-		LocalPort  int    `json:"local_port"`
-		TargetHost string `json:"target_host"`
-		TargetPort int    `json:"target_port"`
-	}
+	// MappingChanged gives all parts of a mapping from now on.
+	MappingChanged struct{ Parts }
 	// MappingDisabled closes the listener and ends the streams until MappingEnabled.
 	MappingDisabled struct{}
 	// MappingEnabled ends MappingDisabled.
@@ -108,11 +122,8 @@ func (m *Mapping) Live() bool { return m.Exists() && !m.Deleted }
 // Active reports whether the mapping is to carry streams.
 func (m *Mapping) Active() bool { return m.Live() && !m.Disabled }
 
-// Service is the address the target agent dials, host:port.
-func (m *Mapping) Service() string { return net.JoinHostPort(m.TargetHost, strconv.Itoa(m.TargetPort)) }
-
-// Listener is the address the source agent listens on, host:port.
-func (m *Mapping) Listener() string { return net.JoinHostPort(m.LocalHost, strconv.Itoa(m.LocalPort)) }
+// Parts gives what of the mapping can change.
+func (m *Mapping) Parts() Parts { return Parts{m.Name, m.Origin, m.Service, m.Options} }
 
 // Accounts are those the mapping counts against: its user, those of its ends, and
 // every anonymous client in it.
@@ -147,12 +158,9 @@ func (m *Mapping) Apply(event Event, at time.Time) {
 		*m = Mapping{ID: e.MappingID, UserID: e.UserID, Name: e.Name, Protocol: e.Protocol,
 			SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID,
 			SourceUserID: e.SourceUserID, ShareID: e.ShareID,
-			LocalHost: e.LocalHost, LocalPort: e.LocalPort,
-			TargetHost: e.TargetHost, TargetPort: e.TargetPort, CreatedAt: at}
+			Origin: e.Origin, Service: e.Service, Options: e.Options, CreatedAt: at}
 	case MappingChanged:
-		m.Name = e.Name
-		m.LocalHost, m.LocalPort = e.LocalHost, e.LocalPort
-		m.TargetHost, m.TargetPort = e.TargetHost, e.TargetPort
+		m.setParts(e.Parts)
 	case MappingMoved:
 		m.apply(e)
 	case MappingDisabled:
@@ -165,6 +173,10 @@ func (m *Mapping) Apply(event Event, at time.Time) {
 		return
 	}
 	m.UpdatedAt = at
+}
+
+func (m *Mapping) setParts(p Parts) {
+	m.Name, m.Origin, m.Service, m.Options = p.Name, p.Origin, p.Service, p.Options
 }
 
 func (m *Mapping) apply(e MappingMoved) {
@@ -180,11 +192,7 @@ type CreateMapping struct {
 	SourceClientID int64
 	TargetClientID int64
 	Protocol       Protocol
-	Name           string
-	LocalHost      string // an IP address; "" = 127.0.0.1
-	LocalPort      int
-	TargetHost     string // an IP address or a host name, resolved by the target agent
-	TargetPort     int
+	Parts
 
 	sourceUserID int64 // set by RedeemShare
 }
@@ -214,7 +222,7 @@ func (c CreateMapping) Reads() []StreamID {
 // mapping is what the command makes, as far as it is known without reading.
 func (c CreateMapping) mapping() Mapping {
 	return Mapping{ID: c.ID, UserID: c.UserID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID,
-		SourceUserID: c.sourceUserID, Protocol: c.Protocol, LocalHost: c.LocalHost, LocalPort: c.LocalPort}
+		SourceUserID: c.sourceUserID, Protocol: c.Protocol, Origin: c.Origin}
 }
 
 // Decide implements [Command].
@@ -235,12 +243,9 @@ func (c CreateMapping) Decide(s States) (Decision, error) {
 }
 
 func (c CreateMapping) check() error {
-	if c.LocalHost == "" {
-		c.LocalHost = loopback
-	}
 	var f faults
 	f.protocol(c.Protocol)
-	f.mapping(c.Name, c.LocalHost, c.LocalPort, c.TargetHost, c.TargetPort)
+	c.Parts.complete().check(&f)
 	if err := f.err("The mapping cannot be created as asked."); err != nil {
 		return err
 	}
@@ -250,17 +255,12 @@ func (c CreateMapping) check() error {
 	return nil
 }
 
-// loopback is where a listener is when nothing else is asked for.
-const loopback = "127.0.0.1"
-
 // decide makes the mapping for a source that the actor may use.
 func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 	if err := c.check(); err != nil {
 		return Decision{}, err
 	}
-	if c.LocalHost == "" {
-		c.LocalHost = loopback
-	}
+	c.Parts = c.Parts.complete()
 	if err := s.need(c.Reads()...); err != nil {
 		return Decision{}, err
 	}
@@ -277,7 +277,7 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 	d := Decision{Account: c.UserID, Claims: []Claim{m.listenerClaim()}}
 	d.add(MappingStream(c.ID), MappingCreated{MappingID: c.ID, UserID: c.UserID, Name: c.Name, Protocol: c.Protocol,
 		SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, SourceUserID: c.sourceUserID, ShareID: share,
-		LocalHost: c.LocalHost, LocalPort: c.LocalPort, TargetHost: c.TargetHost, TargetPort: c.TargetPort})
+		Origin: c.Origin, Service: c.Service, Options: c.Options})
 	for _, account := range m.Accounts() {
 		err := s.quota(account).take(&d, QuotaTaken{Resources: []Resource{ResourceMapping, ResourceActiveMapping},
 			ID: c.ID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID})
@@ -308,36 +308,21 @@ func (s States) ownClient(id, user int64, end string, anonymous bool) error {
 	return nil
 }
 
-// listenerClaim is the address of the listener, unique per source client. The
-// address is claimed in its one normal form: ::1 and 0:0::1 are one socket.
+// listenerClaim is the address of the listener, unique per source client.
 func (m *Mapping) listenerClaim() Claim {
-	host := m.LocalHost
-	if addr, err := netip.ParseAddr(host); err == nil {
-		host = addr.Unmap().String()
-	}
 	return Claim{Scope: ClaimListener, Owner: MappingStream(m.ID),
-		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, net.JoinHostPort(host, strconv.Itoa(m.LocalPort)))}
+		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, m.Origin.address())}
 }
 
-// ChangeMapping changes a mapping's name, listener or service; nil keeps what is.
+// ChangeMapping changes parts of a mapping. What never changes may be in the patch
+// too, so that a caller can send back all it read; anything but what is, is a fault.
 type ChangeMapping struct {
-	ID         int64
-	Name       *string
-	LocalHost  *string
-	LocalPort  *int
-	TargetHost *string
-	TargetPort *int
-
-	// What never changes may be given, so that a caller can send back all it
-	// read; anything but what is, is a fault.
-	UserID         *int64
-	SourceClientID *int64
-	TargetClientID *int64
-	SourceUserID   *int64
-	TargetUserID   *int64
-	ShareID        *int64
-	Protocol       *Protocol
+	ID    int64
+	Patch Patch
 }
+
+// fixedOfMapping are the fields of a mapping that no change gives another content.
+var fixedOfMapping = []string{"user_id", "source_client_id", "target_client_id", "source_user_id", "target_user_id", "share_id", "protocol"}
 
 // CommandName implements [Command].
 func (ChangeMapping) CommandName() string { return "change_mapping" }
@@ -357,41 +342,26 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	next := *m
-	set(&next.Name, c.Name)
-	set(&next.LocalHost, c.LocalHost)
-	set(&next.LocalPort, c.LocalPort)
-	set(&next.TargetHost, c.TargetHost)
-	set(&next.TargetPort, c.TargetPort)
 	var f faults
-	fixed(&f, "user_id", c.UserID, m.UserID)
-	fixed(&f, "source_client_id", c.SourceClientID, m.SourceClientID)
-	fixed(&f, "target_client_id", c.TargetClientID, m.TargetClientID)
-	fixed(&f, "source_user_id", c.SourceUserID, m.SourceUserID)
-	fixed(&f, "target_user_id", c.TargetUserID, m.TargetUserID)
-	fixed(&f, "share_id", c.ShareID, m.ShareID)
-	fixed(&f, "protocol", c.Protocol, m.Protocol)
-	f.mapping(next.Name, next.LocalHost, next.LocalPort, next.TargetHost, next.TargetPort)
+	f.fixedBy(c.Patch, m, fixedOfMapping...)
+	parts := m.Parts()
+	f.patch(&parts, c.Patch)
+	parts.check(&f)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
 		return Decision{}, err
 	}
 	d := Decision{Account: m.UserID}
-	if next == *m {
+	if parts.equal(m.Parts()) {
 		return d, nil
 	}
+	next := *m
+	next.setParts(parts)
 	if next.listenerClaim() != m.listenerClaim() {
 		d.Releases = []Claim{m.listenerClaim()}
 		d.Claims = []Claim{next.listenerClaim()}
 	}
-	d.add(MappingStream(c.ID), MappingChanged{Name: next.Name, LocalHost: next.LocalHost, LocalPort: next.LocalPort,
-		TargetHost: next.TargetHost, TargetPort: next.TargetPort})
+	d.add(MappingStream(c.ID), MappingChanged{parts})
 	return d, nil
-}
-
-func set[T any](field *T, to *T) {
-	if to != nil {
-		*field = *to
-	}
 }
 
 // SetMappingEnabled enables or disables a mapping; asking for what is, is a success.

@@ -2,7 +2,10 @@ package domain
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -71,14 +74,14 @@ var commands = map[string]func(*args) Command{
 	"end_login": func(a *args) Command { return EndLogin{ID: a.number("id"), Reason: EndReason(a.text("reason"))} },
 	"create_share": func(a *args) Command {
 		return CreateShare{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"), TargetClientID: a.number("target"),
-			Protocol: Protocol(a.text("protocol")), TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port")),
+			Protocol: Protocol(a.text("protocol")), Service: a.service(),
 			Hash: a.hash("hash"), MaxUses: a.number("max_uses"), ExpiresAt: a.moment("expires"), At: a.moment("at")}
 	},
 	"revoke_share": func(a *args) Command { return RevokeShare{ID: a.number("id")} },
 	"redeem_share": func(a *args) Command {
 		return RedeemShare{ID: a.number("id"), Hash: a.hash("hash"), MappingID: a.number("mapping"), RedeemerID: a.number("redeemer"),
 			Any: a.text("any") == "true", SourceClientID: a.number("source"), Name: a.text("name"),
-			LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), At: a.moment("at")}
+			Origin: a.origin(), At: a.moment("at")}
 	},
 	"create_webhook": func(a *args) Command {
 		return CreateWebhook{ID: a.number("id"), UserID: a.number("user"), URL: a.text("url"), Events: a.list("events"),
@@ -131,17 +134,13 @@ var commands = map[string]func(*args) Command{
 	"drain_node":    func(a *args) Command { return DrainNode{ID: a.number("id"), Since: a.moment("since")} },
 	"delete_client": func(a *args) Command { return DeleteClient{ID: a.number("id")} },
 	"create_mapping": func(a *args) Command {
-		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Any: a.text("any") == "true", Name: a.text("name"),
+		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Any: a.text("any") == "true",
 			Protocol: Protocol(a.text("protocol")), SourceClientID: a.number("source"), TargetClientID: a.number("target"),
-			LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")),
-			TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port"))}
+			Parts: Parts{Name: a.text("name"), Origin: a.origin(), Service: a.service()}}
 	},
 	"change_mapping": func(a *args) Command {
-		return ChangeMapping{ID: a.number("id"), Name: a.optional("name"), UserID: a.optionalNumber64("user"),
-			SourceClientID: a.optionalNumber64("source"), TargetClientID: a.optionalNumber64("target"),
-			Protocol:  (*Protocol)(a.optional("protocol")),
-			LocalHost: a.optional("local_host"), LocalPort: a.optionalNumber("local_port"),
-			TargetHost: a.optional("target_host"), TargetPort: a.optionalNumber("target_port")}
+		return ChangeMapping{ID: a.number("id"), Patch: a.patch(Mapping{}, map[string]string{"user_id": "user",
+			"source_client_id": "source", "target_client_id": "target"})}
 	},
 	"enable_mapping":  func(a *args) Command { return SetMappingEnabled{ID: a.number("id"), Enabled: true} },
 	"disable_mapping": func(a *args) Command { return SetMappingEnabled{ID: a.number("id")} },
@@ -271,6 +270,30 @@ func (a *args) moment(key string) time.Time {
 		return time.Time{}
 	}
 	return time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC).Add(time.Duration(*n) * time.Hour)
+}
+
+func (a *args) origin() Origin {
+	return Origin{LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port"))}
+}
+
+func (a *args) service() Service {
+	return Service{TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port"))}
+}
+
+// patch takes the fields of a value that are named, some by a shorter name.
+func (a *args) patch(of any, short map[string]string) Patch {
+	p := Patch{}
+	for _, field := range Fields(of) {
+		name := cmp.Or(short[field.Name], field.Name)
+		if field.Type.Kind() == reflect.String {
+			if text := a.optional(name); text != nil {
+				p[field.Name], _ = json.Marshal(*text) // a text can be written
+			}
+		} else if n := a.optionalNumber64(name); n != nil {
+			p[field.Name] = json.RawMessage(strconv.FormatInt(*n, 10))
+		}
+	}
+	return p
 }
 
 func (a *args) limits() Limits {

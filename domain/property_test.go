@@ -2,6 +2,7 @@ package domain
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -88,9 +89,13 @@ func drawCommand(t *rapid.T) Command {
 	case 13, 14, 15, 16:
 		return CreateMapping{ID: mapping.Draw(t, "mapping"), UserID: user.Draw(t, "user"), Any: rapid.IntRange(0, 3).Draw(t, "any") > 0, Protocol: ProtocolTCP,
 			SourceClientID: client.Draw(t, "source"), TargetClientID: client.Draw(t, "target"),
-			LocalHost: host.Draw(t, "local_host"), LocalPort: port.Draw(t, "local_port"), TargetHost: "db", TargetPort: 5432}
+			Parts: Parts{Origin: Origin{LocalHost: host.Draw(t, "local_host"), LocalPort: port.Draw(t, "local_port")}, Service: Service{"db", 5432}}}
 	case 17:
-		return ChangeMapping{ID: mapping.Draw(t, "mapping"), Name: maybe(t, name), LocalHost: maybe(t, host), LocalPort: maybe(t, port)}
+		p := Patch{}
+		for _, field := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"name", "local_host", "local_port"}), rapid.ID).Draw(t, "fields") {
+			p[field], _ = json.Marshal(map[string]any{"name": name.Draw(t, "name"), "local_host": host.Draw(t, "local_host"), "local_port": port.Draw(t, "local_port")}[field])
+		}
+		return ChangeMapping{ID: mapping.Draw(t, "mapping"), Patch: p}
 	case 18, 19:
 		return SetMappingEnabled{ID: mapping.Draw(t, "mapping"), Enabled: rapid.Bool().Draw(t, "enabled")}
 	case 22:
@@ -112,12 +117,12 @@ func drawCommand(t *rapid.T) Command {
 		return EndLogin{ID: small.Draw(t, "login"), Reason: EndLogout}
 	case 30:
 		return CreateShare{ID: small.Draw(t, "share"), UserID: user.Draw(t, "user"), TargetClientID: client.Draw(t, "target"), Protocol: ProtocolTCP,
-			TargetHost: "db", TargetPort: 5432, Hash: hash.Draw(t, "hash"), MaxUses: rapid.Int64Range(0, 3).Draw(t, "uses")}
+			Service: Service{"db", 5432}, Hash: hash.Draw(t, "hash"), MaxUses: rapid.Int64Range(0, 3).Draw(t, "uses")}
 	case 31:
 		return RevokeShare{ID: small.Draw(t, "share")}
 	case 32, 33:
 		return RedeemShare{ID: small.Draw(t, "share"), Hash: hash.Draw(t, "hash"), MappingID: mapping.Draw(t, "mapping"),
-			RedeemerID: user.Draw(t, "user"), Any: rapid.Bool().Draw(t, "any"), SourceClientID: client.Draw(t, "source"), LocalPort: port.Draw(t, "local_port")}
+			RedeemerID: user.Draw(t, "user"), Any: rapid.Bool().Draw(t, "any"), SourceClientID: client.Draw(t, "source"), Origin: Origin{LocalPort: port.Draw(t, "local_port")}}
 	case 34:
 		return ClaimClient{ID: rapid.SampledFrom(someAnonymous).Draw(t, "client"), NewID: managed.Draw(t, "new"), UserID: user.Draw(t, "user"),
 			PublicKey: bytes.Repeat([]byte{1}, publicKeyLength)}

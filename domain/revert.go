@@ -132,11 +132,10 @@ func compensateMapping(event Event, was, now *Mapping) (Command, error) {
 	case MappingCreated:
 		return DeleteMapping{ID: now.ID}, nil
 	case MappingChanged:
-		if (MappingChanged{now.Name, now.LocalHost, now.LocalPort, now.TargetHost, now.TargetPort}) != e {
+		if !now.Parts().equal(e.Parts) {
 			return nil, movedOn("The mapping has been changed again since.")
 		}
-		return ChangeMapping{ID: now.ID, Name: &was.Name, LocalHost: &was.LocalHost, LocalPort: &was.LocalPort,
-			TargetHost: &was.TargetHost, TargetPort: &was.TargetPort}, nil
+		return ChangeMapping{ID: now.ID, Patch: PatchOf(was.Parts())}, nil
 	case MappingDisabled:
 		return switched(SetMappingEnabled{ID: now.ID, Enabled: true}, now.Disabled, "The mapping has been enabled since.")
 	case MappingEnabled:

@@ -15,20 +15,20 @@ import (
 // sharer and counts against both accounts; it stays when the share ends. A share
 // ends with the client it leads to.
 type Share struct {
-	ID             int64     `json:"id"`
-	UserID         int64     `json:"user_id"`
-	Name           string    `json:"name,omitempty"`
-	TargetClientID int64     `json:"target_client_id"`
-	Protocol       Protocol  `json:"protocol"`
-	TargetHost     string    `json:"target_host"`
-	TargetPort     int       `json:"target_port"`
-	Hash           []byte    `json:"hash"`
-	MaxUses        int64     `json:"max_uses"`
-	Uses           int64     `json:"uses"`
-	ExpiresAt      time.Time `json:"expires_at,omitzero"`
-	Revoked        bool      `json:"revoked,omitempty"`
-	CreatedAt      time.Time `json:"created_at"`
-	UpdatedAt      time.Time `json:"updated_at"`
+	ID             int64    `json:"id"`
+	UserID         int64    `json:"user_id"`
+	Name           string   `json:"name,omitempty"`
+	TargetClientID int64    `json:"target_client_id"`
+	Protocol       Protocol `json:"protocol"`
+	Service
+	Options
+	Hash      []byte    `json:"hash"`
+	MaxUses   int64     `json:"max_uses"`
+	Uses      int64     `json:"uses"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	Revoked   bool      `json:"revoked,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
 }
 
 const (
@@ -44,16 +44,16 @@ const (
 type (
 	// ShareCreated begins a share.
 	ShareCreated struct {
-		ShareID        int64     `json:"share_id"`
-		UserID         int64     `json:"user_id"`
-		Name           string    `json:"name,omitempty"`
-		TargetClientID int64     `json:"target_client_id"`
-		Protocol       Protocol  `json:"protocol"`
-		TargetHost     string    `json:"target_host"`
-		TargetPort     int       `json:"target_port"`
-		Hash           []byte    `json:"hash"`
-		MaxUses        int64     `json:"max_uses"`
-		ExpiresAt      time.Time `json:"expires_at,omitzero"`
+		ShareID        int64    `json:"share_id"`
+		UserID         int64    `json:"user_id"`
+		Name           string   `json:"name,omitempty"`
+		TargetClientID int64    `json:"target_client_id"`
+		Protocol       Protocol `json:"protocol"`
+		Service
+		Options
+		Hash      []byte    `json:"hash"`
+		MaxUses   int64     `json:"max_uses"`
+		ExpiresAt time.Time `json:"expires_at,omitzero"`
 	}
 	// ShareRedeemed counts a use: a mapping was made for a client.
 	ShareRedeemed struct {
@@ -96,7 +96,7 @@ func (h *Share) Apply(event Event, at time.Time) {
 	switch e := event.(type) {
 	case ShareCreated:
 		*h = Share{ID: e.ShareID, UserID: e.UserID, Name: e.Name, TargetClientID: e.TargetClientID, Protocol: e.Protocol,
-			TargetHost: e.TargetHost, TargetPort: e.TargetPort, Hash: e.Hash, MaxUses: e.MaxUses, ExpiresAt: e.ExpiresAt, CreatedAt: at}
+			Service: e.Service, Options: e.Options, Hash: e.Hash, MaxUses: e.MaxUses, ExpiresAt: e.ExpiresAt, CreatedAt: at}
 	case ShareRedeemed:
 		h.Uses++
 	case ShareRevoked:
@@ -114,12 +114,12 @@ type CreateShare struct {
 	Name           string
 	TargetClientID int64
 	Protocol       Protocol
-	TargetHost     string
-	TargetPort     int
-	Hash           []byte
-	MaxUses        int64
-	ExpiresAt      time.Time // zero = never
-	At             time.Time // now; a share does not begin expired
+	Service
+	Options
+	Hash      []byte
+	MaxUses   int64
+	ExpiresAt time.Time // zero = never
+	At        time.Time // now; a share does not begin expired
 }
 
 // CommandName implements [Command].
@@ -141,8 +141,8 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	var f faults
 	f.text("name", c.Name, 0, maxNameLength)
 	f.protocol(c.Protocol)
-	f.host("target_host", c.TargetHost)
-	f.port("target_port", c.TargetPort)
+	c.Service.check(&f)
+	c.Options.check(&f)
 	f.hash("hash", c.Hash)
 	if c.MaxUses < 1 || c.MaxUses > MaxShareUses {
 		f.add("max_uses", fmt.Sprintf("must be 1 to %d, is %d", MaxShareUses, c.MaxUses))
@@ -164,7 +164,7 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	}
 	d := Decision{Account: c.UserID}
 	d.add(ShareStream(c.ID), ShareCreated{ShareID: c.ID, UserID: c.UserID, Name: c.Name, TargetClientID: c.TargetClientID,
-		Protocol: c.Protocol, TargetHost: c.TargetHost, TargetPort: c.TargetPort, Hash: c.Hash, MaxUses: c.MaxUses, ExpiresAt: c.ExpiresAt})
+		Protocol: c.Protocol, Service: c.Service, Options: c.Options, Hash: c.Hash, MaxUses: c.MaxUses, ExpiresAt: c.ExpiresAt})
 	return d, s.quota(c.UserID).take(&d, QuotaTaken{Resources: []Resource{ResourceShare}, ID: c.ID, TargetClientID: c.TargetClientID})
 }
 
@@ -213,9 +213,8 @@ type RedeemShare struct {
 	Any            bool  // by an admin: the client may be anybody's, or nobody's
 	SourceClientID int64
 	Name           string // "" = the share's
-	LocalHost      string // an IP address; "" = 127.0.0.1
-	LocalPort      int
-	At             time.Time // now
+	Origin
+	At time.Time // now
 }
 
 // CommandName implements [Command].
@@ -243,7 +242,7 @@ func (c RedeemShare) Decide(s States) (Decision, error) {
 		return Decision{}, refuseAt(CodeShareEnded, "This share code was used up, was revoked or has expired.", "code")
 	}
 	m := CreateMapping{ID: c.MappingID, UserID: h.UserID, SourceClientID: c.SourceClientID, TargetClientID: h.TargetClientID,
-		Protocol: h.Protocol, Name: c.Name, LocalHost: c.LocalHost, LocalPort: c.LocalPort, TargetHost: h.TargetHost, TargetPort: h.TargetPort}
+		Protocol: h.Protocol, Parts: Parts{Name: c.Name, Origin: c.Origin, Service: h.Service, Options: h.Options}}
 	if m.Name == "" {
 		m.Name = h.Name
 	}

@@ -56,16 +56,16 @@ func contest(t *testing.T, planes [2]*eventstore.Executor, lane int64, rounds in
 		}
 		n := lane*int64(rounds) + round
 		share, anonymous := 1+n, domain.FirstAnonymousID+n
-		ok = do(domain.CreateShare{ID: share, UserID: ann, TargetClientID: target, Protocol: domain.ProtocolTCP, TargetHost: "db",
-			TargetPort: 1, Hash: hash, MaxUses: 1}) && do(domain.RegisterClient{ID: anonymous, PublicKey: key})
+		ok = do(domain.CreateShare{ID: share, UserID: ann, TargetClientID: target, Protocol: domain.ProtocolTCP,
+			Service: domain.Service{TargetHost: "db", TargetPort: 1}, Hash: hash, MaxUses: 1}) && do(domain.RegisterClient{ID: anonymous, PublicKey: key})
 		if !ok {
 			return
 		}
 		taken := fmt.Sprintf("new%d-%d", lane, round)
 		for what, both := range map[string][2]domain.Command{
 			"redemption": {
-				domain.RedeemShare{ID: share, Hash: hash, MappingID: 10_000 + 2*n, RedeemerID: bob, SourceClientID: source, LocalPort: int(1 + 2*round)},
-				domain.RedeemShare{ID: share, Hash: hash, MappingID: 10_001 + 2*n, RedeemerID: bob, SourceClientID: source, LocalPort: int(2 + 2*round)}},
+				domain.RedeemShare{ID: share, Hash: hash, MappingID: 10_000 + 2*n, RedeemerID: bob, SourceClientID: source, Origin: domain.Origin{LocalPort: int(1 + 2*round)}},
+				domain.RedeemShare{ID: share, Hash: hash, MappingID: 10_001 + 2*n, RedeemerID: bob, SourceClientID: source, Origin: domain.Origin{LocalPort: int(2 + 2*round)}}},
 			"claim": {
 				domain.ClaimClient{ID: anonymous, NewID: domain.FirstClientID + 10_000 + 2*n, UserID: ann, PublicKey: key},
 				domain.ClaimClient{ID: anonymous, NewID: domain.FirstClientID + 10_001 + 2*n, UserID: bob, PublicKey: key}},

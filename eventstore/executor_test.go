@@ -139,7 +139,7 @@ func newClient(t testing.TB, e *eventstore.Executor, user int64) int64 {
 
 func mapping(id, user, client int64, port int) domain.CreateMapping {
 	return domain.CreateMapping{ID: id, UserID: user, SourceClientID: client, TargetClientID: client,
-		Protocol: domain.ProtocolTCP, LocalPort: port, TargetHost: "127.0.0.1", TargetPort: 80}
+		Protocol: domain.ProtocolTCP, Parts: domain.Parts{Origin: domain.Origin{LocalPort: port}, Service: domain.Service{TargetHost: "127.0.0.1", TargetPort: 80}}}
 }
 
 // fold is the state of a stream by the log alone.
@@ -254,10 +254,9 @@ func TestReceiptIsTheFoldOfTheLog(t *testing.T) {
 		user := newUser(t, e, "ann", domain.Limits{})
 		client := newClient(t, e, user)
 		m := id(t, e, domain.SequenceMapping)
-		port, name := 8080, "Zoë"
 		for _, c := range []domain.Command{
 			mapping(m, user, client, 1),
-			domain.ChangeMapping{ID: m, TargetPort: &port, Name: &name},
+			domain.ChangeMapping{ID: m, Patch: domain.Patch{"target_port": []byte("8080"), "name": []byte(`"Zoë"`)}},
 			domain.SetMappingEnabled{ID: m},
 			domain.RotateCredential{ID: client, PublicKey: bytes.Repeat([]byte{1}, 32)},
 			domain.SetQuota{ID: user, Limits: domain.Limits{MaxClients: limit(3)}},
@@ -291,8 +290,7 @@ func TestRetryGetsTheFirstReceipt(t *testing.T) {
 		client := newClient(t, e, user)
 		first := submit(t, e, keyed(mapping(id(t, e, domain.SequenceMapping), user, client, 1), "create"))
 		m := first.Subject.Number()
-		port := 81
-		submit(t, e, submission(domain.ChangeMapping{ID: m, TargetPort: &port}))
+		submit(t, e, submission(domain.ChangeMapping{ID: m, Patch: domain.Patch{"target_port": []byte("81")}}))
 		// The retry draws another id and would be refused now: the quota is full.
 		retry := submit(t, e, keyed(mapping(id(t, e, domain.SequenceMapping), user, client, 1), "create"))
 		if !retry.Duplicate || retry.Subject != first.Subject || retry.Position != first.Position || retry.Version != first.Version ||

@@ -1,6 +1,7 @@
 package eventstore_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -37,8 +38,7 @@ func TestPreviewIsWhatSubmitDoes(t *testing.T) {
 			case 5:
 				c = domain.CreateUser{ID: id(t, e, domain.SequenceUser), Username: name, Email: name + "@example.org"}
 			case 6:
-				port := 80 + draw.IntN(8)
-				c = domain.ChangeMapping{ID: some, LocalPort: &port}
+				c = domain.ChangeMapping{ID: some, Patch: domain.Patch{"local_port": fmt.Append(nil, 80+draw.IntN(8))}}
 			}
 			sub := submission(c)
 			if draw.IntN(10) == 0 {

@@ -62,12 +62,13 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 	case *wirepb.Command_CreateMapping:
 		in := wish.CreateMapping
 		c.Create = &domain.CreateMapping{SourceClientID: in.GetSourceClientId(), TargetClientID: in.GetTargetClientId(),
-			Protocol: domain.Protocol(in.GetProtocol()), Name: in.GetName(), LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort()),
-			TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}
+			Protocol: domain.Protocol(in.GetProtocol()), Parts: domain.Parts{Name: in.GetName(),
+				Origin:  domain.Origin{LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())},
+				Service: domain.Service{TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}}}
 	case *wirepb.Command_RedeemShare:
 		in := wish.RedeemShare
 		c.Redeem = &domain.Redemption{Code: in.GetCode(),
-			Mapping: domain.RedeemShare{Name: in.GetName(), LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())}}
+			Mapping: domain.RedeemShare{Name: in.GetName(), Origin: domain.Origin{LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())}}}
 	case *wirepb.Command_DeleteMapping:
 		c.Delete = &domain.DeleteMapping{ID: wish.DeleteMapping.GetMappingId()}
 	case *wirepb.Command_ListMappings:

@@ -22,7 +22,7 @@ func TestChangedServiceTakesEffectForNewStreams(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, port := split(t, greet(t, "the new one"))
-		w.plane.do(t, domain.ChangeMapping{ID: m.id, TargetPort: &port})
+		w.plane.do(t, domain.ChangeMapping{ID: m.id, Patch: domain.Patch{"target_port": fmt.Append(nil, port)}})
 		w.settled(source)
 		if got, err := heard(m.address); got != "the new one" {
 			t.Fatalf("got %q, %v", got, err)
@@ -42,7 +42,7 @@ func TestChangedListenerMovesAndKeepsLiveStreams(t *testing.T) {
 		}
 		moved := mapping{m.id, freeAddress(t)}
 		_, port := split(t, moved.address)
-		w.plane.do(t, domain.ChangeMapping{ID: m.id, LocalPort: &port})
+		w.plane.do(t, domain.ChangeMapping{ID: m.id, Patch: domain.Patch{"local_port": fmt.Append(nil, port)}})
 		w.listening(moved)
 		w.closed(m)
 		if err := roundTrip(connect(t, moved.address), "b"); err != nil {
@@ -139,7 +139,9 @@ func TestBusyAddressIsReportedAndRetried(t *testing.T) {
 		host, port := split(t, busy.Addr().String())
 		targetHost, targetPort := split(t, service)
 		w.plane.do(t, domain.CreateMapping{ID: 5000, UserID: w.user, SourceClientID: source.id, TargetClientID: target.id,
-			Protocol: domain.ProtocolTCP, LocalHost: host, LocalPort: port, TargetHost: targetHost, TargetPort: targetPort})
+			Protocol: domain.ProtocolTCP, Parts: domain.Parts{
+				Origin:  domain.Origin{LocalHost: host, LocalPort: port},
+				Service: domain.Service{TargetHost: targetHost, TargetPort: targetPort}}})
 		eventually(t, "the failure is reported", func() bool { return w.metric("tunnox_listener_failures_total") > 0 })
 		busy.Close()
 		eventually(t, "the listener opens", func() bool {
@@ -165,7 +167,9 @@ func TestPushLatency(t *testing.T) {
 			host, port := split(t, address)
 			began := time.Now()
 			w.plane.do(t, domain.CreateMapping{ID: int64(5000 + i), UserID: w.user, SourceClientID: source.id, TargetClientID: target.id,
-				Protocol: domain.ProtocolTCP, LocalHost: host, LocalPort: port, TargetHost: "127.0.0.1", TargetPort: 1})
+				Protocol: domain.ProtocolTCP, Parts: domain.Parts{
+					Origin:  domain.Origin{LocalHost: host, LocalPort: port},
+					Service: domain.Service{TargetHost: "127.0.0.1", TargetPort: 1}}})
 			for !accepts(address) {
 				if time.Since(began) > 5*time.Second {
 					t.Fatal("the listener did not open")

@@ -62,7 +62,7 @@ func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 	if code := m.meter.payer.refuses(); code != "" {
 		return nil, code
 	}
-	f := &forward{mapping: m, version: m.Version, origin: from, limit: limit, service: m.State.Service()}
+	f := &forward{mapping: m, version: m.Version, origin: from, limit: limit, service: m.State.Service.Address()}
 	if target := r.clients[m.State.TargetClientID]; target != nil {
 		f.target = target.session
 	}

@@ -131,11 +131,12 @@ func (m *routesModel) command(kind int) {
 	case 3, 4, 5:
 		m.mappings = append(m.mappings, id)
 		c = domain.CreateMapping{ID: id, Any: true, UserID: pick(m.rnd, m.users), SourceClientID: pick(m.rnd, m.clients),
-			TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolTCP, LocalPort: int(id), TargetHost: "h", TargetPort: 1}
+			TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolTCP,
+			Parts: domain.Parts{Origin: domain.Origin{LocalPort: int(id)}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}}
 	case 6:
 		c = domain.SetMappingEnabled{ID: pick(m.rnd, m.mappings), Enabled: flag}
 	case 7:
-		c = domain.ChangeMapping{ID: pick(m.rnd, m.mappings), TargetPort: ptr(int(1 + id)), LocalPort: ptr(int(1 + id))}
+		c = domain.ChangeMapping{ID: pick(m.rnd, m.mappings), Patch: domain.Patch{"target_port": fmt.Append(nil, 1+id), "local_port": fmt.Append(nil, 1+id)}}
 	case 8:
 		c = domain.DeleteMapping{ID: pick(m.rnd, m.mappings)}
 	case 9:
@@ -282,7 +283,7 @@ func (m *routesModel) userWorks(id int64) bool {
 }
 
 func (m *routesModel) compareOpen(mapping *domain.Mapping, works bool) {
-	want := mapping.Service()
+	want := mapping.Service.Address()
 	switch {
 	case !mapping.Live():
 		want = string(wire.NoSuchMapping)
@@ -337,7 +338,8 @@ func TestRoutesHoldTheConnectedOnly(t *testing.T) {
 	from, _ := routes.Start()
 	for i := range clients { // each is source of one and target of another
 		p.do(t, domain.CreateMapping{ID: domain.FirstMappingID + int64(i), UserID: user, SourceClientID: id(i), TargetClientID: id(i + 1),
-			Protocol: domain.ProtocolTCP, LocalPort: 1 + i, TargetHost: "h", TargetPort: 1})
+			Protocol: domain.ProtocolTCP, Parts: domain.Parts{
+				Origin: domain.Origin{LocalPort: 1 + i}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}})
 	}
 	for _, record := range p.records[from:] {
 		if _, err := routes.Advance(record); err != nil {

@@ -184,8 +184,9 @@ func (w *world) mapping(source, target client, service string) mapping {
 	host, port := split(w.t, service)
 	localHost, localPort := split(w.t, m.address)
 	w.plane.do(w.t, domain.CreateMapping{ID: m.id, Any: true, UserID: w.plane.clientOwner(source.id, w.user), SourceClientID: source.id,
-		TargetClientID: target.id, Protocol: domain.ProtocolTCP, LocalHost: localHost, LocalPort: localPort,
-		TargetHost: host, TargetPort: port})
+		TargetClientID: target.id, Protocol: domain.ProtocolTCP, Parts: domain.Parts{
+			Origin:  domain.Origin{LocalHost: localHost, LocalPort: localPort},
+			Service: domain.Service{TargetHost: host, TargetPort: port}}})
 	return m
 }
 

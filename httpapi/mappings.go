@@ -15,22 +15,21 @@ import (
 
 // Mapping is a mapping as the API shows it.
 type Mapping struct {
-	MappingID      int64     `json:"mapping_id" example:"1001"`
-	UserID         int64     `json:"user_id" example:"100000001"`
-	Name           string    `json:"name" example:"intranet"`
-	SourceClientID int64     `json:"source_client_id" doc:"The client that listens" example:"600000000"`
-	TargetClientID int64     `json:"target_client_id" doc:"The client that dials" example:"600000001"`
-	Protocol       string    `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
-	LocalHost      string    `json:"local_host" example:"127.0.0.1"`
-	LocalPort      int       `json:"local_port" example:"8080"`
-	TargetHost     string    `json:"target_host" example:"127.0.0.1"`
-	TargetPort     int       `json:"target_port" example:"80"`
-	SourceUserID   *int64    `json:"source_user_id" doc:"Whose the source is, when somebody else's: it was made of a share code" example:"100000002"`
-	TargetUserID   *int64    `json:"target_user_id" doc:"Whose the target is, when somebody else's" example:"100000002"`
-	ShareID        *int64    `json:"share_id" doc:"The share it was made of; null for none" example:"1234567890123"`
-	Status         string    `json:"status" enum:"active,disabled" example:"active"`
-	CreatedAt      time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
-	UpdatedAt      time.Time `json:"updated_at" example:"2026-01-02T15:04:05Z"`
+	MappingID      int64  `json:"mapping_id" example:"1001"`
+	UserID         int64  `json:"user_id" example:"100000001"`
+	Name           string `json:"name" example:"intranet"`
+	SourceClientID int64  `json:"source_client_id" doc:"The client that listens" example:"600000000"`
+	TargetClientID int64  `json:"target_client_id" doc:"The client that dials" example:"600000001"`
+	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	domain.Origin
+	domain.Service
+	domain.Options
+	SourceUserID *int64    `json:"source_user_id" doc:"Whose the source is, when somebody else's: it was made of a share code" example:"100000002"`
+	TargetUserID *int64    `json:"target_user_id" doc:"Whose the target is, when somebody else's" example:"100000002"`
+	ShareID      *int64    `json:"share_id" doc:"The share it was made of; null for none" example:"1234567890123"`
+	Status       string    `json:"status" enum:"active,disabled" example:"active"`
+	CreatedAt    time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
+	UpdatedAt    time.Time `json:"updated_at" example:"2026-01-02T15:04:05Z"`
 }
 
 // CreateMappingBody is the body of POST /mappings.
@@ -40,27 +39,9 @@ type CreateMappingBody struct {
 	SourceClientID int64  `json:"source_client_id" doc:"The client that listens" example:"600000000"`
 	TargetClientID int64  `json:"target_client_id" doc:"The client that dials" example:"600000001"`
 	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
-	LocalHost      string `json:"local_host,omitempty" doc:"The IP address the source listens on; 127.0.0.1 when left out" example:"127.0.0.1"`
-	LocalPort      int    `json:"local_port" minimum:"1" maximum:"65535" example:"8080"`
-	TargetHost     string `json:"target_host" minLength:"1" maxLength:"253" doc:"An IP address or a host name that the target resolves" example:"127.0.0.1"`
-	TargetPort     int    `json:"target_port" minimum:"1" maximum:"65535" example:"80"`
-}
-
-// ChangeMappingBody is the body of PUT /mappings/{id}; what is left out or null stays.
-type ChangeMappingBody struct {
-	MappingID      *int64  `json:"mapping_id,omitempty" doc:"May be sent, never changes" example:"1001"`
-	UserID         *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
-	SourceClientID *int64  `json:"source_client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
-	TargetClientID *int64  `json:"target_client_id,omitempty" doc:"May be sent, never changes" example:"600000001"`
-	SourceUserID   *int64  `json:"source_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
-	TargetUserID   *int64  `json:"target_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
-	ShareID        *int64  `json:"share_id,omitempty" doc:"May be sent, never changes" example:"1234567890123"`
-	Protocol       *string `json:"protocol,omitempty" enum:"tcp,udp,http,socks5" doc:"May be sent, never changes" example:"tcp"`
-	Name           *string `json:"name,omitempty" maxLength:"100" example:"intranet"`
-	LocalHost      *string `json:"local_host,omitempty" example:"127.0.0.1"`
-	LocalPort      *int    `json:"local_port,omitempty" minimum:"1" maximum:"65535" example:"8080"`
-	TargetHost     *string `json:"target_host,omitempty" minLength:"1" maxLength:"253" example:"127.0.0.1"`
-	TargetPort     *int    `json:"target_port,omitempty" minimum:"1" maximum:"65535" example:"80"`
+	domain.Origin
+	domain.Service
+	domain.Options
 }
 
 type createMappingInput struct {
@@ -107,8 +88,8 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 	}
 	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
 		return domain.CreateMapping{ID: id, UserID: user, Any: identity(ctx).admin(), SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID,
-			Protocol: domain.Protocol(b.Protocol), Name: b.Name, LocalHost: b.LocalHost, LocalPort: b.LocalPort,
-			TargetHost: b.TargetHost, TargetPort: b.TargetPort}
+			Protocol: domain.Protocol(b.Protocol),
+			Parts:    domain.Parts{Name: b.Name, Origin: b.Origin, Service: b.Service, Options: b.Options}}
 	})
 	if err != nil {
 		return nil, a.refusal(ctx, a.hidden(ctx, inBody(err)))
@@ -215,10 +196,7 @@ func (a *api) changeMapping(ctx context.Context, in *changeMappingInput) (*mappi
 	if b.MappingID != nil && *b.MappingID != in.ID {
 		return nil, invalid("body.mapping_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
 	}
-	return a.mappingCommand(ctx, in.MatchHeader, b, domain.ChangeMapping{ID: in.ID, Name: b.Name,
-		LocalHost: b.LocalHost, LocalPort: b.LocalPort, TargetHost: b.TargetHost, TargetPort: b.TargetPort,
-		UserID: b.UserID, SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID, Protocol: (*domain.Protocol)(b.Protocol),
-		SourceUserID: b.SourceUserID, TargetUserID: b.TargetUserID, ShareID: b.ShareID})
+	return a.mappingCommand(ctx, in.MatchHeader, b, domain.ChangeMapping{ID: in.ID, Patch: b.patch})
 }
 
 func (a *api) setMappingEnabled(enabled bool) func(context.Context, *changeInput) (*mappingAnswer, error) {
@@ -251,7 +229,7 @@ func mappingBody(m *domain.Mapping) Mapping {
 		return &id
 	}
 	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: m.SourceClientID, TargetClientID: m.TargetClientID,
-		Protocol: string(m.Protocol), LocalHost: m.LocalHost, LocalPort: m.LocalPort, TargetHost: m.TargetHost, TargetPort: m.TargetPort,
+		Protocol: string(m.Protocol), Origin: m.Origin, Service: m.Service, Options: m.Options.Shown(),
 		SourceUserID: optional(m.SourceUserID), TargetUserID: optional(m.TargetUserID), ShareID: optional(m.ShareID),
 		Status: enabledStatus(m.Disabled), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt}
 }

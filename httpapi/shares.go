@@ -14,18 +14,18 @@ import (
 
 // Share is a share as the API shows it. Its code is never shown again.
 type Share struct {
-	ShareID        int64      `json:"share_id" example:"1234567890123"`
-	UserID         int64      `json:"user_id" doc:"Who shares; the mappings made of it are theirs" example:"100000001"`
-	Name           string     `json:"name" example:"our database"`
-	TargetClientID int64      `json:"target_client_id" example:"600000001"`
-	Protocol       string     `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
-	TargetHost     string     `json:"target_host" example:"127.0.0.1"`
-	TargetPort     int        `json:"target_port" example:"5432"`
-	MaxUses        int64      `json:"max_uses" example:"1"`
-	Uses           int64      `json:"uses" doc:"How often it was redeemed" example:"0"`
-	ExpiresAt      *time.Time `json:"expires_at" doc:"null = never" example:"2027-01-02T15:04:05Z"`
-	CreatedAt      time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
-	UpdatedAt      time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
+	ShareID        int64  `json:"share_id" example:"1234567890123"`
+	UserID         int64  `json:"user_id" doc:"Who shares; the mappings made of it are theirs" example:"100000001"`
+	Name           string `json:"name" example:"our database"`
+	TargetClientID int64  `json:"target_client_id" example:"600000001"`
+	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	domain.Service
+	domain.Options
+	MaxUses   int64      `json:"max_uses" example:"1"`
+	Uses      int64      `json:"uses" doc:"How often it was redeemed" example:"0"`
+	ExpiresAt *time.Time `json:"expires_at" doc:"null = never" example:"2027-01-02T15:04:05Z"`
+	CreatedAt time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
+	UpdatedAt time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
 }
 
 // NewShare is a share with its code, shown this once.
@@ -36,14 +36,14 @@ type NewShare struct {
 
 // CreateShareBody is the body of POST /shares.
 type CreateShareBody struct {
-	UserID         int64      `json:"user_id,omitempty" doc:"Who shares; left out: whoever asks" example:"100000001"`
-	Name           string     `json:"name,omitempty" maxLength:"100" example:"our database"`
-	TargetClientID int64      `json:"target_client_id" doc:"A client of the user that dials the service" example:"600000001"`
-	Protocol       string     `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
-	TargetHost     string     `json:"target_host" minLength:"1" maxLength:"253" example:"127.0.0.1"`
-	TargetPort     int        `json:"target_port" minimum:"1" maximum:"65535" example:"5432"`
-	MaxUses        int64      `json:"max_uses,omitempty" minimum:"1" maximum:"1000" default:"1" example:"1"`
-	ExpiresAt      *time.Time `json:"expires_at,omitempty" doc:"Left out or null: never" example:"2027-01-02T15:04:05Z"`
+	UserID         int64  `json:"user_id,omitempty" doc:"Who shares; left out: whoever asks" example:"100000001"`
+	Name           string `json:"name,omitempty" maxLength:"100" example:"our database"`
+	TargetClientID int64  `json:"target_client_id" doc:"A client of the user that dials the service" example:"600000001"`
+	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	domain.Service
+	domain.Options
+	MaxUses   int64      `json:"max_uses,omitempty" minimum:"1" maximum:"1000" default:"1" example:"1"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Left out or null: never" example:"2027-01-02T15:04:05Z"`
 }
 
 // RedeemBody is the body of POST /shares/redeem.
@@ -51,8 +51,7 @@ type RedeemBody struct {
 	Code           string `json:"code" minLength:"1" maxLength:"100" example:"1234567890123-ABCDE-FGHIJ-KLMNO-PQRST"`
 	SourceClientID int64  `json:"source_client_id" doc:"A client of yours, which is to listen" example:"600000000"`
 	Name           string `json:"name,omitempty" maxLength:"100" doc:"Left out: the share's" example:"our database"`
-	LocalHost      string `json:"local_host,omitempty" doc:"127.0.0.1 when left out" example:"127.0.0.1"`
-	LocalPort      int    `json:"local_port" minimum:"1" maximum:"65535" example:"5432"`
+	domain.Origin
 }
 
 func (a *api) registerShares() {
@@ -87,7 +86,7 @@ func (a *api) createShare(ctx context.Context, in *struct {
 		return nil, err
 	}
 	c := domain.CreateShare{UserID: user, Name: b.Name, TargetClientID: b.TargetClientID, Protocol: domain.Protocol(b.Protocol),
-		TargetHost: b.TargetHost, TargetPort: b.TargetPort, MaxUses: b.MaxUses, At: a.now()}
+		Service: b.Service, Options: b.Options, MaxUses: b.MaxUses, At: a.now()}
 	if b.ExpiresAt != nil {
 		c.ExpiresAt = b.ExpiresAt.UTC().Truncate(time.Second)
 	}
@@ -129,7 +128,7 @@ func (a *api) redeemShare(ctx context.Context, in *struct {
 	}
 	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(mapping int64) domain.Command {
 		return domain.RedeemShare{ID: id, Hash: hash, MappingID: mapping, RedeemerID: who.UserID, Any: who.admin(),
-			SourceClientID: b.SourceClientID, Name: b.Name, LocalHost: b.LocalHost, LocalPort: b.LocalPort, At: a.now()}
+			SourceClientID: b.SourceClientID, Name: b.Name, Origin: b.Origin, At: a.now()}
 	})
 	if err != nil {
 		return nil, a.refusal(ctx, a.hidden(ctx, err))
@@ -188,7 +187,7 @@ func (a *api) revokeShare(ctx context.Context, in *changeInput) (*WriteAnswer, e
 
 func shareBody(h *domain.Share) Share {
 	b := Share{ShareID: h.ID, UserID: h.UserID, Name: h.Name, TargetClientID: h.TargetClientID, Protocol: string(h.Protocol),
-		TargetHost: h.TargetHost, TargetPort: h.TargetPort, MaxUses: h.MaxUses, Uses: h.Uses, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt}
+		Service: h.Service, Options: h.Options.Shown(), MaxUses: h.MaxUses, Uses: h.Uses, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt}
 	if !h.ExpiresAt.IsZero() {
 		b.ExpiresAt = &h.ExpiresAt
 	}

@@ -52,6 +52,9 @@ func (r *resource) createMapping() *cobra.Command {
 		if err := addService(body, service); err != nil {
 			return err
 		}
+		if err := addOptions(cmd.Flags(), mappingOptions, body); err != nil {
+			return err
+		}
 		b, err := c.call(ctx, http.MethodPost, r.path, body)
 		if err != nil {
 			return err
@@ -67,6 +70,7 @@ func (r *resource) createMapping() *cobra.Command {
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
 	flags.StringVar(&service, "service", "", "`host:port` the target client dials")
 	flags.StringVar(&name, "name", "", "`name` for people")
+	optionFlags(cmd, mappingOptions)
 	require(cmd, "source", "target", "listen", "service")
 	return cmd
 }
@@ -85,12 +89,13 @@ func (r *resource) updateMapping() *cobra.Command {
 				return nil, err
 			}
 		}
-		return body, nil
+		return body, addOptions(flags, mappingOptions, body)
 	})
 	cmd.Flags().String("listen", "", "`[host:]port` the source client listens on from now on")
 	cmd.Flags().String("service", "", "`host:port` the target client dials from now on")
 	cmd.Flags().String("name", "", "`name` from now on")
-	cmd.MarkFlagsOneRequired("listen", "service", "name")
+	optionFlags(cmd, mappingOptions)
+	cmd.MarkFlagsOneRequired(append([]string{"listen", "service", "name"}, optionNames(mappingOptions)...)...)
 	return cmd
 }
 

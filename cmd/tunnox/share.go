@@ -39,6 +39,9 @@ func (r *resource) createShare() *cobra.Command {
 		if err := addService(body, service); err != nil {
 			return err
 		}
+		if err := addOptions(cmd.Flags(), mappingOptions, body); err != nil {
+			return err
+		}
 		return r.withSecret(out, file, secret{field: "code", name: "code", again: "tunnox share create"}, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path, body)
 		})
@@ -52,6 +55,7 @@ func (r *resource) createShare() *cobra.Command {
 	flags.Int64Var(&uses, "uses", 1, "how `often` the code is good")
 	flags.DurationVar(&lasts, "expires", 0, "after so `long` it is good no more, for example 48h (default: never)")
 	flags.StringVar(&file, "code-file", "", "write the code to this new `file`, readable by you only, instead of printing it")
+	optionFlags(cmd, mappingOptions)
 	changes(cmd)
 	require(cmd, "target", "service")
 	return cmd

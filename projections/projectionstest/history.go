@@ -112,7 +112,7 @@ func (h *History) command() domain.Command {
 		return domain.DeleteClient{ID: pick(h, h.clients)}
 	case n < 87:
 		port := 1 + h.draw(65535)
-		return domain.ChangeMapping{ID: pick(h, h.mappings), TargetPort: &port, Name: text("m")}
+		return domain.ChangeMapping{ID: pick(h, h.mappings), Patch: domain.Patch{"target_port": fmt.Append(nil, port), "name": fmt.Appendf(nil, "%q", *text("m"))}}
 	case n < 92:
 		return domain.SetMappingEnabled{ID: pick(h, h.mappings), Enabled: h.draw(2) == 0}
 	case n < 96:
@@ -150,12 +150,12 @@ func (h *History) identity() domain.Command {
 			cl = &domain.Client{}
 		}
 		return domain.CreateShare{ID: h.id(0), UserID: cl.UserID, TargetClientID: target, Protocol: domain.ProtocolTCP,
-			TargetHost: "db", TargetPort: 1, Hash: hash, MaxUses: int64(1 + h.draw(3))}
+			Service: domain.Service{TargetHost: "db", TargetPort: 1}, Hash: hash, MaxUses: int64(1 + h.draw(3))}
 	case 9:
 		return domain.RevokeShare{ID: pick(h, h.shares)}
 	case 10:
 		return domain.RedeemShare{ID: pick(h, h.shares), Hash: hash, MappingID: h.id(domain.FirstMappingID), Any: true,
-			SourceClientID: pick(h, h.clients), LocalPort: 1 + h.draw(65535)}
+			SourceClientID: pick(h, h.clients), Origin: domain.Origin{LocalPort: 1 + h.draw(65535)}}
 	case 16:
 		return domain.DisconnectClient{ID: pick(h, h.clients), Nodes: []string{"node-001"}, Epoch: int64(h.draw(9))}
 	case 17:
@@ -198,8 +198,9 @@ func (h *History) createClient() domain.Command {
 // createMapping prefers a user and clients that fit, or nearly all would be refused.
 func (h *History) createMapping() domain.Command {
 	c := domain.CreateMapping{ID: h.id(domain.FirstMappingID), Any: true, Protocol: domain.ProtocolTCP, UserID: pick(h, h.users),
-		SourceClientID: pick(h, h.clients), TargetClientID: pick(h, h.clients), LocalPort: 1 + h.draw(65535),
-		TargetHost: "db.internal", TargetPort: 1 + h.draw(65535)}
+		SourceClientID: pick(h, h.clients), TargetClientID: pick(h, h.clients), Parts: domain.Parts{
+			Origin:  domain.Origin{LocalPort: 1 + h.draw(65535)},
+			Service: domain.Service{TargetHost: "db.internal", TargetPort: 1 + h.draw(65535)}}}
 	for _, id := range []int64{c.SourceClientID, c.TargetClientID} {
 		if cl, ok := h.log.client(id); ok && cl.UserID != 0 {
 			c.UserID = cl.UserID

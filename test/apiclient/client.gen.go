@@ -395,7 +395,9 @@ type ChangeClientBody struct {
 
 // ChangeMappingBody defines model for ChangeMappingBody.
 type ChangeMappingBody struct {
-	// LocalHost Examples: 127.0.0.1
+	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
+	//
+	// Examples: 127.0.0.1
 	LocalHost *string `json:"local_host,omitempty"`
 
 	// LocalPort Examples: 8080
@@ -434,7 +436,9 @@ type ChangeMappingBody struct {
 	// Examples: 600000001
 	TargetClientId *int64 `json:"target_client_id,omitempty"`
 
-	// TargetHost Examples: 127.0.0.1
+	// TargetHost An IP address or a host name that the target resolves
+	//
+	// Examples: 127.0.0.1
 	TargetHost *string `json:"target_host,omitempty"`
 
 	// TargetPort Examples: 80
@@ -835,10 +839,12 @@ type CreateShareBody struct {
 	// Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost Examples: 127.0.0.1
+	// TargetHost An IP address or a host name that the target resolves
+	//
+	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
 
-	// TargetPort Examples: 5432
+	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
 	// UserId Who shares; left out: whoever asks
@@ -1166,7 +1172,9 @@ type Mapping struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
-	// LocalHost Examples: 127.0.0.1
+	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
+	//
+	// Examples: 127.0.0.1
 	LocalHost string `json:"local_host"`
 
 	// LocalPort Examples: 8080
@@ -1204,7 +1212,9 @@ type Mapping struct {
 	// Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost Examples: 127.0.0.1
+	// TargetHost An IP address or a host name that the target resolves
+	//
+	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
 
 	// TargetPort Examples: 80
@@ -1318,10 +1328,12 @@ type NewShare struct {
 	// TargetClientId Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost Examples: 127.0.0.1
+	// TargetHost An IP address or a host name that the target resolves
+	//
+	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
 
-	// TargetPort Examples: 5432
+	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
@@ -1843,12 +1855,12 @@ type RedeemBody struct {
 	// Code Examples: 1234567890123-ABCDE-FGHIJ-KLMNO-PQRST
 	Code string `json:"code"`
 
-	// LocalHost 127.0.0.1 when left out
+	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
 	//
 	// Examples: 127.0.0.1
 	LocalHost *string `json:"local_host,omitempty"`
 
-	// LocalPort Examples: 5432
+	// LocalPort Examples: 8080
 	LocalPort int64 `json:"local_port"`
 
 	// Name Left out: the share's
@@ -1957,10 +1969,12 @@ type Share struct {
 	// TargetClientId Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost Examples: 127.0.0.1
+	// TargetHost An IP address or a host name that the target resolves
+	//
+	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
 
-	// TargetPort Examples: 5432
+	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z

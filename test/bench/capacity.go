@@ -103,7 +103,8 @@ func (u *unitCosts) makeMappings() {
 	u.all(len(ids), func(i int) error {
 		owner, k := i/capacityEach, i%capacityEach
 		return u.executor.submit(domain.CreateMapping{ID: ids[i], UserID: u.users[owner], SourceClientID: u.clients[owner][k],
-			TargetClientID: u.clients[owner][(k+1)%capacityEach], Protocol: domain.ProtocolTCP, LocalPort: 5432, TargetHost: "127.0.0.1", TargetPort: 5432})
+			TargetClientID: u.clients[owner][(k+1)%capacityEach], Protocol: domain.ProtocolTCP,
+			Parts: domain.Parts{Origin: domain.Origin{LocalPort: 5432}, Service: domain.Service{TargetHost: "127.0.0.1", TargetPort: 5432}}})
 	})
 }
 

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// The options of a mapping are flags of every command that makes or changes one, by
+// the tags of the domain's struct: an option that is added there is a flag here.
+
+// mappingOptions are what the flags are made of.
+var mappingOptions = domain.Options{}
+
+// optionFlags gives a command the flags of a part of a mapping. A field that is an
+// object has a flag for each of its fields, with its name before theirs.
+func optionFlags(cmd *cobra.Command, part any) { fieldFlags(cmd, "", domain.Fields(part)) }
+
+func fieldFlags(cmd *cobra.Command, prefix string, fields []domain.Field) {
+	flags := cmd.Flags()
+	for _, field := range fields {
+		name, help := prefix+flagName(field.Name), fieldHelp(field)
+		switch kind := field.Type.Kind(); {
+		case kind == reflect.String:
+			flags.String(name, "", help)
+			if field.Enum != nil {
+				complete(cmd, name, field.Enum)
+			}
+		case kind == reflect.Int, kind == reflect.Int64:
+			flags.Int64(name, 0, help)
+		case kind == reflect.Bool:
+			flags.Bool(name, false, help)
+		case kind == reflect.Slice && field.Type.Elem().Kind() == reflect.String:
+			flags.StringSlice(name, nil, help)
+		case kind == reflect.Map && field.Type.Elem().Kind() == reflect.String:
+			flags.StringToString(name, nil, help)
+		case structOf(field.Type) != nil:
+			fieldFlags(cmd, name+"-", domain.Fields(structOf(field.Type)))
+		default:
+			panic("no flag for " + field.Name + ", which is a " + field.Type.String())
+		}
+	}
+}
+
+func fieldHelp(field domain.Field) string {
+	help := field.Doc
+	if field.Enum != nil {
+		help += ": " + strings.Join(field.Enum, ", ")
+	}
+	if field.Unset != "" {
+		help += fmt.Sprintf(" (default: %s)", field.Unset)
+	}
+	return help
+}
+
+func flagName(field string) string { return strings.ReplaceAll(field, "_", "-") }
+
+// structOf gives an empty struct of a type that is one or points to one, or nil.
+func structOf(t reflect.Type) any {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	return reflect.Zero(t).Interface()
+}
+
+// complete has a shell offer the values of a flag.
+func complete(cmd *cobra.Command, flag string, values []string) {
+	// It fails for a flag that there is not, and the one who calls has just made it.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// addOptions adds the fields of a part whose flags were given to a body.
+func addOptions(flags *pflag.FlagSet, part any, body map[string]any) error {
+	return addFields(flags, "", domain.Fields(part), body)
+}
+
+func addFields(flags *pflag.FlagSet, prefix string, fields []domain.Field, body map[string]any) error {
+	for _, field := range fields {
+		name := prefix + flagName(field.Name)
+		if of := structOf(field.Type); of != nil {
+			inner := map[string]any{}
+			if err := addFields(flags, name+"-", domain.Fields(of), inner); err != nil {
+				return err
+			}
+			if len(inner) > 0 {
+				body[field.Name] = inner
+			}
+			continue
+		}
+		if !flags.Changed(name) {
+			continue
+		}
+		value, err := flagValue(flags, name)
+		if err != nil {
+			return err
+		}
+		body[field.Name] = value
+	}
+	return nil
+}
+
+func flagValue(flags *pflag.FlagSet, name string) (any, error) {
+	switch flags.Lookup(name).Value.Type() {
+	case "int64":
+		return flags.GetInt64(name)
+	case "bool":
+		return flags.GetBool(name)
+	case "stringSlice":
+		return flags.GetStringSlice(name)
+	case "stringToString":
+		return flags.GetStringToString(name)
+	}
+	return flags.GetString(name)
+}
+
+// optionNames are the flags that optionFlags gives.
+func optionNames(part any) []string {
+	cmd := &cobra.Command{}
+	optionFlags(cmd, part)
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// someOptions have a field of every kind that an option may be.
+type someOptions struct {
+	Mode    string            `json:"mode,omitempty" enum:"off,on" unset:"off" doc:"What it does"`
+	Text    string            `json:"a_text,omitempty"`
+	Seconds int               `json:"idle_seconds,omitempty" minimum:"1" maximum:"9"`
+	Strict  bool              `json:"strict,omitempty"`
+	Allow   []string          `json:"allow,omitempty"`
+	Headers map[string]string `json:"headers,omitempty"`
+	Access  *struct {
+		Deny []string `json:"deny_from,omitempty"`
+	} `json:"access,omitempty"`
+}
+
+func TestEveryKindOfOptionIsAFlag(t *testing.T) {
+	for line, want := range map[string]string{
+		"":                                     `{}`,
+		"--mode=on":                            `{"mode":"on"}`,
+		"--a-text=x --idle-seconds=5 --strict": `{"a_text":"x","idle_seconds":5,"strict":true}`,
+		"--strict=false --allow=a,b --allow c": `{"allow":["a","b","c"],"strict":false}`,
+		"--headers=a=b --access-deny-from=10.0.0.0/8 --mode off": `{"access":{"deny_from":["10.0.0.0/8"]},"headers":{"a":"b"},"mode":"off"}`,
+	} {
+		cmd := &cobra.Command{}
+		optionFlags(cmd, someOptions{})
+		if err := cmd.ParseFlags(strings.Fields(line)); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		body := map[string]any{}
+		if err := addOptions(cmd.Flags(), someOptions{}, body); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if got, err := json.Marshal(body); err != nil || string(got) != want {
+			t.Errorf("%q makes %s, want %s, %v", line, got, want, err)
+		}
+	}
+	cmd := &cobra.Command{}
+	optionFlags(cmd, someOptions{})
+	if usage := cmd.Flags().Lookup("mode").Usage; usage != "What it does: off, on (default: off)" {
+		t.Errorf("the help is %q", usage)
+	}
+}
+
+// TestEveryOptionIsAFlag: whatever options the domain has, the three commands that
+// make or change mappings have their flags.
+func TestEveryOptionIsAFlag(t *testing.T) {
+	names := optionNames(mappingOptions)
+	if fields := domain.Fields(mappingOptions); len(names) < len(fields) {
+		t.Fatalf("%d flags for %d options", len(names), len(fields))
+	}
+	for _, group := range []*cobra.Command{mappingCommand(&apiFlags{}), shareCommand(&apiFlags{})} {
+		for _, cmd := range group.Commands() {
+			if cmd.Name() != "create" && cmd.Name() != "update" {
+				continue
+			}
+			for _, name := range names {
+				if cmd.Flags().Lookup(name) == nil {
+					t.Errorf("%s has no flag --%s", cmd.CommandPath(), name)
+				}
+			}
+		}
+	}
+}
+
+// optionArguments sets every flag of a part, for the lines of commandsOf.
+func optionArguments(part any) string {
+	var b strings.Builder
+	arguments(&b, "", domain.Fields(part))
+	return b.String()
+}
+
+func arguments(b *strings.Builder, prefix string, fields []domain.Field) {
+	for _, field := range fields {
+		name, value := prefix+flagName(field.Name), "x"
+		switch kind := field.Type.Kind(); {
+		case structOf(field.Type) != nil:
+			arguments(b, name+"-", domain.Fields(structOf(field.Type)))
+			continue
+		case kind == reflect.Int, kind == reflect.Int64:
+			value = "7"
+		case kind == reflect.Bool:
+			value = "true"
+		case kind == reflect.Map:
+			value = "a=b"
+		case field.Enum != nil:
+			value = field.Enum[0]
+		}
+		fmt.Fprintf(b, " --%s=%s", name, value)
+	}
+}

@@ -1,0 +1,21 @@
+package domain
+
+import (
+	"net"
+	"strconv"
+)
+
+// Service is what the target agent dials for a connection. Today that is a host and
+// a port, known in advance.
+type Service struct {
+	TargetHost string `json:"target_host" minLength:"1" maxLength:"253" doc:"An IP address or a host name that the target resolves" example:"127.0.0.1"`
+	TargetPort int    `json:"target_port" minimum:"1" maximum:"65535" example:"80"`
+}
+
+// Address is what the target agent dials, host:port.
+func (s Service) Address() string { return net.JoinHostPort(s.TargetHost, strconv.Itoa(s.TargetPort)) }
+
+func (s Service) check(f *faults) {
+	f.host("target_host", s.TargetHost)
+	f.port("target_port", s.TargetPort)
+}

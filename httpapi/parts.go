@@ -1,0 +1,85 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// The parts of a mapping have their names, documentation and bounds in the tags of
+// the domain's structs, for requests. Here are the two other forms: what an answer
+// shows, and what a change takes.
+
+// answers makes a schema of requests that of an answer: nothing of a part is missing
+// there, and bounds are not the reader's matter.
+func answers(s *huma.Schema, parts ...any) *huma.Schema {
+	for _, part := range parts {
+		for _, field := range domain.Fields(part) {
+			p := s.Properties[field.Name]
+			p.Minimum, p.Maximum, p.MinLength, p.MaxLength = nil, nil, nil, nil
+			if always(field) && !slices.Contains(s.Required, field.Name) {
+				s.Required = append(s.Required, field.Name)
+			}
+		}
+	}
+	s.PrecomputeMessages()
+	return s
+}
+
+// always reports whether a field stands in every answer. What has no meaning when
+// nobody has set it is left out.
+func always(field domain.Field) bool {
+	return !field.Optional || field.Unset != ""
+}
+
+// TransformSchema implements [huma.SchemaTransformer].
+func (Mapping) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return answers(s, domain.Origin{}, domain.Service{}, domain.Options{})
+}
+
+// TransformSchema implements [huma.SchemaTransformer].
+func (Share) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return answers(s, domain.Service{}, domain.Options{})
+}
+
+// ChangeMappingBody is the body of PUT /mappings/{id}; what is left out or null
+// stays. Its fields are for the document: what was sent is in patch, so that a field
+// of a part is written nowhere here.
+type ChangeMappingBody struct {
+	MappingID      *int64  `json:"mapping_id,omitempty" doc:"May be sent, never changes" example:"1001"`
+	UserID         *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
+	SourceClientID *int64  `json:"source_client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
+	TargetClientID *int64  `json:"target_client_id,omitempty" doc:"May be sent, never changes" example:"600000001"`
+	SourceUserID   *int64  `json:"source_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
+	TargetUserID   *int64  `json:"target_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
+	ShareID        *int64  `json:"share_id,omitempty" doc:"May be sent, never changes" example:"1234567890123"`
+	Protocol       *string `json:"protocol,omitempty" enum:"tcp,udp,http,socks5" doc:"May be sent, never changes" example:"tcp"`
+	domain.Parts
+
+	patch domain.Patch
+}
+
+// TransformSchema implements [huma.SchemaTransformer]: a change may leave out
+// everything.
+func (ChangeMappingBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	s.Required = nil
+	s.PrecomputeMessages()
+	return s
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (b *ChangeMappingBody) UnmarshalJSON(text []byte) error {
+	var sent struct {
+		MappingID *int64 `json:"mapping_id"`
+	}
+	err := errors.Join(json.Unmarshal(text, &sent), json.Unmarshal(text, &b.patch))
+	b.MappingID = sent.MappingID
+	return err
+}
+
+// MarshalJSON implements [json.Marshaler]: it tells requests with one key apart.
+func (b ChangeMappingBody) MarshalJSON() ([]byte, error) { return json.Marshal(b.patch) }
