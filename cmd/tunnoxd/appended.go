@@ -2,37 +2,36 @@ package main
 
 import (
 	"context"
-	"strconv"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/eventstore/postgres"
 )
 
-// appendsChannel is where control planes tell each other that they appended. The
-// one that relays and projects would else find out by polling, a quarter of a
-// second later.
-const appendsChannel = "tunnox:appended"
-
-// tellEvery bounds how often a control plane says so; what is appended in between
-// is told together.
+// tellEvery bounds how often a control plane says that it appended; what is
+// appended in between is told together.
 const tellEvery = 5 * time.Millisecond
+
+// bell carries how far the log is between control planes. The one that relays and
+// projects would else find out by polling, a quarter of a second later.
+type bell interface {
+	Ring(ctx context.Context, at domain.Position) error
+	Listen(ctx context.Context, heard func(domain.Position)) error
+}
 
 // appends tells other control planes of appends and hears of theirs. It is only
 // for speed: what is not heard is found by polling.
 type appends struct {
 	store *postgres.Store
-	redis *redis.Client
+	bell  bell
 	heard atomic.Int64 // the last position that another has told
 }
 
 // tellAppends connects the log of this process with those of the others.
-func (p *process) tellAppends(store *postgres.Store, client *redis.Client) {
-	a := &appends{store: store, redis: client}
+func (p *process) tellAppends(store *postgres.Store, b bell) {
+	a := &appends{store: store, bell: b}
 	p.run("appends of others", a.listen)
 	p.run("appends", a.tell)
 }
@@ -50,7 +49,7 @@ func (a *appends) tell(ctx context.Context) error {
 		}
 		if at = a.store.Reached(); int64(at) != a.heard.Load() {
 			// Nobody may be there to hear, or Redis is away: they poll.
-			_ = a.redis.Publish(ctx, appendsChannel, int64(at)).Err()
+			_ = a.bell.Ring(ctx, at)
 		}
 		if !pause(ctx, tellEvery) {
 			return nil
@@ -60,25 +59,13 @@ func (a *appends) tell(ctx context.Context) error {
 
 // listen has this process look at the log when another says that it moved.
 func (a *appends) listen(ctx context.Context) error {
-	heard := a.redis.Subscribe(ctx, appendsChannel) // connects again by itself
-	defer heard.Close()
-	messages := heard.Channel()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case m, ok := <-messages:
-			if !ok {
-				return nil // the connections were closed, which is the end
-			}
-			position, err := strconv.ParseInt(m.Payload, 10, 64)
-			if err != nil || domain.Position(position) <= a.store.Reached() {
-				continue
-			}
-			a.heard.Store(position)
-			a.store.Nudge()
+	return a.bell.Listen(ctx, func(at domain.Position) {
+		if at <= a.store.Reached() {
+			return
 		}
-	}
+		a.heard.Store(int64(at))
+		a.store.Nudge()
+	})
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

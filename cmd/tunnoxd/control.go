@@ -206,7 +206,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			"open":  cp.isOpen,
 			"store": newCheck(b.raw.CanAppend).run,
 		},
-		Needs:       b.needs(),
+		Needs:       b.needs,
 		Alarms:      map[string]func(context.Context) error{"audit": proofs.sealer.Check},
 		Auditor:     proofs,
 		Eraser:      b.store,

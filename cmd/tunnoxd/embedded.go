@@ -33,5 +33,6 @@ func (p *process) openEmbedded(ctx context.Context) (*backend, error) {
 	p.atEnd("event store", func(context.Context) error { return store.Close() })
 	feed := brokermemory.New(brokermemory.DefaultCapacity, broker.NewMetrics(p.registry))
 	p.atEnd("feed", func(context.Context) error { return feed.Close() })
-	return &backend{raw: store, store: eventstore.NewPersonal(store), rows: memory.New(), publisher: feed, follower: feed, directory: directorymemory.New(nil)}, nil
+	return &backend{raw: store, store: eventstore.NewPersonal(store),
+		between: between{publisher: feed, follower: feed, rows: memory.New(), directory: directorymemory.New(nil)}}, nil
 }

@@ -6,9 +6,6 @@ import (
 	"io"
 	"log/slog"
 
-	"github.com/redis/go-redis/v9"
-
-	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/projections"
@@ -48,13 +45,12 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		}
 		b, err := p.openRedis(ctx)
 		if errors.Is(err, errAway) {
-			err = p.awaitRedis(ctx, b.redis)
+			err = p.awaitBetween(ctx, b)
 		}
 		if err != nil {
 			return err
 		}
-		self, err := p.startForwarder(ctx, forwarderParts{join: join, follower: b.follower, directory: b.directory,
-			lookup: projections.NewReader(b.rows), redis: b.redis})
+		self, err := p.startForwarder(ctx, forwarderParts{between: b, join: join, lookup: projections.NewReader(b.rows)})
 		if err != nil {
 			return err
 		}
@@ -68,12 +64,10 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 // forwarderParts is what a forwarder is built on. registrar nil refuses agents
 // without an identity.
 type forwarderParts struct {
+	between
 	join      nodeIdentity       // nil: no cluster
 	authority *control.Authority // where it is in this process; nil: elsewhere, or none
-	follower  broker.Follower
-	directory presences
 	lookup    forwarder.Lookup
-	redis     *redis.Client // nil: embedded
 	registrar forwarder.Registrar
 	commander func(node string) *control.Local // of this process; nil: elsewhere, or none
 	ledger    forwarder.Ledger                 // nil: the control plane's, if there is one
@@ -90,8 +84,8 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
 		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Announce: lease.announce, Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
-	if parts.redis != nil {
-		cfg.Shares = parts.directory
+	if parts.shares != nil {
+		cfg.Shares = parts.shares
 	}
 	var trust control.Trust
 	var client *control.Client
@@ -109,7 +103,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		if client, metrics, err = p.dialControl(trust); err != nil {
 			return identity{}, err
 		}
-		if cfg.Lookup, cfg.Feed, err = p.lookThrough(client, metrics, keptViews{parts.lookup, parts.redis}, parts.follower); err != nil {
+		if cfg.Lookup, cfg.Feed, err = p.lookThrough(client, metrics, keptViews{parts.lookup, parts.views}, parts.follower); err != nil {
 			return identity{}, err
 		}
 		cfg.Registrar, cfg.Commander, cfg.Ledger = client, client, reports{client}

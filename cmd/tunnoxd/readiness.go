@@ -43,12 +43,3 @@ func (c *check) run(ctx context.Context) error {
 	c.at, c.err = time.Now(), err
 	return err
 }
-
-// probeKey is what takesWrites writes. It expires, and nobody reads it.
-const probeKey = "tunnox:probe"
-
-// takesWrites asks Redis for what is needed of it: one that answers reads and
-// refuses writes, a replica or one at its limit, is of no use.
-func (b *backend) takesWrites(ctx context.Context) error {
-	return b.redis.Set(ctx, probeKey, 1, time.Minute).Err()
-}

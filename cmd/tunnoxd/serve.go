@@ -8,13 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
-
-	"github.com/tunnox-net/tunnox/broker"
-	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
-	"github.com/tunnox-net/tunnox/directory"
-	"github.com/tunnox-net/tunnox/eventstore"
-	"github.com/tunnox-net/tunnox/projections"
 )
 
 const serveLong = `Run control plane and forwarder in one process.
@@ -32,26 +25,6 @@ to any of them. Agents then verify all of them by the cluster's authority.
 Read models in memory are built from the log at every start; /ready is 503 until
 that is done. --postgres on an empty database makes the schema; a database with
 an older one is for "tunnoxd migrate".`
-
-// backend is what the parts of a process stand on, in both forms.
-type backend struct {
-	raw       provable             // as it is kept, for the feed and for proofs
-	store     *eventstore.Personal // before it: what is about a person is plain
-	rows      projections.Store
-	publisher broker.Publisher
-	follower  broker.Follower
-	directory presences
-	shared    *controlpostgres.Cluster // nil: there is no other control plane
-	redis     *redis.Client            // nil: embedded
-	away      bool                     // Redis was, when this process started
-}
-
-// presences is a directory of clients and of nodes, which divides limits among them.
-type presences interface {
-	directory.Directory
-	directory.Nodes
-	directory.Shares
-}
 
 // process is what every role has: where it runs, what it says.
 type process struct {
@@ -101,8 +74,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err != nil {
 			return err
 		}
-		parts := forwarderParts{follower: b.follower, directory: b.directory,
-			lookup: cp.reader, ledger: cp.usage, commander: cp.localCommander}
+		parts := forwarderParts{between: b.between, lookup: cp.reader, ledger: cp.usage, commander: cp.localCommander}
 		if p.cfg.Anonymous != "off" {
 			parts.registrar = &registrar{executor: cp.executor, reader: cp.reader, limits: limitsOf(p.cfg.plans, anonymousPlan)}
 		}

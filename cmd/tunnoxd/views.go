@@ -2,32 +2,25 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"strconv"
-	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// keptFor is how long a view that a control plane had to give is kept for other
-// forwarders: about as long as read models take to be built anew.
-const keptFor = time.Minute
-
-// keptViews are the read models, and behind them the views that control planes
-// gave while there were none. So the forwarders that agents come back to after a
-// flush do not all ask for the same.
-type keptViews struct {
-	rows  forwarder.Lookup
-	redis *redis.Client
+// views keeps views of clients that control planes gave, for other forwarders.
+type views interface {
+	Kept(ctx context.Context, clientID int64) (domain.ClientView, bool)
+	Keep(ctx context.Context, v domain.ClientView) error
 }
 
-func keptKey(clientID int64) string { return "tunnox:view:" + strconv.FormatInt(clientID, 10) }
+// keptViews are the read models, and behind them the views that control planes
+// gave while there were none.
+type keptViews struct {
+	rows forwarder.Lookup
+	kept views
+}
 
 // ClientView implements forwarder.Lookup. A kept view counts only where the caller
 // knows how new it must be: it was true at its position, and nobody takes it back.
@@ -36,25 +29,11 @@ func (k keptViews) ClientView(ctx context.Context, clientID int64, min domain.Po
 	if min == 0 || !errors.Is(err, projections.ErrUnavailable) {
 		return v, err
 	}
-	text, getErr := k.redis.Get(ctx, keptKey(clientID)).Bytes()
-	if getErr != nil {
-		return v, err // none is kept, or Redis is away, which err says
+	if kept, ok := k.kept.Kept(ctx, clientID); ok && kept.Position >= min {
+		return kept, nil
 	}
-	var kept domain.ClientView
-	if json.Unmarshal(text, &kept) != nil || kept.Client.State.ID != clientID || kept.Position < min {
-		return v, err
-	}
-	return kept, nil
+	return v, err
 }
 
 // Keep is for control.LookupConfig.
-func (k keptViews) Keep(ctx context.Context, v domain.ClientView) error {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode the view of a client: %w", err)
-	}
-	if err := k.redis.Set(ctx, keptKey(v.Client.State.ID), text, keptFor).Err(); err != nil {
-		return fmt.Errorf("keep the view of a client: %w", err)
-	}
-	return nil
-}
+func (k keptViews) Keep(ctx context.Context, v domain.ClientView) error { return k.kept.Keep(ctx, v) }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/projections"
+	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
@@ -23,7 +24,7 @@ func TestKeptViewsFillInForReadModelsThatAreGone(t *testing.T) {
 	var rows error
 	k := keptViews{lookupFunc(func(int64, domain.Position) (domain.ClientView, error) {
 		return domain.ClientView{Position: 99}, rows
-	}), client}
+	}), projectionsredis.NewViews(client)}
 	ctx := t.Context()
 	view := domain.ClientView{Position: 7}
 	view.Client.Version, view.Client.State = 2, domain.Client{ID: 600000001, Kind: domain.ClientManaged, UserID: 1, PublicKey: []byte("key"), CreatedAt: time.Unix(1, 0).UTC(), UpdatedAt: time.Unix(2, 0).UTC()}
@@ -52,7 +53,7 @@ func TestKeptViewsFillInForReadModelsThatAreGone(t *testing.T) {
 	if _, err := k.ClientView(ctx, 600000001, 7); domain.CodeOf(err) != domain.CodeClientNotFound {
 		t.Errorf("one that rows do not have: %v", err) // the control plane says whether it is gone
 	}
-	if ttl := client.TTL(ctx, keptKey(600000001)).Val(); ttl <= 0 || ttl > keptFor {
+	if ttl := client.TTL(ctx, "tunnox:view:600000001").Val(); ttl <= 0 || ttl > projectionsredis.ViewsLife {
 		t.Errorf("kept for %v", ttl)
 	}
 }

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/broker"
+	brokerredis "github.com/tunnox-net/tunnox/broker/redis"
+	directoryredis "github.com/tunnox-net/tunnox/directory/redis"
+	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
+)
+
+// errAway is a service that cannot be reached, or is not up yet. One that answers
+// and refuses is something to mend.
+var errAway = errors.New("it is away")
+
+// askRedis tells whether Redis is there.
+func askRedis(ctx context.Context, client *redis.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	err := client.Ping(ctx).Err()
+	if err == nil {
+		return nil
+	}
+	if _, refused := errors.AsType[redis.Error](err); refused && !redis.HasErrorPrefix(err, "LOADING") {
+		return fmt.Errorf("reach Redis: %w", err)
+	}
+	return fmt.Errorf("reach Redis: %w: %w", errAway, err)
+}
+
+// redisServer is a Redis that several contracts are kept in.
+type redisServer struct {
+	options *redis.Options
+	client  *redis.Client
+}
+
+// probeKey is what takesWrites writes. It expires, and nobody reads it.
+const probeKey = "tunnox:probe"
+
+// takesWrites asks Redis for what is needed of it: one that answers reads and
+// refuses writes, a replica or one at its limit, is of no use.
+func (r *redisServer) takesWrites(ctx context.Context) error {
+	return r.client.Set(ctx, probeKey, 1, time.Minute).Err()
+}
+
+// dialRedis connects to the server of --redis. What it gives with errAway is of use
+// when Redis comes.
+func (p *process) dialRedis(ctx context.Context) (*redisServer, error) {
+	options, err := redis.ParseURL(p.cfg.Redis)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--redis: %w", err)}
+	}
+	options.ContextTimeoutEnabled = true // or a Redis that swallows what it is asked holds callers for longer than they wait
+	redis.SetLogger(redisLog{p.log.With("part", "redis")})
+	client := redis.NewClient(options)
+	p.atEnd("redis", func(context.Context) error { return client.Close() })
+	return &redisServer{options, client}, askRedis(ctx, client)
+}
+
+// openRedis is the part of a cluster that a forwarder has too, all of it in one
+// Redis. What it gives with errAway is of use when Redis comes.
+func (p *process) openRedis(ctx context.Context) (between, error) {
+	server, err := p.dialRedis(ctx)
+	if err != nil && !errors.Is(err, errAway) {
+		return between{}, err
+	}
+	b := between{clustered: true,
+		reach: func(ctx context.Context) error { return askRedis(ctx, server.client) },
+		needs: map[string]func(context.Context) error{"redis": newCheck(server.takesWrites).run}}
+	p.feedIn(server, &b)
+	p.rowsIn(server, &b)
+	p.directoryIn(server, &b)
+	return b, err
+}
+
+// feedIn has the configuration feed, and word of appends, in Redis.
+func (p *process) feedIn(server *redisServer, b *between) {
+	options := brokerredis.Options{Metrics: broker.NewMetrics(p.registry)}
+	b.publisher = brokerredis.NewPublisher(server.client, options)
+	b.follower = brokerredis.NewFollower(server.options, options, p.log.With("part", "feed"))
+	b.bell = brokerredis.NewBell(server.client)
+}
+
+// rowsIn has the read models, and views that control planes gave, in Redis.
+func (p *process) rowsIn(server *redisServer, b *between) {
+	rows := projectionsredis.New(server.client)
+	p.atEnd("read models", func(context.Context) error { return rows.Close() })
+	b.rows, b.views = rows, projectionsredis.NewViews(server.client)
+}
+
+// directoryIn has presence, and shares of limits under its leases, in Redis.
+func (p *process) directoryIn(server *redisServer, b *between) {
+	d := directoryredis.New(server.client, nil)
+	b.directory, b.shares = d, d
+}
+
+// awaitBetween waits until what stands between the processes is there, in whatever
+// order things are started.
+func (p *process) awaitBetween(ctx context.Context, b between) error {
+	return p.waitFor(ctx, func(ctx context.Context) error {
+		told := time.Time{}
+		for {
+			err := b.reach(ctx)
+			if !errors.Is(err, errAway) {
+				return err
+			}
+			if time.Since(told) > 10*time.Second {
+				p.log.Warn("waiting for Redis", "error", err)
+				told = time.Now()
+			}
+			if !pause(ctx, 250*time.Millisecond) {
+				return err
+			}
+		}
+	})
+}
+
+// redisLog keeps the library's own lines, one for each failed attempt, out of
+// the log: who called it says what it could not do.
+type redisLog struct{ log *slog.Logger }
+
+func (r redisLog) Printf(ctx context.Context, format string, v ...any) {
+	r.log.DebugContext(ctx, fmt.Sprintf(format, v...))
+}
