@@ -70,15 +70,3 @@ func (b *backoff) next(atLeast time.Duration) time.Duration {
 	}
 	return d
 }
-
-// sleep waits; it reports false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

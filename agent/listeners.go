@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -248,7 +249,7 @@ func (ls *listeners) retry(ctx context.Context) {
 			return
 		}
 		for left := true; left; pause = min(2*pause, lastRetry) {
-			if !sleep(ctx, pause) {
+			if !wait.For(ctx, pause) {
 				return
 			}
 			var ack *wirepb.Ack

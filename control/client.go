@@ -23,6 +23,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/control/controlpb"
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // Config says how the control plane is reached. Addresses and Trust are
@@ -169,11 +170,7 @@ func (c *Client) do(ctx context.Context, method string, call func(ctx context.Co
 		if what != away || attempt == c.config.Retries {
 			return err
 		}
-		wait := time.NewTimer(time.Duration(float64(pause) * (0.5 + mathrand.Float64())))
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
+		if !wait.For(ctx, time.Duration(float64(pause)*(0.5+mathrand.Float64()))) {
 			return err
 		}
 		pause *= 3

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/resolver"
+
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 const (
@@ -69,11 +71,7 @@ func (r *resolving) run(ctx context.Context) {
 			state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
 		}
 		_ = r.cc.UpdateState(state) // gRPC asks again when it does not like it
-		pause := time.NewTimer(resolvePause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if !wait.For(ctx, resolvePause) {
 			return
 		}
 		select {

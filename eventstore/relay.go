@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 const (
@@ -71,36 +71,22 @@ func NewRelay(log Log, publisher Publisher, options RelayOptions) *Relay {
 
 // Run carries records until ctx ends, which is no error.
 func (r *Relay) Run(ctx context.Context) error {
-	for failures := 0; ; {
+	pause := wait.Backoff{First: relayBackoff, Most: relayPatience}
+	for {
 		moved, err := r.carry(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if moved {
-			failures = 0
+			pause.Reset()
 		}
-		failures++
 		r.options.Metrics.failed()
-		if failures == 1 { // once a failure, not once an attempt
+		if pause.Tries() == 0 { // once a failure, not once an attempt
 			r.options.Logger.Warn("cannot carry records to the feed, trying again", "error", err)
 		}
-		if !pause(ctx, failures) {
+		if !pause.Wait(ctx) {
 			return nil
 		}
-	}
-}
-
-// pause waits longer the more often there was a failure, by a random part so
-// that several relays do not come back at once.
-func pause(ctx context.Context, failures int) bool {
-	limit := min(relayBackoff<<min(failures-1, 10), relayPatience)
-	t := time.NewTimer(limit/2 + rand.N(limit/2))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
 

@@ -2,12 +2,12 @@ package forwarder
 
 import (
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/tunnox-net/tunnox/netaddr"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -20,8 +20,8 @@ type doorkeeper struct {
 	mu        sync.Mutex
 	all       *rate.Limiter // registrations from everywhere
 	waiting   int
-	hosts     map[netip.Prefix]int
-	registrar map[netip.Prefix]*rate.Limiter
+	hosts     map[string]int
+	registrar map[string]*rate.Limiter
 }
 
 // What others can make the forwarder write to its log at info and above: failed
@@ -40,29 +40,15 @@ const maxRegistrars = 10_000
 func newDoorkeeper(limits Limits, now func() time.Time) *doorkeeper {
 	return &doorkeeper{limits: limits, now: now,
 		all:   rate.NewLimiter(rate.Limit(float64(limits.RegistrationsAll)/60), limits.RegistrationsAll),
-		hosts: map[netip.Prefix]int{}, registrar: map[netip.Prefix]*rate.Limiter{}}
+		hosts: map[string]int{}, registrar: map[string]*rate.Limiter{}}
 }
 
-// host gives what counts as one address: for IPv6 the /64, because a single
-// machine has all of it.
-func host(addr net.Addr) netip.Prefix {
+// host gives what counts as one address. Memory transports are all one.
+func host(addr net.Addr) string {
 	if addr == nil {
-		return netip.Prefix{}
+		return ""
 	}
-	ap, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return netip.Prefix{} // memory transports: all are one host
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	bits := 32
-	if ip.Is6() {
-		bits = 64
-	}
-	prefix, err := ip.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix
+	return netaddr.Group(addr.String())
 }
 
 // enter counts a login that begins. Without a refusal, leave must be called.
@@ -81,7 +67,7 @@ func (d *doorkeeper) enter(addr net.Addr) (leave func(), refusal *wire.Refusal) 
 	return func() { once.Do(func() { d.left(from) }) }, nil
 }
 
-func (d *doorkeeper) left(from netip.Prefix) {
+func (d *doorkeeper) left(from string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.waiting--

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -21,7 +22,7 @@ const (
 // begin at. After a gap every connected client is looked up again; until that
 // is done the routes serve what they knew.
 func (f *Forwarder) follow(ctx context.Context) error {
-	var pause backoff
+	var pause wait.Backoff
 	for {
 		from, ok := f.routes.start()
 		if !ok {
@@ -42,12 +43,12 @@ func (f *Forwarder) follow(ctx context.Context) error {
 		f.metrics.gaps.Inc()
 		f.log.Warn("gap in the configuration feed, taking a snapshot of the connected clients", "behind", from)
 		known := f.routes.halt()
-		pause.wait(ctx) // the read model may still be behind the feed's new start
+		pause.Wait(ctx) // the read model may still be behind the feed's new start
 		f.resnapshot(ctx, known)
 	}
 }
 
-func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *backoff) error {
+func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *wait.Backoff) error {
 	feed, err := f.feed.Follow(ctx, from)
 	if err != nil {
 		return fmt.Errorf("follow the configuration feed: %w", err)
@@ -58,7 +59,7 @@ func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause 
 		if err != nil {
 			return fmt.Errorf("follow the configuration feed: %w", err)
 		}
-		pause.reset()
+		pause.Reset()
 		if entry.Record == nil {
 			f.routes.reached(entry.Position)
 			f.metrics.position.Set(float64(entry.Position))
@@ -95,7 +96,7 @@ func (f *Forwarder) resnapshot(ctx context.Context, known domain.Position) {
 // refresh looks a connected client up again until it works. A client that is
 // gone loses its session.
 func (f *Forwarder) refresh(ctx context.Context, clientID int64, min domain.Position) {
-	var pause backoff
+	var pause wait.Backoff
 	for ctx.Err() == nil {
 		s := f.routes.current(clientID)
 		if s == nil {
@@ -108,7 +109,7 @@ func (f *Forwarder) refresh(ctx context.Context, clientID int64, min domain.Posi
 			return
 		case err != nil:
 			f.log.Warn("looking a connected client up again", "client", clientID, "error", err)
-			pause.wait(ctx)
+			pause.Wait(ctx)
 			continue
 		}
 		fx, again := f.routes.refresh(view)

@@ -33,6 +33,7 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -253,7 +254,7 @@ func (f *Forwarder) Serve(ctx context.Context, from Acceptor) error {
 	defer cancel()
 	stop := context.AfterFunc(f.ctx, cancel)
 	defer stop()
-	var pause backoff
+	var pause wait.Backoff
 	for {
 		link, err := from.Accept(ctx)
 		switch {
@@ -267,10 +268,10 @@ func (f *Forwarder) Serve(ctx context.Context, from Acceptor) error {
 		case err != nil:
 			// Out of descriptors, for example: the listener outlives it.
 			f.log.Warn("accepting agents", "error", err)
-			pause.wait(ctx)
+			pause.Wait(ctx)
 			continue
 		}
-		pause.reset()
+		pause.Reset()
 		if !f.start(func() { f.serveSession(link) }) {
 			link.Close()
 			return nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -218,11 +219,11 @@ func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hell
 }
 
 // identify looks the client up and checks its proof.
-func (f *Forwarder) identify(ctx context.Context, clientID int64, wait time.Duration, check func(key []byte) error) (domain.ClientView, error) {
+func (f *Forwarder) identify(ctx context.Context, clientID int64, within time.Duration, check func(key []byte) error) (domain.ClientView, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.limits.Login*3/4) // leaves time to say no
 	defer cancel()
-	var pause backoff
-	for began := time.Now(); ; pause.wait(ctx) {
+	var pause wait.Backoff
+	for began := time.Now(); ; pause.Wait(ctx) {
 		want, enough, sure := f.routes.freshness()
 		view, err := f.view(ctx, clientID, want)
 		if err != nil && domain.CodeOf(err) != domain.CodeClientNotFound && enough < want && ctx.Err() == nil {
@@ -244,7 +245,7 @@ func (f *Forwarder) identify(ctx context.Context, clientID int64, wait time.Dura
 			f.log.Warn("looking a client up at login", "client", clientID, "error", err)
 			return view, later(time.Second)
 		}
-		if time.Since(began) < wait && ctx.Err() == nil {
+		if time.Since(began) < within && ctx.Err() == nil {
 			continue
 		}
 		refusal := err.(*wire.Refusal)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
@@ -33,7 +34,7 @@ type neighbours struct {
 // survey looks at the nodes again and again. A directory that fails or has lost
 // all of them changes nothing: agents are not to leave for that.
 func (f *Forwarder) survey(ctx context.Context) {
-	var pause backoff
+	var pause wait.Backoff
 	mark := ""
 	for {
 		nodes, now, err := f.places.survey(ctx, mark)
@@ -42,7 +43,7 @@ func (f *Forwarder) survey(ctx context.Context) {
 			return
 		case err != nil:
 			f.log.Warn("looking for other forwarders, trying on", "error", err)
-			pause.wait(ctx)
+			pause.Wait(ctx)
 			continue
 		case f.neighbours.learn(nodes):
 			for _, s := range f.routes.sessions() {
@@ -50,12 +51,8 @@ func (f *Forwarder) survey(ctx context.Context) {
 			}
 		}
 		mark = now
-		pause.reset()
-		timer := time.NewTimer(surveyEvery*3/4 + rand.N(surveyEvery/4))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		pause.Reset()
+		if !wait.For(ctx, surveyEvery*3/4+rand.N(surveyEvery/4)) {
 			return
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -51,7 +52,7 @@ func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Op
 		}
 		switch {
 		case !until.IsZero() && time.Now().Before(until):
-			if !wait(ctx, movingPause) {
+			if !wait.For(ctx, movingPause) {
 				return nil, wire.TargetOffline
 			}
 		case asked:
@@ -90,18 +91,6 @@ func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, open
 // service has heard of it.
 func elsewhere(err error) bool {
 	return errors.Is(err, wire.TargetOffline) || errors.Is(err, wire.NodeDraining)
-}
-
-// wait pauses; it reports false when ctx ended first.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // cross opens a stream to another forwarder and has it joined to the target there.
@@ -157,7 +146,7 @@ func (f *Forwarder) hangs(ctx context.Context, at place, or alternatives) bool {
 		if or.more {
 			return true
 		}
-		if !wait(ctx, pause) {
+		if !wait.For(ctx, pause) {
 			return false
 		}
 		places, _ := f.places.find(ctx, or.client, true)

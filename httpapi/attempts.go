@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/tunnox-net/tunnox/netaddr"
 )
 
 // The bounds of guessing a secret such as a password. A person who mistypes
@@ -33,7 +35,7 @@ func newAttempts() *attempts {
 		accounts: newBuckets(accountPerSecond, accountBurst), known: map[string]bool{}}
 }
 
-func pairOf(remote, account string) string { return origin(remote) + " " + account }
+func pairOf(remote, account string) string { return netaddr.Group(remote) + " " + account }
 
 // begin counts an attempt on an account, named as its owner names it, from a
 // network address (host:port). It must be called before the secret is looked
@@ -50,7 +52,7 @@ func (a *attempts) begin(remote, account string, now time.Time) time.Duration {
 	if known {
 		return 0
 	}
-	if g := a.origins.take(origin(remote), now); g.wait > 0 {
+	if g := a.origins.take(netaddr.Group(remote), now); g.wait > 0 {
 		return g.wait
 	}
 	return a.accounts.take(account, now).wait

@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"net"
-	"net/netip"
 	"sync"
 	"time"
 )
@@ -81,23 +79,4 @@ func (b *buckets) forget(now time.Time) {
 		}
 		delete(b.full, name)
 	}
-}
-
-// origin gives the part of a network address that limits go by: the address
-// without its port and, of IPv6, the network that one customer has.
-func origin(remote string) string {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
-	}
-	if addr = addr.Unmap().WithZone(""); addr.Is6() {
-		if network, err := addr.Prefix(64); err == nil {
-			return network.String()
-		}
-	}
-	return addr.String()
 }

@@ -108,14 +108,3 @@ func TestAttemptsAreBoundedAndTheOwnerIsNotLockedOut(t *testing.T) {
 		t.Errorf("the owner must wait %v after a success", wait)
 	}
 }
-
-func TestOriginsOfIPv6AreNetworks(t *testing.T) {
-	for remote, want := range map[string]string{
-		"192.0.2.7:80": "192.0.2.7", "[::ffff:192.0.2.7]:80": "192.0.2.7",
-		"[2001:db8:1:2:3::4]:80": "2001:db8:1:2::/64", "[fe80::1%eth0]:80": "fe80::/64", "somewhere": "somewhere",
-	} {
-		if got := origin(remote); got != want {
-			t.Errorf("origin of %s is %s, want %s", remote, got, want)
-		}
-	}
-}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/tunnox-net/tunnox/netaddr"
 )
 
 // limits bound how fast requests may come: per caller who is known, and per
@@ -39,7 +41,7 @@ func (l limits) admit(t *track, now time.Time, header http.Header) *Problem {
 		g = l.callers.take(t.identity.Actor, now)
 	} else {
 		policy = "address"
-		g = l.strangers.take(origin(t.source), now)
+		g = l.strangers.take(netaddr.Group(t.source), now)
 	}
 	header.Set("RateLimit-Policy", `"`+policy+`"`+l.policy)
 	header.Set("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, policy, g.left, seconds(max(g.full, g.wait))))

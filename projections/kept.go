@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // What a reader remembers. A row is the fold of its event stream, so one that was
@@ -67,7 +68,7 @@ func (r *Reader) Follow(ctx context.Context) error {
 		// Every failure is one of log or store that others meet too, and tell.
 		_ = r.kept.follow(ctx, r.store)
 		r.kept.lose()
-		sleep(ctx, retryFirst)
+		wait.For(ctx, retryFirst)
 	}
 	return nil
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 const (
@@ -103,7 +103,7 @@ func (p *Projector) Ready(ctx context.Context) error {
 // what can be read stays readable.
 func (p *Projector) Run(ctx context.Context) error {
 	folder := newFolder(p.store)
-	pause := retryFirst
+	pause := wait.Backoff{First: retryFirst, Most: retryMost}
 	fenced := 0
 	for {
 		progressed, err := p.follow(ctx, folder)
@@ -112,7 +112,8 @@ func (p *Projector) Run(ctx context.Context) error {
 			return nil
 		}
 		if progressed {
-			pause, fenced = retryFirst, 0
+			pause.Reset()
+			fenced = 0
 		}
 		h, halted := errors.AsType[*haltError](err)
 		switch {
@@ -128,23 +129,11 @@ func (p *Projector) Run(ctx context.Context) error {
 			}
 			fenced = 0
 		default:
-			p.options.Logger.Warn("projector interrupted", "error", err, "retry_in", pause)
+			p.options.Logger.Warn("projector interrupted, trying again", "error", err)
 		}
-		if !sleep(ctx, pause/2+rand.N(pause/2)) {
+		if !pause.Wait(ctx) {
 			return nil
 		}
-		pause = min(2*pause, retryMost)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

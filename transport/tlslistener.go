@@ -7,10 +7,11 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/tunnox-net/tunnox/netaddr"
 )
 
 // TLSListener gives the sessions that agents begin over TLS on TCP.
@@ -166,26 +167,10 @@ func (l *TLSListener) greet(s *stranger) {
 	}
 }
 
-// hostOf gives what counts as one address: for IPv6 the /64, because a single
-// machine has all of it.
-func hostOf(addr net.Addr) string {
-	ap, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return addr.String()
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	if ip.Is6() {
-		if network, err := ip.Prefix(64); err == nil {
-			return network.String()
-		}
-	}
-	return ip.String()
-}
-
 // welcome has a connection served, or wait until there is a place for it, or closed
 // where too many wait already.
 func (l *TLSListener) welcome(conn net.Conn) {
-	host := hostOf(conn.RemoteAddr())
+	host := netaddr.Group(conn.RemoteAddr().String())
 	s := &stranger{conn: conn, host: host}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -472,21 +471,6 @@ func TestListenerClose(t *testing.T) {
 	}
 	if _, err := ListenTLS(nil, ListenConfig{}, nil); err == nil {
 		t.Error("a listener without certificate")
-	}
-}
-
-// TestAMachineWithManyAddressesIsOne: whoever has an IPv6 address has 2⁶⁴ of them,
-// and would be a stranger from each.
-func TestAMachineWithManyAddressesIsOne(t *testing.T) {
-	for address, want := range map[string]string{
-		"192.0.2.1:5": "192.0.2.1", "[::ffff:192.0.2.1]:5": "192.0.2.1",
-		"[2001:db8::1]:5": "2001:db8::/64", "[2001:db8::ffff:0:0:2]:5": "2001:db8::/64", "[2001:db8:0:1::1]:5": "2001:db8:0:1::/64",
-		"[fe80::1%eth0]:5": "fe80::/64",
-	} {
-		addr := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address))
-		if got := hostOf(addr); got != want {
-			t.Errorf("%s counts as %q, want %q", address, got, want)
-		}
 	}
 }
 

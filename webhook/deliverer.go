@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // Schedule is how long a delivery waits after each failed attempt. After one more
@@ -126,7 +127,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 		case <-look.C:
 		case <-d.kicked:
 			if failing {
-				pause(ctx, lookEvery)
+				wait.For(ctx, lookEvery)
 			}
 		}
 	}
@@ -199,7 +200,7 @@ func (d *Deliverer) turn(ctx context.Context, webhook int64) (more bool) {
 			return true // another process is, or was, at it
 		case err != nil:
 			d.logger.Warn("cannot deliver to a webhook, trying on", "webhook", webhook, "error", err)
-			pause(ctx, lookEvery)
+			wait.For(ctx, lookEvery)
 			return true
 		case !ok:
 			// A place is free, which somebody may have waited for.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 const (
@@ -103,7 +104,7 @@ func (d *Deliverer) follow(ctx context.Context) {
 			d.logger.Warn("cannot turn records into deliveries, trying on", "error", err)
 		}
 		failing = true
-		pause(ctx, followPause)
+		wait.For(ctx, followPause)
 	}
 }
 
@@ -151,24 +152,14 @@ func (d *Deliverer) followFrom(ctx context.Context, failing *bool) error {
 		if len(records) > 0 {
 			continue
 		}
-		wait, cancel := context.WithTimeout(ctx, saveEvery)
-		err = d.log.Wait(wait, at)
+		bounded, cancel := context.WithTimeout(ctx, saveEvery)
+		err = d.log.Wait(bounded, at)
 		cancel()
-		if err != nil && wait.Err() == nil {
+		if err != nil && bounded.Err() == nil {
 			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-	}
-}
-
-// pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }

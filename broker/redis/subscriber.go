@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -12,6 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
 	"github.com/ThreeDotsLabs/watermill/message"
 	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 const (
@@ -85,14 +86,14 @@ func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message
 	// go-redis does not end a blocked read with its context; closing does.
 	defer context.AfterFunc(ctx, func() { _ = client.Close() })()
 	defer client.Close()
-	after, pause := s.after, retryFirst
+	after, pause := s.after, wait.Backoff{First: retryFirst, Most: retryMost}
 	for ctx.Err() == nil {
 		bounded, cancel := context.WithTimeout(ctx, readBlock+readGrace)
 		streams, err := client.XRead(bounded, &goredis.XReadArgs{
 			Streams: []string{topic, after}, Count: readCount, Block: readBlock}).Result()
 		cancel()
 		if errors.Is(err, goredis.Nil) {
-			pause = retryFirst
+			pause.Reset()
 			continue
 		}
 		if err != nil {
@@ -101,7 +102,7 @@ func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message
 			}
 			continue
 		}
-		pause = retryFirst
+		pause.Reset()
 		for _, entry := range streams[0].Messages {
 			if !deliver(ctx, out, entry) {
 				return
@@ -113,24 +114,17 @@ func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message
 
 // pause waits after a failed read, longer each time, and never as long as
 // another follower that met the same failure.
-func (s *subscriber) pause(ctx context.Context, pause *time.Duration, err error) bool {
+func (s *subscriber) pause(ctx context.Context, pause *wait.Backoff, err error) bool {
 	if ctx.Err() != nil {
 		return false
 	}
 	level := slog.LevelWarn
-	if _, ok := errors.AsType[net.Error](err); ok && *pause < retryMost {
+	in := pause.Next()
+	if _, ok := errors.AsType[net.Error](err); ok && in < retryMost/2 {
 		level = slog.LevelDebug // the first tries; a restart is not worth a warning
 	}
-	s.logger.Log(ctx, level, "feed read failed", "error", err, "retry_in", *pause)
-	t := time.NewTimer(*pause/2 + rand.N(*pause/2))
-	defer t.Stop()
-	*pause = min(2**pause, retryMost)
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	s.logger.Log(ctx, level, "feed read failed", "error", err, "retry_in", in)
+	return wait.For(ctx, in)
 }
 
 // deliver sends an entry until it is acknowledged.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 var eventColumns = []column{
@@ -84,8 +86,6 @@ func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 		q := filter.query()
 		q.Set("after", strconv.FormatInt(after, 10))
 		last := ""
-		pause := time.NewTimer(0)
-		defer pause.Stop()
 		for {
 			err := c.follow(ctx, "/api/v1/events/stream?"+q.Encode(), &last, out)
 			if coded, ok := errors.AsType[codedError](err); ctx.Err() != nil {
@@ -93,11 +93,7 @@ func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 			} else if ok && (coded.code == exitRefused || last == "") {
 				return err
 			}
-			pause.Reset(time.Second)
-			select {
-			case <-pause.C:
-			case <-ctx.Done():
-			}
+			wait.For(ctx, time.Second)
 		}
 	})
 	cmd.Flags().Int64Var(&after, "after", -1, "begin behind this `position`: 0 is the whole log, -1 what happens from now on")

@@ -8,6 +8,7 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/eventstore/postgres"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // tellEvery bounds how often a control plane says that it appended; what is
@@ -42,7 +43,7 @@ func (a *appends) tell(ctx context.Context) error {
 	for {
 		if err := a.store.Wait(ctx, at); err != nil {
 			// The log is away, which others say and see to.
-			if !pause(ctx, eventstore.PollInterval) {
+			if !wait.For(ctx, eventstore.PollInterval) {
 				return nil
 			}
 			continue
@@ -51,7 +52,7 @@ func (a *appends) tell(ctx context.Context) error {
 			// Nobody may be there to hear, or Redis is away: they poll.
 			_ = a.bell.Ring(ctx, at)
 		}
-		if !pause(ctx, tellEvery) {
+		if !wait.For(ctx, tellEvery) {
 			return nil
 		}
 	}
@@ -66,15 +67,4 @@ func (a *appends) listen(ctx context.Context) error {
 		a.heard.Store(int64(at))
 		a.store.Nudge()
 	})
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -13,6 +13,7 @@ import (
 	brokerredis "github.com/tunnox-net/tunnox/broker/redis"
 	directoryredis "github.com/tunnox-net/tunnox/directory/redis"
 	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // errAway is a service that cannot be reached, or is not up yet. One that answers
@@ -113,7 +114,7 @@ func (p *process) awaitBetween(ctx context.Context, b between) error {
 				p.log.Warn("waiting for Redis", "error", err)
 				told = time.Now()
 			}
-			if !pause(ctx, 250*time.Millisecond) {
+			if !wait.For(ctx, 250*time.Millisecond) {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tunnox-net/tunnox/control/postgres/internal/queries"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 const (
@@ -54,7 +55,7 @@ func (s *Session) Hold(ctx context.Context, lease string, work func(context.Cont
 		}
 		failing = err != nil
 		// A little irregular, so that those who wait do not ask at the same moment.
-		if !sleep(ctx, leaseEvery*3/4+rand.N(leaseEvery/2)) {
+		if !wait.For(ctx, leaseEvery*3/4+rand.N(leaseEvery/2)) {
 			return nil
 		}
 	}
@@ -115,16 +116,5 @@ func (s *Session) release(lease string) {
 	defer cancel()
 	if err := s.cluster.q.EndLease(ctx, queries.EndLeaseParams{Name: lease, Session: s.nonce}); err != nil {
 		s.log.Warn("cannot give the lease back; it will run out", "lease", lease, "error", err)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
