@@ -59,7 +59,7 @@ type LookupConfig struct {
 type Lookup struct {
 	config LookupConfig
 	memory *memory
-	remote *batcher // nil without Remote
+	remote *remote  // nil without Remote
 	calm   *circuit // in front of the read model
 
 	life    context.Context // ends with Close
@@ -108,7 +108,7 @@ func NewLookup(config LookupConfig) (*Lookup, error) {
 		calm:   newCircuit(circuitOptions{now: config.Now, open: config.Metrics.circuits.WithLabelValues("read_model")})}
 	l.life, l.end = context.WithCancel(context.Background())
 	if config.Remote != nil {
-		l.remote = &batcher{of: l}
+		l.remote = newRemote(l.life, config)
 	}
 	return l, nil
 }
@@ -120,6 +120,9 @@ func (l *Lookup) Close() error {
 	l.mu.Unlock()
 	l.end()
 	l.running.Wait()
+	if l.remote != nil {
+		l.remote.wants.Close()
+	}
 	return nil
 }
 

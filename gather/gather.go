@@ -10,24 +10,29 @@
 package gather
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
 )
 
-const (
-	// mostFlights is how many round trips are under way at a time. A second one
+// Options of a gatherer; the zero value works.
+type Options struct {
+	// Flights is how many round trips are under way at a time; 0 = 2. A second one
 	// goes on when the first is stuck, and lets the peer work while we do.
-	mostFlights = 2
-	// mostKeys bounds a round trip, during which a peer may serve nobody else.
-	mostKeys = 256
-	// flightLimit bounds a round trip, whoever waits for it.
-	flightLimit = 2 * time.Second
-)
+	Flights int
+	// Keys bounds a round trip, during which a peer may serve nobody else; 0 = 256.
+	Keys int
+	// Limit bounds a round trip, whoever waits for it; 0 = 2 s.
+	Limit time.Duration
+	// Life ends every round trip; nil = nothing does but the limit.
+	Life context.Context
+}
 
 // Gatherer asks for many callers. Its methods may be called concurrently.
 type Gatherer[K, V any] struct {
-	ask func(ctx context.Context, keys []K) ([]V, error)
+	ask     func(ctx context.Context, keys []K) ([]V, error)
+	options Options
 
 	mu      sync.Mutex
 	waiting []*question[K, V] // guarded by mu
@@ -37,6 +42,7 @@ type Gatherer[K, V any] struct {
 
 // question is what one caller asks.
 type question[K, V any] struct {
+	asker  context.Context
 	keys   []K
 	done   chan struct{} // closed when what is below is there
 	values []V
@@ -45,8 +51,12 @@ type question[K, V any] struct {
 
 // New makes a gatherer. ask gives a value for each key, in order, or an error
 // for all of them.
-func New[K, V any](ask func(ctx context.Context, keys []K) ([]V, error)) *Gatherer[K, V] {
-	return &Gatherer[K, V]{ask: ask}
+func New[K, V any](ask func(ctx context.Context, keys []K) ([]V, error), o Options) *Gatherer[K, V] {
+	o.Flights, o.Keys, o.Limit = cmp.Or(o.Flights, 2), cmp.Or(o.Keys, 256), cmp.Or(o.Limit, 2*time.Second)
+	if o.Life == nil {
+		o.Life = context.Background()
+	}
+	return &Gatherer[K, V]{ask: ask, options: o}
 }
 
 // Ask gives a value for each key, in order. A caller whose context ends leaves;
@@ -55,10 +65,10 @@ func (g *Gatherer[K, V]) Ask(ctx context.Context, keys ...K) ([]V, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	q := &question[K, V]{keys: keys, done: make(chan struct{})}
+	q := &question[K, V]{asker: ctx, keys: keys, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, q)
-	if g.flights < mostFlights {
+	if g.flights < g.options.Flights {
 		g.flights++
 		g.running.Go(g.fly)
 	}
@@ -85,7 +95,7 @@ func (g *Gatherer[K, V]) fly() {
 			return
 		}
 		g.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), flightLimit)
+		ctx, cancel := context.WithTimeout(g.options.Life, g.options.Limit)
 		values, err := g.ask(ctx, keys)
 		cancel()
 		for _, q := range together {
@@ -99,13 +109,16 @@ func (g *Gatherer[K, V]) fly() {
 
 // board takes those who wait, as many as fit; it needs mu.
 func (g *Gatherer[K, V]) board() (together []*question[K, V], keys []K) {
+	seen := 0
 	for _, q := range g.waiting {
-		if len(together) > 0 && len(keys)+len(q.keys) > mostKeys {
+		if len(together) > 0 && len(keys)+len(q.keys) > g.options.Keys {
 			break
 		}
-		together, keys = append(together, q), append(keys, q.keys...)
+		if seen++; q.asker.Err() == nil { // who has left is asked for no more
+			together, keys = append(together, q), append(keys, q.keys...)
+		}
 	}
-	if left := g.waiting[len(together):]; len(left) > 0 {
+	if left := g.waiting[seen:]; len(left) > 0 {
 		g.waiting = append([]*question[K, V](nil), left...)
 	} else {
 		g.waiting = nil

@@ -39,7 +39,7 @@ func (d *double) ask(ctx context.Context, keys []int) ([]int, error) {
 
 func TestEverybodyGetsTheirOwn(t *testing.T) {
 	var d double
-	g := gather.New(d.ask)
+	g := gather.New(d.ask, gather.Options{})
 	defer g.Close()
 	var callers sync.WaitGroup
 	for caller := range 50 {
@@ -66,7 +66,7 @@ func TestEverybodyGetsTheirOwn(t *testing.T) {
 func TestOneAloneIsNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d double
-		g := gather.New(d.ask)
+		g := gather.New(d.ask, gather.Options{})
 		began := time.Now()
 		for range 10 {
 			if _, err := g.Ask(t.Context(), 1); err != nil {
@@ -83,7 +83,7 @@ func TestOneAloneIsNotHeldUp(t *testing.T) {
 func TestWhoLeavesHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d double
-		g := gather.New(d.ask)
+		g := gather.New(d.ask, gather.Options{})
 		ctx, cancel := context.WithCancel(t.Context())
 		var callers sync.WaitGroup
 		for i := range 10 {
@@ -111,7 +111,7 @@ func TestAStuckRoundTripEnds(t *testing.T) {
 		g := gather.New(func(ctx context.Context, _ []int) ([]int, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
-		})
+		}, gather.Options{})
 		if _, err := g.Ask(t.Context(), 1); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
@@ -121,7 +121,7 @@ func TestAStuckRoundTripEnds(t *testing.T) {
 
 func TestARoundTripIsBounded(t *testing.T) {
 	var d double
-	g := gather.New(d.ask)
+	g := gather.New(d.ask, gather.Options{})
 	defer g.Close()
 	var callers sync.WaitGroup
 	for range 100 {
@@ -138,4 +138,40 @@ func TestARoundTripIsBounded(t *testing.T) {
 	if values, err := g.Ask(t.Context(), make([]int, 1000)...); err != nil || len(values) != 1000 {
 		t.Errorf("1000 keys of one caller: %d values, %v", len(values), err)
 	}
+}
+
+func TestWhoHasLeftIsAskedForNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d double
+		g := gather.New(d.ask, gather.Options{Flights: 1})
+		var callers sync.WaitGroup
+		callers.Go(func() { _, _ = g.Ask(t.Context(), 0) })
+		synctest.Wait() // its round trip is under way
+		ctx, cancel := context.WithCancel(t.Context())
+		for i := range 10 {
+			callers.Go(func() { _, _ = g.Ask(ctx, i) })
+		}
+		synctest.Wait()
+		cancel()
+		callers.Wait()
+		g.Close()
+		if n := d.trips.Load(); n != 1 {
+			t.Errorf("%d round trips, want 1: nobody waits for a second", n)
+		}
+	})
+}
+
+func TestALifeEndsRoundTrips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		life, end := context.WithCancel(t.Context())
+		g := gather.New(func(ctx context.Context, _ []int) ([]int, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, gather.Options{Life: life, Limit: time.Hour})
+		time.AfterFunc(time.Second, end)
+		if _, err := g.Ask(t.Context(), 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		g.Close()
+	})
 }

@@ -74,7 +74,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the package above it"},
 	{"control/postgres", []string{"..", "./internal/queries", "primary", "wait"},
 		"where control planes keep what they share; it knows the seam for secrets"},
-	{"control", []string{"./controlpb", "domain", "usage", "wait"},
+	{"control", []string{"./controlpb", "domain", "gather", "usage", "wait"},
 		"what a forwarder may ask of the control plane; log, read models and secrets are behind seams"},
 	{"agent", []string{"wire", "wire/wirepb", "transport", "wait"},
 		"the agent runs at the customer: it knows the protocol and nothing of the server"},

@@ -17,7 +17,7 @@ type presence struct {
 func newPresence(d directory.Directory) presence {
 	return presence{gather.New(func(ctx context.Context, clientIDs []int64) ([]directory.Presence, error) {
 		return d.Lookup(ctx, clientIDs...)
-	})}
+	}, gather.Options{})}
 }
 
 func (p presence) Lookup(ctx context.Context, clientIDs ...int64) ([]httpapi.ClientPresence, error) {

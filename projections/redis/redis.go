@@ -48,7 +48,7 @@ type Store struct {
 func New(client goredis.UniversalClient) *Store {
 	tag := fmt.Sprintf("{rm%d}", projections.Schema)
 	read := rows{client: client, tag: tag}
-	return &Store{client: client, tag: tag, read: read, few: gather.New(read.ask),
+	return &Store{client: client, tag: tag, read: read, few: gather.New(read.ask, gather.Options{}),
 		waiting: map[*waiter]struct{}{}, poke: make(chan struct{}, 1)}
 }
 
