@@ -26,7 +26,7 @@ func (s *Store) Months(ctx context.Context, t time.Time, accounts ...int64) (map
 
 // Series implements [usage.Store].
 func (s *Store) Series(ctx context.Context, of usage.Subject, step usage.Step, from, to time.Time) (buckets []usage.Bucket, err error) {
-	width, since, until := int64(time.Duration(step)/time.Second), from.Unix(), to.Unix()
+	width, since, until := seconds(step), from.Unix(), to.Unix()
 	add := func(at, toTarget, toSource, streams int64) {
 		buckets = append(buckets, usage.Bucket{At: time.Unix(at, 0).UTC(),
 			Traffic: usage.Traffic{ToTarget: toTarget, ToSource: toSource, Streams: streams}})
@@ -109,7 +109,7 @@ func (s *Store) Rates(ctx context.Context, now time.Time) (usage.Rates, error) {
 // Prune implements [usage.Store].
 func (s *Store) Prune(ctx context.Context, now time.Time) error {
 	for _, step := range usage.Steps {
-		if err := s.q.PruneBuckets(ctx, queries.PruneBucketsParams{Step: int64(time.Duration(step) / time.Second), At: now.Add(-step.Kept()).Unix()}); err != nil {
+		if err := s.q.PruneBuckets(ctx, queries.PruneBucketsParams{Step: seconds(step), At: now.Add(-step.Kept()).Unix()}); err != nil {
 			return err
 		}
 	}
@@ -127,3 +127,8 @@ func (s *Store) Prune(ctx context.Context, now time.Time) error {
 	}
 	return s.q.PruneReporters(ctx, now.Add(-usage.KeptReporters).Unix())
 }
+
+// fresh is the time since which a reporter must have been heard of.
+func fresh(now time.Time) int64 { return now.Add(-usage.Fresh).Unix() }
+
+func seconds(s usage.Step) int64 { return int64(time.Duration(s) / time.Second) }

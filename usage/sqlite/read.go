@@ -130,3 +130,8 @@ func prune(ctx context.Context, q *queries.Queries, now time.Time) error {
 	}
 	return q.PruneReporters(ctx, now.Add(-usage.KeptReporters).Unix())
 }
+
+// fresh is the time since which a reporter must have been heard of.
+func fresh(now time.Time) int64 { return now.Add(-usage.Fresh).Unix() }
+
+func seconds(s usage.Step) int64 { return int64(time.Duration(s) / time.Second) }
