@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -67,13 +68,13 @@ func (a *Agent) standBack(ctx context.Context, refusal *wire.Refusal, instance s
 	a.listeners.rest() // their addresses are free for others, such as that agent
 	if !refusal.Permanent {
 		a.anew(instance)
-		return sleep(ctx, firstPause+mrand.N(time.Second))
+		return wait.For(ctx, firstPause+mrand.N(time.Second))
 	}
 	until, first := a.fence.raise(refusal.Message)
 	if first {
 		a.log.Warn("another agent has this identity, so this one stands back: "+a.ownIdentity(), "client", a.identityID(), "reason", refusal, "next_try", until.UTC().Format(time.RFC3339))
 	}
-	return sleep(ctx, time.Until(until))
+	return wait.For(ctx, time.Until(until))
 }
 
 // ownIdentity says how an agent comes to an identity of its own.
