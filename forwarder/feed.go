@@ -8,7 +8,6 @@ import (
 
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/domain"
-	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -22,7 +21,7 @@ const (
 // begin at. After a gap every connected client is looked up again; until that
 // is done the routes serve what they knew.
 func (f *Forwarder) follow(ctx context.Context) error {
-	var pause wait.Backoff
+	var pause backoff
 	for {
 		from, ok := f.routes.start()
 		if !ok {
@@ -48,7 +47,7 @@ func (f *Forwarder) follow(ctx context.Context) error {
 	}
 }
 
-func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *wait.Backoff) error {
+func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *backoff) error {
 	feed, err := f.feed.Follow(ctx, from)
 	if err != nil {
 		return fmt.Errorf("follow the configuration feed: %w", err)
@@ -96,7 +95,7 @@ func (f *Forwarder) resnapshot(ctx context.Context, known domain.Position) {
 // refresh looks a connected client up again until it works. A client that is
 // gone loses its session.
 func (f *Forwarder) refresh(ctx context.Context, clientID int64, min domain.Position) {
-	var pause wait.Backoff
+	var pause backoff
 	for ctx.Err() == nil {
 		s := f.routes.current(clientID)
 		if s == nil {

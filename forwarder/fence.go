@@ -10,7 +10,6 @@ import (
 
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
-	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -258,7 +257,7 @@ func (f *Forwarder) renewSome(ctx context.Context, sessions []*session) error {
 
 // watch hears at once what others do about sessions here.
 func (f *Forwarder) watch(ctx context.Context) {
-	var pause wait.Backoff
+	var pause backoff
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := f.directory.Watch(ctx, f.node, f.told)

@@ -33,7 +33,6 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
-	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -254,7 +253,7 @@ func (f *Forwarder) Serve(ctx context.Context, from Acceptor) error {
 	defer cancel()
 	stop := context.AfterFunc(f.ctx, cancel)
 	defer stop()
-	var pause wait.Backoff
+	var pause backoff
 	for {
 		link, err := from.Accept(ctx)
 		switch {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
-	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -222,7 +221,7 @@ func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hell
 func (f *Forwarder) identify(ctx context.Context, clientID int64, within time.Duration, check func(key []byte) error) (domain.ClientView, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.limits.Login*3/4) // leaves time to say no
 	defer cancel()
-	var pause wait.Backoff
+	var pause backoff
 	for began := time.Now(); ; pause.Wait(ctx) {
 		want, enough, sure := f.routes.freshness()
 		view, err := f.view(ctx, clientID, want)
