@@ -162,6 +162,13 @@ func unverified(err error) bool {
 	return name || errors.Is(err, transport.ErrPin)
 }
 
+// speaksHTTP tells whether a web server answered: it takes the first message of TLS for
+// a bad request.
+func speaksHTTP(err error) bool {
+	header, ok := errors.AsType[tls.RecordHeaderError](err)
+	return ok && string(header.RecordHeader[:]) == "HTTP/"
+}
+
 func describe(err error) string {
 	if err == nil {
 		return "the session was left"

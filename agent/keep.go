@@ -150,6 +150,11 @@ func (a *Agent) tellNotConnected(server string, err error, retry time.Duration) 
 		if !a.said.due(complaint{what: "unverified " + server}, time.Now()) {
 			level = slog.LevelDebug
 		}
+	case speaksHTTP(err):
+		what = "what answers there speaks HTTP, so it may be the port of the API: give the port for agents, which stands in the server's join line; trying on"
+		if !a.said.due(complaint{what: "http " + server}, time.Now()) {
+			level = slog.LevelDebug
+		}
 	case errors.Is(err, wire.AlreadyConnected):
 		level = slog.LevelDebug // a balancer has led to the same forwarder
 	case others:

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -204,12 +202,10 @@ needed. The code is read from standard input, or from a file.`,
 // readCode reads a share code. Who sits before a terminal is asked for it, and
 // need not end the input.
 func (f *localFlags) readCode(file string) (string, error) {
-	in, ok := f.stdin.(*os.File)
-	if file != "-" || !ok || !isTerminal(in) {
+	if file != "-" || !f.atTerminal() {
 		return f.readSecret(file)
 	}
-	fmt.Fprint(f.stderr, "Share code: ")
-	line, err := bufio.NewReader(in).ReadString('\n')
+	line, err := f.askLine(context.Background(), "Share code: ")
 	if line = strings.TrimSpace(line); line == "" {
 		return "", errors.Join(errors.New("read the share code: it is empty"), err)
 	}

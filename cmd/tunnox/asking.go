@@ -115,6 +115,15 @@ func (p *plan) print(out io.Writer, asJSON bool) error {
 	if asJSON {
 		return printJSON(out, p.body)
 	}
+	if err := p.show(out); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(out, "nothing was changed: this was a dry run")
+	return err
+}
+
+// show shows it to people.
+func (p *plan) show(out io.Writer) error {
 	var planned struct {
 		Command string            `json:"command"`
 		Events  []json.RawMessage `json:"events"`
@@ -147,7 +156,7 @@ func (p *plan) print(out io.Writer, asJSON bool) error {
 	if n := planned.Ends.Streams; len(planned.Ends.Mappings) > 0 {
 		ends += fmt.Sprintf("would end %s of the mappings %v\n", counted(n, "open connection"), planned.Ends.Mappings)
 	}
-	_, err := io.WriteString(out, ends+"nothing was changed: this was a dry run\n")
+	_, err := io.WriteString(out, ends)
 	return err
 }
 

@@ -22,7 +22,7 @@ const claimLast = 7 * 24 * time.Hour
 // agent is its owner's.
 func claimCode(s surroundings) *cobra.Command {
 	var state, user string
-	var lasts time.Duration
+	lasts := lifetime(time.Hour)
 	cmd := &cobra.Command{Use: "claim-code", Short: "Print what lets a user take this machine's anonymous client over", Args: cobra.NoArgs,
 		Long: `Print a claim code: signed with the key of this machine's anonymous agent, it
 lets a user make its client their own (tunnox client claim). The agent may run; it
@@ -34,8 +34,8 @@ goes on under its new id by itself. With --for only that user can use the code.`
 		if state == "" {
 			state = defaultStateDir(s)
 		}
-		if lasts <= 0 || lasts > claimLast {
-			return usageError("--expires %v: want more than 0 and at most %v", lasts, claimLast)
+		if time.Duration(lasts) > claimLast {
+			return usageError("--expires %v: want at most %v", time.Duration(lasts), claimLast)
 		}
 		id, err := (&agent.State{File: filepath.Join(state, "client.json")}).Load()
 		if err != nil {
@@ -44,7 +44,7 @@ goes on under its new id by itself. With --for only that user can use the code.`
 		if id.ClientID == 0 {
 			return fmt.Errorf("there is no registered agent in %s: start one first, or name its --state", state)
 		}
-		code, err := id.Credential.ClaimCode(id.ClientID, user, time.Now().Add(lasts))
+		code, err := id.Credential.ClaimCode(id.ClientID, user, time.Now().Add(time.Duration(lasts)))
 		if err != nil {
 			return err
 		}
@@ -53,7 +53,7 @@ goes on under its new id by itself. With --for only that user can use the code.`
 	}
 	cmd.Flags().StringVar(&state, "state", "", "`directory` of the agent's client.json (environment: TUNNOX_STATE)")
 	cmd.Flags().StringVar(&user, "for", "", "`name` of the one user who may use it (default: anybody who has it)")
-	cmd.Flags().DurationVar(&lasts, "expires", time.Hour, "how `long` it is good")
+	cmd.Flags().Var(&lasts, "expires", "how `long` it is good, for example 30m or 2d")
 	return cmd
 }
 

@@ -28,7 +28,7 @@ var commandsOf = map[string][]string{
 	"prove-inclusion":   {"audit inclusion 7 --size 9"},
 	"prove-consistency": {"audit consistency 7 --to 9"},
 
-	"login":   {"login --username ann --password-file FILE"},
+	"login":   {"login --json --username ann --password-file FILE"},
 	"refresh": {"login refresh --refresh-token-file FILE"},
 	"logout":  {"logout"},
 	"whoami":  {"whoami"},

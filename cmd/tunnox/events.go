@@ -59,12 +59,12 @@ func (f *eventFilter) query() url.Values {
 
 func eventsCommand(api *apiFlags) *cobra.Command {
 	var after int64
-	var limit int
 	filter := &eventFilter{}
 	cmd := &cobra.Command{Use: "events", Short: "Show the log: what was done, when and by whom", Args: cobra.NoArgs,
 		Long: "Show the log. With --json each event has its data too. \"tunnox mapping history ID\" shows one resource's."}
+	limit := limitFlag(cmd.Flags())
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		p, err := c.list(ctx, "/api/v1/audit?"+filter.query().Encode(), after, limit)
+		p, err := c.list(ctx, "/api/v1/audit?"+filter.query().Encode(), after, int(*limit))
 		if err != nil {
 			return err
 		}
@@ -72,7 +72,6 @@ func eventsCommand(api *apiFlags) *cobra.Command {
 	})
 	filter.declare(cmd.PersistentFlags())
 	cmd.Flags().Int64Var(&after, "after", 0, "only events behind this `position`")
-	cmd.Flags().IntVar(&limit, "limit", 0, "print at most this many (0 = all)")
 	cmd.Flags().BoolVar(&filter.newest, "newest", false, "the newest first")
 	cmd.AddCommand(followCommand(api, filter), exportCommand(api, filter), revertCommand(api))
 	return cmd
@@ -117,7 +116,7 @@ func (c *restClient) open(ctx context.Context, path string, header http.Header) 
 		if err != nil {
 			return nil, c.unreachable(err)
 		}
-		return nil, answerError(resp, b)
+		return nil, c.answerError(resp, b)
 	}
 	return resp, nil
 }
@@ -229,5 +228,6 @@ func revertCommand(api *apiFlags) *cobra.Command {
 		return printTable(out, eventColumns, p.Events)
 	})
 	changes(cmd)
+	ends(cmd)
 	return cmd
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -15,7 +14,7 @@ func keyCommand(api *apiFlags) *cobra.Command {
 		field("EXPIRES", "expires_at"), field("LAST USED", "last_used"), field("CREATED", "created_at"),
 	}, first: []string{"key_id", "name", "prefix", "user_id", "scopes"}}
 	cmd := &cobra.Command{Use: "key", Short: "Create, list, show and revoke API keys"}
-	cmd.AddCommand(r.createKey(), ofOwner(r.list()), r.show(), r.remove())
+	cmd.AddCommand(r.createKey(), ofOwner(r.list()), r.show(), r.revoke())
 	return cmd
 }
 
@@ -23,7 +22,7 @@ func (r *resource) createKey() *cobra.Command {
 	var user int64
 	var name, file string
 	var scopes []string
-	var lasts time.Duration
+	var lasts lifetime
 	cmd := &cobra.Command{Use: "create --name NAME", Short: "Create an API key and print it, this once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"name": name}
@@ -33,8 +32,8 @@ func (r *resource) createKey() *cobra.Command {
 		if len(scopes) > 0 {
 			body["scopes"] = words(scopes)
 		}
-		if lasts != 0 {
-			body["expires_at"] = time.Now().Add(lasts).UTC().Truncate(time.Second)
+		if at := lasts.end(); at != nil {
+			body["expires_at"] = at
 		}
 		return r.withSecret(out, file, secret{field: "key", name: "key", again: "tunnox key create"}, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path, body)
@@ -43,7 +42,7 @@ func (r *resource) createKey() *cobra.Command {
 	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user it is to be of (default: whoever asks)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "what it may be used for: read, users:write, clients:write, mappings:write, shares:write, keys:write, webhooks:write, admin (default: all you may)")
-	cmd.Flags().DurationVar(&lasts, "expires", 0, "after so `long` it is good no more, for example 720h (default: never)")
+	cmd.Flags().Var(&lasts, "expires", "after so `long` it is good no more, for example 36h, 30d or 1w (default: never)")
 	cmd.Flags().StringVar(&file, "key-file", "", "write the key to this new `file`, readable by you only, instead of printing it")
 	changes(cmd)
 	require(cmd, "name")

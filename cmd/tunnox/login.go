@@ -2,36 +2,84 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 
 	"github.com/spf13/cobra"
 )
 
-const loginLong = `Log in with a password and print the tokens. TUNNOX_API_KEY and --api-key-file
-take an access token as well as a key; for programs make a key: tunnox key create.`
+const loginLong = `Log in with a password. The login is kept for this account of the machine, in a
+file that only it can read, and used by the commands that follow where no API key
+is given; it is prolonged by itself while it is used, and ends with tunnox logout.
+
+On a terminal name and password are asked for, and the password is not shown.
+Otherwise the password is read from standard input, or from --password-file.
+
+With --json the tokens are printed and nothing is kept: TUNNOX_API_KEY and
+--api-key-file take an access token as well as a key. For programs make a key:
+tunnox key create.`
 
 func loginCommand(api *apiFlags) *cobra.Command {
 	var username, passwordFile string
-	cmd := &cobra.Command{Use: "login --username NAME --password-file FILE", Short: "Log in with a password and print the tokens", Args: cobra.NoArgs, Long: loginLong}
-	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		password, err := api.readSecret(passwordFile)
+	cmd := &cobra.Command{Use: "login [--username NAME]", Short: "Log in with a password", Args: cobra.NoArgs, Long: loginLong}
+	cmd.RunE = api.open(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		name, password, err := api.credentials(ctx, username, passwordFile)
 		if err != nil {
 			return err
 		}
-		return api.ask(ctx, c, out, http.MethodPost, "/api/v1/auth/login", map[string]any{"username": username, "password": password})
+		b, err := c.call(ctx, http.MethodPost, "/api/v1/auth/login", map[string]any{"username": name, "password": password})
+		if err != nil {
+			return err
+		}
+		if api.json {
+			return printJSON(out, b)
+		}
+		kept, err := newLogin(name, b)
+		if err != nil {
+			return err
+		}
+		if err := api.logins().change(ctx, func(all map[string]keptLogin) error { all[c.base] = kept; return nil }); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(out, "logged in to %s as %s, until %s unless it is used before; end it with tunnox logout\n", c.base, oneLine(name), timeText(kept.RefreshEnds))
+		return err
 	})
 	cmd.Flags().StringVar(&username, "username", "", "`name` of the user")
 	cmd.Flags().StringVar(&passwordFile, "password-file", "", "`file` with the password (- = standard input)")
-	require(cmd, "username", "password-file")
 	cmd.AddCommand(refreshCommand(api))
 	return cmd
+}
+
+// credentials completes what the command line left open.
+func (a *apiFlags) credentials(ctx context.Context, username, passwordFile string) (name, password string, err error) {
+	if username == "" {
+		if !a.atTerminal() {
+			return "", "", usageError("--username is missing")
+		}
+		if username, err = a.askLine(ctx, "User name: "); err != nil {
+			return "", "", err
+		}
+	}
+	switch {
+	case passwordFile != "":
+		password, err = a.readSecret(passwordFile)
+	case a.atTerminal():
+		password, err = a.askHidden(ctx, "Password: ")
+	default:
+		password, err = a.readSecret("-")
+	}
+	if err == nil && (username == "" || password == "") {
+		err = errors.New("a login needs a name and a password")
+	}
+	return username, password, err
 }
 
 func refreshCommand(api *apiFlags) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{Use: "refresh --refresh-token-file FILE", Short: "Change a refresh token for new tokens; it is good once", Args: cobra.NoArgs}
-	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+	cmd.RunE = api.open(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		token, err := api.readSecret(file)
 		if err != nil {
 			return err
@@ -44,9 +92,16 @@ func refreshCommand(api *apiFlags) *cobra.Command {
 }
 
 func logoutCommand(api *apiFlags) *cobra.Command {
-	return &cobra.Command{Use: "logout", Short: "End the login that the access token is of", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "logout", Short: "End the login that is kept, or the one that the given access token is of", Args: cobra.NoArgs,
 		RunE: api.do(func(ctx context.Context, c *restClient, _ io.Writer, _ []string) error {
 			_, err := c.call(ctx, http.MethodPost, "/api/v1/auth/logout", nil)
+			if !c.kept {
+				return err
+			}
+			// What the server does not know any more is not worth keeping either.
+			if coded, ok := errors.AsType[codedError](err); err == nil || ok && coded.code == exitRefused {
+				return api.logins().change(ctx, func(all map[string]keptLogin) error { delete(all, c.base); return nil })
+			}
 			return err
 		})}
 }

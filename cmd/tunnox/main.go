@@ -98,6 +98,8 @@ An agent does not end with 4: it keeps trying.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.Version = shortVersion()
+	root.SetVersionTemplate(versionText())
 	root.SetArgs(args)
 	root.SetIn(s.stdin)
 	root.SetOut(s.stdout)
@@ -113,6 +115,8 @@ An agent does not end with 4: it keeps trying.`,
 	}
 	root.AddCommand(agentCommand(s), versionCommand(s))
 
+	shorten(root)
+
 	began := false // before a command begins, an error is one of usage
 	noteBeginning(root, &began)
 	err := root.ExecuteContext(ctx)
@@ -120,6 +124,16 @@ An agent does not end with 4: it keeps trying.`,
 		return codedError{exitUsage, err}
 	}
 	return err
+}
+
+// shorten lets people write ls for list, everywhere.
+func shorten(cmd *cobra.Command) {
+	if cmd.Name() == "list" {
+		cmd.Aliases = append(cmd.Aliases, "ls")
+	}
+	for _, sub := range cmd.Commands() {
+		shorten(sub)
+	}
 }
 
 // noteBeginning sets began when any command under cmd starts its work. A command

@@ -19,6 +19,7 @@ func nodeCommand(api *apiFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "node", Short: "List, show and drain the nodes of a cluster"}
 	drain := r.node("drain NODE", "Send a node's agents elsewhere, until it is started anew", http.MethodPost, "/drain")
 	changes(drain)
+	ends(drain)
 	cmd.AddCommand(r.listNodes(), r.node("show NODE", "Show one node", http.MethodGet, ""), drain)
 	return cmd
 }

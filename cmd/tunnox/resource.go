@@ -25,12 +25,27 @@ type resource struct {
 
 // do runs a command that speaks to the API.
 func (a *apiFlags) do(run func(ctx context.Context, c *restClient, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
+	return a.open(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+		if c.key == "" {
+			if err := a.logins().use(ctx, c); err != nil {
+				return err
+			}
+		}
+		return run(ctx, c, out, args)
+	})
+}
+
+// open is do for what needs no key, such as a login.
+func (a *apiFlags) open(run func(ctx context.Context, c *restClient, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
 		if err != nil {
 			return err
 		}
 		c.asking = askingOf(cmd.Flags())
+		if a.asks(cmd.Flags()) {
+			c.confirm = a.sure
+		}
 		return a.planned(run(cmd.Context(), c, a.stdout, args))
 	}
 }
@@ -65,10 +80,10 @@ func (a *apiFlags) printList(out io.Writer, columns []column, p page) error {
 
 // list lists all there are, or those of one of the owners: of a user, of a client.
 func (r *resource) list(owners ...string) *cobra.Command {
-	var limit int
 	var after int64
 	ids := make([]int64, len(owners))
 	cmd := &cobra.Command{Use: "list", Short: "List " + r.name + "s", Args: cobra.NoArgs}
+	limit := limitFlag(cmd.Flags())
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		path := r.path
 		for i, owner := range owners {
@@ -76,14 +91,13 @@ func (r *resource) list(owners ...string) *cobra.Command {
 				path = fmt.Sprintf("/api/v1/%ss/%d/%ss", owner, ids[i], r.name)
 			}
 		}
-		p, err := c.list(ctx, path+filters(cmd.Flags()), after, limit)
+		p, err := c.list(ctx, path+filters(cmd.Flags()), after, int(*limit))
 		if err != nil {
 			return err
 		}
 		return r.api.printList(out, r.columns, p)
 	})
 	reads(cmd)
-	cmd.Flags().IntVar(&limit, "limit", 0, "print at most this many (0 = all)")
 	cmd.Flags().Int64Var(&after, "after", 0, "begin behind this `id`: the next of a list that was limited")
 	for i, owner := range owners {
 		cmd.Flags().Int64Var(&ids[i], owner, 0, "only those of this "+owner+" `id`")
@@ -160,6 +174,9 @@ func (r *resource) remove() *cobra.Command {
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			for _, id := range args {
 				_, err := c.call(ctx, http.MethodDelete, r.path+"/"+id, nil)
+				if errors.Is(err, errUnsure) {
+					return err
+				}
 				if err := r.api.planned(err); err != nil {
 					return fmt.Errorf("delete %s %s: %w", r.name, id, err)
 				}
@@ -170,6 +187,14 @@ func (r *resource) remove() *cobra.Command {
 			return nil
 		})}
 	changesOne(cmd)
+	ends(cmd)
+	return cmd
+}
+
+// revoke is remove for what people revoke: keys and codes.
+func (r *resource) revoke() *cobra.Command {
+	cmd := r.remove()
+	cmd.Use, cmd.Aliases, cmd.Short = "revoke ID...", []string{"delete", "rm"}, "Revoke "+r.name+"s"
 	return cmd
 }
 

@@ -41,6 +41,10 @@ type restClient struct {
 	http    *http.Client
 	asking
 
+	keyFrom string                             // where the key is from, for people
+	kept    bool                               // the key is the token of a login that is kept
+	confirm func(context.Context, *plan) error // nil: what changes something is not asked about
+
 	missing, advice string // what to say when nobody answers; "" = about the REST API
 }
 
@@ -63,13 +67,16 @@ func (f *apiFlags) client() (*restClient, error) {
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, usageError("--api %q: want a URL like http://127.0.0.1:9000", base)
 	}
-	c := &restClient{base: strings.TrimSuffix(base, "/"), key: f.variable("TUNNOX_API_KEY"), timeout: f.timeout, http: &http.Client{}}
+	c := &restClient{base: strings.TrimSuffix(base, "/"), key: f.variable("TUNNOX_API_KEY"), keyFrom: "TUNNOX_API_KEY", timeout: f.timeout, http: &http.Client{}}
 	if f.keyFile != "" {
 		b, err := os.ReadFile(f.keyFile)
 		if err != nil {
 			return nil, fmt.Errorf("read API key: %w", err)
 		}
-		c.key = strings.TrimSpace(string(b))
+		c.key, c.keyFrom = strings.TrimSpace(string(b)), f.keyFile
+		if c.key == "" {
+			return nil, fmt.Errorf("read API key: %s is empty", f.keyFile)
+		}
 	}
 	return c, nil
 }
@@ -99,8 +106,8 @@ func (p *problem) Error() string {
 		text += " [" + p.Code + "]"
 	}
 	for _, e := range p.Errors {
-		if e.Message == p.Detail && strings.HasPrefix(e.Location, "path.") || p.Status == http.StatusUnauthorized {
-			continue // what was on the command line; or a header, which is not what people write
+		if e.Message == p.Detail || p.Status == http.StatusUnauthorized {
+			continue // it was just said; or a header, which is not what people write
 		}
 		place := strings.TrimPrefix(e.Location, "body.")
 		text += "\n  " + place + ": " + e.Message
@@ -108,21 +115,30 @@ func (p *problem) Error() string {
 			text += "; whose is it? Name the user with --user"
 		}
 	}
-	if p.Status == http.StatusUnauthorized {
-		text += "\n  set TUNNOX_API_KEY or --api-key-file; the server keeps its key in the file api-key of its data directory"
-	}
 	return text
 }
 
 // call sends a request, with body as JSON unless it is nil, and gives the
 // answer's body. It does not repeat a request: whether to is the caller's choice.
 func (c *restClient) call(ctx context.Context, method, path string, body any) ([]byte, error) {
+	if method != http.MethodGet && c.confirm != nil && !c.dryRun {
+		first := *c
+		first.dryRun = true
+		_, err := first.call(ctx, method, path, body)
+		p, ok := errors.AsType[*plan](err)
+		if !ok {
+			return nil, err
+		}
+		if err := c.confirm(ctx, p); err != nil {
+			return nil, err
+		}
+	}
 	b, resp, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return nil, err
 	}
 	if resp.StatusCode >= http.StatusMultipleChoices {
-		return nil, answerError(resp, b)
+		return nil, c.answerError(resp, b)
 	}
 	if method != http.MethodGet && c.dryRun {
 		if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != planType {
@@ -183,10 +199,28 @@ func (c *restClient) unreachable(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err // the method and the URL are in our own sentence
 	}
+	if strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) { // an alert of TLS
+		return codedError{exitUnreachable, fmt.Errorf("what answers at %s speaks TLS and not HTTP: if it is the port for agents, name the API's with --api or TUNNOX_API", c.base)}
+	}
 	if c.missing != "" {
 		return codedError{exitUnreachable, fmt.Errorf("%s: %w\n  %s", c.missing, err, c.advice)}
 	}
 	return codedError{exitUnreachable, fmt.Errorf("cannot reach the API at %s: %w\n  is tunnoxd running there? Name another with --api or TUNNOX_API", c.base, err)}
+}
+
+// answerError says why the API refused, and what to do about a key that it does not
+// take: to have none, and to have a wrong one, are mended in different ways.
+func (c *restClient) answerError(resp *http.Response, body []byte) error {
+	err := answerError(resp, body)
+	switch {
+	case resp.StatusCode != http.StatusUnauthorized || c.missing != "" || strings.HasPrefix(resp.Request.URL.Path, "/api/v1/auth/login"):
+		return err
+	case c.key == "":
+		return codedError{exitRefused, fmt.Errorf("%s wants to know who you are, and no API key was given [unauthorized]\n  log in with tunnox login, or set TUNNOX_API_KEY or --api-key-file; the server keeps its own key in the file api-key of its data directory", c.base)}
+	case c.kept:
+		return codedError{exitRefused, fmt.Errorf("%s does not take %s any more [unauthorized]\n  log in again with tunnox login", c.base, c.keyFrom)}
+	}
+	return codedError{exitRefused, fmt.Errorf("%s does not take the API key of %s: it is of another server, was revoked, or has expired [unauthorized]", c.base, c.keyFrom)}
 }
 
 func answerError(resp *http.Response, body []byte) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -16,14 +15,14 @@ func shareCommand(api *apiFlags) *cobra.Command {
 		{"USES", func(o object) string { return o.text("uses") + "/" + o.text("max_uses") }}, field("EXPIRES", "expires_at"),
 	}, first: []string{"share_id", "name", "user_id", "target_client_id", "target_host", "target_port"}}
 	cmd := &cobra.Command{Use: "share", Short: "Let others listen for a service of yours: create, list, show, revoke and redeem share codes"}
-	cmd.AddCommand(r.createShare(), ofOwner(r.list()), r.show(), r.remove(), r.redeem())
+	cmd.AddCommand(r.createShare(), ofOwner(r.list()), r.show(), r.revoke(), r.redeem())
 	return cmd
 }
 
 func (r *resource) createShare() *cobra.Command {
 	var user, target, uses int64
 	var protocol, name, service, file string
-	var lasts time.Duration
+	var lasts lifetime
 	cmd := &cobra.Command{Use: "create --target CLIENT --service HOST:PORT", Short: "Share a service behind a client and print the code, this once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"target_client_id": target, "protocol": protocol, "max_uses": uses}
@@ -33,8 +32,8 @@ func (r *resource) createShare() *cobra.Command {
 		if name != "" {
 			body["name"] = name
 		}
-		if lasts != 0 {
-			body["expires_at"] = time.Now().Add(lasts).UTC().Truncate(time.Second)
+		if at := lasts.end(); at != nil {
+			body["expires_at"] = at
 		}
 		if err := addService(body, service); err != nil {
 			return err
@@ -53,7 +52,7 @@ func (r *resource) createShare() *cobra.Command {
 	flags.StringVar(&protocol, "protocol", "tcp", "what is carried")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	flags.Int64Var(&uses, "uses", 1, "how `often` the code is good")
-	flags.DurationVar(&lasts, "expires", 0, "after so `long` it is good no more, for example 48h (default: never)")
+	flags.Var(&lasts, "expires", "after so `long` it is good no more, for example 36h, 2d or 1w (default: never)")
 	flags.StringVar(&file, "code-file", "", "write the code to this new `file`, readable by you only, instead of printing it")
 	optionFlags(cmd, mappingOptions)
 	changes(cmd)

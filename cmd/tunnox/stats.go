@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -56,7 +55,6 @@ func (a *apiFlags) statsOf(use, short, path string) *cobra.Command {
 }
 
 func (a *apiFlags) statsOfUsers() *cobra.Command {
-	var limit int
 	cmd := &cobra.Command{Use: "users", Short: "List what users have used in this month", Args: cobra.NoArgs}
 	columns := []column{field("USER", "user_id"), field("USERNAME", "username"), field("TRAFFIC", "current_month_traffic"),
 		{"LIMIT", func(o object) string {
@@ -65,14 +63,14 @@ func (a *apiFlags) statsOfUsers() *cobra.Command {
 			}
 			return o.text("monthly_traffic_limit")
 		}}, field("CONNECTIONS", "connections_open")}
+	limit := limitFlag(cmd.Flags())
 	cmd.RunE = a.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		p, err := c.list(ctx, "/api/v1/stats/users", 0, limit)
+		p, err := c.list(ctx, "/api/v1/stats/users", 0, int(*limit))
 		if err != nil {
 			return err
 		}
 		return a.printList(out, columns, p)
 	})
-	cmd.Flags().IntVar(&limit, "limit", 0, "print at most this many (0 = all)")
 	return cmd
 }
 
@@ -116,7 +114,11 @@ func (a *apiFlags) traffic() *cobra.Command {
 		if err := json.Unmarshal(b, &t); err != nil {
 			return fmt.Errorf("read the API's answer: %w", err)
 		}
-		if chart || isTerminal(out) {
+		switch {
+		case t.Total == trafficBucket{From: t.Total.From}: // rows of zeros say less
+			_, err := fmt.Fprintf(out, "nothing has gone through in %s\n", oneLine(t.Range))
+			return err
+		case chart || isTerminal(out):
 			return t.draw(out)
 		}
 		return t.table(out)
@@ -128,16 +130,6 @@ func (a *apiFlags) traffic() *cobra.Command {
 	}
 	cmd.MarkFlagsMutuallyExclusive("user", "client", "mapping")
 	return cmd
-}
-
-// isTerminal reports whether people look at it.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func (t trafficChart) table(out io.Writer) error {
@@ -172,13 +164,9 @@ func (t trafficChart) draw(out io.Writer) error {
 	}
 	var text strings.Builder
 	for _, b := range t.Buckets {
-		from := b.From.Local()
-		if t.StepSeconds >= 24*3600 {
-			from = b.From.UTC() // days are UTC's
-		}
-		fmt.Fprintf(&text, "%s  %9s  %s\n", from.Format(layout), bytesText(b.Total), bar(b.Total, most))
+		fmt.Fprintf(&text, "%s  %9s  %s\n", b.From.UTC().Format(layout), bytesText(b.Total), bar(b.Total, most))
 	}
-	fmt.Fprintf(&text, "\n%s in %s: %s to targets, %s to sources, %d connections\n",
+	fmt.Fprintf(&text, "\n%s in %s (times are UTC): %s to targets, %s to sources, %d connections\n",
 		bytesText(t.Total.Total), oneLine(t.Range), bytesText(t.Total.ToTarget), bytesText(t.Total.ToSource), t.Total.Connections)
 	_, err := io.WriteString(out, text.String())
 	return err

@@ -34,7 +34,7 @@ func TestStatsAreShown(t *testing.T) {
 			"/api/v1/stats/users?after=0&limit=500", []string{"USERNAME", "ann", "12", "unlimited"}},
 		{[]string{"traffic", "--range", "1h", "--client", "6"}, traffic, "/api/v1/stats/traffic?client_id=6&range=1h", []string{"TO TARGET", "1500000"}},
 		{[]string{"traffic", "--chart"}, traffic, "/api/v1/stats/traffic?range=24h",
-			[]string{strings.Repeat("█", chartWidth), "▏", "1.5 MB", "4 B", "1.5 MB in 1h: 1.5 MB to targets, 4 B to sources, 3 connections"}},
+			[]string{strings.Repeat("█", chartWidth), "▏", "1.5 MB", "4 B", "1.5 MB in 1h (times are UTC): 1.5 MB to targets, 4 B to sources, 3 connections"}},
 		{[]string{"traffic", "--json"}, traffic, "/api/v1/stats/traffic?range=24h", []string{`"step_seconds": 60`}},
 	} {
 		asked = nil

@@ -125,6 +125,7 @@ deleted before can be erased too.`,
 			return err
 		})}
 	changesOne(cmd)
+	ends(cmd)
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -25,10 +26,15 @@ func shortVersion() string {
 	return strings.Trim(info.Main.Version, "()")
 }
 
+// versionText is what the command and the flag print.
+func versionText() string {
+	return fmt.Sprintf("tunnox %s %s %s/%s\n", shortVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
 func versionCommand(s surroundings) *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(s.stdout, "tunnox %s %s %s/%s\n", shortVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := io.WriteString(s.stdout, versionText())
 			return err
 		}}
 }

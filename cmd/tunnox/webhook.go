@@ -121,17 +121,17 @@ func (r *resource) send(use, short, suffix string) *cobra.Command {
 }
 
 func (r *resource) deliveries() *cobra.Command {
-	var limit int
+	limit := count(50)
 	var after int64
 	cmd := &cobra.Command{Use: "deliveries ID", Short: "List what was sent to a webhook lately, and what waits, the newest first", Args: oneID}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
-		p, err := c.list(ctx, r.path+"/"+args[0]+"/deliveries", after, limit)
+		p, err := c.list(ctx, r.path+"/"+args[0]+"/deliveries", after, int(limit))
 		if err != nil {
 			return err
 		}
 		return r.api.printList(out, r.delivery().columns, p)
 	})
-	cmd.Flags().IntVar(&limit, "limit", 50, "print at most this many (0 = all)")
+	cmd.Flags().Var(&limit, "limit", "print at most this many (0 = all)")
 	cmd.Flags().Int64Var(&after, "after", 0, "only those older than this delivery `id`")
 	return cmd
 }

@@ -33,6 +33,8 @@ func (p *process) openEmbedded(ctx context.Context) (*backend, error) {
 	p.atEnd("event store", func(context.Context) error { return store.Close() })
 	feed := brokermemory.New(brokermemory.DefaultCapacity, broker.NewMetrics(p.registry))
 	p.atEnd("feed", func(context.Context) error { return feed.Close() })
+	presences := directorymemory.New(nil)
+	p.keepLastSeen(presences)
 	return &backend{raw: store, store: eventstore.NewPersonal(store),
-		between: between{publisher: feed, follower: feed, rows: memory.New(), directory: directorymemory.New(nil)}}, nil
+		between: between{publisher: feed, follower: feed, rows: memory.New(), directory: presences}}, nil
 }

@@ -67,7 +67,9 @@ TUNNOX_LOG_LEVEL) and a line of the YAML file of --config (log-level: debug);
 the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Version:       shortVersion(),
 	}
+	root.SetVersionTemplate(buildVersion() + "\n")
 	began := false // before a command begins, an error is one of usage
 	under := root
 	command := func(use, short, long string, settings []string, do func(context.Context, *config, io.Writer, *slog.Logger) error) *cobra.Command {

@@ -9,21 +9,35 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// talkLimit is how long a program on a terminal may take.
+const talkLimit = 30 * time.Second
+
 // OnTerminal runs a built program to its end, as a person does, and gives what
 // stood on its terminal. Standard output and errors are both there.
 func OnTerminal(t testing.TB, program string, args ...string) (string, error) {
+	t.Helper()
+	return Talk(t, t.TempDir(), nil, nil, program, args...)
+}
+
+// Reply is what a person types when something stands on the terminal.
+type Reply struct{ To, Type string }
+
+// Talk is OnTerminal for a program that asks: each reply is typed, in order, when what
+// it answers has been shown. The program's home is dir.
+func Talk(t testing.TB, dir string, env []string, replies []Reply, program string, args ...string) (string, error) {
 	t.Helper()
 	terminal, screen, err := openTerminal()
 	if err != nil {
 		return "", fmt.Errorf("open a pseudo-terminal: %w", err)
 	}
 	cmd := exec.Command(filepath.Join(Build(t), program), args...)
-	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "TZ=UTC", "TERM=xterm"}
+	cmd.Dir = dir
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir, "TZ=UTC", "TERM=xterm"}, env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	err = cmd.Start()
@@ -32,9 +46,28 @@ func OnTerminal(t testing.TB, program string, args ...string) (string, error) {
 		_ = screen.Close()
 		return "", err
 	}
+	hung := time.AfterFunc(talkLimit, func() { _ = cmd.Process.Kill() }) // it waits for what nobody types
+	defer hung.Stop()
 	var shown strings.Builder
-	_, _ = io.Copy(&shown, screen) // ends with EIO when the program has
+	read, buffer := 0, make([]byte, 4096)
+	for {
+		n, err := screen.Read(buffer)
+		shown.Write(buffer[:n])
+		if len(replies) > 0 {
+			if at := strings.Index(shown.String()[read:], replies[0].To); at >= 0 {
+				read += at + len(replies[0].To)
+				_, _ = io.WriteString(screen, replies[0].Type) // a program that has ended says so below
+				replies = replies[1:]
+			}
+		}
+		if err != nil { // EIO when the program has ended
+			break
+		}
+	}
 	err = cmd.Wait()
+	if err == nil && len(replies) > 0 {
+		err = fmt.Errorf("the program never showed %q", replies[0].To)
+	}
 	_ = screen.Close()
 	return shown.String(), err
 }

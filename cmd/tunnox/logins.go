@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// keptLogin is what a login gave. It is kept for the commands that follow, so that
+// nobody has to carry tokens about.
+type keptLogin struct {
+	Username     string    `json:"username"`
+	AccessToken  string    `json:"access_token"`
+	AccessEnds   time.Time `json:"access_ends"`
+	RefreshToken string    `json:"refresh_token"`
+	RefreshEnds  time.Time `json:"refresh_ends"`
+}
+
+// logins are kept in one file that only its owner can read, by the API's address.
+type logins struct{ file string }
+
+const (
+	// early is how long before its end an access token is changed for another: a
+	// request that is on its way then arrives in time.
+	early = 30 * time.Second
+	// loginsWait bounds how long another command of the same user may hold the file.
+	loginsWait = 30 * time.Second
+	loginsLook = 20 * time.Millisecond
+)
+
+func (s surroundings) logins() logins {
+	return logins{filepath.Join(defaultStateDir(s), "logins.json")}
+}
+
+// read gives all logins. There may be none.
+func (l logins) read() (map[string]keptLogin, error) {
+	all := map[string]keptLogin{}
+	b, err := os.ReadFile(l.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &all)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the logins in %s: %w; delete it to log in anew", l.file, err)
+	}
+	return all, nil
+}
+
+// change changes the file, under a lock: a refresh token is good once, and a command
+// that used one that another has used would end the login.
+func (l logins) change(ctx context.Context, do func(all map[string]keptLogin) error) (err error) {
+	if err := os.MkdirAll(filepath.Dir(l.file), 0o700); err != nil {
+		return fmt.Errorf("keep the login: %w", err)
+	}
+	lock, err := os.OpenFile(l.file+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("keep the login: %w", err)
+	}
+	defer lock.Close()
+	ctx, cancel := context.WithTimeout(ctx, loginsWait)
+	defer cancel()
+	tick := time.NewTicker(loginsLook)
+	defer tick.Stop()
+	for err = lockFile(lock); errors.Is(err, errHeld); err = lockFile(lock) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.New("keep the login: another command holds " + l.file)
+		}
+	}
+	if err == nil { // a file system without locks has one command at a time
+		defer func() { _ = unlockFile(lock) }()
+	}
+	all, err := l.read()
+	if err != nil {
+		return err
+	}
+	if err := do(all); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	next, err := os.CreateTemp(filepath.Dir(l.file), ".logins-*") // CreateTemp makes it 0600
+	if err != nil {
+		return fmt.Errorf("keep the login: %w", err)
+	}
+	_, err = next.Write(append(b, '\n'))
+	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
+		err = os.Rename(next.Name(), l.file)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("keep the login: %w", err), os.Remove(next.Name()))
+	}
+	return nil
+}
+
+// use gives the client the access token of the login that is kept for its server, a
+// fresh one when that is about to end. Without a login it does nothing.
+func (l logins) use(ctx context.Context, c *restClient) error {
+	all, err := l.read()
+	if err != nil {
+		return err
+	}
+	kept, ok := all[c.base]
+	if !ok {
+		return nil
+	}
+	c.key, c.keyFrom, c.kept = kept.AccessToken, "the login of "+kept.Username, true
+	if time.Until(kept.AccessEnds) > early {
+		return nil
+	}
+	return l.change(ctx, func(all map[string]keptLogin) error {
+		kept, ok := all[c.base]
+		if ok && time.Until(kept.AccessEnds) <= early { // nobody else was faster
+			asking := *c
+			asking.key = ""
+			b, err := asking.call(ctx, http.MethodPost, "/api/v1/auth/refresh", map[string]any{"refresh_token": kept.RefreshToken})
+			if coded, refused := errors.AsType[codedError](err); refused && coded.code == exitRefused {
+				return codedError{exitRefused, fmt.Errorf("your login at %s has ended\n  log in again with tunnox login", c.base)}
+			}
+			if err != nil {
+				return err
+			}
+			if kept, err = newLogin(kept.Username, b); err != nil {
+				return err
+			}
+			all[c.base] = kept
+		}
+		c.key = kept.AccessToken
+		return nil
+	})
+}
+
+// newLogin reads the API's answer to a login or a refresh.
+func newLogin(username string, answer []byte) (keptLogin, error) {
+	var tokens struct {
+		AccessToken      string `json:"access_token"`
+		RefreshToken     string `json:"refresh_token"`
+		ExpiresIn        int64  `json:"expires_in"`
+		RefreshExpiresIn int64  `json:"refresh_expires_in"`
+	}
+	if err := json.Unmarshal(answer, &tokens); err != nil || tokens.AccessToken == "" {
+		return keptLogin{}, fmt.Errorf("read the API's answer: %w", errors.Join(err, errors.New("it has no access token")))
+	}
+	ends := func(seconds int64) time.Time { return time.Now().Add(time.Duration(seconds) * time.Second).UTC() }
+	return keptLogin{Username: username, AccessToken: tokens.AccessToken, AccessEnds: ends(tokens.ExpiresIn),
+		RefreshToken: tokens.RefreshToken, RefreshEnds: ends(tokens.RefreshExpiresIn)}, nil
+}

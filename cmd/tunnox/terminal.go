@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// isTerminal reports whether people sit at it. A device such as /dev/null is none.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// atTerminal reports whether there is somebody who can be asked.
+func (s surroundings) atTerminal() bool { return isTerminal(s.stdin) && isTerminal(s.stderr) }
+
+// askLine asks whoever sits at the terminal for a line.
+func (s surroundings) askLine(ctx context.Context, question string) (string, error) {
+	fmt.Fprint(s.stderr, question)
+	return answered(ctx, func() (string, error) { return readLine(s.stdin) })
+}
+
+// askHidden is askLine for what nobody shall read over a shoulder.
+func (s surroundings) askHidden(ctx context.Context, question string) (string, error) {
+	fd := int(s.stdin.(*os.File).Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", fmt.Errorf("ask for a secret: %w", err)
+	}
+	fmt.Fprint(s.stderr, question)
+	text, err := answered(ctx, func() (string, error) {
+		b, err := term.ReadPassword(fd)
+		return string(b), err
+	})
+	// Whoever interrupts wants to see what they type next.
+	err = errors.Join(err, term.Restore(fd, before))
+	fmt.Fprintln(s.stderr)
+	return text, err
+}
+
+// answered waits for people or for the end of ctx. A read from a terminal cannot be
+// broken off, so that one is left behind; the process is about to end then.
+func answered(ctx context.Context, read func() (string, error)) (string, error) {
+	type answer struct {
+		text string
+		err  error
+	}
+	came := make(chan answer, 1)
+	go func() {
+		text, err := read()
+		came <- answer{text, err}
+	}()
+	select {
+	case a := <-came:
+		return a.text, a.err
+	case <-ctx.Done():
+		return "", errors.New("interrupted")
+	}
+}
+
+// readLine reads to the end of a line, and takes no more: what follows may be for the
+// next question.
+func readLine(in io.Reader) (string, error) {
+	var line strings.Builder
+	one := make([]byte, 1)
+	for line.Len() < 64<<10 {
+		n, err := in.Read(one)
+		if n == 1 && one[0] == '\n' {
+			break
+		}
+		line.Write(one[:n])
+		if errors.Is(err, io.EOF) && line.Len() > 0 {
+			break
+		}
+		if err != nil {
+			return "", fmt.Errorf("read an answer: %w", err)
+		}
+	}
+	return strings.TrimSuffix(line.String(), "\r"), nil
+}

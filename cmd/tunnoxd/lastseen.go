@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"time"
+
+	directorymemory "github.com/tunnox-net/tunnox/directory/memory"
+)
+
+// lastSeenEvery is how often it is kept when clients were seen: of what a process that
+// is killed has seen, so much is forgotten.
+const lastSeenEvery = time.Minute
+
+// keepLastSeen keeps in a file of the data directory when clients were seen last, for
+// the next start. In a cluster Redis keeps it.
+func (p *process) keepLastSeen(d *directorymemory.Directory) {
+	path := p.dir.file("last-seen.json")
+	kept, err := readLastSeen(path)
+	if err != nil {
+		p.log.Warn("when clients were last seen is not known any more", "error", err)
+	}
+	d.Recall(kept)
+	p.run("last seen", func(ctx context.Context) error {
+		tick := time.NewTicker(lastSeenEvery)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			select {
+			case <-tick.C:
+			case <-ctx.Done(): // the last sessions have ended by now
+			}
+			seen := d.Seen()
+			if maps.EqualFunc(seen, kept, time.Time.Equal) {
+				continue
+			}
+			if err := writeLastSeen(path, seen); err != nil {
+				p.log.Warn("keeping when clients were last seen", "error", err)
+				continue
+			}
+			kept = seen
+		}
+		return nil
+	})
+}
+
+func readLastSeen(path string) (map[int64]time.Time, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	millis := map[int64]int64{}
+	if err == nil {
+		err = json.Unmarshal(b, &millis)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	seen := make(map[int64]time.Time, len(millis))
+	for id, at := range millis {
+		seen[id] = time.UnixMilli(at).UTC()
+	}
+	return seen, nil
+}
+
+func writeLastSeen(path string, seen map[int64]time.Time) error {
+	millis := make(map[int64]int64, len(seen))
+	for id, at := range seen {
+		millis[id] = at.UnixMilli()
+	}
+	b, err := json.Marshal(millis)
+	if err != nil {
+		return err
+	}
+	return replaceFile(path, append(b, '\n'), 0o600)
+}
