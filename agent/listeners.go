@@ -53,7 +53,7 @@ func (v *view) digest() []byte { return wire.Digest(slices.Collect(maps.Values(v
 type listener struct {
 	mapping int64
 	address string // of socket
-	socket  net.Listener
+	socket  socket
 	conns   map[net.Conn]struct{}
 }
 
@@ -171,7 +171,7 @@ func (ls *listeners) bind(want *wirepb.Listener) {
 	if l != nil && l.socket != nil {
 		return
 	}
-	socket, failure := listen(want)
+	opened, failure := listen(want)
 	if failure != nil {
 		if !proto.Equal(failure, ls.failed[id]) {
 			ls.a.log.Warn("listener not opened", "mapping", id, "address", addressOf(want), "reason", failure.GetMessage())
@@ -184,9 +184,9 @@ func (ls *listeners) bind(want *wirepb.Listener) {
 		l = &listener{mapping: id, conns: map[net.Conn]struct{}{}}
 		ls.open[id] = l
 	}
-	l.socket, l.address = socket, addressOf(want)
+	l.socket, l.address = opened, addressOf(want)
 	ls.a.log.Info("listener opened", "mapping", id, "address", l.address)
-	ls.a.start(func() { ls.accept(l, socket) })
+	ls.a.start(func() { opened.serve(ls, l) })
 }
 
 func addressOf(l *wirepb.Listener) string {
@@ -198,26 +198,22 @@ func addressOf(l *wirepb.Listener) string {
 }
 
 // listen opens a socket, or says why not.
-func listen(want *wirepb.Listener) (net.Listener, *wirepb.Failure) {
-	fail := func(code wire.Code, message string) (net.Listener, *wirepb.Failure) {
+func listen(want *wirepb.Listener) (socket, *wirepb.Failure) {
+	fail := func(code wire.Code, message string) (socket, *wirepb.Failure) {
 		return nil, &wirepb.Failure{MappingId: want.GetMappingId(), Code: string(code), Message: message}
 	}
-	if want.GetProtocol() != "tcp" {
+	kind, ok := kindOf(want.GetProtocol())
+	if !ok {
 		return fail(wire.ProtocolUnavailable, wire.ProtocolUnavailable.Sentence())
 	}
 	address := addressOf(want)
 	if address == "" || want.GetPort() == 0 {
 		return fail(wire.AddressUnavailable, "the address is not an IP address and a port")
 	}
-	// The family is named, or 0.0.0.0 would open the IPv6 addresses too.
-	network := "tcp4"
-	if netip.MustParseAddrPort(address).Addr().Is6() {
-		network = "tcp6"
-	}
-	socket, err := net.Listen(network, address)
+	opened, err := kind.listen(netip.MustParseAddrPort(address))
 	switch {
 	case err == nil:
-		return socket, nil
+		return opened, nil
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fail(wire.AddressInUse, err.Error())
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
@@ -288,33 +284,6 @@ func (ls *listeners) close() {
 	defer ls.mu.Unlock()
 	ls.closed = true
 	ls.empty()
-}
-
-// accept takes connections until the socket is closed. Running out of
-// descriptors, for example, does not end it.
-func (ls *listeners) accept(l *listener, socket net.Listener) {
-	pause := 5 * time.Millisecond
-	for {
-		conn, err := socket.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			ls.a.log.Warn("accepting connections", "mapping", l.mapping, "error", err)
-			time.Sleep(pause)
-			pause = min(2*pause, time.Second)
-			continue
-		}
-		pause = 5 * time.Millisecond
-		if s, leaving, _ := ls.a.sessions.pick(nil); s == nil && !leaving || !ls.enter(l, conn) {
-			transport.Reset(conn)
-			continue
-		}
-		ls.a.start(func() {
-			defer ls.exit(l, conn)
-			ls.a.carry(l.mapping, conn.(*net.TCPConn))
-		})
-	}
 }
 
 // enter notes a connection, so that it ends with its mapping.

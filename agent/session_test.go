@@ -363,7 +363,7 @@ func TestListenerSurvivesFailingAccepts(t *testing.T) {
 	a := &Agent{log: slog.New(slog.NewTextHandler(&log, nil)), sessions: newSessions()}
 	ls := newListeners(a)
 	socket := &failing{left: 3}
-	ls.accept(&listener{mapping: 7}, socket)
+	tcpSocket{socket}.serve(ls, &listener{mapping: 7})
 	if socket.calls != 5 || strings.Count(log.String(), "too many open files") != 3 {
 		t.Errorf("%d accepts, log:\n%s", socket.calls, &log)
 	}

@@ -106,7 +106,7 @@ func (ls *listeners) socket(id int64) net.Listener {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if l := ls.open[id]; l != nil {
-		return l.socket
+		return l.socket.(tcpSocket)
 	}
 	return nil
 }

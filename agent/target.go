@@ -2,17 +2,16 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
 const (
@@ -62,7 +61,7 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 		return nil
 	}
 	stream.SetReadDeadline(time.Time{})
-	conn, err := t.reach(ctx, open.GetService())
+	conn, err := t.dialKind(ctx, open)
 	if err != nil {
 		s.complain("service not reached", open.GetMappingId(), err, "service", open.GetService())
 		refuse(stream, err)
@@ -86,6 +85,15 @@ func refuse(stream transport.Stream, reason error) {
 	if _, err := io.CopyN(io.Discard, stream, 256<<10); err != io.EOF {
 		stream.Reset()
 	}
+}
+
+// dialKind reaches the service of a stream as what it carries asks for.
+func (t *target) dialKind(ctx context.Context, open *wirepb.Open) (transport.Duplex, error) {
+	kind, ok := kindOf(open.GetProtocol())
+	if !ok {
+		return nil, wire.ProtocolUnavailable
+	}
+	return kind.dial(ctx, t, open)
 }
 
 // reach resolves the service once, and dials the very addresses that the policy
@@ -130,36 +138,4 @@ func (t *target) addresses(ctx context.Context, host string) ([]netip.Addr, erro
 		}
 	}
 	return addrs, nil
-}
-
-// dialFirst dials the addresses in turn, so that each gets its share of the time,
-// and gives the first connection.
-func (t *target) dialFirst(ctx context.Context, addrs []netip.Addr, port uint16) (transport.Duplex, error) {
-	var last error
-	for i, addr := range addrs {
-		deadline, _ := ctx.Deadline()
-		share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(addrs)-i))
-		conn, err := t.dial(share, "tcp", netip.AddrPortFrom(addr, port).String())
-		cancel()
-		if err == nil {
-			if duplex, ok := conn.(transport.Duplex); ok {
-				return duplex, nil
-			}
-			conn.Close()
-			return nil, fmt.Errorf("dial service: %T cannot close one side", conn)
-		}
-		last = err
-	}
-	return nil, dialCode(last)
-}
-
-// dialCode gives the code that tells the other side what the dial met.
-func dialCode(err error) error {
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return wire.DialRefused
-	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
-		return wire.DialTimeout
-	}
-	return wire.DialUnreachable
 }

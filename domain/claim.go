@@ -129,9 +129,7 @@ func (c ClaimClient) moveMappings(s States, d *Decision, quota *Quota) error {
 		moved := c.move(m)
 		next.apply(moved)
 		d.addOwned(m.UserID, MappingStream(id), moved)
-		if was, is := m.listenerClaim(), next.listenerClaim(); was != is {
-			d.Releases, d.Claims = append(d.Releases, was), append(d.Claims, is)
-		}
+		d.exchange(m.claims(), next.claims())
 		resources := []Resource{ResourceMapping}
 		if !m.Disabled {
 			resources = append(resources, ResourceActiveMapping)

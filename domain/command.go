@@ -198,6 +198,20 @@ func (d *Decision) addOwned(owner int64, stream StreamID, events ...Event) {
 	}
 }
 
+// exchange gives back the claims that are no longer wanted, and takes the new ones.
+func (d *Decision) exchange(was, is []Claim) {
+	for _, claim := range was {
+		if !slices.Contains(is, claim) {
+			d.Releases = append(d.Releases, claim)
+		}
+	}
+	for _, claim := range is {
+		if !slices.Contains(was, claim) {
+			d.Claims = append(d.Claims, claim)
+		}
+	}
+}
+
 // Submission is a command on its way to the log.
 type Submission struct {
 	Command Command

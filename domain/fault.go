@@ -94,14 +94,6 @@ func (f *faults) registeredID(field string, id int64) {
 	}
 }
 
-func (f *faults) protocol(p Protocol) {
-	switch p {
-	case ProtocolTCP, ProtocolUDP, ProtocolHTTP, ProtocolSOCKS5:
-	default:
-		f.add("protocol", "must be tcp, udp, http or socks5")
-	}
-}
-
 func (f *faults) port(field string, port int) {
 	if port < 1 || port > 65535 {
 		f.add(field, fmt.Sprintf("must be 1 to 65535, is %d", port))

@@ -1,21 +1,9 @@
 package domain
 
 import (
-	"fmt"
 	"reflect"
 	"slices"
 	"time"
-)
-
-// Protocol is what a mapping carries.
-type Protocol string
-
-// The protocols, in one place for every layer.
-const (
-	ProtocolTCP    Protocol = "tcp"
-	ProtocolUDP    Protocol = "udp"
-	ProtocolHTTP   Protocol = "http"
-	ProtocolSOCKS5 Protocol = "socks5"
 )
 
 // Mapping is the rule: what arrives at the source agent's listener goes to a
@@ -48,8 +36,8 @@ type Mapping struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-// Parts are what can change of a mapping. Check and defaults stand here once, for
-// those who make a mapping and those who change one.
+// Parts are what can change of a mapping. Their check is
+// that of the protocol, in [faults.parts], for who makes a mapping and who changes one.
 type Parts struct {
 	Name string `json:"name,omitempty" maxLength:"100" example:"intranet"`
 	Origin
@@ -61,13 +49,6 @@ type Parts struct {
 func (p Parts) complete() Parts {
 	p.Origin = p.Origin.complete()
 	return p
-}
-
-func (p Parts) check(f *faults) {
-	f.text("name", p.Name, 0, maxNameLength)
-	p.Origin.check(f)
-	p.Service.check(f)
-	p.Options.check(f)
 }
 
 func (p Parts) equal(o Parts) bool { return reflect.DeepEqual(p, o) }
@@ -245,14 +226,11 @@ func (c CreateMapping) Decide(s States) (Decision, error) {
 func (c CreateMapping) check() error {
 	var f faults
 	f.protocol(c.Protocol)
-	c.Parts.complete().check(&f)
+	f.parts(c.Protocol, c.Parts.complete())
 	if err := f.err("The mapping cannot be created as asked."); err != nil {
 		return err
 	}
-	if c.Protocol != ProtocolTCP {
-		return refuse(CodeProtocolUnavailable, fmt.Sprintf("This version carries tcp mappings only, not %s.", c.Protocol))
-	}
-	return nil
+	return c.Protocol.Unavailable()
 }
 
 // decide makes the mapping for a source that the actor may use.
@@ -274,7 +252,7 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 		return Decision{}, refuse(CodeIDTaken, "This mapping id is in use.")
 	}
 	m := c.mapping()
-	d := Decision{Account: c.UserID, Claims: []Claim{m.listenerClaim()}}
+	d := Decision{Account: c.UserID, Claims: m.claims()}
 	d.add(MappingStream(c.ID), MappingCreated{MappingID: c.ID, UserID: c.UserID, Name: c.Name, Protocol: c.Protocol,
 		SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, SourceUserID: c.sourceUserID, ShareID: share,
 		Origin: c.Origin, Service: c.Service, Options: c.Options})
@@ -306,12 +284,6 @@ func (s States) ownClient(id, user int64, end string, anonymous bool) error {
 		return refuseAt(CodeClientNotOwned, "The "+end+" client belongs to another user.", end+"_client_id")
 	}
 	return nil
-}
-
-// listenerClaim is the address of the listener, unique per source client.
-func (m *Mapping) listenerClaim() Claim {
-	return Claim{Scope: ClaimListener, Owner: MappingStream(m.ID),
-		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, m.Origin.address())}
 }
 
 // ChangeMapping changes parts of a mapping. What never changes may be in the patch
@@ -346,7 +318,7 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	f.fixedBy(c.Patch, m, fixedOfMapping...)
 	parts := m.Parts()
 	f.patch(&parts, c.Patch)
-	parts.check(&f)
+	f.parts(m.Protocol, parts)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
 		return Decision{}, err
 	}
@@ -356,10 +328,7 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	}
 	next := *m
 	next.setParts(parts)
-	if next.listenerClaim() != m.listenerClaim() {
-		d.Releases = []Claim{m.listenerClaim()}
-		d.Claims = []Claim{next.listenerClaim()}
-	}
+	d.exchange(m.claims(), next.claims())
 	d.add(MappingStream(c.ID), MappingChanged{parts})
 	return d, nil
 }
@@ -447,7 +416,7 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 	}
 	for _, id := range ids {
 		m := s.mapping(id)
-		d.Releases = append(d.Releases, m.listenerClaim())
+		d.Releases = append(d.Releases, m.claims()...)
 		d.addOwned(m.UserID, MappingStream(id), MappingDeleted{})
 		d.Closes = append(d.Closes, MappingStream(id))
 		resources := []Resource{ResourceMapping}

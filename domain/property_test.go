@@ -290,7 +290,7 @@ func (w *world) checkClaims(t *rapid.T) {
 			}
 		case *Mapping:
 			if a.Live() {
-				claims = []Claim{a.listenerClaim()}
+				claims = a.claims()
 			}
 		}
 		for _, c := range claims {

@@ -153,6 +153,9 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	if err := f.err("The share cannot be created as asked."); err != nil {
 		return Decision{}, err
 	}
+	if err := c.Protocol.Unavailable(); err != nil {
+		return Decision{}, err // or nobody could redeem it
+	}
 	if _, err := s.enabledUser(c.UserID); err != nil {
 		return Decision{}, err
 	}

@@ -26,15 +26,16 @@ const openTimeout = 10 * time.Second
 // Where the agents are connected to two forwarders there are two of it, one at
 // each, and the continuation of the first is the stream of the second.
 type forward struct {
-	mapping *mappingRoute
-	version domain.Version // of the mapping, when it was authorised
-	origin  origin
-	target  *session // nil: the target agent is connected to another forwarder; guarded by routes.mu
-	service string
-	limit   int64       // of the mapping's connections, -1 = none
-	held    bool        // it has its place under the limit; guarded by shares.mu, like the next
-	over    bool        // it has left its mapping's live ones
-	joined  atomic.Bool // the target has said yes; until then it may be looked for elsewhere
+	mapping  *mappingRoute
+	version  domain.Version // of the mapping, when it was authorised
+	origin   origin
+	target   *session // nil: the target agent is connected to another forwarder; guarded by routes.mu
+	service  string
+	protocol string      // what is carried, as wire.Open says it
+	limit    int64       // of the mapping's connections, -1 = none
+	held     bool        // it has its place under the limit; guarded by shares.mu, like the next
+	over     bool        // it has left its mapping's live ones
+	joined   atomic.Bool // the target has said yes; until then it may be looked for elsewhere
 
 	mu    sync.Mutex
 	ends  []transport.Stream
@@ -62,7 +63,7 @@ func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 	if code := m.meter.payer.refuses(); code != "" {
 		return nil, code
 	}
-	f := &forward{mapping: m, version: m.Version, origin: from, limit: limit, service: m.State.Service.Address()}
+	f := &forward{mapping: m, version: m.Version, origin: from, limit: limit, service: m.State.Service.Address(), protocol: string(m.State.Protocol)}
 	if target := r.clients[m.State.TargetClientID]; target != nil {
 		f.target = target.session
 	}
@@ -253,7 +254,7 @@ func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session
 		return nil, wire.TargetOffline
 	}
 	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
-		Service: fwd.service, Trace: clip(open.GetTrace())})
+		Service: fwd.service, Protocol: fwd.protocol, Trace: clip(open.GetTrace())})
 }
 
 // ask sends the Open and waits for the answer. The stream has ended unless it is

@@ -137,7 +137,7 @@ func (r *routes) receive(from origin, open *wirepb.Open) (fwd *forward, code wir
 	if code := r.usable(m); code != "" {
 		return nil, code, behind
 	}
-	fwd = &forward{mapping: m, version: m.Version, origin: from, target: c.session, service: m.State.Service.Address()}
+	fwd = &forward{mapping: m, version: m.Version, origin: from, target: c.session, service: m.State.Service.Address(), protocol: string(m.State.Protocol)}
 	m.add(fwd)
 	return fwd, "", behind
 }

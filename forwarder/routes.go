@@ -413,7 +413,7 @@ func (r *routes) usable(m *mappingRoute) wire.Code {
 		return wire.NoSuchMapping
 	case m.State.Disabled, owner == nil, !owner.State.Live(), owner.State.Disabled:
 		return wire.MappingDisabled
-	case m.State.Protocol != domain.ProtocolTCP:
+	case !m.State.Protocol.Available():
 		return wire.ProtocolUnavailable
 	}
 	return ""

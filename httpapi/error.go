@@ -225,6 +225,11 @@ func fromHuma(status int, message string, errs []error) *Problem {
 			p.Errors = append(p.Errors, f)
 		}
 	}
+	if len(errs) == 1 {
+		if e := protocolToCome(errs[0]); e != nil {
+			return refused(status, e)
+		}
+	}
 	switch {
 	case status == http.StatusUnsupportedMediaType:
 		p.Errors = []*Fault{{Location: "header.Content-Type", Message: "must be application/json"}}
@@ -257,6 +262,18 @@ func humaCode(status int) (domain.Code, string) {
 		return codeMediaType, "The body must be application/json."
 	}
 	return domain.CodeInvalid, "The request is not as it must be."
+}
+
+// protocolToCome gives the domain's refusal for a protocol that the document does not
+// offer and a script may know by name.
+func protocolToCome(err error) *domain.Error {
+	detailer, ok := err.(huma.ErrorDetailer)
+	if !ok || detailer.ErrorDetail().Location != places[domain.CodeProtocolUnavailable] {
+		return nil
+	}
+	name, _ := detailer.ErrorDetail().Value.(string)
+	refusal, _ := errors.AsType[*domain.Error](domain.Protocol(name).Unavailable())
+	return refusal
 }
 
 // required is the beginning of huma's message for a field that is missing. Such

@@ -73,6 +73,7 @@ func TestEveryFaultIsToldWithItsPlace(t *testing.T) {
 		{"target host with a slash", "POST", mappings, with(fields{"target_host": "a/b"}), 422, "invalid", []string{"body.target_host"}},
 		{"mapping name of 10 KB", "POST", mappings, with(fields{"name": long}), 422, "invalid", []string{"body.name"}},
 		{"unknown protocol", "POST", mappings, with(fields{"protocol": "icmp"}), 422, "invalid", []string{"body.protocol"}},
+		{"share of a protocol to come", "POST", path("shares"), fields{"target_client_id": a, "protocol": "udp", "target_host": "h", "target_port": 1}, 422, "protocol_unavailable", []string{"body.protocol"}},
 		{"protocol to come", "POST", mappings, with(fields{"protocol": "udp"}), 422, "protocol_unavailable", []string{"body.protocol"}},
 		{"unknown user", "POST", mappings, with(fields{"user_id": 999}), 404, "user_not_found", []string{"body.user_id"}},
 		{"unknown source", "POST", mappings, with(fields{"source_client_id": 999}), 404, "client_not_found", []string{"body.source_client_id"}},

@@ -15,12 +15,12 @@ import (
 
 // Mapping is a mapping as the API shows it.
 type Mapping struct {
-	MappingID      int64  `json:"mapping_id" example:"1001"`
-	UserID         int64  `json:"user_id" example:"100000001"`
-	Name           string `json:"name" example:"intranet"`
-	SourceClientID int64  `json:"source_client_id" doc:"The client that listens" example:"600000000"`
-	TargetClientID int64  `json:"target_client_id" doc:"The client that dials" example:"600000001"`
-	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	MappingID      int64    `json:"mapping_id" example:"1001"`
+	UserID         int64    `json:"user_id" example:"100000001"`
+	Name           string   `json:"name" example:"intranet"`
+	SourceClientID int64    `json:"source_client_id" doc:"The client that listens" example:"600000000"`
+	TargetClientID int64    `json:"target_client_id" doc:"The client that dials" example:"600000001"`
+	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Origin
 	domain.Service
 	domain.Options
@@ -34,11 +34,11 @@ type Mapping struct {
 
 // CreateMappingBody is the body of POST /mappings.
 type CreateMappingBody struct {
-	UserID         int64  `json:"user_id,omitempty" minimum:"0" doc:"The user whose it is; left out: whoever asks" example:"100000001"`
-	Name           string `json:"name,omitempty" maxLength:"100" example:"intranet"`
-	SourceClientID int64  `json:"source_client_id" doc:"The client that listens" example:"600000000"`
-	TargetClientID int64  `json:"target_client_id" doc:"The client that dials" example:"600000001"`
-	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	UserID         int64    `json:"user_id,omitempty" minimum:"0" doc:"The user whose it is; left out: whoever asks" example:"100000001"`
+	Name           string   `json:"name,omitempty" maxLength:"100" example:"intranet"`
+	SourceClientID int64    `json:"source_client_id" doc:"The client that listens" example:"600000000"`
+	TargetClientID int64    `json:"target_client_id" doc:"The client that dials" example:"600000001"`
+	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Origin
 	domain.Service
 	domain.Options
@@ -113,12 +113,12 @@ type listMappingsInput struct {
 
 // MappingFilter narrows a list of mappings down.
 type MappingFilter struct {
-	Status   string `query:"status" enum:"active,disabled" doc:"Only mappings of this status" example:"active"`
-	Protocol string `query:"protocol" enum:"tcp,udp,http,socks5" doc:"Only mappings of this protocol" example:"tcp"`
+	Status   string   `query:"status" enum:"active,disabled" doc:"Only mappings of this status" example:"active"`
+	Protocol Protocol `query:"protocol" doc:"Only mappings of this protocol" example:"tcp"`
 }
 
 func (f MappingFilter) pass(m *projections.MappingRow) bool {
-	return (f.Status == "" || f.Status == enabledStatus(m.Disabled)) && (f.Protocol == "" || f.Protocol == string(m.Protocol))
+	return (f.Status == "" || f.Status == enabledStatus(m.Disabled)) && (f.Protocol == "" || f.Protocol == Protocol(m.Protocol))
 }
 
 func (a *api) listMappings(ctx context.Context, in *struct {
@@ -229,7 +229,7 @@ func mappingBody(m *domain.Mapping) Mapping {
 		return &id
 	}
 	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: m.SourceClientID, TargetClientID: m.TargetClientID,
-		Protocol: string(m.Protocol), Origin: m.Origin, Service: m.Service, Options: m.Options.Shown(),
+		Protocol: Protocol(m.Protocol), Origin: m.Origin, Service: m.Service, Options: m.Options.Shown(),
 		SourceUserID: optional(m.SourceUserID), TargetUserID: optional(m.TargetUserID), ShareID: optional(m.ShareID),
 		Status: enabledStatus(m.Disabled), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt}
 }

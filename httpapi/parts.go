@@ -14,6 +14,19 @@ import (
 // the domain's structs, for requests. Here are the two other forms: what an answer
 // shows, and what a change takes.
 
+// Protocol is a protocol in a body or a query. The document offers those that this
+// version carries.
+type Protocol string
+
+// Schema implements [huma.SchemaProvider].
+func (Protocol) Schema(huma.Registry) *huma.Schema {
+	s := &huma.Schema{Type: huma.TypeString}
+	for _, p := range domain.Protocols() {
+		s.Enum = append(s.Enum, string(p))
+	}
+	return s
+}
+
 // answers makes a schema of requests that of an answer: nothing of a part is missing
 // there, and bounds are not the reader's matter.
 func answers(s *huma.Schema, parts ...any) *huma.Schema {
@@ -50,14 +63,14 @@ func (Share) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 // stays. Its fields are for the document: what was sent is in patch, so that a field
 // of a part is written nowhere here.
 type ChangeMappingBody struct {
-	MappingID      *int64  `json:"mapping_id,omitempty" doc:"May be sent, never changes" example:"1001"`
-	UserID         *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
-	SourceClientID *int64  `json:"source_client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
-	TargetClientID *int64  `json:"target_client_id,omitempty" doc:"May be sent, never changes" example:"600000001"`
-	SourceUserID   *int64  `json:"source_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
-	TargetUserID   *int64  `json:"target_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
-	ShareID        *int64  `json:"share_id,omitempty" doc:"May be sent, never changes" example:"1234567890123"`
-	Protocol       *string `json:"protocol,omitempty" enum:"tcp,udp,http,socks5" doc:"May be sent, never changes" example:"tcp"`
+	MappingID      *int64    `json:"mapping_id,omitempty" doc:"May be sent, never changes" example:"1001"`
+	UserID         *int64    `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
+	SourceClientID *int64    `json:"source_client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
+	TargetClientID *int64    `json:"target_client_id,omitempty" doc:"May be sent, never changes" example:"600000001"`
+	SourceUserID   *int64    `json:"source_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
+	TargetUserID   *int64    `json:"target_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
+	ShareID        *int64    `json:"share_id,omitempty" doc:"May be sent, never changes" example:"1234567890123"`
+	Protocol       *Protocol `json:"protocol,omitempty" doc:"May be sent, never changes" example:"tcp"`
 	domain.Parts
 
 	patch domain.Patch

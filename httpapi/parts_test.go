@@ -58,3 +58,37 @@ func TestEveryPartIsInTheDocument(t *testing.T) {
 		}
 	}
 }
+
+// TestOfferedProtocolsWork: what the document offers is what the domain carries.
+func TestOfferedProtocolsWork(t *testing.T) {
+	text, err := os.ReadFile("testdata/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct{ Enum []string }
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, p := range domain.Protocols() {
+		want = append(want, string(p))
+	}
+	seen := 0
+	for name, schema := range doc.Components.Schemas {
+		if p, ok := schema.Properties["protocol"]; ok {
+			seen++
+			if !slices.Equal(p.Enum, want) {
+				t.Errorf("%s offers %v, the domain carries %v", name, p.Enum, want)
+			}
+		}
+	}
+	if seen < 6 {
+		t.Errorf("%d bodies have a protocol", seen)
+	}
+}

@@ -14,11 +14,11 @@ import (
 
 // Share is a share as the API shows it. Its code is never shown again.
 type Share struct {
-	ShareID        int64  `json:"share_id" example:"1234567890123"`
-	UserID         int64  `json:"user_id" doc:"Who shares; the mappings made of it are theirs" example:"100000001"`
-	Name           string `json:"name" example:"our database"`
-	TargetClientID int64  `json:"target_client_id" example:"600000001"`
-	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	ShareID        int64    `json:"share_id" example:"1234567890123"`
+	UserID         int64    `json:"user_id" doc:"Who shares; the mappings made of it are theirs" example:"100000001"`
+	Name           string   `json:"name" example:"our database"`
+	TargetClientID int64    `json:"target_client_id" example:"600000001"`
+	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Service
 	domain.Options
 	MaxUses   int64      `json:"max_uses" example:"1"`
@@ -36,10 +36,10 @@ type NewShare struct {
 
 // CreateShareBody is the body of POST /shares.
 type CreateShareBody struct {
-	UserID         int64  `json:"user_id,omitempty" doc:"Who shares; left out: whoever asks" example:"100000001"`
-	Name           string `json:"name,omitempty" maxLength:"100" example:"our database"`
-	TargetClientID int64  `json:"target_client_id" doc:"A client of the user that dials the service" example:"600000001"`
-	Protocol       string `json:"protocol" enum:"tcp,udp,http,socks5" example:"tcp"`
+	UserID         int64    `json:"user_id,omitempty" doc:"Who shares; left out: whoever asks" example:"100000001"`
+	Name           string   `json:"name,omitempty" maxLength:"100" example:"our database"`
+	TargetClientID int64    `json:"target_client_id" doc:"A client of the user that dials the service" example:"600000001"`
+	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Service
 	domain.Options
 	MaxUses   int64      `json:"max_uses,omitempty" minimum:"1" maximum:"1000" default:"1" example:"1"`
@@ -186,7 +186,7 @@ func (a *api) revokeShare(ctx context.Context, in *changeInput) (*WriteAnswer, e
 }
 
 func shareBody(h *domain.Share) Share {
-	b := Share{ShareID: h.ID, UserID: h.UserID, Name: h.Name, TargetClientID: h.TargetClientID, Protocol: string(h.Protocol),
+	b := Share{ShareID: h.ID, UserID: h.UserID, Name: h.Name, TargetClientID: h.TargetClientID, Protocol: Protocol(h.Protocol),
 		Service: h.Service, Options: h.Options.Shown(), MaxUses: h.MaxUses, Uses: h.Uses, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt}
 	if !h.ExpiresAt.IsZero() {
 		b.ExpiresAt = &h.ExpiresAt

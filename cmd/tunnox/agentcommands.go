@@ -146,7 +146,7 @@ other client must be one of the same user.`,
 	flags := cmd.Flags()
 	flags.Int64Var(&source, "source", 0, "`id` of the client that listens (default: this agent's)")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service (default: this agent's)")
-	flags.StringVar(&protocol, "protocol", "tcp", "what is carried")
+	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` to listen on (host 127.0.0.1 unless given)")
 	flags.StringVar(&service, "service", "", "`host:port` to dial")
 	flags.StringVar(&name, "name", "", "`name` for people")

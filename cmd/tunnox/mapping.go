@@ -66,7 +66,7 @@ func (r *resource) createMapping() *cobra.Command {
 	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to (default: whoever asks)")
 	flags.Int64Var(&source, "source", 0, "`id` of the client that listens")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
-	flags.StringVar(&protocol, "protocol", "tcp", "what is carried")
+	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
 	flags.StringVar(&service, "service", "", "`host:port` the target client dials")
 	flags.StringVar(&name, "name", "", "`name` for people")

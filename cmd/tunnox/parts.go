@@ -17,6 +17,16 @@ import (
 // mappingOptions are what the flags are made of.
 var mappingOptions = domain.Options{}
 
+// protocolFlag gives a command the flag for what is carried.
+func protocolFlag(cmd *cobra.Command, into *string) {
+	var names []string
+	for _, p := range domain.Protocols() {
+		names = append(names, string(p))
+	}
+	cmd.Flags().StringVar(into, "protocol", string(domain.ProtocolTCP), "what is carried: "+strings.Join(names, ", "))
+	complete(cmd, "protocol", names)
+}
+
 // optionFlags gives a command the flags of a part of a mapping. A field that is an
 // object has a flag for each of its fields, with its name before theirs.
 func optionFlags(cmd *cobra.Command, part any) { fieldFlags(cmd, "", domain.Fields(part)) }

@@ -49,7 +49,7 @@ func (r *resource) createShare() *cobra.Command {
 	flags.Int64Var(&user, "user", 0, "`id` of the user who shares (default: whoever asks)")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
 	flags.StringVar(&service, "service", "", "`address` the target dials, host:port")
-	flags.StringVar(&protocol, "protocol", "tcp", "what is carried")
+	protocolFlag(cmd, &protocol)
 	flags.StringVar(&name, "name", "", "`name` for people")
 	flags.Int64Var(&uses, "uses", 1, "how `often` the code is good")
 	flags.Var(&lasts, "expires", "after so `long` it is good no more, for example 36h, 2d or 1w (default: never)")

@@ -20,10 +20,7 @@ import (
 
 // Defines values for ChangeMappingBodyProtocol.
 const (
-	ChangeMappingBodyProtocolHttp   ChangeMappingBodyProtocol = "http"
-	ChangeMappingBodyProtocolSocks5 ChangeMappingBodyProtocol = "socks5"
-	ChangeMappingBodyProtocolTcp    ChangeMappingBodyProtocol = "tcp"
-	ChangeMappingBodyProtocolUdp    ChangeMappingBodyProtocol = "udp"
+	ChangeMappingBodyProtocolTcp ChangeMappingBodyProtocol = "tcp"
 )
 
 // Defines values for ChangeWebhookBodyScope.
@@ -74,18 +71,12 @@ const (
 
 // Defines values for CreateMappingBodyProtocol.
 const (
-	CreateMappingBodyProtocolHttp   CreateMappingBodyProtocol = "http"
-	CreateMappingBodyProtocolSocks5 CreateMappingBodyProtocol = "socks5"
-	CreateMappingBodyProtocolTcp    CreateMappingBodyProtocol = "tcp"
-	CreateMappingBodyProtocolUdp    CreateMappingBodyProtocol = "udp"
+	CreateMappingBodyProtocolTcp CreateMappingBodyProtocol = "tcp"
 )
 
 // Defines values for CreateShareBodyProtocol.
 const (
-	CreateShareBodyProtocolHttp   CreateShareBodyProtocol = "http"
-	CreateShareBodyProtocolSocks5 CreateShareBodyProtocol = "socks5"
-	CreateShareBodyProtocolTcp    CreateShareBodyProtocol = "tcp"
-	CreateShareBodyProtocolUdp    CreateShareBodyProtocol = "udp"
+	CreateShareBodyProtocolTcp CreateShareBodyProtocol = "tcp"
 )
 
 // Defines values for CreateUserBodyRole.
@@ -119,10 +110,7 @@ const (
 
 // Defines values for MappingProtocol.
 const (
-	MappingProtocolHttp   MappingProtocol = "http"
-	MappingProtocolSocks5 MappingProtocol = "socks5"
-	MappingProtocolTcp    MappingProtocol = "tcp"
-	MappingProtocolUdp    MappingProtocol = "udp"
+	MappingProtocolTcp MappingProtocol = "tcp"
 )
 
 // Defines values for MappingStatus.
@@ -139,10 +127,7 @@ const (
 
 // Defines values for NewShareProtocol.
 const (
-	NewShareProtocolHttp   NewShareProtocol = "http"
-	NewShareProtocolSocks5 NewShareProtocol = "socks5"
-	NewShareProtocolTcp    NewShareProtocol = "tcp"
-	NewShareProtocolUdp    NewShareProtocol = "udp"
+	NewShareProtocolTcp NewShareProtocol = "tcp"
 )
 
 // Defines values for NewWebhookScope.
@@ -177,10 +162,7 @@ const (
 
 // Defines values for ShareProtocol.
 const (
-	ShareProtocolHttp   ShareProtocol = "http"
-	ShareProtocolSocks5 ShareProtocol = "socks5"
-	ShareProtocolTcp    ShareProtocol = "tcp"
-	ShareProtocolUdp    ShareProtocol = "udp"
+	ShareProtocolTcp ShareProtocol = "tcp"
 )
 
 // Defines values for TokensTokenType.
@@ -253,10 +235,7 @@ const (
 
 // Defines values for ListMappingsOfClientParamsProtocol.
 const (
-	ListMappingsOfClientParamsProtocolHttp   ListMappingsOfClientParamsProtocol = "http"
-	ListMappingsOfClientParamsProtocolSocks5 ListMappingsOfClientParamsProtocol = "socks5"
-	ListMappingsOfClientParamsProtocolTcp    ListMappingsOfClientParamsProtocol = "tcp"
-	ListMappingsOfClientParamsProtocolUdp    ListMappingsOfClientParamsProtocol = "udp"
+	ListMappingsOfClientParamsProtocolTcp ListMappingsOfClientParamsProtocol = "tcp"
 )
 
 // Defines values for ListMappingsParamsStatus.
@@ -267,10 +246,7 @@ const (
 
 // Defines values for ListMappingsParamsProtocol.
 const (
-	ListMappingsParamsProtocolHttp   ListMappingsParamsProtocol = "http"
-	ListMappingsParamsProtocolSocks5 ListMappingsParamsProtocol = "socks5"
-	ListMappingsParamsProtocolTcp    ListMappingsParamsProtocol = "tcp"
-	ListMappingsParamsProtocolUdp    ListMappingsParamsProtocol = "udp"
+	ListMappingsParamsProtocolTcp ListMappingsParamsProtocol = "tcp"
 )
 
 // Defines values for TrafficStatsParamsRange.
@@ -314,10 +290,7 @@ const (
 
 // Defines values for ListMappingsOfUserParamsProtocol.
 const (
-	ListMappingsOfUserParamsProtocolHttp   ListMappingsOfUserParamsProtocol = "http"
-	ListMappingsOfUserParamsProtocolSocks5 ListMappingsOfUserParamsProtocol = "socks5"
-	ListMappingsOfUserParamsProtocolTcp    ListMappingsOfUserParamsProtocol = "tcp"
-	ListMappingsOfUserParamsProtocolUdp    ListMappingsOfUserParamsProtocol = "udp"
+	ListMappingsOfUserParamsProtocolTcp ListMappingsOfUserParamsProtocol = "tcp"
 )
 
 // APIKey defines model for APIKey.

@@ -1,0 +1,40 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// kind is how the agent carries one protocol, at both ends: a file each, such as
+// listentcp.go and dialtcp.go.
+type kind struct {
+	// listen opens what connections come in at.
+	listen func(netip.AddrPort) (socket, error)
+	// dial reaches the service that a stream is for, as far as the policy allows.
+	dial func(context.Context, *target, *wirepb.Open) (transport.Duplex, error)
+}
+
+// socket is an origin that is open. Closing it ends serve, and leaves the
+// connections that came through it.
+type socket interface {
+	// serve takes what comes in, until the socket is closed.
+	serve(*listeners, *listener)
+	Close() error
+}
+
+// kinds are the protocols that this agent carries.
+var kinds = map[string]kind{
+	"tcp": {listen: listenTCP, dial: dialTCP},
+}
+
+// kindOf gives the kind for a protocol. Forwarders that do not say which mean tcp.
+func kindOf(protocol string) (kind, bool) {
+	if protocol == "" {
+		protocol = "tcp"
+	}
+	k, ok := kinds[protocol]
+	return k, ok
+}

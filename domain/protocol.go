@@ -1,0 +1,129 @@
+package domain
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Protocol is what a mapping carries.
+type Protocol string
+
+// The protocols, in one place for every layer.
+const (
+	ProtocolTCP    Protocol = "tcp"
+	ProtocolUDP    Protocol = "udp"
+	ProtocolHTTP   Protocol = "http"
+	ProtocolSOCKS5 Protocol = "socks5"
+)
+
+// OriginKind says who listens for the connections of a mapping.
+type OriginKind string
+
+// OriginAgent is a listener of the source agent.
+const OriginAgent OriginKind = "agent"
+
+// Kind tells what kind of origin this is, by the fields that are set.
+func (Origin) Kind() OriginKind { return OriginAgent }
+
+// protocol is a row of the table: what there is to know of a protocol.
+type protocol struct {
+	name      Protocol
+	available bool         // this version carries it
+	origins   []OriginKind // where its connections may come in
+	fixed     bool         // the service is known in advance, not chosen for each connection
+	check     func(f *faults, p Parts)
+	claims    func(m *Mapping) []Claim
+}
+
+// protocols is the table. Enums of the API, flags, completion and help of the command
+// line, checks, claims and share codes go by it: a protocol is made available here.
+var protocols = []protocol{
+	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
+	{name: ProtocolUDP, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
+	{name: ProtocolHTTP, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
+	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
+}
+
+// checkFixed is for a protocol whose service is known in advance.
+func checkFixed(f *faults, p Parts) { p.Service.check(f) }
+
+// claimListener is for a protocol whose source agent has the address for itself.
+func claimListener(m *Mapping) []Claim {
+	return []Claim{{Scope: ClaimListener, Owner: MappingStream(m.ID),
+		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, m.Origin.address())}}
+}
+
+// row gives the row of a protocol, nil for one that nobody knows.
+func (p Protocol) row() *protocol {
+	i := slices.IndexFunc(protocols, func(row protocol) bool { return row.name == p })
+	if i < 0 {
+		return nil
+	}
+	return &protocols[i]
+}
+
+// Known reports whether the protocol has a name here, available or not.
+func (p Protocol) Known() bool { return p.row() != nil }
+
+// Available reports whether this version carries the protocol.
+func (p Protocol) Available() bool { row := p.row(); return row != nil && row.available }
+
+// Protocols lists the protocols that this version carries.
+func Protocols() []Protocol {
+	var names []Protocol
+	for _, row := range protocols {
+		if row.available {
+			names = append(names, row.name)
+		}
+	}
+	return names
+}
+
+// names gives the protocols as texts: those that are available, or all.
+func protocolNames(all bool) (names []string) {
+	for _, row := range protocols {
+		if all || row.available {
+			names = append(names, string(row.name))
+		}
+	}
+	return names
+}
+
+// Unavailable is the refusal of a protocol that this version has a name for and
+// does not carry, or nil.
+func (p Protocol) Unavailable() error {
+	if !p.Known() || p.Available() {
+		return nil
+	}
+	return refuse(CodeProtocolUnavailable, fmt.Sprintf("This version carries %s mappings only, not %s.", anyOf(protocolNames(false)), p))
+}
+
+// protocol checks that there is such a protocol.
+func (f *faults) protocol(p Protocol) {
+	if !p.Known() {
+		f.add("protocol", "must be "+anyOf(protocolNames(true)))
+	}
+}
+
+// parts checks parts of a mapping that carries a protocol.
+func (f *faults) parts(p Protocol, parts Parts) {
+	f.text("name", parts.Name, 0, maxNameLength)
+	parts.Origin.check(f)
+	row := p.row()
+	if row == nil {
+		row = &protocols[0] // the protocol is a fault already; the others are told with it
+	}
+	if !slices.Contains(row.origins, parts.Origin.Kind()) {
+		f.add("protocol", fmt.Sprintf("cannot come in at an origin of kind %s", parts.Origin.Kind()))
+	}
+	row.check(f, parts)
+	parts.Options.check(f)
+}
+
+// claims are the unique names that a mapping holds.
+func (m *Mapping) claims() []Claim {
+	if row := m.Protocol.row(); row != nil {
+		return row.claims(m)
+	}
+	return nil
+}
