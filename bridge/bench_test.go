@@ -67,7 +67,7 @@ func sessionPair(t testing.TB) (a, b net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	transport.Admit(server)
+	server.Admit()
 	opened, err := agent.Open(ctx)
 	if err != nil {
 		t.Fatal(err)

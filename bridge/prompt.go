@@ -1,6 +1,10 @@
 package bridge
 
-import "github.com/tunnox-net/tunnox/transport"
+import (
+	"sync"
+
+	"github.com/tunnox-net/tunnox/transport"
+)
 
 // A stream can be read and written without anybody waiting, so that a forwarder
 // needs no goroutine to join it to an agent's stream, and no thread has to be woken
@@ -37,6 +41,21 @@ func (s *stream) Watch(onRead, onRoom func()) {
 	if onRoom != nil {
 		s.onRoom = onRoom
 	}
+}
+
+// OnRead has do called when there is something to read. It is Watch's onRead until
+// then.
+func (s *stream) OnRead(do func()) (now func()) {
+	var once sync.Once
+	now = func() { once.Do(func() { go do() }) }
+	s.mu.Lock()
+	s.onRead = now
+	ready := s.closed || s.err != nil || s.queued > 0 || s.eof
+	s.mu.Unlock()
+	if ready {
+		now()
+	}
+	return now
 }
 
 // canRead wakes who reads. The lock is held.

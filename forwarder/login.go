@@ -303,7 +303,7 @@ func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
 		s.goodbye(err)
 		return fmt.Errorf("write welcome: %w", err)
 	}
-	transport.Admit(s.link)
+	s.link.Admit()
 	s.control.SetDeadline(time.Time{})
 	f.metrics.welcomed.Inc()
 	s.log.Info("agent connected", "from", s.link.RemoteAddr(), "agent_version", s.version, "instance", s.instance)

@@ -86,7 +86,7 @@ func (s *session) serve() {
 	s.mu.Lock()
 	s.welcomed = true
 	s.mu.Unlock()
-	transport.OnOpen(s.link, s.take)
+	s.link.OnOpen(s.take)
 	s.configure(time.Time{})
 	s.listen()
 }
@@ -96,7 +96,7 @@ func (s *session) serve() {
 func (s *session) listen() {
 	s.control.SetReadDeadline(time.Time{})
 	s.mu.Lock()
-	s.wake = transport.OnRead(s.control, s.attend)
+	s.wake = s.control.OnRead(s.attend)
 	over := s.refusal != nil
 	s.mu.Unlock()
 	if over {

@@ -118,16 +118,23 @@ func (f *flow) pause(n int) error {
 }
 
 // failed is why one of the ends is of no use any more, as far as they can tell.
-func (f *flow) failed() error {
-	if from, ok := f.src.(*muxStream); ok {
-		if err := from.unreadable(); err != nil {
-			return err
-		}
+func (f *flow) failed() (err error) {
+	switch from := f.src.(type) {
+	case pieceSource:
+		err = from.unreadable()
+	case Prompt:
+		_, err = from.ReadNow(nil)
 	}
-	if to, ok := f.dst.(*muxStream); ok {
-		return to.broken()
+	if err != nil {
+		return err
 	}
-	return nil
+	switch to := f.dst.(type) {
+	case pieceSink:
+		err = to.broken()
+	case Prompt:
+		_, err = to.WriteNow(nil)
+	}
+	return err
 }
 
 // unreadable is why nothing can be read, apart from the end.

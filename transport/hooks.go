@@ -7,17 +7,14 @@ import (
 
 // Where somebody would only wait, for the next stream of a peer or for the next
 // message on a stream, a goroutine that does so costs an idle session several
-// kilobytes. OnOpen and OnRead call instead.
+// kilobytes. OnOpen, OnRead and OnReset call instead.
 
-// OnOpen has do called with each stream that the peer opens, from now on and of
-// those that were not accepted yet, until the session ends. It replaces Accept. do
-// must not block: other streams of the session wait for it.
-func OnOpen(s Session, do func(Stream)) {
-	if s, ok := s.(interface{ onOpened(func(Stream)) }); ok {
-		s.onOpened(do)
-		return
-	}
-	go func() { // ends with the session
+// AcceptEach is OnOpen for a carrier that has Accept only, and takes a goroutine
+// that ends with the session.
+func AcceptEach(s interface {
+	Accept(context.Context) (Stream, error)
+}, do func(Stream)) {
+	go func() {
 		for {
 			st, err := s.Accept(context.Background())
 			if err != nil {
@@ -28,15 +25,8 @@ func OnOpen(s Session, do func(Stream)) {
 	}()
 }
 
-// OnRead has do called once, in a goroutine of its own, as soon as a Read of the
-// stream would not wait: there is data, or the end, or the stream or its session has
-// failed. Until then nobody else may read it. now has it called at once, if it was
-// not. The stream is one of this package's sessions.
-func OnRead(st Stream, do func()) (now func()) {
-	return st.(interface{ onReadable(func()) func() }).onReadable(do)
-}
-
-func (s *muxSession) onOpened(do func(Stream)) {
+// OnOpen has do called with each stream of the peer.
+func (s *muxSession) OnOpen(do func(Stream)) {
 	s.mu.Lock()
 	s.onOpen = do
 	waiting := s.waiting
@@ -49,7 +39,8 @@ func (s *muxSession) onOpened(do func(Stream)) {
 	}
 }
 
-func (st *muxStream) onReadable(do func()) (now func()) {
+// OnRead has do called when there is something to read.
+func (st *muxStream) OnRead(do func()) (now func()) {
 	r := &reading{st: st, do: do}
 	st.s.mu.Lock()
 	st.onRead = r
@@ -77,7 +68,11 @@ func (r *reading) now() {
 	})
 }
 
-func (s *memoryStream) onReadable(do func()) (now func()) {
+// OnOpen has do called with each stream of the peer.
+func (s *memorySession) OnOpen(do func(Stream)) { AcceptEach(s, do) }
+
+// OnRead has do called when there is something to read.
+func (s *memoryStream) OnRead(do func()) (now func()) {
 	p, from := s.pair, 1-s.side
 	asked := false // guarded by p.mu
 	go func() {    // ends with the stream

@@ -31,7 +31,7 @@ func (ls *lines) of(host string) int {
 }
 
 // add puts s at the end of its line.
-func (ls *lines) add(s *stranger) {
+func (ls *lines) add(s *Stranger) {
 	l := ls.byHost[s.host]
 	if l == nil {
 		l = &line{host: s.host}
@@ -44,10 +44,10 @@ func (ls *lines) add(s *stranger) {
 
 // next takes out the first of the line whose turn it is, of those that may; nil when
 // none may.
-func (ls *lines) next(may func(host string) bool) *stranger {
+func (ls *lines) next(may func(host string) bool) *Stranger {
 	for e := ls.turns.Front(); e != nil; e = e.Next() {
 		if l := e.Value.(*line); may(l.host) {
-			s := l.Front().Value.(*stranger)
+			s := l.Front().Value.(*Stranger)
 			ls.turns.MoveToBack(e)
 			ls.remove(s)
 			return s
@@ -57,7 +57,7 @@ func (ls *lines) next(may func(host string) bool) *stranger {
 }
 
 // remove takes s out of its line, if it is in it.
-func (ls *lines) remove(s *stranger) bool {
+func (ls *lines) remove(s *Stranger) bool {
 	l := ls.byHost[s.host]
 	if l == nil || s.all != nil || s.address == nil {
 		return false
@@ -73,11 +73,11 @@ func (ls *lines) remove(s *stranger) bool {
 }
 
 // all gives everybody who waits.
-func (ls *lines) all() iter.Seq[*stranger] {
-	return func(yield func(*stranger) bool) {
+func (ls *lines) all() iter.Seq[*Stranger] {
+	return func(yield func(*Stranger) bool) {
 		for _, l := range ls.byHost {
 			for e := l.Front(); e != nil; e = e.Next() {
-				if !yield(e.Value.(*stranger)) {
+				if !yield(e.Value.(*Stranger)) {
 					return
 				}
 			}

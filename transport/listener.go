@@ -16,12 +16,3 @@ type Listener interface {
 	// repeat.
 	Close() error
 }
-
-// Admit tells the listener a session came from that the peer has proved who it
-// is. Until then the session counts against the listener's caps for strangers
-// and is closed when it takes too long. It does nothing for other sessions.
-func Admit(s Session) {
-	if a, ok := s.(interface{ admit() }); ok {
-		a.admit()
-	}
-}

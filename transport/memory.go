@@ -140,6 +140,7 @@ func (s *memorySession) NumStreams() int {
 func (s *memorySession) Binding() []byte       { return append([]byte(nil), s.link.binding...) }
 func (s *memorySession) RemoteAddr() net.Addr  { return memoryAddr{} }
 func (s *memorySession) Done() <-chan struct{} { return s.link.done }
+func (s *memorySession) Admit()                {}
 func (s *memorySession) Close() error          { s.link.close(); return nil }
 
 type memoryAddr struct{}

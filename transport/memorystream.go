@@ -20,7 +20,10 @@ type memoryPair struct {
 	bytes  [2][]byte // written by this side, not yet read by the other
 	eof    [2]bool   // this side ended its writing
 	closed [2]bool   // this side closed
+	deaf   [2]bool   // this side reads no more
 	err    error     // both sides ended at once: ErrReset or ErrSessionClosed
+
+	tellRead, tellRoom [2]bool // the side's hook is to be called when mu is given back
 }
 
 func newMemoryPair(l *memoryLink) *memoryPair {
@@ -36,8 +39,40 @@ func newMemoryPair(l *memoryLink) *memoryPair {
 // wake wakes everybody; the lock is held.
 func (p *memoryPair) wake() {
 	for i := range p.ends {
-		p.ends[i].readable.Broadcast()
-		p.ends[i].writable.Broadcast()
+		p.canRead(i)
+		p.hasRoom(i)
+	}
+}
+
+// canRead wakes who reads at the side. The lock is held.
+func (p *memoryPair) canRead(side int) {
+	p.ends[side].readable.Broadcast()
+	p.tellRead[side] = true
+}
+
+// hasRoom wakes who writes at the side. The lock is held.
+func (p *memoryPair) hasRoom(side int) {
+	p.ends[side].writable.Broadcast()
+	p.tellRoom[side] = true
+}
+
+// unlock gives the lock back and calls the hooks.
+func (p *memoryPair) unlock() {
+	var hooks [4]func()
+	for i := range p.ends {
+		if p.tellRead[i] {
+			hooks[2*i] = p.ends[i].onRead
+		}
+		if p.tellRoom[i] {
+			hooks[2*i+1] = p.ends[i].onRoom
+		}
+	}
+	p.tellRead, p.tellRoom = [2]bool{}, [2]bool{}
+	p.mu.Unlock()
+	for _, hook := range hooks {
+		if hook != nil {
+			hook()
+		}
 	}
 }
 
@@ -49,7 +84,7 @@ func (p *memoryPair) fail(err error) {
 		p.bytes = [2][]byte{}
 	}
 	p.wake()
-	p.mu.Unlock()
+	p.unlock()
 	p.link.ended(p, 0)
 	p.link.ended(p, 1)
 }
@@ -62,62 +97,121 @@ type memoryStream struct {
 	// guarded by pair.mu
 	readable, writable sync.Cond
 	readBy, writeBy    deadline
+	onRead, onRoom     func()
 }
 
 func (s *memoryStream) Read(b []byte) (int, error) {
-	p, from := s.pair, 1-s.side
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	s.pair.mu.Lock()
+	defer s.pair.unlock()
 	for {
-		switch {
-		case p.closed[s.side]:
-			return 0, net.ErrClosed
-		case p.err != nil:
-			return 0, p.err
-		case s.readBy.passed:
-			return 0, s.readBy.err()
-		case len(b) == 0:
-			return 0, nil
-		case len(p.bytes[from]) > 0:
-			n := copy(b, p.bytes[from])
-			p.bytes[from] = p.bytes[from][n:]
-			if len(p.bytes[from]) == 0 {
-				p.bytes[from] = nil // an idle stream holds no buffer
-			}
-			p.ends[from].writable.Broadcast()
-			return n, nil
-		case p.eof[from]:
-			return 0, io.EOF
+		n, err := s.read(b)
+		if n > 0 || err != nil || len(b) == 0 {
+			return n, err
 		}
 		s.readable.Wait()
 	}
 }
 
+// read gives what has come, or 0. The lock is held.
+func (s *memoryStream) read(b []byte) (int, error) {
+	p, from := s.pair, 1-s.side
+	switch {
+	case p.closed[s.side]:
+		return 0, net.ErrClosed
+	case p.err != nil:
+		return 0, p.err
+	case p.deaf[s.side]:
+		return 0, net.ErrClosed
+	case s.readBy.passed:
+		return 0, s.readBy.err()
+	case len(b) == 0:
+		return 0, nil
+	case len(p.bytes[from]) > 0:
+		n := copy(b, p.bytes[from])
+		p.bytes[from] = p.bytes[from][n:]
+		if len(p.bytes[from]) == 0 {
+			p.bytes[from] = nil // an idle stream holds no buffer
+		}
+		p.hasRoom(from)
+		return n, nil
+	case p.eof[from]:
+		return 0, io.EOF
+	}
+	return 0, nil
+}
+
 func (s *memoryStream) Write(b []byte) (n int, err error) {
-	p, to := s.pair, 1-s.side
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	s.pair.mu.Lock()
+	defer s.pair.unlock()
 	for {
-		switch {
-		case p.closed[s.side], p.eof[s.side]:
-			return n, net.ErrClosed
-		case p.err != nil:
-			return n, p.err
-		case p.closed[to]:
-			return n, ErrReset
-		case s.writeBy.passed:
-			return n, s.writeBy.err()
-		case len(b) == 0:
-			return n, nil
+		m, err := s.write(b)
+		n, b = n+m, b[m:]
+		if err != nil || len(b) == 0 {
+			return n, err
 		}
-		if free := memoryWindow - len(p.bytes[s.side]); free > 0 {
-			part := b[:min(free, len(b))]
-			p.bytes[s.side] = append(p.bytes[s.side], part...)
-			n, b = n+len(part), b[len(part):]
-			p.ends[to].readable.Broadcast()
-			continue
+		if m > 0 { // whoever is told of it makes room
+			s.pair.unlock()
+			s.pair.mu.Lock()
+		} else {
+			s.writable.Wait()
 		}
-		s.writable.Wait()
+	}
+}
+
+// write takes what there is room for, or 0. The lock is held.
+func (s *memoryStream) write(b []byte) (int, error) {
+	p, to := s.pair, 1-s.side
+	switch {
+	case p.closed[s.side], p.eof[s.side]:
+		return 0, net.ErrClosed
+	case p.err != nil:
+		return 0, p.err
+	case p.deaf[to]:
+		return 0, ErrStopped
+	case s.writeBy.passed:
+		return 0, s.writeBy.err()
+	}
+	n := min(memoryWindow-len(p.bytes[s.side]), len(b))
+	if n > 0 {
+		p.bytes[s.side] = append(p.bytes[s.side], b[:n]...)
+		p.canRead(to)
+	}
+	return n, nil
+}
+
+// ReadNow gives what has come, or 0.
+func (s *memoryStream) ReadNow(b []byte) (int, error) {
+	s.pair.mu.Lock()
+	defer s.pair.unlock()
+	return s.read(b)
+}
+
+// WriteNow takes what there is room for.
+func (s *memoryStream) WriteNow(pieces [][]byte) (n int, err error) {
+	s.pair.mu.Lock()
+	defer s.pair.unlock()
+	if len(pieces) == 0 {
+		return s.write(nil)
+	}
+	for _, b := range pieces {
+		m, err := s.write(b)
+		n += m
+		if err != nil || m < len(b) {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Watch sets what is called when ReadNow and WriteNow are worth a try.
+func (s *memoryStream) Watch(onRead, onRoom func()) {
+	s.pair.mu.Lock()
+	defer s.pair.mu.Unlock()
+	if onRead != nil {
+		s.onRead = onRead
+	}
+	if onRoom != nil {
+		s.onRoom = onRoom
 	}
 }
 
@@ -132,7 +226,7 @@ func (s *memoryStream) CloseWrite() error {
 	p.eof[s.side] = true
 	both := p.eof[1-s.side]
 	p.wake()
-	p.mu.Unlock()
+	p.unlock()
 	if both {
 		p.link.ended(p, 0)
 		p.link.ended(p, 1)
@@ -143,17 +237,28 @@ func (s *memoryStream) CloseWrite() error {
 func (s *memoryStream) Close() error {
 	p := s.pair
 	p.mu.Lock()
-	p.closed[s.side], p.eof[s.side] = true, true
+	p.closed[s.side], p.deaf[s.side], p.eof[s.side] = true, true, true
 	p.bytes[1-s.side] = nil
 	s.readBy.stop()
 	s.writeBy.stop()
 	both := p.eof[1-s.side]
 	p.wake()
-	p.mu.Unlock()
+	p.unlock()
 	p.link.ended(p, s.side)
 	if both {
 		p.link.ended(p, 1-s.side)
 	}
+	return nil
+}
+
+// StopRead ends the read side: the peer's writes fail from then on.
+func (s *memoryStream) StopRead() error {
+	p := s.pair
+	p.mu.Lock()
+	defer p.unlock()
+	p.deaf[s.side] = true
+	p.bytes[1-s.side] = nil
+	p.wake()
 	return nil
 }
 

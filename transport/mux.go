@@ -75,6 +75,13 @@ const windowBudget = 32 << 20
 // maxUrgent bounds the answers that wait for a peer that does not read.
 const maxUrgent = 1 << 20
 
+// Multiplex makes a session of a connection that is private and whole, such as one
+// of TLS over something else than a socket. client is whether this side began it, and
+// binding is what both ends and nobody else compute. The session owns conn.
+func Multiplex(conn net.Conn, client bool, binding []byte, config SessionConfig) Session {
+	return newMux(conn, client, binding, config)
+}
+
 // newMux puts a multiplexer on a connection. The side that began the connection
 // is the client. The session owns conn.
 func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *muxSession {
@@ -306,7 +313,8 @@ func (s *muxSession) Close() error {
 	return nil
 }
 
-func (s *muxSession) admit() {
+// Admit tells the listener that the peer has proved who it is.
+func (s *muxSession) Admit() {
 	if s.config.onAdmit != nil {
 		s.config.onAdmit()
 	}

@@ -43,11 +43,6 @@ type muxStream struct {
 	failed            error // ended before its time
 }
 
-// hook is told when a stream can be read or written again, or has failed. wake is
-// called by the session's goroutines and must not block; what it gives to write
-// goes to l.
-type hook interface{ wake(l *later) }
-
 // sendBuffer bounds what waits for the writer on one stream, however large the
 // window is: a slow link must not fill memory.
 const sendBuffer = 128 << 10
@@ -274,14 +269,15 @@ func (st *muxStream) Close() error {
 	return nil
 }
 
-// closeRead ends the read side: the peer's writes fail from then on.
-func (st *muxStream) closeRead() {
+// StopRead ends the read side: the peer's writes fail from then on.
+func (st *muxStream) StopRead() error {
 	st.s.mu.Lock()
 	defer st.s.release(nil)
 	st.deaf = true
 	st.in.drop()
 	st.readable.Broadcast()
 	st.s.queue(st)
+	return nil
 }
 
 // Reset ends both sides at once and throws away what is under way.

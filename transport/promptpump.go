@@ -8,17 +8,25 @@ import "errors"
 type promptSink struct {
 	turn
 	f     *flow
-	src   *muxStream
+	src   pieceSource
 	dst   Prompt
 	held  segments // taken from src, and not by dst
 	brake heldBack
+	l     later // what is to be written behind a run
 }
 
-func startPromptSink(f *flow, src *muxStream, dst Prompt) {
+// piecesToPrompt runs the flow from a stream to a Prompt.
+func piecesToPrompt(f *flow) (func(), bool) {
+	src, from := f.src.(pieceSource)
+	dst, to := f.dst.(Prompt)
+	if !from || !to {
+		return nil, false
+	}
 	p := &promptSink{f: f, src: src, dst: dst}
 	src.watch(p, nil)
 	dst.Watch(nil, p.write)
 	p.write()
+	return nil, true
 }
 
 func (p *promptSink) wake(l *later) {
@@ -35,17 +43,17 @@ func (p *promptSink) write() {
 	if !p.take() {
 		return
 	}
-	var l later // what the source is given back is written once
-	for {
-		if err := p.move(&l); err != nil {
+	for { // what the source is given back is written once
+		err := p.move(&p.l)
+		p.l.write()
+		if err != nil {
 			p.end(err)
-			break
+			return
 		}
 		if p.leave() {
-			break
+			return
 		}
 	}
-	l.write()
 }
 
 // promptPieces is how many pieces are handed on at once.
@@ -121,17 +129,25 @@ type promptSource struct {
 	turn
 	f     *flow
 	src   Prompt
-	dst   *muxStream
+	dst   pieceSink
 	held  *segment // read from src, for which dst has no room
 	size  int      // of the next read
 	brake heldBack
+	l     later // what is to be written behind a run
 }
 
-func startPromptSource(f *flow, src Prompt, dst *muxStream) {
+// promptToPieces runs the flow from a Prompt to a stream.
+func promptToPieces(f *flow) (func(), bool) {
+	src, from := f.src.(Prompt)
+	dst, to := f.dst.(pieceSink)
+	if !from || !to {
+		return nil, false
+	}
 	p := &promptSource{f: f, src: src, dst: dst, size: smallRead}
 	dst.watch(nil, p)
 	src.Watch(func() { p.wake(nil) }, nil)
 	p.wake(nil)
+	return nil, true
 }
 
 // wake is given no later by the Prompt's goroutine, which writes to the stream's
@@ -140,22 +156,21 @@ func (p *promptSource) wake(by *later) {
 	if !p.take() {
 		return
 	}
-	var l later
-	write := l.writeAll
-	if by != nil {
-		write = l.write
-	}
 	for {
-		if err := p.move(&l); err != nil {
-			write()
+		err := p.move(&p.l)
+		if by != nil {
+			p.l.write()
+		} else {
+			p.l.writeAll()
+		}
+		if err != nil {
 			p.end(err)
 			return
 		}
 		if p.leave() {
-			break
+			return
 		}
 	}
-	write()
 }
 
 // move hands on what can be read until there is nothing or no room.
@@ -168,7 +183,7 @@ func (p *promptSource) move(l *later) error {
 		p.held = nil
 		if seg == nil {
 			var err error
-			if seg, err = p.read(); err != nil {
+			if seg, err = readNow(p.src, &p.size, p.f.brake.most()); err != nil {
 				return err
 			}
 			if seg == nil {
@@ -190,20 +205,6 @@ func (p *promptSource) move(l *later) error {
 			p.brake.turn = p.f.brake.pass(n)
 		}
 	}
-}
-
-// read gives a piece of what has come, or nil.
-func (p *promptSource) read() (*segment, error) {
-	seg := newSegment(p.size)
-	room := seg.buf[seg.start:]
-	n, err := p.src.ReadNow(room[:min(len(room), p.f.brake.most())])
-	if n == 0 {
-		seg.free()
-		return nil, err
-	}
-	p.size = nextRead(n, seg.room())
-	seg.end += n
-	return seg, nil
 }
 
 func (p *promptSource) end(err error) {

@@ -52,18 +52,25 @@ func (t *turn) over() { t.state.Store(turnOver) }
 // a session has just made it possible to go on, and never blocks.
 type streamPump struct {
 	turn
-	f        *flow
-	src, dst *muxStream
-	held     *segment // taken from src, for which dst has no room
-	brake    heldBack
+	f     *flow
+	src   pieceSource
+	dst   pieceSink
+	held  *segment // taken from src, for which dst has no room
+	brake heldBack
 }
 
-// startStreamPump runs the flow between two streams.
-func startStreamPump(f *flow, src, dst *muxStream) {
+// piecesToPieces runs the flow between two streams.
+func piecesToPieces(f *flow) (func(), bool) {
+	src, from := f.src.(pieceSource)
+	dst, to := f.dst.(pieceSink)
+	if !from || !to {
+		return nil, false
+	}
 	p := &streamPump{f: f, src: src, dst: dst}
 	src.watch(p, nil)
 	dst.watch(nil, p)
 	p.wake(nil)
+	return nil, true
 }
 
 func (p *streamPump) wake(l *later) {

@@ -10,29 +10,6 @@ import (
 	"time"
 )
 
-// Duplex is an end that Splice joins: a Stream, a *net.TCPConn, or anything else
-// with two sides that end apart.
-type Duplex interface {
-	net.Conn
-	CloseWrite() error
-}
-
-// Prompt is a Duplex whose bytes can be moved without waiting for them. Splice
-// needs no goroutine between it and a stream of this package's multiplexer.
-type Prompt interface {
-	Duplex
-	// ReadNow is Read for what has come already. It gives 0 and no error when
-	// nothing has.
-	ReadNow(b []byte) (int, error)
-	// WriteNow takes what there is room for from the pieces, in their order.
-	WriteNow(pieces [][]byte) (int, error)
-	// Watch has onRead called when ReadNow, having given nothing, may give
-	// something or an error, and onRoom for WriteNow. They do not block, may be
-	// called when there is nothing, and are called with no lock held that either
-	// takes. nil leaves the one there was.
-	Watch(onRead, onRoom func())
-}
-
 // Count is told how many bytes have just been handed on, each way, while they
 // flow. It is called from the goroutines that move bytes and must not block. A
 // nil function counts nothing.
@@ -140,29 +117,25 @@ type flow struct {
 	moved    atomic.Int64
 }
 
+// ways are how bytes can be moved, the best first. Each looks at what the two ends
+// are and begins the flow, or leaves it to the next. What it gives, if anything,
+// moves the bytes and returns when the flow has ended. A way for other kinds of
+// ends is a line here and a file.
+var ways = []func(f *flow) (wait func(), begun bool){
+	piecesToPieces,
+	piecesToPrompt,
+	promptToPieces,
+	promptToPrompt,
+	piecesToSocket,
+	socketToPieces,
+}
+
 // start begins the flow. What it gives, if anything, moves the bytes and returns
 // when the flow has ended.
 func (f *flow) start() func() {
-	from, fromStream := f.src.(*muxStream)
-	to, toStream := f.dst.(*muxStream)
-	sink, promptTo := f.dst.(Prompt)
-	source, promptFrom := f.src.(Prompt)
-	switch {
-	case fromStream && toStream:
-		startStreamPump(f, from, to)
-		return nil
-	case fromStream && promptTo:
-		startPromptSink(f, from, sink)
-		return nil
-	case toStream && promptFrom:
-		startPromptSource(f, source, to)
-		return nil
-	case f.brake != nil: // who moves bytes for itself has no need of one
-	case fromStream && startSocketPump(f, from):
-		return nil
-	case toStream:
-		if pull := newPull(f, to); pull != nil {
-			return pull
+	for _, way := range ways {
+		if wait, begun := way(f); begun {
+			return wait
 		}
 	}
 	return f.copy
@@ -184,8 +157,8 @@ func (f *flow) ended(err error) {
 		_ = f.dst.CloseWrite() // if it fails the other flow sees why
 	case errors.Is(err, ErrStopped):
 		// The other way may still have much to bring.
-		if stream, ok := f.src.(*muxStream); ok {
-			stream.closeRead()
+		if end, ok := f.src.(ReadStopper); ok {
+			_ = end.StopRead() // when it has ended there is nothing to stop
 		} else {
 			f.discard()
 		}

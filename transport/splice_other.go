@@ -6,9 +6,9 @@ import "net"
 
 // Without descriptors that can be waited for, sockets are copied the usual way.
 
-func newPull(*flow, *muxStream) func() { return nil }
+func socketToPieces(*flow) (func(), bool) { return nil, false }
 
-func startSocketPump(*flow, *muxStream) bool { return false }
+func piecesToSocket(*flow) (func(), bool) { return nil, false }
 
 type prefetch struct{ held []byte }
 

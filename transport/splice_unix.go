@@ -28,22 +28,27 @@ func rawConn(c net.Conn) syscall.RawConn {
 	return raw
 }
 
-// newPull gives what moves a socket's bytes to a stream: it waits until there is
-// something to read and only then takes a buffer, which goes on as it is.
-func newPull(f *flow, to *muxStream) func() {
+// socketToPieces gives what moves a socket's bytes to a stream: it waits until there
+// is something to read and only then takes a buffer, which goes on as it is. Who
+// moves bytes for itself has no need of a brake.
+func socketToPieces(f *flow) (func(), bool) {
+	to, ok := f.dst.(pieceSink)
+	if !ok || f.brake != nil {
+		return nil, false
+	}
 	raw := rawConn(f.src)
 	if raw == nil {
-		return nil
+		return nil, false
 	}
 	p := &pull{f: f, raw: raw, to: to, size: smallRead}
 	p.try = p.tryRead
-	return p.run
+	return p.run, true
 }
 
 type pull struct {
 	f    *flow
 	raw  syscall.RawConn
-	to   *muxStream
+	to   pieceSink
 	try  func(fd uintptr) bool // tryRead, so that it is made once
 	size int                   // of the next read
 	room int                   // how much may be sent
@@ -125,22 +130,25 @@ const inlineWrite = 4 << 10
 type socketPump struct {
 	turn
 	f    *flow
-	src  *muxStream
+	src  pieceSource
 	now  *promptWriter
 	held *segment // what is left of a piece
 }
 
-// startSocketPump runs the flow from a stream to a socket, and tells false when
-// dst is none.
-func startSocketPump(f *flow, src *muxStream) bool {
+// piecesToSocket runs the flow from a stream to a socket.
+func piecesToSocket(f *flow) (func(), bool) {
+	src, ok := f.src.(pieceSource)
+	if !ok || f.brake != nil {
+		return nil, false
+	}
 	now := newPromptWriter(f.dst)
 	if now == nil {
-		return false
+		return nil, false
 	}
 	p := &socketPump{f: f, src: src, now: now}
 	src.watch(p, nil)
 	p.wake(nil)
-	return true
+	return nil, true
 }
 
 func (p *socketPump) wake(l *later) {
@@ -166,7 +174,7 @@ func (p *socketPump) wake(l *later) {
 // tells whether there is more, for which somebody has to wait.
 func (p *socketPump) moveSmall(l *later) (more bool, err error) {
 	for {
-		p.held, err = p.src.takeSegment()
+		p.held, err = p.src.takeAtMost(maxBody)
 		if err != nil || p.held == nil {
 			return false, err
 		}
@@ -228,7 +236,7 @@ func (p *socketPump) gather(pieces *[writePieces]*segment) (n int, err error) {
 		pieces[0], p.held, n = p.held, nil, 1
 	}
 	for n < writePieces {
-		seg, err := p.src.takeSegment()
+		seg, err := p.src.takeAtMost(maxBody)
 		if seg == nil {
 			return n, err
 		}

@@ -68,7 +68,7 @@ func connect(t testing.TB, l *transport.TLSListener, pin transport.Pin) (transpo
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport.Admit(b)
+	b.Admit()
 	t.Cleanup(func() { _ = b.Close() })
 	return a, b
 }

@@ -64,7 +64,7 @@ func TestTLSCarriesBytesAndBindsBothEnds(t *testing.T) {
 	if l.Strangers() != 1 {
 		t.Fatalf("%d strangers", l.Strangers())
 	}
-	Admit(server)
+	server.Admit()
 	if l.Strangers() != 0 {
 		t.Fatalf("%d strangers after Admit", l.Strangers())
 	}

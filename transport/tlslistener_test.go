@@ -121,7 +121,7 @@ func TestStrangersHaveDeadlines(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer theirs.Close()
-		Admit(theirs)
+		theirs.Admit()
 		select {
 		case <-s.Done():
 			t.Errorf("the session ended: %v", s.Err())
@@ -162,7 +162,7 @@ func TestFloodOfStrangers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer known.Close()
-	Admit(known)
+	known.Admit()
 	for i := range 10 * most {
 		_ = dialRaw(t, l)
 		if n := l.Strangers(); n > most {
@@ -182,7 +182,7 @@ func TestFloodOfStrangers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		Admit(theirs)
+		theirs.Admit()
 		_ = late.Close()
 		_ = theirs.Close()
 	}
@@ -236,8 +236,8 @@ func TestHerdGetsThrough(t *testing.T) {
 	}
 	locked := func(n func() int) func() int {
 		return func() int {
-			l.mu.Lock()
-			defer l.mu.Unlock()
+			l.gate.mu.Lock()
+			defer l.gate.mu.Unlock()
 			return n()
 		}
 	}
@@ -258,8 +258,8 @@ func TestHerdGetsThrough(t *testing.T) {
 		go join()
 	}
 	reaches("have said hello", most, locked(func() (n int) {
-		for e := l.all.served.Front(); e != nil; e = e.Next() {
-			if e.Value.(*stranger).spoken {
+		for e := l.gate.all.served.Front(); e != nil; e = e.Next() {
+			if e.Value.(*Stranger).spoken {
 				n++
 			}
 		}
@@ -268,7 +268,7 @@ func TestHerdGetsThrough(t *testing.T) {
 	for range 2 * most {
 		go join()
 	}
-	reaches("wait", 2*most, locked(func() int { return l.lines.count }))
+	reaches("wait", 2*most, locked(func() int { return l.gate.lines.count }))
 	if n := l.Strangers(); n != most {
 		t.Errorf("%d strangers", n)
 	}
@@ -278,7 +278,7 @@ func TestHerdGetsThrough(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		Admit(theirs)
+		theirs.Admit()
 		t.Cleanup(func() { _ = theirs.Close() })
 	}
 	for range 3 * most {
@@ -313,16 +313,16 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 	most := 0
 	for n := -1; n != 0; time.Sleep(time.Millisecond) {
-		l.mu.Lock()
-		n = l.lines.count
+		l.gate.mu.Lock()
+		n = l.gate.lines.count
 		if most == 0 && n == 0 {
 			n = -1 // nobody has come yet
 		}
 		most = max(most, n)
-		if n > 3 || l.all.len() > 2 {
-			t.Errorf("%d wait, %d are served", n, l.all.len())
+		if n > 3 || l.gate.all.len() > 2 {
+			t.Errorf("%d wait, %d are served", n, l.gate.all.len())
 		}
-		l.mu.Unlock()
+		l.gate.mu.Unlock()
 		if ctx.Err() != nil {
 			t.Fatal("they wait for ever")
 		}
@@ -332,8 +332,8 @@ func TestWaitingIsBounded(t *testing.T) {
 	for range all {
 		<-ended
 	}
-	if most != 3 || len(l.lines.byHost) != 0 || l.lines.turns.Len() != 0 {
-		t.Errorf("%d waited, %d lines are left", most, len(l.lines.byHost))
+	if most != 3 || len(l.gate.lines.byHost) != 0 || l.gate.lines.turns.Len() != 0 {
+		t.Errorf("%d waited, %d lines are left", most, len(l.gate.lines.byHost))
 	}
 }
 
@@ -372,9 +372,9 @@ func TestOwnSlownessIsNotThePeers(t *testing.T) {
 func TestLinesTakeTurns(t *testing.T) {
 	ls := newLines()
 	for _, host := range []string{"a", "a", "a", "a", "b", "b", "c"} {
-		ls.add(&stranger{host: host})
+		ls.add(&Stranger{host: host})
 	}
-	gone := &stranger{host: "d"}
+	gone := &Stranger{host: "d"}
 	ls.add(gone)
 	if !ls.remove(gone) || ls.remove(gone) || ls.of("a") != 4 || ls.of("d") != 0 {
 		t.Fatal("removing one from its line")
@@ -443,7 +443,7 @@ func TestListenerClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer kept.Close()
-	Admit(kept)
+	kept.Admit()
 	pending := dialRaw(t, l)
 	waiting, err := DialTLS(ctx, l.Addr().String(), DialConfig{Pins: []Pin{pin}})
 	if err != nil {

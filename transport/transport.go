@@ -3,6 +3,13 @@
 //
 // Its duty is to make every carrier look the same: TLS 1.3 over TCP with a
 // multiplexer, and memory for tests; transport/transporttest is the one suite.
+//
+// Another carrier has a [Session] and a [Stream], and nothing depends on their
+// types. It may take the multiplexer over a connection of its own ([Multiplex]), and
+// the gate for strangers ([Gate]). Where its streams are a [Prompt], a [Splice] of
+// them takes no goroutine; where they are a [ReadStopper], a writer learns at once
+// that nobody reads. [Carriers] finds it by the scheme of an address.
+//
 // Its limit: it does not know who the peer is or what the bytes mean. Identity
 // is proved in package wire's messages, bound to [Session.Binding].
 package transport
@@ -25,6 +32,16 @@ type Session interface {
 	Open(ctx context.Context) (Stream, error)
 	// Accept waits for the peer's next stream.
 	Accept(ctx context.Context) (Stream, error)
+	// OnOpen has do called with each stream that the peer opens, from now on and of
+	// those that were not accepted yet, until the session ends. It replaces Accept.
+	// do must not block: other streams of the session wait for it. A carrier without
+	// a way of its own has AcceptEach.
+	OnOpen(do func(Stream))
+	// Admit tells the listener that the session came from that the peer has proved
+	// who it is. Until then the session counts against the caps of the listener's
+	// Gate and is closed when it takes too long. It does nothing on the side that
+	// dialled.
+	Admit()
 	// Binding is a value of 32 bytes that both ends of this session and nobody
 	// else compute (RFC 9266: the TLS exporter), to bind a proof of identity to it.
 	Binding() []byte
@@ -53,6 +70,11 @@ type Stream interface {
 	// Reset ends both sides at once. The peer's reads and writes fail with
 	// ErrReset; what was not read is lost.
 	Reset() error
+	// OnRead has do called once, in a goroutine of its own, as soon as a Read would
+	// not wait: there is data, or the end, or the stream or its session has failed.
+	// Until then nobody else may read the stream. now has it called at once, if it
+	// was not.
+	OnRead(do func()) (now func())
 }
 
 // Errors of sessions and streams; test with errors.Is.

@@ -135,6 +135,9 @@ func (o *agentOptions) run(ctx context.Context) error {
 	return err
 }
 
+// carriers are the ways in which this program reaches a server.
+var carriers = transport.Carriers{transport.SchemeTLS: transport.DialTLS}
+
 // config checks the options, all of them, and opens what they name.
 func (o *agentOptions) config() (agent.Config, error) {
 	var faults []error
@@ -172,7 +175,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 		Servers:  servers,
 		Sessions: o.sessions,
 		Dial: func(ctx context.Context, server string) (transport.Session, error) {
-			return transport.DialTLS(ctx, server, dial)
+			return carriers.Dial(ctx, server, dial)
 		},
 		Identity: identity,
 		State:    &agent.State{File: filepath.Join(o.state, "client.json")},

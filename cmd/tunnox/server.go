@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tunnox-net/tunnox/transport"
@@ -21,8 +19,8 @@ func parseServers(given []string) (addresses []string, pins []transport.Pin, err
 	var faults []error
 	for _, text := range words(given) {
 		address, fingerprint, pinned := strings.Cut(text, pinMark)
-		if err := checkServer(address); err != nil {
-			faults = append(faults, fmt.Errorf("--server %q: %w", text, err))
+		if _, err := carriers.Check(address); err != nil {
+			faults = append(faults, fmt.Errorf("--server: %w", err))
 			continue
 		}
 		addresses = append(addresses, address)
@@ -38,19 +36,6 @@ func parseServers(given []string) (addresses []string, pins []transport.Pin, err
 		}
 	}
 	return addresses, pins, errors.Join(faults...)
-}
-
-// checkServer accepts an address that can be dialled: a host, and a port as a number.
-// Names of ports differ from machine to machine.
-func checkServer(address string) error {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || host == "" || port == "" {
-		return errors.New("want HOST:PORT")
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("%q is no port: want a number from 1 to 65535", port)
-	}
-	return nil
 }
 
 // words are what a flag for several things was given, without the blanks that people

@@ -84,7 +84,7 @@ func tunnoxPair(t testing.TB) (session, session) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport.Admit(b)
+	b.Admit()
 	t.Cleanup(func() { _ = a.Close(); _ = b.Close() })
 	return ours{a}, ours{b}
 }

@@ -122,6 +122,12 @@ func (s *yamuxSession) Close() error {
 	return nil
 }
 
+// What transport.Session and transport.Stream have beyond yamux, and benchmarks do
+// not use.
+func (s *yamuxSession) OnOpen(do func(transport.Stream)) { transport.AcceptEach(s, do) }
+func (s *yamuxSession) Admit()                           {}
+func (s *yamuxStream) OnRead(do func()) (now func())     { go do(); return func() {} }
+
 // yamuxStream gives yamux's streams the errors of this package.
 type yamuxStream struct {
 	*yamux.Stream

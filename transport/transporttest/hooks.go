@@ -15,7 +15,7 @@ func testOnOpen(t *testing.T, pair Pair) {
 	opened := make(chan transport.Stream, all)
 	for i := range all {
 		if i == early {
-			transport.OnOpen(b, func(st transport.Stream) { opened <- st })
+			b.OnOpen(func(st transport.Stream) { opened <- st })
 		}
 		st, err := a.Open(ctx(t))
 		if err != nil {
@@ -52,7 +52,7 @@ func testOnRead(t *testing.T, pair Pair) {
 			t.Fatalf("%s: not called", what)
 		}
 	}
-	on := func(st transport.Stream) func() { return transport.OnRead(st, func() { called <- struct{}{} }) }
+	on := func(st transport.Stream) func() { return st.OnRead(func() { called <- struct{}{} }) }
 	out, in := streams(t, a, b)
 	on(in)
 	write(t, out, "x")

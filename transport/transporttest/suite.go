@@ -53,6 +53,9 @@ func Run(t *testing.T, pair Pair) {
 		{"CancelledContext", testCancelled},
 		{"OnOpen", testOnOpen},
 		{"OnRead", testOnRead},
+		{"Splice", testSplice},
+		{"SpliceReset", testSpliceReset},
+		{"SpliceLimit", testSpliceLimit},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, pair) })
 	}
