@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -60,7 +61,7 @@ func TestRefusalsAreToldOnce(t *testing.T) {
 		if err := wire.WriteOpened(stream, wire.Refuse(wire.DialRefused)); err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(pace.Guard))
 		if _, err := io.ReadAll(conn); err == nil {
 			t.Error("the connection ended well")
 		}

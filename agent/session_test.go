@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -31,7 +32,7 @@ type script struct {
 	node       string
 	forwarders []*wirepb.Forwarder
 	mute       bool          // it answers no ping
-	patience   time.Duration // with the agent's next session; 0: 10 s
+	patience   time.Duration // with the agent's next session; 0: pace.Guard
 }
 
 // newScript starts an agent and takes it through its login.
@@ -90,7 +91,7 @@ func (s *script) welcome(id int64) *wirepb.Hello {
 // knocked takes the agent's next session up to its Hello.
 func (s *script) knocked() *wirepb.Hello {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), cmp.Or(s.patience, 10*time.Second))
+	ctx, cancel := context.WithTimeout(s.t.Context(), cmp.Or(s.patience, pace.Guard))
 	defer cancel()
 	var err error
 	if s.link, err = s.listener.Accept(ctx); err != nil {
@@ -108,7 +109,7 @@ func (s *script) knocked() *wirepb.Hello {
 
 func (s *script) send(m *wirepb.Control) {
 	s.t.Helper()
-	s.control.SetWriteDeadline(time.Now().Add(5 * time.Second))
+	s.control.SetWriteDeadline(time.Now().Add(pace.Guard))
 	if err := wire.WriteControl(s.control, m); err != nil {
 		s.t.Fatal(err)
 	}
@@ -118,7 +119,7 @@ func (s *script) send(m *wirepb.Control) {
 func (s *script) receive() *wirepb.Control {
 	s.t.Helper()
 	for {
-		s.control.SetReadDeadline(time.Now().Add(10 * time.Second))
+		s.control.SetReadDeadline(time.Now().Add(pace.Guard))
 		m, err := wire.ReadControl(s.control, wire.MaxControl)
 		if err != nil {
 			s.t.Fatal(err)
@@ -171,7 +172,7 @@ func (s *script) through(address string) (mapping int64, conn net.Conn, stream t
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(pace.Guard))
 	if stream, err = s.link.Accept(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -271,7 +272,7 @@ func TestListenerOutlivesTheSession(t *testing.T) {
 	}
 	conn, err := net.Dial("tcp", address)
 	if err == nil {
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(pace.Guard))
 		_, err = conn.Read(make([]byte, 1))
 		conn.Close()
 	}
@@ -309,14 +310,15 @@ func TestGoAwayKeepsLiveConnections(t *testing.T) {
 
 func TestSilenceEndsTheSession(t *testing.T) {
 	t.Parallel()
+	watch := pace.Measure(t)
 	s := newScript(t) // and says nothing from now on: three times the limit of 2 s
 	began := time.Now()
 	select {
 	case <-s.link.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(pace.Guard):
 		t.Fatal("the agent stays")
 	}
-	if d := time.Since(began); d < 5*time.Second || d > 10*time.Second {
+	if d := time.Since(began); d < 5*time.Second || d > watch.Allow(10*time.Second) {
 		t.Errorf("that took %v, want 6 s", d)
 	}
 	s.welcome(600000001)

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -144,7 +145,7 @@ func TestStreamsMoveToTheOtherSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conn.SetDeadline(time.Now().Add(pace.Guard))
 		fail(a.next())
 		second := b.next()
 		if err := wire.WriteOpened(second, nil); err != nil {
@@ -162,7 +163,7 @@ func TestStreamsMoveToTheOtherSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(pace.Guard))
 	if err := wire.WriteOpened(a.next(), wire.Refuse(wire.DialRefused)); err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func TestStreamsMoveToTheOtherSession(t *testing.T) {
 // next gives the agent's next stream behind its Open.
 func (s *script) next() transport.Stream {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), pace.Guard)
 	defer cancel()
 	stream, err := s.link.Accept(ctx)
 	if err != nil {
@@ -192,6 +193,7 @@ func TestSilentForwarderIsPassedBy(t *testing.T) {
 	a, b := pairWith(t, true)
 	address := free(t)
 	a.assign(&wirepb.Assign{Version: 1, Full: true, Listeners: []*wirepb.Listener{tcp(1, address)}})
+	watch := pace.Measure(t)
 	began := time.Now()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
@@ -202,7 +204,7 @@ func TestSilentForwarderIsPassedBy(t *testing.T) {
 	if err := wire.WriteOpened(b.next(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(began); d > 8*time.Second {
+	if d := time.Since(began); d > watch.Allow(8*time.Second) {
 		t.Errorf("that took %v", d)
 	}
 	again, err := net.Dial("tcp", address) // the next does not even try
@@ -228,7 +230,7 @@ func TestLeavesAfterItsStreams(t *testing.T) {
 	a.assign(&wirepb.Assign{Version: 1, Full: true, Listeners: []*wirepb.Listener{tcp(1, address)}})
 	_, live, stream := a.through(address)
 	a.send(wire.GoAwayMessage(wire.NodeDraining))
-	for end := time.Now().Add(10 * time.Second); a.agent.sessions.staying(nil) != 1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(pace.Guard); a.agent.sessions.staying(nil) != 1; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the agent was not told to leave")
 		}
@@ -243,7 +245,7 @@ func TestLeavesAfterItsStreams(t *testing.T) {
 	stream.Close()
 	select {
 	case <-a.link.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(pace.Guard):
 		t.Error("the agent stays")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 )
@@ -146,7 +147,7 @@ func TestAgentSurvivesAForwarderThatTalksNonsense(t *testing.T) {
 		control.CloseWrite()
 		select {
 		case <-link.Done():
-		case <-time.After(5 * time.Second):
+		case <-time.After(pace.Guard):
 			t.Errorf("after %q the agent stays", nonsense)
 			link.Close()
 		}

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -73,7 +74,7 @@ func TestStrangersGetNoAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(pace.Guard))
 		if config != nil {
 			conn = tls.Client(conn, config)
 		}

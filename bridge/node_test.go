@@ -20,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -239,17 +240,17 @@ func (n *node) stats(to string) PeerStats {
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); {
-		if time.Now().After(end) {
-			t.Errorf("waited in vain: %s", what)
-			return
-		}
-		time.Sleep(2 * time.Millisecond)
+	if !pace.Until(10*time.Second, 2*time.Millisecond, ok) {
+		t.Errorf("waited in vain: %s", what)
 	}
 }
 
-func within(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
+// within bounds a test by work, so that it passes on a busy machine.
+func within(t testing.TB, d time.Duration) context.Context { return pace.Within(t, d) }
+
+// timeout is time that passes for the code under test.
+func timeout(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
 }

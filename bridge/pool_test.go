@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -154,7 +155,7 @@ func TestAtTheCapOpensWaitForTheirDeadlineOrAPlace(t *testing.T) {
 		all = append(all, s)
 	}
 	begin := time.Now()
-	_, err := from.pool.Open(within(t, 100*time.Millisecond), to.Peer)
+	_, err := from.pool.Open(timeout(t, 100*time.Millisecond), to.Peer)
 	if !errors.Is(err, ErrFull) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("at the cap: %v", err)
 	}
@@ -378,7 +379,7 @@ func TestChurnLeavesNothingInUse(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				_ = s.SetDeadline(time.Now().Add(5 * time.Second))
+				_ = s.SetDeadline(time.Now().Add(pace.Guard))
 				if roundTrip(s, "something") == nil {
 					worked.Add(1)
 				}
@@ -470,7 +471,7 @@ func TestAClosedPoolSaysSo(t *testing.T) {
 	if _, err := s.Read(make([]byte, 1)); err == nil {
 		t.Error("the stream lives on")
 	}
-	if _, err := from.pool.Open(within(t, time.Second), to.Peer); !errors.Is(err, ErrClosed) {
+	if _, err := from.pool.Open(timeout(t, time.Second), to.Peer); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 	_ = from.pool.Close()

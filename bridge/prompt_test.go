@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -116,7 +117,7 @@ func TestPromptMovesEverything(t *testing.T) {
 	for _, c := range []<-chan struct{}{more, room} {
 		select {
 		case <-c:
-		case <-time.After(10 * time.Second):
+		case <-time.After(pace.Guard):
 			t.Fatal("the end is not told")
 		}
 	}

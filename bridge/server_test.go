@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/tunnox-net/tunnox/bridge/bridgepb"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -62,7 +63,7 @@ func TestDrainLetsStreamsEndAndTakesNoNewOnes(t *testing.T) {
 func TestDrainHasAnEnd(t *testing.T) {
 	two := startTwo(t, nil)
 	p := two.open(t)
-	if err := two.b.server.Drain(within(t, 50*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+	if err := two.b.server.Drain(timeout(t, 50*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got the error %v, want %v", err, context.DeadlineExceeded)
 	}
 	stopped := make(chan struct{})
@@ -140,7 +141,7 @@ func TestSlowStrangersPushEachOtherOut(t *testing.T) {
 		t.Error(err)
 	}
 	for _, conn := range silent { // and the rest goes with time
-		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(pace.Guard))
 		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, context.DeadlineExceeded) {
 			t.Error("a silent connection stays")
 		}

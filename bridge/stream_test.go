@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/nettest"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -382,7 +383,7 @@ func TestEndsInUse(t *testing.T) {
 					}
 				},
 				func() { _ = s.CloseWrite() },
-				func() { _ = s.SetDeadline(time.Now().Add(10 * time.Second)) },
+				func() { _ = s.SetDeadline(time.Now().Add(pace.Guard)) },
 				func() { time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond); _ = s.Close() },
 				func() {
 					if time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond); i%2 == 0 {

@@ -20,6 +20,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
 	"github.com/tunnox-net/tunnox/projections"
 	rows "github.com/tunnox-net/tunnox/projections/memory"
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -202,10 +203,8 @@ func (p *plane) pair() (user, source, target int64) {
 // eventually waits for something that others do.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 15 s", what)
-		}
+	if !pace.Until(15*time.Second, 5*time.Millisecond, is) {
+		t.Fatalf("%s: not within 15 s of work", what)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -43,7 +44,7 @@ func (c *commands) next(t *testing.T) domain.ClientCommand {
 	select {
 	case command := <-c.came:
 		return command
-	case <-time.After(30 * time.Second):
+	case <-time.After(pace.Guard):
 		t.Fatal("no command comes")
 		return domain.ClientCommand{}
 	}
@@ -74,7 +75,7 @@ func TestACommandOutlivesItsSession(t *testing.T) {
 		err error
 	}
 	done := make(chan result, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Guard)
 	defer cancel()
 	go func() {
 		r, err := a.Do(ctx, remove(1001))
@@ -102,7 +103,7 @@ func TestACommandOutlivesItsSession(t *testing.T) {
 func TestCommandsComeAtARate(t *testing.T) {
 	t.Parallel()
 	_, _, a, _ := commanding(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Guard)
 	defer cancel()
 	const atOnce, most = 100, 2000
 	for n := range most {
@@ -125,7 +126,7 @@ func TestCommandsComeAtARate(t *testing.T) {
 func TestCommandsAreBounded(t *testing.T) {
 	t.Parallel()
 	w, c, a, _ := commanding(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Guard)
 	defer cancel()
 	codes := make(chan string, 100)
 	const most = 8
@@ -170,7 +171,7 @@ func TestCommandsNeedAControlPlane(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "memory")
 	a := w.agent(w.client(w.user))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), pace.Guard)
 	defer cancel()
 	if r, err := a.Do(ctx, remove(1)); err != nil || r.GetCode() != "store_unavailable" {
 		t.Errorf("%v, %v", r, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -207,6 +208,7 @@ func (l *leaky) Close() error { l.closed.Store(true); return nil }
 func TestAgentsComeBackAfterARestart(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		_, _, m := w.pair(echo(t))
+		watch := pace.Measure(t)
 		for range 3 {
 			w.current().stop()
 			if works(m.address) {
@@ -215,7 +217,7 @@ func TestAgentsComeBackAfterARestart(t *testing.T) {
 			began := time.Now()
 			w.start()
 			eventually(t, "it works again", func() bool { return works(m.address) })
-			if d := time.Since(began); d > 5*time.Second {
+			if d := time.Since(began); d > watch.Allow(5*time.Second) {
 				t.Errorf("that took %v", d)
 			}
 		}
@@ -257,7 +259,7 @@ func TestDrainLetsStreamsEnd(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(pace.Guard):
 			t.Error("not drained when the last stream has ended")
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -24,7 +25,7 @@ func (r *running) ended(t *testing.T) *agent.EndedError {
 	t.Helper()
 	select {
 	case <-r.done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(pace.Guard):
 		t.Fatal("the agent goes on")
 	}
 	var e *agent.EndedError
@@ -135,7 +136,7 @@ type stranger struct {
 // knock reaches the forwarder and reads its challenge.
 func (w *world) knock(t *testing.T) *stranger {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
 	defer cancel()
 	link, err := w.dial(ctx, "")
 	if err != nil {
@@ -147,14 +148,14 @@ func (w *world) knock(t *testing.T) *stranger {
 // knockAt is knock over a link.
 func knockAt(t *testing.T, link transport.Session) *stranger {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
 	defer cancel()
 	t.Cleanup(func() { link.Close() })
 	control, err := link.Accept(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	control.SetDeadline(time.Now().Add(10 * time.Second))
+	control.SetDeadline(time.Now().Add(pace.Guard))
 	m, err := wire.ReadControl(control, wire.MaxHandshake)
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +222,7 @@ func (h *stranger) open(t *testing.T, mapping int64) error {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	stream.SetDeadline(time.Now().Add(5 * time.Second))
+	stream.SetDeadline(time.Now().Add(pace.Guard))
 	// A service of the opener's own choice is not heard.
 	if err := wire.WriteOpen(stream, &wirepb.Open{MappingId: mapping, Service: "169.254.169.254:80"}); err != nil {
 		t.Fatal(err)
@@ -356,7 +357,7 @@ func gone(t *testing.T, link transport.Session) {
 	t.Helper()
 	select {
 	case <-link.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(pace.Guard):
 		t.Error("the forwarder keeps the link")
 	}
 }
@@ -421,7 +422,7 @@ func TestGarbageInsteadOfOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			io.WriteString(stream, garbage)
-			stream.SetReadDeadline(time.Now().Add(5 * time.Second))
+			stream.SetReadDeadline(time.Now().Add(pace.Guard))
 			if err := wire.ReadOpened(stream); wire.CodeOf(err) != wire.Malformed {
 				t.Errorf("%q: got %v", garbage, err)
 			}

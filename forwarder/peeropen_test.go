@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -23,7 +24,7 @@ func TestSecondHopIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer stream.Reset()
-			stream.SetDeadline(time.Now().Add(5 * time.Second))
+			stream.SetDeadline(time.Now().Add(pace.Guard))
 			if err := wire.WriteOpen(stream, open); err != nil {
 				t.Fatal(err)
 			}
@@ -55,7 +56,7 @@ func TestTargetsForwarderAuthorisesAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer stream.Reset()
-			stream.SetDeadline(time.Now().Add(5 * time.Second))
+			stream.SetDeadline(time.Now().Add(pace.Guard))
 			if err := wire.WriteOpen(stream, open); err != nil {
 				t.Fatal(err)
 			}

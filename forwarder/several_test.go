@@ -13,6 +13,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -88,6 +89,7 @@ func TestTwoSessions(t *testing.T) {
 		c.twice("", source, target)
 		m := c.mapping(source, target, echo(t))
 		c.listening(m)
+		watch := pace.Measure(t)
 		for _, id := range []string{"node-00a", "node-00b", "node-00c"} {
 			end := connections(t, m.address)
 			time.Sleep(50 * time.Millisecond) // it is under load
@@ -99,7 +101,7 @@ func TestTwoSessions(t *testing.T) {
 			t.Logf("%s lost: %d connections, %d failed; two sessions again after %v", id, n, len(failures), back)
 			// What was being carried is lost; what comes later is not.
 			for i, at := range failures {
-				if late := at - failures[0]; late > 2*time.Second {
+				if late := at - failures[0]; late > watch.Allow(2*time.Second) {
 					t.Errorf("failure %d is %v after the first", i, late)
 				}
 			}
@@ -142,12 +144,12 @@ func (c *cluster) restart(id string, m mapping) {
 		c.t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(pace.Guard))
 	if err := roundTrip(conn, "before"); err != nil {
 		c.t.Fatal(err)
 	}
 	old := c.member(id)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- old.Drain(ctx) }()
@@ -290,7 +292,7 @@ func TestNodesDeliverForTheirOwnClients(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer stream.Reset()
-			stream.SetDeadline(time.Now().Add(5 * time.Second))
+			stream.SetDeadline(time.Now().Add(pace.Guard))
 			if err := wire.WriteOpen(stream, &wirepb.Open{MappingId: m.id, TargetClient: target.id, Hop: 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -346,12 +348,13 @@ func TestFrozenNodeIsPassedBy(t *testing.T) {
 			defer link.Close()
 		}
 	})
+	watch := pace.Measure(t)
 	for range 4 {
 		began := time.Now()
 		if !works(m.address) {
 			t.Fatal("a connection failed")
 		}
-		if d := time.Since(began); d > 5*time.Second {
+		if d := time.Since(began); d > watch.Allow(5*time.Second) {
 			t.Errorf("it took %v", d)
 		}
 	}

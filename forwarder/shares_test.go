@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -67,7 +68,7 @@ func (e *everywhere) open(node string) error {
 	if err != nil {
 		return err
 	}
-	stream.SetDeadline(time.Now().Add(10 * time.Second))
+	stream.SetDeadline(time.Now().Add(pace.Guard))
 	if err = wire.WriteOpen(stream, &wirepb.Open{MappingId: e.m.id}); err == nil {
 		err = wire.ReadOpened(stream)
 	}

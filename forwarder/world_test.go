@@ -19,6 +19,7 @@ import (
 	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 )
@@ -218,7 +219,7 @@ func (w *world) agent(c client, change ...func(*agent.Config)) *running {
 	case <-online:
 	case <-r.done:
 		w.t.Fatalf("agent of client %d ended: %v", c.id, r.err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(pace.Guard):
 		w.t.Fatalf("agent of client %d did not connect", c.id)
 	}
 	return r
@@ -295,12 +296,9 @@ func (w *world) closed(m mapping) {
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if is() {
-			return
-		}
+	if !pace.Until(10*time.Second, time.Millisecond, is) {
+		t.Fatalf("not in time: %s", what)
 	}
-	t.Fatalf("not in time: %s", what)
 }
 
 // freeAddress gives a loopback address that nobody listens on, with a port below
@@ -411,7 +409,7 @@ func connect(t testing.TB, address string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	conn.SetDeadline(time.Now().Add(pace.Guard))
 	return conn.(*net.TCPConn)
 }
 
@@ -437,7 +435,7 @@ func works(address string) bool {
 		return false
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(pace.Guard))
 	return roundTrip(conn, "does it work?") == nil
 }
 
@@ -448,7 +446,7 @@ func heard(address string) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(pace.Guard))
 	b, err := io.ReadAll(conn)
 	return string(b), err
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -18,7 +19,7 @@ import (
 // forwarder does, and what tells how the join ended.
 func crossing(t testing.TB, pair sessionPair, count transport.Count) (a, b transport.Stream, ended chan error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
 	defer cancel()
 	half := func() (outer, inner transport.Stream) {
 		agent, forwarder := pair(t)
@@ -149,7 +150,7 @@ func TestBrakeOverSessions(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("%d bytes %v after the limit was taken away", much, time.Since(began))
-		case <-time.After(20 * time.Second):
+		case <-time.After(pace.Guard):
 			t.Fatal("the limit was taken away and nothing flows")
 		}
 		brake.Limit(1) // the rest would take a month
@@ -165,7 +166,7 @@ func TestBrakeOverSessions(t *testing.T) {
 			if !errors.Is(err, transport.ErrReset) {
 				t.Errorf("ended with %v", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(pace.Guard):
 			t.Fatal("a reset did not end a splice that waits")
 		}
 		<-received

@@ -7,6 +7,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 // A connection that ends under a session, because its process was killed or
@@ -27,7 +29,7 @@ func TestCutConnectionIsNoEndOfData(t *testing.T) {
 				_, _, err := Splice(st, end, Count{})
 				spliced <- err
 			}()
-			_ = user.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = user.SetDeadline(time.Now().Add(pace.Guard))
 			if _, err := io.ReadFull(user, make([]byte, 4)); err != nil {
 				t.Fatal(err)
 			}

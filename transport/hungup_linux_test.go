@@ -4,6 +4,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 // Who has said something and hung up while it waited in line is known before a
@@ -34,7 +36,7 @@ func TestHungUp(t *testing.T) {
 			t.Errorf("%s: it is still there", name)
 		}
 		leave(out.(*net.TCPConn))
-		for end := time.Now().Add(5 * time.Second); !hungUp(in); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(pace.Guard); !hungUp(in); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%s: nobody noticed", name)
 			}

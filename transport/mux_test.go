@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 // rawPeer is a peer that writes frames by hand.
@@ -72,7 +74,7 @@ func (p *rawPeer) wait(kind byte) (header, []byte) {
 			if h.kind&kindMask == kind {
 				return h, body
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(pace.Guard):
 			p.t.Fatalf("no frame of kind %#x came", kind)
 		}
 	}
@@ -211,7 +213,7 @@ func TestPingFlood(t *testing.T) {
 	}
 	select {
 	case <-s.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(pace.Guard):
 		t.Fatal("the session goes on")
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 // stuckPeer gives a session over TLS to a peer that does not read before it is
@@ -76,7 +78,7 @@ func TestPromptWritesWaitForNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = st.SetWriteDeadline(time.Now().Add(20 * time.Second)) // the peer reads when all is written
+		_ = st.SetWriteDeadline(time.Now().Add(pace.Guard)) // the peer reads when all is written
 		work.Go(func() {
 			for i := range writes {
 				if _, err := st.Write(message(n, i)); err != nil {
@@ -96,7 +98,7 @@ func TestPromptWritesWaitForNobody(t *testing.T) {
 	}
 	s.mu.Unlock()
 
-	_ = peer.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = peer.SetReadDeadline(time.Now().Add(pace.Guard))
 	r := bufio.NewReader(peer)
 	came := map[uint64]*bytes.Buffer{}
 	for ended := 0; ended < streams; {
@@ -157,8 +159,8 @@ func TestFramesThatCameTogetherGoOnTogether(t *testing.T) {
 		}
 		return frames
 	}
-	_ = to.SetReadDeadline(time.Now().Add(20 * time.Second))
-	_ = from.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	_ = to.SetReadDeadline(time.Now().Add(pace.Guard))
+	_ = from.SetWriteDeadline(time.Now().Add(pace.Guard))
 	buf := make([]byte, 16<<10)
 	read := func(body string) (reads int) {
 		for bodies := 0; bodies < streams; reads++ {
@@ -207,7 +209,7 @@ func TestBrokenConnectionUnderPromptWrites(t *testing.T) {
 		go func() { defer close(ended); <-s.Done(); _ = s.Close() }()
 		select {
 		case <-ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(pace.Guard):
 			t.Fatal("the session does not end")
 		}
 		work.Wait()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -61,7 +62,7 @@ func overTLS(t testing.TB) (transport.Session, transport.Session) {
 // tunnelOn joins a user and a service over two sessions.
 func tunnelOn(t testing.TB, agent1, forwarder1, forwarder2, agent2 transport.Session) *joined {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
 	defer cancel()
 	user, local := tcpPair(t)
 	remote, service := tcpPair(t)
@@ -121,13 +122,13 @@ func (j *joined) wait(t testing.TB) (errs []error) {
 		select {
 		case err := <-j.ended:
 			errs = append(errs, err)
-		case <-time.After(20 * time.Second):
+		case <-time.After(pace.Guard):
 			buf := make([]byte, 1<<20)
 			t.Fatalf("a splice does not end\n%s", buf[:runtime.Stack(buf, true)])
 		}
 	}
 	for _, s := range j.sessions {
-		for end := time.Now().Add(10 * time.Second); s.NumStreams() != 0; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(pace.Guard); s.NumStreams() != 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("%d streams are left", s.NumStreams())
 			}
@@ -226,7 +227,7 @@ func TestSpliceCarriesReset(t *testing.T) {
 			_, _ = out.Write([]byte("x"))
 			_, _ = io.ReadFull(in, make([]byte, 1))
 			_ = transport.Reset(out)
-			_ = in.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = in.SetReadDeadline(time.Now().Add(pace.Guard))
 			if _, err := in.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) || isTimeout(err) {
 				t.Errorf("%s: the other end reads %v", name, err)
 			}
@@ -295,7 +296,7 @@ func TestSpliceEndsWithSession(t *testing.T) {
 func TestSpliceDeliversTheAnswerOfWhoStopsListening(t *testing.T) {
 	agent, forwarder := overTLS(t)
 	agent2, forwarder2 := overTLS(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
 	defer cancel()
 	open := func(from, to transport.Session) (transport.Stream, transport.Stream) {
 		out, err := from.Open(ctx)
@@ -418,7 +419,7 @@ func TestSpliceChurn(t *testing.T) {
 	run(50)
 	before := runtime.NumGoroutine()
 	run(1000)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(pace.Guard); ; time.Sleep(time.Millisecond) {
 		left := a1.NumStreams() + f1.NumStreams() + f2.NumStreams() + a2.NumStreams()
 		if left == 0 && runtime.NumGoroutine() <= before+2 {
 			return

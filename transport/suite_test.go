@@ -7,10 +7,10 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/transport/transporttest"
 )
@@ -57,7 +57,7 @@ func identity(t testing.TB) tls.Certificate {
 
 func connect(t testing.TB, l *transport.TLSListener, pin transport.Pin) (transport.Session, transport.Session) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
 	defer cancel()
 	a, err := transport.DialTLS(ctx, l.Addr().String(), transport.DialConfig{Pins: []transport.Pin{pin}})
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 // startTLS gives a listener with a fresh identity, and its pin.
@@ -39,11 +41,8 @@ func startTLS(t testing.TB, change func(*ListenConfig)) (*TLSListener, Pin) {
 	return l, PinOf(cert.Leaf)
 }
 
-func within(t testing.TB, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+// within bounds a test by work, so that it passes on a busy machine.
+func within(t testing.TB, d time.Duration) context.Context { return pace.Within(t, d) }
 
 func TestTLSCarriesBytesAndBindsBothEnds(t *testing.T) {
 	l, pin := startTLS(t, nil)

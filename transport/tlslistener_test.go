@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 // closedBy waits until the peer has closed the connection, and tells when.
@@ -40,7 +42,7 @@ func dialRaw(t *testing.T, l *TLSListener) net.Conn {
 
 func noStrangers(t *testing.T, l *TLSListener) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); l.Strangers() != 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(pace.Guard); l.Strangers() != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d strangers are left", l.Strangers())
 		}
@@ -49,11 +51,12 @@ func noStrangers(t *testing.T, l *TLSListener) {
 
 // Silent, slow, lying and half-hearted peers are gone in time and leave nothing.
 func TestStrangersHaveDeadlines(t *testing.T) {
+	watch := pace.Measure(t)
 	l, pin := startTLS(t, func(c *ListenConfig) {
 		c.FirstByte, c.Handshake, c.Authenticate = 50*time.Millisecond, 200*time.Millisecond, 400*time.Millisecond
 	})
 	t.Run("silent", func(t *testing.T) {
-		if took := closedBy(t, dialRaw(t, l)); took < 40*time.Millisecond || took > 2*time.Second {
+		if took := closedBy(t, dialRaw(t, l)); took < 40*time.Millisecond || took > watch.Allow(2*time.Second) {
 			t.Errorf("closed after %v", took)
 		}
 	})
@@ -68,7 +71,7 @@ func TestStrangersHaveDeadlines(t *testing.T) {
 				time.Sleep(20 * time.Millisecond)
 			}
 		}()
-		if took := closedBy(t, c); took < 100*time.Millisecond || took > 3*time.Second {
+		if took := closedBy(t, c); took < 100*time.Millisecond || took > watch.Allow(3*time.Second) {
 			t.Errorf("closed after %v", took)
 		}
 	})
@@ -106,7 +109,7 @@ func TestStrangersHaveDeadlines(t *testing.T) {
 		defer theirs.Close()
 		select {
 		case <-s.Done():
-		case <-time.After(10 * time.Second):
+		case <-time.After(pace.Guard):
 			t.Error("a stranger stays")
 		}
 	})
@@ -194,7 +197,7 @@ func TestFloodFromManyAddresses(t *testing.T) {
 	for range 5 * most {
 		_ = dialRaw(t, l)
 	}
-	for end := time.Now().Add(5 * time.Second); l.Strangers() != most; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(pace.Guard); l.Strangers() != most; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d strangers, want %d", l.Strangers(), most)
 		}
@@ -218,20 +221,22 @@ func (c gatedConn) Read(p []byte) (int, error) {
 func TestHerdGetsThrough(t *testing.T) {
 	t.Parallel()
 	const most = 10
+	hearing := time.Duration(2 * pace.Now() * float64(time.Second))
 	l, pin := startTLS(t, func(c *ListenConfig) {
 		c.MaxStrangers, c.MaxPerAddress = most, most
-		c.hearing = 2 * time.Second // the others say hello in less, however loaded the machine
+		// The others say hello in less, however loaded the machine, and nothing else
+		// sends anybody away.
+		c.hearing = hearing
+		c.FirstByte, c.Handshake, c.Authenticate, c.Wait = 4*pace.Guard, 4*pace.Guard, 4*pace.Guard, 4*pace.Guard
 	})
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, hearing+20*time.Second)
 	for range most {
 		_ = dialRaw(t, l) // says nothing
 	}
 	reaches := func(what string, want int, n func() int) {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); n() != want; time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("%d %s, want %d", n(), what, want)
-			}
+		if !pace.Until(hearing+10*time.Second, time.Millisecond, func() bool { return n() == want }) {
+			t.Fatalf("%d %s, want %d", n(), what, want)
 		}
 	}
 	locked := func(n func() int) func() int {

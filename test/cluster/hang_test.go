@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
@@ -17,6 +18,7 @@ const frozenFor = 3 * time.Second
 func TestForwarderHangs(t *testing.T) {
 	t.Parallel()
 	p := newPaired(t)
+	watch := pace.Measure(t)
 	service := programs.Listen(t, programs.Echo).Port
 	port := p.mapping(t, service)
 	for i, f := range p.Forwarders {
@@ -33,7 +35,7 @@ func TestForwarderHangs(t *testing.T) {
 		all := load.between(frozen.Add(50*time.Millisecond), time.Time{})
 		var slow time.Duration // the last that had to wait, as long after the freeze
 		for _, o := range all {
-			if o.took > 200*time.Millisecond && o.at.Before(awake) {
+			if o.took > watch.Allow(200*time.Millisecond) && o.at.Before(awake) {
 				slow = max(slow, o.at.Sub(frozen))
 			}
 		}
@@ -43,7 +45,7 @@ func TestForwarderHangs(t *testing.T) {
 		for _, o := range bad[:min(len(bad), 3)] {
 			t.Errorf("a connection begun %v after the freeze failed after %v: %v", o.at.Sub(frozen).Round(time.Millisecond), o.took.Round(time.Millisecond), o.err)
 		}
-		if s := slowest(all); s > 3*time.Second && !programs.Race {
+		if s := slowest(all); s > watch.Allow(3*time.Second) && !programs.Race {
 			t.Errorf("a connection took %v", s)
 		}
 		programs.Eventually(t, 20*time.Second, func() error { return p.sessions(4) })

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
@@ -262,7 +263,7 @@ func expect(t *testing.T, from interface {
 }, text string) {
 	t.Helper()
 	b := make([]byte, len(text))
-	if err := from.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := from.SetReadDeadline(time.Now().Add(pace.Guard)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(from, b); err != nil || string(b) != text {
@@ -276,7 +277,7 @@ func ended(t *testing.T, c interface {
 	SetReadDeadline(time.Time) error
 }) {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(pace.Guard)); err != nil {
 		t.Fatal(err)
 	}
 	n, err := io.Copy(io.Discard, c)

@@ -24,6 +24,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
@@ -86,17 +87,12 @@ func Eventually(t testing.TB, limit time.Duration, check func() error) {
 	}
 }
 
-// Poll calls check until it gives nil or the limit is over, and returns its last error.
+// Poll calls check until it gives nil or the limit, which is of work (see package
+// pace), is over, and returns its last error.
 func Poll(limit time.Duration, check func() error) error {
 	began := time.Now()
-	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		if time.Since(began) > limit {
-			return fmt.Errorf("not within %v: %w", limit, err)
-		}
-		time.Sleep(pause)
+	if err := pace.Poll(limit, 20*time.Millisecond, check); err != nil {
+		return fmt.Errorf("not within %v of work, which took %v: %w", limit, time.Since(began).Round(time.Millisecond), err)
 	}
+	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/nettest"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -62,7 +63,7 @@ func Run(t *testing.T, pair Pair) {
 }
 
 // limit is how long any step of a test may take; only a broken transport does.
-const limit = 20 * time.Second
+const limit = pace.Guard
 
 func ctx(t testing.TB) context.Context {
 	c, cancel := context.WithTimeout(context.Background(), limit)
