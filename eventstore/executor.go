@@ -92,6 +92,16 @@ const (
 	stepHead           // nothing to do: the receipt lacks a position
 )
 
+// KeyUsed tells whether an idempotency key was used. A submission under such a key
+// is answered from the log or refused, and never decided.
+func (e *Executor) KeyUsed(ctx context.Context, scope, key string) (bool, error) {
+	_, used, err := e.store.KeyUse(ctx, scope, key)
+	if err != nil {
+		return false, outward(ctx, err)
+	}
+	return used, nil
+}
+
 // NextID draws an id and remembers that its event stream is new, so that the
 // command which uses it needs not look.
 func (e *Executor) NextID(ctx context.Context, sequence domain.Sequence) (int64, error) {

@@ -141,9 +141,10 @@ func (w *world) served() (base string, shutdown func(context.Context) error) {
 
 // live is an open stream of events.
 type live struct {
-	t    *testing.T
-	body *bufio.Scanner
-	id   string // of the last event, as a browser keeps it
+	t     *testing.T
+	body  *bufio.Scanner
+	id    string // of the last event, as a browser keeps it
+	event string // what it is called, "" = a message
 }
 
 func follow(t *testing.T, base, query string, header ...string) *live {
@@ -175,6 +176,12 @@ func (l *live) next() (position int64, name string) {
 		line := l.body.Text()
 		if id, ok := strings.CutPrefix(line, "id: "); ok {
 			l.id = id
+		}
+		if line == "" {
+			l.event = ""
+		}
+		if event, ok := strings.CutPrefix(line, "event: "); ok {
+			l.event = event
 		}
 		if data, ok := strings.CutPrefix(line, "data: "); ok {
 			var e struct {
@@ -260,6 +267,29 @@ func TestLiveStreamOutlastsTheServersLimitsAndEndsWithIt(t *testing.T) {
 	if position, _ := l.next(); position != 0 {
 		t.Error("the stream goes on")
 	}
+}
+
+// A log that was restored to an older state, or is another one, must not make its
+// readers wait for ever.
+func TestALiveStreamBeyondTheLogSaysSoAndBeginsAtItsEnd(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		base, _ := w.served()
+		ann := w.user("ann")
+		for _, from := range []struct{ query, last string }{{"", "4000"}, {"after=4000", ""}, {"", "9223372036854775807"}} {
+			l := follow(t, base, from.query, "Last-Event-ID", from.last)
+			if position, name := l.next(); position == 0 || position > 100 || name != "" || l.event != "log_behind" {
+				t.Fatalf("the first that comes is %d %q, called %q, want what says where the log ends", position, name, l.event)
+			}
+			w.client(ann, "c")
+			if position, name := l.next(); name != "client_created" || l.event != "" {
+				t.Errorf("then comes %d %s, called %q, want the creation of the client", position, name, l.event)
+			}
+		}
+		l := follow(t, base, "", "Last-Event-ID", "2")
+		if position, name := l.next(); position != 3 || name != "client_created" || l.event != "" {
+			t.Errorf("behind a position that the log has: %d %s, called %q", position, name, l.event)
+		}
+	})
 }
 
 func TestStreamsAreBounded(t *testing.T) {

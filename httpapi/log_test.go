@@ -186,6 +186,13 @@ func (l *memoryLog) append(s domain.Submission, d domain.Decision) (domain.Recei
 	return r, nil
 }
 
+func (l *memoryLog) KeyUsed(_ context.Context, scope, key string) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, used := l.keys[[2]string{scope, key}]
+	return used, l.broken
+}
+
 func (l *memoryLog) fold(id domain.StreamID) domain.Aggregate {
 	state := domain.NewAggregate(id)
 	for _, r := range l.records {

@@ -77,6 +77,7 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // and routes to the operations.
 func (a *api) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
+	a.withoutSlash(r)
 	t := &track{id: requestID(r), source: a.source(r), method: r.Method, path: r.URL.Path}
 	r = r.WithContext(context.WithValue(r.Context(), trackKey{}, t))
 	w := &recorder{ResponseWriter: rw}
@@ -96,6 +97,10 @@ func (a *api) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			slog.String("route", route), slog.Int("status", w.status), slog.Duration("took", took), slog.String("actor", t.identity.Actor))
 	}()
 	if a.cors(w, r) {
+		return
+	}
+	if p := unfit(r); p != nil {
+		writeProblem(w, t, p)
 		return
 	}
 	readAsJSON(r)

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strconv"
@@ -198,7 +199,34 @@ func (a *api) authorise(ctx huma.Context, r rule, who Identity) error {
 	if r.kind != "" && (err != nil || id < 1) {
 		return nil // no id of anything; validation says so
 	}
-	return r.own(a, ctx.Context(), who, id)
+	err = r.own(a, ctx.Context(), who, id)
+	if err != nil && repeatable[ctx.Operation().OperationID] && a.repeats(ctx, who, err) {
+		return nil
+	}
+	return err
+}
+
+// repeatable are operations on one thing that are a command and nothing else. A
+// repeat of one under its Idempotency-Key is answered with the first answer, also
+// when the thing has gone meanwhile, with which its owner has gone.
+var repeatable = map[string]bool{
+	"change-client": true, "delete-client": true, "enable-client": true, "disable-client": true, "rotate-credential": true,
+	"change-mapping": true, "delete-mapping": true, "enable-mapping": true, "disable-mapping": true,
+	"change-webhook": true, "delete-webhook": true, "enable-webhook": true, "disable-webhook": true,
+	"revoke-key": true, "revoke-share": true,
+}
+
+// repeats tells whether the caller has used the request's Idempotency-Key. What
+// comes under such a key is never decided: it is the same request, which was
+// theirs to make then, or it is refused as another, whatever it is about.
+func (a *api) repeats(ctx huma.Context, who Identity, err error) bool {
+	key := ctx.Header("Idempotency-Key")
+	p, ok := errors.AsType[*Problem](err)
+	if key == "" || len(key) > maxKey || !ok || p.Status != http.StatusNotFound {
+		return false
+	}
+	used, err := a.config.Executor.KeyUsed(ctx.Context(), who.Actor, key)
+	return err == nil && used
 }
 
 // forUser gives the user that something new is to belong to: the one that is

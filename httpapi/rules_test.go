@@ -84,9 +84,9 @@ func (w *world) as(token, method, path string, body any, header ...string) *answ
 	return w.send(w.request(method, path, body, append([]string{"Authorization", "Bearer " + token}, header...)...))
 }
 
-func (p *person) do(method, path string, body any) *answer {
+func (p *person) do(method, path string, body any, header ...string) *answer {
 	p.w.t.Helper()
-	return p.w.as(p.access, method, path, body)
+	return p.w.send(p.w.request(method, path, body, append([]string{"Authorization", "Bearer " + p.access}, header...)...))
 }
 
 // thing makes a new resource of the person, of a kind, and gives its id.

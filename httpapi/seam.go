@@ -16,6 +16,8 @@ type Executor interface {
 	Submit(ctx context.Context, s domain.Submission) (domain.Receipt, error)
 	// Preview tells what Submit would answer, and writes nothing.
 	Preview(ctx context.Context, s domain.Submission) (domain.Receipt, error)
+	// KeyUsed tells whether an idempotency key was used.
+	KeyUsed(ctx context.Context, scope, key string) (bool, error)
 	// NextID draws the next id of a sequence.
 	NextID(ctx context.Context, s domain.Sequence) (int64, error)
 }

@@ -40,7 +40,7 @@ type liveAnswer struct {
 func (a *api) registerStream() {
 	op := operation(http.MethodGet, "/events/stream", "stream-events", "events", "Follow the log as it grows",
 		errorsOfList...)
-	op.Description = "Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing."
+	op.Description = "Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing. An `event: log_behind` at the beginning says that the log does not reach that position, because it was restored or is another one; the stream then begins at its end."
 	op.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
 		mediaEvents: {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{"id: 42\ndata: {\"position\":42,\"name\":\"mapping_created\"}\n\n"}}}}}}
 	huma.Register(a.huma, op, a.stream)
@@ -59,10 +59,13 @@ func (a *api) stream(ctx context.Context, in *liveInput) (*liveAnswer, error) {
 		}
 		after = domain.Position(n)
 	}
-	if after < 0 {
-		if after, err = a.head(ctx); err != nil {
-			return nil, a.unreadable(ctx, err)
-		}
+	head, err := a.head(ctx)
+	if err != nil {
+		return nil, a.unreadable(ctx, err)
+	}
+	beyond := after > head
+	if after < 0 || beyond {
+		after = head
 	}
 	q.After = max(q.After, after)
 	end, err := a.streams.begin(identity(ctx).Actor)
@@ -71,7 +74,7 @@ func (a *api) stream(ctx context.Context, in *liveInput) (*liveAnswer, error) {
 	}
 	return &liveAnswer{ContentType: mediaEvents, Buffering: "no", Body: func(ctx huma.Context) {
 		defer end()
-		err := a.follow(ctx, q)
+		err := a.follow(ctx, q, beyond)
 		if err != nil && ctx.Context().Err() == nil {
 			a.logger.DebugContext(ctx.Context(), "live stream ended", "request", tracked(ctx.Context()).id, "error", err)
 		}
@@ -80,12 +83,17 @@ func (a *api) stream(ctx context.Context, in *liveInput) (*liveAnswer, error) {
 
 // follow writes what the query wants until the caller goes, may not see it any
 // more, or the process ends. After its end the caller comes back by itself.
-func (a *api) follow(ctx huma.Context, q domain.Query) error {
+func (a *api) follow(ctx huma.Context, q domain.Query, beyond bool) error {
 	until := q.Before
 	out := newOutflow(ctx)
 	out.grant(livePatience)
 	if _, err := fmt.Fprintf(out, "retry: %d\n", liveRetry.Milliseconds()); err != nil {
 		return err
+	}
+	if beyond {
+		if err := writeBehind(out, q.After); err != nil {
+			return err
+		}
 	}
 	if err := beat(out, q.After); err != nil {
 		return err
@@ -164,6 +172,15 @@ func writeEvent(out *outflow, r domain.Record) error {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "id: %d\ndata: %s\n\n", r.Position, data)
+	return err
+}
+
+// writeBehind tells a reader that their position is none of this log: it was
+// restored to an older state, or is another one. They know what they have seen of
+// it and may have to look again; what follows is what happens from now on.
+func writeBehind(out *outflow, head domain.Position) error {
+	_, err := fmt.Fprintf(out, "event: log_behind\nid: %d\ndata: {\"position\":%d,\"message\":%q}\n\n", head, head,
+		"The log ends before the position you asked to go on behind: it was restored, or is another one. This goes on at its end.")
 	return err
 }
 

@@ -13,6 +13,9 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
+// maxKey is how long an idempotency key may be.
+const maxKey = 255
+
 // KeyHeader is what every write may carry.
 type KeyHeader struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" doc:"Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused" example:"8e03978e-40d5-43e8-bc93-6894a57f9324"`
@@ -59,17 +62,18 @@ func etag(v domain.Version) string { return `"` + strconv.FormatInt(int64(v), 10
 
 // expected reads If-Match. "*" asks only that the resource exists, which every
 // command that can carry it asks anyway. The tag of a GET may have a second part
-// behind a dash (see tagged); only the version guards a write.
+// behind a dash (see tagged); only the version guards a write. A proxy that
+// compresses answers makes their tags weak, and the version in one is as good.
 func (h MatchHeader) expected() (*domain.Version, error) {
 	if h.IfMatch == "" || h.IfMatch == "*" {
 		return nil, nil
 	}
-	inner, ok := strings.CutPrefix(h.IfMatch, `"`)
+	inner, ok := strings.CutPrefix(strings.TrimPrefix(h.IfMatch, "W/"), `"`)
 	inner, closed := strings.CutSuffix(inner, `"`)
 	number, _, _ := strings.Cut(inner, "-")
 	n, err := strconv.ParseInt(number, 10, 64)
 	if !ok || !closed || err != nil || n < 0 {
-		return nil, invalid("header.If-Match", `must be one strong entity tag as an ETag gave it, for example "3"`)
+		return nil, invalid("header.If-Match", `must be one entity tag as an ETag gave it, for example "3"`)
 	}
 	v := domain.Version(n)
 	return &v, nil
