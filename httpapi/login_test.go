@@ -164,7 +164,7 @@ func TestAlgorithms(t *testing.T) {
 		return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 	}
 	const secret = "a secret of thirty-two bytes or more"
-	for alg, text := range map[string]string{"EdDSA": encode(edKey), "RS256": encode(rsaKey), "HS256": secret} {
+	for alg, text := range map[string]string{"EdDSA": encode(edKey), "RS256": encode(rsaKey), "HS256": "HS256:" + secret + "\n"} {
 		t.Run(alg, func(t *testing.T) {
 			key, err := httpapi.ParseSigningKey([]byte(text))
 			if err != nil {

@@ -34,6 +34,9 @@ const (
 	minRSA        = 2048 // bits, RFC 7518 §3.3
 )
 
+// secretKind begins a file with a secret.
+const secretKind = "HS256:"
+
 // SigningKey signs access tokens, and checks those it has signed. What the key is
 // fixes its algorithm: a token cannot choose.
 type SigningKey struct {
@@ -60,17 +63,21 @@ func NewSigningKey() (SigningKey, []byte, error) {
 }
 
 // ParseSigningKey reads a key: a PKCS #8 private key in PEM, Ed25519 for EdDSA or
-// RSA for RS256, or else a secret of at least 32 bytes for HS256. Errors never
-// repeat it.
+// RSA for RS256, or a secret of at least 32 bytes for HS256, behind "HS256:". A file
+// says which kind it is, because the beginning of a PEM file, which anybody can
+// write, is long enough for a secret. Errors never repeat it.
 func ParseSigningKey(text []byte) (SigningKey, error) {
-	block, _ := pem.Decode(text)
+	block, rest := pem.Decode(text)
 	if block == nil {
-		secret := bytes.TrimSpace(text)
-		if len(secret) < minSecret {
-			return SigningKey{}, fmt.Errorf("a signing key is a PEM private key, or a secret of at least %d bytes", minSecret)
+		secret, ok := bytes.CutPrefix(bytes.TrimSpace(text), []byte(secretKind))
+		if secret = bytes.TrimSpace(secret); !ok || len(secret) < minSecret || bytes.Contains(secret, []byte("-----")) {
+			return SigningKey{}, fmt.Errorf("a signing key is a whole PEM private key, or %s and a secret of at least %d bytes", secretKind, minSecret)
 		}
 		sum := sha256.Sum256(append([]byte("tunnox key id\x00"), secret...))
 		return SigningKey{id: hex.EncodeToString(sum[:8]), method: jwt.SigningMethodHS256, sign: secret, verify: secret}, nil
+	}
+	if len(bytes.TrimSpace(rest)) > 0 {
+		return SigningKey{}, errors.New("a signing key in PEM is one key, and nothing behind it")
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {

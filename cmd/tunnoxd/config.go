@@ -99,7 +99,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Proxies, "trusted-proxies", "", "`networks` of the proxies before the API, for example 10.0.0.0/8, with commas; who they ask for, in X-Forwarded-For or Forwarded, is believed (empty = nobody)")
 	f.Float64Var(&c.RateLimit, "rate-limit", 100, "API requests a `second` of one caller, and of one address without a key (0 = no limit)")
 	f.IntVar(&c.RateBurst, "rate-burst", 200, "API `requests` at once of one caller before --rate-limit holds")
-	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
+	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or HS256: and a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
 	f.StringVar(&c.Anonymous, "anonymous", "on", "on: agents without an identity are given one; off: they are refused")
 	f.DurationVar(&c.AnonymousExpiry, "anonymous-expiry", 30*24*time.Hour, "after so `long` without being seen an anonymous client that no mapping is for is deleted; 0 = never")
 	f.StringVar(&c.WebhookNetworks, "webhook-networks", "", "`networks` that webhooks may reach although they are private or local, such as 10.1.0.0/16, with commas (empty = the Internet only)")

@@ -108,8 +108,16 @@ func publicKeys(cfg *config) (keys []string, err error) {
 }
 
 // writeFile writes a file that only its owner reads, whole or not at all. Unlike
-// replaceFile it never has all of it in memory.
+// replaceFile it never has all of it in memory. Through a link it writes the file
+// that the link means. What is there and is no file, such as a device or a pipe, is
+// written to: as root a file in its place would replace /dev/null.
 func writeFile(path string, write func(io.Writer) error) (err error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	if there, err := os.Lstat(path); err == nil && !there.Mode().IsRegular() {
+		return writeTo(path, write)
+	}
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // 0600
 	if err != nil {
 		return err
@@ -125,4 +133,14 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 		return errors.Join(err, os.Remove(temp.Name()))
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// writeTo writes to what is there, or to what a link to nothing yet means.
+func writeTo(path string, write func(io.Writer) error) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return write(f)
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,7 +135,7 @@ func printChecked(out io.Writer, c projections.Checked, err error, bar *progress
 		return fmt.Errorf("check the read models: %w", err)
 	}
 	for _, d := range c.Differences {
-		fmt.Fprintf(out, "%s\n  is   %s\n  want %s\n", d.Name, orNone(d.Live), orNone(d.Want))
+		fmt.Fprintf(out, "%s: %s\n", d.Name, differs(d))
 	}
 	fmt.Fprintf(out, "%d rows and %d list entries at position %d compared, folded from %s: ", c.Rows, c.Members, c.Position, pace(int64(c.Position), took))
 	if len(c.Differences) == 0 {
@@ -144,9 +148,33 @@ func printChecked(out io.Writer, c projections.Checked, err error, bar *progress
 	return errDifferent
 }
 
-func orNone(s string) string {
-	if s == "" {
-		return "not there"
+// differs tells how what is read differs from what the log comes to. It names
+// fields and shows no value: rows hold password hashes and addresses, and what is
+// printed ends in tickets.
+func differs(d projections.Difference) string {
+	switch {
+	case d.Live == "":
+		return "is missing"
+	case d.Want == "":
+		return "should not be there"
 	}
-	return s
+	live, want := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	if json.Unmarshal([]byte(d.Live), &live) != nil || json.Unmarshal([]byte(d.Want), &want) != nil {
+		return "is not a row, or in another form"
+	}
+	var fields []string
+	for name := range want {
+		if !bytes.Equal(live[name], want[name]) {
+			fields = append(fields, name)
+		}
+	}
+	for name := range live {
+		if _, known := want[name]; !known {
+			fields = append(fields, "a field that is not known") // its name may be anything
+		}
+	}
+	if slices.Sort(fields); len(fields) == 0 {
+		return "is written in another way"
+	}
+	return "differs in " + strings.Join(slices.Compact(fields), ", ")
 }

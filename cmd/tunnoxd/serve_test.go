@@ -116,6 +116,30 @@ func serveArgs(more ...string) []string {
 	return append(append([]string{"serve"}, anyPort...), more...)
 }
 
+// A header is kept in memory before anybody knows whose it is.
+func TestHeadersAreBoundedOnEverySocket(t *testing.T) {
+	s, err := start(t, t.TempDir(), serveArgs()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"api", "metrics"} {
+		r, err := http.NewRequest("GET", "http://"+s.addresses[name]+"/health", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X", strings.Repeat("x", 64<<10))
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		http.DefaultClient.CloseIdleConnections()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("%s: a header of 64 KiB is answered with %d, want 431", name, resp.StatusCode)
+		}
+	}
+}
+
 func TestServeShowsItsNumbersAndProfilesOnlyWhenAsked(t *testing.T) {
 	for _, profiles := range []bool{false, true} {
 		s, err := start(t, t.TempDir(), serveArgs(fmt.Sprintf("--pprof=%v", profiles))...)

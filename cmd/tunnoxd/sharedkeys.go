@@ -18,6 +18,7 @@ import (
 type sharedKey struct {
 	file string
 	draw func(ctx context.Context) ([]byte, error) // nil: nobody may make one now
+	sane func([]byte) error                        // refuses what is none, before others get it
 }
 
 // adoptKeys sees to it that the data directory has the cluster's keys before they
@@ -46,13 +47,14 @@ func (p *process) adoptKeys(ctx context.Context, b *backend, key apiKey) error {
 		}
 		secret, err := audit.NewKey()
 		return []byte(secret + "\n"), err
-	}}}
-	keys = append(keys, sharedKey{webhookKeyFile, func(context.Context) ([]byte, error) { return webhook.NewKey(), nil }})
+	}, func(text []byte) error { _, err := audit.ParseKey(string(text)); return err }}}
+	keys = append(keys, sharedKey{webhookKeyFile, func(context.Context) ([]byte, error) { return webhook.NewKey(), nil },
+		func(text []byte) error { _, err := webhook.ParseKeys(text); return err }})
 	if p.cfg.JWTKey == "" {
 		keys = append(keys, sharedKey{jwtKeyFile, func(context.Context) ([]byte, error) {
 			_, text, err := httpapi.NewSigningKey()
 			return text, err
-		}})
+		}, func(text []byte) error { _, err := httpapi.ParseSigningKey(text); return err }})
 	}
 	for _, k := range keys {
 		if err := k.adopt(ctx, p.dir.file(k.file), vault); err != nil {
@@ -65,6 +67,9 @@ func (p *process) adoptKeys(ctx context.Context, b *backend, key apiKey) error {
 func (k sharedKey) adopt(ctx context.Context, path string, vault control.Vault) error {
 	own, err := os.ReadFile(path)
 	if err == nil {
+		if err := k.sane(own); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
 		if err := vault.Create(ctx, k.file, own); err != nil && !errors.Is(err, control.ErrPresent) {
 			return err
 		}
