@@ -295,6 +295,7 @@ func disabled(message string) *wire.Refusal {
 // welcome tells the agent that it is in.
 func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
 	s.offered = f.neighbours.offer(s.client)
+	s.link.Admit() // before the agent can know, which may open streams then
 	err := s.send(&wirepb.Control{Message: &wirepb.Control_Welcome{Welcome: &wirepb.Welcome{
 		Version: hello.Version, ClientId: s.client, Session: s.id, Node: f.node, Forwarders: s.offered,
 		PingSeconds: seconds(f.limits.Ping), DeadSeconds: seconds(f.limits.Dead)}}})
@@ -303,7 +304,6 @@ func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
 		s.goodbye(err)
 		return fmt.Errorf("write welcome: %w", err)
 	}
-	s.link.Admit()
 	s.control.SetDeadline(time.Time{})
 	f.metrics.welcomed.Inc()
 	s.log.Info("agent connected", "from", s.link.RemoteAddr(), "agent_version", s.version, "instance", s.instance)

@@ -408,6 +408,19 @@ func TestSilentStrangers(t *testing.T) {
 	gone(t, link)
 }
 
+// A stranger that opens a stream, which would hold memory until somebody reads it,
+// is not asked who it is any more.
+func TestAStrangerOpensNoStream(t *testing.T) {
+	w := newWorld(t, "tls")
+	h := w.knock(t)
+	stream, err := h.link.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = stream.Write(make([]byte, 60<<10)) // fails where the forwarder was faster
+	gone(t, h.link)
+}
+
 // Streams with garbage instead of an Open, or nothing, end alone.
 func TestGarbageInsteadOfOpen(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {

@@ -57,6 +57,8 @@ type muxSession struct {
 
 	late later // of the reader, and only touched by it
 
+	guest *guest // until Admit, where a listener watches over the session
+
 	extra int           // bytes by which windows of streams are above startWindow
 	rtt   time.Duration // last measured round trip, 0 before the first
 
@@ -92,6 +94,13 @@ func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *m
 	}
 	if s.config.beats == nil {
 		s.config.beats = newHeartbeats(s.config.PingEvery)
+	}
+	if forget := s.config.onAdmit; forget != nil {
+		s.guest = new(guest)
+		s.config.onAdmit = func() {
+			s.guest.admitted.Store(true)
+			forget()
+		}
 	}
 	if client {
 		s.nextID = 1

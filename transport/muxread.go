@@ -76,6 +76,9 @@ func (s *muxSession) readFrame(r *bufio.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errProtocol, err)
 	}
+	if err := s.guest.received(h); err != nil {
+		return err
+	}
 	_, _ = r.Discard(headerSize) // it was peeked
 	if h.kind&kindMask == frameData {
 		return s.readData(r, h)

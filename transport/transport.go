@@ -39,8 +39,8 @@ type Session interface {
 	OnOpen(do func(Stream))
 	// Admit tells the listener that the session came from that the peer has proved
 	// who it is. Until then the session counts against the caps of the listener's
-	// Gate and is closed when it takes too long. It does nothing on the side that
-	// dialled.
+	// Gate and is closed when it takes too long, when the peer opens a stream or when
+	// it sends more than a login needs. It does nothing on the side that dialled.
 	Admit()
 	// Binding is a value of 32 bytes that both ends of this session and nobody
 	// else compute (RFC 9266: the TLS exporter), to bind a proof of identity to it.
