@@ -71,12 +71,39 @@ func (s *state) Execute(ctx context.Context, in *controlpb.ExecuteRequest) (*con
 	if err != nil {
 		return nil, err
 	}
+	if err := s.connected(ctx, command.ClientID, from.node); err != nil {
+		return nil, err
+	}
 	result, err := s.execute(ctx, from.node, command)
 	if err != nil {
 		return nil, err
 	}
 	form, data, err := domain.EncodeExchanged(result)
 	return &controlpb.ExecuteAnswer{Form: int32(form), Result: data}, err
+}
+
+// codeNotConnected is what a node is told that asks for a client elsewhere.
+const codeNotConnected domain.Code = "client_not_connected"
+
+// connected refuses a node that asks for a client which is not there: one node
+// that was taken over is not everybody's agent.
+func (s *state) connected(ctx context.Context, clientID int64, node string) error {
+	if s.config.Connected == nil {
+		return nil
+	}
+	there, err := s.config.Connected(ctx, clientID, node)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("%w: %w", &domain.Error{Code: domain.CodeStoreUnavailable,
+			Message: "Where the client is connected cannot be found out now."}, err)
+	case !there:
+		s.config.Metrics.refused.WithLabelValues("not_connected").Inc()
+		s.config.Logger.Warn("a node asks for a client that has no session there", "node", node, "client", clientID)
+		return &domain.Error{Code: codeNotConnected, Message: "The client has no session at this node, or has just begun it: try again in a few seconds."}
+	}
+	return nil
 }
 
 // execute is Execute for a node that has proved itself.

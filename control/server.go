@@ -58,6 +58,9 @@ type ServerConfig struct {
 	// Admit is asked before a node gets a certificate; an error keeps it out, at
 	// the latest when the one it has ends. nil: whoever has the join token comes in.
 	Admit func(ctx context.Context, node, source string) error
+	// Connected tells whether the client has a session at the node: a node asks for
+	// those only. nil: every node is believed.
+	Connected func(ctx context.Context, clientID int64, node string) (bool, error)
 	// AnonymousLimits is the quota an anonymous client starts from.
 	AnonymousLimits domain.Limits
 	// RefuseAnonymous gives no identities to agents that have none.

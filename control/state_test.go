@@ -335,3 +335,48 @@ func TestAgentsCommandsAreAuthorised(t *testing.T) {
 }
 
 func domainActor(id int64) string { return fmt.Sprintf("client:%d", id) }
+
+// A node asks for the clients that have a session there, and for nobody else.
+func TestANodeSpeaksForItsClientsOnly(t *testing.T) {
+	p := newPlane(t)
+	user, a, b := p.pair()
+	mapping, _ := p.mapping(user, a, b, 7000)
+	var away error
+	s := p.serve("", func(c *ServerConfig) {
+		c.Connected = func(_ context.Context, clientID int64, node string) (bool, error) {
+			return clientID == a && node == "node-001", away
+		}
+	})
+	at := func(node string) *Client {
+		return p.dial([]string{s.address}, func(c *Config) { c.Trust = p.trust(node) })
+	}
+	here, elsewhere := at("node-001"), at("node-002")
+	before, err := p.head(t.Context())
+	must(t, err)
+	for name, ask := range map[string]struct {
+		node    *Client
+		command domain.ClientCommand
+	}{
+		"another client's deletion":   {here, domain.ClientCommand{ClientID: b, Delete: &domain.DeleteMapping{ID: mapping}}},
+		"another client's list":       {here, domain.ClientCommand{ClientID: b, List: &domain.MappingPage{}}},
+		"the client at another node":  {elsewhere, domain.ClientCommand{ClientID: a, Delete: &domain.DeleteMapping{ID: mapping}}},
+		"a client that is not at all": {here, domain.ClientCommand{ClientID: 999, List: &domain.MappingPage{}}},
+	} {
+		_, err := ask.node.Execute(t.Context(), ask.command)
+		if domain.CodeOf(err) != codeNotConnected {
+			t.Errorf("%s: %v, want %s", name, err, codeNotConnected)
+		}
+	}
+	if after, err := p.head(t.Context()); err != nil || after != before {
+		t.Errorf("the log went from %d to %d, %v", before, after, err)
+	}
+	away = errors.New("secret of the directory")
+	_, err = here.Execute(t.Context(), domain.ClientCommand{ClientID: a, Delete: &domain.DeleteMapping{ID: mapping}})
+	if wantCode(t, err, domain.CodeStoreUnavailable); strings.Contains(err.Error(), "secret") {
+		t.Errorf("the node is told %v", err)
+	}
+	away = nil
+	if _, err = here.Execute(t.Context(), domain.ClientCommand{ClientID: a, Delete: &domain.DeleteMapping{ID: mapping}}); err != nil {
+		t.Error(err)
+	}
+}

@@ -33,11 +33,54 @@ func (s *state) ReportUsage(ctx context.Context, in *controlpb.UsageReport) (*co
 	if err := report.Check(); err != nil {
 		return nil, invalid("report", err.Error())
 	}
+	if report.Lines, err = s.charged(ctx, from.node, report.Lines); err != nil {
+		return nil, unwritten(ctx, err)
+	}
 	answer, err := s.config.Usage.Report(ctx, report)
 	if err != nil {
 		return nil, unwritten(ctx, err)
 	}
 	return answerMessage(answer), nil
+}
+
+// charged puts down for each line who pays, as the log says: a forwarder knows what
+// a mapping carried, and it could name whom it likes. What no mapping has carried
+// is left out. A mapping's ends change rarely, so that the log is read for a
+// mapping the first time it is reported, and when log and forwarder disagree.
+func (s *state) charged(ctx context.Context, node string, lines []usage.Line) ([]usage.Line, error) {
+	kept := lines[:0]
+	var head domain.Position
+	for _, line := range lines {
+		stream := domain.MappingStream(line.Mapping)
+		m, _, err := foldOf[*domain.Mapping](ctx, s.folds, stream, 0)
+		if err != nil {
+			return nil, err
+		}
+		if !concerns(line, m) {
+			if head == 0 {
+				if head, err = s.config.Head(ctx); err != nil {
+					return nil, err
+				}
+			}
+			if m, _, err = foldOf[*domain.Mapping](ctx, s.folds, stream, head); err != nil {
+				return nil, err
+			}
+		}
+		if !concerns(line, m) {
+			s.config.Metrics.refused.WithLabelValues("usage").Inc()
+			s.config.Logger.Warn("a node reports usage of others than the log says", "node", node, "mapping", line.Mapping,
+				"account", line.Account, "source", line.Source, "target", line.Target)
+		}
+		if m.Exists() {
+			line.Account, line.Source, line.Target = m.UserID, m.SourceClientID, m.TargetClientID
+			kept = append(kept, line)
+		}
+	}
+	return kept, nil
+}
+
+func concerns(line usage.Line, m *domain.Mapping) bool {
+	return m.Exists() && line.Account == m.UserID && line.Source == m.SourceClientID && line.Target == m.TargetClientID
 }
 
 // unwritten is a report that was not counted. It is worth sending again, and the

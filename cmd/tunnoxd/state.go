@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tunnox-net/tunnox/control"
+	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
 )
 
@@ -38,6 +40,10 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 		Head: func(ctx context.Context) (domain.Position, error) {
 			head, err := b.store.Head(ctx)
 			return head.Position, err
+		},
+		Connected: func(ctx context.Context, clientID int64, node string) (bool, error) {
+			found, err := b.directory.Lookup(ctx, clientID)
+			return err == nil && slices.ContainsFunc(found[0].Sessions, func(s directory.Session) bool { return s.Node == node }), err
 		},
 		AnonymousLimits: limitsOf(p.cfg.plans, anonymousPlan), RefuseAnonymous: p.cfg.Anonymous == "off",
 		Logger: log, Metrics: metrics,
