@@ -6,55 +6,58 @@
 GO        ?= go
 TESTFLAGS ?=
 FUZZTIME  ?= 10s
-BENCHTIME ?= 1s
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS    = -X main.version=$(VERSION)
 PACKAGES   = ./...
-STATICCHECK = v0.8.2
 
-export PATH := $(PATH):$(shell $(GO) env GOPATH)/bin
+# One set of flags everywhere, so that builds, demo and tests compile a package once.
+export GO
+export GOFLAGS := $(strip $(filter-out -trimpath,$(shell $(GO) env GOFLAGS)) -trimpath)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo setup test test-race vet lint fuzz bench generate verify-generate clean
+.PHONY: help build demo setup setup-check test check test-race test-long vet lint fuzz bench muxbench generate verify-generate clean
 
 help: ## List what can be done here
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build both programs into bin/
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/tunnoxd ./cmd/tunnox
+	@echo "-> Building tunnoxd and tunnox into bin (some minutes the first time, seconds later)"
+	@./test/build.sh -ldflags '$(LDFLAGS)' -o bin/ ./cmd/tunnoxd ./cmd/tunnox
 
-demo: ## Show a request going through, and stay up (ONCE=1: end after the check)
-	@$(GO) build -o bin/demo ./test/demo
-	@ONCE="$(ONCE)" exec ./bin/demo
+demo: build ## Show a request going through, and stay up (ONCE=1: end after the check)
+	@./test/build.sh -o bin/demo ./test/demo
+	@DEMO_BUILT=1 ONCE="$(ONCE)" exec ./bin/demo
 
 setup: ## Install or name what the tests need (Postgres, Redis)
 	@./test/setup.sh
 
-# The byte path runs under the race detector in every test run, when there is a C
-# compiler for it; make test-race does the same for all. Everything under it would
-# cost five minutes of compiling on two cores from a cold cache.
-RACY  = ./agent ./forwarder ./transport
-RACE := $(if $(shell command -v "$$($(GO) env CC)"),-race)
+setup-check: # what make check needs besides
+	@./test/setup.sh check
 
-test: setup vet ## Run every test, against a private Postgres and Redis
-	@status=0; \
-	./test/lint-openapi.sh || status=1; \
-	$(GO) test $(RACE) -p 2 -timeout 8m $(TESTFLAGS) $(RACY) || status=1; \
-	$(GO) test -p 2 -timeout 8m $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vxF "$$($(GO) list $(RACY))") || status=1; \
-	exit $$status
+# What is rare and slow is not here but in make check: the race detector, and the
+# tests that kill everything in turn.
+LONG = ./test/chaos
 
-test-race: setup ## Run every test under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -p 2 -timeout 20m $(TESTFLAGS) $(PACKAGES)
+test: setup vet ## Run the tests, against a private Postgres and Redis
+	$(GO) test -p 2 -timeout 15m $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vxF "$$($(GO) list $(LONG))")
+
+check: setup-check lint verify-generate test-long test-race fuzz ## Everything else before a change lands: style, generated code, races, faults, fuzzers
+
+test-race: setup-check ## Run every test under the race detector
+	CGO_ENABLED=1 $(GO) test -race -p 2 -timeout 30m $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vxF "$$($(GO) list $(LONG))")
+
+test-long: setup ## Run the tests that kill everything in turn, and the long forms of others
+	$(GO) test -timeout 15m $(TESTFLAGS) $(LONG)
+	TUNNOX_TEST_STRICT=1 $(GO) test -timeout 5m $(TESTFLAGS) ./test/usage -run TestBandwidthOverTwoForwarders
 
 vet:
 	$(GO) vet $(PACKAGES)
 
-lint: vet ## Check style: gofmt, go vet, staticcheck; golangci-lint and the OpenAPI document when there are tools for it
+lint: setup-check vet ## Check style: gofmt, go vet, golangci-lint, the OpenAPI document
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "not formatted (run gofmt -w):"; echo "$$files"; exit 1; }
-	$(GO) run honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK) $(PACKAGES)
+	@./tools/run.sh golangci-lint run
+	@cd transport/muxbench && $(GO) vet ./...
 	@./test/lint-openapi.sh
-	@if command -v golangci-lint >/dev/null; then golangci-lint run; \
-	else echo "golangci-lint is not installed; see https://golangci-lint.run/welcome/install"; fi
 
 fuzz: ## Fuzz every parser for FUZZTIME each, and the API for a minute
 	@./test/fuzz.sh $(FUZZTIME)
@@ -62,11 +65,14 @@ fuzz: ## Fuzz every parser for FUZZTIME each, and the API for a minute
 bench: setup ## Measure, and print one table
 	$(GO) run ./test/bench
 
-generate: ## Write what is generated anew: code (sqlc, protoc; those that are present), the OpenAPI document
+muxbench: ## Measure our multiplexer beside yamux and smux
+	cd transport/muxbench && $(GO) test -run '^$$' -bench . .
+
+generate: setup-check ## Write what is generated anew: code (sqlc, protoc, oapi-codegen), the OpenAPI document
 	@./test/generate.sh
 
-verify-generate: generate ## Fail when the generated code in the tree is not fresh
-	@git diff --exit-code --stat -- '*.pb.go' '*.sql.go' '*sqlc*' '*/queries/*' || { echo "the generated code above is not fresh: commit what make generate wrote"; exit 1; }
+verify-generate: setup-check ## Fail when the generated code in the tree is not fresh
+	@./test/generate.sh --verify
 
 clean: ## Remove what was built
 	rm -rf bin dist

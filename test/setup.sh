@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that the tests find a Postgres and a Redis to start privately. It
+# Makes sure that the tests find a Postgres and a Redis to start privately, and with
+# the argument check what make check needs besides: a C compiler and protoc. It
 # installs Debian's packages when it may, and otherwise says what is missing.
 # It starts nothing: the tests start and end their own servers.
 set -euo pipefail
@@ -11,6 +12,11 @@ postgres_present() {
 missing=()
 if [[ -z ${TUNNOX_TEST_POSTGRES:-} ]] && ! postgres_present; then missing+=(postgresql); fi
 if [[ -z ${TUNNOX_TEST_REDIS:-} ]] && ! command -v redis-server >/dev/null; then missing+=(redis-server); fi
+if [[ ${1:-} == check ]]; then
+	if ! command -v "$("${GO:-go}" env CC)" >/dev/null; then missing+=(gcc libc6-dev); fi
+	if ! command -v protoc >/dev/null; then missing+=(protobuf-compiler); fi
+	if ! command -v npx >/dev/null; then missing+=(npm); fi
+fi
 if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
 
 become=()
@@ -37,7 +43,8 @@ fi
 cat >&2 <<TEXT
 setup: missing for the tests: ${missing[*]}
   Debian, Ubuntu:  sudo apt-get install ${missing[*]}
-  elsewhere:       put postgres (15 or later) and redis-server (7 or later) on PATH
+  elsewhere:       put postgres (15 or later) and redis-server (7 or later) on PATH,
+                   and for make check a C compiler, protoc and npx
   or use your own: TUNNOX_TEST_POSTGRES=postgres://... TUNNOX_TEST_REDIS=redis://... make test
 TEXT
 exit 1
