@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"path/filepath"
 
 	"github.com/tunnox-net/tunnox/control"
@@ -15,14 +14,29 @@ import (
 const joinTokenLong = `Print the join token, which lets forwarders into the cluster: from the database of
 --postgres with the API key of the control planes (TUNNOX_API_KEY, else
 DATA/api-key), or without it from DATA/join-token. Who has it can be a node of the
-cluster: keep it in files that only the forwarders' account can read.`
+cluster: keep it in files that only the forwarders' account can read. --out writes
+such a file, so that a forwarder can be given the token and nothing else.`
 
 const rotateJoinTokenLong = `Make a new join token and print it. The one before lets nobody in any more; nodes
 that are in stay in, and renew their certificates without it. Control planes know
 at once; their DATA/join-token is written anew when they start.`
 
-// joinToken prints the cluster's join token.
-func joinToken(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+// tokenTo is what becomes of a join token.
+type tokenTo func(control.JoinToken) error
+
+// tokenOut prints a token, or writes it to a file that only its owner can read.
+func tokenOut(file string, out io.Writer) tokenTo {
+	return func(token control.JoinToken) error {
+		if file != "" {
+			return token.Save(file)
+		}
+		_, err := fmt.Fprintln(out, token.Text())
+		return err
+	}
+}
+
+// joinToken gives the cluster's join token.
+func joinToken(ctx context.Context, cfg *config, to tokenTo) error {
 	if cfg.Postgres == "" {
 		path, err := filepath.Abs(filepath.Join(cfg.Data, "join-token"))
 		if err != nil {
@@ -32,27 +46,22 @@ func joinToken(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) 
 		if err != nil {
 			return err
 		}
-		return printToken(out, token)
+		return to(token)
 	}
-	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Current(ctx) }, out)
+	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Current(ctx) }, to)
 }
 
 // rotateJoinToken replaces it.
-func rotateJoinToken(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+func rotateJoinToken(ctx context.Context, cfg *config, to tokenTo) error {
 	if cfg.Postgres == "" {
 		return usageError{errors.New("--postgres is required: that is where the cluster's secrets are")}
 	}
-	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Rotate(ctx) }, out)
-}
-
-func printToken(out io.Writer, token control.JoinToken) error {
-	_, err := fmt.Fprintln(out, token.Text())
-	return err
+	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Rotate(ctx) }, to)
 }
 
 // withJoinTokens opens the cluster's secrets beside running control planes: it
 // takes no data directory and starts nothing.
-func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinTokens) (control.JoinToken, error), out io.Writer) error {
+func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinTokens) (control.JoinToken, error), to tokenTo) error {
 	dir, err := filepath.Abs(cfg.Data)
 	if err != nil {
 		return fmt.Errorf("--data: %w", err)
@@ -85,5 +94,5 @@ func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinToke
 	if err != nil {
 		return err
 	}
-	return printToken(out, token)
+	return to(token)
 }

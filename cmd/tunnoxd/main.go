@@ -94,10 +94,18 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		forwarderLong, forwarderSettings, forwarderOnly)
 	command("migrate", "Bring a database to the schema this version knows",
 		migrateLong, migrateSettings, migrate)
-	command("join-token", "Print the token that lets forwarders into the cluster",
-		joinTokenLong, tokenSettings, joinToken)
-	command("rotate-join-token", "Make a new join token the only one, and print it",
-		rotateJoinTokenLong, tokenSettings, rotateJoinToken)
+	for _, c := range []struct {
+		use, short, long string
+		do               func(context.Context, *config, tokenTo) error
+	}{
+		{"join-token", "Print the token that lets forwarders into the cluster", joinTokenLong, joinToken},
+		{"rotate-join-token", "Make a new join token the only one, and print it", rotateJoinTokenLong, rotateJoinToken},
+	} {
+		var file string
+		command(c.use, c.short, c.long, tokenSettings, func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return c.do(ctx, cfg, tokenOut(file, out))
+		}).Flags().StringVar(&file, "out", "", "`file` to write the token to, which only its owner can read, instead of printing it")
+	}
 
 	var exported exportOptions
 	to := command("export", "Write the whole log to a file", exportLong, logSettings,
