@@ -111,7 +111,7 @@ func (a *api) auditLines(ctx context.Context, q domain.Query, limit int) (*audit
 	if limit > 0 {
 		total = min(total, int64(limit))
 	}
-	end, err := a.streams.begin(identity(ctx).Actor)
+	end, err := a.streams.begin(identity(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,15 @@ type Identity struct {
 // admin reports whether everything is theirs to see.
 func (i Identity) admin() bool { return i.Role == domain.RoleAdmin }
 
+// payer names who pays for what is counted: a user, with however many keys and
+// logins, or a key of the operator.
+func (i Identity) payer() string {
+	if i.UserID != 0 {
+		return "user:" + formatID(i.UserID)
+	}
+	return i.Actor
+}
+
 // keyScheme is the name of the security scheme in the OpenAPI document. An
 // operation that lists it is refused without a key.
 const keyScheme = "apiKey"

@@ -38,7 +38,7 @@ func (l limits) admit(t *track, now time.Time, header http.Header) *Problem {
 	var g grant
 	policy := "caller"
 	if t.identity.Actor != "" {
-		g = l.callers.take(t.identity.Actor, now)
+		g = l.callers.take(t.identity.payer(), now)
 	} else {
 		policy = "address"
 		g = l.strangers.take(netaddr.Group(t.source), now)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -22,7 +23,9 @@ const (
 	liveHeartbeat = 15 * time.Second
 	liveRetry     = 2 * time.Second // for the reader to come back, with jitter of its own
 	mostStreams   = 256             // of this process, live and exports
-	mostOfOne     = 16              // of one caller
+	mostOfOne     = 16              // of one user, or key of the operator
+	mostOfUsers   = 240             // of all who are no admins, who look at what happens then
+	liveCheck     = time.Second     // how often it is looked whether the reader still may
 )
 
 type liveInput struct {
@@ -68,7 +71,7 @@ func (a *api) stream(ctx context.Context, in *liveInput) (*liveAnswer, error) {
 		after = head
 	}
 	q.After = max(q.After, after)
-	end, err := a.streams.begin(identity(ctx).Actor)
+	end, err := a.streams.begin(identity(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +103,9 @@ func (a *api) follow(ctx huma.Context, q domain.Query, beyond bool) error {
 	}
 	running, stop := a.streams.until(ctx.Context())
 	defer stop()
+	who, beaten := identity(ctx.Context()), time.Now()
 	for {
-		wait, cancel := context.WithTimeout(running, a.config.Heartbeat)
+		wait, cancel := context.WithTimeout(running, min(a.config.Heartbeat, liveCheck))
 		err := a.config.Search.Wait(wait, q.After)
 		cancel()
 		switch {
@@ -110,15 +114,19 @@ func (a *api) follow(ctx huma.Context, q domain.Query, beyond bool) error {
 		case err != nil && wait.Err() == nil:
 			return err
 		}
-		// Somebody whose key has ended meanwhile reads nothing more.
-		if _, err := a.authenticate(ctx.Context(), ctx.Header("Authorization")); err != nil {
+		// What the query may find was decided on who they were. Somebody whose key has
+		// ended, or who may see something else by now, comes back and is decided on anew.
+		if now, err := a.authenticate(ctx.Context(), ctx.Header("Authorization")); err != nil || !now.sees(who) {
 			return errEnded
 		}
 		if err == nil {
 			if q, err = a.catchUp(running, out, q, until); err != nil {
 				return err
 			}
+		} else if time.Since(beaten) < a.config.Heartbeat {
+			continue
 		}
+		beaten = time.Now()
 		out.grant(livePatience)
 		if err := beat(out, q.After); err != nil {
 			return err
@@ -127,6 +135,11 @@ func (a *api) follow(ctx huma.Context, q domain.Query, beyond bool) error {
 			return nil // nothing can come any more
 		}
 	}
+}
+
+// sees reports whether somebody may follow the log as they could before.
+func (i Identity) sees(before Identity) bool {
+	return i.UserID == before.UserID && i.Role == before.Role && slices.Contains(i.Scopes, ruleOf("stream-events").scope)
 }
 
 // catchUp writes all that the query wants up to the end of the log, and gives
@@ -198,28 +211,35 @@ type streams struct {
 	ended chan struct{}
 	once  sync.Once
 
-	mu  sync.Mutex
-	all int            // guarded by mu
-	of  map[string]int // guarded by mu; by actor
+	mu    sync.Mutex
+	all   int            // guarded by mu
+	users int            // guarded by mu; of those who are no admins
+	of    map[string]int // guarded by mu; by payer
 }
 
 func newStreams() *streams { return &streams{ended: make(chan struct{}), of: map[string]int{}} }
 
 // begin counts one more, until end is called.
-func (s *streams) begin(actor string) (end func(), err error) {
+func (s *streams) begin(who Identity) (end func(), err error) {
+	payer, user := who.payer(), 1
+	if who.admin() {
+		user = 0
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all >= mostStreams || s.of[actor] >= mostOfOne {
+	if s.all >= mostStreams || s.users+user > mostOfUsers || s.of[payer] >= mostOfOne {
 		return nil, tooMany(liveRetry, "Too many exports and live streams are open.")
 	}
 	s.all++
-	s.of[actor]++
+	s.users += user
+	s.of[payer]++
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.all--
-		if s.of[actor]--; s.of[actor] == 0 {
-			delete(s.of, actor)
+		s.users -= user
+		if s.of[payer]--; s.of[payer] == 0 {
+			delete(s.of, payer)
 		}
 	}, nil
 }

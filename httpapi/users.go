@@ -261,14 +261,24 @@ func (a *api) changeUser(ctx context.Context, in *changeUserInput) (*userAnswer,
 }
 
 // mayChangePassword refuses a new password to who does not know the present one,
-// unless it is an admin: a token that was copied must not become an account.
+// unless it is an admin: a token that was copied must not become an account. Whoever
+// has the password may do all that the user may, so that it is set by nobody who
+// may do less: a key is bounded by its scopes.
 func (a *api) mayChangePassword(ctx context.Context, in *changeUserInput) error {
-	if in.Body.Password == nil || identity(ctx).admin() {
+	who := identity(ctx)
+	if in.Body.Password == nil || who.admin() && beyond(domain.RoleAdmin.Scopes(), who.Scopes) == "" {
 		return nil
 	}
 	u, err := a.user(ctx, in.ID, 0)
-	if err != nil || u.PasswordHash == "" {
+	if err != nil {
 		return err
+	}
+	if missing := beyond(u.Role.Scopes(), who.Scopes); missing != "" {
+		return a.refusal(ctx, &domain.Error{Code: domain.CodeScopeDenied, Message: "A password cannot be set by who may do less than its user: this key lacks " + missing + ".",
+			Faults: []domain.Fault{{Field: "password", Message: "must be set by who may do as much"}}})
+	}
+	if who.admin() || u.PasswordHash == "" {
+		return nil
 	}
 	account := strings.ToLower(u.Username)
 	if wait := a.attempts.begin(tracked(ctx).source, account, a.tick()); wait > 0 {
