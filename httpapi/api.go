@@ -82,6 +82,8 @@ type Config struct {
 	WaitTimeout time.Duration
 	// WriteTimeout bounds how long a command may take; 0 is 10 s.
 	WriteTimeout time.Duration
+	// TestWait bounds how long a webhook's test waits for what comes of it; 0 is 5 s.
+	TestWait time.Duration
 	// Heartbeat is how often a live stream says that it lives; 0 is 15 s.
 	Heartbeat time.Duration
 }
@@ -120,6 +122,9 @@ func (c *Config) complete() error {
 	}
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = 10 * time.Second
+	}
+	if c.TestWait == 0 {
+		c.TestWait = 5 * time.Second
 	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = liveHeartbeat
@@ -187,6 +192,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerProbes()
 	a.registerDocs()
 	a.documentDryRuns()
+	a.documentErrors()
 	return a, nil
 }
 

@@ -65,7 +65,7 @@ func (a *api) registerDeliveries(op func(method, path, id, summary string, errs 
 		return o
 	}
 	huma.Register(a.huma, op(http.MethodGet, "/{id}/deliveries", "list-deliveries", "List what was sent to a webhook lately, and what waits, the newest first", errorsOfGet...), a.listDeliveries)
-	huma.Register(a.huma, accepted("/{id}/test", "test-webhook", "Send a webhook something, to see whether it takes it"), a.testWebhook)
+	huma.Register(a.huma, accepted("/{id}/test", "test-webhook", "Send a webhook something, and answer with what came of it"), a.testWebhook)
 	huma.Register(a.huma, accepted("/{id}/deliveries/{delivery}/redeliver", "redeliver", "Send a delivery again, at once"), a.redeliver)
 }
 
@@ -111,7 +111,30 @@ func (a *api) testWebhook(ctx context.Context, in *sentInput) (*struct{ Body Del
 	if err != nil {
 		return nil, a.undelivered(ctx, err)
 	}
-	return &struct{ Body Delivery }{deliveryBody(d)}, nil
+	return &struct{ Body Delivery }{deliveryBody(a.attempted(ctx, d))}, nil
+}
+
+// attempted waits for the first attempt of a delivery, so that who tests a webhook
+// need not ask again. When none comes in time, it gives the delivery as it is.
+func (a *api) attempted(ctx context.Context, d webhook.Delivery) webhook.Delivery {
+	ctx, cancel := context.WithTimeout(ctx, a.config.TestWait)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for d.Attempts == 0 {
+		select {
+		case <-ctx.Done():
+			return d
+		case <-tick.C:
+		}
+		// The newest come first, so that it is among these.
+		list, err := a.config.Webhooks.List(ctx, d.Webhook, d.ID+1, 1)
+		if err != nil || len(list) == 0 || list[0].ID != d.ID {
+			return d
+		}
+		d = list[0]
+	}
+	return d
 }
 
 func (a *api) redeliver(ctx context.Context, in *deliveryInput) (*struct{ Body Delivery }, error) {

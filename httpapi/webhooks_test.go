@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/webhook"
 )
 
@@ -53,6 +54,37 @@ func (d *deliveries) Redeliver(_ context.Context, of, id int64, now time.Time) (
 	x := &d.list[id-1]
 	x.Status, x.NextAt = webhook.Pending, now
 	return *x, nil
+}
+
+// attempt is what a deliverer does, which is not here.
+func (d *deliveries) attempt(id int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x := &d.list[id-1]
+	x.Status, x.Attempts, x.Attempted, x.Code, x.Took = webhook.Delivered, 1, time.Now(), 204, 7*time.Millisecond
+}
+
+func TestAWebhooksTestAnswersWithTheDelivery(t *testing.T) {
+	sent := newDeliveries()
+	w := newWorld(t, func(c *httpapi.Config) { c.Webhooks, c.TestWait = sent, 20*time.Second })
+	ann := w.person("ann", "user")
+	id := ann.do("POST", path("webhooks"), fields{"url": "https://example.org/hook"}).want(201).id("webhook_id")
+	go func() {
+		for {
+			sent.mu.Lock()
+			n := len(sent.list)
+			sent.mu.Unlock()
+			if n > 0 {
+				sent.attempt(int64(n))
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	got := ann.do("POST", path("webhooks", id, "test"), nil).want(202).has(fields{"status": "delivered", "attempts": 1})
+	if last, _ := got.Body["last"].(map[string]any); last["status_code"] != float64(204) {
+		t.Errorf("what came of it: %s", got.Text)
+	}
 }
 
 func TestWebhooks(t *testing.T) {

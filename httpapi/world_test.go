@@ -152,6 +152,7 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 		Webhooks:      newDeliveries(),
 		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
 		Version:       httpapi.Version{Version: "0.0.1-test"},
+		TestWait:      time.Millisecond, // nobody delivers here
 		WaitTimeout:   10 * time.Second, // longer than any stall of a busy machine
 	}
 	for _, c := range change {

@@ -462,7 +462,7 @@ type ChangeWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events An empty list: all
+	// Events An empty list: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events *[]string `json:"events,omitempty"`
@@ -867,7 +867,7 @@ type CreateWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events Left out: all
+	// Events Left out: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*","client_created"]
 	Events nullable.Nullable[[]string] `json:"events,omitempty"`
@@ -1334,7 +1334,7 @@ type NewWebhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events Which events: names, or beginnings of names with a * behind; none = all
+	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -2196,7 +2196,7 @@ type Webhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events Which events: names, or beginnings of names with a * behind; none = all
+	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -2252,7 +2252,7 @@ type AuditParams struct {
 	// Subject Only the history of one thing: its event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only these events, with commas between
+	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only what belongs to this account
@@ -2486,7 +2486,7 @@ type StreamEventsParams struct {
 	// Subject Only the history of one thing: its event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only these events, with commas between
+	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only what belongs to this account
@@ -3403,7 +3403,7 @@ type ClientInterface interface {
 
 	// StreamEvents Follow the log as it grows
 	//
-	// Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing.
+	// Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing. An `event: log_behind` at the beginning says that the log does not reach that position, because it was restored or is another one; the stream then begins at its end.
 	//
 	// Corresponds with GET /api/v1/events/stream (the `StreamEvents` operationId).
 	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -3803,7 +3803,7 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/webhooks/{id}/rotate-secret (the `RotateWebhookSecret` operationId).
 	RotateWebhookSecret(ctx context.Context, id int64, params *RotateWebhookSecretParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// TestWebhook Send a webhook something, to see whether it takes it
+	// TestWebhook Send a webhook something, and answer with what came of it
 	//
 	// Corresponds with POST /api/v1/webhooks/{id}/test (the `TestWebhook` operationId).
 	TestWebhook(ctx context.Context, id int64, params *TestWebhookParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -4255,7 +4255,7 @@ func (c *API) ListEvents(ctx context.Context, params *ListEventsParams, reqEdito
 
 // StreamEvents Follow the log as it grows
 //
-// Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing.
+// Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing. An `event: log_behind` at the beginning says that the log does not reach that position, because it was restored or is another one; the stream then begins at its end.
 //
 // Corresponds with GET /api/v1/events/stream (the `StreamEvents` operationId).
 func (c *API) StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -5335,7 +5335,7 @@ func (c *API) RotateWebhookSecret(ctx context.Context, id int64, params *RotateW
 	return c.Client.Do(req)
 }
 
-// TestWebhook Send a webhook something, to see whether it takes it
+// TestWebhook Send a webhook something, and answer with what came of it
 //
 // Corresponds with POST /api/v1/webhooks/{id}/test (the `TestWebhook` operationId).
 func (c *API) TestWebhook(ctx context.Context, id int64, params *TestWebhookParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -11989,7 +11989,7 @@ type ClientWithResponsesInterface interface {
 
 	// StreamEventsWithResponse Follow the log as it grows
 	//
-	// Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing.
+	// Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing. An `event: log_behind` at the beginning says that the log does not reach that position, because it was restored or is another one; the stream then begins at its end.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -12473,7 +12473,7 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/webhooks/{id}/rotate-secret (the `RotateWebhookSecret` operationId).
 	RotateWebhookSecretWithResponse(ctx context.Context, id int64, params *RotateWebhookSecretParams, reqEditors ...RequestEditorFn) (*RotateWebhookSecretResponse, error)
 
-	// TestWebhookWithResponse Send a webhook something, to see whether it takes it
+	// TestWebhookWithResponse Send a webhook something, and answer with what came of it
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -16454,7 +16454,7 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, params
 
 // StreamEventsWithResponse Follow the log as it grows
 //
-// Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing.
+// Server-Sent Events: `data` is an event as GET /events shows it, `id` its position. Who comes back with `Last-Event-ID` misses nothing. An `event: log_behind` at the beginning says that the log does not reach that position, because it was restored or is another one; the stream then begins at its end.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -17346,7 +17346,7 @@ func (c *ClientWithResponses) RotateWebhookSecretWithResponse(ctx context.Contex
 	return ParseRotateWebhookSecretResponse(rsp)
 }
 
-// TestWebhookWithResponse Send a webhook something, to see whether it takes it
+// TestWebhookWithResponse Send a webhook something, and answer with what came of it
 //
 // Returns a wrapper object for the known response body format(s).
 //
