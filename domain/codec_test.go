@@ -22,8 +22,10 @@ var published = func() map[string]Event {
 	n := func(v int64) *int64 { return &v }
 	key := bytes.Repeat([]byte{7}, publicKeyLength)
 	hash, moment := bytes.Repeat([]byte{9}, hashLength), time.Date(2026, 12, 31, 12, 0, 0, 0, time.UTC)
-	limits := Limits{MaxClients: n(1), MaxMappings: n(2), MaxActiveMappings: n(3),
-		MaxConnectionsPerMapping: n(4), TotalBandwidthLimit: n(5), MonthlyTrafficLimit: n(6)}
+	var limits Limits
+	for i, limit := range limits.fields() {
+		*limit.at = n(int64(i + 1))
+	}
 	all := []Event{
 		UserCreated{UserID: 100000001, Username: "ann", Email: "ann@example.org"},
 		UserChanged{Username: "anna", Email: "anna@example.org"},

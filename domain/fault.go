@@ -115,11 +115,3 @@ func (f *faults) host(field, s string) {
 		f.add(field, "must be an IP address or a host name")
 	}
 }
-
-func (f *faults) limits(l Limits) {
-	for _, limit := range l.fields() {
-		if limit.limit != nil && *limit.limit < 0 {
-			f.add(limit.field, "must be 0 or more, or null for unlimited")
-		}
-	}
-}

@@ -297,12 +297,9 @@ func (a *args) patch(of any, short map[string]string) Patch {
 }
 
 func (a *args) limits() Limits {
-	return Limits{
-		MaxClients:               a.optionalNumber64("max_clients"),
-		MaxMappings:              a.optionalNumber64("max_mappings"),
-		MaxActiveMappings:        a.optionalNumber64("max_active_mappings"),
-		MaxConnectionsPerMapping: a.optionalNumber64("max_connections_per_mapping"),
-		TotalBandwidthLimit:      a.optionalNumber64("total_bandwidth_limit"),
-		MonthlyTrafficLimit:      a.optionalNumber64("monthly_traffic_limit"),
+	var l Limits
+	for _, limit := range l.fields() {
+		*limit.at = a.optionalNumber64(limit.Name)
 	}
+	return l
 }

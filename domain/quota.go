@@ -7,16 +7,6 @@ import (
 	"time"
 )
 
-// Limits bound what an account may have. nil is unlimited, 0 is none.
-type Limits struct {
-	MaxClients               *int64 `json:"max_clients"`
-	MaxMappings              *int64 `json:"max_mappings"`
-	MaxActiveMappings        *int64 `json:"max_active_mappings"`
-	MaxConnectionsPerMapping *int64 `json:"max_connections_per_mapping"`
-	TotalBandwidthLimit      *int64 `json:"total_bandwidth_limit"` // bytes per second
-	MonthlyTrafficLimit      *int64 `json:"monthly_traffic_limit"` // bytes per calendar month, UTC
-}
-
 // Resource is something an account holds a number of.
 type Resource string
 
@@ -274,8 +264,8 @@ func (c SetQuota) Decide(s States) (Decision, error) {
 	current := s.quota(c.ID).Limits
 	held := current.fields()
 	for i, limit := range next.fields() {
-		if slices.Contains(c.Keep, limit.field) {
-			*limit.at = held[i].limit
+		if slices.Contains(c.Keep, limit.Name) {
+			*limit.at = *held[i].at
 		}
 	}
 	var f faults
@@ -297,35 +287,4 @@ func (c SetQuota) Decide(s States) (Decision, error) {
 		d.add(QuotaStream(c.ID), QuotaSet{Account: c.ID, Limits: next})
 	}
 	return d, nil
-}
-
-// Equal reports whether both allow the same.
-func (l Limits) Equal(o Limits) bool {
-	a, b := l.fields(), o.fields()
-	for i := range a {
-		x, y := a[i].limit, b[i].limit
-		if (x == nil) != (y == nil) || (x != nil && *x != *y) {
-			return false
-		}
-	}
-	return true
-}
-
-type namedLimit struct {
-	field string
-	limit *int64
-	at    **int64 // where in the Limits the limit stands
-}
-
-// fields lists the limits in a fixed order, each with its name.
-func (l *Limits) fields() []namedLimit {
-	named := func(field string, at **int64) namedLimit { return namedLimit{field: field, limit: *at, at: at} }
-	return []namedLimit{
-		named("max_clients", &l.MaxClients),
-		named("max_mappings", &l.MaxMappings),
-		named("max_active_mappings", &l.MaxActiveMappings),
-		named("max_connections_per_mapping", &l.MaxConnectionsPerMapping),
-		named("total_bandwidth_limit", &l.TotalBandwidthLimit),
-		named("monthly_traffic_limit", &l.MonthlyTrafficLimit),
-	}
 }

@@ -17,13 +17,8 @@ type NamedPlan struct {
 
 // Plan is a plan as the API shows it.
 type Plan struct {
-	Name                     string `json:"name" example:"pro"`
-	MaxClients               *int64 `json:"max_clients" doc:"null = unlimited, 0 = none" example:"10"`
-	MaxMappings              *int64 `json:"max_mappings" doc:"null = unlimited, 0 = none" example:"50"`
-	MaxActiveMappings        *int64 `json:"max_active_mappings" doc:"null = unlimited, 0 = none" example:"50"`
-	MaxConnectionsPerMapping *int64 `json:"max_connections_per_mapping" doc:"null = unlimited, 0 = none" example:"100"`
-	TotalBandwidthLimit      *int64 `json:"total_bandwidth_limit" doc:"Bytes per second; null = unlimited, 0 = none" example:"10485760"`
-	MonthlyTrafficLimit      *int64 `json:"monthly_traffic_limit" doc:"Bytes per calendar month, UTC; null = unlimited, 0 = none" example:"536870912000"`
+	Name string `json:"name" example:"pro"`
+	domain.Limits
 }
 
 // Plans is the answer of GET /plans.
@@ -51,10 +46,7 @@ func (a *api) registerPlans() {
 func (a *api) listPlans(context.Context, *struct{}) (*struct{ Body Plans }, error) {
 	answer := &struct{ Body Plans }{Plans{Items: []Plan{}}}
 	for _, p := range a.config.Plans {
-		l := p.Limits
-		answer.Body.Items = append(answer.Body.Items, Plan{Name: p.Name, MaxClients: l.MaxClients, MaxMappings: l.MaxMappings,
-			MaxActiveMappings: l.MaxActiveMappings, MaxConnectionsPerMapping: l.MaxConnectionsPerMapping,
-			TotalBandwidthLimit: l.TotalBandwidthLimit, MonthlyTrafficLimit: l.MonthlyTrafficLimit})
+		answer.Body.Items = append(answer.Body.Items, Plan{Name: p.Name, Limits: p.Limits})
 	}
 	return answer, nil
 }

@@ -16,16 +16,11 @@ import (
 
 // Quota is what an account may have and what it has.
 type Quota struct {
-	UserID                   int64  `json:"user_id" example:"100000001"`
-	MaxClients               *int64 `json:"max_clients" doc:"null = unlimited, 0 = none" example:"10"`
-	MaxMappings              *int64 `json:"max_mappings" doc:"null = unlimited, 0 = none" example:"50"`
-	MaxActiveMappings        *int64 `json:"max_active_mappings" doc:"null = unlimited, 0 = none" example:"50"`
-	MaxConnectionsPerMapping *int64 `json:"max_connections_per_mapping" doc:"At a time; null = unlimited, 0 = none" example:"100"`
-	TotalBandwidthLimit      *int64 `json:"total_bandwidth_limit" doc:"Bytes per second; null = unlimited, 0 = none" example:"10485760"`
-	MonthlyTrafficLimit      *int64 `json:"monthly_traffic_limit" doc:"Bytes per calendar month, UTC; null = unlimited, 0 = none" example:"1099511627776"`
-	Clients                  int64  `json:"clients" doc:"How many there are" example:"2"`
-	Mappings                 int64  `json:"mappings" doc:"How many there are" example:"1"`
-	ActiveMappings           int64  `json:"active_mappings" doc:"How many of the mappings are not disabled" example:"1"`
+	UserID int64 `json:"user_id" example:"100000001"`
+	domain.Limits
+	Clients        int64 `json:"clients" doc:"How many there are" example:"2"`
+	Mappings       int64 `json:"mappings" doc:"How many there are" example:"1"`
+	ActiveMappings int64 `json:"active_mappings" doc:"How many of the mappings are not disabled" example:"1"`
 }
 
 // QuotaUse is a quota with what is used of it.
@@ -50,64 +45,43 @@ func (a *api) quotaUse(ctx context.Context, q Quota) QuotaUse {
 	return use
 }
 
-// Limit is a limit in the body of a PUT, where left out, null and a number are
-// three things: stay, unlimited, at most so many.
-type Limit struct {
-	set   bool
-	value *int64
-}
-
-// UnmarshalJSON implements [json.Unmarshaler]. It is not called for a field that
-// is left out.
-func (l *Limit) UnmarshalJSON(b []byte) error {
-	l.set = true
-	return json.Unmarshal(b, &l.value)
-}
-
-// MarshalJSON implements [json.Marshaler].
-func (l Limit) MarshalJSON() ([]byte, error) { return json.Marshal(l.value) }
-
-// IsZero keeps a field that was left out out of the hash of the request.
-func (l Limit) IsZero() bool { return !l.set }
-
-// Schema implements [huma.SchemaProvider].
-func (Limit) Schema(huma.Registry) *huma.Schema {
-	zero := 0.0
-	return &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &zero, Nullable: true}
-}
-
-var _ huma.SchemaProvider = Limit{}
-
-// SetQuotaBody is the body of PUT /users/{id}/quota.
+// SetQuotaBody is the body of PUT /users/{id}/quota. Its limits are for the document:
+// left out, null and a number are three things (stay, unlimited, at most so many),
+// so what was sent is in sent.
 type SetQuotaBody struct {
-	MaxClients               Limit `json:"max_clients,omitzero" required:"false" doc:"null = unlimited, 0 = none; left out = as it is" example:"10"`
-	MaxMappings              Limit `json:"max_mappings,omitzero" required:"false" doc:"null = unlimited, 0 = none; left out = as it is" example:"50"`
-	MaxActiveMappings        Limit `json:"max_active_mappings,omitzero" required:"false" doc:"null = unlimited, 0 = none; left out = as it is" example:"50"`
-	MaxConnectionsPerMapping Limit `json:"max_connections_per_mapping,omitzero" required:"false" doc:"At a time; null = unlimited, 0 = none; left out = as it is" example:"100"`
-	TotalBandwidthLimit      Limit `json:"total_bandwidth_limit,omitzero" required:"false" doc:"Bytes per second; null = unlimited, 0 = none; left out = as it is" example:"10485760"`
-	MonthlyTrafficLimit      Limit `json:"monthly_traffic_limit,omitzero" required:"false" doc:"Bytes per calendar month, UTC; null = unlimited, 0 = none; left out = as it is" example:"1099511627776"`
+	domain.Limits
+
+	sent map[string]*int64
 }
+
+// TransformSchema implements [huma.SchemaTransformer]: a limit may be left out, and
+// is no negative number.
+func (SetQuotaBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	zero := 0.0
+	for _, p := range s.Properties {
+		p.Minimum = &zero
+		p.Description += "; left out = as it is"
+		p.PrecomputeMessages()
+	}
+	s.Required = nil
+	s.PrecomputeMessages()
+	return s
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (b *SetQuotaBody) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &b.sent) }
+
+// MarshalJSON implements [json.Marshaler]: it tells requests with one key apart.
+func (b SetQuotaBody) MarshalJSON() ([]byte, error) { return json.Marshal(b.sent) }
 
 // command gives the limits of the body and the names of those it leaves out.
 func (b SetQuotaBody) command(id int64) domain.SetQuota {
-	c := domain.SetQuota{ID: id, Limits: domain.Limits{
-		MaxClients: b.MaxClients.value, MaxMappings: b.MaxMappings.value, MaxActiveMappings: b.MaxActiveMappings.value,
-		MaxConnectionsPerMapping: b.MaxConnectionsPerMapping.value,
-		TotalBandwidthLimit:      b.TotalBandwidthLimit.value, MonthlyTrafficLimit: b.MonthlyTrafficLimit.value,
-	}}
-	for _, l := range []struct {
-		name  string
-		limit Limit
-	}{
-		{"max_clients", b.MaxClients},
-		{"max_mappings", b.MaxMappings},
-		{"max_active_mappings", b.MaxActiveMappings},
-		{"max_connections_per_mapping", b.MaxConnectionsPerMapping},
-		{"total_bandwidth_limit", b.TotalBandwidthLimit},
-		{"monthly_traffic_limit", b.MonthlyTrafficLimit},
-	} {
-		if !l.limit.set {
-			c.Keep = append(c.Keep, l.name)
+	c := domain.SetQuota{ID: id}
+	for _, field := range domain.LimitFields() {
+		if limit, ok := b.sent[field.Name]; ok {
+			*c.Limits.At(field.Name) = limit
+		} else {
+			c.Keep = append(c.Keep, field.Name)
 		}
 	}
 	return c
@@ -175,8 +149,5 @@ func (a *api) setQuota(ctx context.Context, in *setQuotaInput) (*quotaAnswer, er
 }
 
 func quotaBody(userID int64, q projections.QuotaRow) Quota {
-	return Quota{UserID: userID, MaxClients: q.Limits.MaxClients, MaxMappings: q.Limits.MaxMappings,
-		MaxActiveMappings: q.Limits.MaxActiveMappings, MaxConnectionsPerMapping: q.Limits.MaxConnectionsPerMapping,
-		TotalBandwidthLimit: q.Limits.TotalBandwidthLimit, MonthlyTrafficLimit: q.Limits.MonthlyTrafficLimit,
-		Clients: q.Clients, Mappings: q.Mappings, ActiveMappings: q.ActiveMappings}
+	return Quota{UserID: userID, Limits: q.Limits, Clients: q.Clients, Mappings: q.Mappings, ActiveMappings: q.ActiveMappings}
 }

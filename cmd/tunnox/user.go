@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/tunnox-net/tunnox/domain"
 )
 
 func userCommand(api *apiFlags) *cobra.Command {
@@ -142,12 +144,12 @@ func planCommand(api *apiFlags) *cobra.Command {
 			return err
 		}
 		columns := []column{field("PLAN", "name")}
-		for _, limit := range limitFlags {
-			columns = append(columns, column{strings.ToUpper(strings.ReplaceAll(limit[0], "-", " ")), func(o object) string {
-				if o[limit[1]] == nil {
+		for _, limit := range domain.LimitFields() {
+			columns = append(columns, column{strings.ToUpper(strings.ReplaceAll(limit.Flag, "-", " ")), func(o object) string {
+				if o[limit.Name] == nil {
 					return "unlimited"
 				}
-				return o.text(limit[1])
+				return o.text(limit.Name)
 			}})
 		}
 		return api.printList(out, columns, p)
@@ -156,19 +158,9 @@ func planCommand(api *apiFlags) *cobra.Command {
 	return cmd
 }
 
-// limitFlags are the limits of a quota: the flag and the API's field.
-var limitFlags = [][2]string{
-	{"max-clients", "max_clients"},
-	{"max-mappings", "max_mappings"},
-	{"max-active-mappings", "max_active_mappings"},
-	{"max-connections-per-mapping", "max_connections_per_mapping"},
-	{"bandwidth", "total_bandwidth_limit"},
-	{"monthly-traffic", "monthly_traffic_limit"},
-}
-
 // isLimit reports whether null in the field means that there is no limit.
 func isLimit(field string) bool {
-	return slices.ContainsFunc(limitFlags, func(limit [2]string) bool { return limit[1] == field })
+	return slices.ContainsFunc(domain.LimitFields(), func(limit domain.LimitField) bool { return limit.Name == field })
 }
 
 // quota shows what a user may have and has, or sets the limits that are given.
@@ -198,15 +190,8 @@ func (r *resource) quota() *cobra.Command {
 	})
 	reads(cmd)
 	changesOne(cmd)
-	for _, limit := range limitFlags {
-		unit := "number"
-		switch limit[0] {
-		case "bandwidth":
-			unit = "bytes per second"
-		case "monthly-traffic":
-			unit = "bytes per month"
-		}
-		cmd.Flags().String(limit[0], "", "`"+unit+"`, or unlimited")
+	for _, limit := range domain.LimitFields() {
+		cmd.Flags().String(limit.Flag, "", "`"+limit.Unit+"`, or unlimited")
 	}
 	return cmd
 }
@@ -214,23 +199,23 @@ func (r *resource) quota() *cobra.Command {
 // givenLimits are the limits among the flags; null is unlimited to the API.
 func givenLimits(flags *pflag.FlagSet) (map[string]any, error) {
 	limits := map[string]any{}
-	for _, limit := range limitFlags {
-		if !flags.Changed(limit[0]) {
+	for _, limit := range domain.LimitFields() {
+		if !flags.Changed(limit.Flag) {
 			continue
 		}
-		text, err := flags.GetString(limit[0])
+		text, err := flags.GetString(limit.Flag)
 		if err != nil {
 			return nil, err
 		}
 		if text == "unlimited" {
-			limits[limit[1]] = nil
+			limits[limit.Name] = nil
 			continue
 		}
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 {
-			return nil, usageError("--%s %q: want a number from 0, or unlimited", limit[0], text)
+			return nil, usageError("--%s %q: want a number from 0, or unlimited", limit.Flag, text)
 		}
-		limits[limit[1]] = n
+		limits[limit.Name] = n
 	}
 	return limits, nil
 }

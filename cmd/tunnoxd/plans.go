@@ -33,19 +33,6 @@ func defaultPlans() []httpapi.NamedPlan {
 	}
 }
 
-// planFields are the limits of a plan in the file, spelled as in the API.
-type planFields struct {
-	MaxClients               *int64 `yaml:"max_clients"`
-	MaxMappings              *int64 `yaml:"max_mappings"`
-	MaxActiveMappings        *int64 `yaml:"max_active_mappings"`
-	MaxConnectionsPerMapping *int64 `yaml:"max_connections_per_mapping"`
-	TotalBandwidthLimit      *int64 `yaml:"total_bandwidth_limit"`
-	MonthlyTrafficLimit      *int64 `yaml:"monthly_traffic_limit"`
-}
-
-var planFieldNames = map[string]bool{"max_clients": true, "max_mappings": true, "max_active_mappings": true,
-	"max_connections_per_mapping": true, "total_bandwidth_limit": true, "monthly_traffic_limit": true}
-
 // readPlans reads the section plans of the file: names with limits, null or left
 // out for none. It takes the place of the default plans, but for the one of
 // anonymous clients, which stays unless it is there.
@@ -74,22 +61,24 @@ func readPlans(path string) ([]httpapi.NamedPlan, []error) {
 			fault(limits, "%s: want limits, for example {max_clients: 1}", name.Value)
 			continue
 		}
-		for j := 0; j < len(limits.Content); j += 2 {
-			if key := limits.Content[j]; !planFieldNames[key.Value] {
-				fault(key, "%s: there is no limit %q", name.Value, key.Value)
-			}
-		}
-		var f planFields
-		if err := limits.Decode(&f); err != nil {
+		var given map[string]*int64
+		if err := limits.Decode(&given); err != nil {
 			fault(limits, "%s: limits are whole numbers, or null for none", name.Value)
 			continue
 		}
-		for _, n := range []*int64{f.MaxClients, f.MaxMappings, f.MaxActiveMappings, f.MaxConnectionsPerMapping, f.TotalBandwidthLimit, f.MonthlyTrafficLimit} {
-			if n != nil && *n < 0 {
+		var of domain.Limits
+		for j := 0; j < len(limits.Content); j += 2 {
+			key := limits.Content[j]
+			switch at, n := of.At(key.Value), given[key.Value]; {
+			case at == nil:
+				fault(key, "%s: there is no limit %q", name.Value, key.Value)
+			case n != nil && *n < 0:
 				fault(limits, "%s: limits are 0 or more", name.Value)
+			default:
+				*at = n
 			}
 		}
-		plans = append(plans, httpapi.NamedPlan{Name: name.Value, Limits: domain.Limits(f)})
+		plans = append(plans, httpapi.NamedPlan{Name: name.Value, Limits: of})
 	}
 	if !named[anonymousPlan] {
 		defaults := defaultPlans()

@@ -1573,7 +1573,7 @@ type Plan struct {
 	// Examples: 10
 	MaxClients nullable.Nullable[int64] `json:"max_clients"`
 
-	// MaxConnectionsPerMapping null = unlimited, 0 = none
+	// MaxConnectionsPerMapping At a time; null = unlimited, 0 = none
 	//
 	// Examples: 100
 	MaxConnectionsPerMapping nullable.Nullable[int64] `json:"max_connections_per_mapping"`
@@ -1585,7 +1585,7 @@ type Plan struct {
 
 	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none
 	//
-	// Examples: 536870912000
+	// Examples: 1099511627776
 	MonthlyTrafficLimit nullable.Nullable[int64] `json:"monthly_traffic_limit"`
 
 	// Name Examples: pro
