@@ -69,7 +69,12 @@ func (SetQuotaBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schem
 }
 
 // UnmarshalJSON implements [json.Unmarshaler].
-func (b *SetQuotaBody) UnmarshalJSON(text []byte) error { return json.Unmarshal(text, &b.sent) }
+func (b *SetQuotaBody) UnmarshalJSON(text []byte) error {
+	if err := json.Unmarshal(text, &b.Limits); err != nil {
+		return err // it names the field
+	}
+	return json.Unmarshal(text, &b.sent)
+}
 
 // MarshalJSON implements [json.Marshaler]: it tells requests with one key apart.
 func (b SetQuotaBody) MarshalJSON() ([]byte, error) { return json.Marshal(b.sent) }

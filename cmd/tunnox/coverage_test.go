@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/tunnox-net/tunnox/domain"
 )
 
 // commandsOf gives, for each operation of the API, command lines that perform it
@@ -45,9 +47,8 @@ var commandsOf = map[string][]string{
 	"set-user-plan": {"user plan 1 small --dry-run --idempotency-key k --if-match 3"},
 	"user-history":  {"user history 1"},
 	"get-quota":     {"user quota 1 --as-of 9"},
-	"set-quota": {"user quota 1 --max-clients 1 --max-mappings 1 --max-active-mappings 1 --max-connections-per-mapping 1 --bandwidth 1 --monthly-traffic unlimited" +
-		" --dry-run --idempotency-key k --if-match 3"},
-	"list-plans": {"plan list"},
+	"set-quota":     {"user quota 1 --dry-run --idempotency-key k --if-match 3" + limitArguments()},
+	"list-plans":    {"plan list"},
 
 	"list-clients":         {"client list --status online --type managed --after 1 --limit 5 --as-of 9"},
 	"list-clients-of-user": {"client list --user 1 --status online --type managed --after 1 --limit 5 --as-of 9"},
@@ -109,6 +110,14 @@ var commandsOf = map[string][]string{
 
 	"ready":   {"status"},
 	"version": {"status"},
+}
+
+// limitArguments sets every limit there is.
+func limitArguments() (line string) {
+	for i, limit := range domain.LimitFields() {
+		line += fmt.Sprintf(" --%s %s", limit.Flag, []string{"1", "unlimited"}[i%2])
+	}
+	return line
 }
 
 // withoutCommand are the operations no command is for, and why.
