@@ -45,6 +45,7 @@ func (s tcpSocket) serve(ls *listeners, l *listener) {
 			transport.Reset(conn)
 			continue
 		}
+		transport.Unfinished(conn)
 		ls.a.start(func() {
 			defer ls.exit(l, conn)
 			ls.a.carry(l.mapping, conn.(*net.TCPConn))

@@ -67,6 +67,7 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 		refuse(stream, err)
 		return nil
 	}
+	transport.Unfinished(conn)
 	if err := wire.WriteOpened(stream, nil); err != nil {
 		transport.Reset(conn)
 		stream.Reset()

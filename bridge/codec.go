@@ -113,7 +113,7 @@ func (f *frame) read(data mem.BufferSlice) error {
 		}
 	case tagEnd:
 		f.end = bridgepb.End(value)
-		if value == 0 || value > uint64(bridgepb.End_END_RESET) {
+		if value == 0 || value > uint64(bridgepb.End_END_RESET_IN_ORDER) {
 			return fmt.Errorf("%w: end %d", errFrame, value)
 		}
 	default:

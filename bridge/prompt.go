@@ -50,7 +50,7 @@ func (s *stream) OnRead(do func()) (now func()) {
 	now = func() { once.Do(func() { go do() }) }
 	s.mu.Lock()
 	s.onRead = now
-	ready := s.closed || s.err != nil || s.queued > 0 || s.eof
+	ready := s.closed || s.err != nil || s.queued > 0 || s.eof || s.wasReset
 	s.mu.Unlock()
 	if ready {
 		now()

@@ -129,11 +129,11 @@ func (s *stream) flush() {
 
 // endDue and grantDue tell what is to be sent. The lock is held.
 func (s *stream) endDue() bool {
-	return s.due > s.sent && !s.finished && (s.err == nil || s.due == bridgepb.End_END_RESET)
+	return s.due > s.sent && !s.finished && (s.err == nil || s.due >= bridgepb.End_END_RESET)
 }
 
 func (s *stream) grantDue() bool {
-	return s.owed >= grantAt && !s.finished && s.err == nil && !s.eof && !s.closed
+	return s.owed >= grantAt && !s.finished && s.err == nil && !s.eof && !s.closed && !s.wasReset
 }
 
 // word encodes the end or the grant that is due. The lock is held.

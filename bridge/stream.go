@@ -65,6 +65,7 @@ type stream struct {
 	reading  bool    // a Read owns head
 	owed     int     // read, and not granted yet
 	eof      bool    // the peer has ended its direction
+	wasReset bool    // the peer has reset the stream behind its data
 	onRead   func()  // Watch's
 	tellRead bool    // onRead is to be called when mu is given back
 	missed   bool    // a ReadNow found somebody reading
@@ -127,6 +128,8 @@ func (s *stream) read(b []byte) (int, error) {
 		s.missed = true
 	case s.queued > 0:
 		return s.take(b), nil
+	case s.wasReset:
+		return 0, transport.ErrReset
 	case s.eof:
 		return 0, io.EOF
 	}
@@ -196,7 +199,7 @@ func (s *stream) receive() {
 		if err := s.received(&f); err != nil {
 			s.fail(fmt.Errorf("%w: %w", transport.ErrReset, err))
 		}
-		over := f.end == bridgepb.End_END_RESET && s.cancel == nil
+		over := f.end >= bridgepb.End_END_RESET && s.cancel == nil
 		s.unlock()
 		if over {
 			return
@@ -237,6 +240,13 @@ func (s *stream) received(f *frame) error {
 		s.due = max(s.due, bridgepb.End_END_WRITE) // nobody would read more
 		s.canRead()
 		s.failWrite()
+	case f.end == bridgepb.End_END_RESET_IN_ORDER:
+		s.wasReset, s.peerClosed = true, true
+		s.canRead()
+		s.failWrite()
+		if s.cancel != nil {
+			s.cancel() // all that the peer wrote is here
+		}
 	case f.end == bridgepb.End_END_RESET:
 		s.broken(transport.ErrReset)
 		if s.cancel != nil {
@@ -275,7 +285,7 @@ func (s *stream) lost(err error) {
 	// Whoever is sending may not have come to note that it is over, and what has
 	// come and was not read yet must not be lost for that.
 	s.finished = s.finished || s.err == nil && s.eof && s.sent >= bridgepb.End_END_WRITE
-	if s.finished || s.err != nil {
+	if s.finished || s.err != nil || s.wasReset {
 		return
 	}
 	explained := s.explain(err)
@@ -312,7 +322,7 @@ func (s *stream) brokenOff() {
 func (s *stream) broke() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err != nil
+	return s.err != nil || s.wasReset
 }
 
 // fail ends both directions at once and tells the peer, unless both have ended:
@@ -381,6 +391,23 @@ func (s *stream) Reset() error {
 	s.mu.Lock()
 	defer s.unlock()
 	s.fail(transport.ErrReset)
+	return nil
+}
+
+// ResetInOrder ends both directions, this one behind what was written. The RPC ends
+// when the peer has read that.
+func (s *stream) ResetInOrder() error {
+	s.mu.Lock()
+	defer s.unlock()
+	switch {
+	case s.err != nil || s.finished || s.closed:
+	case s.ended || s.gone || s.wasReset: // nothing of this direction is under way
+		s.fail(transport.ErrReset)
+	default:
+		s.broken(transport.ErrReset)
+		s.due = bridgepb.End_END_RESET_IN_ORDER
+		s.flush()
+	}
 	return nil
 }
 

@@ -489,3 +489,39 @@ func TestSplicedWithTCPNothingIsLeft(t *testing.T) {
 	_ = service.Close()
 	serving.Wait()
 }
+
+// What was written before a reset in order is read, and then the reset; the peer's
+// writes fail at once.
+func TestResetInOrderComesBehindTheData(t *testing.T) {
+	bothWays(t, func(t *testing.T, two *twoNodes, open func() (a, b transport.Stream)) {
+		for range 20 {
+			a, b := open()
+			words := noise(300 << 10)
+			if _, err := a.Write(words); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.ResetInOrder(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.Read(make([]byte, 1)); !errors.Is(err, transport.ErrReset) {
+				t.Errorf("this side reads %v", err)
+			}
+			wrote := make(chan error, 1)
+			go func() {
+				var err error
+				for err == nil {
+					_, err = b.Write(make([]byte, 64<<10))
+				}
+				wrote <- err
+			}()
+			if err := <-wrote; !errors.Is(err, transport.ErrReset) {
+				t.Errorf("the peer writes: %v", err)
+			}
+			if got, err := io.ReadAll(b); !bytes.Equal(got, words) || !errors.Is(err, transport.ErrReset) {
+				t.Errorf("%d bytes of %d came, then %v", len(got), len(words), err)
+			}
+			_ = a.Close()
+			_ = b.Close()
+		}
+	})
+}

@@ -134,7 +134,7 @@ func (f *flow) failed() (err error) {
 	case Prompt:
 		_, err = to.WriteNow(nil)
 	}
-	return err
+	return cannotWrite(err)
 }
 
 // unreadable is why nothing can be read, apart from the end.

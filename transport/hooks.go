@@ -44,7 +44,7 @@ func (st *muxStream) OnRead(do func()) (now func()) {
 	r := &reading{st: st, do: do}
 	st.s.mu.Lock()
 	st.onRead = r
-	ready := st.readErr() != nil || st.in.size > 0 || st.finGot
+	ready := st.readErr() != nil || st.in.size > 0 || st.finGot || st.wasReset
 	st.s.mu.Unlock()
 	if ready {
 		r.now()
@@ -77,7 +77,7 @@ func (s *memoryStream) OnRead(do func()) (now func()) {
 	asked := false // guarded by p.mu
 	go func() {    // ends with the stream
 		p.mu.Lock()
-		for !asked && !p.closed[s.side] && p.err == nil && len(p.bytes[from]) == 0 && !p.eof[from] {
+		for !asked && !p.closed[s.side] && p.err == nil && len(p.bytes[from]) == 0 && !p.eof[from] && !p.broken[from] && !p.broken[s.side] {
 			s.readable.Wait()
 		}
 		p.mu.Unlock()

@@ -21,6 +21,7 @@ type memoryPair struct {
 	eof    [2]bool   // this side ended its writing
 	closed [2]bool   // this side closed
 	deaf   [2]bool   // this side reads no more
+	broken [2]bool   // this side reset the stream behind what it wrote
 	err    error     // both sides ended at once: ErrReset or ErrSessionClosed
 
 	tellRead, tellRoom [2]bool // the side's hook is to be called when mu is given back
@@ -120,6 +121,8 @@ func (s *memoryStream) read(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	case p.err != nil:
 		return 0, p.err
+	case p.broken[s.side]:
+		return 0, ErrReset
 	case p.deaf[s.side]:
 		return 0, net.ErrClosed
 	case s.readBy.passed:
@@ -134,6 +137,8 @@ func (s *memoryStream) read(b []byte) (int, error) {
 		}
 		p.hasRoom(from)
 		return n, nil
+	case p.broken[from]:
+		return 0, ErrReset
 	case p.eof[from]:
 		return 0, io.EOF
 	}
@@ -162,6 +167,8 @@ func (s *memoryStream) Write(b []byte) (n int, err error) {
 func (s *memoryStream) write(b []byte) (int, error) {
 	p, to := s.pair, 1-s.side
 	switch {
+	case p.broken[s.side]:
+		return 0, ErrReset
 	case p.closed[s.side], p.eof[s.side]:
 		return 0, net.ErrClosed
 	case p.err != nil:
@@ -259,6 +266,23 @@ func (s *memoryStream) StopRead() error {
 	p.deaf[s.side] = true
 	p.bytes[1-s.side] = nil
 	p.wake()
+	return nil
+}
+
+// ResetInOrder ends both sides, the write side behind what was written.
+func (s *memoryStream) ResetInOrder() error {
+	p := s.pair
+	p.mu.Lock()
+	if p.err != nil || p.closed[s.side] || p.broken[s.side] {
+		p.mu.Unlock()
+		return nil
+	}
+	p.broken[s.side], p.deaf[s.side] = true, true
+	p.bytes[1-s.side] = nil
+	p.wake()
+	p.unlock()
+	p.link.ended(p, 0)
+	p.link.ended(p, 1)
 	return nil
 }
 

@@ -49,6 +49,7 @@ const (
 const (
 	resetAsked   = 0 // somebody called Reset
 	resetTooMany = 1 // more streams than the receiver of the open allows
+	resetInOrder = 2 // it comes behind the stream's data, which is still to be read
 )
 
 // Codes of frameBye.

@@ -95,7 +95,7 @@ func (s *muxSession) readFrame(r *bufio.Reader) error {
 	case frameWindow:
 		err = s.gotWindow(h.stream, binary.BigEndian.Uint32(raw))
 	case frameReset:
-		s.gotReset(h.stream)
+		s.gotReset(h.stream, binary.BigEndian.Uint32(raw))
 	case frameTaken:
 		err = s.gotTaken(binary.BigEndian.Uint32(raw))
 	case frameBye:
@@ -239,7 +239,7 @@ func (s *muxSession) gotWindow(id uint64, n uint32) error {
 	return nil
 }
 
-func (s *muxSession) gotReset(id uint64) {
+func (s *muxSession) gotReset(id uint64, code uint32) {
 	s.mu.Lock()
 	st := s.streams[id]
 	if st == nil {
@@ -247,8 +247,16 @@ func (s *muxSession) gotReset(id uint64) {
 		return
 	}
 	onRead, onRoom := st.onRead, st.onRoom
-	st.fail(ErrReset)
-	st.remove()
+	if code == resetInOrder && !st.resets {
+		st.wasReset, st.stopGot = true, true
+		st.out.drop()
+		st.readable.Broadcast()
+		st.writable.Broadcast()
+		st.mayEnd() // with what came before it
+	} else {
+		st.fail(ErrReset)
+		st.remove()
+	}
 	s.mu.Unlock()
 	for _, h := range []hook{onRead, onRoom} {
 		if h != nil {

@@ -39,6 +39,7 @@ type muxStream struct {
 	finAsked, finSent bool  // this side writes no more
 	closed            bool  // Close was called
 	deaf, stopSent    bool  // this side reads no more, and throws away what comes
+	resets, wasReset  bool  // this side, or the peer, has reset the stream behind its data
 	gone              bool  // ended as the two ends see it
 	failed            error // ended before its time
 }
@@ -72,6 +73,8 @@ func (st *muxStream) Read(b []byte) (int, error) {
 			n := st.in.read(b)
 			st.consume(n)
 			return n, nil
+		case st.wasReset:
+			return 0, ErrReset
 		case st.finGot:
 			return 0, io.EOF
 		}
@@ -81,6 +84,9 @@ func (st *muxStream) Read(b []byte) (int, error) {
 
 // readErr is why nothing can be read, apart from the end. The lock is held.
 func (st *muxStream) readErr() error {
+	if st.failed == nil && st.resets {
+		return ErrReset
+	}
 	if st.failed == nil && st.deaf {
 		return net.ErrClosed
 	}
@@ -97,6 +103,8 @@ func (st *muxStream) takeSegment() (*segment, error) {
 		return nil, st.readErr()
 	case st.in.size > 0:
 		return st.in.pop(), nil
+	case st.wasReset:
+		return nil, ErrReset
 	case st.finGot:
 		return nil, io.EOF
 	}
@@ -115,6 +123,7 @@ func (st *muxStream) consumed(n int, l *later) {
 // doubles while the session's budget lasts. The lock is held.
 func (st *muxStream) consume(n int) {
 	st.owed += n
+	st.mayEnd()
 	if st.owed < st.window/2 || st.finGot || st.gone {
 		return
 	}
@@ -214,6 +223,8 @@ func (st *muxStream) writeErr() error {
 		return net.ErrClosed
 	case st.failed != nil:
 		return st.failed
+	case st.resets:
+		return ErrReset
 	case st.finAsked:
 		return net.ErrClosed
 	case st.stopGot:
@@ -265,6 +276,7 @@ func (st *muxStream) Close() error {
 	st.writeBy.stop()
 	st.readable.Broadcast()
 	st.writable.Broadcast()
+	st.mayEnd()
 	st.s.queue(st)
 	return nil
 }
@@ -276,7 +288,37 @@ func (st *muxStream) StopRead() error {
 	st.deaf = true
 	st.in.drop()
 	st.readable.Broadcast()
+	st.mayEnd()
 	st.s.queue(st)
+	return nil
+}
+
+// ResetInOrder ends both sides: the read side at once, and the write side behind
+// what was written.
+func (st *muxStream) ResetInOrder() error {
+	s := st.s
+	s.mu.Lock()
+	if st.failed != nil || st.gone || st.resets || st.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	st.resets, st.deaf = true, true
+	st.in.drop()
+	st.readBy.stop()
+	st.writeBy.stop()
+	st.readable.Broadcast()
+	st.writable.Broadcast()
+	if st.wasReset || st.id == 0 && st.out.size == 0 {
+		st.remove() // the peer knows, or never will
+	}
+	s.queue(st)
+	onRead, onRoom := st.onRead, st.onRoom
+	s.release(nil)
+	for _, h := range []hook{onRead, onRoom} {
+		if h != nil {
+			h.wake(nil)
+		}
+	}
 	return nil
 }
 
@@ -320,7 +362,7 @@ func (st *muxStream) fail(err error) {
 // mayEnd forgets the stream when no more frame of it will come that matters. The
 // lock is held.
 func (st *muxStream) mayEnd() {
-	if (st.finSent || st.stopGot) && (st.finGot || st.stopSent) {
+	if st.wasReset && st.in.size == 0 || !st.resets && (st.finSent || st.stopGot) && (st.finGot || st.stopSent) {
 		st.remove()
 	}
 }

@@ -41,12 +41,14 @@ func (st *muxStream) pending() bool {
 	if st.gone || st.failed != nil {
 		return false
 	}
-	return st.out.size > 0 || (st.finAsked && !st.finSent && !st.stopGot) || st.mustStop()
+	return st.out.size > 0 || st.resets || (st.finAsked && !st.finSent && !st.stopGot) || st.mustStop()
 }
 
 // mustStop tells whether the peer has to be told that this side reads no more.
 // The lock is held.
-func (st *muxStream) mustStop() bool { return st.deaf && !st.finGot && !st.stopSent }
+func (st *muxStream) mustStop() bool {
+	return st.deaf && !st.finGot && !st.stopSent && !st.resets && !st.wasReset
+}
 
 // batch is what is written at once.
 type batch struct {
@@ -212,6 +214,9 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) bool {
 	if !st.pending() {
 		return true
 	}
+	if st.resets && st.out.size == 0 {
+		return s.addReset(st, b)
+	}
 	h := header{kind: frameData}
 	if st.out.head != nil {
 		h.length = st.out.head.len()
@@ -230,7 +235,7 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) bool {
 		h.kind |= flagOpen
 	}
 	h.stream = st.id
-	if st.finAsked && !st.finSent && st.out.size == 0 {
+	if st.finAsked && !st.finSent && st.out.size == 0 && !st.resets {
 		st.finSent = true
 		h.kind |= flagFin
 	}
@@ -253,5 +258,17 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) bool {
 		b.hooks = append(b.hooks, onRoom)
 	}
 	st.mayEnd()
+	return true
+}
+
+// addReset adds the reset behind the stream's data, and tells whether there was
+// room. The lock is held.
+func (s *muxSession) addReset(st *muxStream, b *batch) bool {
+	const size = headerSize + 4
+	if b.large > 0 || b.scratch.room() < size { // it would come before a large frame
+		return false
+	}
+	b.scratch.append(appendNumber(nil, frameReset, st.id, resetInOrder))
+	st.remove()
 	return true
 }

@@ -1,7 +1,5 @@
 package transport
 
-import "errors"
-
 // promptPump moves the bytes of a Prompt to another, without a goroutine. It copies
 // them, because both have buffers of their own.
 type promptPump struct {
@@ -56,7 +54,7 @@ func (p *promptPump) move() error {
 			}
 			if seg == nil {
 				_, err := p.dst.WriteNow(nil) // whether it still can be written
-				return err
+				return cannotWrite(err)
 			}
 			p.held = seg
 		}
@@ -69,7 +67,7 @@ func (p *promptPump) move() error {
 			}
 		}
 		if err != nil {
-			return err
+			return unwritten{err}
 		}
 		if p.held.len() > 0 {
 			return nil
@@ -85,7 +83,7 @@ func (p *promptPump) end(err error) {
 		p.held.free()
 		p.held = nil
 	}
-	if errors.Is(err, ErrStopped) {
+	if isUnwritten(err) {
 		go p.f.ended(err) // reads, and throws away what comes
 		return
 	}

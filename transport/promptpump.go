@@ -1,7 +1,5 @@
 package transport
 
-import "errors"
-
 // promptSink moves the bytes of a stream to a Prompt, without a goroutine. What
 // has come together goes on together, because a Prompt, which is not this
 // package's, may take a message for each time it is given something.
@@ -70,6 +68,7 @@ func (p *promptSink) move(l *later) error {
 		if n == 0 {
 			if err == nil {
 				_, err = p.dst.WriteNow(nil) // whether it still can be written
+				err = cannotWrite(err)
 			}
 			return err
 		}
@@ -84,7 +83,7 @@ func (p *promptSink) move(l *later) error {
 			}
 		}
 		if err != nil {
-			return err
+			return unwritten{err}
 		}
 		if p.held.size > 0 {
 			return nil
@@ -187,14 +186,14 @@ func (p *promptSource) move(l *later) error {
 				return err
 			}
 			if seg == nil {
-				return p.dst.broken()
+				return cannotWrite(p.dst.broken())
 			}
 		}
 		n := seg.len()
 		ok, err := p.dst.offer(seg, l)
 		if err != nil {
 			seg.free()
-			return err
+			return unwritten{err}
 		}
 		if !ok {
 			p.held = seg
@@ -214,7 +213,7 @@ func (p *promptSource) end(err error) {
 		p.held = nil
 	}
 	p.dst.unwatch(nil, p)
-	if errors.Is(err, ErrStopped) {
+	if isUnwritten(err) {
 		go p.f.ended(err) // reads, and throws away what comes
 		return
 	}

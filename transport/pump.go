@@ -102,14 +102,14 @@ func (p *streamPump) move(l *later) error {
 				return err
 			}
 			if seg == nil {
-				return p.dst.broken()
+				return cannotWrite(p.dst.broken())
 			}
 		}
 		n := seg.len()
 		ok, err := p.dst.offer(seg, l)
 		if err != nil {
 			seg.free()
-			return err
+			return unwritten{err}
 		}
 		if !ok {
 			p.held = seg
@@ -163,4 +163,12 @@ func (st *muxStream) broken() error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
 	return st.writeErr()
+}
+
+// cannotWrite marks an error, if there is one, as one of writing.
+func cannotWrite(err error) error {
+	if err != nil {
+		err = unwritten{err}
+	}
+	return err
 }

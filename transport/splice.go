@@ -1,10 +1,6 @@
 package transport
 
 import (
-	"errors"
-	"io"
-	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +15,12 @@ type Count struct {
 }
 
 // Splice joins a and b both ways, waits until both ways have ended, and closes
-// both. The end of one side closes only the write side of the other. An error on
-// either resets both, and is given with what had been moved.
+// both. The end of one side closes only the write side of the other. Where one side
+// cannot be read, it is reset, and the other one too, behind what came before; where
+// one cannot be written, what it still has to say is carried to its end. The first
+// error is given with what had been moved. A socket is closed with a reset until its
+// splice has ended in order, whoever closes it: a process that is killed must not
+// look as if all had come.
 //
 // Deadlines that a and b come with, from whatever went before, are taken away.
 //
@@ -57,18 +57,6 @@ func Join(a, b Duplex, count Count, done func(aToB, bToA int64, err error)) {
 	}
 }
 
-// Reset ends a connection at once and lets the peer know that it did not end
-// well: a Stream with its Reset, TCP with RST instead of FIN.
-func Reset(c net.Conn) error {
-	switch c := c.(type) {
-	case interface{ Reset() error }:
-		return c.Reset()
-	case interface{ SetLinger(sec int) error }:
-		_ = c.SetLinger(0)
-	}
-	return c.Close()
-}
-
 // splice is one call of Splice or Join.
 type splice struct {
 	a, b        Duplex
@@ -95,6 +83,8 @@ func newSplice(a, b Duplex, count Count, done func()) *splice {
 func (s *splice) start() (wait, waitToo func()) {
 	_ = s.a.SetDeadline(time.Time{})
 	_ = s.b.SetDeadline(time.Time{})
+	Unfinished(s.a)
+	Unfinished(s.b)
 	wait, waitToo = s.forth.start(), s.back.start()
 	if wait == nil {
 		return waitToo, nil
@@ -104,8 +94,10 @@ func (s *splice) start() (wait, waitToo func()) {
 
 // close closes both ends, after both flows have ended, and gives what they moved.
 func (s *splice) close() (aToB, bToA int64, err error) {
-	_ = s.a.Close()
-	_ = s.b.Close()
+	for _, end := range []Duplex{s.a, s.b} {
+		finished(end) // who has not ended in order was reset
+		_ = end.Close()
+	}
 	return s.forth.moved.Load(), s.back.moved.Load(), s.err
 }
 
@@ -115,6 +107,8 @@ type flow struct {
 	src, dst Duplex
 	count    func(int)
 	moved    atomic.Int64
+	breaks   atomic.Bool // it resets dst behind what it has written
+	torn     atomic.Bool // src was found reset by the other flow, which may hide it here
 }
 
 // ways are how bytes can be moved, the best first. Each looks at what the two ends
@@ -149,53 +143,6 @@ func (f *flow) handed(n int) {
 	}
 }
 
-// ended ends the flow: io.EOF is carried on, a reader that wants no more is told
-// to the writer, any other error resets both ends. It is called once.
-func (f *flow) ended(err error) {
-	switch {
-	case errors.Is(err, io.EOF):
-		_ = f.dst.CloseWrite() // if it fails the other flow sees why
-	case errors.Is(err, ErrStopped):
-		// The other way may still have much to bring.
-		if end, ok := f.src.(ReadStopper); ok {
-			_ = end.StopRead() // when it has ended there is nothing to stop
-		} else {
-			f.discard()
-		}
-	default:
-		f.once.Do(func() { f.err = err })
-		_ = Reset(f.a)
-		_ = Reset(f.b)
-	}
-	if f.left.Add(-1) == 0 {
-		f.done()
-	}
-}
-
-// lingering is how long a socket's user may still send after the other way has
-// ended, before he is reset.
-const lingering = time.Second
-
-// discard reads what nobody wants, until the user ends it or the other way has
-// ended and the user has had time to notice. To close a socket with something
-// unread would reset it, and destroy what is still on its way to the user.
-func (f *flow) discard() {
-	seg := newSegment(smallRead)
-	defer seg.free()
-	for f.left.Load() > 1 {
-		_ = f.src.SetReadDeadline(time.Now().Add(lingering))
-		if _, err := f.src.Read(seg.buf); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
-	}
-	_ = f.src.SetReadDeadline(time.Now().Add(lingering))
-	for {
-		if _, err := f.src.Read(seg.buf); err != nil {
-			return
-		}
-	}
-}
-
 // copy moves bytes between ends of any kind, with a small buffer as long as
 // little comes and a large one while much does.
 func (f *flow) copy() {
@@ -210,7 +157,7 @@ func (f *flow) copy() {
 			m, werr := f.dst.Write(seg.bytes())
 			f.handed(m)
 			if werr != nil {
-				err = werr
+				err = unwritten{werr}
 			}
 		}
 		seg.free()

@@ -2,9 +2,14 @@
 
 package transport
 
-import "net"
+import (
+	"net"
+	"syscall"
+)
 
 // Without descriptors that can be waited for, sockets are copied the usual way.
+
+func rawConn(net.Conn) syscall.RawConn { return nil }
 
 func socketToPieces(*flow) (func(), bool) { return nil, false }
 

@@ -70,17 +70,17 @@ func (p *pull) run() {
 func (p *pull) step() (err error) {
 	// Room first: who may not send holds no buffer either.
 	if p.room, err = p.to.waitRoom(1, false); err != nil {
-		return err
+		return unwritten{err}
 	}
 	if err := p.raw.Read(p.try); err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
 	if n := p.got.size; n > 0 {
 		if _, err := p.to.waitRoom(n, false); err != nil {
-			return err
+			return unwritten{err}
 		}
 		if err := p.to.offerAll(&p.got); err != nil { // there is room, and no other writer
-			return err
+			return unwritten{err}
 		}
 		p.f.handed(n)
 	}
@@ -187,7 +187,7 @@ func (p *socketPump) moveSmall(l *later) (more bool, err error) {
 			p.wrote(n, l)
 		}
 		if err != nil {
-			return false, err
+			return false, unwritten{err}
 		}
 		if p.held.len() > 0 {
 			return true, nil
@@ -224,7 +224,7 @@ func (p *socketPump) run() {
 		}
 		p.wrote(int(wrote), nil)
 		if err != nil {
-			p.end(fmt.Errorf("write: %w", err))
+			p.end(unwritten{fmt.Errorf("write: %w", err)})
 			return
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -15,7 +16,13 @@ import (
 	"github.com/tunnox-net/tunnox/transport/transporttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv(spliceAt); address != "" {
+		spliceUntilKilled(address)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestMemory(t *testing.T) {
 	transporttest.Run(t, func(t testing.TB) (transport.Session, transport.Session) {

@@ -61,7 +61,9 @@ type Session interface {
 
 // Stream is one multiplexed byte stream. Read and write sides are independent.
 // It passes golang.org/x/net/nettest. Closing twice, or while another goroutine
-// reads or writes, is safe; Close and Reset wake blocked calls.
+// reads or writes, is safe; Close and Reset wake blocked calls. Where a Write has
+// failed for another reason than ErrStopped and deadlines, reads fail too, behind
+// what has come.
 type Stream interface {
 	net.Conn
 	// CloseWrite ends the write side: the peer reads what was written, then
@@ -70,6 +72,10 @@ type Stream interface {
 	// Reset ends both sides at once. The peer's reads and writes fail with
 	// ErrReset; what was not read is lost.
 	Reset() error
+	// ResetInOrder is Reset behind what was written: the peer reads that first and
+	// then ErrReset, and its writes fail at once. It is for an end whose own source has
+	// failed, where Reset would destroy what came before that.
+	ResetInOrder() error
 	// OnRead has do called once, in a goroutine of its own, as soon as a Read would
 	// not wait: there is data, or the end, or the stream or its session has failed.
 	// Until then nobody else may read the stream. now has it called at once, if it

@@ -31,6 +31,9 @@ const (
 	End_END_WRITE       End = 1 // no more bytes come; the other direction goes on (half-close)
 	End_END_BOTH        End = 2 // no more bytes come, and none are read any more
 	End_END_RESET       End = 3 // both directions end at once; what is under way is lost
+	// The sender's own source has failed: it reads no more, and its direction ends
+	// with a reset behind what came before.
+	End_END_RESET_IN_ORDER End = 4
 )
 
 // Enum value maps for End.
@@ -40,12 +43,14 @@ var (
 		1: "END_WRITE",
 		2: "END_BOTH",
 		3: "END_RESET",
+		4: "END_RESET_IN_ORDER",
 	}
 	End_value = map[string]int32{
-		"END_UNSPECIFIED": 0,
-		"END_WRITE":       1,
-		"END_BOTH":        2,
-		"END_RESET":       3,
+		"END_UNSPECIFIED":    0,
+		"END_WRITE":          1,
+		"END_BOTH":           2,
+		"END_RESET":          3,
+		"END_RESET_IN_ORDER": 4,
 	}
 )
 
@@ -188,12 +193,13 @@ const file_bridge_bridgepb_bridge_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x12\x16\n" +
 	"\x05grant\x18\x02 \x01(\x04H\x00R\x05grant\x12)\n" +
 	"\x03end\x18\x03 \x01(\x0e2\x15.tunnox.bridge.v1.EndH\x00R\x03endB\x06\n" +
-	"\x04part*F\n" +
+	"\x04part*^\n" +
 	"\x03End\x12\x13\n" +
 	"\x0fEND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tEND_WRITE\x10\x01\x12\f\n" +
 	"\bEND_BOTH\x10\x02\x12\r\n" +
-	"\tEND_RESET\x10\x032I\n" +
+	"\tEND_RESET\x10\x03\x12\x16\n" +
+	"\x12END_RESET_IN_ORDER\x10\x042I\n" +
 	"\x06Bridge\x12?\n" +
 	"\aForward\x12\x17.tunnox.bridge.v1.Frame\x1a\x17.tunnox.bridge.v1.Frame(\x010\x01B.Z,github.com/tunnox-net/tunnox/bridge/bridgepbb\x06proto3"
 

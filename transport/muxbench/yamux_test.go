@@ -126,6 +126,7 @@ func (s *yamuxSession) Close() error {
 // not use.
 func (s *yamuxSession) OnOpen(do func(transport.Stream)) { transport.AcceptEach(s, do) }
 func (s *yamuxSession) Admit()                           {}
+func (s *yamuxStream) ResetInOrder() error               { return s.Reset() }
 func (s *yamuxStream) OnRead(do func()) (now func())     { go do(); return func() {} }
 
 // yamuxStream gives yamux's streams the errors of this package.

@@ -109,6 +109,46 @@ func testReset(t *testing.T, pair Pair) {
 	eventually(t, "no stream is left", func() bool { return a.NumStreams() == 0 && b.NumStreams() == 0 })
 }
 
+// What was written before a reset in order is read, then the reset; the peer may have
+// much to write, and learns at once that nobody reads it.
+func testResetInOrder(t *testing.T, pair Pair) {
+	a, b := pair(t)
+	for range 20 {
+		out, in := streams(t, a, b)
+		words := pattern(40<<10, 3)
+		if _, err := out.Write(words); err != nil {
+			t.Fatal(err)
+		}
+		writes := make(chan error, 1)
+		go func() {
+			var err error
+			for err == nil {
+				_, err = in.Write(make([]byte, 64<<10))
+			}
+			writes <- err
+		}()
+		if err := out.ResetInOrder(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 1)); !errors.Is(err, transport.ErrReset) {
+			t.Fatalf("this side reads %v", err)
+		}
+		if _, err := out.Write([]byte("x")); !errors.Is(err, transport.ErrReset) {
+			t.Fatalf("this side writes: %v", err)
+		}
+		if err := finished(t, "the peer's writer learns of it", writes); !errors.Is(err, transport.ErrReset) {
+			t.Fatalf("the peer writes: %v", err)
+		}
+		if got, err := io.ReadAll(in); !bytes.Equal(got, words) || !errors.Is(err, transport.ErrReset) {
+			t.Fatalf("%d bytes of %d came, then %v", len(got), len(words), err)
+		}
+		_ = out.Close()
+		_ = in.Close()
+		a, b = b, a
+	}
+	eventually(t, "no stream is left", func() bool { return a.NumStreams() == 0 && b.NumStreams() == 0 })
+}
+
 func testCloseWakes(t *testing.T, pair Pair) {
 	a, b := pair(t)
 	for _, end := range []func(transport.Stream) error{transport.Stream.Close, transport.Stream.Reset} {

@@ -41,6 +41,7 @@ func Run(t *testing.T, pair Pair) {
 		{"LateAnswer", testLateAnswer},
 		{"CloseDeliversWhatWasWritten", testCloseDelivers},
 		{"ResetReachesThePeer", testReset},
+		{"ResetInOrder", testResetInOrder},
 		{"CloseWakesReader", testCloseWakes},
 		{"BackPressure", testBackPressure},
 		{"ManyStreams", testManyStreams},
