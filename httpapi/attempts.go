@@ -46,16 +46,20 @@ func (a *attempts) begin(remote, account string, now time.Time) time.Duration {
 	if g := a.pairs.take(pair, now); g.wait > 0 {
 		return g.wait
 	}
-	a.mu.Lock()
-	known := a.known[pair]
-	a.mu.Unlock()
-	if known {
+	if a.knows(remote, account) {
 		return 0
 	}
 	if g := a.origins.take(netaddr.Group(remote), now); g.wait > 0 {
 		return g.wait
 	}
 	return a.accounts.take(account, now).wait
+}
+
+// knows tells whether the account was entered from this address before.
+func (a *attempts) knows(remote, account string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.known[pairOf(remote, account)]
 }
 
 // succeeded says that the attempt was the owner's: the bounds of this account
@@ -80,3 +84,6 @@ func tooMany(wait time.Duration, detail string) *Problem {
 	p.wait = wait
 	return p
 }
+
+// busy is the answer when too many wait to have a password looked at.
+func busy() *Problem { return tooMany(time.Second, "Too many people are logging in. Wait a moment.") }

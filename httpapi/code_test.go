@@ -98,8 +98,7 @@ func TestPasswordHashIsOneAnybodyCanCheck(t *testing.T) {
 }
 
 func TestPasswordsWaitTheirTurn(t *testing.T) {
-	p := passwords{slots: make(chan struct{}, 1)}
-	p.slots <- struct{}{}
+	p := passwords{turns: &turns{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := p.hash(ctx, "correct horse"); !errors.Is(err, context.Canceled) {

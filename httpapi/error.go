@@ -155,6 +155,9 @@ func (a *api) refusal(ctx context.Context, err error) error {
 			return refused(status, e)
 		}
 	}
+	if errors.Is(err, errBusy) {
+		return busy()
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return problem(http.StatusServiceUnavailable, domain.CodeStoreUnavailable,
 			"The command was not confirmed in time. It may have been carried out: ask again with the same Idempotency-Key, or look.")

@@ -63,6 +63,13 @@ func (a *api) registerAuth() {
 
 func (a *api) login(ctx context.Context, in *struct{ Body LoginBody }) (*tokensAnswer, error) {
 	account := strings.ToLower(in.Body.Username)
+	who := asStranger
+	if a.attempts.knows(tracked(ctx).source, account) {
+		who = asKnown
+	}
+	if a.passwords.turns.full(who) {
+		return nil, busy() // and it was no attempt
+	}
 	if wait := a.attempts.begin(tracked(ctx).source, account, a.tick()); wait > 0 {
 		return nil, tooMany(wait, "Too many attempts. Wait a moment.")
 	}
@@ -72,7 +79,7 @@ func (a *api) login(ctx context.Context, in *struct{ Body LoginBody }) (*tokensA
 		return nil, a.unlisted(ctx, err)
 	}
 	// A name that is not there costs as much as a wrong password.
-	right, err := a.passwords.verify(ctx, row.PasswordHash, in.Body.Password)
+	right, err := a.passwords.of(who).verify(ctx, row.PasswordHash, in.Body.Password)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}

@@ -26,12 +26,19 @@ const (
 )
 
 // passwords turns passwords into hashes, on at most half of the cores: the
-// others keep answering while somebody creates users in a loop.
-type passwords struct{ slots chan struct{} }
+// others keep answering while somebody creates users in a loop. When many wait,
+// the next of them is sent away with errBusy.
+type passwords struct {
+	turns *turns
+	who   standing
+}
 
 func newPasswords() passwords {
-	return passwords{slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	return passwords{turns: &turns{free: max(1, runtime.GOMAXPROCS(0)/2)}, who: asCaller}
 }
+
+// of is for somebody of another standing.
+func (p passwords) of(who standing) passwords { return passwords{turns: p.turns, who: who} }
 
 // hash gives the PHC string under a new salt.
 func (p passwords) hash(ctx context.Context, password string) (string, error) {
@@ -72,12 +79,11 @@ func (p passwords) verify(ctx context.Context, kept, password string) (bool, err
 }
 
 func (p passwords) derive(ctx context.Context, password string, salt []byte) (string, error) {
-	select {
-	case p.slots <- struct{}{}:
-	case <-ctx.Done():
-		return "", ctx.Err()
+	done, err := p.turns.take(ctx, p.who)
+	if err != nil {
+		return "", err
 	}
-	defer func() { <-p.slots }()
+	defer done()
 	key := argon2.IDKey([]byte(password), salt, argonPasses, argonMemory, argonLanes, argonKey)
 	text := base64.RawStdEncoding.EncodeToString
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonPasses, argonLanes, text(salt), text(key)), nil
