@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // RenewerConfig says how a certificate is kept valid. Issue is required.
@@ -162,10 +164,14 @@ func (r *Renewer) Run(ctx context.Context) error {
 	jitter := drawJitter()
 	for pause := renewPauseMin; ; {
 		at := r.due(jitter)
-		if err := r.sleep(ctx, at.Sub(r.config.Now())); err != nil {
+		if err := r.sleep(ctx, at.Sub(r.wall())); err != nil {
 			return nil
 		}
 		current := r.identity()
+		if late := r.wall().Sub(current.Certificate.Leaf.NotAfter); late >= 0 && pause == renewPauseMin {
+			r.config.Log.Error("the certificate has ended before it was renewed, because this machine was asleep or its clock was set; getting another",
+				"certificate", r.config.Name, "expired", current.Certificate.Leaf.NotAfter)
+		}
 		err := r.renew(ctx, &current)
 		if err == nil {
 			pause, jitter = renewPauseMin, drawJitter()
@@ -174,7 +180,11 @@ func (r *Renewer) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		r.config.Log.Warn("cannot renew the certificate, trying on", "certificate", r.config.Name,
+		level := slog.LevelWarn
+		if r.Check(ctx) != nil {
+			level = slog.LevelError // it has ended, or does soon
+		}
+		r.config.Log.Log(ctx, level, "cannot renew the certificate, trying on", "certificate", r.config.Name,
 			"expires", current.Certificate.Leaf.NotAfter, "error", err)
 		if err := r.sleep(ctx, time.Duration(float64(pause)*(0.5+rand.Float64()))); err != nil {
 			return nil
@@ -193,23 +203,36 @@ func (r *Renewer) due(jitter float64) time.Time {
 	return current.Leaf.NotBefore.Add(min(time.Duration(jitter*float64(life)*2/3), life*9/10))
 }
 
-// sleep looks at the clock at least every minute: a machine that was asleep has
-// a later time, but its timers do not know.
+// sleep looks at the clock at least every minute, and at the wall: a machine that was
+// asleep has a later time there, but its timers and its monotonic clock do not know.
 func (r *Renewer) sleep(ctx context.Context, d time.Duration) error {
-	until := r.config.Now().Add(d)
+	until := r.wall().Add(d)
 	for {
-		left := until.Sub(r.config.Now())
+		left := until.Sub(r.wall())
 		if left <= 0 {
 			return ctx.Err()
 		}
-		t := time.NewTimer(min(left, time.Minute))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if !wait.For(ctx, min(left, time.Minute)) {
 			return ctx.Err()
 		}
 	}
+}
+
+// wall gives the time of day without the monotonic reading, which Sub would prefer.
+func (r *Renewer) wall() time.Time { return r.config.Now().Round(0) }
+
+// Check tells, for readiness, that the certificate has ended, or is about to because
+// nobody renews it.
+func (r *Renewer) Check(context.Context) error {
+	current, _ := r.Certificate()
+	leaf, now := current.Leaf, r.wall()
+	switch left := leaf.NotAfter.Sub(now); {
+	case left <= 0:
+		return fmt.Errorf("the %s certificate ended at %s, and no control plane has given another", r.config.Name, leaf.NotAfter.UTC().Format(time.RFC3339))
+	case left < leaf.NotAfter.Sub(leaf.NotBefore)/10:
+		return fmt.Errorf("the %s certificate ends at %s, and no control plane has given another", r.config.Name, leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // Certificate gives the identity's certificate and key.

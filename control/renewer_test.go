@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -87,6 +89,86 @@ func TestRenewerRenewsInTime(t *testing.T) {
 		if v := families[0].Metric[0].GetGauge().GetValue(); v != float64(r.Expires().Unix()) {
 			t.Errorf("the metric says %v", v)
 		}
+	})
+}
+
+// sleepyClock is a clock like the machine's, whose monotonic reading stands still
+// while the machine is asleep.
+type sleepyClock struct {
+	base  time.Time // with a monotonic reading, which times of a bubble do not have
+	began time.Time // in the bubble
+
+	mu     sync.Mutex
+	asleep time.Duration // guarded by mu
+}
+
+func (c *sleepyClock) sleep(d time.Duration) { c.mu.Lock(); defer c.mu.Unlock(); c.asleep += d }
+
+// Now gives the wall time of a machine that has slept, with the monotonic reading of
+// one that has not. Package time has no way to make such a value, and machines do.
+func (c *sleepyClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	type reading struct {
+		wall uint64
+		mono int64
+		loc  uintptr
+	}
+	awake := c.base.Add(time.Since(c.began))
+	now := awake.Add(c.asleep)
+	(*reading)(unsafe.Pointer(&now)).mono = (*reading)(unsafe.Pointer(&awake)).mono
+	return now
+}
+
+// A machine that slept over the time of a renewal renews within a minute of waking
+// up, and says in between that the certificate has ended.
+func TestRenewerRenewsAfterSleep(t *testing.T) {
+	dir, base := t.TempDir(), time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		clock := &sleepyClock{base: base, began: time.Now()}
+		before := clock.Now()
+		clock.sleep(time.Hour)
+		if after := clock.Now(); after.Sub(before) != 0 || after.Round(0).Sub(before.Round(0)) != time.Hour {
+			t.Fatalf("this clock does not sleep: %v, %v", after.Sub(before), after.Round(0).Sub(before.Round(0)))
+		}
+		a, err := OpenAuthority(t.Context(), NewFileVault(dir), AuthorityOptions{Now: clock.Now})
+		must(t, err)
+		var issued, away atomic.Int64
+		r, err := NewRenewer(t.Context(), RenewerConfig{Name: "node", Now: clock.Now, Issue: func(context.Context, *Issued) (Issued, error) {
+			if away.Load() != 0 {
+				return Issued{}, unreachable(errors.New("away"))
+			}
+			issued.Add(1)
+			return a.IssueNode("node-001")
+		}})
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		time.Sleep(time.Hour)
+		must(t, r.Check(ctx))
+		if issued.Load() != 1 {
+			t.Fatalf("issued %d times", issued.Load())
+		}
+		clock.sleep(24 * time.Hour)
+		if r.Check(ctx) == nil {
+			t.Error("a certificate that has ended is said to be well")
+		}
+		time.Sleep(61 * time.Second)
+		must(t, r.Check(ctx))
+		if issued.Load() != 2 || !clock.Now().Round(0).Before(r.Expires()) {
+			t.Errorf("issued %d times, a minute after waking up", issued.Load())
+		}
+		// While nobody renews it, readiness tells before it ends.
+		away.Store(1)
+		time.Sleep(20 * time.Hour)
+		must(t, r.Check(ctx))
+		time.Sleep(2 * time.Hour)
+		if r.Check(ctx) == nil {
+			t.Error("a certificate that ends in two hours, which nobody renews, is said to be well")
+		}
+		cancel()
+		must(t, <-done)
 	})
 }
 
