@@ -71,6 +71,14 @@ func (c *cache) advance(id domain.StreamID, records []domain.Record) (bool, erro
 	return true, nil
 }
 
+// drop forgets a stream.
+func (c *cache) drop(id domain.StreamID) {
+	if e, ok := c.entries[id]; ok {
+		delete(c.entries, id)
+		c.order.Remove(e)
+	}
+}
+
 // trim drops what is beyond the limit. It is not done by put, so that a command
 // that reads more streams than the cache holds can be decided.
 func (c *cache) trim() {

@@ -223,8 +223,28 @@ func (e *Executor) load(ctx context.Context, t *task, streams []domain.StreamID)
 			return err
 		}
 		t.carried[id] = f
+		e.outdo(t, id, f)
 	}
 	return nil
+}
+
+// outdo makes room for what was read from the log where more is remembered than the
+// log has: the log was taken back.
+func (e *Executor) outdo(t *task, id domain.StreamID, f folded) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if known, ok := e.cache.get(id); ok && known.version > f.version {
+		e.cache.drop(id)
+	}
+	t.least[id] = min(t.least[id], f.version)
+}
+
+// Forget forgets all folded event streams: the log was taken back, so that what was
+// folded may be in no log.
+func (e *Executor) Forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.cache = newCache(e.cache.limit)
 }
 
 // fold reads a whole event stream.
@@ -266,14 +286,19 @@ func (e *Executor) catchUp(ctx context.Context, t *task, id domain.StreamID) (do
 	f, cached := e.cache.get(id)
 	e.mu.Unlock()
 	if cached {
-		records, err := e.store.ReadStream(ctx, id, f.version, streamPage)
+		// With the last record that is known: a log that was taken back lacks it.
+		records, err := e.store.ReadStream(ctx, id, max(f.version-1, 0), streamPage)
 		if err != nil {
 			return 0, err
 		}
-		if len(records) == 0 {
+		there := f.version == 0 || len(records) > 0
+		if f.version > 0 && there {
+			records = records[1:]
+		}
+		if there && len(records) == 0 {
 			return f.version, nil
 		}
-		if len(records) < streamPage {
+		if there && len(records) < streamPage-1 {
 			e.mu.Lock()
 			done, err := e.cache.advance(id, records)
 			e.mu.Unlock()
@@ -286,8 +311,12 @@ func (e *Executor) catchUp(ctx context.Context, t *task, id domain.StreamID) (do
 		}
 	}
 	f, err := e.fold(ctx, id)
+	if err != nil {
+		return 0, err
+	}
 	t.carried[id] = f
-	return f.version, err
+	e.outdo(t, id, f)
+	return f.version, nil
 }
 
 // Run is the decider. It returns when ctx ends, after the append it is at.
@@ -351,7 +380,9 @@ func (e *Executor) round(ctx context.Context, tasks []*task) (again []*task) {
 		r.results = results
 	}
 	e.mu.Lock()
-	r.promote(e.cache)
+	if r.cache == e.cache { // else it was decided on what was forgotten since
+		r.promote(e.cache)
+	}
 	e.cache.trim()
 	e.mu.Unlock()
 	return append(r.settle(), again...)

@@ -17,6 +17,8 @@ type Metrics struct {
 	Feed      prometheus.Gauge     // position up to which the feed was published
 	FeedLag   prometheus.Histogram // seconds from a record being appended to its being on the feed
 	Failures  prometheus.Counter   // failed attempts of the relay
+	TakenBack prometheus.Counter   // times the log was found to have been taken back
+	Forked    prometheus.Gauge     // 1 while followers still show what the log has lost
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -34,8 +36,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Time from a record being appended to its being on the feed, of the oldest record of each batch.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
 		Failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_relay_failures_total",
 			Help: "Failed attempts to carry records to the feed."}),
+		TakenBack: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_log_taken_back_total",
+			Help: "Times this process found that the log was taken back to before, by a restore or a failover."}),
+		Forked: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_log_forked",
+			Help: "1 while the feed or the read models are still those of a log that was taken back."}),
 	}
-	r.MustRegister(m.Append, m.Batch, m.Conflicts, m.Feed, m.FeedLag, m.Failures)
+	r.MustRegister(m.Append, m.Batch, m.Conflicts, m.Feed, m.FeedLag, m.Failures, m.TakenBack, m.Forked)
 	return m
 }
 
@@ -59,6 +65,24 @@ func (m *Metrics) published(p domain.Position, records []domain.Record) {
 	m.Feed.Set(float64(p))
 	if len(records) > 0 {
 		m.FeedLag.Observe(time.Since(records[0].Recorded).Seconds())
+	}
+}
+
+// takenBack counts that the log was.
+func (m *Metrics) takenBack() {
+	if m != nil {
+		m.TakenBack.Inc()
+	}
+}
+
+// forked shows while the feed is of a log that was taken back.
+func (m *Metrics) forked(begins bool) {
+	switch {
+	case m == nil:
+	case begins:
+		m.Forked.Set(1)
+	default:
+		m.Forked.Set(0)
 	}
 }
 

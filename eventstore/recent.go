@@ -63,3 +63,20 @@ func (r *Recent) After(after domain.Position, limit int, reached domain.Position
 	}
 	return append([]domain.Record(nil), found[:min(len(found), limit)]...), true
 }
+
+// Newest gives the place of the newest record that is kept, which the log had.
+func (r *Recent) Newest() domain.Place {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.records) == 0 {
+		return domain.Place{}
+	}
+	return domain.PlaceOf(r.records[len(r.records)-1])
+}
+
+// Forget forgets all records: the log was taken back.
+func (r *Recent) Forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.records, r.bytes = nil, 0
+}

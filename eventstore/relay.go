@@ -1,7 +1,9 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,15 +29,19 @@ type Log interface {
 
 // Publisher is what the relay writes to: the publishing side of a feed.
 type Publisher interface {
-	// Last gives the position of the newest entry; ok is false when the feed is empty.
-	Last(ctx context.Context) (position domain.Position, ok bool, err error)
+	// Last gives the place of the newest entry and the feed's epoch; ok is false when
+	// the feed is empty.
+	Last(ctx context.Context) (end domain.Place, epoch string, ok bool, err error)
 	// Publish appends records, which follow prev. What is on the feed already is
 	// left as it is.
-	Publish(ctx context.Context, prev domain.Position, records []domain.Record) error
-	// Heartbeat publishes that the feed is at position and that somebody lives.
-	Heartbeat(ctx context.Context, position domain.Position) error
-	// Reset empties the feed.
-	Reset(ctx context.Context) error
+	Publish(ctx context.Context, prev domain.Place, records []domain.Record) error
+	// Heartbeat publishes that the feed is at a place and that somebody lives.
+	Heartbeat(ctx context.Context, at domain.Place) error
+	// Name says which epoch the feed is of, where it has none.
+	Name(ctx context.Context, epoch string) error
+	// Reset empties the feed and begins an epoch. Whoever followed another one forgets
+	// what it knew.
+	Reset(ctx context.Context, epoch string) error
 }
 
 // RelayOptions tune a relay; the zero value is good.
@@ -44,7 +50,12 @@ type RelayOptions struct {
 	// checkpoint of the read models from which followers take their snapshot; nil
 	// begins at the end of the log. Followers that are behind it find a gap and
 	// take a new snapshot.
-	Start   func(ctx context.Context) (domain.Position, error)
+	Start func(ctx context.Context) (domain.Position, error)
+	// Settle returns when what followers take their snapshots from is of this log
+	// again; nil = at once. It is called when the log was taken back, and followers
+	// hear of that only afterwards: a snapshot of the lost log would be beyond the end
+	// of this one, and they would wait for records behind it.
+	Settle  func(ctx context.Context) error
 	Metrics *Metrics
 	Logger  *slog.Logger
 }
@@ -53,13 +64,19 @@ type RelayOptions struct {
 //
 // It keeps nothing: where to go on is asked of the feed itself, so a crash
 // between append and publish, a flushed feed and a second relay beside this one
-// are all the same case. Every record of the log is published, in order; one
+// are all the same case. With each page it reads the record before it, so that it
+// notices a log that was taken back to before, by a restore or a failover to a
+// standby that lagged: that begins a new epoch of the feed. Every record of the log is published, in order; one
 // that cannot be published is tried again until it can.
 type Relay struct {
 	log       Log
 	publisher Publisher
 	options   RelayOptions
+	epoch     string // of the feed, as this relay knows it
 }
+
+// errForked says that the feed has a record that the log does not have.
+var errForked = errors.New("the feed is of another log than this one")
 
 // NewRelay makes a relay; it works while Run runs.
 func NewRelay(log Log, publisher Publisher, options RelayOptions) *Relay {
@@ -101,7 +118,13 @@ func (r *Relay) carry(ctx context.Context) (moved bool, err error) {
 		return false, fmt.Errorf("heartbeat: %w", err)
 	}
 	for {
-		records, err := r.log.ReadAll(ctx, at, relayPage)
+		records, err := r.behind(ctx, at, relayPage)
+		if errors.Is(err, errForked) {
+			if err := r.fork(ctx, at); err != nil {
+				return moved, err
+			}
+			return r.carry(ctx)
+		}
 		if err != nil {
 			return moved, fmt.Errorf("read the log: %w", err)
 		}
@@ -109,8 +132,8 @@ func (r *Relay) carry(ctx context.Context) (moved bool, err error) {
 			if err := r.publisher.Publish(ctx, at, records); err != nil {
 				return moved, fmt.Errorf("publish: %w", err)
 			}
-			at, moved = records[len(records)-1].Position, true
-			r.options.Metrics.published(at, records)
+			at, moved = domain.PlaceOf(records[len(records)-1]), true
+			r.options.Metrics.published(at.Position, records)
 			continue
 		}
 		lost, err := r.idle(ctx, at)
@@ -124,46 +147,123 @@ func (r *Relay) carry(ctx context.Context) (moved bool, err error) {
 	}
 }
 
-// begin gives the position behind which to go on.
-func (r *Relay) begin(ctx context.Context) (domain.Position, error) {
-	last, ok, err := r.publisher.Last(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("ask the feed for its end: %w", err)
+// behind reads the records behind a place, with the one at it, which must be the
+// one it was.
+func (r *Relay) behind(ctx context.Context, at domain.Place, limit int) ([]domain.Record, error) {
+	if at.Position == 0 {
+		return r.log.ReadAll(ctx, 0, limit)
 	}
-	// The feed first: what is on it was in the log before.
+	records, err := r.log.ReadAll(ctx, at.Position-1, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 || records[0].Position != at.Position || at.Parted(domain.PlaceOf(records[0])) {
+		return nil, errForked
+	}
+	return records[1:], nil
+}
+
+// fork begins the feed anew, for a log that was taken back.
+func (r *Relay) fork(ctx context.Context, at domain.Place) error {
+	r.options.Metrics.forked(true)
+	r.options.Logger.Error("the log was taken back: records that were published are not in it any more; every follower begins anew",
+		"published", at.Position, "event_id", at.EventID)
+	if r.options.Settle != nil {
+		if err := r.options.Settle(ctx); err != nil {
+			return fmt.Errorf("wait for read models of this log: %w", err)
+		}
+	}
+	r.epoch = rand.Text()
+	if err := r.publisher.Reset(ctx, r.epoch); err != nil {
+		return fmt.Errorf("reset the feed: %w", err)
+	}
+	r.options.Metrics.forked(false)
+	r.options.Logger.Warn("the feed begins anew with the log as it is", "epoch", r.epoch)
+	return nil
+}
+
+// begin gives the place behind which to go on.
+func (r *Relay) begin(ctx context.Context) (domain.Place, error) {
+	last, epoch, ok, err := r.publisher.Last(ctx)
+	if err != nil {
+		return domain.Place{}, fmt.Errorf("ask the feed for its end: %w", err)
+	}
+	if ok {
+		// What is on the feed was in the log before.
+		switch _, err := r.behind(ctx, last, 0); {
+		case errors.Is(err, errForked):
+			if err := r.fork(ctx, last); err != nil {
+				return domain.Place{}, err
+			}
+			ok, epoch = false, r.epoch
+		case err != nil:
+			return domain.Place{}, fmt.Errorf("read the log: %w", err)
+		}
+	}
+	if r.epoch = cmp.Or(epoch, r.epoch); epoch == "" {
+		if err := r.name(ctx); err != nil {
+			return domain.Place{}, err
+		}
+	}
+	if ok {
+		return r.known(ctx, last.Position)
+	}
 	head, err := r.log.Head(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("read the head of the log: %w", err)
+		return domain.Place{}, fmt.Errorf("read the head of the log: %w", err)
 	}
-	if ok && last > head.Position {
-		// The log was restored to an older state. Published on, other records would
-		// hide under positions that are on the feed already.
-		r.options.Logger.Error("the feed is ahead of the log, emptying it", "feed", last, "log", head.Position)
-		if err := r.publisher.Reset(ctx); err != nil {
-			return 0, fmt.Errorf("reset the feed: %w", err)
+	start := head.Position
+	if r.options.Start != nil {
+		if start, err = r.options.Start(ctx); err != nil {
+			return domain.Place{}, fmt.Errorf("find where to start the feed: %w", err)
 		}
-		ok = false
+		start = min(start, head.Position)
 	}
-	switch {
-	case ok:
-	case r.options.Start != nil:
-		if last, err = r.options.Start(ctx); err != nil {
-			return 0, fmt.Errorf("find where to start the feed: %w", err)
+	return r.known(ctx, start)
+}
+
+// name names the epoch of a feed that has none: it is new, was flushed, or was
+// written by an older version. After a flush it is the same as before, or followers
+// would take the feed for one of another log.
+func (r *Relay) name(ctx context.Context) error {
+	if r.epoch == "" {
+		first, err := r.log.ReadAll(ctx, 0, 1)
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
 		}
-		last = min(last, head.Position)
-	default:
-		last = head.Position
+		if len(first) == 0 {
+			return nil // there is nothing to be told apart yet
+		}
+		r.epoch = first[0].ID.String()
 	}
-	r.options.Metrics.published(last, nil)
-	return last, nil
+	if err := r.publisher.Name(ctx, r.epoch); err != nil {
+		return fmt.Errorf("name the feed's epoch: %w", err)
+	}
+	return nil
+}
+
+// known gives the place at a position of the log.
+func (r *Relay) known(ctx context.Context, p domain.Position) (domain.Place, error) {
+	r.options.Metrics.published(p, nil)
+	if p == 0 {
+		return domain.Place{}, nil
+	}
+	records, err := r.log.ReadAll(ctx, p-1, 1)
+	if err != nil {
+		return domain.Place{}, fmt.Errorf("read the log: %w", err)
+	}
+	if len(records) == 0 || records[0].Position != p {
+		return domain.Place{}, fmt.Errorf("read the log: no record at %d", p)
+	}
+	return domain.PlaceOf(records[0]), nil
 }
 
 // idle waits for the next record, with a heartbeat when it takes long. lost says
-// that the feed was emptied meanwhile.
-func (r *Relay) idle(ctx context.Context, at domain.Position) (lost bool, err error) {
+// that the feed was emptied meanwhile, or that it is time to look at the log.
+func (r *Relay) idle(ctx context.Context, at domain.Place) (lost bool, err error) {
 	for {
 		wctx, cancel := context.WithTimeout(ctx, heartbeatEvery)
-		err := r.log.Wait(wctx, at)
+		err := r.log.Wait(wctx, at.Position)
 		cancel()
 		if err == nil {
 			return false, nil
@@ -171,10 +271,18 @@ func (r *Relay) idle(ctx context.Context, at domain.Position) (lost bool, err er
 		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return false, fmt.Errorf("wait for records: %w", err)
 		}
-		if _, ok, err := r.publisher.Last(ctx); err != nil {
+		// Others may have published, or emptied the feed; both are for begin.
+		end, epoch, ok, err := r.publisher.Last(ctx)
+		if err != nil {
 			return false, fmt.Errorf("ask the feed for its end: %w", err)
-		} else if !ok {
+		}
+		if !ok || epoch != r.epoch || epoch == "" && at.Position > 0 || end.Position != at.Position || end.Parted(at) {
 			return true, nil
+		}
+		if _, err := r.behind(ctx, at, 0); errors.Is(err, errForked) {
+			return false, nil // and is met again by who reads on
+		} else if err != nil {
+			return false, fmt.Errorf("read the log: %w", err)
 		}
 		if err := r.publisher.Heartbeat(ctx, at); err != nil {
 			return false, fmt.Errorf("heartbeat: %w", err)

@@ -19,8 +19,9 @@ import (
 type feed struct {
 	mu         sync.Mutex
 	positions  []domain.Position // of records
-	last       domain.Position
+	last       domain.Place
 	some       bool
+	epoch      string
 	heartbeats int
 	resets     int
 	fail       func(call string) error
@@ -37,56 +38,71 @@ func (f *feed) begin(call string) (unlock func(), err error) {
 	return f.mu.Unlock, err
 }
 
-func (f *feed) Last(context.Context) (domain.Position, bool, error) {
+func (f *feed) Last(context.Context) (domain.Place, string, bool, error) {
 	unlock, err := f.begin("last")
 	if err != nil {
-		return 0, false, err
+		return domain.Place{}, "", false, err
 	}
 	defer unlock()
-	return f.last, f.some, nil
+	return f.last, f.epoch, f.some, nil
 }
 
-func (f *feed) Publish(_ context.Context, prev domain.Position, records []domain.Record) error {
+func (f *feed) Publish(_ context.Context, prev domain.Place, records []domain.Record) error {
 	unlock, err := f.begin("publish")
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	for _, r := range records {
-		if r.Position != prev+1 {
-			return fmt.Errorf("record %d does not follow %d", r.Position, prev)
+		if r.Position != prev.Position+1 {
+			return fmt.Errorf("record %d does not follow %d", r.Position, prev.Position)
 		}
-		prev = r.Position
-		if !f.some || r.Position > f.last {
-			f.positions, f.last, f.some = append(f.positions, r.Position), r.Position, true
+		prev = domain.PlaceOf(r)
+		if !f.some || r.Position > f.last.Position {
+			f.positions, f.last, f.some = append(f.positions, r.Position), domain.PlaceOf(r), true
 		}
 	}
 	return nil
 }
 
-func (f *feed) Heartbeat(_ context.Context, p domain.Position) error {
+func (f *feed) Heartbeat(_ context.Context, at domain.Place) error {
 	unlock, err := f.begin("heartbeat")
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	f.heartbeats++
-	f.last, f.some = max(f.last, p), true
+	if !f.some || at.Position >= f.last.Position {
+		f.last, f.some = at, true
+	}
 	return nil
 }
 
-func (f *feed) Reset(context.Context) error {
+func (f *feed) Reset(_ context.Context, epoch string) error {
 	unlock, err := f.begin("reset")
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	f.flush()
+	f.epoch = epoch
 	f.resets++
 	return nil
 }
 
-func (f *feed) flush() { f.positions, f.last, f.some = nil, 0, false }
+func (f *feed) Name(_ context.Context, epoch string) error {
+	unlock, err := f.begin("name")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if f.epoch == "" {
+		f.epoch = epoch
+	}
+	return nil
+}
+
+func (f *feed) flush() { f.positions, f.last, f.some, f.epoch = nil, domain.Place{}, false, "" }
 
 func (f *feed) do(change func()) {
 	f.mu.Lock()
@@ -226,7 +242,7 @@ func TestRelayEmptiesAFeedThatIsAheadOfTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, f := eventstoretest.NewMemory(), &feed{}
 		write(t, s, 4)
-		f.last, f.some = 9, true // of a log that was lost
+		f.last, f.some = domain.Place{Position: 9, EventID: domain.EventID{9}}, true // of a log that was lost
 		stop := relay(t, s, f, eventstore.RelayOptions{})
 		defer stop()
 		synctest.Wait()

@@ -37,6 +37,25 @@ func (s *Signal) Raise(p domain.Position) {
 	}
 }
 
+// found takes what the database answered to a question that was asked when the
+// log was known to be at before. A log that ends earlier was taken back: to go on
+// claiming the old end would have everybody miss what comes until then.
+func (s *Signal) found(p, before domain.Position) {
+	s.mu.Lock()
+	if p < before && s.reached == before { // else somebody appended meanwhile
+		s.reached = p
+	}
+	s.mu.Unlock()
+	s.Raise(p)
+}
+
+// Forget forgets how far the log is known to be: it was taken back.
+func (s *Signal) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reached = 0
+}
+
 // Reached gives how far the log is known to be.
 func (s *Signal) Reached() domain.Position {
 	s.mu.Lock()
@@ -99,6 +118,6 @@ func (s *Signal) Wait(ctx context.Context, after domain.Position, done <-chan st
 		if err != nil {
 			return err
 		}
-		s.Raise(p)
+		s.found(p, reached)
 	}
 }

@@ -44,6 +44,8 @@ func Run(t *testing.T, open func(testing.TB) Feed) {
 		{"flush is a gap for those behind and silence for others", testFlush},
 		{"control entries", testHeartbeat},
 		{"reset begins again", testReset},
+		{"another epoch is another log", testForked},
+		{"another record before it is another log", testParted},
 		{"a context that ends leaves the subscription as it was", testContext},
 		{"close wakes a waiting follower", testClose},
 		{"a slow follower holds up nobody", testSlow},
@@ -69,10 +71,18 @@ func Records(from, to int) []domain.Record {
 	return records
 }
 
+// At is the place of the nth of Records.
+func At(n int) domain.Place {
+	if n == 0 {
+		return domain.Place{}
+	}
+	return domain.PlaceOf(Records(n, n)[0])
+}
+
 // Publish publishes Records(from, to).
 func Publish(t testing.TB, p broker.Publisher, from, to int) {
 	t.Helper()
-	if err := p.Publish(context.Background(), domain.Position(from-1), Records(from, to)); err != nil {
+	if err := p.Publish(context.Background(), At(from-1), Records(from, to)); err != nil {
 		t.Fatalf("publish %d to %d: %v", from, to, err)
 	}
 }
@@ -133,6 +143,23 @@ func WantGap(t testing.TB, s broker.Subscription) {
 	}
 }
 
+// WantForked reads until the follower is told that it followed another log, at most
+// control entries before it.
+func WantForked(t testing.TB, s broker.Subscription) {
+	t.Helper()
+	for range 2 { // and is told again
+		for {
+			e, err := next(t, s)
+			if errors.Is(err, broker.ErrForked) {
+				break
+			}
+			if err != nil || e.Record != nil {
+				t.Fatalf("entry %+v, %v; want ErrForked", e, err)
+			}
+		}
+	}
+}
+
 // silent checks that no record comes and no gap, for a moment.
 func silent(t testing.TB, s broker.Subscription) {
 	t.Helper()
@@ -172,7 +199,7 @@ func testFromMiddle(t *testing.T, f Feed) {
 func testWhole(t *testing.T, f Feed) {
 	want := Records(1, 2)
 	want[1].Data = []byte(`{ "text" : "` + strings.Repeat("äöü<&", 200_000) + `"}`)
-	if err := f.Publisher.Publish(context.Background(), 0, want); err != nil {
+	if err := f.Publisher.Publish(context.Background(), domain.Place{}, want); err != nil {
 		t.Fatal(err)
 	}
 	s := Follow(t, f.Follower, 0)
@@ -222,14 +249,14 @@ func testStale(t *testing.T, f Feed) {
 	Publish(t, f.Publisher, 1, 10)
 	Publish(t, f.Another, 3, 12)
 	Publish(t, f.Publisher, 5, 6)
-	if err := f.Publisher.Publish(context.Background(), 12, nil); err != nil {
+	if err := f.Publisher.Publish(context.Background(), At(12), nil); err != nil {
 		t.Errorf("publish nothing: %v", err)
 	}
 	Publish(t, f.Publisher, 13, 13)
 	Want(t, s, 1, 13)
 	silent(t, s)
-	if p, ok, err := f.Publisher.Last(context.Background()); p != 13 || !ok || err != nil {
-		t.Errorf("last: %d, %v, %v", p, ok, err)
+	if end, _, ok, err := f.Publisher.Last(context.Background()); end != At(13) || !ok || err != nil {
+		t.Errorf("last: %v, %v, %v", end, ok, err)
 	}
 }
 
@@ -240,10 +267,10 @@ func testTwoPublishers(t *testing.T, f Feed) {
 		working.Go(func() {
 			for from := 1; from <= 2000; from += 7 + 6*i {
 				to := min(from+6+6*i, 2000)
-				if err := p.Publish(context.Background(), domain.Position(from-1), Records(from, to)); err != nil {
+				if err := p.Publish(context.Background(), At(from-1), Records(from, to)); err != nil {
 					t.Errorf("publish: %v", err)
 				}
-				if err := p.Heartbeat(context.Background(), domain.Position(to)); err != nil {
+				if err := p.Heartbeat(context.Background(), At(to)); err != nil {
 					t.Errorf("heartbeat: %v", err)
 				}
 			}
@@ -284,12 +311,12 @@ func testFlush(t *testing.T, f Feed) {
 	Want(t, current, 1, 10)
 	Want(t, lagging, 8, 10)
 	f.Flush()
-	if _, ok, err := f.Publisher.Last(context.Background()); ok || err != nil {
+	if _, epoch, ok, err := f.Publisher.Last(context.Background()); ok || epoch != "" || err != nil {
 		t.Fatalf("last after a flush: %v, %v; want nothing", ok, err)
 	}
 	behind := Follow(t, f.Follower, 9)
 	// What a relay does that finds the feed empty.
-	if err := f.Publisher.Heartbeat(context.Background(), 10); err != nil {
+	if err := f.Publisher.Heartbeat(context.Background(), At(10)); err != nil {
 		t.Fatal(err)
 	}
 	WantGap(t, behind)
@@ -305,21 +332,21 @@ func testHeartbeat(t *testing.T, f Feed) {
 	Publish(t, f.Publisher, 1, 3)
 	Want(t, s, 1, 3)
 	for range 3 {
-		if err := f.Publisher.Heartbeat(ctx, 3); err != nil {
+		if err := f.Publisher.Heartbeat(ctx, At(3)); err != nil {
 			t.Fatal(err)
 		}
 		if e, err := next(t, s); err != nil || e.Record != nil || e.Position != 3 || e.Prev != 3 {
 			t.Fatalf("control entry: %+v, %v", e, err)
 		}
 	}
-	if err := f.Another.Heartbeat(ctx, 2); err != nil {
+	if err := f.Another.Heartbeat(ctx, At(2)); err != nil {
 		t.Errorf("stale heartbeat: %v", err)
 	}
 	silent(t, s)
-	if p, ok, err := f.Publisher.Last(ctx); p != 3 || !ok || err != nil {
-		t.Errorf("last: %d, %v, %v", p, ok, err)
+	if end, _, ok, err := f.Publisher.Last(ctx); end != At(3) || !ok || err != nil {
+		t.Errorf("last: %v, %v, %v", end, ok, err)
 	}
-	if err := f.Publisher.Heartbeat(ctx, 5); err != nil {
+	if err := f.Publisher.Heartbeat(ctx, At(5)); err != nil {
 		t.Fatal(err)
 	}
 	WantGap(t, s)
@@ -331,15 +358,73 @@ func testHeartbeat(t *testing.T, f Feed) {
 func testReset(t *testing.T, f Feed) {
 	ctx := context.Background()
 	Publish(t, f.Publisher, 1, 900)
-	if err := f.Publisher.Reset(ctx); err != nil {
+	if err := f.Publisher.Reset(ctx, "second"); err != nil {
 		t.Fatal(err)
 	}
-	if p, ok, err := f.Publisher.Last(ctx); ok || err != nil {
-		t.Errorf("last after reset: %d, %v, %v", p, ok, err)
+	if end, epoch, ok, err := f.Publisher.Last(ctx); ok || epoch != "second" || err != nil {
+		t.Errorf("last after reset: %v, %q, %v, %v", end, epoch, ok, err)
 	}
 	Publish(t, f.Publisher, 31, 40)
 	Want(t, Follow(t, f.Follower, 30), 31, 40)
 	WantGap(t, Follow(t, f.Follower, 20))
+}
+
+// testForked: a log was taken back. Its positions are used again, so that who had
+// come further sees nothing that looks new.
+func testForked(t *testing.T, f Feed) {
+	ctx := context.Background()
+	if err := f.Publisher.Reset(ctx, "first"); err != nil {
+		t.Fatal(err)
+	}
+	at, beyond, waiting := Follow(t, f.Follower, 0), Follow(t, f.Follower, 500), Follow(t, f.Follower, 40)
+	Publish(t, f.Publisher, 1, 40)
+	Want(t, at, 1, 40)
+	for _, s := range []broker.Subscription{beyond, waiting} {
+		silent(t, s)
+	}
+	// A second Reset with the same epoch, as after a flush, is no other log.
+	f.Flush()
+	if err := f.Publisher.Reset(ctx, "first"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Publisher.Heartbeat(ctx, At(40)); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []broker.Subscription{at, beyond, waiting} {
+		silent(t, s)
+	}
+	if err := f.Another.Reset(ctx, "second"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Another.Heartbeat(ctx, At(20)); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []broker.Subscription{at, beyond, waiting} {
+		WantForked(t, s)
+	}
+	again := Follow(t, f.Follower, 20)
+	Publish(t, f.Another, 21, 25)
+	Want(t, again, 21, 25)
+}
+
+// testParted: an entry names the record before it, and who had another one there
+// has followed another log.
+func testParted(t *testing.T, f Feed) {
+	ctx := context.Background()
+	s, control, far := Follow(t, f.Follower, 0), Follow(t, f.Follower, 0), Follow(t, f.Follower, 3)
+	Publish(t, f.Publisher, 1, 3)
+	Want(t, s, 1, 3)
+	Want(t, control, 1, 3)
+	other := domain.Place{Position: 3, EventID: domain.EventID{1}}
+	if err := f.Publisher.Heartbeat(ctx, other); err != nil {
+		t.Fatal(err)
+	}
+	WantForked(t, control)
+	if err := f.Publisher.Publish(ctx, other, Records(4, 4)); err != nil {
+		t.Fatal(err)
+	}
+	WantForked(t, s)
+	Want(t, far, 4, 4) // it does not know what was at 3
 }
 
 func testContext(t *testing.T, f Feed) {
@@ -359,7 +444,7 @@ func testContext(t *testing.T, f Feed) {
 	if _, err := f.Follower.Follow(ended, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("follow with an ended context: %v", err)
 	}
-	if err := f.Publisher.Publish(ended, 3, Records(4, 4)); !errors.Is(err, context.Canceled) {
+	if err := f.Publisher.Publish(ended, At(3), Records(4, 4)); !errors.Is(err, context.Canceled) {
 		t.Errorf("publish with an ended context: %v", err)
 	}
 }
@@ -411,7 +496,7 @@ func Latency(t testing.TB, f Feed, n int) []time.Duration {
 		for i := 1; i <= n; i++ {
 			records := Records(i, i)
 			sent <- time.Now()
-			if err := f.Publisher.Publish(context.Background(), domain.Position(i-1), records); err != nil {
+			if err := f.Publisher.Publish(context.Background(), At(i-1), records); err != nil {
 				t.Errorf("publish: %v", err)
 				return
 			}

@@ -6,6 +6,7 @@
 package memory
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -28,6 +29,8 @@ type Feed struct {
 	control broker.Entry   // guarded by mu; the newest control entry
 	beats   int64          // guarded by mu; counts control entries
 	changed chan struct{}  // guarded by mu; closed and replaced at every change
+	epoch   string         // guarded by mu; named by the last Reset
+	ids     domain.Place   // guarded by mu; the newest place whose id is known
 	closed  bool           // guarded by mu
 }
 
@@ -37,14 +40,18 @@ func New(capacity int, metrics *broker.Metrics) *Feed {
 }
 
 // Last implements broker.Publisher.
-func (f *Feed) Last(ctx context.Context) (domain.Position, bool, error) {
+func (f *Feed) Last(ctx context.Context) (domain.Place, string, bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		return 0, false, broker.ErrClosed
+		return domain.Place{}, "", false, broker.ErrClosed
 	}
 	p, ok := f.last()
-	return p, ok, ctx.Err()
+	end := domain.Place{Position: p}
+	if f.ids.Position == p {
+		end = f.ids
+	}
+	return end, f.epoch, ok, ctx.Err()
 }
 
 // last needs mu.
@@ -59,7 +66,7 @@ func (f *Feed) last() (domain.Position, bool) {
 func (f *Feed) at(n int64) *broker.Entry { return &f.ring[n%int64(len(f.ring))] }
 
 // Publish implements broker.Publisher.
-func (f *Feed) Publish(ctx context.Context, prev domain.Position, records []domain.Record) error {
+func (f *Feed) Publish(ctx context.Context, prev domain.Place, records []domain.Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -73,11 +80,12 @@ func (f *Feed) Publish(ctx context.Context, prev domain.Position, records []doma
 	for i := range records {
 		r := &records[i]
 		if !some || r.Position > last {
-			f.push(broker.Entry{Position: r.Position, Prev: prev, Record: r})
+			f.push(broker.Entry{Position: r.Position, Prev: prev.Position, PrevID: prev.EventID, Record: r})
+			f.ids = domain.PlaceOf(*r)
 		}
-		prev = r.Position
+		prev = domain.PlaceOf(*r)
 	}
-	f.metrics.Put(prev)
+	f.metrics.Put(prev.Position)
 	f.wake()
 	return nil
 }
@@ -96,7 +104,7 @@ func (f *Feed) wake() {
 }
 
 // Heartbeat implements broker.Publisher.
-func (f *Feed) Heartbeat(ctx context.Context, p domain.Position) error {
+func (f *Feed) Heartbeat(ctx context.Context, at domain.Place) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -105,25 +113,48 @@ func (f *Feed) Heartbeat(ctx context.Context, p domain.Position) error {
 	if f.closed {
 		return broker.ErrClosed
 	}
-	if last, ok := f.last(); ok && p < last {
+	if last, ok := f.last(); ok && at.Position < last {
 		return nil
 	}
-	f.control = broker.Entry{Position: p, Prev: p}
+	f.control = broker.Entry{Position: at.Position, Prev: at.Position, PrevID: at.EventID}
+	f.ids = at
 	f.beats++
 	f.wake()
 	return nil
 }
 
+// Name implements broker.Publisher.
+func (f *Feed) Name(ctx context.Context, epoch string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.epoch = cmp.Or(f.epoch, epoch)
+	f.wake()
+	return nil
+}
+
 // Reset implements broker.Publisher.
-func (f *Feed) Reset(ctx context.Context) error {
+func (f *Feed) Reset(ctx context.Context, epoch string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.ring)
-	f.first, f.beats, f.control = f.end, 0, broker.Entry{}
+	f.first, f.beats, f.control, f.ids = f.end, 0, broker.Entry{}, domain.Place{}
+	f.epoch = epoch
+	f.wake()
 	return nil
+}
+
+// Flush forgets everything, the epoch too, as a Redis that was flushed does.
+func (f *Feed) Flush() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.ring)
+	f.first, f.beats, f.control, f.ids, f.epoch = f.end, 0, broker.Entry{}, domain.Place{}, ""
 }
 
 // Trim forgets the records up to p, as a full ring does.
@@ -154,13 +185,15 @@ func (f *Feed) Follow(ctx context.Context, after domain.Position) (broker.Subscr
 	if f.closed {
 		return nil, broker.ErrClosed
 	}
-	return &subscription{feed: f, position: after, ended: make(chan struct{})}, ctx.Err()
+	return &subscription{feed: f, position: after, epoch: f.epoch, ended: make(chan struct{})}, ctx.Err()
 }
 
 // subscription is a cursor on the ring.
 type subscription struct {
 	feed     *Feed
 	position domain.Position // what was delivered, or where the follower began
+	id       domain.EventID  // of the record at position, zero when it is not known
+	epoch    string          // that was heard of; "" = none
 	next     int64           // number of the entry to look at
 	beats    int64           // control entries seen
 	ended    chan struct{}
@@ -197,6 +230,12 @@ func (s *subscription) look() (e broker.Entry, found bool, changed <-chan struct
 	if f.closed {
 		return e, false, nil, broker.ErrClosed
 	}
+	if f.epoch != s.epoch && f.epoch != "" {
+		if s.epoch != "" {
+			return e, false, nil, broker.ErrForked // and stays so
+		}
+		s.epoch = f.epoch
+	}
 	for s.next = max(s.next, f.first); s.next < f.end; s.next++ {
 		e := *f.at(s.next)
 		if e.Position <= s.position {
@@ -205,8 +244,11 @@ func (s *subscription) look() (e broker.Entry, found bool, changed <-chan struct
 		if e.Prev > s.position {
 			return broker.Entry{}, false, nil, broker.ErrGap
 		}
+		if s.place().Parted(domain.Place{Position: e.Prev, EventID: e.PrevID}) {
+			return broker.Entry{}, false, nil, broker.ErrForked
+		}
 		s.next++
-		s.position = e.Position
+		s.position, s.id = e.Position, e.Record.ID
 		return e, true, nil, nil
 	}
 	if f.beats > 0 && s.beats != f.beats {
@@ -215,12 +257,19 @@ func (s *subscription) look() (e broker.Entry, found bool, changed <-chan struct
 		case f.control.Position > s.position:
 			s.beats-- // it stays a gap until the follower starts again
 			return broker.Entry{}, false, nil, broker.ErrGap
+		case s.place().Parted(domain.Place{Position: f.control.Position, EventID: f.control.PrevID}):
+			s.beats--
+			return broker.Entry{}, false, nil, broker.ErrForked
 		case f.control.Position == s.position:
+			s.id = f.control.PrevID
 			return f.control, true, nil, nil
 		}
 	}
 	return broker.Entry{}, false, f.changed, nil
 }
+
+// place is where the follower is.
+func (s *subscription) place() domain.Place { return domain.Place{Position: s.position, EventID: s.id} }
 
 // Close implements broker.Subscription.
 func (s *subscription) Close() error {

@@ -8,6 +8,7 @@ import (
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/broker/brokertest"
 	"github.com/tunnox-net/tunnox/broker/memory"
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
@@ -17,7 +18,7 @@ func open(t testing.TB) brokertest.Feed {
 	f := memory.New(memory.DefaultCapacity, nil)
 	t.Cleanup(func() { _ = f.Close() })
 	return brokertest.Feed{Publisher: f, Another: f, Follower: f, Trim: f.Trim,
-		Flush: func() { _ = f.Reset(context.Background()) }}
+		Flush: f.Flush}
 }
 
 func TestFeed(t *testing.T) { brokertest.Run(t, open) }
@@ -47,16 +48,16 @@ func TestClosedFeed(t *testing.T) {
 	if err := <-done; !errors.Is(err, broker.ErrClosed) {
 		t.Errorf("next: %v", err)
 	}
-	if err := f.Publish(context.Background(), 0, brokertest.Records(1, 1)); !errors.Is(err, broker.ErrClosed) {
+	if err := f.Publish(context.Background(), domain.Place{}, brokertest.Records(1, 1)); !errors.Is(err, broker.ErrClosed) {
 		t.Errorf("publish: %v", err)
 	}
-	if err := f.Heartbeat(context.Background(), 0); !errors.Is(err, broker.ErrClosed) {
+	if err := f.Heartbeat(context.Background(), domain.Place{}); !errors.Is(err, broker.ErrClosed) {
 		t.Errorf("heartbeat: %v", err)
 	}
 	if _, err := f.Follow(context.Background(), 0); !errors.Is(err, broker.ErrClosed) {
 		t.Errorf("follow: %v", err)
 	}
-	if _, _, err := f.Last(context.Background()); !errors.Is(err, broker.ErrClosed) {
+	if _, _, _, err := f.Last(context.Background()); !errors.Is(err, broker.ErrClosed) {
 		t.Errorf("last: %v", err)
 	}
 }

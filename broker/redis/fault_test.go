@@ -20,13 +20,13 @@ import (
 // and publishes what is missing of the log, which is 1 to head.
 func relay(ctx context.Context, p broker.Publisher, head func() int) {
 	for ctx.Err() == nil {
-		last, ok, err := p.Last(ctx)
+		end, _, ok, err := p.Last(ctx)
 		if err == nil && !ok {
-			err = p.Heartbeat(ctx, domain.Position(head()))
-			last = domain.Position(head())
+			end = brokertest.At(head())
+			err = p.Heartbeat(ctx, end)
 		}
-		if to := head(); err == nil && int(last) < to {
-			_ = p.Publish(ctx, last, brokertest.Records(int(last)+1, min(to, int(last)+50))) // tried again
+		if last, to := int(end.Position), head(); err == nil && last < to {
+			_ = p.Publish(ctx, end, brokertest.Records(last+1, min(to, last+50))) // tried again
 		}
 		select {
 		case <-ctx.Done():
@@ -302,10 +302,10 @@ func TestPoisonEntries(t *testing.T) {
 	brokertest.Want(t, brokertest.Follow(t, f.Follower, 7), 8, 9)
 
 	put("999999999-0", "garbage", "1")
-	if last, ok, err := f.Publisher.Last(ctx); last != 999999999 || !ok || err != nil {
-		t.Errorf("last: %d, %v, %v; a relay must see that this is not its log", last, ok, err)
+	if last, _, ok, err := f.Publisher.Last(ctx); last.Position != 999999999 || !ok || err != nil {
+		t.Errorf("last: %v, %v, %v; a relay must see that this is not its log", last, ok, err)
 	}
-	if err := f.Publisher.Reset(ctx); err != nil {
+	if err := f.Publisher.Reset(ctx, "another"); err != nil {
 		t.Fatal(err)
 	}
 	brokertest.Publish(t, f.Publisher, 10, 12)
@@ -318,7 +318,7 @@ func TestIdleFeedDoesNotGrow(t *testing.T) {
 	f, c := open(t, url), connect(t, url)
 	brokertest.Publish(t, f.Publisher, 1, 5)
 	for range 100 {
-		if err := f.Publisher.Heartbeat(ctx, 5); err != nil {
+		if err := f.Publisher.Heartbeat(ctx, brokertest.At(5)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -336,4 +336,26 @@ func TestFeedKeepsABoundedNumberOfPositions(t *testing.T) {
 	if err != nil || n < 1000 || n > 1500 {
 		t.Errorf("%d entries, %v; want about 1000", n, err)
 	}
+}
+
+// A publisher that was frozen while the log was taken back has records that may be
+// in no log any more.
+func TestAPublisherOfAnEpochBeforePublishesNothing(t *testing.T) {
+	ctx := t.Context()
+	f := open(t, services.Redis(t))
+	if err := f.Publisher.Reset(ctx, "first"); err != nil {
+		t.Fatal(err)
+	}
+	brokertest.Publish(t, f.Publisher, 1, 3)
+	if err := f.Another.Reset(ctx, "second"); err != nil {
+		t.Fatal(err)
+	}
+	brokertest.Publish(t, f.Another, 1, 2)
+	if err := f.Publisher.Publish(ctx, brokertest.At(3), brokertest.Records(4, 5)); !errors.Is(err, errEpoch) {
+		t.Errorf("publish in an epoch before: %v", err)
+	}
+	if end, epoch, _, err := f.Publisher.Last(ctx); end != brokertest.At(2) || epoch != "second" || err != nil {
+		t.Errorf("the feed is at %v of %q, %v", end, epoch, err)
+	}
+	brokertest.Publish(t, f.Publisher, 3, 4) // it has heard of the new one
 }

@@ -18,6 +18,10 @@ type Follower struct {
 	stream  string
 	metrics *broker.Metrics
 	logger  *slog.Logger
+
+	mu    sync.Mutex
+	epoch string // guarded by mu; that was heard of last, "" = none
+
 	// open makes the reader behind an entry id; a test puts another in its place.
 	open func(after string) (message.Subscriber, error)
 }
@@ -43,6 +47,9 @@ func (f *Follower) Follow(ctx context.Context, after domain.Position) (broker.Su
 		return nil, fmt.Errorf("feed: follow: %w", err)
 	}
 	s := &subscription{follower: f, reader: reader, position: after, ended: make(chan struct{})}
+	f.mu.Lock()
+	s.epoch = f.epoch // of a subscription before this one
+	f.mu.Unlock()
 	life, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	if s.messages, err = reader.Subscribe(life, f.stream); err != nil {
@@ -58,7 +65,9 @@ type subscription struct {
 	reader   message.Subscriber
 	messages <-chan *message.Message
 	position domain.Position
-	gap      bool // a gap was met; it stays
+	id       domain.EventID // of the record at position, zero when it is not known
+	epoch    string         // that was heard of last, "" = none
+	over     error          // a gap or another log was met; it stays
 
 	cancel  context.CancelFunc
 	endOnce sync.Once
@@ -67,8 +76,8 @@ type subscription struct {
 
 // Next implements broker.Subscription.
 func (s *subscription) Next(ctx context.Context) (broker.Entry, error) {
-	if s.gap {
-		return broker.Entry{}, broker.ErrGap
+	if s.over != nil {
+		return broker.Entry{}, s.over
 	}
 	for {
 		select {
@@ -98,21 +107,46 @@ func (s *subscription) Next(ctx context.Context) (broker.Entry, error) {
 // check decides what a message is to this follower: the next entry, one to pass
 // over, or a gap.
 func (s *subscription) check(m *message.Message) (e broker.Entry, deliver bool, err error) {
+	if m.Metadata.Get(metaEpoch) != "" {
+		return e, false, s.heard(m.Metadata.Get(metaEpoch))
+	}
 	e, err = decode(m)
 	if err != nil {
 		return s.poison(m, err)
 	}
+	at, before := domain.Place{Position: s.position, EventID: s.id}, domain.Place{Position: e.Prev, EventID: e.PrevID}
 	switch {
 	case e.Prev > s.position:
-		s.gap = true
-		return broker.Entry{}, false, broker.ErrGap
+		return broker.Entry{}, false, s.end(broker.ErrGap)
+	case at.Parted(before):
+		return broker.Entry{}, false, s.end(broker.ErrForked)
 	case e.Record == nil && e.Position == s.position:
+		s.id = e.PrevID
 		return e, true, nil
 	case e.Position <= s.position:
 		return e, false, nil
 	}
-	s.position = e.Position
+	s.position, s.id = e.Position, e.Record.ID
 	return e, true, nil
+}
+
+// end keeps an error: the subscription gives nothing else from now on.
+func (s *subscription) end(why error) error {
+	s.over = why
+	return why
+}
+
+// heard takes the feed's epoch. One that is another than was heard of last, by this
+// subscription or one before it, is that of another log.
+func (s *subscription) heard(epoch string) error {
+	s.follower.mu.Lock()
+	s.follower.epoch = epoch
+	s.follower.mu.Unlock()
+	if s.epoch != "" && s.epoch != epoch {
+		return s.end(broker.ErrForked)
+	}
+	s.epoch = epoch
+	return nil
 }
 
 // poison judges what somebody else has put on the stream. In the place of a
@@ -122,8 +156,7 @@ func (s *subscription) poison(m *message.Message, cause error) (broker.Entry, bo
 	s.follower.logger.Error("feed entry is not ours", "entry_id", id, "error", cause, "unmarshal", m.Metadata.Get(metaPoison))
 	position, record, err := parseID(id)
 	if err == nil && record && position > s.position {
-		s.gap = true
-		return broker.Entry{}, false, broker.ErrGap
+		return broker.Entry{}, false, s.end(broker.ErrGap)
 	}
 	return broker.Entry{}, false, nil
 }

@@ -44,6 +44,7 @@ const (
 const (
 	metaPosition = "position"
 	metaPrev     = "prev"
+	metaPrevID   = "prev_id" // the id of the record at prev, when it is known
 	metaRecord   = "record"  // the record without its data, which is the payload
 	metaControl  = "control" // set on control entries
 )
@@ -54,6 +55,15 @@ type Options struct {
 	Keep    int64  // positions kept behind the newest, 0 = 65,536
 	Metrics *broker.Metrics
 }
+
+// epochs is the stream with the feed's epochs, of which the last counts. It is apart
+// from the feed, because a follower that is beyond the end of a feed that was taken
+// back would see nothing of that. The braces keep both at one node of a Redis
+// Cluster.
+func epochs(stream string) string { return "{" + stream + "}:epochs" }
+
+// fieldEpoch is the epoch in an entry of that stream.
+const fieldEpoch = "epoch"
 
 func (o Options) stream() string {
 	if o.Stream == "" {
@@ -72,6 +82,7 @@ type Publisher struct {
 
 	mu      sync.Mutex
 	control string // guarded by mu; id of our newest control entry
+	epoch   string // guarded by mu; as this publisher knows it, "" = not
 }
 
 // NewPublisher publishes through the client, which it does not close.
@@ -98,14 +109,44 @@ end
 local function position(id) return tonumber(string.match(id, '^%d+')) end
 `
 
-var lastScript = goredis.NewScript(newest + `return newest() or ''`)
+// lastScript: KEYS feed, epochs. Gives the newest id, or ”, the epoch, and the
+// metadata and uuid of the newest entry that is there.
+var lastScript = goredis.NewScript(newest + `
+local answer = {newest() or '', '', '', ''}
+local epoch = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if epoch then answer[2] = epoch[2][2] end
+local entry = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if entry and entry[1] == answer[1] then
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'metadata' then answer[3] = entry[2][i + 1] end
+    if entry[2][i] == '_watermill_message_uuid' then answer[4] = entry[2][i + 1] end
+  end
+end
+return answer
+`)
 
-// publishScript: ARGV positions to keep, then position, uuid, metadata and
-// payload of each entry. Those at or before the newest entry are left out.
+// nameScript: KEYS feed, epochs. ARGV the epoch, 1 to empty the feed.
+var nameScript = goredis.NewScript(`
+if ARGV[2] == '1' then
+  redis.call('UNLINK', KEYS[1])
+elseif redis.call('EXISTS', KEYS[2]) == 1 then
+  return 0
+end
+redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', '` + fieldEpoch + `', ARGV[1])
+return 1
+`)
+
+// publishScript: KEYS feed, epochs. ARGV positions to keep, the epoch as the publisher
+// knows it, then position, uuid, metadata and
+// payload of each entry. Those at or before the newest entry are left out. Gives 0
+// when the feed is of another epoch: this publisher was frozen while the log was
+// taken back, and what it has may be in no log any more.
 var publishScript = goredis.NewScript(newest + `
+local epoch = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if epoch and ARGV[2] ~= '' and epoch[2][2] ~= ARGV[2] then return 0 end
 local id = newest()
 local last = id and position(id) or -1
-for i = 2, #ARGV, 4 do
+for i = 3, #ARGV, 4 do
   local p = tonumber(ARGV[i])
   if p > last then
     redis.call('XADD', KEYS[1], ARGV[i] .. '-0', '_watermill_message_uuid', ARGV[i + 1], 'metadata', ARGV[i + 2], 'payload', ARGV[i + 3])
@@ -135,16 +176,27 @@ return own
 `)
 
 // Last implements broker.Publisher.
-func (p *Publisher) Last(ctx context.Context) (domain.Position, bool, error) {
-	id, err := lastScript.Run(ctx, p.client, []string{p.stream}).Text()
+func (p *Publisher) Last(ctx context.Context) (end domain.Place, epoch string, ok bool, err error) {
+	found, err := lastScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream)}).StringSlice()
+	if err != nil || len(found) != 4 {
+		return end, "", false, fmt.Errorf("feed: read the newest position: %w", err)
+	}
+	epoch = found[1]
+	p.knows(epoch)
+	if found[0] == "" {
+		return end, epoch, false, nil
+	}
+	position, record, err := parseID(found[0])
 	if err != nil {
-		return 0, false, fmt.Errorf("feed: read the newest position: %w", err)
+		return end, epoch, false, err
 	}
-	if id == "" {
-		return 0, false, nil
+	end.Position = position
+	if record {
+		end.EventID, _ = domain.ParseEventID(found[3]) // what is not ours tells nothing
+	} else if m, err := p.marshaller.Unmarshal(map[string]any{redisstream.UUIDHeaderKey: found[3], "metadata": found[2], "payload": ""}); err == nil {
+		end.EventID, _ = domain.ParseEventID(m.Metadata.Get(metaPrevID))
 	}
-	position, _, err := parseID(id)
-	return position, err == nil, err
+	return end, epoch, true, nil
 }
 
 // parseID reads an entry's id: its position, and whether it is a record's.
@@ -158,30 +210,34 @@ func parseID(id string) (position domain.Position, record bool, err error) {
 }
 
 // Publish implements broker.Publisher.
-func (p *Publisher) Publish(ctx context.Context, prev domain.Position, records []domain.Record) error {
+func (p *Publisher) Publish(ctx context.Context, prev domain.Place, records []domain.Record) error {
 	for len(records) > 0 {
 		n := min(len(records), publishChunk)
-		args := make([]any, 0, 1+4*n)
-		args = append(args, p.keep)
+		args := make([]any, 0, 2+4*n)
+		args = append(args, p.keep, p.known())
 		for i := range records[:n] {
 			entry, err := p.entry(prev, &records[i])
 			if err != nil {
 				return err
 			}
 			args = append(args, entry...)
-			prev = records[i].Position
+			prev = domain.PlaceOf(records[i])
 		}
-		if err := publishScript.Run(ctx, p.client, []string{p.stream}, args...).Err(); err != nil {
-			return fmt.Errorf("feed: publish to %d: %w", prev, err)
+		done, err := publishScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream)}, args...).Int()
+		if err == nil && done == 0 {
+			err = errEpoch
 		}
-		p.metrics.Put(prev)
+		if err != nil {
+			return fmt.Errorf("feed: publish to %d: %w", prev.Position, err)
+		}
+		p.metrics.Put(prev.Position)
 		records = records[n:]
 	}
 	return nil
 }
 
 // entry gives position, uuid, metadata and payload.
-func (p *Publisher) entry(prev domain.Position, r *domain.Record) ([]any, error) {
+func (p *Publisher) entry(prev domain.Place, r *domain.Record) ([]any, error) {
 	// The data is the payload as it is, because encoding/json would compact and
 	// escape it and a hash over it would no longer fit.
 	header := *r
@@ -193,7 +249,8 @@ func (p *Publisher) entry(prev domain.Position, r *domain.Record) ([]any, error)
 	m := message.NewMessage(r.ID.String(), message.Payload(r.Data))
 	m.Metadata.Set(metaRecord, string(text))
 	m.Metadata.Set(metaPosition, strconv.FormatInt(int64(r.Position), 10))
-	m.Metadata.Set(metaPrev, strconv.FormatInt(int64(prev), 10))
+	m.Metadata.Set(metaPrev, strconv.FormatInt(int64(prev.Position), 10))
+	setPrevID(m, prev.EventID)
 	values, err := p.marshaller.Marshal(p.stream, m)
 	if err != nil {
 		return nil, fmt.Errorf("feed: encode record %d: %w", r.Position, err)
@@ -202,10 +259,11 @@ func (p *Publisher) entry(prev domain.Position, r *domain.Record) ([]any, error)
 }
 
 // Heartbeat implements broker.Publisher.
-func (p *Publisher) Heartbeat(ctx context.Context, position domain.Position) error {
-	at := strconv.FormatInt(int64(position), 10)
+func (p *Publisher) Heartbeat(ctx context.Context, place domain.Place) error {
+	at := strconv.FormatInt(int64(place.Position), 10)
 	m := message.NewMessage("control", nil)
 	m.Metadata = message.Metadata{metaPosition: at, metaPrev: at, metaControl: "1"}
+	setPrevID(m, place.EventID)
 	values, err := p.marshaller.Marshal(p.stream, m)
 	if err != nil {
 		return fmt.Errorf("feed: encode a control entry: %w", err)
@@ -222,12 +280,45 @@ func (p *Publisher) Heartbeat(ctx context.Context, position domain.Position) err
 	return nil
 }
 
+// errEpoch is why a publisher that knows another epoch may not publish.
+var errEpoch = errors.New("the feed has begun another epoch")
+
+// Name implements broker.Publisher.
+func (p *Publisher) Name(ctx context.Context, epoch string) error { return p.name(ctx, epoch, false) }
+
 // Reset implements broker.Publisher.
-func (p *Publisher) Reset(ctx context.Context) error {
-	if err := p.client.Unlink(ctx, p.stream).Err(); err != nil {
-		return fmt.Errorf("feed: reset: %w", err)
+func (p *Publisher) Reset(ctx context.Context, epoch string) error { return p.name(ctx, epoch, true) }
+
+func (p *Publisher) name(ctx context.Context, epoch string, empty bool) error {
+	flag := 0
+	if empty {
+		flag = 1
 	}
+	if err := nameScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream)}, epoch, flag).Err(); err != nil {
+		return fmt.Errorf("feed: begin an epoch: %w", err)
+	}
+	p.knows(epoch)
 	return nil
+}
+
+// known and knows keep the epoch that this publisher has heard of.
+func (p *Publisher) known() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.epoch
+}
+
+func (p *Publisher) knows(epoch string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.epoch = epoch
+}
+
+// setPrevID names the record before an entry, if it is known.
+func setPrevID(m *message.Message, id domain.EventID) {
+	if id != (domain.EventID{}) {
+		m.Metadata.Set(metaPrevID, id.String())
+	}
 }
 
 // decode reads a message: the entry it is, or an error for one that nobody of
@@ -239,6 +330,12 @@ func decode(m *message.Message) (broker.Entry, error) {
 		return broker.Entry{}, err
 	}
 	e := broker.Entry{Position: domain.Position(position), Prev: domain.Position(prev)}
+	if id := m.Metadata.Get(metaPrevID); id != "" {
+		var err error
+		if e.PrevID, err = domain.ParseEventID(id); err != nil {
+			return e, err
+		}
+	}
 	if m.Metadata.Get(metaControl) != "" {
 		return e, nil
 	}

@@ -32,6 +32,7 @@ const (
 const (
 	metaID     = "entry_id"
 	metaPoison = "poison" // why the entry is not a message
+	metaEpoch  = "epoch"  // the message only says that this is the feed's epoch now
 )
 
 // subscriber reads a stream from an entry on, as a watermill [message.Subscriber]
@@ -86,11 +87,11 @@ func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message
 	// go-redis does not end a blocked read with its context; closing does.
 	defer context.AfterFunc(ctx, func() { _ = client.Close() })()
 	defer client.Close()
-	after, pause := s.after, wait.Backoff{First: retryFirst, Most: retryMost}
+	after, epoch, pause := s.after, "0", wait.Backoff{First: retryFirst, Most: retryMost}
 	for ctx.Err() == nil {
 		bounded, cancel := context.WithTimeout(ctx, readBlock+readGrace)
 		streams, err := client.XRead(bounded, &goredis.XReadArgs{
-			Streams: []string{topic, after}, Count: readCount, Block: readBlock}).Result()
+			Streams: []string{epochs(topic), topic, epoch, after}, Count: readCount, Block: readBlock}).Result()
 		cancel()
 		if errors.Is(err, goredis.Nil) {
 			pause.Reset()
@@ -103,11 +104,18 @@ func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message
 			continue
 		}
 		pause.Reset()
-		for _, entry := range streams[0].Messages {
-			if !deliver(ctx, out, entry) {
-				return
+		// Epochs first: what else came with another one is not to be applied.
+		for _, stream := range streams {
+			for _, entry := range stream.Messages {
+				if !deliver(ctx, out, toMessage(entry, stream.Stream == topic)) {
+					return
+				}
+				if stream.Stream == topic {
+					after = entry.ID
+				} else {
+					epoch = entry.ID
+				}
 			}
-			after = entry.ID
 		}
 	}
 }
@@ -127,8 +135,14 @@ func (s *subscriber) pause(ctx context.Context, pause *wait.Backoff, err error) 
 	return wait.For(ctx, in)
 }
 
-// deliver sends an entry until it is acknowledged.
-func deliver(ctx context.Context, out chan<- *message.Message, entry goredis.XMessage) bool {
+// toMessage reads an entry of the feed, or one that names the feed's epoch.
+func toMessage(entry goredis.XMessage, feed bool) *message.Message {
+	if !feed {
+		m := message.NewMessage(entry.ID, nil)
+		epoch, _ := entry.Values[fieldEpoch].(string)
+		m.Metadata.Set(metaEpoch, epoch)
+		return m
+	}
 	m, err := redisstream.DefaultMarshallerUnmarshaller{}.Unmarshal(entry.Values)
 	if err != nil {
 		m = message.NewMessage(entry.ID, nil)
@@ -138,6 +152,11 @@ func deliver(ctx context.Context, out chan<- *message.Message, entry goredis.XMe
 		m.Metadata = message.Metadata{}
 	}
 	m.Metadata.Set(metaID, entry.ID)
+	return m
+}
+
+// deliver sends a message until it is acknowledged.
+func deliver(ctx context.Context, out chan<- *message.Message, m *message.Message) bool {
 	for {
 		m.SetContext(ctx)
 		select {

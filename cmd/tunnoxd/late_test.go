@@ -91,7 +91,7 @@ type frozenPublisher struct {
 	gate *gate
 }
 
-func (f frozenPublisher) Publish(ctx context.Context, prev domain.Position, records []domain.Record) error {
+func (f frozenPublisher) Publish(ctx context.Context, prev domain.Place, records []domain.Record) error {
 	f.gate.pass()
 	return f.Publisher.Publish(ctx, prev, records)
 }

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -243,3 +244,22 @@ func (m *Memory) Close() error {
 	}
 	return nil
 }
+
+// Backup copies the log as it is. What it gives takes the log back to that, as a
+// restore does.
+func (m *Memory) Backup() (restore func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	records, closed, claims, uses := slices.Clone(m.records), maps.Clone(m.closed), slices.Clone(m.claims), slices.Clone(m.uses)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.records, m.closed, m.claims, m.uses = slices.Clone(records), maps.Clone(closed), slices.Clone(claims), slices.Clone(uses)
+	}
+}
+
+// Newest implements [eventstore.Watched]: this store knows nothing but its log.
+func (m *Memory) Newest() domain.Place { return domain.Place{} }
+
+// Forget implements [eventstore.Watched].
+func (m *Memory) Forget() {}

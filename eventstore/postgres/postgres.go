@@ -135,3 +135,13 @@ func (s *Store) Close() error {
 	s.pool.Close() // waits for connections in use
 	return nil
 }
+
+// Newest gives the place of the newest record that this process is known to have
+// appended.
+func (s *Store) Newest() domain.Place { return s.recent.Newest() }
+
+// Forget forgets what is remembered of the log: it was taken back.
+func (s *Store) Forget() {
+	s.recent.Forget()
+	s.signal.Forget()
+}

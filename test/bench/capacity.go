@@ -246,15 +246,15 @@ func (u *unitCosts) feed(t *table) {
 	publisher := brokerredis.NewPublisher(u.redis, brokerredis.Options{})
 	after := domain.Position(u.head()) - n
 	memory, busy := u.info("memory", "used_memory"), u.busy()
-	for at := after; at < after+n; {
-		records, err := u.log.ReadAll(ctx, at, 500)
+	for at := (domain.Place{Position: after}); at.Position < after+n; {
+		records, err := u.log.ReadAll(ctx, at.Position, 500)
 		if err != nil {
 			u.Fatal(err)
 		}
 		if err := publisher.Publish(ctx, at, records); err != nil {
 			u.Fatal(err)
 		}
-		at = records[len(records)-1].Position
+		at = domain.PlaceOf(records[len(records)-1])
 	}
 	t.add(row{what: "a record on the feed, kept by Redis", figures: []figure{figure((u.info("memory", "used_memory") - memory) / n), figure((u.busy() - busy) / n)}})
 	sent := u.info("stats", "total_net_output_bytes")
