@@ -102,7 +102,7 @@ func (ls *listeners) apply(s *session, m *wirepb.Assign) *wirepb.Ack {
 			v.listeners[l.GetMappingId()] = l
 		}
 	}
-	if v.version >= ls.wanted.version || (first || m.GetFull()) && ls.newest() == v {
+	if v.version >= ls.wanted.version || (first || m.GetFull()) && v.version >= ls.newest().version {
 		ls.wanted = view{v.version, maps.Clone(v.listeners)}
 		ls.settle()
 	}

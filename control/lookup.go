@@ -138,6 +138,9 @@ func (l *Lookup) Reached(p domain.Position) { l.memory.reached(p) }
 // memory until the feed is followed again.
 func (l *Lookup) Lost() { l.memory.lost() }
 
+// Forget is for a feed of another log: what is in memory may be in none.
+func (l *Lookup) Forget() { l.memory.clear() }
+
 var errLookupClosed = errors.New("control: lookup is closed")
 
 // ClientView gives all that is needed to serve a client, not older than min. A

@@ -258,6 +258,17 @@ func (m *memory) lost() {
 	m.run++
 }
 
+// clear forgets every view, with what is known of the feed.
+func (m *memory) clear() {
+	m.lost()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for e := m.order.Front(); e != nil; e = m.order.Front() {
+		m.remove(e)
+	}
+	m.show()
+}
+
 // drop forgets a client, which is gone.
 func (m *memory) drop(client int64) {
 	m.mu.Lock()

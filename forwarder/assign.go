@@ -61,12 +61,32 @@ func (s *session) takeStale() bool {
 	return stale
 }
 
+// assignWhole has the next assignment be a whole configuration, which an agent takes
+// although its version is lower than that of the one before: the log was taken back.
+func (s *session) assignWhole() {
+	s.mu.Lock()
+	s.whole, s.ack, s.pushes = true, 0, nil
+	s.mu.Unlock()
+	s.configure(time.Time{})
+}
+
+func (s *session) takeWhole() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	whole := s.whole
+	s.whole = false
+	return whole
+}
+
 // assignOnce sends what the agent lacks. It reports false when the session has
 // ended.
 func (s *session) assignOnce() bool {
 	listeners, position := s.f.routes.configuration(s)
 	if position == 0 {
 		return false // it is not in the routes any more, and there is nothing to say of it
+	}
+	if s.takeWhole() {
+		s.sent, s.running = nil, nil
 	}
 	message := s.difference(listeners, s.sent, s.sent == nil)
 	since := s.takeWrong()

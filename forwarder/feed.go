@@ -36,6 +36,10 @@ func (f *Forwarder) follow(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if errors.Is(err, broker.ErrForked) {
+			f.beginAnew(ctx, from)
+			continue
+		}
 		if !errors.Is(err, broker.ErrGap) {
 			return err
 		}
@@ -45,6 +49,22 @@ func (f *Forwarder) follow(ctx context.Context) error {
 		pause.Wait(ctx) // the read model may still be behind the feed's new start
 		f.resnapshot(ctx, known)
 	}
+}
+
+// beginAnew takes a snapshot of a log that was taken back. What is known of clients,
+// mappings and accounts is of the lost log and yields to every view, however early;
+// until a client's view is there, its routes serve what they knew.
+func (f *Forwarder) beginAnew(ctx context.Context, from domain.Position) {
+	f.metrics.forks.Inc()
+	f.metrics.anew.Set(1)
+	f.log.Error("the log was taken back: forgetting what was known, and taking a snapshot of the connected clients", "behind", from)
+	f.routes.distrust()
+	f.resnapshot(ctx, 0)
+	for _, s := range f.routes.sessions() {
+		s.assignWhole()
+	}
+	f.metrics.anew.Set(0)
+	f.log.Warn("the connected clients are as the log has them now")
 }
 
 func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *backoff) error {

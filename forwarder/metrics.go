@@ -31,6 +31,8 @@ type Metrics struct {
 	position prometheus.Gauge       // position of the last record applied
 	lag      prometheus.Gauge       // age of the last record when it was applied
 	gaps     prometheus.Counter     // gaps in the feed
+	forks    prometheus.Counter     // times the feed was of another log
+	anew     prometheus.Gauge       // 1 while routes may show a log that was taken back
 	panics   prometheus.Counter     // connections ended by a panic
 	renewals *prometheus.CounterVec // calls of the directory, by outcome
 	bridged  *prometheus.CounterVec // streams joined over the bridge, by direction
@@ -74,6 +76,8 @@ func NewMetrics() *Metrics {
 		failures: counter("tunnox_listener_failures_total", "Listeners that agents reported as not opened."),
 		position: gauge("tunnox_forwarder_position", "Position of the configuration feed that was applied last."),
 		lag:      gauge("tunnox_forwarder_lag_seconds", "Age of the last record of the configuration feed when it was applied."),
+		forks:    counter("tunnox_forwarder_forks_total", "Times the log was found to have been taken back, each followed by a snapshot."),
+		anew:     gauge("tunnox_forwarder_forked", "1 while clients may still be served as a log has them that was taken back."),
 		gaps:     counter("tunnox_forwarder_gaps_total", "Gaps in the configuration feed, each followed by a snapshot."),
 		panics:   counter("tunnox_connection_panics_total", "Connections that were ended by a panic."),
 		renewals: counters("tunnox_directory_calls_total", "Calls of the directory, by outcome.", "outcome"),
@@ -92,7 +96,7 @@ func (m *Metrics) observe(f *Forwarder) { m.of.Store(f) }
 
 func (m *Metrics) parts() []prometheus.Collector {
 	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.failures,
-		m.position, m.lag, m.gaps, m.panics, m.renewals, m.bridged, m.located, m.commands, m.reports, m.shares}
+		m.position, m.lag, m.gaps, m.forks, m.anew, m.panics, m.renewals, m.bridged, m.located, m.commands, m.reports, m.shares}
 }
 
 // Describe implements [prometheus.Collector].

@@ -188,6 +188,27 @@ func (r *routes) halt() (was domain.Position) {
 	return was
 }
 
+// distrust forgets, after the log was taken back, how new everything is. What a view
+// has takes its place whatever its version, and what a view lacks has ended.
+func (r *routes) distrust() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.following, r.position = false, -1
+	r.recent.restart(0)
+	for _, c := range r.clients {
+		c.Version, c.viewed = 0, 0
+	}
+	for _, m := range r.mappings {
+		m.Version, m.at = 0, 0
+	}
+	for _, u := range r.users {
+		u.Version = 0
+	}
+	for _, l := range r.limits {
+		l.Version = 0
+	}
+}
+
 // freshness gives the position that a view for a new session should have, and
 // one with which it can still be brought to the present. sure is false as long
 // as the feed is not followed and nothing is known of how old a view may be.

@@ -68,6 +68,7 @@ type session struct {
 	welcomed  bool      // it may be told
 	wake      func()    // has the next control message waited for no longer; nil before serve
 	assigning bool      // somebody is at it
+	whole     bool      // the next assignment is a whole one
 
 	renewAt time.Time // when the directory is to be told again of the session
 	refusal *wire.Refusal

@@ -32,16 +32,25 @@ func (d *Deliverer) Begin(ctx context.Context) error {
 	if began && at <= head {
 		return nil
 	}
+	if began {
+		return d.beginAgain(ctx, at, head, was)
+	}
 	endpoints, err := d.endpoints(ctx, head)
 	if err != nil {
 		return fmt.Errorf("begin webhooks: %w", err)
 	}
-	if !began {
-		return d.store.Begin(ctx, head, endpoints)
+	return d.store.Begin(ctx, head, endpoints)
+}
+
+// beginAgain sets the checkpoint at the end of a log that was taken back to before,
+// as a backup of it is. Its positions are used again, so that what is known of them is
+// wrong.
+func (d *Deliverer) beginAgain(ctx context.Context, at, head domain.Position, was []Endpoint) error {
+	d.logger.Error("the log was taken back to before what was delivered, beginning again at its end", "checkpoint", int64(at), "end", int64(head))
+	endpoints, err := d.endpoints(ctx, head)
+	if err != nil {
+		return fmt.Errorf("begin webhooks again: %w", err)
 	}
-	// The log was taken back to before, as a backup of it does. Its positions are
-	// used again, so that what is known of them is wrong.
-	d.logger.Warn("the log ends before what was delivered, beginning again at its end", "checkpoint", int64(at), "end", int64(head))
 	back := Advance{From: at, To: head, Now: d.now()}
 	for _, e := range was {
 		back.Ended = append(back.Ended, e.ID)
@@ -52,6 +61,24 @@ func (d *Deliverer) Begin(ctx context.Context) error {
 		return err
 	}
 	return d.store.Advance(ctx, Advance{From: head, To: head, Now: d.now(), Endpoints: endpoints})
+}
+
+// behind reads the records behind a place, with the one at it; goesOn is false when
+// that is not there, or is another one: the log was taken back.
+func (d *Deliverer) behind(ctx context.Context, known *domain.Place) (records []domain.Record, goesOn bool, err error) {
+	if known.Position == 0 {
+		records, err = d.log.ReadAll(ctx, 0, followPage)
+		return records, true, err
+	}
+	records, err = d.log.ReadAll(ctx, known.Position-1, followPage+1)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(records) == 0 || records[0].Position != known.Position || known.Parted(domain.PlaceOf(records[0])) {
+		return nil, false, nil
+	}
+	*known = domain.PlaceOf(records[0])
+	return records[1:], true, nil
 }
 
 // endpoints gives the webhooks as of a position.
@@ -118,11 +145,19 @@ func (d *Deliverer) followFrom(ctx context.Context, failing *bool) error {
 	}
 	b := newBook(d.log, endpoints)
 	at, last := saved, time.Now()
+	known := domain.Place{Position: at} // whose id is that of the record here
 	d.position.Store(int64(at))
 	for {
-		records, err := d.log.ReadAll(ctx, at, followPage)
+		records, goesOn, err := d.behind(ctx, &known)
 		if err != nil {
 			return err
+		}
+		if !goesOn {
+			head, err := d.head(ctx)
+			if err != nil {
+				return err
+			}
+			return errors.Join(ErrMoved, d.beginAgain(ctx, saved, head, endpoints))
 		}
 		a := Advance{From: saved, Now: d.now()}
 		for _, r := range records {
@@ -132,6 +167,7 @@ func (d *Deliverer) followFrom(ctx context.Context, failing *bool) error {
 			}
 			a.Deliveries = append(a.Deliveries, deliveries...)
 			at = r.Position
+			known = domain.PlaceOf(r)
 		}
 		b.flush(&a)
 		a.To = at

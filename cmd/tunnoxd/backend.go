@@ -13,10 +13,11 @@ import (
 // backend is what the parts of a process stand on, in both forms.
 type backend struct {
 	between
-	raw    provable                 // as it is kept, for the feed and for proofs
-	store  *eventstore.Personal     // before it: what is about a person is plain
-	shared *controlpostgres.Cluster // nil: there is no other control plane
-	away   bool                     // what is between the processes was, when this one started
+	raw     provable                 // as it is kept, for the feed and for proofs
+	store   *eventstore.Personal     // before it: what is about a person is plain
+	watched eventstore.Watched       // nil: nobody can take the log back while this process runs
+	shared  *controlpostgres.Cluster // nil: there is no other control plane
+	away    bool                     // what is between the processes was, when this one started
 }
 
 // between is what stands between the processes of a cluster, or between the parts of

@@ -74,6 +74,7 @@ func (p *process) renewed(ctx context.Context, node string, issue func(context.C
 	if err != nil {
 		return control.Trust{}, err
 	}
+	p.alarms.add(alarmCertificates, renewer.Check)
 	p.run("node certificate", renewer.Run)
 	return renewer.Trust(), nil
 }
@@ -128,6 +129,8 @@ type witnessed struct {
 func (w witnessed) Next(ctx context.Context) (broker.Entry, error) {
 	e, err := w.Subscription.Next(ctx)
 	switch {
+	case errors.Is(err, broker.ErrForked):
+		w.lookup.Forget()
 	case err != nil:
 		w.lookup.Lost()
 	case e.Record != nil:

@@ -34,7 +34,7 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 		return nil, err
 	}
 	p.atEnd("event store", func(context.Context) error { return store.Close() })
-	b.raw, b.store = store, eventstore.NewPersonal(store)
+	b.raw, b.store, b.watched = store, eventstore.NewPersonal(store), store
 	p.tellAppends(store, b.bell)
 	b.shared, err = p.openShared(ctx)
 	return b, err

@@ -131,9 +131,17 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	cp.executor = eventstore.NewExecutor(b.store, eventstore.ExecutorOptions{Metrics: metrics})
 	p.run("executor", cp.executor.Run)
 
+	log := history{b.store, b.between}
+	p.alarms.add(alarmHistory, newCheck(log.check).run)
+	past := memory.NewPast(b.store)
+	if b.watched != nil {
+		watch := eventstore.NewContinuity(b.watched, metrics, p.log.With("part", "log"), cp.executor.Forget, past.Forget)
+		p.run("continuity", watch.Run)
+	}
+
 	// The feed carries records as they are kept: forwarders need nothing that is
 	// about a person, and what was published could not be taken back.
-	relay := eventstore.NewRelay(b.raw, b.publisher, eventstore.RelayOptions{Metrics: metrics, Logger: p.log.With("part", "relay")})
+	relay := eventstore.NewRelay(b.raw, b.publisher, eventstore.RelayOptions{Settle: log.settle, Metrics: metrics, Logger: p.log.With("part", "relay")})
 	p.runAlone(cp.session, leaseRelay, relay.Run)
 
 	switch n, err := b.store.FinishErasures(ctx); {
@@ -165,6 +173,8 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		return nil, err
 	}
 
+	p.alarms.add(alarmAudit, proofs.sealer.Check)
+
 	signing, err := loadSigningKeys(p.dir, p.cfg.JWTKey)
 	if err != nil {
 		return nil, err
@@ -187,7 +197,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
-		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: memory.NewPast(b.store), Presence: present,
+		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: past, Presence: present,
 		Nodes:    nodes{b.directory, b.shared, p.log.With("part", "api")},
 		Usage:    cp.usage,
 		Webhooks: hooks, WebhookHTTP: p.cfg.WebhookHTTP,
@@ -206,8 +216,9 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			"open":  cp.isOpen,
 			"store": newCheck(b.raw.CanAppend).run,
 		},
-		Needs:       b.needs,
-		Alarms:      map[string]func(context.Context) error{"audit": proofs.sealer.Check},
+		Needs: b.needs,
+		Alarms: map[string]func(context.Context) error{alarmAudit: p.alarms.named(alarmAudit), alarmHistory: p.alarms.named(alarmHistory),
+			alarmCertificates: p.alarms.named(alarmCertificates)},
 		Auditor:     proofs,
 		Eraser:      b.store,
 		CORSOrigins: p.cfg.corsOrigins(), TrustedProxies: proxies, RateLimit: p.cfg.RateLimit, RateBurst: p.cfg.RateBurst,

@@ -56,6 +56,7 @@ func (p *process) clusterIdentity(ctx context.Context, trust control.Trust, cert
 	if err != nil {
 		return identity{}, err
 	}
+	p.alarms.add(alarmCertificates, renewer.Check)
 	p.run("agents' certificate", renewer.Run)
 	authorities := renewer.Authorities()
 	if len(authorities) == 0 {

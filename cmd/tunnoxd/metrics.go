@@ -36,13 +36,7 @@ func (p *process) metricsServer() *http.Server {
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelWarn), MaxRequestsInFlight: 4,
 	}))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { probed(w, http.StatusOK, "ok") })
-	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
-		if p.ready() {
-			probed(w, http.StatusOK, "ready")
-		} else {
-			probed(w, http.StatusServiceUnavailable, "unready")
-		}
-	})
+	mux.HandleFunc("GET /ready", p.probe)
 	if p.cfg.PProf {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

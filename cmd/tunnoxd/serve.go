@@ -35,6 +35,7 @@ type process struct {
 	dir      *dataDir
 	sockets  *listeners
 	registry *prometheus.Registry
+	alarms   alarms
 	up       atomic.Bool // it has announced itself
 }
 

@@ -13,6 +13,7 @@ import (
 type views interface {
 	Kept(ctx context.Context, clientID int64) (domain.ClientView, bool)
 	Keep(ctx context.Context, v domain.ClientView) error
+	Forget(ctx context.Context) error
 }
 
 // keptViews are the read models, and behind them the views that control planes

@@ -66,6 +66,13 @@ func reader(v *version) *projections.Reader {
 	return projections.NewReader(&Store{active: v, moved: make(chan struct{})})
 }
 
+// Forget forgets all folds: the log was taken back.
+func (p *Past) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.folds = nil
+}
+
 // nearest gives the last fold that is not behind a position, or an empty one.
 func (p *Past) nearest(position domain.Position) *version {
 	p.mu.Lock()

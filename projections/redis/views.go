@@ -2,7 +2,9 @@ package redis
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -26,12 +28,39 @@ type Views struct {
 // NewViews makes the store of views over a client that its caller closes.
 func NewViews(client goredis.UniversalClient) *Views { return &Views{client} }
 
-func viewKey(clientID int64) string { return "tunnox:view:" + strconv.FormatInt(clientID, 10) }
+// generationKey names the log that kept views are of. Views of a log that was taken
+// back must not be given for one of the log as it is, whatever their position.
+const generationKey = "tunnox:views"
+
+func viewKey(generation string, clientID int64) string {
+	return "tunnox:view:" + generation + strconv.FormatInt(clientID, 10)
+}
+
+// generation is "" until the first Forget, and after a flush, which took all views.
+func (v *Views) generation(ctx context.Context) (string, error) {
+	g, err := v.client.Get(ctx, generationKey).Result()
+	if errors.Is(err, goredis.Nil) {
+		return "", nil
+	}
+	return g, err
+}
+
+// Forget has nobody find the views that were kept.
+func (v *Views) Forget(ctx context.Context) error {
+	if err := v.client.Set(ctx, generationKey, rand.Text()+":", 0).Err(); err != nil {
+		return fmt.Errorf("forget kept views: %w", err)
+	}
+	return nil
+}
 
 // Kept gives the view of a client that somebody kept; ok is false when there is
 // none that can be read.
 func (v *Views) Kept(ctx context.Context, clientID int64) (kept domain.ClientView, ok bool) {
-	text, err := v.client.Get(ctx, viewKey(clientID)).Bytes()
+	generation, err := v.generation(ctx)
+	if err != nil {
+		return kept, false
+	}
+	text, err := v.client.Get(ctx, viewKey(generation, clientID)).Bytes()
 	if err != nil {
 		return kept, false // none is kept, or Redis is away
 	}
@@ -45,7 +74,11 @@ func (v *Views) Keep(ctx context.Context, view domain.ClientView) error {
 	if err != nil {
 		return fmt.Errorf("encode the view of a client: %w", err)
 	}
-	if err := v.client.Set(ctx, viewKey(view.Client.State.ID), text, ViewsLife).Err(); err != nil {
+	generation, err := v.generation(ctx)
+	if err != nil {
+		return fmt.Errorf("keep the view of a client: %w", err)
+	}
+	if err := v.client.Set(ctx, viewKey(generation, view.Client.State.ID), text, ViewsLife).Err(); err != nil {
 		return fmt.Errorf("keep the view of a client: %w", err)
 	}
 	return nil

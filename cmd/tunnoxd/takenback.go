@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/wait"
+)
+
+// settleTime is how long after the read models are of this log again followers hear
+// that it was taken back: other control planes, which they ask too, notice within it.
+const settleTime = time.Second
+
+// history tells whether what stands between the processes is of the log as it is. A
+// log is taken back by a restore, or by a failover to a standby that lagged.
+type history struct {
+	log eventstore.Store
+	between
+}
+
+// rowsGoOn tells whether the read models are of the log.
+func (h history) rowsGoOn(ctx context.Context) (bool, error) {
+	at, err := h.rows.Checkpoint(ctx)
+	if err != nil {
+		return false, err
+	}
+	return h.has(ctx, eventstore.Checkpoint(at))
+}
+
+// has tells whether the log has a place.
+func (h history) has(ctx context.Context, at eventstore.Checkpoint) (bool, error) {
+	err := h.log.Verify(ctx, at)
+	if errors.Is(err, eventstore.ErrForked) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// settle waits until followers can take a snapshot of the log as it is.
+func (h history) settle(ctx context.Context) error {
+	for {
+		goOn, err := h.rowsGoOn(ctx)
+		if err == nil && goOn {
+			break
+		}
+		if !wait.For(ctx, 100*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	if !wait.For(ctx, settleTime) {
+		return ctx.Err()
+	}
+	if h.views == nil {
+		return nil
+	}
+	return h.views.Forget(ctx)
+}
+
+var (
+	errRowsForked = errors.New("the log was taken back, and the read models still show what it has lost; they are being built anew")
+	errFeedForked = errors.New("the log was taken back, and forwarders still follow what it has lost; they are told when the read models are built anew")
+)
+
+// check is an alarm of readiness: until it is well, lists and forwarders show what the
+// log has lost.
+func (h history) check(ctx context.Context) error {
+	if goOn, err := h.rowsGoOn(ctx); err == nil && !goOn { // an error is Redis's or the log's, which have checks
+		return errRowsForked
+	}
+	end, _, ok, err := h.publisher.Last(ctx)
+	if err != nil || !ok {
+		return nil
+	}
+	if goOn, err := h.has(ctx, eventstore.Checkpoint(end)); err == nil && !goOn && !end.EventID.IsZero() {
+		return errFeedForked
+	}
+	return nil
+}
