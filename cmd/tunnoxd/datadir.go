@@ -93,6 +93,23 @@ func (d *dataDir) nodeKey() (string, error) {
 	return key, replaceFile(path, []byte(key+"\n"), 0o600)
 }
 
+// nodeID gives the id that this node had last, "" when it had none.
+func (d *dataDir) nodeID() (string, error) {
+	b, err := os.ReadFile(d.file("node-id"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read node id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// keepNodeID keeps it, for a start when Redis has forgotten who had which.
+func (d *dataDir) keepNodeID(id string) error {
+	if had, err := d.nodeID(); err == nil && had == id {
+		return nil
+	}
+	return replaceFile(d.file("node-id"), []byte(id+"\n"), 0o600)
+}
+
 // replaceFile writes a file so that, whenever the process or the machine dies,
 // the path holds all of the old content or all of the new.
 func replaceFile(path string, content []byte, mode os.FileMode) (err error) {

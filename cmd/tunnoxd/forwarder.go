@@ -82,7 +82,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		return identity{}, err
 	}
 	log := p.log.With("part", "forwarder", "node", lease.node)
-	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: parts.directory,
+	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: leased{parts.directory, lease},
 		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Announce: lease.announce, Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
 	if parts.shares != nil {
 		cfg.Shares = parts.shares

@@ -41,9 +41,19 @@ func (p *process) leaseNode(ctx context.Context, d presences) (*nodeLease, error
 	if err != nil {
 		return nil, err
 	}
+	if r, ok := d.(interface{ Recall(owner, id string) }); ok {
+		had, err := p.dir.nodeID()
+		if err != nil {
+			return nil, err
+		}
+		r.Recall(owner, had)
+	}
 	node, err := d.LeaseID(ctx, owner)
 	if err != nil {
 		return nil, fmt.Errorf("lease a node id: %w", err)
+	}
+	if err := p.dir.keepNodeID(node); err != nil {
+		p.log.Warn("cannot keep the node id on disk; a start after a flush of Redis may get another", "error", err)
 	}
 	l := &nodeLease{node: node, owner: owner, directory: d, log: p.log.With("node", node)}
 	p.run("node lease", l.keep)
@@ -72,6 +82,27 @@ func (l *nodeLease) keep(ctx context.Context) error {
 			l.announce(ctx)
 		}
 	}
+}
+
+// leased is the directory of a node that has an id. When another process has begun to
+// be this node, it asks whose the id is: after a flush of Redis that one took an id
+// that nobody seemed to have, and gives it back.
+type leased struct {
+	directory.Directory
+	lease *nodeLease
+}
+
+// Beat implements directory.Directory.
+func (l leased) Beat(ctx context.Context, node, run string) (directory.Beat, error) {
+	beat, err := l.Directory.Beat(ctx, node, run)
+	if !errors.Is(err, directory.ErrNodeTaken) {
+		return beat, err
+	}
+	if now, leaseErr := l.lease.directory.LeaseID(ctx, l.lease.owner); leaseErr != nil || now != l.lease.node {
+		return beat, err
+	}
+	l.lease.log.Warn("another process had taken this node's id, after a flush of Redis; it has been given back")
+	return l.Directory.Beat(ctx, node, run)
 }
 
 // follow writes the record when what it says has changed: a state at once, a load

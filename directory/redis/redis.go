@@ -25,6 +25,7 @@ const (
 	nodeIDs      = "{tunnox:nodes}:ids"
 	nodeOwners   = "{tunnox:nodes}:owners"
 	nodeRecords  = "{tunnox:nodes}:records"
+	nodeTaken    = "{tunnox:nodes}:taken"
 	nodeLeases   = "{tunnox:nodes}:leases"
 	nodeMark     = "{tunnox:nodes}:mark"
 	nodeNotices  = "{tunnox:nodes}:notices:" // and the run
@@ -355,12 +356,22 @@ func notice(text string) (n directory.Notice, ok bool) {
 	return n, false
 }
 
+// Recall says which id an owner had, in a life of its process before this one. LeaseID
+// then gives the same, if nobody has it for good.
+func (d *Directory) Recall(owner, id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := nodeNumber(id); n > 0 {
+		d.leased[owner] = n
+	}
+}
+
 // LeaseID implements directory.Directory.
 func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
 	d.mu.Lock()
 	had := d.leased[owner]
 	d.mu.Unlock()
-	n, err := leaseScript.Run(ctx, d.client, []string{nodeIDs, nodeOwners, nodeRecords},
+	n, err := leaseScript.Run(ctx, d.client, []string{nodeIDs, nodeOwners, nodeRecords, nodeLeases, nodeTaken},
 		d.clock(), directory.TTL.Milliseconds(), owner, had, directory.MaxNodes).Int()
 	switch {
 	case err != nil:

@@ -2,6 +2,8 @@ package redis_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -127,5 +129,91 @@ func TestOwnersOfTheIDsOnlyAreKept(t *testing.T) {
 	}
 	if n, err := c.HLen(ctx, "{tunnox:nodes}:owners").Result(); err != nil || n != 1 {
 		t.Errorf("%d owners are kept, %v; want the one that has the id", n, err)
+	}
+}
+
+// After a flush a node that starts anew takes the first id there is, which may be that
+// of a living node. That one gets it back, and what the other did as that node is
+// fenced; nobody is confused for long.
+func TestALivingNodeKeepsItsIDOverAFlush(t *testing.T) {
+	for _, beaten := range []bool{false, true} {
+		t.Run(fmt.Sprintf("the living node beat first %v", beaten), func(t *testing.T) {
+			ctx, url := t.Context(), services.Redis(t)
+			client := connect(t, url)
+			living, other := redis.New(client, nil), redis.New(connect(t, url), nil)
+			lease := func(d *redis.Directory, owner, want string) {
+				t.Helper()
+				if id, err := d.LeaseID(ctx, owner); id != want || err != nil {
+					t.Fatalf("%s has %s, %v; want %s", owner, id, err, want)
+				}
+			}
+			beat := func(d *redis.Directory, run string, want error) {
+				t.Helper()
+				if _, err := d.Beat(ctx, "node-001", run); !errors.Is(err, want) {
+					t.Fatalf("beat of %s: %v, want %v", run, err, want)
+				}
+			}
+			lease(living, "living", "node-001")
+			beat(living, "run-l", nil)
+			if err := client.FlushDB(ctx).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if beaten {
+				beat(living, "run-l", nil)
+			}
+			lease(other, "other", "node-001")
+			beat(other, "run-o", nil)
+			lease(living, "living", "node-001")
+			beat(living, "run-l", nil)
+			beat(other, "run-o", directory.ErrNodeTaken)
+			beat(living, "run-l", nil)
+			lease(other, "other", "node-002")
+			lease(living, "living", "node-001")
+			// It is for good now.
+			late := redis.New(connect(t, url), nil)
+			late.Recall("late", "node-001")
+			lease(late, "late", "node-003")
+		})
+	}
+}
+
+// An id that was got in the ordinary way is nobody else's, also when that one had it.
+func TestAnIDThatWasLostIsNotTakenBack(t *testing.T) {
+	ctx, url := t.Context(), services.Redis(t)
+	clock := time.Now()
+	now := func() time.Time { return clock }
+	frozen, next := redis.New(connect(t, url), now), redis.New(connect(t, url), now)
+	for _, step := range []struct {
+		of    *redis.Directory
+		owner string
+		after time.Duration
+		want  string
+	}{
+		{frozen, "frozen", 0, "node-001"},
+		{next, "next", directory.TTL + time.Second, "node-001"},
+		{frozen, "frozen", time.Second, "node-002"},
+		{next, "next", time.Second, "node-001"},
+	} {
+		clock = clock.Add(step.after)
+		if id, err := step.of.LeaseID(ctx, step.owner); id != step.want || err != nil {
+			t.Errorf("%s has %s, %v; want %s", step.owner, id, err, step.want)
+		}
+	}
+}
+
+// A node that starts again after a flush says which id it had.
+func TestAnIDIsRecalled(t *testing.T) {
+	ctx, url := t.Context(), services.Redis(t)
+	any, again := redis.New(connect(t, url), nil), redis.New(connect(t, url), nil)
+	again.Recall("again", "node-002")
+	again.Recall("again", "nonsense")
+	for _, step := range []struct {
+		of    *redis.Directory
+		owner string
+		want  string
+	}{{again, "again", "node-002"}, {any, "any", "node-001"}, {any, "another", "node-003"}, {again, "again", "node-002"}} {
+		if id, err := step.of.LeaseID(ctx, step.owner); id != step.want || err != nil {
+			t.Errorf("%s has %s, %v; want %s", step.owner, id, err, step.want)
+		}
 	}
 }

@@ -171,11 +171,24 @@ redis.call('DEL', KEYS[2])
 return answer
 `)
 
-// leaseScript: KEYS id -> end and owner, owner -> id, id -> record. ARGV now, TTL, owner, the
-// number the owner had (0 = none), how many there are. Gives a number, 0 = none
+// leaseScript: KEYS id -> end and owner, owner -> id, id -> record, node -> lease, when
+// ids began to be taken and who took one as any. ARGV now, TTL, owner, the number the owner had (0 = none), how many there are. Gives a number, 0 = none
 // is free.
+//
+// After a flush nobody's id is known until its owner asks again, within a third of a
+// TTL, and who asks first for any id may get one that a living node works under. So
+// an id that was taken as any id, within a TTL of the first that was taken at all, is
+// given back to an owner who says that it had it; what the other has registered as
+// that node until then is fenced.
 var leaseScript = goredis.NewScript(preamble + `
 local ids, owners, records, ttl, owner = KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[3]
+local born = tonumber(redis.call('HGET', KEYS[5], 'born'))
+if not born or born > now then
+  born = now
+  redis.call('HSET', KEYS[5], 'born', milliseconds(now))
+end
+local settling = now - born < tonumber(ttl)
+local function node(n) return string.format('node-%03d', n) end
 local function lease(n)
   local value = redis.call('HGET', ids, n)
   if not value then return 0, '' end
@@ -197,11 +210,29 @@ if own then
   local _, name = lease(own)
   if name == owner then return take(own) end
 end
-if ARGV[4] ~= '0' and lease(ARGV[4]) <= now then return take(ARGV[4]) end
+if ARGV[4] ~= '0' then
+  local ends, other = lease(ARGV[4])
+  local mistaken = settling and redis.call('HGET', KEYS[5], ARGV[4]) == other
+  if ends <= now or mistaken then
+    if ends > now then
+      local run = string.match(redis.call('HGET', KEYS[4], node(ARGV[4])) or '', '^%d+ (%S*) ')
+      if run and run ~= '' then redis.call('HSET', KEYS[4], node(ARGV[4]), '0  ' .. milliseconds(now) .. ' ' .. run) end
+    end
+    redis.call('HDEL', KEYS[5], ARGV[4])
+    return take(ARGV[4])
+  end
+end
 local all, ends = redis.call('HGETALL', ids), {}
 for i = 1, #all, 2 do ends[all[i]] = tonumber(string.match(all[i + 1], '^%d+')) end
 for n = 1, tonumber(ARGV[5]) do
-  if (ends[tostring(n)] or 0) <= now then return take(n) end
+  if (ends[tostring(n)] or 0) <= now then
+    if settling then
+      redis.call('HSET', KEYS[5], n, owner)
+    else
+      redis.call('HDEL', KEYS[5], n)
+    end
+    return take(n)
+  end
 end
 return 0
 `)
