@@ -279,7 +279,7 @@ func (f *Forwarder) ask(ctx context.Context, fwd *forward, stream transport.Stre
 	switch {
 	case errors.As(err, &refusal):
 	case isTimeout(err):
-		err = wire.DialTimeout
+		err = wire.TargetOverloaded // an agent gives up its dial before, and says so
 	default:
 		err = wire.TargetOffline // its session, or the bridge, ended under the stream
 	}

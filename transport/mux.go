@@ -48,18 +48,22 @@ type muxSession struct {
 	// What there is to write. urgent goes first.
 	work        sync.Cond // the writer waits for whoever is writing
 	urgent      []byte    // whole frames
-	first, last *muxStream
-	bye         bool  // urgent is the last thing to write
-	rest        bool  // the carrier holds what the connection did not take at once
-	writing     bool  // somebody composes and writes; the batch is his
-	batch       batch // not guarded by mu, but by writing
-	running     bool  // the writer is, or has ended with the session
+	fresh, bulk streamQueue
+	pace        linkPace
+	alarm       *time.Timer // wakes the writer for bulk; nil before the first
+	bye         bool        // urgent is the last thing to write
+	rest        bool        // the carrier holds what the connection did not take at once
+	writing     bool        // somebody composes and writes; the batch is his
+	batch       batch       // not guarded by mu, but by writing
+	running     bool        // the writer is, or has ended with the session
 
 	late later // of the reader, and only touched by it
 
 	guest *guest // until Admit, where a listener watches over the session
 
 	extra int           // bytes by which windows of streams are above startWindow
+	lent  int           // bytes that streams have above their windows, since growth was taken back
+	swept time.Duration // when growth was taken back last, in time since began
 	rtt   time.Duration // last measured round trip, 0 before the first
 
 	pings    map[uint64]chan struct{} // unanswered, of Ping; nil before the first
@@ -109,6 +113,9 @@ func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *m
 		s.config.PingEvery += s.config.PingEvery / 4
 	}
 	s.work.L = &s.mu
+	if s.config.beneath != nil {
+		s.pace = newPace(s.config.beneath.Conn)
+	}
 	s.urgent = appendEcho(nil, framePing, 0) // measures the first round trip
 	s.probing = true
 	s.config.beats.add(s, min(s.config.PingEvery, s.config.DeadAfter-2*s.config.beats.step))
@@ -355,7 +362,7 @@ func (s *muxSession) end(reason error, code uint32) {
 	}
 	clear(s.streams)
 	clear(s.silent)
-	s.first, s.last = nil, nil
+	s.fresh, s.bulk = streamQueue{}, streamQueue{}
 	s.waiting, s.onOpen = nil, nil
 	s.urgent = appendNumber(s.urgent[:0], frameBye, 0, code)
 	s.bye = true

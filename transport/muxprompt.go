@@ -86,7 +86,11 @@ func (s *muxSession) hand() {
 // or left to the writer.
 func (s *muxSession) release(l *later) {
 	switch {
-	case s.writing || s.idle():
+	case s.writing:
+	case s.idle():
+		if !s.running && s.held() {
+			s.wakeWriter()
+		}
 	case s.rest || s.bye || !s.prompt(false):
 		s.wakeWriter()
 	case l == nil:
@@ -108,7 +112,7 @@ func (s *muxSession) prompt(large bool) bool {
 	if s.config.beneath == nil || s.config.beneath.now == nil || len(s.urgent) > keptUrgent {
 		return false
 	}
-	return large || len(s.urgent) > 0 || !s.first.large()
+	return large || len(s.urgent) > 0 || !s.large(s.next())
 }
 
 // releaseAll is release for a goroutine that is no session's reader and has nothing
@@ -156,7 +160,7 @@ func (s *muxSession) writeNow(large bool) {
 	if s.idle() {
 		b.drop()
 	}
-	if s.rest || s.bye || !s.idle() {
+	if s.rest || s.bye || !s.idle() || s.held() {
 		s.wakeWriter()
 	}
 	s.mu.Unlock()

@@ -21,6 +21,7 @@ type muxStream struct {
 	allowed  int // bytes the peer may still send
 	owed     int // bytes read of which the peer has not been told
 	window   int // allowed, owed and what waits in in, together
+	surplus  int // bytes above window that the peer may still send or the reader has not read
 	told     time.Duration
 	onRead   hook
 
@@ -32,7 +33,8 @@ type muxStream struct {
 	starved  bool
 	onRoom   hook
 	next     *muxStream // behind it in the writer's queue
-	queued   bool       // is in the writer's queue
+	queued   uint8      // where it is queued
+	deficit  int        // bytes that it may still send in its turn
 
 	theirs            bool  // opened by the peer
 	finGot, stopGot   bool  // the peer writes no more; reads no more
@@ -122,15 +124,16 @@ func (st *muxStream) consumed(n int, l *later) {
 // window that was used up within a few round trips limits its stream, and
 // doubles while the session's budget lasts. The lock is held.
 func (st *muxStream) consume(n int) {
-	st.owed += n
 	st.mayEnd()
+	st.owed += n
+	st.payBack()
 	if st.owed < st.window/2 || st.finGot || st.gone {
 		return
 	}
 	s := st.s
 	now := time.Since(s.began)
 	more := st.owed
-	if fast := now-st.told < 4*s.rtt; fast && st.window < maxWindow && s.extra+st.window <= windowBudget {
+	if fast := now-st.told < 4*s.rtt; fast && st.window < maxWindow && s.mayGrow(st.window, now) {
 		more += st.window
 		s.extra += st.window
 		st.window *= 2
@@ -375,6 +378,8 @@ func (st *muxStream) remove() {
 	}
 	st.gone = true
 	s.extra -= st.window - startWindow
+	s.lent -= st.surplus
+	st.surplus = 0
 	if st.id == 0 {
 		delete(s.silent, st)
 		s.letOpen(1)

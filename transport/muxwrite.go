@@ -1,6 +1,9 @@
 package transport
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // directBody is from which size on a body is written from where it lies, as a
 // TLS record of its own. Smaller ones are copied together into one record.
@@ -19,21 +22,6 @@ func (s *muxSession) send(b []byte) {
 		return // nothing goes behind the last frame
 	}
 	s.urgent = b
-}
-
-// queue puts the stream at the end of the queue, if it has anything to send and is
-// not there already. The lock is held; release writes it.
-func (s *muxSession) queue(st *muxStream) {
-	if st.queued || !st.pending() {
-		return
-	}
-	st.queued = true
-	if s.last == nil {
-		s.first = st
-	} else {
-		s.last.next = st
-	}
-	s.last = st
 }
 
 // pending tells whether the stream has a frame to send. The lock is held.
@@ -84,6 +72,10 @@ func (s *muxSession) writeLoop() {
 			s.work.Wait()
 		}
 		if !s.bye && !s.rest && s.idle() {
+			if s.held() {
+				s.nap()
+				continue
+			}
 			b.drop()
 			s.running = false
 			s.mu.Unlock()
@@ -108,6 +100,22 @@ func (s *muxSession) writeLoop() {
 		s.mu.Lock()
 		s.writing = false
 	}
+}
+
+// nap waits until bulk may go on, or something else is to be written. The lock is
+// held, but not while waiting.
+func (s *muxSession) nap() {
+	if s.alarm == nil {
+		s.alarm = time.AfterFunc(s.pace.nap(), func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.work.Signal()
+		})
+	} else {
+		s.alarm.Reset(s.pace.nap())
+	}
+	s.work.Wait()
+	s.alarm.Stop()
 }
 
 // wake calls the hooks of the batch.
@@ -172,7 +180,7 @@ func (s *muxSession) encrypt(b *batch) (err error) {
 }
 
 // idle tells whether there is nothing to compose. The lock is held.
-func (s *muxSession) idle() bool { return len(s.urgent) == 0 && s.first == nil }
+func (s *muxSession) idle() bool { return len(s.urgent) == 0 && s.next() == nil }
 
 // compose fills the batch with one record's worth of frames, answers first, and,
 // unless only small ones are asked for, a few large frames. The lock is held.
@@ -191,44 +199,48 @@ func (s *muxSession) compose(b *batch, small bool) {
 			s.urgent = nil
 		}
 	}
-	for s.first != nil && b.large < writePieces {
-		if small && s.first.large() || !s.addFrame(s.first, b) {
+	for b.large < writePieces {
+		st := s.next()
+		if st == nil || small && s.large(st) {
 			return
 		}
-		st := s.first
-		s.first = st.next
-		if s.first == nil {
-			s.last = nil
+		n, ok := s.addFrame(st, b)
+		if !ok {
+			return
 		}
-		st.next, st.queued = nil, false
-		s.queue(st)
+		st.deficit -= n
+		s.pace.took(n)
 	}
 }
 
 // large tells whether the stream's next frame is written apart. The lock is held.
-func (st *muxStream) large() bool { return st.out.head != nil && st.out.head.len() >= directBody }
+func (s *muxSession) large(st *muxStream) bool {
+	return st.out.head != nil && min(st.out.head.len(), s.pace.frame()) >= directBody
+}
 
-// addFrame adds the stream's next frame to the batch. It tells whether there was
-// room. The lock is held.
-func (s *muxSession) addFrame(st *muxStream, b *batch) bool {
-	if !st.pending() {
-		return true
-	}
+// addFrame adds the stream's next frame to the batch. It tells how many bytes that
+// are, and whether there was room. The lock is held.
+func (s *muxSession) addFrame(st *muxStream, b *batch) (n int, ok bool) {
 	if st.resets && st.out.size == 0 {
 		return s.addReset(st, b)
 	}
 	h := header{kind: frameData}
 	if st.out.head != nil {
-		h.length = st.out.head.len()
+		h.length = min(st.out.head.len(), s.pace.frame())
 	}
 	// Small frames are written before the large ones of a batch, so none may follow
 	// a large one: it could be of the same stream.
 	if h.length < directBody && (b.large > 0 || b.scratch.room() < headerSize+h.length) {
-		return false
+		return 0, false
 	}
 	var seg *segment
-	if h.length > 0 {
+	switch {
+	case h.length == 0:
+	case h.length == st.out.head.len():
 		seg = st.out.pop()
+	default:
+		seg = newSegment(h.length)
+		seg.end += st.out.read(seg.buf[seg.start : seg.start+h.length])
 	}
 	if st.id == 0 {
 		st.announce()
@@ -258,17 +270,17 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) bool {
 		b.hooks = append(b.hooks, onRoom)
 	}
 	st.mayEnd()
-	return true
+	return headerSize + h.length, true
 }
 
 // addReset adds the reset behind the stream's data, and tells whether there was
 // room. The lock is held.
-func (s *muxSession) addReset(st *muxStream, b *batch) bool {
+func (s *muxSession) addReset(st *muxStream, b *batch) (n int, ok bool) {
 	const size = headerSize + 4
 	if b.large > 0 || b.scratch.room() < size { // it would come before a large frame
-		return false
+		return 0, false
 	}
 	b.scratch.append(appendNumber(nil, frameReset, st.id, resetInOrder))
 	st.remove()
-	return true
+	return size, true
 }

@@ -20,6 +20,7 @@ const (
 	DialRefused         Code = "dial_refused"
 	DialTimeout         Code = "dial_timeout"
 	DialUnreachable     Code = "dial_unreachable"
+	TargetOverloaded    Code = "target_overloaded"
 	PolicyDenied        Code = "policy_denied"
 	NodeDraining        Code = "node_draining"
 	ProtocolUnavailable Code = "protocol_unavailable"
@@ -69,6 +70,7 @@ var meanings = map[Code]meaning{
 	DialRefused:         {sentence: "the service refused the connection"},
 	DialTimeout:         {sentence: "the service did not answer in time"},
 	DialUnreachable:     {sentence: "the service cannot be reached from the target agent"},
+	TargetOverloaded:    {sentence: "the target agent did not answer in time: its link or its machine is overloaded"},
 	PolicyDenied:        {sentence: "the target agent's policy does not allow this address"},
 	NodeDraining:        {sentence: "the forwarder is draining and takes no new streams"},
 	ProtocolUnavailable: {sentence: "the protocol is not available here"},
