@@ -23,8 +23,11 @@ func (o Origin) complete() Origin {
 }
 
 func (o Origin) check(f *faults) {
-	if addr, err := netip.ParseAddr(o.LocalHost); err != nil || addr.Zone() != "" {
+	switch addr, err := netip.ParseAddr(o.LocalHost); {
+	case err != nil || addr.Zone() != "":
 		f.add("local_host", "must be an IP address, for example 127.0.0.1 or 0.0.0.0")
+	case addr.Is4In6(): // no system opens a listener on one
+		f.add("local_host", "must be written as "+addr.Unmap().String())
 	}
 	f.bounds(o)
 }

@@ -22,7 +22,17 @@ type doorkeeper struct {
 	waiting   int
 	hosts     map[string]int
 	registrar map[string]*rate.Limiter
+	clients   map[int64]*rate.Limiter // identities that have logged in lately
 }
+
+// An identity may log in so often at this node. An agent that comes and goes with
+// its network needs a few a minute; each login costs a look at the directory, a
+// configuration and lines of the log.
+const (
+	loginsPerSecond, loginsAtOnce = 2, 60
+	// maxLoginsKept bounds how many identities are remembered.
+	maxLoginsKept = 100_000
+)
 
 // What others can make the forwarder write to its log at info and above: failed
 // logins of strangers in all, and failed listeners of one agent. The metrics
@@ -40,7 +50,7 @@ const maxRegistrars = 10_000
 func newDoorkeeper(limits Limits, now func() time.Time) *doorkeeper {
 	return &doorkeeper{limits: limits, now: now,
 		all:   rate.NewLimiter(rate.Limit(float64(limits.RegistrationsAll)/60), limits.RegistrationsAll),
-		hosts: map[string]int{}, registrar: map[string]*rate.Limiter{}}
+		hosts: map[string]int{}, registrar: map[string]*rate.Limiter{}, clients: map[int64]*rate.Limiter{}}
 }
 
 // host gives what counts as one address. Memory transports are all one.
@@ -101,6 +111,35 @@ func (d *doorkeeper) register(addr net.Addr) *wire.Refusal {
 		return nil
 	}
 	return tooManyRegistrations(time.Minute / time.Duration(perMinute))
+}
+
+// again counts a login of an identity that was proved, or refuses one too many.
+// Before the proof it would let anybody keep a client away.
+func (d *doorkeeper) again(client int64) *wire.Refusal {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.now()
+	limiter := d.clients[client]
+	if limiter == nil {
+		if len(d.clients) >= maxLoginsKept {
+			for id, l := range d.clients {
+				if l.TokensAt(now) >= loginsAtOnce {
+					delete(d.clients, id)
+				}
+			}
+		}
+		if len(d.clients) >= maxLoginsKept {
+			return nil // so many who log in all the time are bounded by the other limits
+		}
+		limiter = rate.NewLimiter(loginsPerSecond, loginsAtOnce)
+		d.clients[client] = limiter
+	}
+	if limiter.AllowN(now, 1) {
+		return nil
+	}
+	r := wire.Refuse(wire.TooMany)
+	r.RetryAfter = time.Second
+	return r
 }
 
 // dropIdle forgets addresses that have all of their registrations back.

@@ -168,6 +168,9 @@ func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, 
 	if err != nil {
 		return err
 	}
+	if refusal := f.logins.again(s.client); refusal != nil {
+		return refusal
+	}
 	// An agent that comes here again by mistake, through a balancer for example,
 	// shall not lose the session that it has for one that is no better.
 	switch here := f.routes.current(s.client); {

@@ -68,6 +68,7 @@ func TestEveryFaultIsToldWithItsPlace(t *testing.T) {
 		{"port as text", "POST", mappings, with(fields{"local_port": "80"}), 422, "invalid", []string{"body.local_port"}},
 		{"port 1.5", "POST", mappings, with(fields{"local_port": 1.5}), 422, "invalid", []string{"body.local_port"}},
 		{"no ports", "POST", mappings, with(fields{"local_port": nil, "target_port": nil}), 422, "invalid", []string{"body.local_port", "body.target_port"}},
+		{"an IPv4 address in IPv6", "POST", mappings, with(fields{"local_host": "::ffff:127.0.0.1"}), 422, "invalid", []string{"body.local_host"}},
 		{"a name to listen on", "POST", mappings, with(fields{"local_host": "localhost"}), 422, "invalid", []string{"body.local_host"}},
 		{"target host of 10 KB", "POST", mappings, with(fields{"target_host": long}), 422, "invalid", []string{"body.target_host"}},
 		{"target host with a slash", "POST", mappings, with(fields{"target_host": "a/b"}), 422, "invalid", []string{"body.target_host"}},
