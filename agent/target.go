@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -83,7 +84,7 @@ func refuse(stream transport.Stream, reason error) {
 		stream.Reset()
 		return
 	}
-	if _, err := io.CopyN(io.Discard, stream, 256<<10); err != io.EOF {
+	if _, err := io.CopyN(io.Discard, stream, 256<<10); !errors.Is(err, io.EOF) {
 		stream.Reset()
 	}
 }

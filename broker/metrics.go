@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,7 +44,7 @@ func (m *Metrics) Put(p domain.Position) {
 func (m *Metrics) Delivered(e Entry, err error) {
 	switch {
 	case m == nil:
-	case err == ErrGap:
+	case errors.Is(err, ErrGap):
 		m.Gaps.Inc()
 	case err == nil:
 		m.Position.Set(float64(e.Position))

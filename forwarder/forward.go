@@ -298,7 +298,7 @@ func refuse(stream transport.Stream, reason error) {
 		return
 	}
 	// Until the agent closes, or too much comes from one that does not listen.
-	if _, err := io.CopyN(io.Discard, stream, 256<<10); err != io.EOF {
+	if _, err := io.CopyN(io.Discard, stream, 256<<10); !errors.Is(err, io.EOF) {
 		stream.Reset()
 	}
 }

@@ -319,7 +319,7 @@ func (m *routesModel) limited(mapping *domain.Mapping) bool {
 // hold the connected ones and what belongs to these.
 func TestRoutesHoldTheConnectedOnly(t *testing.T) {
 	p, routes := newPlane(), forwarder.NewRoutes()
-	user := int64(domain.FirstUserID) + 1
+	user := domain.FirstUserID + 1
 	p.do(t, domain.CreateUser{ID: user, Username: "ann", Email: "ann@example.org"})
 	const clients, connected = 3000, 10
 	id := func(i int) int64 { return domain.FirstClientID + int64(i%clients) }

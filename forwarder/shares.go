@@ -137,6 +137,7 @@ func (h *shares) take(ctx context.Context, f *forward) wire.Code {
 		now := h.now()
 		h.doubt(s, now)
 		var pause <-chan time.Time
+		stop := func() bool { return false }
 		var asking <-chan struct{}
 		switch {
 		case f.over: // it has ended meanwhile
@@ -156,7 +157,8 @@ func (h *shares) take(ctx context.Context, f *forward) wire.Code {
 			if s.next.Sub(began) > patience {
 				return wire.QuotaConnections
 			}
-			pause = time.After(s.next.Sub(now))
+			timer := time.NewTimer(s.next.Sub(now))
+			pause, stop = timer.C, timer.Stop
 		default:
 			h.ask(h.ctx, s, s.block())
 			continue
@@ -167,6 +169,7 @@ func (h *shares) take(ctx context.Context, f *forward) wire.Code {
 		case <-pause:
 		case <-ctx.Done():
 		}
+		stop()
 		h.mu.Lock()
 		if ctx.Err() != nil {
 			return wire.QuotaConnections

@@ -111,9 +111,11 @@ func (l *TLSListener) acceptLoop() {
 			wait = 5 * time.Millisecond
 			l.log.Warn("cannot accept connections, trying on", "error", err)
 		}
+		timer := time.NewTimer(wait)
 		select {
-		case <-time.After(wait):
+		case <-timer.C:
 		case <-l.ctx.Done():
+			timer.Stop()
 			return
 		}
 		wait = min(2*wait, longest)

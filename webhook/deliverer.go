@@ -243,7 +243,7 @@ func (d *Deliverer) deliver(ctx context.Context, due Due) error {
 // giveUp notes that a delivery cannot be sent. Its owner is told why, and the log of
 // this program the whole of it.
 func (d *Deliverer) giveUp(ctx context.Context, due Due, why, err error) error {
-	if why != errHidden {
+	if !errors.Is(why, errHidden) {
 		d.logger.Warn("gave up a delivery", "webhook", due.Webhook, "position", int64(due.Position), "error", err)
 	}
 	o := Outcome{Delivery: due.Delivery, Failing: due.Failing}

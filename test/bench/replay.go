@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"path/filepath"
 	"time"
 
@@ -109,7 +108,7 @@ func copyLog(l *lab, from, to eventstore.Store) {
 				index[r.Stream] = len(unit.Streams)
 				unit.Streams = append(unit.Streams, eventstore.StreamAppend{Stream: r.Stream, Expected: eventstore.Any})
 			}
-			unit.Events = append(unit.Events, eventstore.NewEvent{Stream: index[r.Stream], Name: r.Name, Schema: r.Schema, Data: json.RawMessage(r.Data)})
+			unit.Events = append(unit.Events, eventstore.NewEvent{Stream: index[r.Stream], Name: r.Name, Schema: r.Schema, Data: r.Data})
 			after = r.Position
 		}
 		results, err := to.AppendBatch(ctx, []eventstore.Append{unit})
