@@ -40,6 +40,7 @@ type Config struct {
 	Identity Identity // zero: from State, and if it has none a new anonymous one
 	State    *State   // where an anonymous identity is kept; nil: nowhere
 	Policy   Policy   // what may be dialled; zero: loopback
+	Invite   []byte   // with which an identity is asked for where there is none; nil: an anonymous one
 	Name     string   // for people, sent when registering
 	Version  string   // of the program
 	Logger   *slog.Logger
@@ -64,6 +65,7 @@ type Agent struct {
 	dial    func(ctx context.Context, server string) (transport.Session, error)
 	state   *State
 	name    string
+	invite  []byte
 	version string
 	online  func(clientID int64, node string)
 	log     *slog.Logger
@@ -99,7 +101,7 @@ func New(cfg Config) (*Agent, error) {
 	case cfg.Identity.ClientID == 0 && cfg.Identity.Credential.Valid():
 		return nil, errors.New("build agent: an auth code needs its client id")
 	}
-	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, version: cfg.Version,
+	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, version: cfg.Version,
 		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -243,8 +245,10 @@ func (e *EndedError) advice() string {
 			return renew
 		}
 		return "create another client over the API and use its id and auth code"
+	case wire.InviteRefused:
+		return "ask whoever invited you for another"
 	case wire.RegistrationOff:
-		return "create a client over the API and start the agent with its client id and auth code"
+		return "ask for an invitation and use tunnox join, or create a client over the API and start the agent with its client id and auth code"
 	case wire.VersionUnsupported:
 		return "update the agent or the server, so that both speak a common version"
 	}

@@ -23,6 +23,15 @@ type identityFile struct {
 	ClientID int64  `json:"client_id"`
 	AuthCode string `json:"auth_code"`
 	Server   string `json:"server,omitempty"` // who gave the id, for people
+
+	Joined *Joined `json:"joined,omitempty"` // with an id only
+}
+
+// Joined is where an agent belongs that was invited: what its owner would have to say
+// at every start otherwise.
+type Joined struct {
+	Servers []string `json:"servers"`
+	Pins    []string `json:"pins,omitempty"`
 }
 
 // State keeps the identity of an anonymous agent in a file that only its owner
@@ -30,6 +39,8 @@ type identityFile struct {
 type State struct {
 	// File is the path, usually DIR/client.json.
 	File string
+	// Joined is kept beside the identity, from when it has an id. Load reads it.
+	Joined *Joined
 }
 
 // Load reads the identity. The zero Identity means that there is none yet.
@@ -59,6 +70,9 @@ func (s *State) Load() (Identity, error) {
 	if err != nil || f.ClientID < 0 {
 		return Identity{}, fmt.Errorf("read identity: %s holds no identity; restore it, or delete it to register anew", s.File)
 	}
+	if f.Joined != nil {
+		s.Joined = f.Joined
+	}
 	return Identity{ClientID: f.ClientID, Credential: credential}, nil
 }
 
@@ -68,7 +82,13 @@ func (s *State) Save(id Identity, server string) (err error) {
 	if s == nil {
 		return nil
 	}
-	data, err := json.MarshalIndent(identityFile{ClientID: id.ClientID, AuthCode: id.Credential.AuthCode(), Server: server}, "", "  ")
+	content := identityFile{ClientID: id.ClientID, AuthCode: id.Credential.AuthCode(), Server: server}
+	if id.ClientID != 0 {
+		// A key without an id may still come to nothing: an agent that found a server
+		// beside it would register there as nobody's.
+		content.Joined = s.Joined
+	}
+	data, err := json.MarshalIndent(content, "", "  ")
 	if err != nil {
 		return fmt.Errorf("save identity: %w", err)
 	}

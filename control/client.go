@@ -300,8 +300,8 @@ func (c *Client) clients(ctx context.Context, wants []Want, answers map[int64]An
 
 // Register gives an identity to an agent that has none but its key, and whose
 // possession of the key was proved.
-func (c *Client) Register(ctx context.Context, publicKey []byte, name, source string) (clientID int64, err error) {
-	request := &controlpb.RegisterRequest{IdempotencyKey: rand.Text(), PublicKey: publicKey, Name: text(name), Source: text(source)}
+func (c *Client) Register(ctx context.Context, r domain.Registration) (clientID int64, err error) {
+	request := &controlpb.RegisterRequest{IdempotencyKey: rand.Text(), PublicKey: r.PublicKey, Name: text(r.Name), Source: text(r.Source), Invite: r.Invite}
 	err = c.do(ctx, "Register", func(ctx context.Context) error {
 		answer, err := c.state.Register(ctx, request)
 		clientID = answer.GetClientId()

@@ -86,7 +86,7 @@ func TestCallsAreRepeatedAndExecutedOnce(t *testing.T) {
 	}
 	executor.after = []error{gone}
 	before, _ := p.head(ctx)
-	id, err := client.Register(ctx, make([]byte, 32), "", "")
+	id, err := client.Register(ctx, domain.Registration{PublicKey: make([]byte, 32)})
 	must(t, err)
 	after, _ := p.head(ctx)
 	if after != before+2 { // the client and its quota

@@ -38,6 +38,9 @@ func (s *state) Register(ctx context.Context, in *controlpb.RegisterRequest) (*c
 	if err != nil {
 		return nil, err
 	}
+	if len(in.Invite) > 0 {
+		return s.redeemInvite(ctx, from.node, in)
+	}
 	if s.config.RefuseAnonymous {
 		return nil, &domain.Error{Code: domain.CodeRegistrationOff, Message: "This server gives no identities to unknown agents."}
 	}

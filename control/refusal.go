@@ -60,7 +60,7 @@ func grpcCode(c domain.Code) codes.Code {
 	switch c {
 	case domain.CodeInvalid:
 		return codes.InvalidArgument
-	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound:
+	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeInviteNotFound:
 		return codes.NotFound
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken:
 		return codes.AlreadyExists

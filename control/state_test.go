@@ -192,9 +192,9 @@ func TestRegisterGivesOneIdentityPerRequest(t *testing.T) {
 	client := p.dial([]string{s.address})
 	ctx := t.Context()
 	key := make([]byte, 32)
-	first, err := client.Register(ctx, key, "laptop", "192.0.2.1:5")
+	first, err := client.Register(ctx, domain.Registration{PublicKey: key, Name: "laptop", Source: "192.0.2.1:5"})
 	must(t, err)
-	next, err := client.Register(ctx, key, "laptop", "192.0.2.1:5") // draws the same id first
+	next, err := client.Register(ctx, domain.Registration{PublicKey: key, Name: "laptop", Source: "192.0.2.1:5"}) // draws the same id first
 	must(t, err)
 	if first != 200_000_001 || next != 200_000_002 {
 		t.Errorf("ids %d and %d", first, next)
@@ -210,12 +210,12 @@ func TestRegisterGivesOneIdentityPerRequest(t *testing.T) {
 		m.Allowed != "anonymous registration" || m.Command != "register_client" {
 		t.Errorf("recorded as %+v", m)
 	}
-	_, err = client.Register(ctx, key[:31], "x", "")
+	_, err = client.Register(ctx, domain.Registration{PublicKey: key[:31], Name: "x"})
 	wantCode(t, err, domain.CodeInvalid)
-	_, err = client.Register(ctx, key, "a\nb", "")
+	_, err = client.Register(ctx, domain.Registration{PublicKey: key, Name: "a\nb"})
 	wantCode(t, err, domain.CodeInvalid)
 	for range 20 {
-		id, err := client.Register(ctx, key, "", "")
+		id, err := client.Register(ctx, domain.Registration{PublicKey: key})
 		if err != nil || !domain.IsAnonymous(id) {
 			t.Fatalf("%d, %v", id, err)
 		}

@@ -57,6 +57,8 @@ var published = func() map[string]Event {
 		ShareCreated{ShareID: 7, UserID: 100000001, Name: "db", TargetClientID: 600000001, Protocol: ProtocolTCP, Service: Service{"db.internal", 5433},
 			Options: allOptions, Hash: hash, MaxUses: 2, ExpiresAt: moment},
 		ShareRedeemed{MappingID: 1001, ClientID: 600000000, Account: 100000002}, ShareRevoked{},
+		InviteCreated{InviteID: 7, UserID: 100000001, Name: "laptops", Hash: hash, MaxUses: 2, ExpiresAt: moment},
+		InviteRedeemed{ClientID: 600000001, PublicKey: hash}, InviteRevoked{},
 		WebhookCreated{WebhookID: 7, UserID: 100000001, URL: "https://example.org/hook", Events: []string{"mapping_*"}, All: true, Description: "billing"},
 		WebhookChanged{URL: "https://example.org/hook2", Events: []string{"user_created"}, All: true, Description: "accounts"},
 		WebhookSecretRotated{Generation: 2}, WebhookDisabled{Reason: "it answered 410"}, WebhookEnabled{}, WebhookDeleted{},
@@ -110,7 +112,7 @@ func example(v reflect.Value, field Field) {
 }
 
 // categories are all there are.
-var categories = []string{CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryWebhook, CategoryNode}
+var categories = []string{CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryInvite, CategoryWebhook, CategoryNode}
 
 func TestExamplesAreFull(t *testing.T) {
 	for name := range codecs {

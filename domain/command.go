@@ -14,7 +14,7 @@ type Event interface {
 }
 
 // Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping],
-// *[Quota], *[Key], *[Login], *[Share], *[Webhook], *[Erasure] or *[Node]. The
+// *[Quota], *[Key], *[Login], *[Share], *[Invite], *[Webhook], *[Erasure] or *[Node]. The
 // zero state of a stream without records has Exists() false.
 type Aggregate interface {
 	// Apply folds one event, with the time it was decided at. It never refuses;
@@ -66,6 +66,8 @@ func NewAggregate(id StreamID) Aggregate {
 		return &Login{}
 	case CategoryShare:
 		return &Share{}
+	case CategoryInvite:
+		return &Invite{}
 	case CategoryErasure:
 		return &Erasure{}
 	case CategoryWebhook:
@@ -119,6 +121,8 @@ func (s States) quota(id int64) *Quota     { return state[*Quota](s, QuotaStream
 func (s States) key(id int64) *Key     { return state[*Key](s, KeyStream(id)) }
 func (s States) login(id int64) *Login { return state[*Login](s, LoginStream(id)) }
 func (s States) share(id int64) *Share { return state[*Share](s, ShareStream(id)) }
+
+func (s States) invite(id int64) *Invite { return state[*Invite](s, InviteStream(id)) }
 
 func (s States) erasure(account int64) *Erasure { return state[*Erasure](s, ErasureStream(account)) }
 func (s States) webhook(id int64) *Webhook      { return state[*Webhook](s, WebhookStream(id)) }

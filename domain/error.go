@@ -24,6 +24,8 @@ const (
 	CodeKeyNotFound         Code = "key_not_found"
 	CodeShareNotFound       Code = "share_not_found"
 	CodeWebhookNotFound     Code = "webhook_not_found"
+	CodeInviteNotFound      Code = "invite_not_found"
+	CodeInviteEnded         Code = "invite_ended"   // used up, revoked or expired
 	CodeShareEnded          Code = "share_ended"    // used up, revoked or expired
 	CodeClientClaimed       Code = "client_claimed" // somebody was first
 	CodeClaimRefused        Code = "claim_refused"  // the proof does not prove it
@@ -33,6 +35,7 @@ const (
 	CodeRegistrationOff     Code = "registration_off" // no identities for unknown agents
 	CodeQuotaKeys           Code = "quota_keys"
 	CodeQuotaShares         Code = "quota_shares"
+	CodeQuotaInvites        Code = "quota_invites"
 	CodeQuotaWebhooks       Code = "quota_webhooks"
 	CodeProtocolUnavailable Code = "protocol_unavailable"
 	CodeQuotaClients        Code = "quota_clients"

@@ -50,6 +50,9 @@ func LoginStream(id int64) StreamID { return streamID(CategoryLogin, id) }
 // ShareStream names the event stream of a share.
 func ShareStream(id int64) StreamID { return streamID(CategoryShare, id) }
 
+// InviteStream names the event stream of an invitation.
+func InviteStream(id int64) StreamID { return streamID(CategoryInvite, id) }
+
 // ErasureStream names the event stream that tells of the erasure of a user.
 func ErasureStream(account int64) StreamID { return streamID(CategoryErasure, account) }
 

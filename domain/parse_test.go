@@ -83,6 +83,14 @@ var commands = map[string]func(*args) Command{
 			Any: a.text("any") == "true", SourceClientID: a.number("source"), Name: a.text("name"),
 			Origin: a.origin(), At: a.moment("at")}
 	},
+	"create_invite": func(a *args) Command {
+		return CreateInvite{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"), Hash: a.hash("hash"), MaxUses: a.number("uses"),
+			ExpiresAt: a.moment("expires"), At: a.moment("at")}
+	},
+	"revoke_invite": func(a *args) Command { return RevokeInvite{ID: a.number("id")} },
+	"redeem_invite": func(a *args) Command {
+		return RedeemInvite{ID: a.number("id"), Hash: a.hash("hash"), ClientID: a.number("client"), Name: a.text("name"), PublicKey: a.key(), At: a.moment("at")}
+	},
 	"create_webhook": func(a *args) Command {
 		return CreateWebhook{ID: a.number("id"), UserID: a.number("user"), URL: a.text("url"), Events: a.list("events"),
 			All: a.text("all") == "true", Description: a.text("description")}

@@ -21,6 +21,7 @@ var personal = map[string][]string{
 	ClientChanged{}.EventName():    {"name", "description"},
 	KeyCreated{}.EventName():       {"name"},
 	ShareCreated{}.EventName():     {"name"},
+	InviteCreated{}.EventName():    {"name"},
 	// An address often holds a token that lets anybody write there.
 	WebhookCreated{}.EventName(): {"url", "description"},
 	WebhookChanged{}.EventName(): {"url", "description"},

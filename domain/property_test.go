@@ -63,7 +63,7 @@ func drawCommand(t *rapid.T) Command {
 	key := rapid.Custom(func(t *rapid.T) []byte {
 		return bytes.Repeat([]byte{rapid.SampledFrom([]byte{1, 1, 2}).Draw(t, "key")}, publicKeyLength)
 	})
-	switch rapid.IntRange(0, 43).Draw(t, "command") {
+	switch rapid.IntRange(0, 47).Draw(t, "command") {
 	case 0, 1:
 		return CreateUser{ID: user.Draw(t, "user"), Username: name.Draw(t, "name"), Email: email.Draw(t, "email"), Limits: drawLimits(t)}
 	case 2:
@@ -123,6 +123,13 @@ func drawCommand(t *rapid.T) Command {
 	case 32, 33:
 		return RedeemShare{ID: small.Draw(t, "share"), Hash: hash.Draw(t, "hash"), MappingID: mapping.Draw(t, "mapping"),
 			RedeemerID: user.Draw(t, "user"), Any: rapid.Bool().Draw(t, "any"), SourceClientID: client.Draw(t, "source"), Origin: Origin{LocalPort: port.Draw(t, "local_port")}}
+	case 44:
+		return CreateInvite{ID: small.Draw(t, "invite"), UserID: user.Draw(t, "user"), Hash: hash.Draw(t, "hash"), MaxUses: rapid.Int64Range(0, 3).Draw(t, "uses")}
+	case 45:
+		return RevokeInvite{ID: small.Draw(t, "invite")}
+	case 46, 47:
+		return RedeemInvite{ID: small.Draw(t, "invite"), Hash: hash.Draw(t, "hash"), ClientID: managed.Draw(t, "new"),
+			PublicKey: bytes.Repeat([]byte{byte(rapid.IntRange(1, 3).Draw(t, "key"))}, publicKeyLength)}
 	case 34:
 		return ClaimClient{ID: rapid.SampledFrom(someAnonymous).Draw(t, "client"), NewID: managed.Draw(t, "new"), UserID: user.Draw(t, "user"),
 			PublicKey: bytes.Repeat([]byte{1}, publicKeyLength)}
@@ -162,7 +169,7 @@ func drawLimits(t *rapid.T) Limits {
 
 // holding is what an account has, counted from the clients and mappings
 // themselves and not from its quota.
-type holding struct{ clients, mappings, active, keys, shares, webhooks int64 }
+type holding struct{ clients, mappings, active, keys, shares, webhooks, invites int64 }
 
 func (w *world) held() map[int64]holding {
 	held := map[int64]holding{}
@@ -184,6 +191,12 @@ func (w *world) held() map[int64]holding {
 			if a.Live() {
 				h := held[a.UserID]
 				h.shares++
+				held[a.UserID] = h
+			}
+		case *Invite:
+			if a.Live() {
+				h := held[a.UserID]
+				h.invites++
 				held[a.UserID] = h
 			}
 		case *Webhook:
@@ -215,7 +228,7 @@ func (w *world) checkHoldings(t *rapid.T) {
 	for id := range w.streams {
 		switch a := w.state(id).(type) {
 		case *Quota:
-			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active, int64(len(a.Keys)), int64(len(a.Shares)), int64(len(a.Webhooks))}
+			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active, int64(len(a.Keys)), int64(len(a.Shares)), int64(len(a.Webhooks)), int64(len(a.Invites))}
 			if counted != held[a.Account] {
 				t.Fatalf("quota of %d counts %+v, there are %+v", a.Account, counted, held[a.Account])
 			}
@@ -346,6 +359,8 @@ func (w *world) checkOwners(t *rapid.T) {
 		case *Share:
 			want = a.UserID
 		case *Webhook:
+			want = a.UserID
+		case *Invite:
 			want = a.UserID
 		case *Node:
 			want = 0

@@ -18,6 +18,7 @@ const (
 	ResourceKey           Resource = "key"
 	ResourceShare         Resource = "share"
 	ResourceWebhook       Resource = "webhook"
+	ResourceInvite        Resource = "invite"
 )
 
 // Quota is what an account may have and what it holds.
@@ -36,6 +37,7 @@ type Quota struct {
 	Keys     map[int64]bool  `json:",omitempty"`
 	Shares   map[int64]int64 `json:",omitempty"` // to the client each leads to
 	Webhooks map[int64]bool  `json:",omitempty"`
+	Invites  map[int64]bool  `json:",omitempty"`
 }
 
 // HeldMapping is what a quota remembers of a mapping that counts against it.
@@ -82,7 +84,7 @@ func (q *Quota) Exists() bool { return q.Account != 0 }
 func (q *Quota) Clone() Aggregate {
 	c := *q
 	c.Clients, c.Mappings = maps.Clone(q.Clients), maps.Clone(q.Mappings)
-	c.Keys, c.Shares, c.Webhooks = maps.Clone(q.Keys), maps.Clone(q.Shares), maps.Clone(q.Webhooks)
+	c.Keys, c.Shares, c.Webhooks, c.Invites = maps.Clone(q.Keys), maps.Clone(q.Shares), maps.Clone(q.Webhooks), maps.Clone(q.Invites)
 	return &c
 }
 
@@ -136,6 +138,11 @@ func (q *Quota) applyTaken(r Resource, e QuotaTaken) {
 			q.Webhooks = map[int64]bool{}
 		}
 		q.Webhooks[e.ID] = true
+	case ResourceInvite:
+		if q.Invites == nil {
+			q.Invites = map[int64]bool{}
+		}
+		q.Invites[e.ID] = true
 	}
 }
 
@@ -154,6 +161,8 @@ func (q *Quota) applyReturned(r Resource, id int64) {
 		delete(q.Shares, id)
 	case ResourceWebhook:
 		delete(q.Webhooks, id)
+	case ResourceInvite:
+		delete(q.Invites, id)
 	}
 }
 
@@ -191,6 +200,8 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 			code, what, held, limit = CodeQuotaShares, "shares", int64(len(q.Shares)), most(MaxShares)
 		case ResourceWebhook:
 			code, what, held, limit = CodeQuotaWebhooks, "webhooks", int64(len(q.Webhooks)), most(MaxWebhooks)
+		case ResourceInvite:
+			code, what, held, limit = CodeQuotaInvites, "invitations", int64(len(q.Invites)), most(MaxInvites)
 		}
 		if limit != nil && held >= *limit {
 			return refuse(code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, what, *limit))
@@ -214,6 +225,7 @@ func most(n int64) *int64 { return &n }
 func (q *Quota) keyIDs() []int64     { return slices.Sorted(maps.Keys(q.Keys)) }
 func (q *Quota) shareIDs() []int64   { return slices.Sorted(maps.Keys(q.Shares)) }
 func (q *Quota) webhookIDs() []int64 { return slices.Sorted(maps.Keys(q.Webhooks)) }
+func (q *Quota) inviteIDs() []int64  { return slices.Sorted(maps.Keys(q.Invites)) }
 func (q *Quota) clientIDs() []int64  { return slices.Sorted(maps.Keys(q.Clients)) }
 func (q *Quota) mappingIDs() []int64 { return slices.Sorted(maps.Keys(q.Mappings)) }
 

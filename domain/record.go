@@ -23,6 +23,7 @@ const (
 	CategoryKey     = "key"
 	CategoryLogin   = "login"
 	CategoryShare   = "share"
+	CategoryInvite  = "invite"
 	CategoryErasure = "erasure"
 	CategoryWebhook = "webhook"
 	CategoryNode    = "node"
@@ -37,7 +38,7 @@ func ParseStreamID(s string) (StreamID, error) {
 		return "", fmt.Errorf("stream id %q: want category-number", s)
 	}
 	switch category {
-	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryErasure, CategoryWebhook, CategoryNode:
+	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryInvite, CategoryErasure, CategoryWebhook, CategoryNode:
 		return StreamID(s), nil
 	}
 	return "", fmt.Errorf("stream id %q: unknown category %q", s, category)

@@ -375,8 +375,8 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	if err := deleteMappings(s, &d, held.mappingIDs()); err != nil {
 		return Decision{}, err
 	}
-	clients, keys, shares, webhooks := held.clientIDs(), held.keyIDs(), held.shareIDs(), held.webhookIDs()
-	streams := make([]StreamID, 0, len(clients)+len(keys)+len(shares)+len(webhooks))
+	clients, keys, shares, webhooks, invites := held.clientIDs(), held.keyIDs(), held.shareIDs(), held.webhookIDs(), held.inviteIDs()
+	streams := make([]StreamID, 0, len(clients)+len(keys)+len(shares)+len(webhooks)+len(invites))
 	for _, id := range clients {
 		streams = append(streams, ClientStream(id))
 	}
@@ -389,6 +389,9 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	for _, id := range webhooks {
 		streams = append(streams, WebhookStream(id))
 	}
+	for _, id := range invites {
+		streams = append(streams, InviteStream(id))
+	}
 	if err := s.need(streams...); err != nil {
 		return Decision{}, err
 	}
@@ -400,6 +403,9 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	}
 	for _, id := range webhooks {
 		endWebhook(&d, id, c.ID)
+	}
+	for _, id := range invites {
+		endInvite(&d, id, c.ID)
 	}
 	for _, id := range clients {
 		endClient(&d, id)

@@ -45,7 +45,7 @@ type Lookup interface {
 
 // Registrar gives an identity to an agent that has none.
 type Registrar interface {
-	Register(ctx context.Context, publicKey []byte, name, source string) (clientID int64, err error)
+	Register(ctx context.Context, r domain.Registration) (clientID int64, err error)
 }
 
 // Peers opens streams to other forwarders. The peer that is reached has proved to

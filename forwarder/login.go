@@ -116,7 +116,7 @@ func readHello(control io.Reader) (*wirepb.Hello, error) {
 		return nil, wire.Refuse(wire.Malformed)
 	case hello.Version < wire.MinVersion || hello.Version > wire.MaxVersion:
 		return nil, wire.Refuse(wire.VersionUnsupported)
-	case hello.Register != (hello.ClientId == 0), hello.ClientId < 0, hello.Instance == "",
+	case hello.Register != (hello.ClientId == 0), hello.ClientId < 0, len(hello.Invite) > 0 && !hello.Register, hello.Instance == "",
 		len(hello.Instance) > wire.MaxInstance, len(hello.AgentVersion) > 100:
 		return nil, wire.Refuse(wire.Malformed)
 	case !printable(hello.Instance), !printable(hello.AgentVersion):
@@ -204,9 +204,18 @@ func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hell
 	if a := s.link.RemoteAddr(); a != nil {
 		source = a.String()
 	}
-	id, err := f.registrar.Register(ctx, hello.PublicKey, hello.Name, source)
+	asked := domain.Registration{PublicKey: hello.PublicKey, Name: hello.Name, Source: source}
+	if len(hello.Invite) > 0 {
+		asked.Invite = hello.Invite
+	}
+	id, err := f.registrar.Register(ctx, asked)
 	if err != nil {
 		f.log.Warn("registering an agent", "from", source, "error", err)
+		if refusal, ok := errors.AsType[*domain.Error](err); ok && asked.Invite != nil && refusal.Code != domain.CodeStoreUnavailable {
+			// The sentence is for whoever has the code: it says what is wrong with it, with
+			// the name that was given, or with the account of who invited.
+			return &wire.Refusal{Code: wire.InviteRefused, Message: refusal.Error() + " [" + string(refusal.Code) + "]", Permanent: true}
+		}
 		switch domain.CodeOf(err) {
 		case domain.CodeInvalid:
 			return wire.Refuse(wire.Malformed)

@@ -173,9 +173,17 @@ func (p *plane) foldTo(to domain.Position) (domain.States, map[domain.StreamID]d
 }
 
 // Register implements forwarder.Registrar.
-func (p *plane) Register(ctx context.Context, publicKey []byte, name, source string) (int64, error) {
+func (p *plane) Register(ctx context.Context, r domain.Registration) (int64, error) {
+	if r.Invite != nil {
+		c, err := r.Redeem()
+		if err == nil {
+			c.ClientID, c.At = domain.FirstClientID+p.ids.Add(1), time.Now()
+			_, err = p.try(c)
+		}
+		return c.ClientID, err
+	}
 	id := domain.FirstAnonymousID + p.ids.Add(1)
-	_, err := p.try(domain.RegisterClient{ID: id, Name: name, PublicKey: publicKey})
+	_, err := p.try(domain.RegisterClient{ID: id, Name: r.Name, PublicKey: r.PublicKey})
 	return id, err
 }
 

@@ -41,6 +41,8 @@ type Config struct {
 	// key that goes into the log.
 	NewCredential func() (authCode string, publicKey []byte, err error)
 
+	// JoinCode makes the codes of invitations; nil: nobody can be invited.
+	JoinCode JoinCode
 	// ParseClaim reads a claim code; nil: clients cannot be claimed here.
 	ParseClaim func(code string) (Claim, error)
 
@@ -181,6 +183,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerNodes()
 	a.registerDisconnect()
 	a.registerShares()
+	a.registerInvites()
 	if config.Webhooks != nil {
 		a.registerWebhooks()
 	}

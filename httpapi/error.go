@@ -102,13 +102,13 @@ func statusOf(code domain.Code) int {
 	switch code {
 	case domain.CodeInvalid, domain.CodeIdempotencyMismatch, domain.CodeProtocolUnavailable:
 		return http.StatusUnprocessableEntity
-	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeKeyNotFound, domain.CodeShareNotFound, domain.CodeWebhookNotFound:
+	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeKeyNotFound, domain.CodeShareNotFound, domain.CodeInviteNotFound, domain.CodeWebhookNotFound:
 		return http.StatusNotFound
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken,
-		domain.CodeNotRevertible, domain.CodeMovedOn, domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeClientClaimed:
+		domain.CodeNotRevertible, domain.CodeMovedOn, domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeInviteEnded, domain.CodeClientClaimed:
 		return http.StatusConflict
 	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive,
-		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeQuotaWebhooks, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
+		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeQuotaInvites, domain.CodeQuotaWebhooks, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
 		return http.StatusForbidden
 	case domain.CodeLoginRefused, domain.CodeLoginEnded:
 		return http.StatusUnauthorized
@@ -129,6 +129,7 @@ var places = map[domain.Code]string{
 	codeEventNotFound:              "path.position",
 	domain.CodeKeyNotFound:         "path.id",
 	domain.CodeShareNotFound:       "path.id",
+	domain.CodeInviteNotFound:      "path.id",
 	domain.CodeWebhookNotFound:     "path.id",
 	domain.CodeUsernameTaken:       "body.username",
 	domain.CodeEmailTaken:          "body.email",

@@ -46,6 +46,7 @@ var secrets = map[string][]string{
 	domain.LoginBegun{}.EventName():      {"family", "hash"},
 	domain.LoginRefreshed{}.EventName():  {"hash"},
 	domain.ShareCreated{}.EventName():    {"hash"},
+	domain.InviteCreated{}.EventName():   {"hash"},
 }
 
 // ShowEvent gives a record as every answer shows it, without secrets.

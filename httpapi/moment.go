@@ -140,6 +140,14 @@ func (r reader) Share(ctx context.Context, id int64) (projections.ShareRow, bool
 	return row(ctx, r, id, Reader.Share)
 }
 
+func (r reader) Invite(ctx context.Context, id int64) (projections.InviteRow, bool, error) {
+	return row(ctx, r, id, Reader.Invite)
+}
+
+func (r reader) Invites(ctx context.Context, index projections.Index, after int64, limit int) ([]projections.InviteRow, int64, error) {
+	return rows(ctx, r, index, after, limit, Reader.Invites)
+}
+
 func (r reader) Webhook(ctx context.Context, id int64) (projections.WebhookRow, bool, error) {
 	return row(ctx, r, id, Reader.Webhook)
 }

@@ -62,6 +62,9 @@ var rules = map[string]rule{
 	"create-share": anybody(domain.ScopeSharesWrite), "redeem-share": anybody(domain.ScopeSharesWrite), "list-shares": anybody(domain.ScopeRead),
 	"get-share": ofShare(domain.ScopeRead), "revoke-share": ofShare(domain.ScopeSharesWrite),
 
+	"create-invite": anybody(domain.ScopeClientsWrite), "list-invites": anybody(domain.ScopeRead),
+	"get-invite": ofInvite(domain.ScopeRead), "revoke-invite": ofInvite(domain.ScopeClientsWrite),
+
 	"create-webhook": anybody(domain.ScopeWebhooksWrite), "list-webhooks": anybody(domain.ScopeRead), "get-webhook": ofWebhook(domain.ScopeRead),
 	"change-webhook": ofWebhook(domain.ScopeWebhooksWrite), "delete-webhook": ofWebhook(domain.ScopeWebhooksWrite),
 	"enable-webhook": ofWebhook(domain.ScopeWebhooksWrite), "disable-webhook": ofWebhook(domain.ScopeWebhooksWrite),
@@ -140,6 +143,16 @@ func ofShare(scope domain.Scope) rule {
 			return err
 		}
 		return theirs(row.UserID == who.UserID, noShare())
+	}}
+}
+
+func ofInvite(scope domain.Scope) rule {
+	return rule{scope: scope, kind: "invite", own: func(a *api, ctx context.Context, who Identity, id int64) error {
+		row, err := a.invite(ctx, id, 0)
+		if err != nil {
+			return err
+		}
+		return theirs(row.UserID == who.UserID, noInvite())
 	}}
 }
 

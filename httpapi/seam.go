@@ -81,6 +81,8 @@ type Reader interface {
 	Login(ctx context.Context, id int64) (row projections.LoginRow, ok bool, err error)
 	Share(ctx context.Context, id int64) (row projections.ShareRow, ok bool, err error)
 	Shares(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ShareRow, next int64, err error)
+	Invite(ctx context.Context, id int64) (row projections.InviteRow, ok bool, err error)
+	Invites(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.InviteRow, next int64, err error)
 	Webhook(ctx context.Context, id int64) (row projections.WebhookRow, ok bool, err error)
 	Webhooks(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.WebhookRow, next int64, err error)
 	// Wait returns once the read models show position p, or with an error.

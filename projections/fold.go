@@ -47,6 +47,8 @@ func newRow(kind Kind) row {
 		return &LoginRow{}
 	case Shares:
 		return &ShareRow{}
+	case Invites:
+		return &InviteRow{}
 	case Webhooks:
 		return &WebhookRow{}
 	}

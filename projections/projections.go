@@ -38,6 +38,7 @@ const (
 	APIKeys  Kind = domain.CategoryKey
 	Logins   Kind = domain.CategoryLogin
 	Shares   Kind = domain.CategoryShare
+	Invites  Kind = domain.CategoryInvite
 	Webhooks Kind = domain.CategoryWebhook
 )
 

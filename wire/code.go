@@ -44,6 +44,7 @@ const (
 	AlreadyConnected    Code = "already_connected"
 	Disconnected        Code = "disconnected"
 	Claimed             Code = "claimed"
+	InviteRefused       Code = "invite_refused"
 )
 
 // Codes of a listener that an agent could not open, in Failure; Internal and
@@ -90,6 +91,7 @@ var meanings = map[Code]meaning{
 	TooMany:             {sentence: "too many connections, try later"},
 	AlreadyConnected:    {sentence: "this agent has a session at this forwarder already"},
 	Disconnected:        {sentence: "an operator disconnected the client; it may come back"},
+	InviteRefused:       {"the invitation makes no client of this machine", true},
 	Claimed:             {sentence: "the client was claimed and goes on under another id"},
 
 	AddressInUse:       {sentence: "the local address is in use"},

@@ -39,7 +39,8 @@ type agentOptions struct {
 const agentLong = `Run the agent: it connects to a server, listens where the mappings of its client
 say so, and dials the services behind this machine that mappings lead to.
 
-Without --client-id the agent is anonymous: the server gives it an id at the
+A machine that has joined a server with tunnox join needs no flags. Without that, and
+without --client-id, the agent is anonymous: the server gives it an id at the
 first start, which is saved with its credential in client.json of --state and
 used from then on. With --client-id the auth code of that client proves it;
 give it in a file or in TUNNOX_AUTH_CODE, never as an argument.
@@ -68,10 +69,10 @@ Exit codes: 0 told to end, 1 failure, 2 usage, 3 refused by the server for good
 func agentCommand(s surroundings) *cobra.Command {
 	o := &agentOptions{surroundings: s}
 	cmd := &cobra.Command{
-		Use:     "agent --server HOST:PORT",
+		Use:     "agent",
 		Short:   "Run an agent on this machine",
 		Long:    agentLong,
-		Example: "  tunnox agent --server tunnox.example.org:8080 --pin sha256:... --allow 10.0.0.5:5432",
+		Example: "  tunnox agent\n  tunnox agent --server tunnox.example.org:8080 --pin sha256:... --allow 10.0.0.5:5432",
 		Args:    cobra.NoArgs,
 	}
 	f := cmd.Flags()
@@ -146,10 +147,17 @@ func (o *agentOptions) config() (agent.Config, error) {
 			faults = append(faults, err)
 		}
 	}
+	if o.state == "" {
+		o.state = defaultStateDir(o.surroundings)
+	}
+	kept := &agent.State{File: filepath.Join(o.state, "client.json")}
+	if len(o.servers) == 0 && o.clientID == 0 {
+		fault(o.asJoined(kept))
+	}
 	servers, pins, err := parseServers(o.servers)
 	fault(err)
 	if len(servers) == 0 && err == nil {
-		fault(errors.New("--server is missing: the server's join line has it"))
+		fault(errors.New("--server is missing, and this machine has not joined one: tunnox join CODE, or the join line of the server"))
 	}
 	if o.sessions < 1 || o.sessions > agent.MaxSessions {
 		fault(fmt.Errorf("--sessions %d: want 1 to %d", o.sessions, agent.MaxSessions))
@@ -168,9 +176,6 @@ func (o *agentOptions) config() (agent.Config, error) {
 	if len(faults) > 0 {
 		return agent.Config{}, codedError{exitUsage, errors.Join(faults...)}
 	}
-	if o.state == "" {
-		o.state = defaultStateDir(o.surroundings)
-	}
 	return agent.Config{
 		Servers:  servers,
 		Sessions: o.sessions,
@@ -178,13 +183,28 @@ func (o *agentOptions) config() (agent.Config, error) {
 			return carriers.Dial(ctx, server, dial)
 		},
 		Identity: identity,
-		State:    &agent.State{File: filepath.Join(o.state, "client.json")},
+		State:    kept,
 		Policy:   policy,
 		Name:     o.name,
 		Version:  shortVersion(),
 		Logger:   log,
 	}, nil
 }
+
+// asJoined completes the options with where this machine has joined.
+func (o *agentOptions) asJoined(kept *agent.State) error {
+	if _, err := kept.Load(); err != nil || kept.Joined == nil {
+		return err
+	}
+	o.servers = kept.Joined.Servers
+	if len(o.pins) == 0 && o.ca == "" {
+		o.pins = kept.Joined.Pins
+	}
+	return nil
+}
+
+// discardLog is for what says all it has to say in its error.
+var discardLog = slog.New(slog.DiscardHandler)
 
 // dialConfig says how the server is verified. There is no way to skip that.
 // pins are those that stand behind addresses of --server.

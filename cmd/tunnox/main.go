@@ -108,12 +108,12 @@ An agent does not end with 4: it keeps trying.`,
 	api := &apiFlags{surroundings: s}
 	for _, cmd := range []*cobra.Command{
 		userCommand(api), clientCommand(api), mappingCommand(api), nodeCommand(api), eventsCommand(api), auditCommand(api), statusCommand(api), statsCommand(api),
-		keyCommand(api), shareCommand(api), webhookCommand(api), planCommand(api), loginCommand(api), logoutCommand(api), whoamiCommand(api),
+		keyCommand(api), shareCommand(api), inviteCommand(api), webhookCommand(api), planCommand(api), loginCommand(api), logoutCommand(api), whoamiCommand(api),
 	} {
 		api.declare(cmd.PersistentFlags())
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(agentCommand(s), versionCommand(s))
+	root.AddCommand(joinCommand(s), agentCommand(s), versionCommand(s))
 
 	shorten(root)
 

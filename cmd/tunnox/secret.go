@@ -34,7 +34,7 @@ func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() (
 		if err := r.print(out, b); err != nil || r.api.json || o[s.field] == nil {
 			return err
 		}
-		_, err = fmt.Fprintf(out, "\nThe %s is shown this once.%s\n", s.name, strings.ReplaceAll(s.use, "ID", o.text(s.id)))
+		_, err = fmt.Fprintf(out, "\nThe %s is shown this once.%s\n", s.name, strings.NewReplacer("ID", o.text(s.id), "CODE", o.text(s.field)).Replace(s.use))
 		return err
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

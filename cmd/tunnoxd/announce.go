@@ -18,6 +18,7 @@ type announcement struct {
 	key      *apiKey // nil in a role without an API
 	pin      transport.Pin
 	joinable bool     // it serves forwarders of other processes
+	join     string   // the command that joins a machine; "" = this is not the first start
 	servers  []string // where agents connect, in a process that has no listener for them
 }
 
@@ -49,9 +50,19 @@ Start a forwarder, with a copy of the join token that only its account can read:
   %s
 `, forwarder)
 		}
+		if a.join != "" {
+			fmt.Fprintf(&b, `
+Join a machine to this server, on that machine; it is in %s too,
+and good for %d machines in %d days:
+
+  %s
+
+More invitations: tunnox invite create --user admin
+`, p.dir.file("join"), firstInviteUses, int(firstInviteTime/(24*time.Hour)), a.join)
+		}
 		if agents != "" {
 			fmt.Fprintf(&b, `
-Join an agent, on the machine it is for:
+Or let one in without an invitation, on the machine it is for:
 
   %s
 

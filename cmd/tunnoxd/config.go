@@ -44,6 +44,7 @@ type config struct {
 	RateBurst   int
 
 	JWTKey          string // files, with commas between several
+	FirstInvite     string
 	Anonymous       string
 	AnonymousExpiry time.Duration
 
@@ -67,7 +68,7 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http"}
 	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
@@ -100,6 +101,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.Float64Var(&c.RateLimit, "rate-limit", 100, "API requests a `second` of one caller, and of one address without a key (0 = no limit)")
 	f.IntVar(&c.RateBurst, "rate-burst", 200, "API `requests` at once of one caller before --rate-limit holds")
 	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or HS256: and a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
+	f.StringVar(&c.FirstInvite, "first-invite", "on", "on: the first start makes a user admin and an invitation for it, which it prints; off: neither")
 	f.StringVar(&c.Anonymous, "anonymous", "on", "on: agents without an identity are given one; off: they are refused")
 	f.DurationVar(&c.AnonymousExpiry, "anonymous-expiry", 30*24*time.Hour, "after so `long` without being seen an anonymous client that no mapping is for is deleted; 0 = never")
 	f.StringVar(&c.WebhookNetworks, "webhook-networks", "", "`networks` that webhooks may reach although they are private or local, such as 10.1.0.0/16, with commas (empty = the Internet only)")
@@ -251,6 +253,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	if has("anonymous") && c.Anonymous != "on" && c.Anonymous != "off" {
 		fault("anonymous", "%q is neither on nor off", c.Anonymous)
+	}
+	if has("first-invite") && c.FirstInvite != "on" && c.FirstInvite != "off" {
+		fault("first-invite", "%q is neither on nor off", c.FirstInvite)
 	}
 	if has("anonymous-expiry") && c.AnonymousExpiry < 0 {
 		fault("anonymous-expiry", "must not be negative")

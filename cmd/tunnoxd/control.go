@@ -64,6 +64,7 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {
 			return err
 		}
+		cp.joining.Store(&joining{authority.Pin(), func(ctx context.Context) []string { return p.agentsServers(ctx, b.directory) }})
 		// Without Redis there is nothing to wait for that would come by itself, and
 		// commands need none of it.
 		if !b.away {
@@ -84,6 +85,7 @@ type controlPlane struct {
 	projector *projections.Projector
 	reader    *projections.Reader
 	usage     *usage.Book
+	joining   atomic.Pointer[joining]  // nil: nobody can join yet
 	session   *controlpostgres.Session // nil: there is no other control plane
 	phase     atomic.Pointer[string]   // why it is not ready; nil = it is
 }
@@ -208,6 +210,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			}
 			return c.AuthCode(), c.PublicKey(), nil
 		},
+		JoinCode:    cp.joinCode,
 		ParseClaim:  func(code string) (httpapi.Claim, error) { return wire.ParseClaimCode(code) },
 		SigningKeys: signing, Plans: p.cfg.plans,
 		Keys:    []httpapi.Key{{Name: "admin", Hash: httpapi.HashKey(key.secret)}},

@@ -13,10 +13,12 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// registrar gives identities to agents that have none: anonymous clients.
+// registrar gives identities to agents that have none: anonymous clients, or clients
+// of whoever has invited them.
 type registrar struct {
 	executor httpapi.Executor
 	reader   *projections.Reader
+	refuses  bool          // agents without an invitation
 	limits   domain.Limits // what an anonymous client begins with
 }
 
@@ -25,25 +27,66 @@ type registrar struct {
 // registration in a hundred million.
 const drawAttempts = 8
 
-// Register begins an anonymous client. It returns when the read models show it,
-// since the forwarder looks the client up there next.
-func (r *registrar) Register(ctx context.Context, publicKey []byte, name, source string) (int64, error) {
-	for range drawAttempts {
-		id := drawAnonymousID()
-		command := domain.RegisterClient{ID: id, Name: name, PublicKey: publicKey, Limits: r.limits}
-		receipt, err := r.executor.Submit(ctx, domain.Submission{Command: command, Meta: domain.Metadata{
-			At: time.Now().UTC(), Actor: fmt.Sprintf("client:%d", id), Command: command.CommandName(),
-			Source: source, Allowed: "anonymous registration",
-		}})
-		if domain.CodeOf(err) == domain.CodeIDTaken {
-			continue
-		}
-		if err != nil {
-			return 0, fmt.Errorf("register anonymous client: %w", err)
-		}
-		return id, r.reader.Wait(ctx, receipt.Position)
+// Register begins a client. It returns when the read models show it, since the
+// forwarder looks the client up there next.
+func (r *registrar) Register(ctx context.Context, asked domain.Registration) (int64, error) {
+	if asked.Invite != nil {
+		return r.redeem(ctx, asked)
 	}
-	return 0, errors.New("register anonymous client: no free id was drawn")
+	if r.refuses {
+		return 0, &domain.Error{Code: domain.CodeRegistrationOff, Message: "This server gives no identities to unknown agents."}
+	}
+	var id int64
+	receipt, err := r.draw(ctx, func() (domain.Submission, error) {
+		id = drawAnonymousID()
+		command := domain.RegisterClient{ID: id, Name: asked.Name, PublicKey: asked.PublicKey, Limits: r.limits}
+		return submissionOf(command, fmt.Sprintf("client:%d", id), asked.Source, "anonymous registration"), nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("register anonymous client: %w", err)
+	}
+	return id, r.reader.Wait(ctx, receipt.Position)
+}
+
+// redeem makes the agent a client of who invited it.
+func (r *registrar) redeem(ctx context.Context, asked domain.Registration) (int64, error) {
+	command, err := asked.Redeem()
+	if err != nil {
+		return 0, err
+	}
+	command.At = time.Now().UTC()
+	receipt, err := r.draw(ctx, func() (domain.Submission, error) {
+		var err error
+		command.ClientID, err = r.executor.NextID(ctx, domain.SequenceClient)
+		return submissionOf(command, string(command.Subject()), asked.Source, "invitation"), err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("redeem an invitation: %w", err)
+	}
+	id, ok := domain.Invited(receipt, asked.PublicKey)
+	if !ok {
+		return 0, errors.New("redeem an invitation: it names no client")
+	}
+	return id, r.reader.Wait(ctx, receipt.Position)
+}
+
+// draw submits a command for something new, drawing ids until one is free.
+func (r *registrar) draw(ctx context.Context, next func() (domain.Submission, error)) (receipt domain.Receipt, err error) {
+	for range drawAttempts {
+		var s domain.Submission
+		if s, err = next(); err != nil {
+			return receipt, err
+		}
+		if receipt, err = r.executor.Submit(ctx, s); domain.CodeOf(err) != domain.CodeIDTaken {
+			return receipt, err
+		}
+	}
+	return receipt, err
+}
+
+func submissionOf(command domain.Command, actor, source, allowed string) domain.Submission {
+	return domain.Submission{Command: command, Meta: domain.Metadata{At: time.Now().UTC(), Actor: actor,
+		Command: command.CommandName(), Source: source, Allowed: allowed}}
 }
 
 // drawAnonymousID draws an id that nobody can guess: to know a client's id is

@@ -76,9 +76,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 			return err
 		}
 		parts := forwarderParts{between: b.between, lookup: cp.reader, ledger: cp.usage, commander: cp.localCommander}
-		if p.cfg.Anonymous != "off" {
-			parts.registrar = &registrar{executor: cp.executor, reader: cp.reader, limits: limitsOf(p.cfg.plans, anonymousPlan)}
-		}
+		parts.registrar = &registrar{executor: cp.executor, reader: cp.reader, refuses: p.cfg.Anonymous == "off", limits: limitsOf(p.cfg.plans, anonymousPlan)}
 		if on.state != "" {
 			if parts.authority, err = p.startState(ctx, b, cp, key); err != nil {
 				return err
@@ -101,8 +99,13 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err != nil {
 			return err
 		}
+		cp.joining.Store(&joining{self.pin, func(ctx context.Context) []string { return p.ownServers(ctx, b, on.state != "") }})
+		join, err := p.firstInvite(ctx, cp)
+		if err != nil {
+			return err
+		}
 		cp.open(p)
-		return p.announce(announcement{key: &key, pin: self.pin, joinable: on.state != ""})
+		return p.announce(announcement{key: &key, pin: self.pin, joinable: on.state != "", join: join})
 	})
 }
 

@@ -623,6 +623,7 @@ type RegisterRequest struct {
 	PublicKey      []byte                 `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"` // whose possession the node has proved
 	Name           string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	Source         string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"` // the agent's address
+	Invite         []byte                 `protobuf:"bytes,5,opt,name=invite,proto3" json:"invite,omitempty"` // an invitation, id and secret; empty: an anonymous client
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -683,6 +684,13 @@ func (x *RegisterRequest) GetSource() string {
 		return x.Source
 	}
 	return ""
+}
+
+func (x *RegisterRequest) GetInvite() []byte {
+	if x != nil {
+		return x.Invite
+	}
+	return nil
 }
 
 type RegisterAnswer struct {
@@ -1303,13 +1311,14 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\x06answer\".\n" +
 	"\x04View\x12\x12\n" +
 	"\x04form\x18\x01 \x01(\x05R\x04form\x12\x12\n" +
-	"\x04view\x18\x02 \x01(\fR\x04view\"\x85\x01\n" +
+	"\x04view\x18\x02 \x01(\fR\x04view\"\x9d\x01\n" +
 	"\x0fRegisterRequest\x12'\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x02 \x01(\fR\tpublicKey\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
-	"\x06source\x18\x04 \x01(\tR\x06source\"I\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x16\n" +
+	"\x06invite\x18\x05 \x01(\fR\x06invite\"I\n" +
 	"\x0eRegisterAnswer\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\x03R\bclientId\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x03R\bposition\">\n" +

@@ -20,6 +20,7 @@ type History struct {
 	keys     []int64
 	logins   []int64
 	shares   []int64
+	invites  []int64
 	webhooks []int64
 	next     int64
 }
@@ -75,6 +76,10 @@ func (h *History) Step() bool {
 		h.logins = append(h.logins, c.ID)
 	case domain.CreateShare:
 		h.shares = append(h.shares, c.ID)
+	case domain.CreateInvite:
+		h.invites = append(h.invites, c.ID)
+	case domain.RedeemInvite:
+		h.clients = append(h.clients, c.ClientID)
 	case domain.CreateWebhook:
 		h.webhooks = append(h.webhooks, c.ID)
 	}
@@ -125,7 +130,7 @@ func (h *History) command() domain.Command {
 // identity draws a command about who may do what.
 func (h *History) identity() domain.Command {
 	hash := make([]byte, 32)
-	switch h.draw(18) {
+	switch h.draw(21) {
 	case 0:
 		return domain.CreateKey{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), Prefix: "tnk", Hash: hash, Scopes: []domain.Scope{domain.ScopeRead}}
 	case 1:
@@ -160,6 +165,12 @@ func (h *History) identity() domain.Command {
 		return domain.DisconnectClient{ID: pick(h, h.clients), Nodes: []string{"node-001"}, Epoch: int64(h.draw(9))}
 	case 17:
 		return domain.DrainNode{ID: int64(1 + h.draw(3)), Since: epoch.Add(time.Duration(h.draw(3)) * time.Hour)}
+	case 18:
+		return domain.CreateInvite{ID: h.id(0), UserID: pick(h, h.users), Name: "n", Hash: hash, MaxUses: int64(1 + h.draw(3))}
+	case 19:
+		return domain.RevokeInvite{ID: pick(h, h.invites)}
+	case 20:
+		return domain.RedeemInvite{ID: pick(h, h.invites), Hash: hash, ClientID: h.id(domain.FirstClientID), PublicKey: h.key()}
 	case 11, 12:
 		return domain.CreateWebhook{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), URL: "https://example.org/hook", All: h.draw(2) == 0}
 	case 13:

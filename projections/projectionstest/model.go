@@ -24,13 +24,14 @@ type Model struct {
 	Logins   map[int64]projections.LoginRow
 	Shares   map[int64]projections.ShareRow
 	Webhooks map[int64]projections.WebhookRow
+	Invites  map[int64]projections.InviteRow
 }
 
 // NewModel folds the log up to a position.
 func NewModel(log *Log, to domain.Position) (*Model, error) {
 	m := &Model{Position: to, Users: map[int64]projections.UserRow{}, Clients: map[int64]projections.ClientRow{},
 		Mappings: map[int64]projections.MappingRow{}, Quotas: map[int64]projections.QuotaRow{},
-		Keys: map[int64]projections.KeyRow{}, Logins: map[int64]projections.LoginRow{}, Shares: map[int64]projections.ShareRow{}, Webhooks: map[int64]projections.WebhookRow{}}
+		Keys: map[int64]projections.KeyRow{}, Logins: map[int64]projections.LoginRow{}, Shares: map[int64]projections.ShareRow{}, Webhooks: map[int64]projections.WebhookRow{}, Invites: map[int64]projections.InviteRow{}}
 	states, stands := domain.States{}, map[domain.StreamID]projections.Versions{}
 	last := map[domain.StreamID]domain.Record{}
 	for _, r := range log.Records(to) {
@@ -68,6 +69,10 @@ func NewModel(log *Log, to domain.Position) (*Model, error) {
 		case *domain.Share:
 			if a.Live() {
 				m.Shares[a.ID] = projections.ShareRow{Versions: stands[id], Share: *a}
+			}
+		case *domain.Invite:
+			if a.Live() {
+				m.Invites[a.ID] = projections.InviteRow{Versions: stands[id], Invite: *a}
 			}
 		case *domain.Webhook:
 			if a.Live() {
@@ -119,6 +124,8 @@ func (m *Model) checkRows(ctx context.Context, r *projections.Reader, all *Log) 
 			err = same(m.Logins, n, r.Login)(ctx)
 		case domain.CategoryShare:
 			err = same(m.Shares, n, r.Share)(ctx)
+		case domain.CategoryInvite:
+			err = same(m.Invites, n, r.Invite)(ctx)
 		case domain.CategoryWebhook:
 			err = same(m.Webhooks, n, r.Webhook)(ctx)
 		}
@@ -170,6 +177,8 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 		projections.AllKeys: func(projections.KeyRow) bool { return true }, projections.KeysOfUser(0): func(k projections.KeyRow) bool { return k.UserID == 0 }}
 	shares := map[projections.Index]func(projections.ShareRow) bool{
 		projections.AllShares: func(projections.ShareRow) bool { return true }}
+	invites := map[projections.Index]func(projections.InviteRow) bool{
+		projections.AllInvites: func(projections.InviteRow) bool { return true }}
 	webhooks := map[projections.Index]func(projections.WebhookRow) bool{
 		projections.AllWebhooks: func(projections.WebhookRow) bool { return true }, projections.WebhooksOfUser(0): func(h projections.WebhookRow) bool { return h.UserID == 0 }}
 	clients := map[projections.Index]func(projections.ClientRow) bool{
@@ -184,6 +193,7 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 			keys[projections.KeysOfUser(n)] = func(k projections.KeyRow) bool { return k.UserID == n }
 			webhooks[projections.WebhooksOfUser(n)] = func(h projections.WebhookRow) bool { return h.UserID == n }
 			shares[projections.SharesOfUser(n)] = func(s projections.ShareRow) bool { return s.UserID == n }
+			invites[projections.InvitesOfUser(n)] = func(i projections.InviteRow) bool { return i.UserID == n }
 			mappings[projections.MappingsOfUser(n)] = func(m projections.MappingRow) bool { return slices.Contains(m.Users(), n) }
 		case domain.CategoryClient:
 			mappings[projections.MappingsOfClient(n)] = func(m projections.MappingRow) bool {
@@ -203,6 +213,11 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 	}
 	for index, in := range shares {
 		if err := sameList(ctx, m.Shares, in, bind(r.Shares, index)); err != nil {
+			return fmt.Errorf("%s: %w", index, err)
+		}
+	}
+	for index, in := range invites {
+		if err := sameList(ctx, m.Invites, in, bind(r.Invites, index)); err != nil {
 			return fmt.Errorf("%s: %w", index, err)
 		}
 	}

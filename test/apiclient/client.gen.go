@@ -462,7 +462,7 @@ type ChangeWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events An empty list: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events An empty list: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events *[]string `json:"events,omitempty"`
@@ -724,6 +724,29 @@ type CreateClientBody struct {
 	UserId *int64 `json:"user_id,omitempty"`
 }
 
+// CreateInviteBody defines model for CreateInviteBody.
+type CreateInviteBody struct {
+	// ExpiresIn Seconds that it is good
+	//
+	// Examples: 604800
+	ExpiresIn *int64 `json:"expires_in,omitempty"`
+
+	// Name For people; also of a client that gives no name of its own
+	//
+	// Examples: laptops
+	Name *string `json:"name,omitempty"`
+
+	// UserId Who invites; left out: whoever asks
+	//
+	// Examples: 100000001
+	UserId *int64 `json:"user_id,omitempty"`
+
+	// Uses How many machines may join with it
+	//
+	// Examples: 1
+	Uses *int64 `json:"uses,omitempty"`
+}
+
 // CreateKeyBody defines model for CreateKeyBody.
 type CreateKeyBody struct {
 	// ExpiresAt Left out or null: never
@@ -867,7 +890,7 @@ type CreateWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events Left out: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Left out: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*","client_created"]
 	Events nullable.Nullable[[]string] `json:"events,omitempty"`
@@ -1125,6 +1148,39 @@ type InclusionProof struct {
 	Size int64 `json:"size"`
 }
 
+// Invite defines model for Invite.
+type Invite struct {
+	// CreatedAt Examples: 2026-01-02T15:04:05Z
+	CreatedAt time.Time `json:"created_at"`
+
+	// ExpiresAt null = never
+	//
+	// Examples: 2027-01-02T15:04:05Z
+	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
+
+	// InviteId Examples: 1234567890123
+	InviteId int64 `json:"invite_id"`
+
+	// MaxUses Examples: 1
+	MaxUses int64 `json:"max_uses"`
+
+	// Name Examples: laptops
+	Name string `json:"name"`
+
+	// UpdatedAt Examples: 2026-01-02T15:04:05Z
+	UpdatedAt time.Time `json:"updated_at"`
+
+	// UserId Whose clients the machines become
+	//
+	// Examples: 100000001
+	UserId int64 `json:"user_id"`
+
+	// Uses How many machines have joined with it
+	//
+	// Examples: 0
+	Uses int64 `json:"uses"`
+}
+
 // KeySet defines model for KeySet.
 type KeySet struct {
 	// Keys JSON Web Keys
@@ -1271,6 +1327,44 @@ type NewAPIKey struct {
 	UserId nullable.Nullable[int64] `json:"user_id"`
 }
 
+// NewInvite defines model for NewInvite.
+type NewInvite struct {
+	// Code For tunnox join, on the machine that is to be a client. Shown this once and kept nowhere
+	//
+	// Examples: tnxj_AAAA
+	Code *string `json:"code,omitempty"`
+
+	// CreatedAt Examples: 2026-01-02T15:04:05Z
+	CreatedAt time.Time `json:"created_at"`
+
+	// ExpiresAt null = never
+	//
+	// Examples: 2027-01-02T15:04:05Z
+	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
+
+	// InviteId Examples: 1234567890123
+	InviteId int64 `json:"invite_id"`
+
+	// MaxUses Examples: 1
+	MaxUses int64 `json:"max_uses"`
+
+	// Name Examples: laptops
+	Name string `json:"name"`
+
+	// UpdatedAt Examples: 2026-01-02T15:04:05Z
+	UpdatedAt time.Time `json:"updated_at"`
+
+	// UserId Whose clients the machines become
+	//
+	// Examples: 100000001
+	UserId int64 `json:"user_id"`
+
+	// Uses How many machines have joined with it
+	//
+	// Examples: 0
+	Uses int64 `json:"uses"`
+}
+
 // NewShare defines model for NewShare.
 type NewShare struct {
 	// Code For whoever is to listen. Shown this once and kept nowhere
@@ -1334,7 +1428,7 @@ type NewWebhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -1499,6 +1593,17 @@ type PageDelivery struct {
 type PageEvent struct {
 	// Items The page
 	Items []Event `json:"items"`
+
+	// Next Send it as after for the next page; null when this was the last
+	//
+	// Examples: 100000050
+	Next nullable.Nullable[int64] `json:"next"`
+}
+
+// PageInvite defines model for PageInvite.
+type PageInvite struct {
+	// Items The page
+	Items []Invite `json:"items"`
 
 	// Next Send it as after for the next page; null when this was the last
 	//
@@ -2196,7 +2301,7 @@ type Webhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -2252,7 +2357,7 @@ type AuditParams struct {
 	// Subject Only the history of one thing: its event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only what belongs to this account
@@ -2486,7 +2591,7 @@ type StreamEventsParams struct {
 	// Subject Only the history of one thing: its event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only what belongs to this account
@@ -2512,6 +2617,57 @@ type RevertEventParams struct {
 
 	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// ListInvitesParams defines parameters for ListInvites.
+type ListInvitesParams struct {
+	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
+
+	// After Only what has a higher id: the next of the page before
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit At most so many items
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Owner Only what belongs to this user; who is no admin sees what is their own
+	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
+
+	// MinPosition The answer must show at least this position of the log (X-Position of a write)
+	MinPosition *int64 `json:"Min-Position,omitempty"`
+}
+
+// CreateInviteParams defines parameters for CreateInvite.
+type CreateInviteParams struct {
+	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// RevokeInviteParams defines parameters for RevokeInvite.
+type RevokeInviteParams struct {
+	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	IfMatch *string `json:"If-Match,omitempty"`
+}
+
+// GetInviteParams defines parameters for GetInvite.
+type GetInviteParams struct {
+	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
+
+	// MinPosition The answer must show at least this position of the log (X-Position of a write)
+	MinPosition *int64 `json:"Min-Position,omitempty"`
+
+	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
+	IfNoneMatch *string `json:"If-None-Match,omitempty"`
 }
 
 // ListKeysParams defines parameters for ListKeys.
@@ -3129,6 +3285,9 @@ type ClaimClientJSONRequestBody = ClaimBody
 // ChangeClientJSONRequestBody defines body for ChangeClient for application/json ContentType.
 type ChangeClientJSONRequestBody = ChangeClientBody
 
+// CreateInviteJSONRequestBody defines body for CreateInvite for application/json ContentType.
+type CreateInviteJSONRequestBody = CreateInviteBody
+
 // CreateKeyJSONRequestBody defines body for CreateKey for application/json ContentType.
 type CreateKeyJSONRequestBody = CreateKeyBody
 
@@ -3414,6 +3573,35 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/events/{position}/revert (the `RevertEvent` operationId).
 	RevertEvent(ctx context.Context, position int64, params *RevertEventParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListInvites List invitations that are not used up
+	//
+	// Corresponds with GET /api/v1/invites (the `ListInvites` operationId).
+	ListInvites(ctx context.Context, params *ListInvitesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateInviteWithBody Invite machines to become clients; the code is shown this once
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/invites (the `CreateInvite` operationId).
+	CreateInviteWithBody(ctx context.Context, params *CreateInviteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateInvite Invite machines to become clients; the code is shown this once
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/invites (the `CreateInvite` operationId).
+	CreateInvite(ctx context.Context, params *CreateInviteParams, body CreateInviteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeInvite Revoke an invitation; clients that were made of it stay
+	//
+	// Corresponds with DELETE /api/v1/invites/{id} (the `RevokeInvite` operationId).
+	RevokeInvite(ctx context.Context, id int64, params *RevokeInviteParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetInvite Show an invitation
+	//
+	// Corresponds with GET /api/v1/invites/{id} (the `GetInvite` operationId).
+	GetInvite(ctx context.Context, id int64, params *GetInviteParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListKeys List API keys
 	//
@@ -4277,6 +4465,85 @@ func (c *API) StreamEvents(ctx context.Context, params *StreamEventsParams, reqE
 // Corresponds with POST /api/v1/events/{position}/revert (the `RevertEvent` operationId).
 func (c *API) RevertEvent(ctx context.Context, position int64, params *RevertEventParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevertEventRequest(c.Server, position, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListInvites List invitations that are not used up
+//
+// Corresponds with GET /api/v1/invites (the `ListInvites` operationId).
+func (c *API) ListInvites(ctx context.Context, params *ListInvitesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListInvitesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateInviteWithBody Invite machines to become clients; the code is shown this once
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/invites (the `CreateInvite` operationId).
+func (c *API) CreateInviteWithBody(ctx context.Context, params *CreateInviteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInviteRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateInvite Invite machines to become clients; the code is shown this once
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/invites (the `CreateInvite` operationId).
+func (c *API) CreateInvite(ctx context.Context, params *CreateInviteParams, body CreateInviteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateInviteRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeInvite Revoke an invitation; clients that were made of it stay
+//
+// Corresponds with DELETE /api/v1/invites/{id} (the `RevokeInvite` operationId).
+func (c *API) RevokeInvite(ctx context.Context, id int64, params *RevokeInviteParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeInviteRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetInvite Show an invitation
+//
+// Corresponds with GET /api/v1/invites/{id} (the `GetInvite` operationId).
+func (c *API) GetInvite(ctx context.Context, id int64, params *GetInviteParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetInviteRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7257,6 +7524,367 @@ func NewRevertEventRequest(server string, position int64, params *RevertEventPar
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListInvitesRequest constructs an http.Request for the ListInvites method
+func NewListInvitesRequest(server string, params *ListInvitesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/invites")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.AsOf != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "as_of", *params.AsOf, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Owner != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "owner", *params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.MinPosition != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Min-Position", *params.MinPosition, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "integer", Format: "int64"})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Min-Position", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCreateInviteRequest calls the generic CreateInvite builder with application/json body
+func NewCreateInviteRequest(server string, params *CreateInviteParams, body CreateInviteJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateInviteRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateInviteRequestWithBody constructs an http.Request for the CreateInvite method, with any body, and a specified content type
+func NewCreateInviteRequestWithBody(server string, params *CreateInviteParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/invites")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRevokeInviteRequest constructs an http.Request for the RevokeInvite method
+func NewRevokeInviteRequest(server string, id int64, params *RevokeInviteParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/invites/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetInviteRequest constructs an http.Request for the GetInvite method
+func NewGetInviteRequest(server string, id int64, params *GetInviteParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/invites/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.AsOf != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "as_of", *params.AsOf, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.MinPosition != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Min-Position", *params.MinPosition, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "integer", Format: "int64"})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Min-Position", headerParam0)
+		}
+
+		if params.IfNoneMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam1)
 		}
 
 	}
@@ -12005,6 +12633,41 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/events/{position}/revert (the `RevertEvent` operationId).
 	RevertEventWithResponse(ctx context.Context, position int64, params *RevertEventParams, reqEditors ...RequestEditorFn) (*RevertEventResponse, error)
 
+	// ListInvitesWithResponse List invitations that are not used up
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/invites (the `ListInvites` operationId).
+	ListInvitesWithResponse(ctx context.Context, params *ListInvitesParams, reqEditors ...RequestEditorFn) (*ListInvitesResponse, error)
+
+	// CreateInviteWithBodyWithResponse Invite machines to become clients; the code is shown this once
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/invites (the `CreateInvite` operationId).
+	CreateInviteWithBodyWithResponse(ctx context.Context, params *CreateInviteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInviteResponse, error)
+
+	// CreateInviteWithResponse Invite machines to become clients; the code is shown this once
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/invites (the `CreateInvite` operationId).
+	CreateInviteWithResponse(ctx context.Context, params *CreateInviteParams, body CreateInviteJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInviteResponse, error)
+
+	// RevokeInviteWithResponse Revoke an invitation; clients that were made of it stay
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/invites/{id} (the `RevokeInvite` operationId).
+	RevokeInviteWithResponse(ctx context.Context, id int64, params *RevokeInviteParams, reqEditors ...RequestEditorFn) (*RevokeInviteResponse, error)
+
+	// GetInviteWithResponse Show an invitation
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/invites/{id} (the `GetInvite` operationId).
+	GetInviteWithResponse(ctx context.Context, id int64, params *GetInviteParams, reqEditors ...RequestEditorFn) (*GetInviteResponse, error)
+
 	// ListKeysWithResponse List API keys
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -13534,6 +14197,192 @@ func (r RevertEventResponse) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r RevertEventResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ListInvitesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageInvite
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+}
+
+// Status returns HTTPResponse.Status
+func (r ListInvitesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListInvitesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// CreateInviteResponse201Headers the declared response headers of an HTTP 201 response for CreateInvite
+type CreateInviteResponse201Headers struct {
+	ETag                *string
+	IdempotencyReplayed *string
+	Location            *string
+	XPosition           *int64
+}
+
+type CreateInviteResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationvndTunnoxDryRunJSON200 the response for an HTTP 200 `application/vnd.tunnox.dry-run+json` response
+	ApplicationvndTunnoxDryRunJSON200 *DryRun
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *NewInvite
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *Problem
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationproblemJSON413 *Problem
+	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationproblemJSON415 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateInviteResponse201Headers
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateInviteResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateInviteResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// RevokeInviteResponse204Headers the declared response headers of an HTTP 204 response for RevokeInvite
+type RevokeInviteResponse204Headers struct {
+	ETag                *string
+	IdempotencyReplayed *string
+	XPosition           *int64
+}
+
+type RevokeInviteResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationvndTunnoxDryRunJSON200 the response for an HTTP 200 `application/vnd.tunnox.dry-run+json` response
+	ApplicationvndTunnoxDryRunJSON200 *DryRun
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers204 the parsed response headers for an HTTP 204 response
+	Headers204 *RevokeInviteResponse204Headers
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeInviteResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeInviteResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// GetInviteResponse200Headers the declared response headers of an HTTP 200 response for GetInvite
+type GetInviteResponse200Headers struct {
+	ETag *string
+}
+
+type GetInviteResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Invite
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetInviteResponse200Headers
+}
+
+// Status returns HTTPResponse.Status
+func (r GetInviteResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetInviteResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -16480,6 +17329,71 @@ func (c *ClientWithResponses) RevertEventWithResponse(ctx context.Context, posit
 		return nil, err
 	}
 	return ParseRevertEventResponse(rsp)
+}
+
+// ListInvitesWithResponse List invitations that are not used up
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/invites (the `ListInvites` operationId).
+func (c *ClientWithResponses) ListInvitesWithResponse(ctx context.Context, params *ListInvitesParams, reqEditors ...RequestEditorFn) (*ListInvitesResponse, error) {
+	rsp, err := c.ListInvites(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListInvitesResponse(rsp)
+}
+
+// CreateInviteWithBodyWithResponse Invite machines to become clients; the code is shown this once
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/invites (the `CreateInvite` operationId).
+func (c *ClientWithResponses) CreateInviteWithBodyWithResponse(ctx context.Context, params *CreateInviteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateInviteResponse, error) {
+	rsp, err := c.CreateInviteWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateInviteResponse(rsp)
+}
+
+// CreateInviteWithResponse Invite machines to become clients; the code is shown this once
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/invites (the `CreateInvite` operationId).
+func (c *ClientWithResponses) CreateInviteWithResponse(ctx context.Context, params *CreateInviteParams, body CreateInviteJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateInviteResponse, error) {
+	rsp, err := c.CreateInvite(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateInviteResponse(rsp)
+}
+
+// RevokeInviteWithResponse Revoke an invitation; clients that were made of it stay
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/invites/{id} (the `RevokeInvite` operationId).
+func (c *ClientWithResponses) RevokeInviteWithResponse(ctx context.Context, id int64, params *RevokeInviteParams, reqEditors ...RequestEditorFn) (*RevokeInviteResponse, error) {
+	rsp, err := c.RevokeInvite(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeInviteResponse(rsp)
+}
+
+// GetInviteWithResponse Show an invitation
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/invites/{id} (the `GetInvite` operationId).
+func (c *ClientWithResponses) GetInviteWithResponse(ctx context.Context, id int64, params *GetInviteParams, reqEditors ...RequestEditorFn) (*GetInviteResponse, error) {
+	rsp, err := c.GetInvite(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetInviteResponse(rsp)
 }
 
 // ListKeysWithResponse List API keys
@@ -19667,6 +20581,428 @@ func ParseRevertEventResponse(rsp *http.Response) (*RevertEventResponse, error) 
 				return nil, err
 			}
 			headers.XPosition = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListInvitesResponse parses an HTTP response from a ListInvitesWithResponse call
+func ParseListInvitesResponse(rsp *http.Response) (*ListInvitesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListInvitesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageInvite
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateInviteResponse parses an HTTP response from a CreateInviteWithResponse call
+func ParseCreateInviteResponse(rsp *http.Response) (*CreateInviteResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateInviteResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationvndTunnoxDryRunJSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest NewInvite
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateInviteResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.IdempotencyReplayed = &value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		if values := rsp.Header.Values("X-Position"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Position", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.XPosition = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRevokeInviteResponse parses an HTTP response from a RevokeInviteWithResponse call
+func ParseRevokeInviteResponse(rsp *http.Response) (*RevokeInviteResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeInviteResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationvndTunnoxDryRunJSON200 = &dest
+
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		var headers RevokeInviteResponse204Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.IdempotencyReplayed = &value
+		}
+		if values := rsp.Header.Values("X-Position"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Position", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.XPosition = &value
+		}
+		response.Headers204 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetInviteResponse parses an HTTP response from a GetInviteWithResponse call
+func ParseGetInviteResponse(rsp *http.Response) (*GetInviteResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetInviteResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Invite
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetInviteResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
 		}
 		response.Headers200 = &headers
 	}

@@ -345,6 +345,7 @@ type Hello struct {
 	ConfigVersion uint64   `protobuf:"varint,9,opt,name=config_version,json=configVersion,proto3" json:"config_version,omitempty"` // what the agent runs, 0 = nothing
 	ConfigDigest  []byte   `protobuf:"bytes,10,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`    // digest of what it runs, see Assign
 	Nodes         []string `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty"`                                      // where this agent has other sessions, as Welcome named them
+	Invite        []byte   `protobuf:"bytes,12,opt,name=invite,proto3" json:"invite,omitempty"`                                    // with register only: an invitation, id and secret; empty: be an anonymous client
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -452,6 +453,13 @@ func (x *Hello) GetConfigDigest() []byte {
 func (x *Hello) GetNodes() []string {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Hello) GetInvite() []byte {
+	if x != nil {
+		return x.Invite
 	}
 	return nil
 }
@@ -1920,7 +1928,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
 	"maxVersion\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\xce\x02\n" +
+	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\xe6\x02\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x1a\n" +
@@ -1934,7 +1942,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x0econfig_version\x18\t \x01(\x04R\rconfigVersion\x12#\n" +
 	"\rconfig_digest\x18\n" +
 	" \x01(\fR\fconfigDigest\x12\x14\n" +
-	"\x05nodes\x18\v \x03(\tR\x05nodes\"\xef\x01\n" +
+	"\x05nodes\x18\v \x03(\tR\x05nodes\x12\x16\n" +
+	"\x06invite\x18\f \x01(\fR\x06invite\"\xef\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x18\n" +

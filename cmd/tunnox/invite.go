@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func inviteCommand(api *apiFlags) *cobra.Command {
+	r := &resource{api: api, name: "invite", path: "/api/v1/invites", columns: []column{
+		field("INVITE", "invite_id"), field("NAME", "name"), field("USER", "user_id"),
+		{"USES", func(o object) string { return o.text("uses") + "/" + o.text("max_uses") }}, field("EXPIRES", "expires_at"), field("CREATED", "created_at"),
+	}, first: []string{"invite_id", "name", "user_id", "uses", "max_uses", "expires_at"}}
+	cmd := &cobra.Command{Use: "invite", Short: "Invite machines to become clients: create, list, show and revoke invitations"}
+	cmd.AddCommand(r.createInvite(), ofOwner(r.list()), r.show(), r.revoke())
+	return cmd
+}
+
+func (r *resource) createInvite() *cobra.Command {
+	var user, uses int64
+	var name, file string
+	var lasts lifetime
+	cmd := &cobra.Command{Use: "create", Short: "Make an invitation and print its code, this once", Args: cobra.NoArgs,
+		Long: "Make an invitation and print its code, this once. Whoever has the code makes their\nmachine a client of the user, with: tunnox join CODE"}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		body := map[string]any{"uses": uses, "name": name}
+		if user != 0 {
+			body["user_id"] = user
+		}
+		if lasts != 0 {
+			body["expires_in"] = int64((time.Duration(lasts) + time.Second - 1) / time.Second)
+		}
+		return r.withSecret(out, file, secret{field: "code", name: "code", again: "tunnox invite create",
+			use: " On the machine that is to join:\n  tunnox join CODE"}, func() ([]byte, error) {
+			return c.call(ctx, http.MethodPost, r.path, body)
+		})
+	})
+	flags := cmd.Flags()
+	flags.Int64Var(&user, "user", 0, "`id` of the user whose clients the machines become (default: whoever asks)")
+	flags.StringVar(&name, "name", "", "`name` for people")
+	flags.Int64Var(&uses, "uses", 1, "how `many` machines may join with it")
+	flags.Var(&lasts, "expires", "after so `long` it is good no more, for example 1h, 2d or 1w (default: 1w)")
+	flags.StringVar(&file, "code-file", "", "write the code to this new `file`, readable by you only, instead of printing it")
+	changes(cmd)
+	return cmd
+}

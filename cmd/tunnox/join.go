@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+)
+
+const joinLong = `Make this machine a client of whoever invites it. CODE is an invitation: the server
+prints one at its first start, and "tunnox invite create" makes more. It holds the
+server's address, the fingerprint of its key and the invitation itself, so that
+nothing else is needed; - reads it from standard input.
+
+What comes of it is kept in --state, readable by its owner only: who this machine
+is, and where its server is. "tunnox agent" needs no flags afterwards.
+
+Exit codes: 0 joined, 1 failure, 2 usage, also a code that was damaged on its way,
+3 refused by the server (the message says why).`
+
+// joiner makes a machine a client.
+type joiner struct {
+	surroundings
+	state   string
+	name    string
+	timeout time.Duration
+
+	mu   sync.Mutex
+	last error // of dialling; guarded by mu
+}
+
+func joinCommand(s surroundings) *cobra.Command {
+	j := &joiner{surroundings: s}
+	cmd := &cobra.Command{Use: "join CODE", Short: "Make this machine a client, with an invitation", Long: joinLong,
+		Example: "  tunnox join tnxj_...\n  tunnox agent",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError("want the code of an invitation: %s", cmd.UseLine())
+			}
+			return nil // a code that was broken into lines is several words
+		}}
+	cmd.Flags().StringVar(&j.state, "state", "", "`directory` to keep this machine's identity in (environment: TUNNOX_STATE; default "+defaultStateDir(s)+")")
+	cmd.Flags().StringVar(&j.name, "name", hostname(), "`name` of this machine, for people")
+	cmd.Flags().DurationVar(&j.timeout, "timeout", 30*time.Second, "how long to try")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		code := strings.Join(args, "")
+		if code == "-" {
+			text, err := s.readSecret("-")
+			if err != nil {
+				return err
+			}
+			code = text
+		}
+		invite, err := wire.ParseInvite(code)
+		if err != nil {
+			return codedError{exitUsage, err}
+		}
+		return j.join(cmd.Context(), invite)
+	}
+	return cmd
+}
+
+func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
+	state := stateDir(j.surroundings, j.state)
+	release, err := lockState(state, 0, discardLog)
+	if err != nil {
+		return err
+	}
+	defer release()
+	kept := &agent.State{File: filepath.Join(state, "client.json")}
+	before, err := kept.Load()
+	if err != nil {
+		return err
+	}
+	if before.ClientID != 0 {
+		return fmt.Errorf("this machine is client %d already, as %s says\n  run it with tunnox agent; for one more identity give another --state, and to begin anew delete that file", before.ClientID, kept.File)
+	}
+	joined := &agent.Joined{Servers: invite.Servers}
+	var dial transport.DialConfig
+	for _, b := range invite.Pins {
+		pin := transport.Pin(b)
+		dial.Pins, joined.Pins = append(dial.Pins, pin), append(joined.Pins, pin.String())
+	}
+	kept.Joined = joined
+	ctx, cancel := context.WithTimeout(ctx, j.timeout)
+	defer cancel()
+	var client int64
+	a, err := agent.New(agent.Config{
+		Servers: invite.Servers, Sessions: 1, State: kept, Invite: invite.Bearer(), Name: j.name, Version: shortVersion(), Logger: discardLog,
+		Dial:   j.noting(dial),
+		Online: func(id int64, _ string) { client = id; cancel() }, // its identity is kept by now
+	})
+	if err != nil {
+		return err
+	}
+	err = a.Run(ctx)
+	switch refused, isRefused := errors.AsType[*agent.EndedError](err); {
+	case client != 0:
+		_, err = fmt.Fprintf(j.stdout, "joined %s as client %d, %s\nnow run: tunnox agent%s\n", oneLine(invite.Servers[0]), client, oneLine(j.name), j.stateFlag())
+		return err
+	case isRefused:
+		j.forget(kept.File, before)
+		return codedError{exitRefused, refused}
+	case err != nil:
+		return err
+	}
+	// The key is kept: when only the answer was lost, it gets the same client next time.
+	return fmt.Errorf("could not join %s: %w\n  is the server up, and reached from here? Try again with the same command", oneLine(strings.Join(invite.Servers, ", ")), j.why())
+}
+
+// noting dials, and notes why that failed.
+func (j *joiner) noting(config transport.DialConfig) func(context.Context, string) (transport.Session, error) {
+	return func(ctx context.Context, server string) (transport.Session, error) {
+		session, err := transport.DialTLS(ctx, server, config)
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if err != nil && ctx.Err() == nil || j.last == nil {
+			j.last = err
+		}
+		return session, err
+	}
+}
+
+func (j *joiner) why() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.last == nil {
+		return errors.New("the server answered, and took too long to let this machine in")
+	}
+	return j.last
+}
+
+// forget removes the key of an identity that came to nothing, if there was none before.
+func (j *joiner) forget(file string, before agent.Identity) {
+	if !before.Credential.Valid() {
+		_ = os.Remove(file) // it names nobody
+	}
+}
+
+// stateFlag is what later commands need too, when it is not where they look.
+func (j *joiner) stateFlag() string {
+	if j.state == "" {
+		return ""
+	}
+	return " --state " + j.state
+}
+
+// stateDir is the directory that was named, or the one where commands look.
+func stateDir(s surroundings, named string) string {
+	if named == "" {
+		named = s.variable("TUNNOX_STATE")
+	}
+	if named == "" {
+		named = defaultStateDir(s)
+	}
+	return named
+}
