@@ -1,6 +1,7 @@
 package eventstore_test
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"testing"
@@ -12,7 +13,7 @@ import (
 )
 
 // TestOfTwoAtTheSameMomentOneWins has two control planes do the same thing at the
-// same moment, 500 times: redeem a share that is good once, claim one anonymous
+// same moment, 500 times: redeem a share or an invitation that is good once, claim one anonymous
 // client for two users, and take one name for two users.
 func TestOfTwoAtTheSameMomentOneWins(t *testing.T) {
 	const lanes = 10
@@ -57,7 +58,8 @@ func contest(t *testing.T, planes [2]*eventstore.Executor, lane int64, rounds in
 		n := lane*int64(rounds) + round
 		share, anonymous := 1+n, domain.FirstAnonymousID+n
 		ok = do(domain.CreateShare{ID: share, UserID: ann, TargetClientID: target, Protocol: domain.ProtocolTCP,
-			Service: domain.Service{TargetHost: "db", TargetPort: 1}, Hash: hash, MaxUses: 1}) && do(domain.RegisterClient{ID: anonymous, PublicKey: key})
+			Service: domain.Service{TargetHost: "db", TargetPort: 1}, Hash: hash, MaxUses: 1}) &&
+			do(domain.CreateInvite{ID: share, UserID: ann, Hash: hash, MaxUses: 1}) && do(domain.RegisterClient{ID: anonymous, PublicKey: key})
 		if !ok {
 			return
 		}
@@ -66,6 +68,9 @@ func contest(t *testing.T, planes [2]*eventstore.Executor, lane int64, rounds in
 			"redemption": {
 				domain.RedeemShare{ID: share, Hash: hash, MappingID: 10_000 + 2*n, RedeemerID: bob, SourceClientID: source, Origin: domain.Origin{LocalPort: int(1 + 2*round)}},
 				domain.RedeemShare{ID: share, Hash: hash, MappingID: 10_001 + 2*n, RedeemerID: bob, SourceClientID: source, Origin: domain.Origin{LocalPort: int(2 + 2*round)}}},
+			"invitation": {
+				domain.RedeemInvite{ID: share, Hash: hash, ClientID: domain.FirstClientID + 100_000 + 2*n, PublicKey: bytes.Repeat([]byte{1}, 32)},
+				domain.RedeemInvite{ID: share, Hash: hash, ClientID: domain.FirstClientID + 100_001 + 2*n, PublicKey: bytes.Repeat([]byte{2}, 32)}},
 			"claim": {
 				domain.ClaimClient{ID: anonymous, NewID: domain.FirstClientID + 10_000 + 2*n, UserID: ann, PublicKey: key},
 				domain.ClaimClient{ID: anonymous, NewID: domain.FirstClientID + 10_001 + 2*n, UserID: bob, PublicKey: key}},
@@ -97,7 +102,7 @@ func submitBoth(t *testing.T, planes [2]*eventstore.Executor, both [2]domain.Com
 	submitting.Wait()
 	for i, err := range errs {
 		switch domain.CodeOf(err) {
-		case domain.CodeShareEnded, domain.CodeClientClaimed, domain.CodeUsernameTaken:
+		case domain.CodeShareEnded, domain.CodeInviteEnded, domain.CodeClientClaimed, domain.CodeUsernameTaken:
 		case "":
 			if err != nil {
 				t.Errorf("%s: %v", both[i].CommandName(), err)

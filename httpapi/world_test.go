@@ -148,12 +148,15 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 		Executor: executor, History: history, Search: history, Reader: projections.NewReader(rows), Past: memory.NewPast(log),
 		Eraser:        &erasures{},
 		NewCredential: newCredential,
-		Usage:         noneUsed{},
-		Webhooks:      newDeliveries(),
-		Keys:          []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
-		Version:       httpapi.Version{Version: "0.0.1-test"},
-		TestWait:      time.Millisecond, // nobody delivers here
-		WaitTimeout:   10 * time.Second, // longer than any stall of a busy machine
+		JoinCode: func(_ context.Context, id int64, secret []byte) (string, error) {
+			return fmt.Sprintf("tnxj_%d_%x", id, secret), nil
+		},
+		Usage:       noneUsed{},
+		Webhooks:    newDeliveries(),
+		Keys:        []httpapi.Key{{Name: "other", Hash: httpapi.HashKey("another")}, {Name: "admin", Hash: httpapi.HashKey(apiKey)}},
+		Version:     httpapi.Version{Version: "0.0.1-test"},
+		TestWait:    time.Millisecond, // nobody delivers here
+		WaitTimeout: 10 * time.Second, // longer than any stall of a busy machine
 	}
 	for _, c := range change {
 		c(&config)

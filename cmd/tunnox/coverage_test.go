@@ -79,6 +79,11 @@ var commandsOf = map[string][]string{
 	"get-key":    {"key show 1 --as-of 9"},
 	"revoke-key": {"key delete 1 --dry-run --idempotency-key k --if-match 3"},
 
+	"list-invites":  {"invite list --user 1 --after 1 --limit 5 --as-of 9"},
+	"create-invite": {"invite create --user 1 --name n --uses 2 --expires 1h --dry-run --idempotency-key k"},
+	"get-invite":    {"invite show 1 --as-of 9"},
+	"revoke-invite": {"invite revoke 1 --dry-run --idempotency-key k --if-match 3"},
+
 	"list-shares":  {"share list --user 1 --after 1 --limit 5 --as-of 9"},
 	"create-share": {"share create --user 1 --target 2 --service h:5 --protocol tcp --name n --uses 2 --expires 1h --dry-run --idempotency-key k" + optionArguments(mappingOptions)},
 	"get-share":    {"share show 1 --as-of 9"},
