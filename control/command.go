@@ -176,7 +176,7 @@ func (s *state) createMapping(ctx context.Context, client *domain.Client, comman
 		return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned, Message: "A client creates mappings of which it is the source or the target."}
 	}
 	for field, id := range map[string]int64{"source_client_id": command.SourceClientID, "target_client_id": command.TargetClientID} {
-		if id == client.ID {
+		if id == client.ID || field == "source_client_id" && id == 0 { // its own, or public
 			continue
 		}
 		// The domain lets a user's mapping end at any anonymous client, because an

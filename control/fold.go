@@ -149,26 +149,33 @@ func (f *folds) view(ctx context.Context, clientID int64, p domain.Position) (do
 			accounts[account] = true
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(users)) {
+	v.Users, v.Limits, err = f.accounts(ctx, users, accounts, p)
+	return v, err
+}
+
+// accounts folds the users and the limits behind a view.
+func (f *folds) accounts(ctx context.Context, ofUsers, ofAccounts map[int64]bool, p domain.Position) (
+	users []domain.Versioned[domain.User], limits []domain.Versioned[domain.AccountLimits], err error) {
+	for _, id := range slices.Sorted(maps.Keys(ofUsers)) {
 		u, version, err := foldOf[*domain.User](ctx, f, domain.UserStream(id), p)
 		if err != nil {
-			return domain.ClientView{}, err
+			return nil, nil, err
 		}
 		if u.Live() {
-			v.Users = append(v.Users, domain.Versioned[domain.User]{Version: version, State: *u})
+			users = append(users, domain.Versioned[domain.User]{Version: version, State: *u})
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(accounts)) {
+	for _, id := range slices.Sorted(maps.Keys(ofAccounts)) {
 		q, version, err := foldOf[*domain.Quota](ctx, f, domain.QuotaStream(id), p)
 		if err != nil {
-			return domain.ClientView{}, err
+			return nil, nil, err
 		}
 		if q.Exists() {
-			v.Limits = append(v.Limits, domain.Versioned[domain.AccountLimits]{Version: version,
+			limits = append(limits, domain.Versioned[domain.AccountLimits]{Version: version,
 				State: domain.AccountLimits{Account: id, Limits: q.Limits}})
 		}
 	}
-	return v, nil
+	return users, limits, nil
 }
 
 func noSuchClient() error {

@@ -11,9 +11,10 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Remote gives many views in one call; [Client] does.
+// Remote is the State service; [Client] is one. Clients gives many views in one call.
 type Remote interface {
 	Clients(ctx context.Context, wants []Want) (map[int64]Answer, error)
+	IngressView(ctx context.Context, what domain.Ingress, min domain.Position) (domain.IngressView, error)
 }
 
 // LookupConfig says where views are looked for. At least one of ReadModel and

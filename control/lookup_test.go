@@ -59,6 +59,12 @@ func (s *source) ClientView(ctx context.Context, id int64, _ domain.Position) (d
 	return viewAt(id, at), nil
 }
 
+func (s *source) IngressView(_ context.Context, what domain.Ingress, _ domain.Position) (domain.IngressView, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return domain.IngressView{Position: s.at, Ingress: what}, s.err
+}
+
 func (s *source) Clients(ctx context.Context, wants []Want) (map[int64]Answer, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, wants)

@@ -8,13 +8,21 @@ import (
 // lean leaves out of a view what a forwarder has no use for: names, addresses
 // and password hashes of users. They neither travel nor stay in its memory.
 func lean(v domain.ClientView) domain.ClientView {
-	users := v.Users
-	v.Users = nil
+	v.Users = leanUsers(v.Users)
+	return v
+}
+
+func leanIngress(v domain.IngressView) domain.IngressView {
+	v.Users = leanUsers(v.Users)
+	return v
+}
+
+func leanUsers(users []domain.Versioned[domain.User]) (lean []domain.Versioned[domain.User]) {
 	for _, u := range users {
-		v.Users = append(v.Users, domain.Versioned[domain.User]{Version: u.Version, State: domain.User{ID: u.State.ID,
+		lean = append(lean, domain.Versioned[domain.User]{Version: u.Version, State: domain.User{ID: u.State.ID,
 			Disabled: u.State.Disabled, Deleted: u.State.Deleted, CreatedAt: u.State.CreatedAt, UpdatedAt: u.State.UpdatedAt}})
 	}
-	return v
+	return lean
 }
 
 // viewMessage is the only way of a view to a forwarder.

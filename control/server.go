@@ -24,10 +24,14 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Views gives what must be known of one client to serve it, at min or later. A
-// client that does not exist is a [domain.CodeClientNotFound].
+// Views gives what forwarders must know.
 type Views interface {
+	// ClientView gives what must be known of one client to serve it, at min or later. A
+	// client that does not exist is a [domain.CodeClientNotFound].
 	ClientView(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error)
+	// IngressView gives what must be known to serve what comes in there, at min or
+	// later.
+	IngressView(ctx context.Context, what domain.Ingress, min domain.Position) (domain.IngressView, error)
 }
 
 // Executor decides commands and appends what they come to.

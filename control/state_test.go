@@ -154,6 +154,10 @@ func (f failing) ClientView(ctx context.Context, _ int64, _ domain.Position) (do
 	return domain.ClientView{}, f.err
 }
 
+func (f failing) IngressView(context.Context, domain.Ingress, domain.Position) (domain.IngressView, error) {
+	return domain.IngressView{}, f.err
+}
+
 func TestStateNeedsNoReadModel(t *testing.T) {
 	p := newPlane(t)
 	user, a, b := p.pair()

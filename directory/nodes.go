@@ -22,15 +22,27 @@ const (
 // who does not announce itself any more is gone after [TTL].
 type Node struct {
 	ID      string    `json:"id"`
-	Bridge  string    `json:"bridge"`         // host:port other forwarders reach it at; "" = none does
-	Agents  string    `json:"agents"`         // host:port agents reach it at
-	Also    string    `json:"also,omitempty"` // further ones, with commas between
+	Bridge  string    `json:"bridge"`           // host:port other forwarders reach it at; "" = none does
+	Agents  string    `json:"agents"`           // host:port agents reach it at
+	Also    string    `json:"also,omitempty"`   // further ones, with commas between
+	Public  string    `json:"public,omitempty"` // host that visitors reach its public ports at
 	Version string    `json:"version"`
 	State   NodeState `json:"state"`
 	Clients int       `json:"clients"` // connected to it
 	Streams int       `json:"streams"` // being opened or joined at it
 	Since   time.Time `json:"since"`   // when it started
 	Seen    time.Time `json:"-"`       // when it announced itself; given by Nodes
+
+	// Its public ports, both ends included; 0 = it has none.
+	FirstPort int `json:"first_port,omitempty"`
+	LastPort  int `json:"last_port,omitempty"`
+	// Those that should be open and cannot be, with the reason: a few of them.
+	ClosedPorts string `json:"closed_ports,omitempty"`
+}
+
+// HasPort reports whether a public port is one of the node's.
+func (n Node) HasPort(port int) bool {
+	return n.FirstPort != 0 && port >= n.FirstPort && port <= n.LastPort
 }
 
 // Addresses gives where agents reach the node, the first being the one it is known by.

@@ -130,10 +130,7 @@ func (c ClaimClient) moveMappings(s States, d *Decision, quota *Quota) error {
 		next.apply(moved)
 		d.addOwned(m.UserID, MappingStream(id), moved)
 		d.exchange(m.claims(), next.claims())
-		resources := []Resource{ResourceMapping}
-		if !m.Disabled {
-			resources = append(resources, ResourceActiveMapping)
-		}
+		resources := m.resources()
 		d.add(QuotaStream(c.ID), QuotaReturned{Resources: resources, ID: id})
 		for _, account := range next.Accounts() {
 			if _, held := s.quota(account).Mappings[id]; held {

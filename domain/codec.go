@@ -36,12 +36,12 @@ func init() {
 	register[ClientDisabled](1)
 	register[ClientEnabled](1)
 	register[ClientDeleted](1)
-	register[MappingCreated](2, same)
-	register[MappingChanged](1)
+	register[MappingCreated](3, same, same)
+	register[MappingChanged](2, same)
 	register[MappingDisabled](1)
 	register[MappingEnabled](1)
 	register[MappingDeleted](1)
-	register[QuotaSet](1)
+	register[QuotaSet](2, same)
 	register[QuotaTaken](1)
 	register[QuotaReturned](1)
 	register[UserRoleSet](1)
@@ -68,6 +68,8 @@ func init() {
 	register[WebhookDeleted](1)
 	register[ClientDisconnectRequested](1)
 	register[NodeDrainRequested](1)
+	register[PortTaken](1)
+	register[PortFreed](1)
 }
 
 // same upcasts to a schema that only added fields, which were empty before.

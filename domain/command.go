@@ -14,7 +14,8 @@ type Event interface {
 }
 
 // Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping],
-// *[Quota], *[Key], *[Login], *[Share], *[Invite], *[Webhook], *[Erasure] or *[Node]. The
+// *[Quota], *[Key], *[Login], *[Share], *[Invite], *[Webhook], *[Erasure], *[Node] or
+// *[Port]. The
 // zero state of a stream without records has Exists() false.
 type Aggregate interface {
 	// Apply folds one event, with the time it was decided at. It never refuses;
@@ -74,6 +75,8 @@ func NewAggregate(id StreamID) Aggregate {
 		return &Webhook{}
 	case CategoryNode:
 		return &Node{}
+	case CategoryPort:
+		return &Port{}
 	}
 	return nil
 }
@@ -126,6 +129,7 @@ func (s States) invite(id int64) *Invite { return state[*Invite](s, InviteStream
 
 func (s States) erasure(account int64) *Erasure { return state[*Erasure](s, ErasureStream(account)) }
 func (s States) webhook(id int64) *Webhook      { return state[*Webhook](s, WebhookStream(id)) }
+func (s States) port(number int) *Port          { return state[*Port](s, PortStream(number)) }
 
 func state[A Aggregate](s States, id StreamID) A {
 	if a, ok := s[id].(A); ok {

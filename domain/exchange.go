@@ -12,7 +12,7 @@ const exchangeForm = 1
 
 // Exchanged is what control planes and forwarders exchange as JSON.
 type Exchanged interface {
-	ClientView | ClientCommand | ClientResult
+	ClientView | IngressView | ClientCommand | ClientResult
 }
 
 // EncodeExchanged gives the form's number and the JSON.

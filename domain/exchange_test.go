@@ -81,6 +81,7 @@ func exchanged[T Exchanged](t *testing.T) {
 // not at all.
 func TestWhatIsExchangedArrivesWholeOrNotAtAll(t *testing.T) {
 	exchanged[ClientView](t)
+	exchanged[IngressView](t)
 	exchanged[ClientCommand](t)
 	exchanged[ClientResult](t)
 }

@@ -62,6 +62,9 @@ func WebhookStream(id int64) StreamID { return streamID(CategoryWebhook, id) }
 // NodeStream names the event stream of a node, which is the node's id: node-001.
 func NodeStream(number int64) StreamID { return streamID(CategoryNode, number) }
 
+// PortStream names the event stream of a public port.
+func PortStream(port int) StreamID { return streamID(CategoryPort, int64(port)) }
+
 // ClientStream names the event stream of a client.
 func ClientStream(id int64) StreamID { return streamID(CategoryClient, id) }
 

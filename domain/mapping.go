@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// Mapping is the rule: what arrives at the source agent's listener goes to a
-// service the target agent dials.
+// Mapping is the rule: what arrives at the source agent's listener, or at a public
+// port, goes to a service the target agent dials.
 //
-// Rules: source and target are live clients of the mapping's user; or anonymous
+// Rules: source and target are live clients of the mapping's user; a mapping without
+// a source client is public, and has a public port; or anonymous
 // clients that an admin has named, since nobody else may reach a stranger's
 // machine; or the source is a client of somebody who had the user's share code. A
 // mapping counts against the quota of every account in it: its user, the users of
@@ -46,8 +47,8 @@ type Parts struct {
 }
 
 // complete gives the parts with what was left out.
-func (p Parts) complete() Parts {
-	p.Origin = p.Origin.complete()
+func (p Parts) complete(public bool) Parts {
+	p.Origin = p.Origin.complete(public)
 	return p
 }
 
@@ -102,6 +103,21 @@ func (m *Mapping) Live() bool { return m.Exists() && !m.Deleted }
 
 // Active reports whether the mapping is to carry streams.
 func (m *Mapping) Active() bool { return m.Live() && !m.Disabled }
+
+// Public reports whether connections come in at forwarders, and not at a client.
+func (m *Mapping) Public() bool { return m.SourceClientID == 0 }
+
+// resources are what a mapping counts as.
+func (m *Mapping) resources() []Resource {
+	resources := []Resource{ResourceMapping}
+	if !m.Disabled {
+		resources = append(resources, ResourceActiveMapping)
+	}
+	if m.Public() {
+		resources = append(resources, ResourcePublicPort)
+	}
+	return resources
+}
 
 // Parts gives what of the mapping can change.
 func (m *Mapping) Parts() Parts { return Parts{m.Name, m.Origin, m.Service, m.Options} }
@@ -169,11 +185,12 @@ func (m *Mapping) apply(e MappingMoved) {
 type CreateMapping struct {
 	ID             int64
 	UserID         int64
-	Any            bool // by an admin: its ends may be anonymous clients
-	SourceClientID int64
+	Any            bool  // by an admin: its ends may be anonymous clients
+	SourceClientID int64 // 0 = the mapping is public
 	TargetClientID int64
 	Protocol       Protocol
 	Parts
+	offer PublicOffer // for a public one
 
 	sourceUserID int64 // set by RedeemShare
 }
@@ -189,9 +206,9 @@ func (c CreateMapping) Account() int64 { return c.UserID }
 
 // Reads implements [Command].
 func (c CreateMapping) Reads() []StreamID {
-	reads := []StreamID{MappingStream(c.ID), UserStream(c.UserID), ClientStream(c.SourceClientID)}
-	if c.TargetClientID != c.SourceClientID {
-		reads = append(reads, ClientStream(c.TargetClientID))
+	reads := []StreamID{MappingStream(c.ID), UserStream(c.UserID), ClientStream(c.TargetClientID)}
+	if c.SourceClientID != 0 && c.TargetClientID != c.SourceClientID {
+		reads = append(reads, ClientStream(c.SourceClientID))
 	}
 	m := c.mapping()
 	for _, account := range m.Accounts() {
@@ -217,16 +234,28 @@ func (c CreateMapping) Decide(s States) (Decision, error) {
 	if _, err := s.enabledUser(c.UserID); err != nil {
 		return Decision{}, err
 	}
-	if err := s.ownClient(c.SourceClientID, c.UserID, "source", c.Any); err != nil {
-		return Decision{}, err
+	if c.SourceClientID != 0 {
+		if err := s.ownClient(c.SourceClientID, c.UserID, "source", c.Any); err != nil {
+			return Decision{}, err
+		}
 	}
 	return c.decide(s, 0)
+}
+
+// WantsPublic implements [PublicCommand].
+func (c CreateMapping) WantsPublic() bool { return c.SourceClientID == 0 }
+
+// Offered implements [PublicCommand].
+func (c CreateMapping) Offered(o PublicOffer) Command {
+	c.offer = o
+	return c
 }
 
 func (c CreateMapping) check() error {
 	var f faults
 	f.protocol(c.Protocol)
-	f.parts(c.Protocol, c.Parts.complete())
+	public := c.SourceClientID == 0
+	f.parts(c.Protocol, originKind(c.SourceClientID), c.Parts.complete(public))
 	if err := f.err("The mapping cannot be created as asked."); err != nil {
 		return err
 	}
@@ -238,7 +267,7 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 	if err := c.check(); err != nil {
 		return Decision{}, err
 	}
-	c.Parts = c.Parts.complete()
+	c.Parts = c.Parts.complete(c.SourceClientID == 0)
 	if err := s.need(c.Reads()...); err != nil {
 		return Decision{}, err
 	}
@@ -251,17 +280,27 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 	if s.mapping(c.ID).Exists() {
 		return Decision{}, refuse(CodeIDTaken, "This mapping id is in use.")
 	}
+	if c.SourceClientID == 0 {
+		port, err := s.choosePort(c.offer, c.Protocol, c.UserID, c.PublicPort)
+		if err != nil {
+			return Decision{}, err
+		}
+		c.PublicPort = port
+	}
 	m := c.mapping()
 	d := Decision{Account: c.UserID, Claims: m.claims()}
 	d.add(MappingStream(c.ID), MappingCreated{MappingID: c.ID, UserID: c.UserID, Name: c.Name, Protocol: c.Protocol,
 		SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, SourceUserID: c.sourceUserID, ShareID: share,
 		Origin: c.Origin, Service: c.Service, Options: c.Options})
 	for _, account := range m.Accounts() {
-		err := s.quota(account).take(&d, QuotaTaken{Resources: []Resource{ResourceMapping, ResourceActiveMapping},
+		err := s.quota(account).take(&d, QuotaTaken{Resources: m.resources(),
 			ID: c.ID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID})
 		if err != nil {
 			return Decision{}, err
 		}
+	}
+	if m.Public() {
+		d.takePort(&m)
 	}
 	return d, nil
 }
@@ -291,6 +330,19 @@ func (s States) ownClient(id, user int64, end string, anonymous bool) error {
 type ChangeMapping struct {
 	ID    int64
 	Patch Patch
+	offer PublicOffer // for another public port
+}
+
+// WantsPublic implements [PublicCommand].
+func (c ChangeMapping) WantsPublic() bool {
+	_, ok := c.Patch.get("public_port")
+	return ok
+}
+
+// Offered implements [PublicCommand].
+func (c ChangeMapping) Offered(o PublicOffer) Command {
+	c.offer = o
+	return c
 }
 
 // fixedOfMapping are the fields of a mapping that no change gives another content.
@@ -318,7 +370,10 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	f.fixedBy(c.Patch, m, fixedOfMapping...)
 	parts := m.Parts()
 	f.patch(&parts, c.Patch)
-	f.parts(m.Protocol, parts)
+	if m.Public() && parts.PublicPort == 0 {
+		parts.PublicPort = m.PublicPort // chosen, and kept
+	}
+	f.parts(m.Protocol, m.OriginKind(), parts)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
 		return Decision{}, err
 	}
@@ -330,6 +385,16 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	next.setParts(parts)
 	d.exchange(m.claims(), next.claims())
 	d.add(MappingStream(c.ID), MappingChanged{parts})
+	if next.PublicPort != m.PublicPort {
+		if _, err := s.choosePort(c.offer, m.Protocol, m.UserID, next.PublicPort); err != nil {
+			return Decision{}, err
+		}
+		if err := s.need(PortStream(m.PublicPort)); err != nil {
+			return Decision{}, err
+		}
+		d.freePort(m)
+		d.takePort(&next)
+	}
 	return d, nil
 }
 
@@ -419,10 +484,10 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 		d.Releases = append(d.Releases, m.claims()...)
 		d.addOwned(m.UserID, MappingStream(id), MappingDeleted{})
 		d.Closes = append(d.Closes, MappingStream(id))
-		resources := []Resource{ResourceMapping}
-		if !m.Disabled {
-			resources = append(resources, ResourceActiveMapping)
+		if m.Public() {
+			d.freePort(m)
 		}
+		resources := m.resources()
 		for _, account := range m.Accounts() {
 			d.add(QuotaStream(account), QuotaReturned{Resources: resources, ID: id})
 		}
@@ -430,8 +495,8 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 	return nil
 }
 
-// needMappings asks for mappings and then for the quotas they count against, all
-// at once each: a round for every mapping would make a large delete quadratic.
+// needMappings asks for mappings and then for the quotas they count against and the
+// ports they have, all at once each: a round for every mapping would make a large delete quadratic.
 func (s States) needMappings(ids []int64) error {
 	streams := make([]StreamID, 0, len(ids))
 	for _, id := range ids {
@@ -440,13 +505,17 @@ func (s States) needMappings(ids []int64) error {
 	if err := s.need(streams...); err != nil {
 		return err
 	}
-	var quotas []StreamID
+	var behind []StreamID
 	for _, id := range ids {
-		for _, account := range s.mapping(id).Accounts() {
-			quotas = append(quotas, QuotaStream(account))
+		m := s.mapping(id)
+		for _, account := range m.Accounts() {
+			behind = append(behind, QuotaStream(account))
+		}
+		if m.Public() && m.Live() {
+			behind = append(behind, PortStream(m.PublicPort))
 		}
 	}
-	return s.need(quotas...)
+	return s.need(behind...)
 }
 
 // liveMapping gives the mapping, or the refusal for one that is not there.

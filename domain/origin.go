@@ -1,35 +1,51 @@
 package domain
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 )
 
-// Origin is where the connections of a mapping come in. Today that is a listener of
-// the source agent. A kind of origin is told by the fields that are set.
+// Origin is where the connections of a mapping come in: at a listener of the source
+// agent, or at a public port of forwarders when there is no source client.
 type Origin struct {
-	LocalHost string `json:"local_host,omitempty" unset:"127.0.0.1" doc:"The IP address the source listens on; 127.0.0.1 when left out" example:"127.0.0.1"`
-	LocalPort int    `json:"local_port" minimum:"1" maximum:"65535" example:"8080"`
+	LocalHost  string `json:"local_host" required:"false" unset:"127.0.0.1" doc:"The IP address the source listens on; 127.0.0.1 when left out" example:"127.0.0.1"`
+	LocalPort  int    `json:"local_port" required:"false" minimum:"1" maximum:"65535" doc:"The port the source listens on; left out when there is no source client" example:"8080"`
+	PublicPort int    `json:"public_port,omitempty" minimum:"0" maximum:"65535" doc:"Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept" example:"20000"`
 }
 
 // Listener is the address the source agent listens on, host:port.
 func (o Origin) Listener() string { return net.JoinHostPort(o.LocalHost, strconv.Itoa(o.LocalPort)) }
 
 // complete gives the origin with what was left out.
-func (o Origin) complete() Origin {
-	fillUnset(&o)
+func (o Origin) complete(public bool) Origin {
+	if !public {
+		fillUnset(&o)
+	}
 	return o
 }
 
-func (o Origin) check(f *faults) {
+func (o Origin) check(f *faults, kind OriginKind) {
+	if kind == OriginPort {
+		if o.PublicPort < 0 || o.PublicPort > 65535 {
+			f.add("public_port", fmt.Sprintf("must be 0 to 65535, is %d", o.PublicPort))
+		}
+		if o.LocalHost != "" || o.LocalPort != 0 {
+			f.add("local_port", "is a port of the source client, and there is none: leave local_host and local_port out, or name source_client_id")
+		}
+		return
+	}
 	switch addr, err := netip.ParseAddr(o.LocalHost); {
 	case err != nil || addr.Zone() != "":
 		f.add("local_host", "must be an IP address, for example 127.0.0.1 or 0.0.0.0")
 	case addr.Is4In6(): // no system opens a listener on one
 		f.add("local_host", "must be written as "+addr.Unmap().String())
 	}
-	f.bounds(o)
+	f.port("local_port", o.LocalPort)
+	if o.PublicPort != 0 {
+		f.add("public_port", "is for a mapping without a source client: leave source_client_id out")
+	}
 }
 
 // address is the listener in its one normal form: ::1 and 0:0::1 are one socket.

@@ -144,11 +144,11 @@ var commands = map[string]func(*args) Command{
 	"create_mapping": func(a *args) Command {
 		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Any: a.text("any") == "true",
 			Protocol: Protocol(a.text("protocol")), SourceClientID: a.number("source"), TargetClientID: a.number("target"),
-			Parts: Parts{Name: a.text("name"), Origin: a.origin(), Service: a.service()}}
+			Parts: Parts{Name: a.text("name"), Origin: a.origin(), Service: a.service()}}.Offered(a.offer())
 	},
 	"change_mapping": func(a *args) Command {
 		return ChangeMapping{ID: a.number("id"), Patch: a.patch(Mapping{}, map[string]string{"user_id": "user",
-			"source_client_id": "source", "target_client_id": "target"})}
+			"source_client_id": "source", "target_client_id": "target"})}.Offered(a.offer())
 	},
 	"enable_mapping":  func(a *args) Command { return SetMappingEnabled{ID: a.number("id"), Enabled: true} },
 	"disable_mapping": func(a *args) Command { return SetMappingEnabled{ID: a.number("id")} },
@@ -281,7 +281,27 @@ func (a *args) moment(key string) time.Time {
 }
 
 func (a *args) origin() Origin {
-	return Origin{LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port"))}
+	return Origin{LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), PublicPort: int(a.number("public_port"))}
+}
+
+// offer is what there is of public ports: ports=FROM-TO, draw=N,N and now=HOUR.
+func (a *args) offer() PublicOffer {
+	o := PublicOffer{Known: a.text("unknown") == "", Now: a.moment("now")}
+	if text := a.text("ports"); text != "" {
+		var r PortRange
+		if _, err := fmt.Sscanf(text, "%d-%d", &r.First, &r.Last); err != nil {
+			a.err = err
+		}
+		o.Ports = []PortRange{r}
+	}
+	for _, text := range a.list("draw") {
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			a.err = err
+		}
+		o.Draw = append(o.Draw, port)
+	}
+	return o
 }
 
 func (a *args) service() Service {

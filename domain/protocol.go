@@ -19,11 +19,22 @@ const (
 // OriginKind says who listens for the connections of a mapping.
 type OriginKind string
 
-// OriginAgent is a listener of the source agent.
-const OriginAgent OriginKind = "agent"
+// The kinds of origins.
+const (
+	OriginAgent OriginKind = "agent" // a listener of the source agent
+	OriginPort  OriginKind = "port"  // a public port of forwarders
+)
 
-// Kind tells what kind of origin this is, by the fields that are set.
-func (Origin) Kind() OriginKind { return OriginAgent }
+// originKind is the kind of the origin of a mapping with this source client.
+func originKind(sourceClientID int64) OriginKind {
+	if sourceClientID == 0 {
+		return OriginPort
+	}
+	return OriginAgent
+}
+
+// OriginKind tells where the connections of the mapping come in.
+func (m *Mapping) OriginKind() OriginKind { return originKind(m.SourceClientID) }
 
 // protocol is a row of the table: what there is to know of a protocol.
 type protocol struct {
@@ -38,8 +49,8 @@ type protocol struct {
 // protocols is the table. Enums of the API, flags, completion and help of the command
 // line, checks, claims and share codes go by it: a protocol is made available here.
 var protocols = []protocol{
-	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
-	{name: ProtocolUDP, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
+	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, fixed: true, check: checkFixed, claims: claimListener},
+	{name: ProtocolUDP, origins: []OriginKind{OriginAgent, OriginPort}, fixed: true, check: checkFixed, claims: claimListener},
 	{name: ProtocolHTTP, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
 	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
 }
@@ -47,8 +58,12 @@ var protocols = []protocol{
 // checkFixed is for a protocol whose service is known in advance.
 func checkFixed(f *faults, p Parts) { p.Service.check(f) }
 
-// claimListener is for a protocol whose source agent has the address for itself.
+// claimListener is for a protocol whose source agent has the address for itself. A
+// public port is an aggregate of its own.
 func claimListener(m *Mapping) []Claim {
+	if m.OriginKind() == OriginPort {
+		return nil
+	}
 	return []Claim{{Scope: ClaimListener, Owner: MappingStream(m.ID),
 		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, m.Origin.address())}}
 }
@@ -106,15 +121,15 @@ func (f *faults) protocol(p Protocol) {
 }
 
 // parts checks parts of a mapping that carries a protocol.
-func (f *faults) parts(p Protocol, parts Parts) {
+func (f *faults) parts(p Protocol, kind OriginKind, parts Parts) {
 	f.text("name", parts.Name, 0, maxNameLength)
-	parts.Origin.check(f)
+	parts.Origin.check(f, kind)
 	row := p.row()
 	if row == nil {
 		row = &protocols[0] // the protocol is a fault already; the others are told with it
 	}
-	if !slices.Contains(row.origins, parts.Origin.Kind()) {
-		f.add("protocol", fmt.Sprintf("cannot come in at an origin of kind %s", parts.Origin.Kind()))
+	if !slices.Contains(row.origins, kind) {
+		f.add("protocol", fmt.Sprintf("cannot come in at an origin of kind %s", kind))
 	}
 	row.check(f, parts)
 	parts.Options.check(f)

@@ -19,6 +19,7 @@ const (
 	ResourceShare         Resource = "share"
 	ResourceWebhook       Resource = "webhook"
 	ResourceInvite        Resource = "invite"
+	ResourcePublicPort    Resource = "public_port"
 )
 
 // Quota is what an account may have and what it holds.
@@ -38,6 +39,7 @@ type Quota struct {
 	Shares   map[int64]int64 `json:",omitempty"` // to the client each leads to
 	Webhooks map[int64]bool  `json:",omitempty"`
 	Invites  map[int64]bool  `json:",omitempty"`
+	Ports    map[int64]bool  `json:",omitempty"` // mappings with a public port
 }
 
 // HeldMapping is what a quota remembers of a mapping that counts against it.
@@ -85,6 +87,7 @@ func (q *Quota) Clone() Aggregate {
 	c := *q
 	c.Clients, c.Mappings = maps.Clone(q.Clients), maps.Clone(q.Mappings)
 	c.Keys, c.Shares, c.Webhooks, c.Invites = maps.Clone(q.Keys), maps.Clone(q.Shares), maps.Clone(q.Webhooks), maps.Clone(q.Invites)
+	c.Ports = maps.Clone(q.Ports)
 	return &c
 }
 
@@ -143,6 +146,11 @@ func (q *Quota) applyTaken(r Resource, e QuotaTaken) {
 			q.Invites = map[int64]bool{}
 		}
 		q.Invites[e.ID] = true
+	case ResourcePublicPort:
+		if q.Ports == nil {
+			q.Ports = map[int64]bool{}
+		}
+		q.Ports[e.ID] = true
 	}
 }
 
@@ -163,6 +171,8 @@ func (q *Quota) applyReturned(r Resource, id int64) {
 		delete(q.Webhooks, id)
 	case ResourceInvite:
 		delete(q.Invites, id)
+	case ResourcePublicPort:
+		delete(q.Ports, id)
 	}
 }
 
@@ -202,6 +212,8 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 			code, what, held, limit = CodeQuotaWebhooks, "webhooks", int64(len(q.Webhooks)), most(MaxWebhooks)
 		case ResourceInvite:
 			code, what, held, limit = CodeQuotaInvites, "invitations", int64(len(q.Invites)), most(MaxInvites)
+		case ResourcePublicPort:
+			code, what, held, limit = CodeQuotaPublicPorts, "public ports", int64(len(q.Ports)), q.Limits.MaxPublicPorts
 		}
 		if limit != nil && held >= *limit {
 			return refuse(code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, what, *limit))

@@ -27,6 +27,7 @@ const (
 	CategoryErasure = "erasure"
 	CategoryWebhook = "webhook"
 	CategoryNode    = "node"
+	CategoryPort    = "port"
 )
 
 // ParseStreamID checks that s is a category this package knows, a dash and a
@@ -38,7 +39,7 @@ func ParseStreamID(s string) (StreamID, error) {
 		return "", fmt.Errorf("stream id %q: want category-number", s)
 	}
 	switch category {
-	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryInvite, CategoryErasure, CategoryWebhook, CategoryNode:
+	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryInvite, CategoryErasure, CategoryWebhook, CategoryNode, CategoryPort:
 		return StreamID(s), nil
 	}
 	return "", fmt.Errorf("stream id %q: unknown category %q", s, category)

@@ -68,7 +68,7 @@ func final(event Event) error {
 		return refuse(CodeNotRevertible, "A session that has ended cannot go on. The client's agent comes back by itself.")
 	case NodeDrainRequested:
 		return refuse(CodeNotRevertible, "A node that drains takes no agents again in this life. Start it anew.")
-	case QuotaTaken, QuotaReturned, QuotaMoved:
+	case QuotaTaken, QuotaReturned, QuotaMoved, PortTaken, PortFreed:
 		return refuse(CodeNotRevertible, "This is the account's side of another event of the same request. Revert that one.")
 	}
 	return refuse(CodeNotRevertible, fmt.Sprintf("An event %s cannot be taken back.", event.EventName()))

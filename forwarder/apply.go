@@ -45,6 +45,7 @@ func (r *routes) apply(record domain.Record, fx *effects) error {
 		if m := r.mappings[id]; m != nil {
 			return r.applyMapping(m, record, fx)
 		}
+		return r.applyUnknown(record, fx)
 	case domain.CategoryUser:
 		if u := r.users[id]; u != nil {
 			return r.applyUser(u, record, fx)
@@ -73,7 +74,7 @@ func next(record domain.Record, known domain.Version, stale func()) (domain.Even
 }
 
 func (r *routes) applyClient(c *clientRoute, record domain.Record, fx *effects) error {
-	event, err := next(record, c.Version, func() { fx.refresh(c.State.ID, record.Position) })
+	event, err := next(record, c.Version, func() { fx.refresh(c.subject, record.Position) })
 	if event == nil || err != nil {
 		return err
 	}
@@ -95,14 +96,53 @@ func (r *routes) judge(c *clientRoute, fx *effects) {
 
 func (r *routes) applyMapping(m *mappingRoute, record domain.Record, fx *effects) error {
 	event, err := next(record, m.Version, func() {
-		r.eachEnd(m, func(c *clientRoute) { fx.refresh(c.State.ID, record.Position) })
+		for _, h := range m.held {
+			fx.refresh(h.subject, record.Position)
+		}
 	})
 	if event == nil || err != nil {
 		return err
 	}
 	m.State.Apply(event, record.Meta.At)
 	m.Version, m.at = record.Version, record.Position
+	if _, changed := event.(domain.MappingChanged); changed {
+		r.rehold(m, record.Position, fx)
+	}
 	r.settle(m, record.Meta.At, fx)
+	return nil
+}
+
+// rehold makes the ingresses that hold a mapping those where it comes in now.
+func (r *routes) rehold(m *mappingRoute, at domain.Position, fx *effects) {
+	for _, h := range r.ingresses {
+		if h.wants(&m.State) && h.mappings[m.State.ID] == nil {
+			r.take(h, m.Versioned, at, fx)
+		}
+	}
+	for _, h := range r.ingresses {
+		if !h.wants(&m.State) && h.mappings[m.State.ID] != nil {
+			r.letGo(h, m, fx)
+		}
+	}
+}
+
+// applyUnknown finds mappings that nobody here had to do with, and which come in here
+// from now on.
+func (r *routes) applyUnknown(record domain.Record, fx *effects) error {
+	if len(r.ingresses) == 0 || record.Name != (domain.MappingChanged{}).EventName() {
+		return nil
+	}
+	event, err := record.Event()
+	if err != nil {
+		return err
+	}
+	var m domain.Mapping
+	m.Apply(event, record.Meta.At)
+	for _, h := range r.ingresses {
+		if h.wants(&m) {
+			fx.refresh(subject{ingress: m.Ingress()}, record.Position)
+		}
+	}
 	return nil
 }
 
@@ -113,6 +153,7 @@ func (r *routes) settle(m *mappingRoute, at time.Time, fx *effects) {
 	if source := r.clients[m.State.SourceClientID]; source != nil {
 		fx.configure(source.session, at)
 	}
+	fx.listen(m.State.Ingress())
 	code := r.usable(m)
 	if code != "" {
 		fx.resetAll(m, code)
@@ -134,18 +175,10 @@ func (r *routes) applyNewMapping(record domain.Record, fx *effects) error {
 	var m domain.Versioned[domain.Mapping]
 	m.State.Apply(created, record.Meta.At)
 	m.Version = record.Version
-	for _, end := range ends(&m.State) {
-		c := r.clients[end]
-		if c == nil || record.Position <= c.viewed {
-			continue
+	for _, h := range r.holders(&m.State) {
+		if record.Position > h.viewed {
+			r.take(h, m, record.Position, fx)
 		}
-		r.addMapping(c, m, record.Position)
-		// An anonymous client's view has no users: the account behind a new
-		// mapping of it has to be looked up before the mapping is good for anything.
-		if r.knowsAccounts(c, &m.State) {
-			continue
-		}
-		fx.refresh(end, record.Position)
 	}
 	if known := r.mappings[m.State.ID]; known != nil {
 		r.settle(known, record.Meta.At, fx)
@@ -153,20 +186,49 @@ func (r *routes) applyNewMapping(record domain.Record, fx *effects) error {
 	return nil
 }
 
-// knowsAccounts makes sure that the client holds on to the user and the limits
+// holders gives those whose view has the mapping.
+func (r *routes) holders(m *domain.Mapping) (all []*holding) {
+	for _, end := range []int64{m.SourceClientID, m.TargetClientID} {
+		if c := r.clients[end]; c != nil && !slices.Contains(all, &c.holding) {
+			all = append(all, &c.holding)
+		}
+	}
+	for _, h := range r.ingresses {
+		if h.wants(m) {
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
+// take has a subject hold a mapping that is new to it. The accounts behind it may
+// not be known: an anonymous client's view has no users, and an ingress has those of
+// its mappings. They have to be looked up before the mapping is good for anything.
+func (r *routes) take(h *holding, m domain.Versioned[domain.Mapping], at domain.Position, fx *effects) {
+	r.addMapping(h, m, at, fx)
+	switch {
+	case r.knowsAccounts(h, &m.State, fx):
+	case h.subject.client != 0:
+		fx.refresh(h.subject, at)
+	default:
+		fx.refresh(subject{ingress: m.State.Ingress()}, at)
+	}
+}
+
+// knowsAccounts makes sure that the subject holds on to the user and the limits
 // that the mapping needs. It reports false when they are not known here.
-func (r *routes) knowsAccounts(c *clientRoute, m *domain.Mapping) bool {
+func (r *routes) knowsAccounts(h *holding, m *domain.Mapping, fx *effects) bool {
 	owner := r.users[m.UserID]
 	if owner == nil {
 		return false
 	}
-	r.addUser(c, owner.Versioned)
+	r.addUser(h, owner.Versioned, fx)
 	for _, account := range m.Accounts() {
 		l := r.limits[account]
 		if l == nil {
 			return false
 		}
-		r.addLimits(c, l.Versioned)
+		r.addLimits(h, l.Versioned)
 	}
 	return true
 }
@@ -174,11 +236,11 @@ func (r *routes) knowsAccounts(c *clientRoute, m *domain.Mapping) bool {
 func (r *routes) applyUser(u *userRoute, record domain.Record, fx *effects) error {
 	id := u.State.ID
 	event, err := next(record, u.Version, func() {
-		for _, c := range r.clients {
-			if c.users[id] != nil {
-				fx.refresh(c.State.ID, record.Position)
+		r.eachHolding(func(h *holding) {
+			if h.users[id] != nil {
+				fx.refresh(h.subject, record.Position)
 			}
-		}
+		})
 	})
 	if event == nil || err != nil {
 		return err
@@ -195,26 +257,30 @@ func (r *routes) applyUser(u *userRoute, record domain.Record, fx *effects) erro
 // settleUser does what a user's new state asks for.
 func (r *routes) settleUser(id int64, at time.Time, fx *effects) {
 	for _, c := range r.clients {
-		if c.users[id] == nil {
-			continue
+		if c.users[id] != nil {
+			r.judge(c, fx)
 		}
-		r.judge(c, fx)
-		for _, m := range c.mappings {
+	}
+	r.eachHolding(func(h *holding) {
+		if h.users[id] == nil {
+			return
+		}
+		for _, m := range h.mappings {
 			if m.State.UserID == id {
 				r.settle(m, at, fx)
 			}
 		}
-	}
+	})
 }
 
 func (r *routes) applyLimits(l *limitsRoute, record domain.Record, fx *effects) error {
 	account := l.State.Account
 	event, err := next(record, l.Version, func() {
-		for _, c := range r.clients {
-			if c.limits[account] != nil {
-				fx.refresh(c.State.ID, record.Position)
+		r.eachHolding(func(h *holding) {
+			if h.limits[account] != nil {
+				fx.refresh(h.subject, record.Position)
 			}
-		}
+		})
 	})
 	if event == nil || err != nil {
 		return err

@@ -34,6 +34,7 @@ type cluster struct {
 	reach map[string]*transport.MemoryListener // guarded by mu; by node, over memory
 	links map[string][]transport.Session       // guarded by mu; of agents, by node
 	gone  map[string]bool                      // guarded by mu; nodes that agents do not reach
+	open  map[string]*forwarder.Ports          // public ports, by node
 }
 
 // member is a forwarder of a cluster.
@@ -104,12 +105,16 @@ func (c *cluster) prepare(id string) *member {
 	metrics := forwarder.NewMetrics()
 	m := &member{id: id, peers: &peers{}}
 	announce := func(state directory.NodeState) {
-		if err := c.presences.Announce(context.Background(), "", directory.Node{ID: id, Bridge: m.address, Agents: m.agents, State: state}); err != nil {
+		n := directory.Node{ID: id, Bridge: m.address, Agents: m.agents, State: state}
+		if ports := c.open[id]; ports != nil {
+			n.Public, n.FirstPort, n.LastPort = "127.0.0.1", ports.First, ports.Last
+		}
+		if err := c.presences.Announce(context.Background(), "", n); err != nil {
 			c.t.Error(err)
 		}
 	}
 	f, err := forwarder.New(forwarder.Config{Node: id, Lookup: c.plane, Feed: c.plane, Directory: c.presences, Nodes: c.presences, Shares: c.presences,
-		Peers: m.peers, Logger: c.log.With("part", id), Metrics: metrics, Limits: c.limits,
+		Peers: m.peers, Logger: c.log.With("part", id), Metrics: metrics, Limits: c.limits, Ports: c.open[id],
 		Announce: func(context.Context) { announce(directory.NodeDraining) }})
 	if err != nil {
 		c.t.Fatal(err)

@@ -169,6 +169,10 @@ func (nowhere) ClientView(context.Context, int64, domain.Position) (domain.Clien
 	return domain.ClientView{}, &domain.Error{Code: domain.CodeClientNotFound}
 }
 
+func (nowhere) IngressView(context.Context, domain.Ingress, domain.Position) (domain.IngressView, error) {
+	return domain.IngressView{}, nil
+}
+
 func (nowhere) Watch(ctx context.Context, _ string, _ func(directory.Notice)) error {
 	<-ctx.Done()
 	return ctx.Err()

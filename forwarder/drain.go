@@ -24,7 +24,12 @@ const (
 func (f *Forwarder) Draining() bool { return f.draining.Load() }
 
 // StopTaking refuses new sessions and streams from now on, as Drain does.
-func (f *Forwarder) StopTaking() { f.draining.Store(true) }
+func (f *Forwarder) StopTaking() {
+	f.draining.Store(true)
+	if f.ports != nil {
+		signal(f.ports.changed)
+	}
+}
 
 // Drain ends this forwarder's work without hurting anybody: it takes no new
 // sessions and streams, lets others know, tells the agents to go elsewhere, and
@@ -32,7 +37,7 @@ func (f *Forwarder) StopTaking() { f.draining.Store(true) }
 // Agents that have nowhere to go are not waited for. It can be called again, to
 // wait once more.
 func (f *Forwarder) Drain(ctx context.Context) error {
-	f.draining.Store(true)
+	f.StopTaking()
 	f.leaving.Do(func() {
 		if f.announce != nil {
 			f.announce(ctx) // before the agents move: nobody shall send them back

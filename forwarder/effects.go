@@ -11,10 +11,11 @@ import (
 // under the lock of the routes and carried out after it, because each of them
 // may wait for a peer.
 type effects struct {
-	resets     map[*forward]wire.Code     // live streams to end
-	ends       map[*session]*wire.Refusal // sessions to end
-	configures map[*session]time.Time     // agents to configure, and since when their configuration is wrong
-	refreshes  map[int64]domain.Position  // clients to look up again, at least at this position
+	resets     map[*forward]wire.Code      // live streams to end
+	ends       map[*session]*wire.Refusal  // sessions to end
+	configures map[*session]time.Time      // agents to configure, and since when their configuration is wrong
+	refreshes  map[subject]domain.Position // what to look up again, at least at this position
+	listeners  bool                        // those of the public ports are to be looked at
 }
 
 // resetAll ends the live streams of a mapping.
@@ -55,10 +56,13 @@ func (fx *effects) configure(s *session, at time.Time) {
 	}
 }
 
-// refresh looks a client up again.
-func (fx *effects) refresh(clientID int64, min domain.Position) {
+// refresh looks a subject up again.
+func (fx *effects) refresh(s subject, min domain.Position) {
 	if fx.refreshes == nil {
-		fx.refreshes = map[int64]domain.Position{}
+		fx.refreshes = map[subject]domain.Position{}
 	}
-	fx.refreshes[clientID] = max(min, fx.refreshes[clientID])
+	fx.refreshes[s] = max(min, fx.refreshes[s])
 }
+
+// listen has the listeners of an ingress looked at, if it is one with listeners.
+func (fx *effects) listen(i domain.Ingress) { fx.listeners = fx.listeners || i.LastPort != 0 }

@@ -13,11 +13,12 @@ type Routes struct {
 	r        *routes
 	sessions map[int64]*session
 	epoch    int64
+	again    map[subject]domain.Position // what to look up again
 }
 
 // NewRoutes gives empty routes.
 func NewRoutes() *Routes {
-	return &Routes{r: newRoutes(NewMetrics()), sessions: map[int64]*session{}}
+	return &Routes{r: newRoutes(NewMetrics()), sessions: map[int64]*session{}, again: map[subject]domain.Position{}}
 }
 
 // Connect installs a session of the client. It reports the position at which to
@@ -52,24 +53,26 @@ func (m *Routes) Connected() (clients []int64) {
 	return clients
 }
 
-func (m *Routes) carryOut(fx *effects) (refreshes map[int64]domain.Position) {
+func (m *Routes) carryOut(fx *effects) {
 	if fx == nil {
-		return nil
+		return
 	}
 	for s := range fx.ends {
 		if m.sessions[s.client] == s {
 			m.Disconnect(s.client)
 		}
 	}
-	return fx.refreshes
+	for what, min := range fx.refreshes {
+		m.again[what] = max(min, m.again[what])
+	}
 }
 
-// Advance applies a record and gives the clients to look up again, with the
-// position to do it at.
-func (m *Routes) Advance(record domain.Record) (map[int64]domain.Position, error) {
+// Advance applies a record.
+func (m *Routes) Advance(record domain.Record) error {
 	var fx effects
 	err := m.r.advance(record, &fx)
-	return m.carryOut(&fx), err
+	m.carryOut(&fx)
+	return err
 }
 
 // Refresh merges a newer view.
@@ -77,6 +80,42 @@ func (m *Routes) Refresh(view domain.ClientView) (again domain.Position) {
 	fx, again := m.r.refresh(view)
 	m.carryOut(fx)
 	return again
+}
+
+// OpenIngress has an ingress held; views of it come with RefreshIngress.
+func (m *Routes) OpenIngress(what domain.Ingress) { m.r.openIngress(what) }
+
+// RefreshIngress merges a view of an ingress, or of a part of one.
+func (m *Routes) RefreshIngress(view domain.IngressView) (again domain.Position) {
+	fx, again := m.r.refreshIngress(view)
+	m.carryOut(fx)
+	return again
+}
+
+// Again calls one of the two with what is to be looked up again, and the position to
+// do it at, until there is nothing.
+func (m *Routes) Again(client func(int64, domain.Position), ingress func(domain.Ingress, domain.Position)) {
+	for len(m.again) > 0 {
+		for what, min := range m.again {
+			delete(m.again, what)
+			if what.client != 0 {
+				client(what.client, min)
+			} else {
+				ingress(what.ingress, min)
+			}
+		}
+	}
+}
+
+// Ports gives the ports of the ingress that are to be open, with their mappings.
+func (m *Routes) Ports(what domain.Ingress) map[int]int64 { return m.r.publicPorts(what) }
+
+// CloseIngresses lets go of all ingresses.
+func (m *Routes) CloseIngresses() {
+	for what, h := range m.r.ingresses {
+		delete(m.r.ingresses, what)
+		m.r.drop(h, &effects{})
+	}
 }
 
 // Start and Halt begin and end following the feed.

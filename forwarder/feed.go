@@ -44,7 +44,7 @@ func (f *Forwarder) follow(ctx context.Context) error {
 			return err
 		}
 		f.metrics.gaps.Inc()
-		f.log.Warn("gap in the configuration feed, taking a snapshot of the connected clients", "behind", from)
+		f.log.Warn("gap in the configuration feed, taking a snapshot of what is served here", "behind", from)
 		known := f.routes.halt()
 		pause.Wait(ctx) // the read model may still be behind the feed's new start
 		f.resnapshot(ctx, known)
@@ -95,14 +95,14 @@ func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause 
 	}
 }
 
-// resnapshot looks all connected clients up again and waits until that is done.
+// resnapshot looks all that is served here up again and waits until that is done.
 func (f *Forwarder) resnapshot(ctx context.Context, known domain.Position) {
 	slots := make(chan struct{}, resnapshotters)
-	for _, s := range f.routes.sessions() {
+	for _, what := range f.routes.subjects() {
 		slots <- struct{}{}
 		if !f.start(func() {
 			defer func() { <-slots }()
-			f.refresh(ctx, s.client, known)
+			f.refresh(ctx, what, known)
 		}) {
 			return
 		}
@@ -112,9 +112,18 @@ func (f *Forwarder) resnapshot(ctx context.Context, known domain.Position) {
 	}
 }
 
-// refresh looks a connected client up again until it works. A client that is
+// refresh looks a subject up again until it works.
+func (f *Forwarder) refresh(ctx context.Context, what subject, min domain.Position) {
+	if what.client != 0 {
+		f.refreshClient(ctx, what.client, min)
+	} else {
+		f.refreshIngress(ctx, what.ingress, min)
+	}
+}
+
+// refreshClient looks a connected client up again until it works. A client that is
 // gone loses its session.
-func (f *Forwarder) refresh(ctx context.Context, clientID int64, min domain.Position) {
+func (f *Forwarder) refreshClient(ctx context.Context, clientID int64, min domain.Position) {
 	var pause backoff
 	for ctx.Err() == nil {
 		s := f.routes.current(clientID)

@@ -38,8 +38,14 @@ type forward struct {
 	joined   atomic.Bool // the target has said yes; until then it may be looked for elsewhere
 
 	mu    sync.Mutex
-	ends  []transport.Stream
+	ends  []end
 	ended wire.Code // why it was reset, "" = it was not
+}
+
+// end is one side of a stream here: another stream, or a visitor's connection.
+type end interface {
+	Close() error
+	Reset() error
 }
 
 // begin authorises a stream of a mapping that begins here, and counts it. The lock
@@ -111,7 +117,7 @@ func (r *routes) release(f *forward) {
 
 // attach adds a stream to what reset ends. It reports false, and resets the
 // stream, when it is too late.
-func (f *forward) attach(stream transport.Stream) bool {
+func (f *forward) attach(stream end) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended != "" {
@@ -163,7 +169,7 @@ func (f *forward) reason(err error) error {
 }
 
 // over gives back what a stream held. fwd is nil when it was never authorised.
-func (f *Forwarder) over(fwd *forward, stream transport.Stream) {
+func (f *Forwarder) over(fwd *forward, stream end) {
 	if fwd != nil {
 		f.routes.release(fwd)
 	}
@@ -204,7 +210,7 @@ func (f *Forwarder) answer(stream transport.Stream, from origin) (fwd *forward, 
 
 // join authorises the stream and opens its continuation to the target agent. It
 // returns when the target agent has reached the service or said why not.
-func (f *Forwarder) join(stream transport.Stream, from origin, open *wirepb.Open) (*forward, transport.Stream, error) {
+func (f *Forwarder) join(stream end, from origin, open *wirepb.Open) (*forward, transport.Stream, error) {
 	if f.draining.Load() {
 		return nil, nil, wire.NodeDraining
 	}

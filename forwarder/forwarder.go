@@ -36,11 +36,16 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// Lookup gives what must be known of one client to serve it, at min or later. A
-// client that does not exist is a domain.CodeClientNotFound, or a view of a
-// client without an id.
+// Lookup gives what must be known to serve agents and those who come in at public
+// ports.
 type Lookup interface {
+	// ClientView gives what must be known of one client to serve it, at min or later. A
+	// client that does not exist is a domain.CodeClientNotFound, or a view of a client
+	// without an id.
 	ClientView(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error)
+	// IngressView gives what must be known to serve what comes in there, at min or
+	// later.
+	IngressView(ctx context.Context, what domain.Ingress, min domain.Position) (domain.IngressView, error)
 }
 
 // Registrar gives an identity to an agent that has none.
@@ -70,6 +75,7 @@ type Limits struct {
 	RegistrationsAll int
 	Open             time.Duration // from Open to Opened, the target agent's dial included; 15 s
 	StreamsOpening   int           // streams of one session waiting for Opened; 4096
+	VisitorsOpening  int           // connections at public ports waiting for their service; 4096
 	Ping             time.Duration // how often an agent asks whether its session is served; 5 min
 	Dead             time.Duration // silence after which a session is given up; 15 s
 	Report           time.Duration // how often what was used is reported, at most 5 s; 1 s
@@ -83,6 +89,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.RegistrationsAll, 600)
 	set(&l.Open, 15*time.Second)
 	set(&l.StreamsOpening, 4096)
+	set(&l.VisitorsOpening, 4096)
 	set(&l.Ping, 5*time.Minute)
 	set(&l.Dead, 15*time.Second)
 	set(&l.Report, time.Second)
@@ -110,6 +117,7 @@ type Config struct {
 	// Announce lets others know that this node has begun to drain, before its agents
 	// are told to leave; nil: they find out by themselves.
 	Announce func(context.Context)
+	Ports    *Ports           // those that visitors come in at; nil: none
 	Shares   directory.Shares // where limits are divided with other forwarders; nil: there are none
 	Ledger   Ledger           // where usage is reported; nil: nowhere
 	Logger   *slog.Logger     // nil: nothing is logged
@@ -140,6 +148,7 @@ type Forwarder struct {
 	neighbours *neighbours
 	peers      Peers              // nil: there are no other forwarders
 	places     *whereabouts       // with peers
+	ports      *ports             // nil: no public port is here
 	probes     singleflight.Group // of peers that do not answer, by node
 	logins     *doorkeeper
 	takeovers  takeovers
@@ -155,6 +164,7 @@ type Forwarder struct {
 	lost         atomic.Pointer[time.Time] // when the directory was away or had lost this node last; nil = never
 	refreshEvery atomic.Int64              // nanoseconds; how often each session is registered again
 	inFlight     atomic.Int64              // streams being opened or joined
+	visiting     atomic.Int64              // of those, visitors who wait for their service
 
 	mu     sync.Mutex // guards closed and adding to tasks
 	closed bool
@@ -206,6 +216,7 @@ func New(cfg Config) (*Forwarder, error) {
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.shares = newShares(f, cfg.Shares)
 	f.routes.shares = f.shares
+	f.ports = newPorts(f, cfg.Ports)
 	f.metrics.observe(f)
 	return f, nil
 }
@@ -233,6 +244,9 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	running.Go(func() { f.enforce(ctx) })
 	if f.shares != nil {
 		running.Go(func() { f.shares.keep(ctx) })
+	}
+	if f.ports != nil {
+		running.Go(func() { f.ports.keep(ctx) })
 	}
 	err := f.follow(ctx)
 	cancel(err)
@@ -296,6 +310,12 @@ func (f *Forwarder) Close() error {
 	for _, s := range f.routes.sessions() {
 		s.end(wire.Refuse(wire.ShuttingDown))
 	}
+	if f.ports != nil {
+		f.ports.settle(nil) // Run may have ended before, or never begun
+	}
+	for _, fwd := range f.routes.begunOutside() {
+		fwd.reset(wire.ShuttingDown)
+	}
 	f.tasks.Wait()
 	f.tally.finish()
 	f.shares.finish() // or others could not use it before this node's lease ends
@@ -352,8 +372,11 @@ func (f *Forwarder) carryOut(fx *effects) {
 	for s, at := range fx.configures {
 		s.configure(at)
 	}
-	for id, min := range fx.refreshes {
-		f.start(func() { f.refresh(f.ctx, id, min) })
+	for what, min := range fx.refreshes {
+		f.start(func() { f.refresh(f.ctx, what, min) })
+	}
+	if fx.listeners && f.ports != nil {
+		signal(f.ports.changed)
 	}
 }
 

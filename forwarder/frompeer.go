@@ -17,6 +17,10 @@ import (
 type fromPeer struct {
 	f    *Forwarder
 	node string // the other forwarder, as it has proved
+
+	// Of the mapping, when it was authorised.
+	source, target int64
+	port           int // public
 }
 
 func (p *fromPeer) counts() bool          { return false }
@@ -47,7 +51,7 @@ func (f *Forwarder) Deliver(from string, stream transport.Stream) {
 	var fwd *forward
 	var target transport.Stream
 	defer func() { f.over(fwd, stream) }()
-	fwd, target = f.answer(stream, &fromPeer{f, from})
+	fwd, target = f.answer(stream, &fromPeer{f: f, node: from})
 	if target != nil {
 		toTarget, toSource, err := transport.Splice(stream, target, f.metrics.total)
 		f.ended(fwd, toTarget, toSource, err)
@@ -64,19 +68,20 @@ func (p *fromPeer) admit(ctx context.Context, open *wirepb.Open) (*forward, wire
 		return nil, wire.Malformed
 	}
 	fwd, code := p.receive(ctx, open)
-	if code == "" && !p.mayDeliver(ctx, fwd) {
+	if code == "" && !p.mayDeliver(ctx) {
 		p.f.routes.release(fwd)
-		p.f.log.Warn("a forwarder delivers a stream of a client that is not connected there", "peer", p.node,
-			"client", fwd.mapping.State.SourceClientID, "mapping", fwd.mapping.State.ID)
+		p.f.log.Warn("a forwarder delivers a stream that cannot have begun there", "peer", p.node,
+			"client", p.source, "port", p.port, "mapping", fwd.mapping.meter.mapping)
 		return nil, wire.NoSuchMapping
 	}
 	return fwd, code
 }
 
-// mayDeliver tells whether the mapping's source client is connected at the peer, so
-// that a node can only speak for its own clients. A directory that is away or has
-// lost what it knew ends nobody's connections.
-func (p *fromPeer) mayDeliver(ctx context.Context, fwd *forward) bool {
+// mayDeliver tells whether the mapping's source client is connected at the peer, or
+// its public port is one of the peer's, so that a node can only speak for its own
+// clients and ports. A directory that is away or has lost what it knew ends nobody's
+// connections.
+func (p *fromPeer) mayDeliver(ctx context.Context) bool {
 	f := p.f
 	if f.places == nil {
 		return true
@@ -86,8 +91,11 @@ func (p *fromPeer) mayDeliver(ctx context.Context, fwd *forward) bool {
 	if lost := f.lost.Load(); lost != nil && f.now().Sub(*lost) < directory.TTL {
 		return true
 	}
-	source, target := fwd.mapping.State.SourceClientID, fwd.mapping.State.TargetClientID // ids never change
-	yes, known := f.places.isAt(ctx, source, p.node, target, f.node)
+	if p.source == 0 {
+		yes, known := f.places.hasPort(ctx, p.node, p.port)
+		return yes || !known
+	}
+	yes, known := f.places.isAt(ctx, p.source, p.node, p.target, f.node)
 	return yes || !known
 }
 
@@ -119,7 +127,7 @@ func (p *fromPeer) receive(ctx context.Context, open *wirepb.Open) (*forward, wi
 
 // receive authorises a stream that came over a bridge. behind tells that the sender
 // has decided on a newer version of the mapping.
-func (r *routes) receive(from origin, open *wirepb.Open) (fwd *forward, code wire.Code, behind bool) {
+func (r *routes) receive(from *fromPeer, open *wirepb.Open) (fwd *forward, code wire.Code, behind bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.clients[open.GetTargetClient()]
@@ -137,6 +145,7 @@ func (r *routes) receive(from origin, open *wirepb.Open) (fwd *forward, code wir
 	if code := r.usable(m); code != "" {
 		return nil, code, behind
 	}
+	from.source, from.target, from.port = m.State.SourceClientID, m.State.TargetClientID, m.State.PublicPort
 	fwd = &forward{mapping: m, version: m.Version, origin: from, target: c.session, service: m.State.Service.Address(), protocol: string(m.State.Protocol)}
 	m.add(fwd)
 	return fwd, "", behind

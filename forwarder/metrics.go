@@ -17,6 +17,7 @@ type Metrics struct {
 	mappings *prometheus.Desc // mappings known here that may carry streams
 	streams  *prometheus.Desc // streams being opened or joined
 	logins   *prometheus.Desc // sessions that have not been welcomed yet
+	ports    *prometheus.Desc // public ports that mappings have here, by state
 	bytes    *prometheus.Desc // bytes carried, by direction
 
 	toTarget atomic.Int64
@@ -65,6 +66,7 @@ func NewMetrics() *Metrics {
 		mappings: desc("tunnox_mappings_active", "Mappings known at this forwarder that may carry streams."),
 		streams:  desc("tunnox_streams_active", "Streams being opened or joined at this forwarder."),
 		logins:   desc("tunnox_logins_pending", "Sessions that have not been welcomed yet."),
+		ports:    desc("tunnox_public_ports", "Public ports of mappings at this forwarder, by state: open, or failed when the port cannot be opened.", "state"),
 		bytes:    desc("tunnox_bytes_transferred_total", "Bytes carried, by direction.", "direction"),
 		welcomed: counter("tunnox_sessions_welcomed_total", "Sessions that were welcomed."),
 		refused:  counters("tunnox_sessions_refused_total", "Sessions refused or ended by the forwarder, by code.", "code"),
@@ -101,7 +103,7 @@ func (m *Metrics) parts() []prometheus.Collector {
 
 // Describe implements [prometheus.Collector].
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.clients, m.mappings, m.streams, m.logins, m.bytes} {
+	for _, d := range []*prometheus.Desc{m.clients, m.mappings, m.streams, m.logins, m.ports, m.bytes} {
 		ch <- d
 	}
 	if m.clientSeries > 0 {
@@ -134,5 +136,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.mappings, active)
 	gauge(m.streams, int(f.inFlight.Load()))
 	gauge(m.logins, f.logins.count())
+	open, failed := f.ports.count()
+	for state, n := range map[string]int{"open": open, "failed": failed} {
+		ch <- prometheus.MustNewConstMetric(m.ports, prometheus.GaugeValue, float64(n), state)
+	}
 	m.collectClients(ch, f)
 }

@@ -107,6 +107,48 @@ func (p *plane) trim() {
 	p.moved = make(chan struct{})
 }
 
+// IngressView implements forwarder.Lookup.
+func (p *plane) IngressView(ctx context.Context, what domain.Ingress, min domain.Position) (domain.IngressView, error) {
+	p.lookups.Add(1)
+	if p.away.Load() {
+		return domain.IngressView{}, errors.New("the read model is away")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	states, versions, position := p.states, p.versions, domain.Position(len(p.records))
+	if p.hidden > 0 {
+		if min > p.hidden {
+			return domain.IngressView{}, errors.New("the read model is stale")
+		}
+		states, versions, position = p.foldTo(p.hidden)
+	}
+	v := domain.IngressView{Position: position, Ingress: what}
+	users, accounts := map[int64]bool{}, map[int64]bool{}
+	for stream, state := range states {
+		m, ok := state.(*domain.Mapping)
+		if !ok || !m.Live() || !what.Has(m) {
+			continue
+		}
+		v.Mappings = append(v.Mappings, domain.Versioned[domain.Mapping]{Version: versions[stream], State: *m})
+		users[m.UserID] = true
+		for _, account := range m.Accounts() {
+			accounts[account] = true
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(users)) {
+		if u, ok := states[domain.UserStream(id)].(*domain.User); ok && u.Live() {
+			v.Users = append(v.Users, domain.Versioned[domain.User]{Version: versions[domain.UserStream(id)], State: *u})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(accounts)) {
+		if q, ok := states[domain.QuotaStream(id)].(*domain.Quota); ok && q.Exists() {
+			v.Limits = append(v.Limits, domain.Versioned[domain.AccountLimits]{Version: versions[domain.QuotaStream(id)],
+				State: domain.AccountLimits{Account: id, Limits: q.Limits}})
+		}
+	}
+	return v, nil
+}
+
 // ClientView implements forwarder.Lookup.
 func (p *plane) ClientView(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error) {
 	p.lookups.Add(1)

@@ -13,20 +13,21 @@ import (
 )
 
 // routes is what this forwarder knows: the clients connected to it, the mappings
-// they are source or target of, and the users and limits of the accounts behind
-// those. It is the fold of a view per client and the records after it, so it
-// never says more than the log does, and nothing in it outlives the sessions it
-// is about.
+// they are source or target of, those whose connections come in here, and the users
+// and limits of the accounts behind those. It is the fold of a view per client and
+// per ingress and the records after it, so it never says more than the log does, and
+// nothing in it outlives the sessions and listeners it is about.
 //
 // Each part carries the version of its event stream. A record is applied when
 // its version is the next one and skipped when the part already shows it; that
 // makes views of different age and repeated records harmless.
 type routes struct {
-	mu       sync.Mutex
-	clients  map[int64]*clientRoute
-	mappings map[int64]*mappingRoute
-	users    map[int64]*userRoute
-	limits   map[int64]*limitsRoute // by account
+	mu        sync.Mutex
+	clients   map[int64]*clientRoute
+	ingresses map[domain.Ingress]*holding
+	mappings  map[int64]*mappingRoute
+	users     map[int64]*userRoute
+	limits    map[int64]*limitsRoute // by account
 
 	// position is where the feed has been applied to, or will be followed from;
 	// -1 before the first view.
@@ -41,20 +42,16 @@ type routes struct {
 // clientRoute is a client with a session here.
 type clientRoute struct {
 	domain.Versioned[domain.Client]
-	// viewed is the position its view was read at. Mappings created up to there
-	// are in the view, or are gone.
-	viewed   domain.Position
-	mappings map[int64]*mappingRoute
-	users    map[int64]*userRoute
-	limits   map[int64]*limitsRoute
-	session  *session
+	holding
+	session *session
 }
 
-// mappingRoute is a mapping with at least one end connected here.
+// mappingRoute is a mapping with at least one end connected here, or which comes in
+// here.
 type mappingRoute struct {
 	domain.Versioned[domain.Mapping]
 	at    domain.Position // the view's or record's that it was last seen in
-	refs  int             // connected ends
+	held  []*holding      // by whom it is
 	live  map[*forward]struct{}
 	begun int // of live, those that count here
 	meter *meter
@@ -100,12 +97,13 @@ type limitsRoute struct {
 
 func newRoutes(metrics *Metrics) *routes {
 	return &routes{
-		metrics:  metrics,
-		clients:  map[int64]*clientRoute{},
-		mappings: map[int64]*mappingRoute{},
-		users:    map[int64]*userRoute{},
-		limits:   map[int64]*limitsRoute{},
-		position: -1,
+		metrics:   metrics,
+		clients:   map[int64]*clientRoute{},
+		ingresses: map[domain.Ingress]*holding{},
+		mappings:  map[int64]*mappingRoute{},
+		users:     map[int64]*userRoute{},
+		limits:    map[int64]*limitsRoute{},
+		position:  -1,
 	}
 }
 
@@ -130,7 +128,7 @@ func (r *routes) install(s *session, view domain.ClientView) (replaced *session,
 	if refusal = r.standing(&c.State, s.key); refusal != nil {
 		// Whatever session was there stands or falls with the same state.
 		if c.session = replaced; replaced == nil {
-			r.unlink(c)
+			r.unlink(c, fx)
 		} else {
 			r.judge(c, fx)
 		}
@@ -198,6 +196,9 @@ func (r *routes) distrust() {
 	for _, c := range r.clients {
 		c.Version, c.viewed = 0, 0
 	}
+	for _, h := range r.ingresses {
+		h.viewed = 0
+	}
 	for _, m := range r.mappings {
 		m.Version, m.at = 0, 0
 	}
@@ -240,113 +241,23 @@ func (r *routes) merge(view domain.ClientView, fx *effects) *clientRoute {
 	id := view.Client.State.ID
 	c := r.clients[id]
 	if c == nil {
-		c = &clientRoute{Versioned: view.Client, mappings: map[int64]*mappingRoute{},
-			users: map[int64]*userRoute{}, limits: map[int64]*limitsRoute{}}
+		c = &clientRoute{Versioned: view.Client, holding: newHolding(subject{client: id})}
 		r.clients[id] = c
 	}
 	if view.Client.Version > c.Version {
 		c.Versioned = view.Client
 	}
-	for _, u := range view.Users {
-		r.addUser(c, u)
-	}
-	for _, l := range view.Limits {
-		r.addLimits(c, l)
-	}
-	seen := map[int64]bool{}
-	for _, m := range view.Mappings {
-		if m.State.Live() {
-			seen[m.State.ID] = true
-			r.addMapping(c, m, view.Position)
-		}
-	}
-	for _, m := range c.mappings {
-		// The view is not older than what is known of the mapping, and lacks it:
-		// it was deleted in a record that never came here.
-		if !seen[m.State.ID] && m.at <= view.Position {
-			m.State.Deleted = true
-			r.settle(m, time.Time{}, fx)
-		}
-	}
-	c.viewed = max(c.viewed, view.Position)
-	for _, record := range r.recent.after(view.Position) {
-		// These were decoded before, if anything here had to do with them; one that
-		// does not decode stopped the feed and is not among them.
-		_ = r.apply(record, fx)
-	}
+	r.mergeInto(&c.holding, partsOf(view), nil, fx)
 	return c
-}
-
-func (r *routes) addUser(c *clientRoute, u domain.Versioned[domain.User]) {
-	known := r.users[u.State.ID]
-	if known == nil {
-		known = &userRoute{Versioned: u}
-		r.users[u.State.ID] = known
-	}
-	if u.Version > known.Version {
-		known.Versioned = u
-	}
-	if c.users[u.State.ID] == nil {
-		c.users[u.State.ID] = known
-		known.refs++
-	}
-}
-
-func (r *routes) addLimits(c *clientRoute, l domain.Versioned[domain.AccountLimits]) {
-	account := l.State.Account
-	known := r.limits[account]
-	if known == nil {
-		known = &limitsRoute{Versioned: l, account: newAccount(r.tally, account)}
-		known.account.limit(l.State.Limits)
-		r.limits[account] = known
-	}
-	if l.Version > known.Version {
-		known.Versioned = l
-		known.account.limit(l.State.Limits)
-	}
-	if c.limits[account] == nil {
-		c.limits[account] = known
-		known.refs++
-	}
-}
-
-func (r *routes) addMapping(c *clientRoute, m domain.Versioned[domain.Mapping], at domain.Position) {
-	known := r.mappings[m.State.ID]
-	if known == nil {
-		known = &mappingRoute{Versioned: m, live: map[*forward]struct{}{}, meter: newMeter(r.metrics, r.tally, &m.State, r.payer(m.State.UserID))}
-		r.mappings[m.State.ID] = known
-	}
-	if m.Version > known.Version {
-		known.Versioned = m
-	}
-	known.at = max(known.at, at)
-	if c.mappings[m.State.ID] == nil {
-		c.mappings[m.State.ID] = known
-		known.refs++
-	}
 }
 
 // forget takes a mapping that has ended out of the routes.
 func (r *routes) forget(m *mappingRoute) {
 	delete(r.mappings, m.State.ID)
-	r.eachEnd(m, func(c *clientRoute) { delete(c.mappings, m.State.ID) })
-	m.refs = 0
-}
-
-// ends lists the mapping's clients, each once.
-func ends(m *domain.Mapping) []int64 {
-	if m.SourceClientID == m.TargetClientID {
-		return []int64{m.SourceClientID}
+	for _, h := range m.held {
+		delete(h.mappings, m.State.ID)
 	}
-	return []int64{m.SourceClientID, m.TargetClientID}
-}
-
-func (r *routes) eachEnd(m *mappingRoute, do func(*clientRoute)) {
-	for _, end := range ends(&m.State) {
-		if c := r.clients[end]; c != nil {
-			do(c)
-		}
-	}
+	m.held = nil
 }
 
 // leave takes a session out of the routes, unless a newer one has its place, and
@@ -371,30 +282,15 @@ func (r *routes) leave(s *session) (live, opening []*forward) {
 		}
 	}
 	if c.session == s {
-		r.unlink(c)
+		r.unlink(c, &effects{})
 	}
 	return live, opening
 }
 
 // unlink takes a client and all that only it needed out of the routes.
-func (r *routes) unlink(c *clientRoute) {
+func (r *routes) unlink(c *clientRoute, fx *effects) {
 	delete(r.clients, c.State.ID)
-	for id, m := range c.mappings {
-		if m.refs--; m.refs == 0 {
-			delete(r.mappings, id)
-		}
-	}
-	for id, u := range c.users {
-		if u.refs--; u.refs == 0 {
-			delete(r.users, id)
-		}
-	}
-	for id, l := range c.limits {
-		if l.refs--; l.refs == 0 {
-			delete(r.limits, id)
-			l.account.leave()
-		}
-	}
+	r.drop(&c.holding, fx)
 }
 
 // current gives the client's session, or nil.

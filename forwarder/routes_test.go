@@ -2,6 +2,7 @@ package forwarder_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ import (
 // that lag, gaps in the feed), the routes come to what the log says, and nothing
 // is left when everybody has gone.
 func TestRoutesComeToWhatTheLogSays(t *testing.T) {
-	seeds := 300
+	seeds := 600
 	if testing.Short() || raceEnabled {
 		seeds = 60
 	}
@@ -62,6 +63,36 @@ func TestADisconnectThatIsReadEndsNothing(t *testing.T) {
 	}
 }
 
+// What the view of one client knows newer of a user holds for all: the record of it
+// will come and be skipped.
+func TestWhatOneViewKnowsHoldsForAll(t *testing.T) {
+	m := &routesModel{t: t, rnd: rand.New(rand.NewPCG(1, 7)), plane: newPlane(), routes: forwarder.NewRoutes(), fed: -1}
+	m.command(0)
+	m.command(1)
+	m.command(1)
+	first, second := m.clients[0], m.clients[1]
+	connect := func(client int64) *wire.Refusal {
+		view, err := m.plane.ClientView(t.Context(), client, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, refusal := m.routes.Connect(view)
+		return refusal
+	}
+	if refusal := connect(first); refusal != nil {
+		t.Fatal(refusal)
+	}
+	m.follow()
+	m.plane.do(t, domain.SetUserEnabled{ID: m.users[0]})
+	if refusal := connect(second); refusal == nil {
+		t.Error("a client of a disabled user is let in")
+	}
+	m.feed(1 << 30)
+	if left := m.routes.Connected(); len(left) > 0 {
+		t.Errorf("%v are connected though their user is disabled", left)
+	}
+}
+
 type routesModel struct {
 	t      *testing.T
 	seed   int
@@ -71,6 +102,7 @@ type routesModel struct {
 
 	users, clients, mappings []int64
 	fed                      domain.Position // how far the routes have come; -1 = the feed is not followed
+	ports                    domain.Ingress  // held here; zero = none are
 }
 
 func (m *routesModel) run() {
@@ -78,10 +110,17 @@ func (m *routesModel) run() {
 	for range 2 {
 		m.command(0)
 	}
+	if m.seed%2 == 0 { // with public ports, the half of those that there are
+		m.ports = domain.Ingress{FirstPort: 20000, LastPort: 20007}
+		m.routes.OpenIngress(m.ports)
+		m.refreshIngress(m.ports, 0)
+		m.follow()
+		m.lookAgain()
+	}
 	for range 150 {
 		switch n := m.rnd.IntN(20); {
 		case n < 8:
-			m.command(m.rnd.IntN(13))
+			m.command(m.rnd.IntN(16))
 		case n < 12:
 			m.connect()
 		case n < 14:
@@ -97,6 +136,7 @@ func (m *routesModel) run() {
 	for _, id := range m.routes.Connected() {
 		m.routes.Disconnect(id)
 	}
+	m.routes.CloseIngresses()
 	if n := m.routes.Size(); n != 0 {
 		m.t.Errorf("seed %d: %d things are left when everybody has gone", m.seed, n)
 	}
@@ -144,6 +184,12 @@ func (m *routesModel) command(kind int) {
 	case 10:
 		c = domain.SetQuota{ID: pick(m.rnd, append(m.users, m.clients...)),
 			Limits: domain.Limits{MaxConnectionsPerMapping: ptr(m.rnd.Int64N(3))}}
+	case 12, 13:
+		m.mappings = append(m.mappings, id)
+		c = domain.CreateMapping{ID: id, Any: true, UserID: pick(m.rnd, m.users), TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolTCP,
+			Parts: domain.Parts{Origin: domain.Origin{PublicPort: 20000 + m.rnd.IntN(16)}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}}.Offered(publicOffer)
+	case 14:
+		c = domain.ChangeMapping{ID: pick(m.rnd, m.mappings), Patch: domain.Patch{"public_port": fmt.Append(nil, 20000+m.rnd.IntN(16))}}.Offered(publicOffer)
 	case 11:
 		c = domain.DisconnectClient{ID: pick(m.rnd, m.clients), Epoch: 1}
 	default:
@@ -156,6 +202,32 @@ func (m *routesModel) command(kind int) {
 		}
 	}
 	_, _ = m.plane.try(c)
+}
+
+// publicOffer is what forwarders have in tests.
+var publicOffer = domain.PublicOffer{Known: true, Ports: []domain.PortRange{{First: 20000, Last: 20015}}, Now: time.Now().Add(100 * domain.PortKept)}
+
+// refreshIngress looks an ingress up, or a part of one, as old as min allows and
+// chance will have it.
+func (m *routesModel) refreshIngress(what domain.Ingress, min domain.Position) {
+	for again := min; ; {
+		head := domain.Position(len(m.plane.records))
+		at := again + domain.Position(m.rnd.Int64N(int64(head-again)+1))
+		if at > 0 {
+			m.plane.hidden = at
+		}
+		v, err := m.plane.IngressView(m.t.Context(), what, again)
+		m.plane.hidden = 0
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if at == 0 {
+			v = domain.IngressView{Ingress: what}
+		}
+		if again = m.routes.RefreshIngress(v); again == 0 {
+			return
+		}
+	}
 }
 
 // view looks a client up, as old as min allows and chance will have it, and
@@ -195,6 +267,7 @@ func (m *routesModel) connect() {
 		min = again
 	}
 	m.follow()
+	m.lookAgain()
 }
 
 // follow starts the feed where the views say.
@@ -212,15 +285,15 @@ func (m *routesModel) feed(n int) {
 	for ; m.fed >= 0 && n > 0 && int(m.fed) < len(m.plane.records); n-- {
 		record := m.plane.records[m.fed]
 		m.fed++
-		refreshes, err := m.routes.Advance(record)
-		if err != nil {
+		if err := m.routes.Advance(record); err != nil {
 			m.t.Fatal(err)
 		}
-		for client, min := range refreshes {
-			m.refresh(client, min)
-		}
+		m.lookAgain()
 	}
 }
+
+// lookAgain looks up what the routes ask for.
+func (m *routesModel) lookAgain() { m.routes.Again(m.refresh, m.refreshIngress) }
 
 func (m *routesModel) refresh(client int64, min domain.Position) {
 	for again := min; ; {
@@ -247,7 +320,11 @@ func (m *routesModel) gap() {
 	for _, client := range connected {
 		m.refresh(client, known)
 	}
+	if m.ports != (domain.Ingress{}) {
+		m.refreshIngress(m.ports, known)
+	}
 	m.follow()
+	m.lookAgain()
 }
 
 // compare holds the routes of the connected clients against the log.
@@ -274,6 +351,23 @@ func (m *routesModel) compare() {
 		if got := m.routes.Configuration(id); got != want.String() {
 			m.t.Errorf("seed %d: client %d has %q, want %q", m.seed, id, got, want.String())
 		}
+	}
+	m.comparePorts()
+}
+
+func (m *routesModel) comparePorts() {
+	if m.ports == (domain.Ingress{}) {
+		return
+	}
+	want := map[int]int64{}
+	for _, id := range m.mappings {
+		mapping, ok := m.plane.states[domain.MappingStream(id)].(*domain.Mapping)
+		if ok && mapping.Active() && m.ports.Has(mapping) && m.userWorks(mapping.UserID) {
+			want[mapping.PublicPort] = id
+		}
+	}
+	if got := m.routes.Ports(m.ports); !maps.Equal(got, want) {
+		m.t.Errorf("seed %d: the public ports are %v, want %v", m.seed, got, want)
 	}
 }
 
@@ -342,7 +436,7 @@ func TestRoutesHoldTheConnectedOnly(t *testing.T) {
 				Origin: domain.Origin{LocalPort: 1 + i}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}})
 	}
 	for _, record := range p.records[from:] {
-		if _, err := routes.Advance(record); err != nil {
+		if err := routes.Advance(record); err != nil {
 			t.Fatal(err)
 		}
 	}

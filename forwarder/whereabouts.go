@@ -291,3 +291,22 @@ func (w *whereabouts) isAt(ctx context.Context, client int64, node string, witne
 	}
 	return false, at(placesOf(found[1]), here)
 }
+
+// hasPort tells whether a public port is one of the node's. known is false when the
+// directory cannot tell.
+func (w *whereabouts) hasPort(ctx context.Context, node string, port int) (yes, known bool) {
+	has := func() (yes, known bool, age time.Duration) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		r, known := w.records[node]
+		return known && r.HasPort(port), known, w.now().Sub(r.at)
+	}
+	if yes, _, age := has(); yes && age < placeAge {
+		return true, true
+	}
+	ctx, cancel := context.WithTimeout(ctx, placeWait)
+	defer cancel()
+	err := w.learn(ctx, []place{{node: node}}, true)
+	yes, known, _ = has()
+	return yes, known && (err == nil || yes)
+}

@@ -46,6 +46,7 @@ type world struct {
 	ledger    forwarder.Ledger
 	now       func() time.Time
 	commander forwarder.Commander
+	ports     *forwarder.Ports
 	log       *slog.Logger
 	user      int64
 	closing   []func()
@@ -87,7 +88,7 @@ func (w *world) start() {
 	metrics := forwarder.NewMetrics()
 	f, err := forwarder.New(forwarder.Config{Node: "node-001", Lookup: w.plane, Feed: w.plane, Directory: w.presences,
 		Registrar: w.plane, Commander: w.commander, Logger: w.log.With("part", "forwarder"), Metrics: metrics, Limits: w.limits,
-		Ledger: w.ledger, Now: w.now})
+		Ledger: w.ledger, Now: w.now, Ports: w.ports})
 	if err != nil {
 		w.t.Fatal(err)
 	}

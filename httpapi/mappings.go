@@ -18,10 +18,11 @@ type Mapping struct {
 	MappingID      int64    `json:"mapping_id" example:"1001"`
 	UserID         int64    `json:"user_id" example:"100000001"`
 	Name           string   `json:"name" example:"intranet"`
-	SourceClientID int64    `json:"source_client_id" doc:"The client that listens" example:"600000000"`
+	SourceClientID *int64   `json:"source_client_id" doc:"The client that listens; null when visitors come in at a public port" example:"600000000"`
 	TargetClientID int64    `json:"target_client_id" doc:"The client that dials" example:"600000001"`
 	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Origin
+	PublicAddress *string `json:"public_address" doc:"Where visitors connect, host:port; null without a public port, and while it is not known" example:"192.0.2.10:20000"`
 	domain.Service
 	domain.Options
 	SourceUserID *int64    `json:"source_user_id" doc:"Whose the source is, when somebody else's: it was made of a share code" example:"100000002"`
@@ -36,7 +37,7 @@ type Mapping struct {
 type CreateMappingBody struct {
 	UserID         int64    `json:"user_id,omitempty" minimum:"0" doc:"The user whose it is; left out: whoever asks" example:"100000001"`
 	Name           string   `json:"name,omitempty" maxLength:"100" example:"intranet"`
-	SourceClientID int64    `json:"source_client_id" doc:"The client that listens" example:"600000000"`
+	SourceClientID *int64   `json:"source_client_id,omitempty" minimum:"1" doc:"The client that listens; left out: visitors come in at a public port" example:"600000000"`
 	TargetClientID int64    `json:"target_client_id" doc:"The client that dials" example:"600000001"`
 	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Origin
@@ -69,7 +70,7 @@ func (a *api) registerMappings() {
 	huma.Register(a.huma, created, a.createMapping)
 	huma.Register(a.huma, op(http.MethodGet, "/mappings", "list-mappings", "List mappings", errorsOfList...), a.listMappings)
 	huma.Register(a.huma, conditional(op(http.MethodGet, "/mappings/{id}", "get-mapping", "Show a mapping", errorsOfGet...)), a.getMapping)
-	huma.Register(a.huma, op(http.MethodPut, "/mappings/{id}", "change-mapping", "Change a mapping's name, listener or service", errorsOfPut...), a.changeMapping)
+	huma.Register(a.huma, op(http.MethodPut, "/mappings/{id}", "change-mapping", "Change a mapping's name, listener, public port or service", errorsOfPut...), a.changeMapping)
 	huma.Register(a.huma, op(http.MethodDelete, "/mappings/{id}", "delete-mapping", "Delete a mapping: its listener closes and its streams end", errorsOfWrite...), a.deleteMapping)
 	huma.Register(a.huma, op(http.MethodPost, "/mappings/{id}/enable", "enable-mapping", "Open a mapping's listener again", errorsOfWrite...), a.setMappingEnabled(true))
 	huma.Register(a.huma, op(http.MethodPost, "/mappings/{id}/disable", "disable-mapping", "Close a mapping's listener and end its streams", errorsOfWrite...), a.setMappingEnabled(false))
@@ -82,12 +83,16 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 	Body Mapping
 }, error) {
 	b := in.Body
+	var source int64
+	if b.SourceClientID != nil {
+		source = *b.SourceClientID
+	}
 	user, err := forUser(ctx, b.UserID)
 	if err != nil {
 		return nil, err
 	}
 	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
-		return domain.CreateMapping{ID: id, UserID: user, Any: identity(ctx).admin(), SourceClientID: b.SourceClientID, TargetClientID: b.TargetClientID,
+		return domain.CreateMapping{ID: id, UserID: user, Any: identity(ctx).admin(), SourceClientID: source, TargetClientID: b.TargetClientID,
 			Protocol: domain.Protocol(b.Protocol),
 			Parts:    domain.Parts{Name: b.Name, Origin: b.Origin, Service: b.Service, Options: b.Options}}
 	})
@@ -101,7 +106,7 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 	return &struct {
 		CreatedAnswer
 		Body Mapping
-	}{createdOf(r, "mappings"), mappingBody(m)}, nil
+	}{createdOf(r, "mappings"), a.mappingShown(ctx, m)}, nil
 }
 
 // listMappingsInput asks for a page of the mappings of something.
@@ -170,7 +175,8 @@ func (a *api) mappingsOf(ctx context.Context, index projections.Index, in PageIn
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
-	return pageOf(rows, next, func(m projections.MappingRow) Mapping { return mappingBody(&m.Mapping) }), nil
+	addresses := a.publicAddresses(ctx)
+	return pageOf(rows, next, func(m projections.MappingRow) Mapping { return mappingBody(&m.Mapping, addresses) }), nil
 }
 
 func (a *api) getMapping(ctx context.Context, in *oneInput) (*struct {
@@ -188,7 +194,7 @@ func (a *api) getMapping(ctx context.Context, in *oneInput) (*struct {
 	return &struct {
 		ReadAnswer
 		Body Mapping
-	}{answer, mappingBody(&m.Mapping)}, nil
+	}{answer, a.mappingShown(ctx, &m.Mapping)}, nil
 }
 
 func (a *api) changeMapping(ctx context.Context, in *changeMappingInput) (*mappingAnswer, error) {
@@ -218,17 +224,17 @@ func (a *api) mappingCommand(ctx context.Context, h MatchHeader, body any, c dom
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
-	return &mappingAnswer{answerOf(r), mappingBody(m)}, nil
+	return &mappingAnswer{answerOf(r), a.mappingShown(ctx, m)}, nil
 }
 
-func mappingBody(m *domain.Mapping) Mapping {
+func mappingBody(m *domain.Mapping, address func(*domain.Mapping) *string) Mapping {
 	optional := func(id int64) *int64 {
 		if id == 0 {
 			return nil
 		}
 		return &id
 	}
-	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: m.SourceClientID, TargetClientID: m.TargetClientID,
+	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: optional(m.SourceClientID), TargetClientID: m.TargetClientID, PublicAddress: address(m),
 		Protocol: Protocol(m.Protocol), Origin: m.Origin, Service: m.Service, Options: m.Options.Shown(),
 		SourceUserID: optional(m.SourceUserID), TargetUserID: optional(m.TargetUserID), ShareID: optional(m.ShareID),
 		Status: enabledStatus(m.Disabled), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt}

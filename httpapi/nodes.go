@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -51,11 +52,15 @@ type NodeStatus struct {
 	Agents  string // host:port agents connect to, "" = none
 	Bridge  string // host:port other forwarders connect to, "" = none
 	API     string // host:port of the REST API, "" = none, or the one that was asked
-	Clients int
-	Streams int
-	Since   time.Time
-	Seen    time.Time
-	Leases  []string // work it does for all control planes
+	// Public is the host of its public ports, which are FirstPort to LastPort; "" = none.
+	Public              string
+	FirstPort, LastPort int
+	ClosedPorts         string // of those that mappings have, why some cannot be opened
+	Clients             int
+	Streams             int
+	Since               time.Time
+	Seen                time.Time
+	Leases              []string // work it does for all control planes
 }
 
 // Node is a node as the API shows it.
@@ -67,6 +72,8 @@ type Node struct {
 	Agents  *string   `json:"agents_address" doc:"Where agents connect; null when they do not" example:"192.0.2.10:8080"`
 	Bridge  *string   `json:"bridge_address" doc:"Where other forwarders connect; null when none does" example:"192.0.2.10:50052"`
 	API     *string   `json:"api_address" doc:"Where the REST API is; null when there is none" example:"192.0.2.10:9000"`
+	Public  *string   `json:"public_ports" doc:"The ports that visitors come in at, host:first-last; null when there are none" example:"192.0.2.10:20000-20099"`
+	Closed  *string   `json:"closed_ports" doc:"Public ports of mappings that the node cannot open, with the reason; null when all are open" example:"20007: address already in use"`
 	Clients int       `json:"clients" doc:"Connected to it now" example:"1200"`
 	Streams int       `json:"streams" doc:"Being opened or joined at it now" example:"85"`
 	Since   time.Time `json:"since" doc:"When it started" example:"2026-01-02T15:04:05Z"`
@@ -243,7 +250,11 @@ func nodeBody(n NodeStatus) Node {
 		}
 		return &s
 	}
+	public := ""
+	if n.Public != "" {
+		public = net.JoinHostPort(n.Public, fmt.Sprintf("%d-%d", n.FirstPort, n.LastPort))
+	}
 	return Node{NodeID: n.ID, Roles: append([]string{}, n.Roles...), State: n.State, Version: n.Version, Agents: optional(n.Agents),
-		Bridge: optional(n.Bridge), API: optional(n.API), Clients: n.Clients, Streams: n.Streams,
+		Bridge: optional(n.Bridge), API: optional(n.API), Public: optional(public), Closed: optional(n.ClosedPorts), Clients: n.Clients, Streams: n.Streams,
 		Since: n.Since.UTC(), Seen: n.Seen.UTC(), Leases: append([]string{}, n.Leases...)}
 }

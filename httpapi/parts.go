@@ -71,6 +71,7 @@ type ChangeMappingBody struct {
 	TargetUserID   *int64    `json:"target_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
 	ShareID        *int64    `json:"share_id,omitempty" doc:"May be sent, never changes" example:"1234567890123"`
 	Protocol       *Protocol `json:"protocol,omitempty" doc:"May be sent, never changes" example:"tcp"`
+	PublicAddress  *string   `json:"public_address,omitempty" doc:"May be sent, follows from public_port" example:"192.0.2.10:20000"`
 	domain.Parts
 
 	patch domain.Patch
@@ -80,6 +81,18 @@ type ChangeMappingBody struct {
 // everything.
 func (ChangeMappingBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 	s.Required = nil
+	// A public mapping shows 0, and may be sent back as it was read.
+	none := 0.0
+	s.Properties["local_port"].Minimum = &none
+	s.PrecomputeMessages()
+	return s
+}
+
+// TransformSchema implements [huma.SchemaTransformer]: a share is redeemed by a client
+// that listens.
+func (RedeemBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	delete(s.Properties, "public_port")
+	s.Required = append(s.Required, "local_port")
 	s.PrecomputeMessages()
 	return s
 }

@@ -140,7 +140,7 @@ func (a *api) redeemShare(ctx context.Context, in *struct {
 	return &struct {
 		CreatedAnswer
 		Body Mapping
-	}{createdOf(r, "mappings"), mappingBody(m)}, nil
+	}{createdOf(r, "mappings"), a.mappingShown(ctx, m)}, nil
 }
 
 func (a *api) listShares(ctx context.Context, in *struct {

@@ -8,7 +8,8 @@ import (
 )
 
 // The read model of mappings: a row for each live mapping, the list of all, of
-// each user's, and of those each client is source or target of.
+// each user's, of those each client is source or target of, and of those with a
+// public port.
 
 // AllMappings lists every live mapping.
 const AllMappings Index = "mappings"
@@ -20,6 +21,9 @@ func MappingsOfUser(userID int64) Index { return numbered("mappings-of-user", us
 // MappingsOfClient lists the live mappings a client is source or target of.
 func MappingsOfClient(clientID int64) Index { return numbered("mappings-of-client", clientID) }
 
+// MappingsWithPort lists the live mappings that have a public port.
+const MappingsWithPort Index = "mappings-with-port"
+
 func (r *MappingRow) versions() *Versions { return &r.Versions }
 
 func (r *MappingRow) fold(e domain.Event, at time.Time) { r.Mapping.Apply(e, at) }
@@ -27,7 +31,13 @@ func (r *MappingRow) fold(e domain.Event, at time.Time) { r.Mapping.Apply(e, at)
 func (r *MappingRow) live() bool { return r.Mapping.Live() }
 
 func (r *MappingRow) indexes() []Index {
-	all := []Index{AllMappings, MappingsOfClient(r.SourceClientID)}
+	all := []Index{AllMappings}
+	if r.SourceClientID != 0 {
+		all = append(all, MappingsOfClient(r.SourceClientID))
+	}
+	if r.PublicPort != 0 {
+		all = append(all, MappingsWithPort)
+	}
 	for _, user := range r.Users() {
 		all = append(all, MappingsOfUser(user))
 	}
@@ -44,8 +54,8 @@ func (r *Reader) Mapping(ctx context.Context, id int64) (row MappingRow, ok bool
 	return get[MappingRow](ctx, r, Key{Mappings, id})
 }
 
-// Mappings lists the mappings of an index, [AllMappings], [MappingsOfUser] or
-// [MappingsOfClient], with an id above after; next is 0 at the end, else what
+// Mappings lists the mappings of an index, [AllMappings], [MappingsOfUser],
+// [MappingsOfClient] or [MappingsWithPort], with an id above after; next is 0 at the end, else what
 // to pass as after for the next page.
 func (r *Reader) Mappings(ctx context.Context, index Index, after int64, limit int) (rows []MappingRow, next int64, err error) {
 	return list[MappingRow](ctx, r.store, Mappings, index, after, limit)

@@ -43,9 +43,11 @@ const (
 )
 
 // rowless tells of what the read models have no rows: an erasure, since the user's
-// row went when the user was deleted; and what was asked of nodes, which is for the
-// audit alone.
-func (k Kind) rowless() bool { return k == domain.CategoryErasure || k == domain.CategoryNode }
+// row went when the user was deleted; what was asked of nodes, which is for the audit
+// alone; and public ports, which stand in their mappings' rows.
+func (k Kind) rowless() bool {
+	return k == domain.CategoryErasure || k == domain.CategoryNode || k == domain.CategoryPort
+}
 
 // Key names a row.
 type Key struct {

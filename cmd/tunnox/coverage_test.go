@@ -66,13 +66,14 @@ var commandsOf = map[string][]string{
 	"list-mappings":           {"mapping list --status active --protocol tcp --after 1 --limit 5 --as-of 9"},
 	"list-mappings-of-user":   {"mapping list --user 1 --status active --protocol tcp --after 1 --limit 5 --as-of 9"},
 	"list-mappings-of-client": {"mapping list --client 1 --status active --protocol tcp --after 1 --limit 5 --as-of 9"},
-	"create-mapping":          {"mapping create --user 1 --source 2 --listen 127.0.0.1:3 --target 4 --service h:5 --protocol tcp --name n --dry-run --idempotency-key k" + optionArguments(mappingOptions)},
-	"get-mapping":             {"mapping show 1 --as-of 9"},
-	"change-mapping":          {"mapping update 1 --listen 127.0.0.1:3 --service h:5 --name n --dry-run --idempotency-key k --if-match 3" + optionArguments(mappingOptions)},
-	"delete-mapping":          {"mapping delete 1 --dry-run --idempotency-key k --if-match 3"},
-	"enable-mapping":          {"mapping enable 1 --dry-run --idempotency-key k --if-match 3"},
-	"disable-mapping":         {"mapping disable 1 --dry-run --idempotency-key k --if-match 3"},
-	"mapping-history":         {"mapping history 1"},
+	"create-mapping": {"mapping create --user 1 --source 2 --listen 127.0.0.1:3 --target 4 --service h:5 --protocol tcp --name n --dry-run --idempotency-key k" + optionArguments(mappingOptions),
+		"mapping create --public-port 3 --target 4 --service h:5"},
+	"get-mapping":     {"mapping show 1 --as-of 9"},
+	"change-mapping":  {"mapping update 1 --listen 127.0.0.1:3 --public-port 3 --service h:5 --name n --dry-run --idempotency-key k --if-match 3" + optionArguments(mappingOptions)},
+	"delete-mapping":  {"mapping delete 1 --dry-run --idempotency-key k --if-match 3"},
+	"enable-mapping":  {"mapping enable 1 --dry-run --idempotency-key k --if-match 3"},
+	"disable-mapping": {"mapping disable 1 --dry-run --idempotency-key k --if-match 3"},
+	"mapping-history": {"mapping history 1"},
 
 	"list-keys":  {"key list --user 1 --after 1 --limit 5 --as-of 9"},
 	"create-key": {"key create --user 1 --name ci --scope read --expires 1h --dry-run --idempotency-key k"},
@@ -136,6 +137,7 @@ var withoutCommand = map[string]string{
 // notSent are parameters and fields that no command sends, and why; "*" stands for
 // every operation.
 var notSent = map[string]string{
+	"change-mapping public_address":   "it follows from the port",
 	"* Min-Position":                  "commands read what they have written from its answer",
 	"* If-None-Match":                 "nothing is kept to compare with",
 	"list-clients owner":              "--user lists the clients of a user",

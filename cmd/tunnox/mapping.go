@@ -15,14 +15,25 @@ var (
 	mappingColumns = []column{
 		field("MAPPING", "mapping_id"), field("NAME", "name"), field("PROTOCOL", "protocol"),
 		field("SOURCE", "source_client_id"),
-		{"LISTENER", func(o object) string { return o.address("local_host", "local_port") }},
+		{"LISTENER", listenerText},
 		field("TARGET", "target_client_id"),
 		{"SERVICE", func(o object) string { return o.address("target_host", "target_port") }},
 		field("STATUS", "status"),
 	}
 	mappingFields = []string{"mapping_id", "name", "user_id", "status", "protocol",
-		"source_client_id", "local_host", "local_port", "target_client_id", "target_host", "target_port"}
+		"source_client_id", "local_host", "local_port", "public_port", "public_address", "target_client_id", "target_host", "target_port"}
 )
+
+// listenerText is where a mapping's connections come in.
+func listenerText(o object) string {
+	if public := o.text("public_address"); public != "-" {
+		return public
+	}
+	if port := o.text("public_port"); port != "-" {
+		return "public:" + port
+	}
+	return o.address("local_host", "local_port")
+}
 
 func mappingCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "mapping", path: "/api/v1/mappings", columns: mappingColumns, first: mappingFields}
@@ -34,20 +45,27 @@ func mappingCommand(api *apiFlags) *cobra.Command {
 
 func (r *resource) createMapping() *cobra.Command {
 	var user, source, target int64
+	var publicPort int
 	var protocol, name, listen, service string
 	cmd := &cobra.Command{
-		Use:     "create --user ID --source CLIENT --listen [HOST:]PORT --target CLIENT --service HOST:PORT",
-		Short:   "Create a mapping: a listener at the source client, a service at the target client",
-		Example: "  tunnox mapping create --user 100000001 --source 600000000 --listen 5433 --target 600000001 --service 127.0.0.1:5432",
-		Args:    cobra.NoArgs,
+		Use:   "create [--source CLIENT --listen [HOST:]PORT | --public-port PORT] --target CLIENT --service HOST:PORT",
+		Short: "Create a mapping: a listener at the source client or a public port, a service at the target client",
+		Example: "  tunnox mapping create --source 600000000 --listen 5433 --target 600000001 --service 127.0.0.1:5432\n" +
+			"  tunnox mapping create --public-port 0 --target 600000001 --service 127.0.0.1:5432",
+		Args: cobra.NoArgs,
 	}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		body := map[string]any{"user_id": user, "source_client_id": source, "target_client_id": target, "protocol": protocol}
+		body := map[string]any{"user_id": user, "target_client_id": target, "protocol": protocol}
 		if name != "" {
 			body["name"] = name
 		}
-		if err := addListen(body, listen); err != nil {
-			return err
+		if cmd.Flags().Changed("public-port") {
+			body["public_port"] = publicPort
+		} else {
+			body["source_client_id"] = source
+			if err := addListen(body, listen); err != nil {
+				return err
+			}
 		}
 		if err := addService(body, service); err != nil {
 			return err
@@ -68,21 +86,32 @@ func (r *resource) createMapping() *cobra.Command {
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
+	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")
 	flags.StringVar(&service, "service", "", "`host:port` the target client dials")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
-	require(cmd, "source", "target", "listen", "service")
+	require(cmd, "target", "service")
+	cmd.MarkFlagsRequiredTogether("source", "listen")
+	cmd.MarkFlagsOneRequired("listen", "public-port")
+	cmd.MarkFlagsMutuallyExclusive("source", "public-port")
 	return cmd
 }
 
 func (r *resource) updateMapping() *cobra.Command {
-	cmd := r.act("update ID", "Change a mapping's listener, service or name", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
+	cmd := r.act("update ID", "Change a mapping's listener, public port, service or name", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
 		body := changedStrings(flags, map[string]string{"name": "name"})
 		given := changedStrings(flags, map[string]string{"listen": "listen", "service": "service"})
 		if listen, ok := given["listen"].(string); ok {
 			if err := addListen(body, listen); err != nil {
 				return nil, err
 			}
+		}
+		if flags.Changed("public-port") {
+			port, err := flags.GetInt("public-port")
+			if err != nil {
+				return nil, err
+			}
+			body["public_port"] = port
 		}
 		if service, ok := given["service"].(string); ok {
 			if err := addService(body, service); err != nil {
@@ -93,9 +122,10 @@ func (r *resource) updateMapping() *cobra.Command {
 	})
 	cmd.Flags().String("listen", "", "`[host:]port` the source client listens on from now on")
 	cmd.Flags().String("service", "", "`host:port` the target client dials from now on")
+	cmd.Flags().Int("public-port", 0, "`port` of the forwarders' public ports that visitors come to from now on")
 	cmd.Flags().String("name", "", "`name` from now on")
 	optionFlags(cmd, mappingOptions)
-	cmd.MarkFlagsOneRequired(append([]string{"listen", "service", "name"}, optionNames(mappingOptions)...)...)
+	cmd.MarkFlagsOneRequired(append([]string{"listen", "service", "name", "public-port"}, optionNames(mappingOptions)...)...)
 	return cmd
 }
 

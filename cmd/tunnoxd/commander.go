@@ -13,5 +13,5 @@ func (cp *controlPlane) localCommander(node string) *control.Local {
 	return control.NewLocal(node, cp.store, func(ctx context.Context) (domain.Position, error) {
 		head, err := cp.store.Head(ctx)
 		return head.Position, err
-	}, cp.executor)
+	}, cp.commands)
 }

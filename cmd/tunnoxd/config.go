@@ -27,6 +27,8 @@ type config struct {
 	Postgres        string
 	Redis           string
 	AdvertiseAgents string
+	PublicPorts     string // FROM-TO
+	PublicAddress   string
 
 	State           string
 	Bridge          string
@@ -68,9 +70,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	rebuildSettings   = []string{"data", "postgres", "redis"}
@@ -87,6 +89,8 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log")
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
 	f.StringVar(&c.AdvertiseAgents, "advertise-agents", "", "`host:port` agents reach this server at, or several with commas between, the best first: they stand in join lines and certificates, and agents try one after the other (default: what was bound; this machine's first address when that was all of them)")
+	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports that visitors come in at, for mappings without a source client (empty = none)")
+	f.StringVar(&c.PublicAddress, "public-address", "", "`host` that visitors reach --public-ports at; an address of this machine is also the only one listened on, 0.0.0.0 is all of IPv4 (default: this machine's first address, and every address listened on)")
 	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins; environment: TUNNOX_STATE_ADDRESS)")
 	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` other forwarders connect to, in a cluster")
 	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` other forwarders reach this one at (default: what was bound; this machine's first address when that was all of them)")
@@ -217,6 +221,19 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 		}
 		if name == "advertise-bridge" && has(name) && len(addresses) > 1 {
 			fault(name, "want one address, %q are %d", *list, len(addresses))
+		}
+	}
+	if has("public-ports") && c.PublicPorts != "" {
+		if _, err := parsePorts(c.PublicPorts); err != nil {
+			fault("public-ports", "%v", err)
+		}
+	}
+	if has("public-address") && c.PublicAddress != "" {
+		if host, port, err := net.SplitHostPort(c.PublicAddress); err == nil && host != "" && port != "" && strings.Count(c.PublicAddress, ":") == 1 {
+			fault("public-address", "%q has a port: name the host alone", c.PublicAddress)
+		}
+		if c.PublicPorts == "" {
+			fault("public-address", "needs --public-ports")
 		}
 	}
 	if has("data") && c.Data == "" {

@@ -82,6 +82,7 @@ type controlPlane struct {
 	store     eventstore.Store
 	rows      projections.Store
 	executor  *eventstore.Executor
+	commands  httpapi.Executor // the executor, with what is to be had of public ports
 	projector *projections.Projector
 	reader    *projections.Reader
 	usage     *usage.Book
@@ -131,6 +132,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 
 	metrics := eventstore.NewMetrics(p.registry)
 	cp.executor = eventstore.NewExecutor(b.store, eventstore.ExecutorOptions{Metrics: metrics})
+	cp.commands = portDesk{cp.executor, b.directory, time.Now}
 	p.run("executor", cp.executor.Run)
 
 	log := history{b.store, b.between}
@@ -199,7 +201,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	requests := httpapi.NewMetrics()
 	p.registry.MustRegister(requests)
 	handler, err := httpapi.New(httpapi.Config{
-		Executor: cp.executor, History: b.store, Search: b.store, Reader: cp.reader, Past: past, Presence: present,
+		Executor: cp.commands, History: b.store, Search: b.store, Reader: cp.reader, Past: past, Presence: present,
 		Nodes:    nodes{b.directory, b.shared, p.log.With("part", "api")},
 		Usage:    cp.usage,
 		Webhooks: hooks, WebhookHTTP: p.cfg.WebhookHTTP,

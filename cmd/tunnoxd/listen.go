@@ -11,6 +11,8 @@ import (
 // built, so that an address in use is told at once and nothing was started.
 type listeners struct {
 	api, agents, metrics, state, bridge net.Listener // nil = this role has none
+
+	public string // host of the public ports, which open as mappings ask for them; "" = none
 }
 
 // binding is what a role listens on; an empty address is none.
@@ -32,11 +34,21 @@ func openListeners(on binding) (_ *listeners, err error) {
 		if l.address == "" {
 			continue
 		}
-		if *l.to, err = net.Listen("tcp", l.address); err != nil {
+		if *l.to, err = listenTCP(l.address); err != nil {
 			return nil, fmt.Errorf("--%s %s: %w", l.flag, l.address, err)
 		}
 	}
 	return ls, nil
+}
+
+// listenTCP opens an address. An IPv4 one is that: with the network left open,
+// 0.0.0.0 would be every IPv6 address too.
+func listenTCP(address string) (net.Listener, error) {
+	network := "tcp"
+	if host, _, err := net.SplitHostPort(address); err == nil && net.ParseIP(host).To4() != nil && !strings.Contains(host, ":") {
+		network = "tcp4"
+	}
+	return net.Listen(network, address)
 }
 
 // close closes what is open. Servers close their listener too, which is no error.
@@ -61,6 +73,9 @@ func (ls *listeners) addresses() map[string]string {
 		if l != nil {
 			bound[name] = dialable(l.Addr().String())
 		}
+	}
+	if ls.public != "" {
+		bound["public"] = ls.public
 	}
 	return bound
 }

@@ -179,8 +179,12 @@ func (p *process) nodeRecord(node string, f *forwarder.Forwarder) func() directo
 	if p.sockets.bridge != nil {
 		n.Bridge = reachable(p.cfg.AdvertiseBridge, p.sockets.bridge.Addr())
 	}
+	if ports := p.cfg.publicPorts(); ports != nil {
+		n.Public, n.FirstPort, n.LastPort = p.cfg.publicHost(), ports.First, ports.Last
+	}
 	return func() directory.Node {
 		now := n
+		now.ClosedPorts = closedPorts(f.ClosedPorts())
 		now.Clients, now.Streams = f.Load()
 		if now.State = directory.NodeActive; f.Draining() {
 			now.State = directory.NodeDraining

@@ -162,6 +162,9 @@ func (p *process) open(on binding) (err error) {
 	if p.sockets, err = openListeners(on); err != nil {
 		return err
 	}
+	if p.cfg.PublicPorts != "" && on.agents != "" {
+		p.sockets.public = p.cfg.publicHost()
+	}
 	p.atEnd("listeners", func(context.Context) error { return p.sockets.close() })
 	if !loopback(p.sockets.metrics.Addr().String()) {
 		p.log.Warn("metrics are served beyond this machine, without a key", "address", p.sockets.metrics.Addr().String())

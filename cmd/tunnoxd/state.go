@@ -36,7 +36,7 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 	}
 	log := p.log.With("part", "state")
 	server, err := control.NewServer(control.ServerConfig{
-		Authority: authority, JoinTokens: tokens, Log: b.store, Executor: cp.executor, Views: cp.reader, Usage: cp.usage,
+		Authority: authority, JoinTokens: tokens, Log: b.store, Executor: cp.commands, Views: cp.reader, Usage: cp.usage,
 		Head: func(ctx context.Context) (domain.Position, error) {
 			head, err := b.store.Head(ctx)
 			return head.Position, err

@@ -36,5 +36,11 @@ func (k keptViews) ClientView(ctx context.Context, clientID int64, min domain.Po
 	return v, err
 }
 
+// IngressView implements forwarder.Lookup. None is kept: a forwarder asks when it
+// starts, and that is rare.
+func (k keptViews) IngressView(ctx context.Context, what domain.Ingress, min domain.Position) (domain.IngressView, error) {
+	return k.rows.IngressView(ctx, what, min)
+}
+
 // Keep is for control.LookupConfig.
 func (k keptViews) Keep(ctx context.Context, v domain.ClientView) error { return k.kept.Keep(ctx, v) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"reflect"
 	"testing"
 	"time"
@@ -17,6 +18,10 @@ type lookupFunc func(clientID int64, min domain.Position) (domain.ClientView, er
 
 func (f lookupFunc) ClientView(_ context.Context, clientID int64, min domain.Position) (domain.ClientView, error) {
 	return f(clientID, min)
+}
+
+func (f lookupFunc) IngressView(context.Context, domain.Ingress, domain.Position) (domain.IngressView, error) {
+	return domain.IngressView{}, errors.New("there is none")
 }
 
 func TestKeptViewsFillInForReadModelsThatAreGone(t *testing.T) {

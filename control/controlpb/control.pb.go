@@ -568,7 +568,7 @@ func (*ClientAnswer_Refusal) isClientAnswer_Answer() {}
 type View struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Form          int32                  `protobuf:"varint,1,opt,name=form,proto3" json:"form,omitempty"`
-	View          []byte                 `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"` // domain.ClientView
+	View          []byte                 `protobuf:"bytes,2,opt,name=view,proto3" json:"view,omitempty"` // domain.ClientView, or domain.IngressView
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -617,6 +617,75 @@ func (x *View) GetView() []byte {
 	return nil
 }
 
+// IngressWant names an ingress and the position its view must not be older than.
+type IngressWant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FirstPort     int32                  `protobuf:"varint,1,opt,name=first_port,json=firstPort,proto3" json:"first_port,omitempty"`
+	LastPort      int32                  `protobuf:"varint,2,opt,name=last_port,json=lastPort,proto3" json:"last_port,omitempty"`
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	MinPosition   int64                  `protobuf:"varint,4,opt,name=min_position,json=minPosition,proto3" json:"min_position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IngressWant) Reset() {
+	*x = IngressWant{}
+	mi := &file_control_controlpb_control_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IngressWant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IngressWant) ProtoMessage() {}
+
+func (x *IngressWant) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IngressWant.ProtoReflect.Descriptor instead.
+func (*IngressWant) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *IngressWant) GetFirstPort() int32 {
+	if x != nil {
+		return x.FirstPort
+	}
+	return 0
+}
+
+func (x *IngressWant) GetLastPort() int32 {
+	if x != nil {
+		return x.LastPort
+	}
+	return 0
+}
+
+func (x *IngressWant) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *IngressWant) GetMinPosition() int64 {
+	if x != nil {
+		return x.MinPosition
+	}
+	return 0
+}
+
 type RegisterRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	IdempotencyKey string                 `protobuf:"bytes,1,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
@@ -630,7 +699,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_control_controlpb_control_proto_msgTypes[11]
+	mi := &file_control_controlpb_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +711,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[11]
+	mi := &file_control_controlpb_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +724,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{11}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RegisterRequest) GetIdempotencyKey() string {
@@ -703,7 +772,7 @@ type RegisterAnswer struct {
 
 func (x *RegisterAnswer) Reset() {
 	*x = RegisterAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[12]
+	mi := &file_control_controlpb_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +784,7 @@ func (x *RegisterAnswer) String() string {
 func (*RegisterAnswer) ProtoMessage() {}
 
 func (x *RegisterAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[12]
+	mi := &file_control_controlpb_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +797,7 @@ func (x *RegisterAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAnswer.ProtoReflect.Descriptor instead.
 func (*RegisterAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{12}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RegisterAnswer) GetClientId() int64 {
@@ -755,7 +824,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_control_controlpb_control_proto_msgTypes[13]
+	mi := &file_control_controlpb_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +836,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[13]
+	mi := &file_control_controlpb_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +849,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{13}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecuteRequest) GetForm() int32 {
@@ -807,7 +876,7 @@ type ExecuteAnswer struct {
 
 func (x *ExecuteAnswer) Reset() {
 	*x = ExecuteAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[14]
+	mi := &file_control_controlpb_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +888,7 @@ func (x *ExecuteAnswer) String() string {
 func (*ExecuteAnswer) ProtoMessage() {}
 
 func (x *ExecuteAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[14]
+	mi := &file_control_controlpb_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +901,7 @@ func (x *ExecuteAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteAnswer.ProtoReflect.Descriptor instead.
 func (*ExecuteAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{14}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecuteAnswer) GetForm() int32 {
@@ -865,7 +934,7 @@ type UsageReport struct {
 
 func (x *UsageReport) Reset() {
 	*x = UsageReport{}
-	mi := &file_control_controlpb_control_proto_msgTypes[15]
+	mi := &file_control_controlpb_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +946,7 @@ func (x *UsageReport) String() string {
 func (*UsageReport) ProtoMessage() {}
 
 func (x *UsageReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[15]
+	mi := &file_control_controlpb_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +959,7 @@ func (x *UsageReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageReport.ProtoReflect.Descriptor instead.
 func (*UsageReport) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{15}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UsageReport) GetReporter() string {
@@ -958,7 +1027,7 @@ type UsageLine struct {
 
 func (x *UsageLine) Reset() {
 	*x = UsageLine{}
-	mi := &file_control_controlpb_control_proto_msgTypes[16]
+	mi := &file_control_controlpb_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1039,7 @@ func (x *UsageLine) String() string {
 func (*UsageLine) ProtoMessage() {}
 
 func (x *UsageLine) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[16]
+	mi := &file_control_controlpb_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1052,7 @@ func (x *UsageLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageLine.ProtoReflect.Descriptor instead.
 func (*UsageLine) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{16}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UsageLine) GetMapping() int64 {
@@ -1052,7 +1121,7 @@ type UsageAsk struct {
 
 func (x *UsageAsk) Reset() {
 	*x = UsageAsk{}
-	mi := &file_control_controlpb_control_proto_msgTypes[17]
+	mi := &file_control_controlpb_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1133,7 @@ func (x *UsageAsk) String() string {
 func (*UsageAsk) ProtoMessage() {}
 
 func (x *UsageAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[17]
+	mi := &file_control_controlpb_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1146,7 @@ func (x *UsageAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAsk.ProtoReflect.Descriptor instead.
 func (*UsageAsk) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{17}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UsageAsk) GetAccount() int64 {
@@ -1105,7 +1174,7 @@ type UsageAnswer struct {
 
 func (x *UsageAnswer) Reset() {
 	*x = UsageAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[18]
+	mi := &file_control_controlpb_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1186,7 @@ func (x *UsageAnswer) String() string {
 func (*UsageAnswer) ProtoMessage() {}
 
 func (x *UsageAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[18]
+	mi := &file_control_controlpb_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1199,7 @@ func (x *UsageAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAnswer.ProtoReflect.Descriptor instead.
 func (*UsageAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{18}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UsageAnswer) GetDuplicate() bool {
@@ -1166,7 +1235,7 @@ type UsageAccount struct {
 
 func (x *UsageAccount) Reset() {
 	*x = UsageAccount{}
-	mi := &file_control_controlpb_control_proto_msgTypes[19]
+	mi := &file_control_controlpb_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1247,7 @@ func (x *UsageAccount) String() string {
 func (*UsageAccount) ProtoMessage() {}
 
 func (x *UsageAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[19]
+	mi := &file_control_controlpb_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1260,7 @@ func (x *UsageAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAccount.ProtoReflect.Descriptor instead.
 func (*UsageAccount) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{19}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UsageAccount) GetAccount() int64 {
@@ -1232,7 +1301,7 @@ type UsageOpen struct {
 
 func (x *UsageOpen) Reset() {
 	*x = UsageOpen{}
-	mi := &file_control_controlpb_control_proto_msgTypes[20]
+	mi := &file_control_controlpb_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1313,7 @@ func (x *UsageOpen) String() string {
 func (*UsageOpen) ProtoMessage() {}
 
 func (x *UsageOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[20]
+	mi := &file_control_controlpb_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1326,7 @@ func (x *UsageOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageOpen.ProtoReflect.Descriptor instead.
 func (*UsageOpen) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{20}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UsageOpen) GetMapping() int64 {
@@ -1311,7 +1380,13 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\x06answer\".\n" +
 	"\x04View\x12\x12\n" +
 	"\x04form\x18\x01 \x01(\x05R\x04form\x12\x12\n" +
-	"\x04view\x18\x02 \x01(\fR\x04view\"\x9d\x01\n" +
+	"\x04view\x18\x02 \x01(\fR\x04view\"\x80\x01\n" +
+	"\vIngressWant\x12\x1d\n" +
+	"\n" +
+	"first_port\x18\x01 \x01(\x05R\tfirstPort\x12\x1b\n" +
+	"\tlast_port\x18\x02 \x01(\x05R\blastPort\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12!\n" +
+	"\fmin_position\x18\x04 \x01(\x03R\vminPosition\"\x9d\x01\n" +
 	"\x0fRegisterRequest\x12'\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\x12\x1d\n" +
 	"\n" +
@@ -1363,12 +1438,13 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\astreams\x18\x02 \x01(\x03R\astreams2X\n" +
 	"\n" +
 	"Enrollment\x12J\n" +
-	"\x06Enroll\x12 .tunnox.control.v2.EnrollRequest\x1a\x1e.tunnox.control.v2.Certificate2\xf3\x04\n" +
+	"\x06Enroll\x12 .tunnox.control.v2.EnrollRequest\x1a\x1e.tunnox.control.v2.Certificate2\xbb\x05\n" +
 	"\x05State\x12E\n" +
 	"\x04Ping\x12\x1e.tunnox.control.v2.PingRequest\x1a\x1d.tunnox.control.v2.PingAnswer\x12>\n" +
 	"\n" +
 	"ClientView\x12\x17.tunnox.control.v2.Want\x1a\x17.tunnox.control.v2.View\x12O\n" +
-	"\aClients\x12!.tunnox.control.v2.ClientsRequest\x1a\x1f.tunnox.control.v2.ClientAnswer0\x01\x12Q\n" +
+	"\aClients\x12!.tunnox.control.v2.ClientsRequest\x1a\x1f.tunnox.control.v2.ClientAnswer0\x01\x12F\n" +
+	"\vIngressView\x12\x1e.tunnox.control.v2.IngressWant\x1a\x17.tunnox.control.v2.View\x12Q\n" +
 	"\bRegister\x12\".tunnox.control.v2.RegisterRequest\x1a!.tunnox.control.v2.RegisterAnswer\x12N\n" +
 	"\aExecute\x12!.tunnox.control.v2.ExecuteRequest\x1a .tunnox.control.v2.ExecuteAnswer\x12N\n" +
 	"\x05Renew\x12%.tunnox.control.v2.CertificateRequest\x1a\x1e.tunnox.control.v2.Certificate\x12P\n" +
@@ -1387,7 +1463,7 @@ func file_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_control_controlpb_control_proto_rawDescData
 }
 
-var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_control_controlpb_control_proto_goTypes = []any{
 	(*Refusal)(nil),               // 0: tunnox.control.v2.Refusal
 	(*Fault)(nil),                 // 1: tunnox.control.v2.Fault
@@ -1400,48 +1476,51 @@ var file_control_controlpb_control_proto_goTypes = []any{
 	(*ClientsRequest)(nil),        // 8: tunnox.control.v2.ClientsRequest
 	(*ClientAnswer)(nil),          // 9: tunnox.control.v2.ClientAnswer
 	(*View)(nil),                  // 10: tunnox.control.v2.View
-	(*RegisterRequest)(nil),       // 11: tunnox.control.v2.RegisterRequest
-	(*RegisterAnswer)(nil),        // 12: tunnox.control.v2.RegisterAnswer
-	(*ExecuteRequest)(nil),        // 13: tunnox.control.v2.ExecuteRequest
-	(*ExecuteAnswer)(nil),         // 14: tunnox.control.v2.ExecuteAnswer
-	(*UsageReport)(nil),           // 15: tunnox.control.v2.UsageReport
-	(*UsageLine)(nil),             // 16: tunnox.control.v2.UsageLine
-	(*UsageAsk)(nil),              // 17: tunnox.control.v2.UsageAsk
-	(*UsageAnswer)(nil),           // 18: tunnox.control.v2.UsageAnswer
-	(*UsageAccount)(nil),          // 19: tunnox.control.v2.UsageAccount
-	(*UsageOpen)(nil),             // 20: tunnox.control.v2.UsageOpen
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*IngressWant)(nil),           // 11: tunnox.control.v2.IngressWant
+	(*RegisterRequest)(nil),       // 12: tunnox.control.v2.RegisterRequest
+	(*RegisterAnswer)(nil),        // 13: tunnox.control.v2.RegisterAnswer
+	(*ExecuteRequest)(nil),        // 14: tunnox.control.v2.ExecuteRequest
+	(*ExecuteAnswer)(nil),         // 15: tunnox.control.v2.ExecuteAnswer
+	(*UsageReport)(nil),           // 16: tunnox.control.v2.UsageReport
+	(*UsageLine)(nil),             // 17: tunnox.control.v2.UsageLine
+	(*UsageAsk)(nil),              // 18: tunnox.control.v2.UsageAsk
+	(*UsageAnswer)(nil),           // 19: tunnox.control.v2.UsageAnswer
+	(*UsageAccount)(nil),          // 20: tunnox.control.v2.UsageAccount
+	(*UsageOpen)(nil),             // 21: tunnox.control.v2.UsageOpen
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_control_controlpb_control_proto_depIdxs = []int32{
 	1,  // 0: tunnox.control.v2.Refusal.faults:type_name -> tunnox.control.v2.Fault
 	7,  // 1: tunnox.control.v2.ClientsRequest.wants:type_name -> tunnox.control.v2.Want
 	10, // 2: tunnox.control.v2.ClientAnswer.view:type_name -> tunnox.control.v2.View
 	0,  // 3: tunnox.control.v2.ClientAnswer.refusal:type_name -> tunnox.control.v2.Refusal
-	16, // 4: tunnox.control.v2.UsageReport.lines:type_name -> tunnox.control.v2.UsageLine
-	17, // 5: tunnox.control.v2.UsageReport.asks:type_name -> tunnox.control.v2.UsageAsk
-	19, // 6: tunnox.control.v2.UsageAnswer.accounts:type_name -> tunnox.control.v2.UsageAccount
-	20, // 7: tunnox.control.v2.UsageAnswer.elsewhere:type_name -> tunnox.control.v2.UsageOpen
-	21, // 8: tunnox.control.v2.UsageAccount.resets:type_name -> google.protobuf.Timestamp
+	17, // 4: tunnox.control.v2.UsageReport.lines:type_name -> tunnox.control.v2.UsageLine
+	18, // 5: tunnox.control.v2.UsageReport.asks:type_name -> tunnox.control.v2.UsageAsk
+	20, // 6: tunnox.control.v2.UsageAnswer.accounts:type_name -> tunnox.control.v2.UsageAccount
+	21, // 7: tunnox.control.v2.UsageAnswer.elsewhere:type_name -> tunnox.control.v2.UsageOpen
+	22, // 8: tunnox.control.v2.UsageAccount.resets:type_name -> google.protobuf.Timestamp
 	2,  // 9: tunnox.control.v2.Enrollment.Enroll:input_type -> tunnox.control.v2.EnrollRequest
 	5,  // 10: tunnox.control.v2.State.Ping:input_type -> tunnox.control.v2.PingRequest
 	7,  // 11: tunnox.control.v2.State.ClientView:input_type -> tunnox.control.v2.Want
 	8,  // 12: tunnox.control.v2.State.Clients:input_type -> tunnox.control.v2.ClientsRequest
-	11, // 13: tunnox.control.v2.State.Register:input_type -> tunnox.control.v2.RegisterRequest
-	13, // 14: tunnox.control.v2.State.Execute:input_type -> tunnox.control.v2.ExecuteRequest
-	3,  // 15: tunnox.control.v2.State.Renew:input_type -> tunnox.control.v2.CertificateRequest
-	3,  // 16: tunnox.control.v2.State.Certify:input_type -> tunnox.control.v2.CertificateRequest
-	15, // 17: tunnox.control.v2.State.ReportUsage:input_type -> tunnox.control.v2.UsageReport
-	4,  // 18: tunnox.control.v2.Enrollment.Enroll:output_type -> tunnox.control.v2.Certificate
-	6,  // 19: tunnox.control.v2.State.Ping:output_type -> tunnox.control.v2.PingAnswer
-	10, // 20: tunnox.control.v2.State.ClientView:output_type -> tunnox.control.v2.View
-	9,  // 21: tunnox.control.v2.State.Clients:output_type -> tunnox.control.v2.ClientAnswer
-	12, // 22: tunnox.control.v2.State.Register:output_type -> tunnox.control.v2.RegisterAnswer
-	14, // 23: tunnox.control.v2.State.Execute:output_type -> tunnox.control.v2.ExecuteAnswer
-	4,  // 24: tunnox.control.v2.State.Renew:output_type -> tunnox.control.v2.Certificate
-	4,  // 25: tunnox.control.v2.State.Certify:output_type -> tunnox.control.v2.Certificate
-	18, // 26: tunnox.control.v2.State.ReportUsage:output_type -> tunnox.control.v2.UsageAnswer
-	18, // [18:27] is the sub-list for method output_type
-	9,  // [9:18] is the sub-list for method input_type
+	11, // 13: tunnox.control.v2.State.IngressView:input_type -> tunnox.control.v2.IngressWant
+	12, // 14: tunnox.control.v2.State.Register:input_type -> tunnox.control.v2.RegisterRequest
+	14, // 15: tunnox.control.v2.State.Execute:input_type -> tunnox.control.v2.ExecuteRequest
+	3,  // 16: tunnox.control.v2.State.Renew:input_type -> tunnox.control.v2.CertificateRequest
+	3,  // 17: tunnox.control.v2.State.Certify:input_type -> tunnox.control.v2.CertificateRequest
+	16, // 18: tunnox.control.v2.State.ReportUsage:input_type -> tunnox.control.v2.UsageReport
+	4,  // 19: tunnox.control.v2.Enrollment.Enroll:output_type -> tunnox.control.v2.Certificate
+	6,  // 20: tunnox.control.v2.State.Ping:output_type -> tunnox.control.v2.PingAnswer
+	10, // 21: tunnox.control.v2.State.ClientView:output_type -> tunnox.control.v2.View
+	9,  // 22: tunnox.control.v2.State.Clients:output_type -> tunnox.control.v2.ClientAnswer
+	10, // 23: tunnox.control.v2.State.IngressView:output_type -> tunnox.control.v2.View
+	13, // 24: tunnox.control.v2.State.Register:output_type -> tunnox.control.v2.RegisterAnswer
+	15, // 25: tunnox.control.v2.State.Execute:output_type -> tunnox.control.v2.ExecuteAnswer
+	4,  // 26: tunnox.control.v2.State.Renew:output_type -> tunnox.control.v2.Certificate
+	4,  // 27: tunnox.control.v2.State.Certify:output_type -> tunnox.control.v2.Certificate
+	19, // 28: tunnox.control.v2.State.ReportUsage:output_type -> tunnox.control.v2.UsageAnswer
+	19, // [19:29] is the sub-list for method output_type
+	9,  // [9:19] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1462,7 +1541,7 @@ func file_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_controlpb_control_proto_rawDesc), len(file_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

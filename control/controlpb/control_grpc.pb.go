@@ -136,6 +136,7 @@ const (
 	State_Ping_FullMethodName        = "/tunnox.control.v2.State/Ping"
 	State_ClientView_FullMethodName  = "/tunnox.control.v2.State/ClientView"
 	State_Clients_FullMethodName     = "/tunnox.control.v2.State/Clients"
+	State_IngressView_FullMethodName = "/tunnox.control.v2.State/IngressView"
 	State_Register_FullMethodName    = "/tunnox.control.v2.State/Register"
 	State_Execute_FullMethodName     = "/tunnox.control.v2.State/Execute"
 	State_Renew_FullMethodName       = "/tunnox.control.v2.State/Renew"
@@ -158,6 +159,8 @@ type StateClient interface {
 	ClientView(ctx context.Context, in *Want, opts ...grpc.CallOption) (*View, error)
 	// Clients is ClientView for up to 1,000 clients. Answers come in any order.
 	Clients(ctx context.Context, in *ClientsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ClientAnswer], error)
+	// IngressView gives all that is needed to serve what comes in at public ports.
+	IngressView(ctx context.Context, in *IngressWant, opts ...grpc.CallOption) (*View, error)
 	// Register gives an identity to an agent that has none but its key.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterAnswer, error)
 	// Execute does what a client asks for over its session. The node answers for
@@ -219,6 +222,16 @@ func (c *stateClient) Clients(ctx context.Context, in *ClientsRequest, opts ...g
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type State_ClientsClient = grpc.ServerStreamingClient[ClientAnswer]
+
+func (c *stateClient) IngressView(ctx context.Context, in *IngressWant, opts ...grpc.CallOption) (*View, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(View)
+	err := c.cc.Invoke(ctx, State_IngressView_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *stateClient) Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterAnswer, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -285,6 +298,8 @@ type StateServer interface {
 	ClientView(context.Context, *Want) (*View, error)
 	// Clients is ClientView for up to 1,000 clients. Answers come in any order.
 	Clients(*ClientsRequest, grpc.ServerStreamingServer[ClientAnswer]) error
+	// IngressView gives all that is needed to serve what comes in at public ports.
+	IngressView(context.Context, *IngressWant) (*View, error)
 	// Register gives an identity to an agent that has none but its key.
 	Register(context.Context, *RegisterRequest) (*RegisterAnswer, error)
 	// Execute does what a client asks for over its session. The node answers for
@@ -316,6 +331,9 @@ func (UnimplementedStateServer) ClientView(context.Context, *Want) (*View, error
 }
 func (UnimplementedStateServer) Clients(*ClientsRequest, grpc.ServerStreamingServer[ClientAnswer]) error {
 	return status.Error(codes.Unimplemented, "method Clients not implemented")
+}
+func (UnimplementedStateServer) IngressView(context.Context, *IngressWant) (*View, error) {
+	return nil, status.Error(codes.Unimplemented, "method IngressView not implemented")
 }
 func (UnimplementedStateServer) Register(context.Context, *RegisterRequest) (*RegisterAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method Register not implemented")
@@ -399,6 +417,24 @@ func _State_Clients_Handler(srv interface{}, stream grpc.ServerStream) error {
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type State_ClientsServer = grpc.ServerStreamingServer[ClientAnswer]
+
+func _State_IngressView_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(IngressWant)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServer).IngressView(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: State_IngressView_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServer).IngressView(ctx, req.(*IngressWant))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _State_Register_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RegisterRequest)
@@ -504,6 +540,10 @@ var State_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ClientView",
 			Handler:    _State_ClientView_Handler,
+		},
+		{
+			MethodName: "IngressView",
+			Handler:    _State_IngressView_Handler,
 		},
 		{
 			MethodName: "Register",

@@ -36,10 +36,10 @@ func (s *story) tunnels() {
 	is(t, "the user's clients", len(call(c.ListClientsOfUserWithResponse(s.ctx, user, nil)).want(t, 200).JSON200.Items), 2)
 
 	service := programs.Listen(t, programs.Echo).Port
-	wanted := apiclient.CreateMappingBody{UserId: &user, Name: ptr("m"), Protocol: apiclient.CreateMappingBodyProtocolTcp, SourceClientId: source.ID,
-		TargetClientId: target.ID, LocalPort: int64(programs.FreePort(t)), TargetHost: "127.0.0.1", TargetPort: 1}
+	wanted := apiclient.CreateMappingBody{UserId: &user, Name: ptr("m"), Protocol: apiclient.CreateMappingBodyProtocolTcp, SourceClientId: &source.ID,
+		TargetClientId: target.ID, LocalPort: ptr(int64(programs.FreePort(t))), TargetHost: "127.0.0.1", TargetPort: 1}
 	m := call(c.CreateMappingWithResponse(s.ctx, nil, wanted)).want(t, 201).JSON201
-	is(t, "the mapping's ends", []int64{m.SourceClientId, m.TargetClientId, m.LocalPort}, []int64{source.ID, target.ID, wanted.LocalPort})
+	is(t, "the mapping's ends", []int64{m.SourceClientId.MustGet(), m.TargetClientId, m.LocalPort}, []int64{source.ID, target.ID, *wanted.LocalPort})
 	changed := call(c.ChangeMappingWithResponse(s.ctx, m.MappingId, nil, apiclient.ChangeMappingBody{TargetPort: ptr(int64(service))})).want(t, 200).JSON200
 	is(t, "the service", changed.TargetPort, int64(service))
 	is(t, "disabled", call(c.DisableMappingWithResponse(s.ctx, m.MappingId, nil)).want(t, 200).JSON200.Status, apiclient.MappingStatusDisabled)

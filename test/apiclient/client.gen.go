@@ -373,7 +373,9 @@ type ChangeMappingBody struct {
 	// Examples: 127.0.0.1
 	LocalHost *string `json:"local_host,omitempty"`
 
-	// LocalPort Examples: 8080
+	// LocalPort The port the source listens on; left out when there is no source client
+	//
+	// Examples: 8080
 	LocalPort *int64 `json:"local_port,omitempty"`
 
 	// MappingId May be sent, never changes
@@ -388,6 +390,16 @@ type ChangeMappingBody struct {
 	//
 	// Examples: tcp
 	Protocol *ChangeMappingBodyProtocol `json:"protocol,omitempty"`
+
+	// PublicAddress May be sent, follows from public_port
+	//
+	// Examples: 192.0.2.10:20000
+	PublicAddress *string `json:"public_address,omitempty"`
+
+	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
+	//
+	// Examples: 20000
+	PublicPort *int64 `json:"public_port,omitempty"`
 
 	// ShareId May be sent, never changes
 	//
@@ -462,7 +474,7 @@ type ChangeWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events An empty list: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events An empty list: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events *[]string `json:"events,omitempty"`
@@ -778,8 +790,10 @@ type CreateMappingBody struct {
 	// Examples: 127.0.0.1
 	LocalHost *string `json:"local_host,omitempty"`
 
-	// LocalPort Examples: 8080
-	LocalPort int64 `json:"local_port"`
+	// LocalPort The port the source listens on; left out when there is no source client
+	//
+	// Examples: 8080
+	LocalPort *int64 `json:"local_port,omitempty"`
 
 	// Name Examples: intranet
 	Name *string `json:"name,omitempty"`
@@ -787,10 +801,15 @@ type CreateMappingBody struct {
 	// Protocol Examples: tcp
 	Protocol CreateMappingBodyProtocol `json:"protocol"`
 
-	// SourceClientId The client that listens
+	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
+	//
+	// Examples: 20000
+	PublicPort *int64 `json:"public_port,omitempty"`
+
+	// SourceClientId The client that listens; left out: visitors come in at a public port
 	//
 	// Examples: 600000000
-	SourceClientId int64 `json:"source_client_id"`
+	SourceClientId *int64 `json:"source_client_id,omitempty"`
 
 	// TargetClientId The client that dials
 	//
@@ -890,7 +909,7 @@ type CreateWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events Left out: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Left out: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*","client_created"]
 	Events nullable.Nullable[[]string] `json:"events,omitempty"`
@@ -1206,7 +1225,9 @@ type Mapping struct {
 	// Examples: 127.0.0.1
 	LocalHost string `json:"local_host"`
 
-	// LocalPort Examples: 8080
+	// LocalPort The port the source listens on; left out when there is no source client
+	//
+	// Examples: 8080
 	LocalPort int64 `json:"local_port"`
 
 	// MappingId Examples: 1001
@@ -1218,15 +1239,25 @@ type Mapping struct {
 	// Protocol Examples: tcp
 	Protocol MappingProtocol `json:"protocol"`
 
+	// PublicAddress Where visitors connect, host:port; null without a public port, and while it is not known
+	//
+	// Examples: 192.0.2.10:20000
+	PublicAddress nullable.Nullable[string] `json:"public_address"`
+
+	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
+	//
+	// Examples: 20000
+	PublicPort *int64 `json:"public_port,omitempty"`
+
 	// ShareId The share it was made of; null for none
 	//
 	// Examples: 1234567890123
 	ShareId nullable.Nullable[int64] `json:"share_id"`
 
-	// SourceClientId The client that listens
+	// SourceClientId The client that listens; null when visitors come in at a public port
 	//
 	// Examples: 600000000
-	SourceClientId int64 `json:"source_client_id"`
+	SourceClientId nullable.Nullable[int64] `json:"source_client_id"`
 
 	// SourceUserId Whose the source is, when somebody else's: it was made of a share code
 	//
@@ -1428,7 +1459,7 @@ type NewWebhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -1503,6 +1534,11 @@ type Node struct {
 	// Examples: 1200
 	Clients int64 `json:"clients"`
 
+	// ClosedPorts Public ports of mappings that the node cannot open, with the reason; null when all are open
+	//
+	// Examples: 20007: address already in use
+	ClosedPorts nullable.Nullable[string] `json:"closed_ports"`
+
 	// Leases The work it does for all control planes: relay, projector
 	//
 	// Examples: ["relay"]
@@ -1510,6 +1546,11 @@ type Node struct {
 
 	// NodeId Examples: node-001
 	NodeId string `json:"node_id"`
+
+	// PublicPorts The ports that visitors come in at, host:first-last; null when there are none
+	//
+	// Examples: 192.0.2.10:20000-20099
+	PublicPorts nullable.Nullable[string] `json:"public_ports"`
 
 	// Roles forwarder: agents connect to it; control: it decides and remembers
 	//
@@ -1688,6 +1729,11 @@ type Plan struct {
 	// Examples: 50
 	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
 
+	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
+	//
+	// Examples: 10
+	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
+
 	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none
 	//
 	// Examples: 1099511627776
@@ -1812,6 +1858,11 @@ type Quota struct {
 	// Examples: 50
 	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
 
+	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
+	//
+	// Examples: 10
+	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
+
 	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none
 	//
 	// Examples: 1099511627776
@@ -1867,6 +1918,11 @@ type QuotaUse struct {
 	//
 	// Examples: 50
 	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
+
+	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
+	//
+	// Examples: 10
+	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
 
 	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none
 	//
@@ -1938,7 +1994,9 @@ type RedeemBody struct {
 	// Examples: 127.0.0.1
 	LocalHost *string `json:"local_host,omitempty"`
 
-	// LocalPort Examples: 8080
+	// LocalPort The port the source listens on; left out when there is no source client
+	//
+	// Examples: 8080
 	LocalPort int64 `json:"local_port"`
 
 	// Name Left out: the share's
@@ -2001,6 +2059,11 @@ type SetQuotaBody struct {
 	//
 	// Examples: 50
 	MaxMappings nullable.Nullable[int64] `json:"max_mappings,omitempty"`
+
+	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none; left out = as it is
+	//
+	// Examples: 10
+	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports,omitempty"`
 
 	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none; left out = as it is
 	//
@@ -2301,7 +2364,7 @@ type Webhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -2357,7 +2420,7 @@ type AuditParams struct {
 	// Subject Only the history of one thing: its event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only what belongs to this account
@@ -2591,7 +2654,7 @@ type StreamEventsParams struct {
 	// Subject Only the history of one thing: its event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only what belongs to this account
@@ -3661,14 +3724,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/mappings/{id} (the `GetMapping` operationId).
 	GetMapping(ctx context.Context, id int64, params *GetMappingParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ChangeMappingWithBody Change a mapping's name, listener or service
+	// ChangeMappingWithBody Change a mapping's name, listener, public port or service
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /api/v1/mappings/{id} (the `ChangeMapping` operationId).
 	ChangeMappingWithBody(ctx context.Context, id int64, params *ChangeMappingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ChangeMapping Change a mapping's name, listener or service
+	// ChangeMapping Change a mapping's name, listener, public port or service
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4712,7 +4775,7 @@ func (c *API) GetMapping(ctx context.Context, id int64, params *GetMappingParams
 	return c.Client.Do(req)
 }
 
-// ChangeMappingWithBody Change a mapping's name, listener or service
+// ChangeMappingWithBody Change a mapping's name, listener, public port or service
 //
 // Takes any type of body and a specified content type.
 //
@@ -4729,7 +4792,7 @@ func (c *API) ChangeMappingWithBody(ctx context.Context, id int64, params *Chang
 	return c.Client.Do(req)
 }
 
-// ChangeMapping Change a mapping's name, listener or service
+// ChangeMapping Change a mapping's name, listener, public port or service
 //
 // Takes a body of the `application/json` content type.
 //
@@ -12738,14 +12801,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/mappings/{id} (the `GetMapping` operationId).
 	GetMappingWithResponse(ctx context.Context, id int64, params *GetMappingParams, reqEditors ...RequestEditorFn) (*GetMappingResponse, error)
 
-	// ChangeMappingWithBodyWithResponse Change a mapping's name, listener or service
+	// ChangeMappingWithBodyWithResponse Change a mapping's name, listener, public port or service
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /api/v1/mappings/{id} (the `ChangeMapping` operationId).
 	ChangeMappingWithBodyWithResponse(ctx context.Context, id int64, params *ChangeMappingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeMappingResponse, error)
 
-	// ChangeMappingWithResponse Change a mapping's name, listener or service
+	// ChangeMappingWithResponse Change a mapping's name, listener, public port or service
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -17526,7 +17589,7 @@ func (c *ClientWithResponses) GetMappingWithResponse(ctx context.Context, id int
 	return ParseGetMappingResponse(rsp)
 }
 
-// ChangeMappingWithBodyWithResponse Change a mapping's name, listener or service
+// ChangeMappingWithBodyWithResponse Change a mapping's name, listener, public port or service
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -17539,7 +17602,7 @@ func (c *ClientWithResponses) ChangeMappingWithBodyWithResponse(ctx context.Cont
 	return ParseChangeMappingResponse(rsp)
 }
 
-// ChangeMappingWithResponse Change a mapping's name, listener or service
+// ChangeMappingWithResponse Change a mapping's name, listener, public port or service
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

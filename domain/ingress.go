@@ -1,0 +1,35 @@
+package domain
+
+// Ingress names what a forwarder has a view of beside its clients: where connections
+// come in at the forwarder itself. It is a range of public ports, both ends included,
+// or one public host.
+type Ingress struct {
+	FirstPort int    `json:"first_port,omitempty"`
+	LastPort  int    `json:"last_port,omitempty"`
+	Host      string `json:"host,omitempty"`
+}
+
+// Has reports whether the connections of a mapping come in there.
+func (i Ingress) Has(m *Mapping) bool {
+	return m.PublicPort != 0 && m.PublicPort >= i.FirstPort && m.PublicPort <= i.LastPort
+}
+
+// Ingress is the smallest one that has the mapping; the zero value for one whose
+// source is an agent.
+func (m *Mapping) Ingress() Ingress { return Ingress{FirstPort: m.PublicPort, LastPort: m.PublicPort} }
+
+// IngressView is all a forwarder must know to serve what comes in at an ingress: its
+// mappings, and the users and limits of their accounts. Versions and position are as
+// with [ClientView].
+type IngressView struct {
+	Position Position                   `json:"position"`
+	Ingress  Ingress                    `json:"ingress"`
+	Mappings []Versioned[Mapping]       `json:"mappings,omitempty"`
+	Users    []Versioned[User]          `json:"users,omitempty"`
+	Limits   []Versioned[AccountLimits] `json:"limits,omitempty"`
+}
+
+// Covers reports whether all that comes in at another one comes in there.
+func (i Ingress) Covers(o Ingress) bool {
+	return i == o || o.FirstPort != 0 && i.FirstPort <= o.FirstPort && o.LastPort <= i.LastPort
+}

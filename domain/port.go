@@ -1,0 +1,175 @@
+package domain
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Port is a public port of the cluster: which mapping has it, for each protocol. One
+// number can be one mapping's for tcp and another's for udp.
+//
+// Rules: a port belongs to one mapping at a time. It is an aggregate of its own, so
+// that two who ask for one port at the same moment write into one event stream, and
+// one of them is refused. When it was freed, only the user who had it gets it for an
+// hour: visitors may still come for what was there.
+type Port struct {
+	Number int
+	Uses   map[Protocol]PortUse
+}
+
+// PortUse is who has a port, or had it last.
+type PortUse struct {
+	MappingID int64 // 0 = nobody, since FreedAt
+	UserID    int64
+	FreedAt   time.Time
+}
+
+// PortKept is how long a freed port is kept for the user who had it.
+const PortKept = time.Hour
+
+// Events of a port.
+type (
+	// PortTaken gives a port to a mapping.
+	PortTaken struct {
+		Port      int      `json:"port"`
+		Protocol  Protocol `json:"protocol"`
+		MappingID int64    `json:"mapping_id"`
+		UserID    int64    `json:"user_id"`
+	}
+	// PortFreed takes it back.
+	PortFreed struct {
+		Protocol Protocol `json:"protocol"`
+	}
+)
+
+// EventName implements [Event].
+func (PortTaken) EventName() string { return "port_taken" }
+
+// EventName implements [Event].
+func (PortFreed) EventName() string { return "port_freed" }
+
+// Exists implements [Aggregate].
+func (p *Port) Exists() bool { return p.Number != 0 }
+
+// Clone implements [Aggregate].
+func (p *Port) Clone() Aggregate { return &Port{p.Number, maps.Clone(p.Uses)} }
+
+// Apply implements [Aggregate].
+func (p *Port) Apply(event Event, at time.Time) {
+	switch e := event.(type) {
+	case PortTaken:
+		if p.Uses == nil {
+			p.Uses = map[Protocol]PortUse{}
+		}
+		p.Number = e.Port
+		p.Uses[e.Protocol] = PortUse{MappingID: e.MappingID, UserID: e.UserID}
+	case PortFreed:
+		if use, ok := p.Uses[e.Protocol]; ok {
+			use.MappingID, use.FreedAt = 0, at
+			p.Uses[e.Protocol] = use
+		}
+	}
+}
+
+// freeFor reports whether a mapping of the user may have the port now.
+func (p *Port) freeFor(user int64, protocol Protocol, now time.Time) bool {
+	use, used := p.Uses[protocol]
+	switch {
+	case !used:
+		return true
+	case use.MappingID != 0:
+		return false
+	}
+	return use.UserID == user || !now.Before(use.FreedAt.Add(PortKept))
+}
+
+// PortRange is a range of ports, both ends included.
+type PortRange struct{ First, Last int }
+
+// Has reports whether a port is in the range.
+func (r PortRange) Has(port int) bool { return port >= r.First && port <= r.Last }
+
+// PublicOffer is what there is to be had at the moment of a command, which only its
+// edge knows: who decides has no directory, no clock and no dice.
+type PublicOffer struct {
+	Known bool        // somebody has looked
+	Ports []PortRange // that forwarders have
+	Draw  []int       // ports to choose from, for who names none
+	Now   time.Time
+}
+
+// PublicCommand is a command that may ask for something public.
+type PublicCommand interface {
+	Command
+	// WantsPublic reports whether it does.
+	WantsPublic() bool
+	// Offered gives the command with what there is to be had.
+	Offered(o PublicOffer) Command
+}
+
+// Refusals of public ports.
+const (
+	CodePublicUnavailable Code = "public_unavailable" // no forwarder has what is asked for
+	CodePortTaken         Code = "port_taken"
+	CodePortsTaken        Code = "ports_taken" // none of those that were drawn is free
+	CodeQuotaPublicPorts  Code = "quota_public_ports"
+)
+
+// choosePort gives the public port for a mapping: the one it names, or the first free
+// one of those drawn. The one that the mapping has already is its own.
+func (s States) choosePort(o PublicOffer, protocol Protocol, user int64, port int) (int, error) {
+	if !o.Known {
+		return 0, refuseAt(CodePublicUnavailable, "Which forwarders have public ports cannot be asked now. Try again in a moment.", "public_port")
+	}
+	if len(o.Ports) == 0 {
+		return 0, refuseAt(CodePublicUnavailable, "No forwarder has public ports. Start one with --public-ports FROM-TO.", "public_port")
+	}
+	if port != 0 {
+		if !slices.ContainsFunc(o.Ports, func(r PortRange) bool { return r.Has(port) }) {
+			return 0, refuseAt(CodePublicUnavailable, fmt.Sprintf("No forwarder has the public port %d. There are %s.", port, rangesText(o.Ports)), "public_port")
+		}
+		if err := s.need(PortStream(port)); err != nil {
+			return 0, err
+		}
+		if !s.port(port).freeFor(user, protocol, o.Now) {
+			return 0, refuseAt(CodePortTaken, fmt.Sprintf("The public port %d is taken for %s, or was a moment ago. Name another, or 0 to have one chosen.", port, protocol), "public_port")
+		}
+		return port, nil
+	}
+	streams := make([]StreamID, len(o.Draw))
+	for i, candidate := range o.Draw {
+		streams[i] = PortStream(candidate)
+	}
+	if err := s.need(streams...); err != nil {
+		return 0, err
+	}
+	for _, candidate := range o.Draw {
+		if s.port(candidate).freeFor(user, protocol, o.Now) {
+			return candidate, nil
+		}
+	}
+	return 0, refuseAt(CodePortsTaken, fmt.Sprintf("No public port is free for %s. There are %s.", protocol, rangesText(o.Ports)), "public_port")
+}
+
+func rangesText(ranges []PortRange) string {
+	text := ""
+	for i, r := range ranges {
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%d-%d", r.First, r.Last)
+	}
+	return text
+}
+
+// takePort plans that a mapping has its public port.
+func (d *Decision) takePort(m *Mapping) {
+	d.addOwned(m.UserID, PortStream(m.PublicPort), PortTaken{Port: m.PublicPort, Protocol: m.Protocol, MappingID: m.ID, UserID: m.UserID})
+}
+
+// freePort plans that a mapping has it no longer.
+func (d *Decision) freePort(m *Mapping) {
+	d.addOwned(m.UserID, PortStream(m.PublicPort), PortFreed{Protocol: m.Protocol})
+}

@@ -1,0 +1,90 @@
+package forwarder
+
+import (
+	"context"
+	"log/slog"
+	"net"
+
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// fromPort is the origin of a connection that came in at a public port here. Nothing
+// is known of the visitor but the address, and the port is the mapping's.
+type fromPort struct {
+	f       *Forwarder
+	port    int
+	mapping int64
+}
+
+func (p *fromPort) counts() bool          { return true }
+func (p *fromPort) crosses() bool         { return true }
+func (p *fromPort) through(*session) bool { return false }
+func (p *fromPort) opened()               { p.f.metrics.opens.Inc() }
+func (p *fromPort) refused(code wire.Code) {
+	p.f.metrics.opensNo.WithLabelValues(label(code)).Inc()
+}
+func (p *fromPort) logger() *slog.Logger { return p.f.log }
+
+// hold is not needed: whoever waits for the answer of a visitor's stream is this
+// forwarder, and ends it.
+func (p *fromPort) hold(transport.Stream) (release func()) { return func() {} }
+
+// admit authorises a visitor from the records: the mapping must still be the port's.
+func (p *fromPort) admit(context.Context, *wirepb.Open) (*forward, wire.Code) {
+	r := p.f.routes
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.mappings[p.mapping]
+	if m == nil || m.State.PublicPort != p.port {
+		return nil, wire.NoSuchMapping
+	}
+	return r.begin(m, p)
+}
+
+// visitor is a connection from outside, which can be reset as a stream can.
+type visitor struct{ *net.TCPConn }
+
+// Reset implements end.
+func (v visitor) Reset() error { return transport.Reset(v.TCPConn) }
+
+// visit takes a connection that came in at a public port, in a goroutine of its own.
+func (f *Forwarder) visit(from *fromPort, conn *net.TCPConn) {
+	if f.visiting.Add(1) > int64(f.limits.VisitorsOpening) || !f.start(func() { f.serveVisitor(from, conn) }) {
+		f.visiting.Add(-1)
+		_ = transport.Reset(conn) // so many at once is an attack, or the forwarder ends
+	}
+}
+
+// serveVisitor opens the way to the service at once, whether or not the visitor says
+// anything: many services speak first. A refusal becomes a reset, which is all that
+// a TCP client can understand.
+func (f *Forwarder) serveVisitor(from *fromPort, conn *net.TCPConn) {
+	f.inFlight.Add(1)
+	stream := visitor{conn}
+	var fwd *forward
+	joined := false
+	defer func() {
+		f.visiting.Add(-1)
+		if !joined { // also after a panic
+			_ = stream.Reset()
+			f.over(fwd, stream)
+		}
+	}()
+	fwd, target, err := f.join(stream, from, &wirepb.Open{MappingId: from.mapping, Peer: conn.RemoteAddr().String()})
+	if err != nil {
+		from.refused(wire.CodeOf(err))
+		f.log.Debug("a visitor was refused", "mapping", from.mapping, "port", from.port, "error", err)
+		return
+	}
+	from.opened()
+	joined = true
+	f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
+	transport.Join(conn, target, fwd.mapping.meter.count, func(toTarget, toSource int64, err error) {
+		defer f.tasks.Done()
+		defer f.survive()
+		defer f.over(fwd, stream)
+		f.ended(fwd, toTarget, toSource, err)
+	})
+}
