@@ -6,36 +6,37 @@ import (
 	"time"
 )
 
-// Brake holds the bytes of all splices that share it, both ways together, to a
-// rate. The zero Brake and nil hold nothing back, and cost a load of an atomic
-// for each piece that is moved.
+// Brake limits the rate of all splices that share it, both directions together. The
+// zero Brake and a nil Brake limit nothing, and cost one atomic load for each piece
+// that is moved.
 //
-// Bytes are paid for after they have passed: a rate far below the size of a read
-// makes a splice slow and nothing else. Who has passed waits until the rate has
-// paid for that and for all that passed before, so that splices take turns.
+// Bytes are paid for after they have passed, so a rate far below the size of one read
+// makes a splice slow and does no other harm. After a piece, a splice waits until the
+// rate has paid for this piece and for all bytes that passed before it. So the
+// splices take turns.
 type Brake struct {
 	rate   atomic.Int64 // bytes per second; 0 = holds nothing back
 	waited atomic.Bool
 
 	mu     sync.Mutex
-	passed int64     // bytes in all; guarded by mu
-	paid   float64   // of them, up to at; may run ahead by the slack; guarded by mu
-	at     time.Time // guarded by mu
+	passed int64     // all bytes so far; guarded by mu
+	paid   float64   // bytes paid for until at; at most the slack above passed; guarded by mu
+	at     time.Time // time of the last payment; guarded by mu
 }
 
 const (
-	// brakeSlack is how far a pause of the splices, or a timer that is late, is
-	// made up for. It is also the longest burst.
+	// brakeSlack is how much lost time the splices may make up for, after a pause or
+	// a late timer. It is also the length of the longest burst.
 	brakeSlack = 200 * time.Millisecond
-	// brakePiece is how much time's worth moves at once, so that what comes out is
-	// smooth and many splices share a low rate fairly.
+	// brakePiece is the largest piece, as time at the present rate. Small pieces make
+	// the output smooth, and let many splices share a low rate fairly.
 	brakePiece = 20 * time.Millisecond
-	// brakeNap is the longest wait before somebody looks again: the rate may have
-	// risen, an end may be gone.
+	// brakeNap is the longest wait before a splice looks again: the rate may have
+	// risen, or one of its ends may have failed.
 	brakeNap = 100 * time.Millisecond
 )
 
-// Limit sets the rate in bytes per second from now on; 0 holds nothing back.
+// Limit sets the rate in bytes per second from now on; 0 means no limit.
 func (b *Brake) Limit(bytesPerSecond int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -44,19 +45,19 @@ func (b *Brake) Limit(bytesPerSecond int64) {
 		return
 	}
 	b.settle(was)
-	if was == 0 { // what passed unheld is not to be paid for
+	if was == 0 { // bytes that passed without a limit are not paid for
 		b.paid, b.at = float64(b.passed), time.Now()
 	}
 	b.rate.Store(max(0, bytesPerSecond))
 }
 
-// Waited tells whether anything has had to wait since it was asked last.
+// Waited tells whether a splice has had to wait since the last call of Waited.
 func (b *Brake) Waited() bool { return b.waited.Load() && b.waited.Swap(false) }
 
 // braking tells whether there is a rate.
 func (b *Brake) braking() bool { return b != nil && b.rate.Load() > 0 }
 
-// most is how many bytes may move at once; maxBody when nothing is held back.
+// most is how many bytes may move at once; maxBody when there is no rate.
 func (b *Brake) most() int {
 	if !b.braking() {
 		return maxBody
@@ -71,20 +72,21 @@ func (b *Brake) settle(rate int64) {
 	b.paid, b.at = min(paid, float64(b.passed)+float64(rate)*brakeSlack.Seconds()), now
 }
 
-// pass notes n bytes as passed and gives what wait is to be asked about. A piece
-// that was larger, because it was taken before the rate fell, costs no more than
-// one of now: nobody waits for hours behind it.
+// pass counts n bytes as passed and returns the turn to call wait with. A piece may
+// be larger than most allows, because it was taken before the rate fell. It then
+// costs only as much as the largest piece of the new rate: otherwise every splice
+// could wait for hours behind it.
 func (b *Brake) pass(n int) (turn int64) {
 	n = min(n, b.most())
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.settle(b.rate.Load()) // before, or a pause would pay for what comes after it
+	b.settle(b.rate.Load()) // first, or the time of a pause would pay for the bytes after it
 	b.passed += int64(n)
 	return b.passed
 }
 
-// wait tells how long it is until the turn may go on, or until it should ask
-// again; 0 is now.
+// wait returns the time until the splice with this turn may go on, or until it should
+// call wait again; 0 means that it may go on now.
 func (b *Brake) wait(turn int64) time.Duration {
 	rate := b.rate.Load()
 	if rate == 0 {
@@ -101,8 +103,9 @@ func (b *Brake) wait(turn int64) time.Duration {
 	return min(time.Duration(left/float64(rate)*float64(time.Second))+1, brakeNap)
 }
 
-// pause holds the flow back after n bytes. The error is that of an end which has
-// failed meanwhile; an end that does not tell is found out when the wait is over.
+// pause makes the flow wait after n bytes. It returns the error of an end that failed
+// during the wait. Some kinds of ends cannot tell that they have failed: the flow
+// notices those when the wait is over.
 func (f *flow) pause(n int) error {
 	turn := f.brake.pass(n)
 	for {
@@ -117,7 +120,7 @@ func (f *flow) pause(n int) error {
 	}
 }
 
-// failed is why one of the ends is of no use any more, as far as they can tell.
+// failed is the error of an end that can no longer be used, if the end can tell.
 func (f *flow) failed() (err error) {
 	switch from := f.src.(type) {
 	case pieceSource:
@@ -137,7 +140,7 @@ func (f *flow) failed() (err error) {
 	return cannotWrite(err)
 }
 
-// unreadable is why nothing can be read, apart from the end.
+// unreadable is the error that a read would return, apart from io.EOF.
 func (st *muxStream) unreadable() error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
@@ -154,8 +157,8 @@ func (st *muxStream) takeAtMost(n int) (*segment, error) {
 	return st.takeSegment()
 }
 
-// cut copies n bytes off the first piece that waits, or gives nil when it is no
-// larger, or there is none.
+// cut copies n bytes off the first waiting piece. It returns nil when there is no
+// piece, or when the piece has n bytes or fewer.
 func (st *muxStream) cut(n int) *segment {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
@@ -167,13 +170,13 @@ func (st *muxStream) cut(n int) *segment {
 	return seg
 }
 
-// heldBack is the part of a pump that waits at a brake without a goroutine.
+// heldBack is the part of a pump that waits for a brake without using a goroutine.
 type heldBack struct {
-	turn   int64 // 0: it does not wait
+	turn   int64 // 0: the pump does not wait
 	asleep atomic.Bool
 }
 
-// held tells whether the pump is to wait, and sees to it that it is woken.
+// held tells whether the pump must wait, and sets the timer that wakes it.
 func (h *heldBack) held(b *Brake, p hook) bool {
 	if h.turn == 0 {
 		return false

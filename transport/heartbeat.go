@@ -6,25 +6,26 @@ import (
 	"time"
 )
 
-// heartbeats has sessions probed and watched. Those of a listener share one, and
-// are seen to many at a time: ten thousand idle sessions are then a few dozen short
-// bursts a second, one timer, and peers whose answers come together. A timer for
-// each would wake the process for each, which costs several times what there is to
-// do.
+// heartbeats probes sessions and notices dead ones. All sessions of a listener share
+// one heartbeats, which handles many sessions at a time: ten thousand idle sessions
+// then cost a few dozen short bursts a second and one timer, and the answers of the
+// peers arrive together. A timer for each session would wake the process for each
+// session, and waking it costs several times as much as the work itself.
 type heartbeats struct {
 	step  time.Duration
 	began time.Time
 
 	mu    sync.Mutex
-	slots [beatSlots]*muxSession // the first of those that are due at a step
-	step0 int64                  // the step that was made last
+	slots [beatSlots]*muxSession // the first session that is due at each step
+	step0 int64                  // the last step that was handled
 	count int
-	timer *time.Timer // makes the next step that has somebody; nil before the first
-	next  int64       // what the timer is set to; 0: it is not set
+	timer *time.Timer // fires at the next step with a session; nil before the first session
+	next  int64       // the step that the timer is set to; 0: the timer is not set
 }
 
-// beatSteps is how many steps a probe's interval has. Sessions are due within it,
-// and it has hardly passed when they are seen to, which half of the slots are for.
+// beatSteps is the number of steps in the interval between two probes. A session is
+// due within one interval. The other half of the slots is room for a timer that fires
+// late: it is hardly ever a whole interval late.
 const (
 	beatSteps = 64
 	beatSlots = 2 * beatSteps
@@ -32,7 +33,7 @@ const (
 
 // beating is a session's place among the heartbeats, guarded by their lock.
 type beating struct {
-	slot       int64 // the step at which it is due; 0: it has no place
+	slot       int64 // the step at which the session is due; 0: it has no place
 	prev, next *muxSession
 }
 
@@ -40,10 +41,10 @@ func newHeartbeats(every time.Duration) *heartbeats {
 	return &heartbeats{step: max(every/beatSteps, time.Millisecond), began: time.Now()}
 }
 
-// now is the step that has come.
+// now is the present step.
 func (h *heartbeats) now() int64 { return int64(time.Since(h.began) / h.step) }
 
-// add has the session seen to when the time has passed, or a step later.
+// add makes the session due after the given time, or up to one step later.
 func (h *heartbeats) add(s *muxSession, in time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -51,7 +52,8 @@ func (h *heartbeats) add(s *muxSession, in time.Duration) {
 	if h.count == 0 {
 		h.step0 = now
 	}
-	// Rather early than never: what is too early is added again.
+	// A session too far ahead for the slots becomes due early: beat then adds it
+	// again. Without the bound it would land in a wrong slot.
 	b := &s.beating
 	b.slot = min(now+int64(in/h.step)+1, h.step0+beatSlots)
 	first := &h.slots[b.slot%beatSlots]
@@ -65,7 +67,7 @@ func (h *heartbeats) add(s *muxSession, in time.Duration) {
 	}
 }
 
-// remove takes the session out, if it is there.
+// remove takes the session out, if it has a place.
 func (h *heartbeats) remove(s *muxSession) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,7 +91,7 @@ func (h *heartbeats) remove(s *muxSession) {
 	}
 }
 
-// set sets the timer. The lock is held.
+// set sets the timer to a step. The lock is held.
 func (h *heartbeats) set(step int64) {
 	h.next = step
 	in := h.step*time.Duration(step) - time.Since(h.began)
@@ -100,7 +102,7 @@ func (h *heartbeats) set(step int64) {
 	}
 }
 
-// beat sees to the sessions that are due.
+// beat probes or ends the sessions that are due.
 func (h *heartbeats) beat() {
 	for _, s := range h.due() {
 		if in := s.beat(h.step); in > 0 {
@@ -109,7 +111,7 @@ func (h *heartbeats) beat() {
 	}
 }
 
-// due takes out the sessions that are due, and sets the timer for the others.
+// due removes and returns the sessions that are due, and sets the timer for the rest.
 func (h *heartbeats) due() (due []*muxSession) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -136,12 +138,14 @@ func (h *heartbeats) due() (due []*muxSession) {
 	return due
 }
 
-// beat probes the session if it has been quiet and ends it when it is dead. It tells
-// when to come again; 0 is never. It may come as much too late as early is.
+// beat probes the session if it has been quiet, and ends it if it is dead. It returns
+// the time until the next beat; 0 means never. A beat can be late by one step, which
+// is what early says: a session is ended up to one step early, rather than late.
 func (s *muxSession) beat(early time.Duration) time.Duration {
 	quiet := time.Since(s.began) - time.Duration(s.heard.Load())
 	if quiet+early >= s.config.DeadAfter {
-		// In a goroutine, because it closes the connection and calls who waits.
+		// In a goroutine, because end closes the connection and calls the hooks of
+		// those who wait.
 		go s.end(fmt.Errorf("%w: nothing came for %s", ErrSessionClosed, s.config.DeadAfter), byeDead)
 		return 0
 	}
@@ -156,5 +160,5 @@ func (s *muxSession) beat(early time.Duration) time.Duration {
 		s.send(appendEcho(s.urgent, framePing, s.probe))
 		next = s.config.PingEvery
 	}
-	return max(min(next, s.config.DeadAfter-quiet-2*early), 1) // with the next step at the earliest
+	return max(min(next, s.config.DeadAfter-quiet-2*early), 1) // 1 is the next step
 }

@@ -5,24 +5,24 @@ import (
 	"iter"
 )
 
-// lines are connections that wait to be served: a line for each address, of which
-// each has its turn.
+// lines holds the connections that wait to be served. Each address has a line of its
+// own, and the lines take turns.
 type lines struct {
 	count  int
 	byHost map[string]*line
-	turns  list.List // of lines
+	turns  list.List // the lines, in the order of their turns
 }
 
-// line is of one address.
+// line holds the waiting connections of one address.
 type line struct {
 	host string
 	list.List
-	turn *list.Element // of lines.turns
+	turn *list.Element // its place in lines.turns
 }
 
 func newLines() lines { return lines{byHost: make(map[string]*line)} }
 
-// of counts those of one address.
+// of counts the waiting connections of one address.
 func (ls *lines) of(host string) int {
 	if l := ls.byHost[host]; l != nil {
 		return l.Len()
@@ -42,8 +42,8 @@ func (ls *lines) add(s *Stranger) {
 	ls.count++
 }
 
-// next takes out the first of the line whose turn it is, of those that may; nil when
-// none may.
+// next removes and returns the first connection of the next line that may be served.
+// It returns nil when no line may.
 func (ls *lines) next(may func(host string) bool) *Stranger {
 	for e := ls.turns.Front(); e != nil; e = e.Next() {
 		if l := e.Value.(*line); may(l.host) {
@@ -56,7 +56,7 @@ func (ls *lines) next(may func(host string) bool) *Stranger {
 	return nil
 }
 
-// remove takes s out of its line, if it is in it.
+// remove takes s out of its line, and tells whether it was in one.
 func (ls *lines) remove(s *Stranger) bool {
 	l := ls.byHost[s.host]
 	if l == nil || s.all != nil || s.address == nil {
@@ -72,7 +72,7 @@ func (ls *lines) remove(s *Stranger) bool {
 	return true
 }
 
-// all gives everybody who waits.
+// all returns all connections that wait.
 func (ls *lines) all() iter.Seq[*Stranger] {
 	return func(yield func(*Stranger) bool) {
 		for _, l := range ls.byHost {

@@ -10,17 +10,16 @@ import (
 	"time"
 )
 
-// muxSession carries many streams over one connection. It has a goroutine that
-// reads the connection, one that writes it while there is much to write, and none
-// for a stream. What is small is written by whoever has it, as long as the
-// connection takes it at once, because to wake another goroutine costs more than to
-// write (muxprompt.go).
+// muxSession carries many streams over one connection. One goroutine reads the
+// connection, and one writes to it while there is much to write. A stream has no
+// goroutine. The goroutine that makes a small frame writes it, as long as the connection
+// takes it at once: waking the writer would cost more than the write (muxprompt.go).
 //
-// One lock guards the session and all its streams: what is done under it is a
-// few pointers, and the connection's two goroutines are the only ones that take
-// it for every frame. Nothing blocks and no hook is called while it is held, and
-// the locks of two sessions are never held together. Whoever may have made
-// something to write gives the lock back with release.
+// One lock guards the session and all its streams. The work under the lock is a few
+// pointers, and only the connection's two goroutines take the lock for every frame.
+// Nothing blocks and no hook is called while the lock is held. The locks of two sessions
+// are never held together. A goroutine that may have added something to write gives the
+// lock back with release.
 type muxSession struct {
 	conn    net.Conn
 	config  SessionConfig
@@ -28,62 +27,63 @@ type muxSession struct {
 	done    chan struct{}
 	loops   sync.WaitGroup
 	began   time.Time
-	heard   atomic.Int64 // when the last bytes came, in time since began
+	heard   atomic.Int64 // when the last bytes came, as time since began
 
 	mu       sync.Mutex
 	err      error
-	streams  map[uint64]*muxStream   // that both ends know and that have not ended
-	silent   map[*muxStream]struct{} // opened here, of which the peer has not been told
-	nextID   uint64                  // of the next stream that the peer is told of
+	streams  map[uint64]*muxStream   // live streams that both ends know
+	silent   map[*muxStream]struct{} // streams opened here that the peer has not heard of
+	nextID   uint64                  // id of the next stream that the peer is told of
 	lastPeer uint64                  // highest id that the peer opened
-	peers    int                     // streams of the peer that have not ended
-	waiting  []*muxStream            // of the peer, not accepted
-	onOpen   func(Stream)            // accepts them, if set
-	arrived  chan struct{}           // tells Accept that there are; made by it
+	peers    int                     // live streams that the peer opened
+	waiting  []*muxStream            // streams of the peer that wait for Accept
+	onOpen   func(Stream)            // takes the peer's streams instead of Accept, if set
+	arrived  chan struct{}           // tells Accept that a stream waits; made by Accept
 
-	unaccepted int           // opened by this side, not reported taken by the peer
-	openRoom   chan struct{} // closed when unaccepted falls; nil when nobody waits
-	taken      int           // accepted by this side, not reported to the peer
+	unaccepted int           // streams opened here that the peer has not reported as taken
+	openRoom   chan struct{} // closed when unaccepted falls; nil when no Open waits
+	taken      int           // streams accepted here and not yet reported to the peer
 
-	// What there is to write. urgent goes first.
-	work        sync.Cond // the writer waits for whoever is writing
+	// Frames and streams to write. urgent goes first.
+	work        sync.Cond // the writer waits here while another goroutine writes
 	urgent      []byte    // whole frames
 	fresh, bulk streamQueue
 	pace        linkPace
 	alarm       *time.Timer // wakes the writer for bulk; nil before the first
 	bye         bool        // urgent is the last thing to write
 	rest        bool        // the carrier holds what the connection did not take at once
-	writing     bool        // somebody composes and writes; the batch is his
-	batch       batch       // not guarded by mu, but by writing
-	running     bool        // the writer is, or has ended with the session
+	writing     bool        // a goroutine composes and writes; it owns the batch
+	batch       batch       // guarded by writing, not by mu
+	running     bool        // the writer runs, or has ended with the session
 
-	late later // of the reader, and only touched by it
+	late later // used by the reader only
 
-	guest *guest // until Admit, where a listener watches over the session
+	guest *guest // set until Admit, when a listener watches the session
 
-	extra int           // bytes by which windows of streams are above startWindow
-	lent  int           // bytes that streams have above their windows, since growth was taken back
-	swept time.Duration // when growth was taken back last, in time since began
+	extra int           // sum over the streams of what their windows have above startWindow
+	lent  int           // sum of what streams still have above windows that were taken back
+	swept time.Duration // when growth was last taken back, as time since began
 	rtt   time.Duration // last measured round trip, 0 before the first
 
-	pings    map[uint64]chan struct{} // unanswered, of Ping; nil before the first
+	pings    map[uint64]chan struct{} // unanswered calls of Ping; nil before the first
 	lastPing uint64
 	probe    uint64 // the last ping of beat
-	probing  bool   // it is unanswered
+	probing  bool   // probe is unanswered
 
-	beating beating // not guarded by mu, but by config.beats
+	beating beating // guarded by config.beats, not by mu
 }
 
-// windowBudget bounds by how much all windows of a session together may be above
-// startWindow each.
+// windowBudget bounds the growth of all windows of a session together, above startWindow
+// for each stream.
 const windowBudget = 32 << 20
 
-// maxUrgent bounds the answers that wait for a peer that does not read.
+// maxUrgent bounds the answers that wait because the peer does not read.
 const maxUrgent = 1 << 20
 
-// Multiplex makes a session of a connection that is private and whole, such as one
-// of TLS over something else than a socket. client is whether this side began it, and
-// binding is what both ends and nobody else compute. The session owns conn.
+// Multiplex makes a session on a connection that is encrypted and authenticated, such
+// as TLS over something other than a socket. client tells whether this side began the
+// connection. binding is a value that only the two ends can compute. The session owns
+// conn.
 func Multiplex(conn net.Conn, client bool, binding []byte, config SessionConfig) Session {
 	return newMux(conn, client, binding, config)
 }
@@ -108,8 +108,8 @@ func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *m
 	}
 	if client {
 		s.nextID = 1
-		// Who hears a probe need not send one. The side that was dialled comes first,
-		// because it can probe many sessions at once.
+		// A side that hears a probe need not send one. The side that was dialled should
+		// probe first, because it can probe many sessions at once.
 		s.config.PingEvery += s.config.PingEvery / 4
 	}
 	s.work.L = &s.mu
@@ -150,7 +150,7 @@ func (s *muxSession) Open(ctx context.Context) (Stream, error) {
 	}
 }
 
-// tryOpen gives a stream, or a channel that is closed when there may be room.
+// tryOpen returns a stream, or a channel that is closed when there may be room for one.
 func (s *muxSession) tryOpen() (*muxStream, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,13 +165,13 @@ func (s *muxSession) tryOpen() (*muxStream, <-chan struct{}, error) {
 		}
 		return nil, s.openRoom, nil
 	}
-	st := newMuxStream(s, 0) // gets its id with its first frame, so that ids rise on the wire
+	st := newMuxStream(s, 0) // the first frame sets the id, so that ids rise on the wire
 	s.unaccepted++
 	s.silent[st] = struct{}{}
 	return st, nil, nil
 }
 
-// letOpen makes room for n opens. The lock is held.
+// letOpen makes room for n more opens. The lock is held.
 func (s *muxSession) letOpen(n int) {
 	s.unaccepted -= n
 	if s.openRoom != nil {
@@ -202,8 +202,8 @@ func (s *muxSession) Accept(ctx context.Context) (Stream, error) {
 	}
 }
 
-// tryAccept gives the stream that has waited longest, or a channel that tells when
-// there may be one. One that nobody took has died with the session.
+// tryAccept returns the stream that has waited longest, or a channel that tells when
+// there may be one. The end of the session also ends the streams that still wait.
 func (s *muxSession) tryAccept() (*muxStream, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,14 +214,14 @@ func (s *muxSession) tryAccept() (*muxStream, <-chan struct{}, error) {
 		s.arrived = make(chan struct{}, 1)
 	}
 	if len(s.waiting) == 0 {
-		s.waiting = nil // the array it went through
+		s.waiting = nil // frees the array
 		return nil, s.arrived, nil
 	}
 	st := s.waiting[0]
 	s.waiting[0] = nil
 	s.waiting = s.waiting[1:]
 	if len(s.waiting) > 0 {
-		s.tellArrived() // somebody else may wait too
+		s.tellArrived() // another Accept may wait too
 	}
 	return st, nil, nil
 }
@@ -230,12 +230,12 @@ func (s *muxSession) tryAccept() (*muxStream, <-chan struct{}, error) {
 func (s *muxSession) tellArrived() {
 	select {
 	case s.arrived <- struct{}{}:
-	default: // nobody has ever called it, or it is told already
+	default: // Accept was never called, or has been told already
 	}
 }
 
-// take reports an accepted stream to the peer, a few at a time. It tells whether
-// the stream is worth accepting; one that was reset meanwhile is not.
+// take reports an accepted stream to the peer, a few streams at a time. It returns
+// false if the stream was reset meanwhile and need not be accepted.
 func (s *muxSession) take(st *muxStream) bool {
 	s.mu.Lock()
 	defer s.release(nil)
@@ -243,7 +243,7 @@ func (s *muxSession) take(st *muxStream) bool {
 	return st.failed == nil
 }
 
-// noteTaken counts a stream of the peer that waits no more. The lock is held.
+// noteTaken counts a stream of the peer that no longer waits. The lock is held.
 func (s *muxSession) noteTaken() {
 	s.taken++
 	if s.taken >= backlog/4 {
@@ -281,7 +281,7 @@ func (s *muxSession) Ping(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// ping sends one and closes pong when its answer comes. The lock is held.
+// ping sends a ping, whose answer closes pong. The lock is held.
 func (s *muxSession) ping(pong chan struct{}) (id uint64) {
 	id = s.pingID()
 	if s.pings == nil {
@@ -292,7 +292,7 @@ func (s *muxSession) ping(pong chan struct{}) (id uint64) {
 	return id
 }
 
-// pingID gives the next ping's id, which is the time, so that the answer tells the
+// pingID returns the id of the next ping. The id is the time, so the answer tells the
 // round trip. The lock is held.
 func (s *muxSession) pingID() uint64 {
 	s.lastPing = max(uint64(time.Since(s.began)), s.lastPing+1)
@@ -336,14 +336,14 @@ func (s *muxSession) Admit() {
 	}
 }
 
-// errBye: the peer said that the session ends.
+// errBye means that the peer ended the session with a bye frame.
 var errBye = errors.New("the peer ended it")
 
-// byeLimit is how long the last frame may take.
+// byeLimit is how long the write of the last frame may take.
 const byeLimit = 250 * time.Millisecond
 
-// end ends the session and its streams, for the first reason given. The code is
-// told to the peer where the connection still carries it.
+// end ends the session and its streams. The first call sets the reason. end sends the
+// code to the peer if the connection still works.
 func (s *muxSession) end(reason error, code uint32) {
 	s.mu.Lock()
 	if s.err != nil {
@@ -371,10 +371,10 @@ func (s *muxSession) end(reason error, code uint32) {
 	s.mu.Unlock()
 	s.config.beats.remove(s)
 	if errors.Is(reason, errBye) || code == byeDead {
-		s.cut() // nobody listens
+		s.cut() // the peer does not listen any more
 	} else {
-		// The writer writes what is left and closes; the deadline frees it from a
-		// connection that does not move, and the reader from one that says nothing.
+		// The writer writes what is left and closes the connection. The deadline frees
+		// the writer if the connection takes nothing, and the reader if nothing comes.
 		_ = s.conn.SetDeadline(time.Now().Add(byeLimit))
 	}
 	for _, h := range hooks {
@@ -387,8 +387,8 @@ func (s *muxSession) end(reason error, code uint32) {
 	}
 }
 
-// cut closes the connection without a last word. TLS would try to say it, behind
-// a writer that may be stuck.
+// cut closes the connection without TLS's closing message. TLS would have to wait for
+// the writer before it could send that, and the writer may be stuck.
 func (s *muxSession) cut() {
 	if s.config.beneath != nil {
 		_ = s.config.beneath.Close()
@@ -396,11 +396,11 @@ func (s *muxSession) cut() {
 	_ = s.conn.Close()
 }
 
-// readBuffer is the reader's own buffer: headers and small frames come out of
-// it, the rest of a large body goes straight to its segment.
+// readBuffer is the size of the reader's own buffer. Headers and small frames pass
+// through the buffer. The rest of a large body goes directly to its segment.
 const readBuffer = 512
 
-// records reads the connection, and knows whether all was read of a record.
+// records reads the connection, and knows whether a record was read to its end.
 type records struct {
 	net.Conn
 	drained bool

@@ -17,9 +17,9 @@ import (
 // of a data frame.
 const (
 	frameData   = 0x0 // body: bytes of the stream
-	frameWindow = 0x1 // body: uint32, so many more bytes may be sent on the stream
-	frameReset  = 0x2 // body: uint32 code; the stream has ended, both ways
-	frameTaken  = 0x3 // stream 0, body: uint32, so many more streams may be opened
+	frameWindow = 0x1 // body: uint32, the number of further bytes that may be sent on the stream
+	frameReset  = 0x2 // body: uint32 code; both directions of the stream have ended
+	frameTaken  = 0x3 // stream 0, body: uint32, the number of further streams that may be opened
 	framePing   = 0x4 // stream 0, body: 8 bytes that the pong repeats
 	framePong   = 0x5 // stream 0
 	frameBye    = 0x6 // stream 0, body: uint32 code; the session ends
@@ -37,31 +37,31 @@ const (
 	headerSize = 8
 	// maxBody makes header and body together fill one TLS record.
 	maxBody = 16384 - headerSize
-	// startWindow is what may be sent on a stream before any frameWindow.
+	// startWindow is how many bytes may be sent on a stream before any frameWindow.
 	startWindow = 64 << 10
 	// backlog is how many streams may be opened before any frameTaken.
 	backlog = 256
-	// maxStreamID is the last: an id is never used twice in a session.
+	// maxStreamID is the last id: an id is never used twice in a session.
 	maxStreamID = 1<<40 - 1
 )
 
 // Codes of frameReset.
 const (
-	resetAsked   = 0 // somebody called Reset
+	resetAsked   = 0 // the sender's program called Reset
 	resetTooMany = 1 // more streams than the receiver of the open allows
-	resetInOrder = 2 // it comes behind the stream's data, which is still to be read
+	resetInOrder = 2 // the reset comes behind the stream's data, which must still be read
 )
 
 // Codes of frameBye.
 const (
-	byeClosed   = 0 // somebody called Close
-	byeProtocol = 1 // the other side broke these rules
-	byeDead     = 2 // the other side was silent for too long
+	byeClosed   = 0 // the sender's program called Close
+	byeProtocol = 1 // the receiver broke these rules
+	byeDead     = 2 // the receiver was silent for too long
 )
 
 // header is a frame's first 8 bytes.
 type header struct {
-	kind   byte // with flags
+	kind   byte // includes the flags
 	length int
 	stream uint64
 }
@@ -80,8 +80,8 @@ func putHeader(b []byte, h header) {
 	binary.BigEndian.PutUint16(b[1:], uint16(h.length))
 }
 
-// parseHeader reads b[:headerSize] and checks all that can be checked without
-// knowing the streams.
+// parseHeader reads b[:headerSize] and checks everything that does not depend on the
+// streams.
 func parseHeader(b []byte) (header, error) {
 	h := header{
 		kind:   b[0],

@@ -2,29 +2,31 @@ package transport
 
 import "fmt"
 
-// Small frames are written by the goroutine that has them, if the connection
-// takes them without anybody waiting; what it does not take, and what is large,
-// is the writer's. A sleeping writer would have to be woken for each of them,
-// which on a byte's way through three programs is most of the time it takes.
+// The goroutine that makes a small frame also writes it, if the connection takes it
+// without a wait. The writer goroutine writes large frames, and whatever the
+// connection did not take. If the writer wrote small frames too, it would have to be
+// woken for each of them. A byte passes three programs on its way, and these wake-ups
+// would be most of the time it needs.
 
-// promptBatches is how many batches somebody writes who came to write one. What
-// others add meanwhile is better gathered by the writer.
+// promptBatches is how many batches a goroutine writes at most when it came to write
+// one. The writer gathers further frames of other goroutines into fewer batches.
 const promptBatches = 4
 
-// later is what a goroutine notes that has more to do before: the reader handles
-// all that has come, and then writes once to each place it has given something.
+// later is a list of writes that a goroutine puts off until its other work is done.
+// The reader handles all frames that have come, and then writes once to each
+// destination.
 type later struct{ list []postponed }
 
-// postponed has something to write.
+// postponed is a destination that has something to write.
 type postponed interface {
-	write() // at once, as far as that needs no waiting
-	hand()  // leaves it to another goroutine
+	write() // writes now, as far as that needs no wait
+	hand()  // leaves the write to another goroutine
 }
 
-// manyLater is how much is noted at most.
+// manyLater is the longest list.
 const manyLater = 64
 
-// add notes p. It tells false when it is time to write.
+// add puts p on the list. It returns false when the list is full and must be written.
 func (l *later) add(p postponed) bool {
 	for _, other := range l.list {
 		if other == p {
@@ -35,7 +37,7 @@ func (l *later) add(p postponed) bool {
 	return len(l.list) < manyLater
 }
 
-// write writes what was put off. Nothing is put off by that.
+// write writes everything on the list, and puts nothing on it.
 func (l *later) write() {
 	for i, p := range l.list {
 		l.list[i] = nil
@@ -44,8 +46,8 @@ func (l *later) write() {
 	l.list = l.list[:0]
 }
 
-// writeAll is write for a goroutine that is no session's reader, and may take its
-// time.
+// writeAll is write for a goroutine that is not the reader of a session. Such a
+// goroutine may take longer.
 func (l *later) writeAll() {
 	for i, p := range l.list {
 		l.list[i] = nil
@@ -59,7 +61,7 @@ func (l *later) writeAll() {
 	l.list = l.list[:0]
 }
 
-// hand leaves what was put off to others.
+// hand leaves everything on the list to other goroutines.
 func (l *later) hand() {
 	for i, p := range l.list {
 		l.list[i] = nil
@@ -81,9 +83,9 @@ func (s *muxSession) hand() {
 	}
 }
 
-// release gives the lock back, and sees to what there is to write: whoever writes
-// comes to it, or it is put off to l, or written now where that needs no waiting,
-// or left to the writer.
+// release gives the lock back, and makes sure that pending frames are written. Four
+// cases: another goroutine is writing and will write them too; l takes the session,
+// for later; release writes them now, if that needs no wait; or the writer does.
 func (s *muxSession) release(l *later) {
 	switch {
 	case s.writing:
@@ -106,7 +108,7 @@ func (s *muxSession) release(l *later) {
 	s.mu.Unlock()
 }
 
-// prompt tells whether what is next can be written without waiting. The lock is
+// prompt tells whether the next frame can be written without a wait. The lock is
 // held.
 func (s *muxSession) prompt(large bool) bool {
 	if s.config.beneath == nil || s.config.beneath.now == nil || len(s.urgent) > keptUrgent {
@@ -115,9 +117,9 @@ func (s *muxSession) prompt(large bool) bool {
 	return large || len(s.urgent) > 0 || !s.large(s.next())
 }
 
-// releaseAll is release for a goroutine that is no session's reader and has nothing
-// else to do: it writes large frames too, which would otherwise take another
-// goroutine to be woken for each batch.
+// releaseAll is release for a goroutine that is not the reader of a session and has
+// nothing else to do. It writes large frames too: otherwise the writer would have to
+// be woken for each batch.
 func (s *muxSession) releaseAll() {
 	if s.writing || s.idle() || s.rest || s.bye || !s.prompt(true) {
 		s.release(nil)
@@ -126,8 +128,9 @@ func (s *muxSession) releaseAll() {
 	s.writeNow(true)
 }
 
-// writeNow writes small frames as far as the connection takes them at once, and
-// leaves the rest to the writer. The lock is held, and given back.
+// writeNow writes small frames, and large ones if large is set, as long as the
+// connection takes them at once. It leaves the rest to the writer. The lock is held
+// at the call and released at the return.
 func (s *muxSession) writeNow(large bool) {
 	b := &s.batch
 	var l later
@@ -146,7 +149,7 @@ func (s *muxSession) writeNow(large bool) {
 		s.writing = false
 		if err != nil {
 			b.drop()
-			s.wakeWriter() // it may have seen writing when the session ended
+			s.wakeWriter() // at the session's end it may have found writing set, and gone to sleep
 			s.mu.Unlock()
 			l.hand()
 			s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), byeClosed)

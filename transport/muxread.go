@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// errProtocol: the peer broke the rules of the frames.
+// errProtocol means that the peer broke the rules for frames.
 var errProtocol = errors.New("the peer broke the protocol")
 
-// readLoop reads frames until the connection ends. It never waits for a stream:
-// what a peer sends has been allowed by its window and finds room.
+// readLoop reads frames until the connection ends. It never waits for a stream: the
+// window has allowed every byte that the peer sends, so there is room for it.
 func (s *muxSession) readLoop() {
 	from := &records{Conn: s.conn}
 	r := newReader(from)
 	for {
 		if beneath := s.config.beneath; beneath != nil && from.drained && r.Buffered() == 0 {
-			freeReader(r) // an idle session waits without one
+			freeReader(r) // an idle session needs no buffer to wait
 			beneath.await()
 			r = newReader(from)
 		}
@@ -35,18 +35,18 @@ func (s *muxSession) readLoop() {
 		}
 		if errors.Is(err, io.EOF) {
 			// The connection was cut, for example because the peer's process was
-			// killed. Its streams read this error, and to them EOF means that all
-			// the data has come.
+			// killed. The streams return this error from Read. It must not be EOF,
+			// which would mean that all the data has come.
 			err = io.ErrUnexpectedEOF
 		}
 		freeReader(r)
-		s.late.write() // what came before the end is worth as much as ever
+		s.late.write() // data that came before the end must still be delivered
 		s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), code)
 		return
 	}
 }
 
-// readers are of the sessions that have something to read.
+// readers is a pool of read buffers. Only a session with something to read has one.
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBuffer) }}
 
 func newReader(from io.Reader) *bufio.Reader {
@@ -62,7 +62,8 @@ func freeReader(r *bufio.Reader) {
 
 func (s *muxSession) readFrame(r *bufio.Reader) error {
 	if r.Buffered() == 0 {
-		// Time is asked for once a batch, before the wait would be wrong.
+		// The clock is read once for each batch, and after the wait: a time from before
+		// the wait would be wrong.
 		if _, err := r.Peek(1); err != nil {
 			return err
 		}
@@ -79,11 +80,11 @@ func (s *muxSession) readFrame(r *bufio.Reader) error {
 	if err := s.guest.received(h); err != nil {
 		return err
 	}
-	_, _ = r.Discard(headerSize) // it was peeked
+	_, _ = r.Discard(headerSize) // the header was peeked
 	if h.kind&kindMask == frameData {
 		return s.readData(r, h)
 	}
-	raw, err = r.Peek(h.length) // at most 8 bytes, parseHeader saw to it
+	raw, err = r.Peek(h.length) // at most 8 bytes, which parseHeader has checked
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func (s *muxSession) readData(r *bufio.Reader, h header) error {
 	if err != nil {
 		return err
 	}
-	if st == nil { // of a stream that has ended here
+	if st == nil { // the stream has ended at this side
 		_, err := r.Discard(h.length)
 		return err
 	}
@@ -144,7 +145,8 @@ func (s *muxSession) readData(r *bufio.Reader, h header) error {
 	return nil
 }
 
-// delivered does what comes after the body. The lock is held, and released.
+// delivered handles the flags of a data frame, after its body was read. The lock is
+// held at the call and released at the return.
 func (s *muxSession) delivered(st *muxStream, h header) {
 	st.finGot = st.finGot || h.kind&flagFin != 0
 	if h.kind&flagStop != 0 {
@@ -177,8 +179,8 @@ func (s *muxSession) delivered(st *muxStream, h header) {
 	}
 }
 
-// receiver finds the stream of a data frame, makes it when the frame opens it,
-// and takes the body off its window. nil is a stream that has ended.
+// receiver returns the stream of a data frame. It makes the stream if the frame opens
+// it, and takes the body off the window. It returns nil if the stream has ended.
 func (s *muxSession) receiver(h header) (*muxStream, error) {
 	s.mu.Lock()
 	defer s.release(&s.late)
@@ -190,7 +192,7 @@ func (s *muxSession) receiver(h header) (*muxStream, error) {
 		}
 		s.lastPeer = h.stream
 		if s.peers >= s.config.MaxStreams {
-			s.noteTaken() // nobody will accept it
+			s.noteTaken() // no Accept will return this stream
 			s.send(appendNumber(s.urgent, frameReset, h.stream, resetTooMany))
 			return nil, nil
 		}
@@ -252,7 +254,7 @@ func (s *muxSession) gotReset(id uint64, code uint32) {
 		st.out.drop()
 		st.readable.Broadcast()
 		st.writable.Broadcast()
-		st.mayEnd() // with what came before it
+		st.mayEnd() // the reader still gets the data that came before
 	} else {
 		st.fail(ErrReset)
 		st.remove()

@@ -7,50 +7,50 @@ import (
 	"time"
 )
 
-// muxStream is a stream of a muxSession. It holds no buffer unless bytes wait in
-// it. All fields but writing are guarded by the session's lock.
+// muxStream is a stream of a muxSession. It has no buffer unless bytes wait in it. The
+// session's lock guards all fields but writing.
 type muxStream struct {
 	s       *muxSession
-	id      uint64     // 0 as long as the peer has not been told of it
-	writing sync.Mutex // held by Write, so that concurrent writes do not mix; before the session's lock
+	id      uint64     // 0 until the peer is told of the stream
+	writing sync.Mutex // held by Write, so that concurrent writes do not mix; taken before the session's lock
 
 	// Reading.
-	in       segments // came, not yet read
+	in       segments // received, not yet read
 	readable sync.Cond
 	readBy   deadline
 	allowed  int // bytes the peer may still send
-	owed     int // bytes read of which the peer has not been told
-	window   int // allowed, owed and what waits in in, together
-	surplus  int // bytes above window that the peer may still send or the reader has not read
+	owed     int // bytes read that no window frame has reported yet
+	window   int // the sum of allowed, owed and the bytes in in
+	surplus  int // bytes above window that the peer may still send, or that wait for the reader
 	told     time.Duration
 	onRead   hook
 
 	// Writing.
-	out      segments // waits for the writer; the credit for it is spent
+	out      segments // bytes that wait for the writer; their credit is spent
 	writable sync.Cond
 	writeBy  deadline
 	credit   int // bytes this side may still send
 	starved  bool
 	onRoom   hook
-	next     *muxStream // behind it in the writer's queue
-	queued   uint8      // where it is queued
-	deficit  int        // bytes that it may still send in its turn
+	next     *muxStream // the next stream in the writer's queue
+	queued   uint8      // the queue that the stream is in
+	deficit  int        // bytes that the stream may still send in this turn
 
 	theirs            bool  // opened by the peer
 	finGot, stopGot   bool  // the peer writes no more; reads no more
 	finAsked, finSent bool  // this side writes no more
 	closed            bool  // Close was called
-	deaf, stopSent    bool  // this side reads no more, and throws away what comes
-	resets, wasReset  bool  // this side, or the peer, has reset the stream behind its data
-	gone              bool  // ended as the two ends see it
-	failed            error // ended before its time
+	deaf, stopSent    bool  // this side reads no more, and discards what comes
+	resets, wasReset  bool  // this side (resets) or the peer (wasReset) has reset the stream behind its data
+	gone              bool  // the stream has ended for both sides
+	failed            error // why the stream ended early
 }
 
-// sendBuffer bounds what waits for the writer on one stream, however large the
-// window is: a slow link must not fill memory.
+// sendBuffer bounds the bytes of one stream that wait for the writer, however large the
+// window is: a slow link must not fill the memory.
 const sendBuffer = 128 << 10
 
-// maxWindow is how far the window of one stream grows.
+// maxWindow is the largest window of one stream.
 const maxWindow = 4 << 20
 
 func newMuxStream(s *muxSession, id uint64) *muxStream {
@@ -59,7 +59,7 @@ func newMuxStream(s *muxSession, id uint64) *muxStream {
 	return st
 }
 
-// Read reads what came.
+// Read reads bytes from the peer, and waits if there are none.
 func (st *muxStream) Read(b []byte) (int, error) {
 	st.s.mu.Lock()
 	defer st.s.release(nil)
@@ -84,7 +84,7 @@ func (st *muxStream) Read(b []byte) (int, error) {
 	}
 }
 
-// readErr is why nothing can be read, apart from the end. The lock is held.
+// readErr is the error that a read returns, apart from io.EOF. The lock is held.
 func (st *muxStream) readErr() error {
 	if st.failed == nil && st.resets {
 		return ErrReset
@@ -95,8 +95,8 @@ func (st *muxStream) readErr() error {
 	return st.failed
 }
 
-// takeSegment gives the first piece that waits, nil when none does, or io.EOF.
-// The caller owns it, and calls consumed when it has handed it on.
+// takeSegment returns the first waiting piece, nil if there is none, or io.EOF. The
+// caller owns the piece, and calls consumed after handing the piece on.
 func (st *muxStream) takeSegment() (*segment, error) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
@@ -120,9 +120,9 @@ func (st *muxStream) consumed(n int, l *later) {
 	st.consume(n)
 }
 
-// consume counts n bytes as read and tells the peer when it is worth a frame. A
-// window that was used up within a few round trips limits its stream, and
-// doubles while the session's budget lasts. The lock is held.
+// consume counts n bytes as read, and tells the peer when there are enough for a window
+// frame. A window that was used up within a few round trips limits its stream. It is
+// doubled as long as the session's budget lasts. The lock is held.
 func (st *muxStream) consume(n int) {
 	st.mayEnd()
 	st.owed += n
@@ -166,8 +166,8 @@ func (st *muxStream) Write(b []byte) (n int, err error) {
 	}
 }
 
-// waitRoom waits until at least this much can be queued, or not at all when now
-// is set, and tells how much it is.
+// waitRoom waits until at least this many bytes can be queued, and returns how many
+// can be. If now is set it does not wait.
 func (st *muxStream) waitRoom(least int, now bool) (int, error) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
@@ -185,8 +185,8 @@ func (st *muxStream) waitRoom(least int, now bool) (int, error) {
 	}
 }
 
-// offer queues the segment, which is the session's from then on, if there is room
-// for it. If there is none it says so, and calls onRoom when there may be.
+// offer queues the segment if there is room; the session then owns the segment.
+// Otherwise offer returns false, and onRoom is called when there may be room.
 func (st *muxStream) offer(seg *segment, l *later) (bool, error) {
 	st.s.mu.Lock()
 	defer st.s.release(l)
@@ -219,7 +219,7 @@ func (st *muxStream) offerAll(all *segments) error {
 	return nil
 }
 
-// writeErr is why nothing can be written. The lock is held.
+// writeErr is the error that a write returns. The lock is held.
 func (st *muxStream) writeErr() error {
 	switch {
 	case st.closed:
@@ -236,11 +236,11 @@ func (st *muxStream) writeErr() error {
 	return nil
 }
 
-// room is how much can be queued now. The lock is held.
+// room is how many bytes can be queued now. The lock is held.
 func (st *muxStream) room() int { return min(st.credit, sendBuffer-st.out.size) }
 
-// hasRoom wakes who waits for room; the hook it gives is to be called without
-// the lock, which is held.
+// hasRoom wakes the writes that wait for room. The lock is held. The caller must call
+// the hook that hasRoom returns, but after releasing the lock.
 func (st *muxStream) hasRoom() hook {
 	st.writable.Broadcast()
 	if !st.starved {
@@ -250,7 +250,7 @@ func (st *muxStream) hasRoom() hook {
 	return st.onRoom
 }
 
-// CloseWrite ends the write side behind what was written.
+// CloseWrite ends the write side, after the bytes that were written.
 func (st *muxStream) CloseWrite() error {
 	st.s.mu.Lock()
 	defer st.s.release(nil)
@@ -266,7 +266,7 @@ func (st *muxStream) CloseWrite() error {
 	return nil
 }
 
-// Close ends both sides. What was written still arrives.
+// Close ends both sides. The peer still gets the bytes that were written.
 func (st *muxStream) Close() error {
 	st.s.mu.Lock()
 	defer st.s.release(nil)
@@ -296,8 +296,8 @@ func (st *muxStream) StopRead() error {
 	return nil
 }
 
-// ResetInOrder ends both sides: the read side at once, and the write side behind
-// what was written.
+// ResetInOrder ends both sides: the read side at once, and the write side after the
+// bytes that were written.
 func (st *muxStream) ResetInOrder() error {
 	s := st.s
 	s.mu.Lock()
@@ -312,7 +312,7 @@ func (st *muxStream) ResetInOrder() error {
 	st.readable.Broadcast()
 	st.writable.Broadcast()
 	if st.wasReset || st.id == 0 && st.out.size == 0 {
-		st.remove() // the peer knows, or never will
+		st.remove() // no frame is needed: the peer reset it too, or has never heard of it
 	}
 	s.queue(st)
 	onRead, onRoom := st.onRead, st.onRoom
@@ -325,7 +325,7 @@ func (st *muxStream) ResetInOrder() error {
 	return nil
 }
 
-// Reset ends both sides at once and throws away what is under way.
+// Reset ends both sides at once and discards the bytes under way.
 func (st *muxStream) Reset() error {
 	s := st.s
 	s.mu.Lock()
@@ -348,7 +348,7 @@ func (st *muxStream) Reset() error {
 	return nil
 }
 
-// fail ends the stream before its time. The lock is held.
+// fail ends the stream early, with an error. The lock is held.
 func (st *muxStream) fail(err error) {
 	if st.failed == nil {
 		st.failed = err
@@ -362,8 +362,8 @@ func (st *muxStream) fail(err error) {
 	st.writable.Broadcast()
 }
 
-// mayEnd forgets the stream when no more frame of it will come that matters. The
-// lock is held.
+// mayEnd removes the stream when both directions have ended, so that further frames of
+// it do not matter. The lock is held.
 func (st *muxStream) mayEnd() {
 	if st.wasReset && st.in.size == 0 || !st.resets && (st.finSent || st.stopGot) && (st.finGot || st.stopSent) {
 		st.remove()
@@ -426,8 +426,8 @@ func (st *muxStream) SetDeadline(t time.Time) error {
 	return st.SetWriteDeadline(t)
 }
 
-// LocalAddr is that of the session's connection.
+// LocalAddr is the local address of the session's connection.
 func (st *muxStream) LocalAddr() net.Addr { return st.s.conn.LocalAddr() }
 
-// RemoteAddr is that of the session's connection.
+// RemoteAddr is the remote address of the session's connection.
 func (st *muxStream) RemoteAddr() net.Addr { return st.s.conn.RemoteAddr() }

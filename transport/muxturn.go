@@ -21,15 +21,15 @@ func (q *streamQueue) pop() {
 	st.next = nil
 }
 
-// Where a stream is queued.
+// The queue that a stream is in.
 const (
 	notQueued = iota
 	isFresh
 	isBulk
 )
 
-// queue puts the stream among the fresh ones, if it has anything to send and is not
-// queued. The lock is held; release writes it.
+// queue puts the stream into the fresh queue, if it has something to send and is in no
+// queue. The lock is held; release writes the frames.
 func (s *muxSession) queue(st *muxStream) {
 	if st.queued != notQueued || !st.pending() {
 		return
@@ -38,9 +38,9 @@ func (s *muxSession) queue(st *muxStream) {
 	s.fresh.push(st)
 }
 
-// next gives the stream whose turn it is, nil when there is none that may write now.
-// A stream that has nothing more stays for a round among the others, so that it is
-// not fresh each time it has a little. The lock is held.
+// next returns the stream whose turn it is, or nil if no stream may write now. A stream
+// with nothing more to send stays in the bulk queue for one round. Otherwise a stream
+// that sends a little at a time would be fresh each time. The lock is held.
 func (s *muxSession) next() *muxStream {
 	for {
 		q := &s.fresh
@@ -70,7 +70,8 @@ func (s *muxSession) next() *muxStream {
 	}
 }
 
-// held tells whether only bulk that has to wait is left. The lock is held.
+// held tells whether everything left to write is bulk that has to wait. The lock is
+// held.
 func (s *muxSession) held() bool {
 	return s.bulk.first != nil && s.next() == nil && s.bulk.first != nil
 }

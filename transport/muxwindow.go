@@ -2,19 +2,20 @@ package transport
 
 import "time"
 
-// Windows grow where they limit a stream, as long as the session's budget lasts. A
-// reader that was fast and then stalls would keep its growth for good: eight of them
-// took all there is. When the budget is used up, growth is taken back from streams
-// that do not use it: their windows are what they began with, and what the peer may
-// send beyond that, or has sent, is lent until it is read. What is lent is bounded as
-// well, by as much again.
+// A window grows when it limits its stream, as long as the session's budget lasts. A
+// reader that was fast and then stalls would keep its growth for good, and eight such
+// readers used up the whole budget. So when the budget is used up, the session takes
+// growth back from streams that do not use it. The window of such a stream is the start
+// window again. The bytes that the peer may still send beyond that window, or has sent,
+// are lent to the stream until they are read. Lent bytes have a bound of their own, of
+// the same size as the budget.
 
 const (
-	// unusedFor is how long half a window is not read until its growth is unused, and
+	// Growth counts as unused when half the window was not read for unusedFor, and for
 	// at least unusedRounds round trips.
 	unusedFor    = time.Second
 	unusedRounds = 16
-	// sweepEvery is how often the streams are looked at for that.
+	// sweepEvery is how often the session looks for unused growth.
 	sweepEvery = 100 * time.Millisecond
 )
 
@@ -29,7 +30,8 @@ func (s *muxSession) mayGrow(n int, now time.Duration) bool {
 	return s.extra+n <= windowBudget
 }
 
-// takeBack takes the stream's growth back if it is unused. The lock is held.
+// takeBack takes back the stream's growth if the stream does not use it. The lock is
+// held.
 func (st *muxStream) takeBack(now time.Duration) {
 	s, growth := st.s, st.window-startWindow
 	if growth == 0 || now-st.told < max(unusedFor, unusedRounds*s.rtt) || s.lent+growth > windowBudget {
@@ -42,8 +44,8 @@ func (st *muxStream) takeBack(now time.Duration) {
 	st.payBack()
 }
 
-// payBack takes what was read off what is lent, before the peer is let send more.
-// The lock is held.
+// payBack uses bytes that were read to reduce what is lent to the stream, before the
+// peer may send more. The lock is held.
 func (st *muxStream) payBack() {
 	n := min(st.owed, st.surplus)
 	st.owed -= n

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// directBody is from which size on a body is written from where it lies, as a
-// TLS record of its own. Smaller ones are copied together into one record.
+// directBody is the smallest body that is written without a copy, as a TLS record of
+// its own. Smaller bodies are copied together into one record.
 const directBody = 4 << 10
 
-// writePieces is how many large pieces are written at once.
+// writePieces is how many large pieces one batch may have.
 const writePieces = 4
 
-// keptUrgent is how much memory for answers a session keeps.
+// keptUrgent is the largest buffer for answers that a session keeps.
 const keptUrgent = 4 << 10
 
-// send makes b, which is s.urgent with a frame appended, the answers to write.
-// The lock is held; release writes them.
+// send sets the answers to write to b, which is s.urgent with a frame appended. The lock
+// is held; release writes the answers.
 func (s *muxSession) send(b []byte) {
 	if s.bye {
-		return // nothing goes behind the last frame
+		return // no frame may follow bye
 	}
 	s.urgent = b
 }
@@ -38,31 +38,31 @@ func (st *muxStream) mustStop() bool {
 	return st.deaf && !st.finGot && !st.stopSent && !st.resets && !st.wasReset
 }
 
-// batch is what is written at once.
+// batch is the set of frames that are written at once.
 type batch struct {
 	scratch *segment              // holds small frames, one behind the other
 	urgent  []byte                // answers that did not fit there
 	direct  [writePieces]*segment // large frames
-	frames  [writePieces][]byte   // of direct
-	large   int                   // how many
-	hooks   []hook                // of streams that have room again
-	rest    bool                  // the carrier's rest goes first
+	frames  [writePieces][]byte   // the bytes of direct
+	large   int                   // how many large frames there are
+	hooks   []hook                // hooks of streams that have room again
+	rest    bool                  // the bytes that the carrier still holds go first
 	last    bool
 }
 
-// wakeWriter sees to it that there is a writer. The lock is held.
+// wakeWriter wakes the writer, or starts it. The lock is held.
 func (s *muxSession) wakeWriter() {
 	if s.running {
 		s.work.Signal()
 		return
 	}
 	s.running = true
-	s.loops.Go(s.writeLoop) // the reader still runs, or this was done at the end
+	s.loops.Go(s.writeLoop) // safe: the reader still runs, or end has started the writer already
 }
 
-// writeLoop writes what is not written at once by those who have it, until there
-// is no more: an idle session has no writer. Streams take turns of one frame. In
-// the session's end it closes the connection.
+// writeLoop writes the frames that their makers did not write at once. It returns when
+// there are no more: an idle session has no writer. Streams take turns of one frame. At
+// the end of the session, writeLoop closes the connection.
 func (s *muxSession) writeLoop() {
 	b := &s.batch
 	var l later
@@ -102,8 +102,8 @@ func (s *muxSession) writeLoop() {
 	}
 }
 
-// nap waits until bulk may go on, or something else is to be written. The lock is
-// held, but not while waiting.
+// nap waits until bulk may go on, or until there is something else to write. The lock is
+// held, except during the wait.
 func (s *muxSession) nap() {
 	if s.alarm == nil {
 		s.alarm = time.AfterFunc(s.pace.nap(), func() {
@@ -126,7 +126,7 @@ func (b *batch) wake(l *later) {
 	}
 }
 
-// drop gives the buffer of small frames back: an idle session holds none.
+// drop gives back the buffer for small frames: an idle session has none.
 func (b *batch) drop() {
 	if b.scratch != nil {
 		b.scratch.free()
@@ -182,8 +182,8 @@ func (s *muxSession) encrypt(b *batch) (err error) {
 // idle tells whether there is nothing to compose. The lock is held.
 func (s *muxSession) idle() bool { return len(s.urgent) == 0 && s.next() == nil }
 
-// compose fills the batch with one record's worth of frames, answers first, and,
-// unless only small ones are asked for, a few large frames. The lock is held.
+// compose fills the batch with one record of small frames, answers first. Unless small
+// is set, it adds a few large frames. The lock is held.
 func (s *muxSession) compose(b *batch, small bool) {
 	b.hooks = b.hooks[:0]
 	if b.scratch == nil {
@@ -213,13 +213,14 @@ func (s *muxSession) compose(b *batch, small bool) {
 	}
 }
 
-// large tells whether the stream's next frame is written apart. The lock is held.
+// large tells whether the stream's next frame gets a record of its own. The lock is
+// held.
 func (s *muxSession) large(st *muxStream) bool {
 	return st.out.head != nil && min(st.out.head.len(), s.pace.frame()) >= directBody
 }
 
-// addFrame adds the stream's next frame to the batch. It tells how many bytes that
-// are, and whether there was room. The lock is held.
+// addFrame adds the stream's next frame to the batch. It returns the number of bytes,
+// and whether there was room. The lock is held.
 func (s *muxSession) addFrame(st *muxStream, b *batch) (n int, ok bool) {
 	if st.resets && st.out.size == 0 {
 		return s.addReset(st, b)
@@ -228,8 +229,8 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) (n int, ok bool) {
 	if st.out.head != nil {
 		h.length = min(st.out.head.len(), s.pace.frame())
 	}
-	// Small frames are written before the large ones of a batch, so none may follow
-	// a large one: it could be of the same stream.
+	// The small frames of a batch are written before its large frames. So no small frame
+	// may be added after a large one: both could belong to the same stream.
 	if h.length < directBody && (b.large > 0 || b.scratch.room() < headerSize+h.length) {
 		return 0, false
 	}
@@ -273,11 +274,11 @@ func (s *muxSession) addFrame(st *muxStream, b *batch) (n int, ok bool) {
 	return headerSize + h.length, true
 }
 
-// addReset adds the reset behind the stream's data, and tells whether there was
+// addReset adds a reset that follows the stream's data, and tells whether there was
 // room. The lock is held.
 func (s *muxSession) addReset(st *muxStream, b *batch) (n int, ok bool) {
 	const size = headerSize + 4
-	if b.large > 0 || b.scratch.room() < size { // it would come before a large frame
+	if b.large > 0 || b.scratch.room() < size { // or the reset would be written before a large frame
 		return 0, false
 	}
 	b.scratch.append(appendNumber(nil, frameReset, st.id, resetInOrder))

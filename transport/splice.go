@@ -6,27 +6,28 @@ import (
 	"time"
 )
 
-// Count is told how many bytes have just been handed on, each way, while they
-// flow. It is called from the goroutines that move bytes and must not block. A
-// nil function counts nothing.
+// Count has the functions that a splice calls with the number of bytes it has just
+// moved, one function for each direction. The goroutines that move the bytes call them,
+// so they must not block. A nil function counts nothing.
 type Count struct {
 	AToB, BToA func(n int)
-	Brake      *Brake // what both ways are held to; nil = nothing
+	Brake      *Brake // limits the rate of both directions; nil means no limit
 }
 
-// Splice joins a and b both ways, waits until both ways have ended, and closes
-// both. The end of one side closes only the write side of the other. Where one side
-// cannot be read, it is reset, and the other one too, behind what came before; where
-// one cannot be written, what it still has to say is carried to its end. The first
-// error is given with what had been moved. A socket is closed with a reset until its
-// splice has ended in order, whoever closes it: a process that is killed must not
-// look as if all had come.
+// Splice joins a and b in both directions, waits until both directions have ended, and
+// closes a and b. The end of one side's data closes only the write side of the other.
+// If one side cannot be read, Splice resets it, and then resets the other side behind
+// the bytes that came before. If one side cannot be written, Splice still carries the
+// bytes that this side sends, to their end. Splice returns the first error, with the
+// numbers of bytes moved. Until a splice has ended in order, the close of its socket is
+// a reset, whoever closes it: when a process is killed, its peer must not believe that
+// all the data has come.
 //
-// Deadlines that a and b come with, from whatever went before, are taken away.
+// Splice removes the deadlines that were set on a and b before.
 //
-// While nothing flows it holds no buffer and, for streams of this package's
-// multiplexer and TCP connections, no goroutine but the caller's. To end it from
-// outside, Reset one of the ends.
+// While no bytes flow, Splice has no buffer. For TCP connections and for streams of
+// this package's multiplexer it has no goroutine but the caller's either. To end a
+// splice from outside, Reset one of its ends.
 func Splice(a, b Duplex, count Count) (aToB, bToA int64, err error) {
 	done := make(chan struct{})
 	s := newSplice(a, b, count, func() { close(done) })
@@ -35,16 +36,16 @@ func Splice(a, b Duplex, count Count) (aToB, bToA int64, err error) {
 		go waitToo()
 	}
 	if wait != nil {
-		wait() // in the caller's goroutine, which has nothing else to do
+		wait() // the caller's goroutine has nothing else to do
 	}
 	<-done
 	return s.close()
 }
 
-// Join is Splice for a caller that does not wait: done is called once, in a
-// goroutine of its own, with what Splice would give. While nothing flows between
-// two streams of this package's multiplexer there is no goroutine at all, which
-// is most of what an idle connection would cost a forwarder.
+// Join is Splice for a caller that does not wait. Join calls done once, in a goroutine
+// of its own, with the results of Splice. While no bytes flow between two streams of
+// this package's multiplexer, there is no goroutine at all. A goroutine would be most
+// of the cost of an idle connection at a forwarder.
 func Join(a, b Duplex, count Count, done func(aToB, bToA int64, err error)) {
 	var s *splice
 	s = newSplice(a, b, count, func() { go func() { done(s.close()) }() })
@@ -66,7 +67,7 @@ type splice struct {
 	done        func()       // called when both have
 
 	once sync.Once
-	err  error // the first; read after done
+	err  error // the first error; read after done
 }
 
 func newSplice(a, b Duplex, count Count, done func()) *splice {
@@ -77,9 +78,9 @@ func newSplice(a, b Duplex, count Count, done func()) *splice {
 	return s
 }
 
-// start begins both flows. A flow that waits in system calls, or is of ends that
-// this package does not know, is given back to be run in a goroutine; wait is
-// nil when neither is, waitToo when only one is.
+// start begins both flows. Some flows need a goroutine: they wait in system calls, or
+// have ends of a kind that this package does not know. start returns a function to run
+// for each of them: wait is nil if neither flow needs one, waitToo if only one does.
 func (s *splice) start() (wait, waitToo func()) {
 	_ = s.a.SetDeadline(time.Time{})
 	_ = s.b.SetDeadline(time.Time{})
@@ -92,29 +93,29 @@ func (s *splice) start() (wait, waitToo func()) {
 	return wait, waitToo
 }
 
-// close closes both ends, after both flows have ended, and gives what they moved.
+// close closes both ends after both flows have ended, and returns the results.
 func (s *splice) close() (aToB, bToA int64, err error) {
 	for _, end := range []Duplex{s.a, s.b} {
-		finished(end) // who has not ended in order was reset
+		finished(end) // an end that did not end in order was reset before
 		_ = end.Close()
 	}
 	return s.forth.moved.Load(), s.back.moved.Load(), s.err
 }
 
-// flow is one way of a splice.
+// flow is one direction of a splice.
 type flow struct {
 	*splice
 	src, dst Duplex
 	count    func(int)
 	moved    atomic.Int64
-	breaks   atomic.Bool // it resets dst behind what it has written
-	torn     atomic.Bool // src was found reset by the other flow, which may hide it here
+	breaks   atomic.Bool // the flow resets dst behind the bytes it has written
+	torn     atomic.Bool // the other flow found src reset; reads of src may then show an end instead
 }
 
-// ways are how bytes can be moved, the best first. Each looks at what the two ends
-// are and begins the flow, or leaves it to the next. What it gives, if anything,
-// moves the bytes and returns when the flow has ended. A way for other kinds of
-// ends is a line here and a file.
+// ways lists the ways to move bytes, the best first. Each way looks at the kinds of the
+// two ends. It begins the flow, or leaves the flow to the next way. If it returns a
+// function, that function moves the bytes and returns when the flow has ended. To add a
+// way for other kinds of ends, add a line here and a file.
 var ways = []func(f *flow) (wait func(), begun bool){
 	piecesToPieces,
 	piecesToPrompt,
@@ -124,8 +125,8 @@ var ways = []func(f *flow) (wait func(), begun bool){
 	socketToPieces,
 }
 
-// start begins the flow. What it gives, if anything, moves the bytes and returns
-// when the flow has ended.
+// start begins the flow. If it returns a function, that function moves the bytes and
+// returns when the flow has ended.
 func (f *flow) start() func() {
 	for _, way := range ways {
 		if wait, begun := way(f); begun {
@@ -143,8 +144,8 @@ func (f *flow) handed(n int) {
 	}
 }
 
-// copy moves bytes between ends of any kind, with a small buffer as long as
-// little comes and a large one while much does.
+// copy moves bytes between ends of any kind. Its buffer is small while few bytes come,
+// and large while many come.
 func (f *flow) copy() {
 	size := smallRead
 	for {
@@ -171,10 +172,10 @@ func (f *flow) copy() {
 	}
 }
 
-// smallRead is the size of a read when little is expected.
+// smallRead is the size of a read when few bytes are expected.
 const smallRead = 2<<10 - headerSize
 
-// nextRead is the size of the next read after one that gave n bytes of room.
+// nextRead is the size of the next read, after a read of size room returned n bytes.
 func nextRead(n, room int) int {
 	switch {
 	case n == room:

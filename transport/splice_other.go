@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Without descriptors that can be waited for, sockets are copied the usual way.
+// This system has no descriptors to wait for, so bytes of sockets are moved by copy.
 
 func rawConn(net.Conn) syscall.RawConn { return nil }
 

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// rawConn gives the descriptor of a plain socket; nil for anything else. Only the
-// exact types qualify: a wrapper may have bytes of its own.
+// rawConn returns the descriptor of a plain socket, and nil for anything else. Only the
+// exact types qualify: a wrapper may have a buffer of its own.
 func rawConn(c net.Conn) syscall.RawConn {
 	var raw syscall.RawConn
 	var err error
@@ -23,14 +23,15 @@ func rawConn(c net.Conn) syscall.RawConn {
 		return nil
 	}
 	if err != nil {
-		return nil // closed already; reading the usual way tells so
+		return nil // closed already; the usual read will return that error
 	}
 	return raw
 }
 
-// socketToPieces gives what moves a socket's bytes to a stream: it waits until there
-// is something to read and only then takes a buffer, which goes on as it is. Who
-// moves bytes for itself has no need of a brake.
+// socketToPieces is the way from a socket to a stream. It waits until there is something
+// to read, and only then takes a buffer; the stream gets this buffer without a copy.
+// This way has no brake: a program that moves bytes for itself, such as an agent, needs
+// none.
 func socketToPieces(f *flow) (func(), bool) {
 	to, ok := f.dst.(pieceSink)
 	if !ok || f.brake != nil {
@@ -49,12 +50,12 @@ type pull struct {
 	f    *flow
 	raw  syscall.RawConn
 	to   pieceSink
-	try  func(fd uintptr) bool // tryRead, so that it is made once
-	size int                   // of the next read
-	room int                   // how much may be sent
+	try  func(fd uintptr) bool // tryRead, kept so that the function value is made once
+	size int                   // size of the next read
+	room int                   // how many bytes may be sent
 
-	got segments // what was read
-	err error    // of tryRead, io.EOF at the end
+	got segments // the bytes that were read
+	err error    // the error of tryRead, io.EOF at the end
 }
 
 func (p *pull) run() {
@@ -68,7 +69,7 @@ func (p *pull) run() {
 }
 
 func (p *pull) step() (err error) {
-	// Room first: who may not send holds no buffer either.
+	// Room first: a flow that may not send must not hold a buffer.
 	if p.room, err = p.to.waitRoom(1, false); err != nil {
 		return unwritten{err}
 	}
@@ -79,7 +80,7 @@ func (p *pull) step() (err error) {
 		if _, err := p.to.waitRoom(n, false); err != nil {
 			return unwritten{err}
 		}
-		if err := p.to.offerAll(&p.got); err != nil { // there is room, and no other writer
+		if err := p.to.offerAll(&p.got); err != nil { // there is room, and this is the only writer
 			return unwritten{err}
 		}
 		p.f.handed(n)
@@ -87,9 +88,9 @@ func (p *pull) step() (err error) {
 	return p.err
 }
 
-// tryRead reads if there is something, and tells whether it did. Of much it takes
-// several pieces, as many as are written at once: the next program on the way is
-// woken once for all of them.
+// tryRead reads if there is something to read, and tells whether it has read. When there
+// is much, it reads as many pieces as one batch may have: the next program on the way is
+// then woken once for all of them.
 func (p *pull) tryRead(fd uintptr) bool {
 	for pieces := 1; ; pieces++ {
 		seg := newSegment(p.size)
@@ -119,23 +120,22 @@ func (p *pull) tryRead(fd uintptr) bool {
 	}
 }
 
-// inlineWrite is the largest piece that is written to a socket from a session's
-// reader. Larger ones are worth a goroutine, which writes while the reader
-// decrypts the next.
+// inlineWrite is the largest piece that a session's reader writes to a socket itself. A
+// larger piece is worth a goroutine: it writes while the reader decrypts the next piece.
 const inlineWrite = 4 << 10
 
-// socketPump moves the bytes of a stream to a socket: a small piece at once, in
-// the session's reader, if the socket takes it; otherwise in a goroutine that
-// ends when there is no more.
+// socketPump moves the bytes of a stream to a socket. The session's reader writes a
+// small piece at once, if the socket takes it. Everything else is written by a goroutine
+// that ends when there are no more bytes.
 type socketPump struct {
 	turn
 	f    *flow
 	src  pieceSource
 	now  *promptWriter
-	held *segment // what is left of a piece
+	held *segment // the rest of a piece
 }
 
-// piecesToSocket runs the flow from a stream to a socket.
+// piecesToSocket is the way from a stream to a socket.
 func piecesToSocket(f *flow) (func(), bool) {
 	src, ok := f.src.(pieceSource)
 	if !ok || f.brake != nil {
@@ -170,8 +170,8 @@ func (p *socketPump) wake(l *later) {
 	}
 }
 
-// moveSmall writes small pieces as long as the socket takes them at once. It
-// tells whether there is more, for which somebody has to wait.
+// moveSmall writes small pieces as long as the socket takes them at once. It returns true
+// if there is more, for which a goroutine has to wait.
 func (p *socketPump) moveSmall(l *later) (more bool, err error) {
 	for {
 		p.held, err = p.src.takeAtMost(maxBody)
@@ -197,8 +197,8 @@ func (p *socketPump) moveSmall(l *later) (more bool, err error) {
 	}
 }
 
-// run writes what there is, several pieces at once, and ends when there is no
-// more. It has the turn.
+// run writes the waiting pieces, several at once, and returns when there are no more.
+// The pump's turn is held.
 func (p *socketPump) run() {
 	var pieces [writePieces]*segment
 	var vector [writePieces][]byte
@@ -230,7 +230,7 @@ func (p *socketPump) run() {
 	}
 }
 
-// gather takes the pieces that wait. The error says why there are none.
+// gather takes the waiting pieces. If there are none, the error says why.
 func (p *socketPump) gather(pieces *[writePieces]*segment) (n int, err error) {
 	if p.held != nil {
 		pieces[0], p.held, n = p.held, nil, 1

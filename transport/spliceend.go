@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Reset ends a connection at once and lets the peer know that it did not end
-// well: a Stream with its Reset, TCP with RST instead of FIN.
+// Reset ends a connection at once and tells the peer that it ended early: it calls the
+// Reset of a Stream, and closes TCP with RST instead of FIN.
 func Reset(c net.Conn) error {
 	switch c := c.(type) {
 	case interface{ Reset() error }:
@@ -21,8 +21,8 @@ func Reset(c net.Conn) error {
 	return c.Close()
 }
 
-// ResetInOrder is Reset behind what was written. For a socket it is to be called when
-// the system has sent all: before, RST would overtake it.
+// ResetInOrder is Reset behind the bytes that were written. For a socket, call it only
+// after the system has sent everything: RST would overtake the unsent bytes.
 func ResetInOrder(c net.Conn) error {
 	if c, ok := c.(interface{ ResetInOrder() error }); ok {
 		return c.ResetInOrder()
@@ -30,24 +30,23 @@ func ResetInOrder(c net.Conn) error {
 	return Reset(c)
 }
 
-// Unfinished has the system reset a socket that is closed, by the end of the process
-// for example. Splice takes that back when both ways have ended in order.
+// Unfinished makes the system reset the socket when it is closed, for example by the end
+// of the process. Splice undoes this when both directions have ended in order.
 func Unfinished(c net.Conn) {
 	if c, ok := c.(interface{ SetLinger(sec int) error }); ok {
 		_ = c.SetLinger(0)
 	}
 }
 
-// finished has the system send what is left when a socket is closed, and then its
-// end.
+// finished makes the system send the rest of the bytes when the socket is closed, and
+// then FIN.
 func finished(c net.Conn) {
 	if c, ok := c.(interface{ SetLinger(sec int) error }); ok {
 		_ = c.SetLinger(-1)
 	}
 }
 
-// unwritten is an error of an end that cannot be written; others are of one that
-// cannot be read.
+// unwritten is the error of a write. All other errors of a flow are errors of a read.
 type unwritten struct{ error }
 
 func (u unwritten) Unwrap() error { return u.error }
@@ -57,22 +56,22 @@ func isUnwritten(err error) bool {
 	return ok
 }
 
-// ended ends the flow, with io.EOF or what went wrong. It is called once, and may
-// wait where the end that cannot be written is no ReadStopper.
+// ended ends the flow, with io.EOF or an error. It is called once. It may wait if dst
+// cannot be written and src is not a ReadStopper.
 func (f *flow) ended(err error) {
 	switch {
 	case isUnwritten(err):
 		f.noReader(err)
 	case err == io.EOF && !f.torn.Load():
-		_ = f.dst.CloseWrite() // if it fails the other flow sees why
+		_ = f.dst.CloseWrite() // if this fails, the other flow gets the error
 	default:
 		if err == io.EOF {
 			err = ErrReset
 		}
 		f.once.Do(func() { f.err = err })
 		f.breaks.Store(true)
-		if !f.reverse().breaks.Load() { // then the reverse resets it behind what it wrote
-			_ = Reset(f.src) // whoever writes to it is to know
+		if !f.reverse().breaks.Load() { // otherwise the reverse flow resets src behind its bytes
+			_ = Reset(f.src) // so that the other flow's writes to src fail
 		}
 		if unsent(f.dst) {
 			go func() {
@@ -93,15 +92,16 @@ func (f *flow) over() {
 	}
 }
 
-// noReader ends the flow when dst cannot be written: src is to say no more. What dst
-// has still to say may be much, and its end tells how it has ended.
+// noReader ends the flow when dst cannot be written. src is told to send no more. The
+// reverse flow goes on: dst may still send many bytes, and reading them to the end shows
+// how dst has ended.
 func (f *flow) noReader(err error) {
 	if !errors.Is(err, ErrStopped) {
 		f.once.Do(func() { f.err = errors.Unwrap(err) })
 		f.reverse().broken(f.dst, err)
 	}
 	if end, ok := f.src.(ReadStopper); ok {
-		_ = end.StopRead() // when it has ended there is nothing to stop
+		_ = end.StopRead() // an error means that src has ended and needs no stop
 	} else {
 		f.discard()
 	}
@@ -115,27 +115,29 @@ func (f *flow) reverse() *flow {
 	return f.forth
 }
 
-// broken notes that the flow's source could not be written.
+// broken records that a write to the flow's source failed.
 func (f *flow) broken(src Duplex, err error) {
 	_, stream := src.(Stream)
 	switch {
-	case stream: // its reads fail too
-	case errors.Is(err, syscall.EPIPE): // whoever reads is told why, or has been
+	case stream: // reads of a stream fail too
+	case errors.Is(err, syscall.EPIPE): // the reader gets the reason, or has got it
 	case rawConn(src) != nil:
-		// The system tells of a reset once, and to the reader then of an end.
+		// The system reports a reset once. The write got it, so a read would return an
+		// end instead.
 		f.torn.Store(true)
 	default:
 		_ = Reset(src)
 	}
 }
 
-// lingering is how long a socket's user may still send after the other way has
-// ended, before he is reset.
+// lingering is how long the program at a socket's other end may still send after the
+// other direction has ended. After that its connection is reset.
 const lingering = time.Second
 
-// discard reads what nobody wants, until the user ends it or the other way has
-// ended and the user has had time to notice. To close a socket with something
-// unread would reset it, and destroy what is still on its way to the user.
+// discard reads and drops the bytes of src. It ends when src ends, or when the other
+// direction has ended and the program at the other end had time to notice. Closing a
+// socket with unread bytes would reset it, and destroy the bytes that are still on
+// their way to that program.
 func (f *flow) discard() {
 	seg := newSegment(smallRead)
 	defer seg.free()
@@ -159,8 +161,8 @@ const (
 	sendLimit           = 10 * time.Second
 )
 
-// awaitSent waits until the peer's system has all that was written to a socket, or
-// has taken nothing for too long.
+// awaitSent waits until the peer's system has taken everything that was written to a
+// socket, or has taken nothing for too long.
 func awaitSent(c net.Conn) {
 	pause, last, moved := firstLook, unsentBytes(c), time.Now()
 	for last > 0 && time.Since(moved) < sendLimit {
@@ -174,5 +176,5 @@ func awaitSent(c net.Conn) {
 	}
 }
 
-// unsent tells whether there is something to wait for.
+// unsent tells whether the system still has bytes of c to send.
 func unsent(c net.Conn) bool { return unsentBytes(c) > 0 }

@@ -11,23 +11,24 @@ import (
 	"time"
 )
 
-// protocolName is what both ends name in the TLS handshake (ALPN).
+// protocolName is the name that both ends offer in the TLS handshake (ALPN).
 const protocolName = "tunnox/1"
 
 // exporterLabel asks TLS for its channel binding (RFC 9266).
 const exporterLabel = "EXPORTER-Channel-Binding"
 
-// DialConfig says how to reach a server and how to know that it is the right
-// one. The zero value verifies with the system's roots.
+// DialConfig says how to reach a server and how to verify it. The zero value verifies
+// with the system's roots.
 type DialConfig struct {
-	// ServerName is verified and sent; the host of the address when empty.
+	// ServerName is sent to the server and verified. Empty means the host of the
+	// address.
 	ServerName string
-	// Roots replaces the system's roots. Not together with Pins.
+	// Roots replaces the system's roots. It cannot be combined with Pins.
 	Roots *x509.CertPool
-	// Pins replaces roots, names and dates: the server's key, or that of an
-	// authority that signed for its name, must be one of them.
+	// Pins replaces the checks of roots, names and dates. The server's key must be one
+	// of the pins, or the key of an authority that signed a certificate for its name.
 	Pins []Pin
-	// Dial opens the connection; a net.Dialer when nil.
+	// Dial opens the connection. Nil means a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Session tunes the session.
 	Session SessionConfig
@@ -76,15 +77,15 @@ func (c DialConfig) clientTLS(address string) (*tls.Config, error) {
 		RootCAs:    c.Roots,
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{protocolName},
-		// Records of full size from the first byte: tunnels are throughput, and
-		// 64-byte messages are short records anyway.
+		// Records have their full size from the first byte: a tunnel needs throughput,
+		// and a message of 64 bytes is a short record anyway.
 		DynamicRecordSizingDisabled: true,
 	}
 	if len(c.Pins) > 0 {
 		if c.Roots != nil {
 			return nil, errors.New("verify the server by pins or by roots, not both")
 		}
-		// Not skipped but replaced: verifyPins decides, on every handshake.
+		// Verification is replaced, not skipped: verifyPins decides at every handshake.
 		client.InsecureSkipVerify = true
 		client.VerifyConnection = func(state tls.ConnectionState) error { return verifyPins(state, name, c.Pins) }
 	}
@@ -92,15 +93,15 @@ func (c DialConfig) clientTLS(address string) (*tls.Config, error) {
 }
 
 const (
-	// dialLimit is how long a connection may take to be there: a server that is busy
-	// has its system take it, and only then does it wait in line.
+	// dialLimit is how long the TCP connection may take. A busy server does not make it
+	// longer: the server's system accepts the connection, which waits only after that.
 	dialLimit = 10 * time.Second
 	// handshakeLimit is how long a handshake may take when ctx sets no limit.
 	handshakeLimit = 10 * time.Second
 )
 
-// beginTLS makes the handshake on a fresh connection, until ctx ends, and puts the
-// multiplexer on it. The caller closes raw when it fails.
+// beginTLS makes the handshake on a new connection, until ctx ends, and puts the
+// multiplexer on it. If beginTLS fails, the caller must close raw.
 func beginTLS(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn, client bool, config SessionConfig) (Session, error) {
 	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetNoDelay(true) // Go's default; a tunnel depends on it
@@ -122,41 +123,42 @@ func beginTLS(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn, 
 	return newMux(conn, client, binding, config), nil
 }
 
-// ListenConfig says how a TLSListener treats strangers, which every peer is
-// until Admit. The zero value of each field but the certificate is its default.
+// ListenConfig says how a TLSListener treats strangers. Every peer is a stranger until
+// Admit. The zero value of each field means its default, except for the certificate.
 type ListenConfig struct {
-	// Certificate proves the server's identity. Required, or GetCertificate.
+	// Certificate proves the server's identity. Certificate or GetCertificate is
+	// required.
 	Certificate tls.Certificate
-	// GetCertificate replaces Certificate: it is asked at every handshake, so that a
-	// renewed certificate is presented from then on. Sessions that are there do not
-	// notice.
+	// GetCertificate replaces Certificate. It is called at every handshake, so that new
+	// sessions get a renewed certificate. Live sessions do not notice.
 	GetCertificate func() (*tls.Certificate, error)
 	// FirstByte is how long a connection may stay silent. Default 5 s.
 	FirstByte time.Duration
-	// Handshake bounds the TLS handshake from the first moment, without the time for
-	// which a peer that has said hello waits for this side. Default 10 s.
+	// Handshake bounds the TLS handshake, from the first moment. The time that a peer
+	// waits for this side after its hello does not count. Default 10 s.
 	Handshake time.Duration
-	// Authenticate bounds the time to Admit likewise. Default 15 s.
+	// Authenticate bounds the time to Admit, counted in the same way. Default 15 s.
 	Authenticate time.Duration
-	// MaxStrangers bounds strangers, and MaxPerAddress those of one address. When
-	// one more comes the oldest that is silent goes, and if all are speaking the
-	// one that came waits for its turn, with which the times above begin. Defaults
-	// 2048, or a quarter of the descriptors, and 256.
+	// MaxStrangers bounds all strangers, and MaxPerAddress the strangers of one
+	// address. When one more stranger comes, the listener closes the oldest silent one.
+	// If none is silent, the new stranger waits for its turn; the times above then begin
+	// with the turn. Defaults: 2048 or a quarter of the descriptors, and 256.
 	MaxStrangers, MaxPerAddress int
-	// MaxWaiting bounds those who wait, and half of it those of one address. Each
-	// takes a descriptor and nothing else. Default 16,384, or half of the descriptors.
+	// MaxWaiting bounds the connections that wait for their turn. One address may have
+	// half of them. Each costs a descriptor and nothing else. Default 16,384, or half
+	// of the descriptors.
 	MaxWaiting int
-	// Wait is how long one of them waits at most: longer than agents do, because who
-	// is sent away comes again and begins at the end. The same bounds the wait of who
-	// has said hello. Default 75 s.
+	// Wait is the longest wait for a turn. It is longer than agents wait, because a
+	// connection that is closed comes again and goes to the end of its line. Wait also
+	// bounds the wait of a peer after its hello. Default 75 s.
 	Wait time.Duration
 	// Session tunes the sessions.
 	Session SessionConfig
 
-	// hearing is how long a stranger may take to say something before it counts as
-	// silent, and can be pushed out; a hundredth of it where more of its address wait
-	// than are served. The first message of an agent is right behind the connection,
-	// unless its machine, or this one, has many thousand things to do. Default 1 s.
+	// hearing is how long a stranger may say nothing before it counts as silent and may
+	// be closed for another. If more connections of its address wait than are served,
+	// the time is a hundredth of that. The first message of an agent comes right after
+	// the connection, unless the agent's machine or this one is very busy. Default 1 s.
 	hearing time.Duration
 }
 
@@ -174,9 +176,9 @@ func (c ListenConfig) withDefaults() ListenConfig {
 	return c
 }
 
-// roomFor gives the defaults of MaxStrangers and MaxWaiting. They leave a quarter of
-// the descriptors, when those are few, to everything else there is: who waits needs
-// no more than to connect.
+// roomFor returns the defaults of MaxStrangers and MaxWaiting. When descriptors are few,
+// the defaults leave a quarter of them to the rest of the program. A connection that
+// waits needs one descriptor and no more.
 func roomFor(descriptors int) (strangers, waiting int) {
 	strangers, waiting = 2048, 16384
 	if descriptors > 0 {
@@ -195,8 +197,8 @@ func (c ListenConfig) serverTLS() *tls.Config {
 		MinVersion:                  tls.VersionTLS13,
 		NextProtos:                  []string{protocolName},
 		DynamicRecordSizingDisabled: true,
-		// A ticket is a kilobyte of writes for a resumption nobody makes: an agent
-		// keeps its session for days.
+		// A ticket costs a kilobyte of writes, for a resumption that no agent makes: an
+		// agent keeps its session for days.
 		SessionTicketsDisabled: true,
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TLSListener gives the sessions that agents begin over TLS on TCP.
+// TLSListener accepts the sessions that agents begin over TLS on TCP.
 type TLSListener struct {
 	ln       net.Listener
 	config   ListenConfig
@@ -22,20 +22,21 @@ type TLSListener struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup // the accept loop
 	gate     *Gate
-	// A slot for each handshake that is being computed. When thousands come at once
-	// some are done soon, in the order in which they came, and not all of them late.
+	// computing has a slot for each handshake that is being computed. When thousands
+	// of handshakes come at once, the first of them are done soon, in the order in
+	// which they came. Without slots all of them would be late.
 	computing chan struct{}
 }
 
-// greeting is a handshake under way, for which its goroutine has a slot of
-// TLSListener.computing or not.
+// greeting is a handshake under way. computes tells whether its goroutine has a slot of
+// TLSListener.computing.
 type greeting struct {
 	*Stranger
-	shake    *time.Timer // ends it when it takes too long
+	shake    *time.Timer // ends the handshake when it takes too long
 	computes bool
 }
 
-// limit gives it new limits from now on, if it has not taken too long.
+// limit sets new limits from now on, unless the old ones have passed.
 func (s *greeting) limit(handshake, authenticate time.Duration) {
 	if s.shake.Stop() {
 		s.shake.Reset(handshake)
@@ -48,11 +49,11 @@ type socket struct{ net.Conn }
 
 func (s socket) Unread() bool { return unread(s.Conn) }
 
-// greetingKey is where the context of a handshake has its greeting.
+// greetingKey is the key of the greeting in the context of a handshake.
 type greetingKey struct{}
 
-// ListenTLS gives sessions over the connections of ln, which it closes in the
-// end. config.Certificate or config.GetCertificate is required.
+// ListenTLS accepts sessions over the connections of ln. Close closes ln too.
+// config.Certificate or config.GetCertificate is required.
 func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSListener, error) {
 	if config.GetCertificate == nil && (len(config.Certificate.Certificate) == 0 || config.Certificate.PrivateKey == nil) {
 		return nil, errors.New("listen: a server needs a certificate")
@@ -73,7 +74,7 @@ func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSList
 		select {
 		case l.computing <- struct{}{}:
 		default:
-			// It waits for this side now, which its own time is not for.
+			// The peer now waits for this side. That must not count against the peer.
 			s.limit(l.config.Wait, l.config.Wait)
 			select {
 			case l.computing <- struct{}{}:
@@ -83,14 +84,14 @@ func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSList
 			s.limit(l.config.Handshake, l.config.Authenticate)
 		}
 		s.computes = true
-		return nil, nil // as it is
+		return nil, nil // nil keeps l.tls
 	}
 	l.running.Go(l.acceptLoop)
 	return l, nil
 }
 
-// acceptLoop takes and counts connections and does nothing else with them itself,
-// so that no peer can keep others waiting. It survives what passes, such as no free
+// acceptLoop accepts and counts connections, and does nothing else with them, so that no
+// peer can make the others wait. It goes on after temporary errors, such as no free
 // descriptor (EMFILE), and ends only with Close.
 func (l *TLSListener) acceptLoop() {
 	const longest = time.Second
@@ -99,8 +100,9 @@ func (l *TLSListener) acceptLoop() {
 		conn, err := l.ln.Accept()
 		if err == nil {
 			wait = 0
-			// Counted here, in the order in which they came: counted in goroutines of
-			// their own, strangers from before an agent would push it out.
+			// Connections are counted here, in the order in which they came. If each had
+			// a goroutine that counted it, older strangers could push out an agent that
+			// came after them.
 			l.gate.Enter(socket{conn}, func(s *Stranger) { l.greet(&greeting{Stranger: s}, conn) })
 			continue
 		}
@@ -124,7 +126,7 @@ func (l *TLSListener) acceptLoop() {
 
 // greet makes a session of a connection and hands it to Accept.
 func (l *TLSListener) greet(s *greeting, conn net.Conn) {
-	if hungUp(conn) { // while it waited: a handshake is too dear to be for nobody
+	if hungUp(conn) { // the peer left while it waited: a handshake costs too much to make it for nobody
 		_ = conn.Close()
 		s.Admit()
 		return
@@ -137,7 +139,7 @@ func (l *TLSListener) greet(s *greeting, conn net.Conn) {
 	config := l.config.Session
 	config.onAdmit = s.Admit
 	config.onEnd = config.onAdmit
-	pause := func() { // it waits for the peer, or is over
+	pause := func() { // called when the handshake waits for the peer, and when it is over
 		if s.computes {
 			s.computes = false
 			<-l.computing
@@ -163,8 +165,8 @@ func (l *TLSListener) greet(s *greeting, conn net.Conn) {
 	}
 }
 
-// Strangers counts the connections that were not admitted yet, without those that
-// wait to be looked at.
+// Strangers counts the connections that are served and not yet admitted. Connections
+// that wait for their turn do not count.
 func (l *TLSListener) Strangers() int { return l.gate.Strangers() }
 
 // Accept waits for the next session.
