@@ -7,22 +7,25 @@ import (
 )
 
 const (
-	// Without an answer to an Open for doubtAfter it is asked whether the forwarder
-	// is there, for as long again. A service may take its time to answer; a forwarder
-	// that does not even answer a ping keeps nobody waiting.
+	// When an Open has had no answer for doubtAfter, the agent pings the forwarder and
+	// waits for doubtAfter once more. A service may be slow to answer. But if the
+	// forwarder does not even answer a ping, no connection should wait for it.
 	doubtAfter = 300 * time.Millisecond
-	// leaveAfter is how much longer a forwarder may be silent before the agent goes
-	// elsewhere. Streams through it stay: it may be busy, and not gone.
+	// leaveAfter is how much longer the forwarder may be silent before the agent
+	// replaces the session. Live streams through the forwarder stay open: it may be
+	// busy and not dead.
 	leaveAfter = 2 * time.Second
 )
 
-// errSilent is what becomes of a stream that was given up.
+// errSilent is the error of a stream that was given up.
 var errSilent = errors.New("the forwarder does not answer")
 
-// doubt is for a stream whose Open is not answered. When the forwarder is silent
-// too the stream is given up, to be opened over another session: over one that
-// there is and was not tried, at once, and otherwise over one that the agent then
-// goes for. The last that could be tried is not given up: all may just be slow.
+// doubt is called for a stream whose Open has no answer. If the forwarder does not
+// answer a ping either, doubt gives the stream up, and the caller opens it over
+// another session. If the agent has a session that was not tried, this happens at
+// once. Otherwise it happens when the agent leaves for another forwarder. If there is
+// no other forwarder to try, doubt does not give the stream up: all forwarders may
+// just be slow.
 func (s *session) doubt(other func() bool, giveUp func()) {
 	if s.answers(doubtAfter) {
 		return
@@ -36,8 +39,8 @@ func (s *session) doubt(other func() bool, giveUp func()) {
 	}
 }
 
-// abandon goes elsewhere if the forwarder stays silent and there is somewhere to
-// go. It tells whether it did.
+// abandon leaves the session if its forwarder stays silent and another forwarder is
+// free. It tells whether it left.
 func (s *session) abandon() bool {
 	if s.answers(leaveAfter) {
 		s.a.sessions.trust(s)
@@ -58,8 +61,8 @@ func (s *session) answers(within time.Duration) bool {
 	return err == nil
 }
 
-// goElsewhere leaves the session: another takes its place, and it ends when it
-// carries nothing any more.
+// goElsewhere leaves the session: the agent makes another one in its place, and the
+// session ends when it has no more streams.
 func (s *session) goElsewhere(why string, args ...any) {
 	s.leave.Do(func() {
 		s.log.Info(why, args...)
@@ -68,9 +71,9 @@ func (s *session) goElsewhere(why string, args ...any) {
 	})
 }
 
-// missed looks after the sessions whose nodes are not among those told of any
-// more. Their forwarders have drained, have lost sight of the directory, or hang
-// without having closed a connection, which others noticed before this agent.
+// missed checks the sessions at nodes that are no longer in the list of forwarders.
+// Such a forwarder has drained, has lost the directory, or hangs without having closed
+// its connections, and others noticed that before this agent.
 func (a *Agent) missed(told []string) {
 	for _, s := range a.sessions.elsewhere(told) {
 		a.start(func() { s.abandon() })

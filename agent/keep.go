@@ -11,16 +11,17 @@ import (
 )
 
 const (
-	// unhurried is within what a session is replaced while there is another: when a
-	// forwarder ends, its agents come to the others spread over so long.
+	// unhurried is the time over which the replacement of a session is spread when the
+	// agent has another session. When a forwarder ends, its agents then do not all
+	// connect to the other forwarders at the same moment.
 	unhurried = time.Second
-	// A session that is being left is closed when it has carried
-	// nothing for restTime; its streams are looked at every restLook.
+	// A session that is being left is closed when it has had no streams for restTime.
+	// The agent looks at its streams every restLook.
 	restTime, restLook = 300 * time.Millisecond, 50 * time.Millisecond
 )
 
-// keep keeps one session, at one forwarder after the other, until ctx ends or the
-// agent was refused for good.
+// keep maintains one session, at one forwarder after another, until ctx ends or a
+// forwarder refuses the agent for good.
 func (a *Agent) keep(ctx context.Context, slot int) {
 	var pause backoff
 	for {
@@ -39,7 +40,7 @@ func (a *Agent) keep(ctx context.Context, slot int) {
 			refusal = &wire.Refusal{}
 		}
 		if a.claimed(refusal, c.wanted.address) {
-			continue // the same or another forwarder, as the id to come back as
+			continue // log in again with the new id, at this or another forwarder
 		}
 		if refusal.Code == wire.Superseded {
 			if !a.standBack(ctx, refusal, instance) {
@@ -58,8 +59,8 @@ func (a *Agent) keep(ctx context.Context, slot int) {
 	}
 }
 
-// believed counts refusals in a row that may come from a server that is not up to
-// date, and tells when they are to be believed.
+// believed counts successive refusals that may come from a server whose records are
+// out of date. It returns true when there are enough of them to believe.
 func (a *Agent) believed(refusal *wire.Refusal) bool {
 	if refusal.Code != wire.UnknownClient && refusal.Code != wire.BadCredential {
 		a.unsure.Store(0)
@@ -68,8 +69,8 @@ func (a *Agent) believed(refusal *wire.Refusal) bool {
 	return a.sessions.staying(nil) == 0 && a.unsure.Add(1) == maxUnsure
 }
 
-// ofTheNode tells whether what ended a session says something about that forwarder
-// only, so that another may be tried at once.
+// ofTheNode tells whether a refusal concerns this forwarder only. The agent may then
+// try another forwarder at once.
 func ofTheNode(refusal *wire.Refusal) bool {
 	switch refusal.Code {
 	case "", wire.NodeDraining, wire.ShuttingDown, wire.TooMany, wire.AlreadyConnected, wire.Internal:
@@ -78,9 +79,9 @@ func ofTheNode(refusal *wire.Refusal) bool {
 	return false
 }
 
-// pause waits before the next try: hardly, when there is a forwarder to try that
-// had no trouble; otherwise longer and longer, until there is one. It reports false
-// when ctx ended.
+// pause waits before the next try. The wait is short when a forwarder without trouble
+// is free. Otherwise each wait is longer than the one before, and ends early when such
+// a forwarder becomes free. pause returns false when ctx ended.
 func (a *Agent) pause(ctx context.Context, pause *backoff, refusal *wire.Refusal, tell func(time.Duration)) bool {
 	anywhere := ofTheNode(refusal)
 	fresh, changed := a.roster.fresh()
@@ -93,7 +94,7 @@ func (a *Agent) pause(ctx context.Context, pause *backoff, refusal *wire.Refusal
 	}
 	tell(d)
 	if fresh || !anywhere {
-		changed = nil // the pause is short as it is, or is to be kept whatever comes
+		changed = nil // the pause is short already, or no new forwarder may shorten it
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -112,8 +113,8 @@ func (a *Agent) pause(ctx context.Context, pause *backoff, refusal *wire.Refusal
 	}
 }
 
-// depart ends a session that is being left, when there is another one and it
-// carries nothing any more.
+// depart ends a session that is being left, when the agent has another session and
+// this one has no more streams.
 func (a *Agent) depart(ctx context.Context, s *session) {
 	tick := time.NewTicker(restLook)
 	defer tick.Stop()
@@ -125,7 +126,7 @@ func (a *Agent) depart(ctx context.Context, s *session) {
 		case <-ctx.Done():
 			return
 		}
-		if s.link.NumStreams() > 1 || a.sessions.staying(s) == 0 { // one is the control stream
+		if s.link.NumStreams() > 1 || a.sessions.staying(s) == 0 { // the control stream is one
 			idle = time.Now()
 		}
 		if time.Since(idle) > restTime {
@@ -136,11 +137,11 @@ func (a *Agent) depart(ctx context.Context, s *session) {
 	}
 }
 
-// tellNotConnected says why there is no session. A server whose identity does
-// not verify is tried again like one that is away, since a renewal may be under
-// way, but it is a thing for the agent's owner to look at: it is told with what
-// to do, and not with every try. What happens to one session while there is
-// another is not told with every try either.
+// tellNotConnected logs why there is no session. If the identity of the server does
+// not verify, the agent tries again, as it does when the server is away: a renewal of
+// the certificate may be under way. But the agent's owner must look at it, so the
+// message says what to do, and is not repeated at every try. The loss of one session
+// while the agent has another is not logged at every try either.
 func (a *Agent) tellNotConnected(server string, err error, retry time.Duration) {
 	level, what := slog.LevelWarn, "not connected"
 	others := a.sessions.staying(nil) > 0
@@ -156,7 +157,7 @@ func (a *Agent) tellNotConnected(server string, err error, retry time.Duration) 
 			level = slog.LevelDebug
 		}
 	case errors.Is(err, wire.AlreadyConnected):
-		level = slog.LevelDebug // a balancer has led to the same forwarder
+		level = slog.LevelDebug // the load balancer chose the same forwarder again
 	case others:
 		what = "one session less, connected over another"
 		if !a.said.due(complaint{what: "session " + server}, time.Now()) {

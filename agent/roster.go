@@ -13,39 +13,40 @@ import (
 )
 
 const (
-	troubleTime = 20 * time.Second // a forwarder that failed comes last for so long
-	maxTold     = 64               // forwarders that are taken from one message
-	maxTold1    = 300              // bytes of one of them
+	troubleTime = 20 * time.Second // how long a forwarder that failed is tried last
+	maxTold     = 64               // most forwarders accepted from one message
+	maxTold1    = 300              // most bytes of one forwarder, name and address
 )
 
-// roster is where the agent may have sessions: the addresses it was given, and the
-// forwarders it was told about. Forwarders are told apart by the names of their
-// nodes; behind a balancer they all have one address.
+// roster is the list of places where the agent may have sessions: the addresses in its
+// settings (given), and the forwarders that a forwarder named (told). The node name
+// identifies a forwarder, not the address: behind a load balancer all forwarders have
+// one address.
 type roster struct {
 	most int // sessions the agent keeps
 
 	mu      sync.Mutex
 	given   []string
-	told    []forwarder         // by the last word of any forwarder, itself among them
-	led     map[string]string   // the node that a given address led to last
-	claims  map[*claim]struct{} // what is dialled or connected
+	told    []forwarder         // the latest list from any forwarder, which names itself too
+	led     map[string]string   // by given address: the node that it led to last
+	claims  map[*claim]struct{} // the forwarders that are being dialled or are connected
 	trouble map[forwarder]trouble
-	changed chan struct{} // closed and made anew when there may be more to claim
+	changed chan struct{} // closed and replaced when there may be more to claim
 }
 
-// forwarder is one place to connect to; node is "" when nobody knows it yet.
+// forwarder is one place to connect to. node is "" while it is not known.
 type forwarder struct{ node, address string }
 
-// trouble is what happened to a forwarder lately.
+// trouble counts the recent failures of a forwarder.
 type trouble struct {
 	times int
 	last  time.Time
 }
 
-// claim is a forwarder that one session is for.
+// claim is a forwarder that one session uses.
 type claim struct {
 	forwarder
-	wanted forwarder // as it was in the roster
+	wanted forwarder // the entry of the roster, before the node was known
 }
 
 func newRoster(given []string, most int) *roster {
@@ -53,7 +54,7 @@ func newRoster(given []string, most int) *roster {
 		trouble: map[forwarder]trouble{}, changed: make(chan struct{})}
 }
 
-// tell takes over where a forwarder says that sessions may be.
+// tell replaces the list of forwarders by one that a forwarder sent.
 func (r *roster) tell(forwarders []*wirepb.Forwarder) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -68,7 +69,7 @@ func (r *roster) tell(forwarders []*wirepb.Forwarder) {
 	r.wake()
 }
 
-// nodes names the forwarders that the agent was told of last.
+// nodes returns the node names of the latest list of forwarders.
 func (r *roster) nodes() (names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,14 +79,14 @@ func (r *roster) nodes() (names []string) {
 	return names
 }
 
-// wake needs mu.
+// wake tells those who wait for a claim to look again. mu is held.
 func (r *roster) wake() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// wants gives how many sessions there should be: as many as the agent keeps, but
-// not more than there are nodes. It needs mu.
+// wants returns how many sessions there should be: as many as the agent keeps, but
+// not more than there are nodes, and at least one. mu is held.
 func (r *roster) wants() int {
 	nodes := map[string]struct{}{}
 	for _, f := range r.told {
@@ -94,8 +95,8 @@ func (r *roster) wants() int {
 	return max(1, min(r.most, len(nodes)))
 }
 
-// claim waits until there should be a session for the slot and a forwarder is
-// free, and claims it. It gives nil when ctx ends.
+// claim waits until the slot should have a session and a forwarder is free, and claims
+// that forwarder. It returns nil when ctx ends.
 func (r *roster) claim(ctx context.Context, slot int) *claim {
 	for {
 		r.mu.Lock()
@@ -117,9 +118,9 @@ func (r *roster) claim(ctx context.Context, slot int) *claim {
 	}
 }
 
-// free lists the forwarders that no session is for, the best first: those without
-// trouble, and while there is no session at all those that the agent was given
-// before those it was told about. It needs mu.
+// free lists the forwarders that no session uses, the best first. Forwarders without
+// trouble come first. Among equals the told ones come before the given ones; without
+// any session or attempt it is the other way round. mu is held.
 func (r *roster) free(now time.Time) []forwarder {
 	taken := func(f forwarder) bool {
 		for c := range r.claims {
@@ -152,7 +153,7 @@ func (r *roster) free(now time.Time) []forwarder {
 	return free
 }
 
-// troubles counts what happened to a forwarder lately. It needs mu.
+// troubles returns the number of recent failures of a forwarder. mu is held.
 func (r *roster) troubles(f forwarder, now time.Time) int {
 	if t := r.trouble[f]; now.Sub(t.last) < troubleTime {
 		return t.times
@@ -160,7 +161,7 @@ func (r *roster) troubles(f forwarder, now time.Time) int {
 	return 0
 }
 
-// welcomed notes the node that a claim has led to.
+// welcomed records the node that a claim has led to.
 func (r *roster) welcomed(c *claim, node string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -173,8 +174,8 @@ func (r *roster) welcomed(c *claim, node string) {
 	r.wake()
 }
 
-// release gives a claim back. A forwarder that was left in trouble, whatever it
-// was, comes after the others for a while.
+// release gives a claim back. The end of a session counts as a failure of the
+// forwarder, whatever the reason was: for troubleTime other forwarders come first.
 func (r *roster) release(c *claim) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,7 +184,7 @@ func (r *roster) release(c *claim) {
 	for _, f := range []forwarder{c.wanted, c.forwarder, {r.led[c.wanted.address], c.wanted.address}} {
 		t := r.trouble[f]
 		if t.last == now {
-			continue // the same one
+			continue // counted in this loop already
 		}
 		if now.Sub(t.last) >= troubleTime {
 			t.times = 0
@@ -198,8 +199,8 @@ func (r *roster) release(c *claim) {
 	r.wake()
 }
 
-// fresh tells whether a forwarder without trouble is free, and gives what is
-// closed when that may have changed.
+// fresh tells whether a forwarder without trouble is free. The channel is closed when
+// the answer may have changed.
 func (r *roster) fresh() (yes bool, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

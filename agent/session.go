@@ -16,8 +16,8 @@ import (
 
 const (
 	loginTimeout = 12 * time.Second // a forwarder gives up after 10
-	silences     = 3                // missed answers, or dead peer's limits, before silence of the control stream alone counts
-	writeTimeout = 10 * time.Second // a forwarder that does not read its control stream is gone
+	silences     = 3                // how many answers may be missing, or limits of a dead peer pass, before a silent control stream alone ends the session
+	writeTimeout = 10 * time.Second // a forwarder that does not read its control stream in this time is dead
 )
 
 // session is the agent's side of one welcomed link.
@@ -31,13 +31,13 @@ type session struct {
 	node    string
 	ping    time.Duration
 	dead    time.Duration
-	named   *view               // the configuration that its Hello named; nil: none
-	told    []*wirepb.Forwarder // what its Welcome said
+	named   *view               // the configuration that Hello named; nil: none
+	told    []*wirepb.Forwarder // the forwarders that Welcome named
 
 	leaving bool // the forwarder asked to go elsewhere; guarded by sessions.mu
-	doubted bool // it did not answer; guarded by sessions.mu
+	doubted bool // the forwarder did not answer; guarded by sessions.mu
 
-	asked   asked         // what this agent asked for and has no result of
+	asked   asked         // commands of this agent without a result yet
 	writeMu sync.Mutex    // one control message at a time
 	left    chan struct{} // closed when the forwarder asks to go elsewhere
 	leave   sync.Once
@@ -45,10 +45,10 @@ type session struct {
 	err     error
 }
 
-// connect keeps one session from its dial to its end. It returns nil when the
-// session is left, because the forwarder asked for that or is silent; it then
-// serves the streams it has. patience is for the dial; since tells when the session
-// began, and is zero if it did not.
+// connect runs one session from the dial to the end. It returns nil when the agent
+// leaves the session, because the forwarder asked for that or is silent; the session
+// then still serves its live streams. patience limits the dial. since is the time when
+// the session began, and zero if it did not begin.
 func (a *Agent) connect(ctx context.Context, c *claim, patience time.Duration) (since time.Time, err error) {
 	server := c.wanted.address
 	dialling, cancel := context.WithTimeout(ctx, patience)
@@ -68,7 +68,7 @@ func (a *Agent) connect(ctx context.Context, c *claim, patience time.Duration) (
 	a.fence.lower()
 	a.roster.welcomed(c, s.node)
 	a.sessions.add(s)
-	a.roster.tell(s.told) // when it counts itself as one of them
+	a.roster.tell(s.told) // after add: the Hello of a session that starts now must name this node
 	s.serve(ctx)
 	if a.online != nil {
 		a.online(s.client, s.node)
@@ -87,7 +87,7 @@ func (a *Agent) connect(ctx context.Context, c *claim, patience time.Duration) (
 	}
 }
 
-// login proves the identity, or registers one, on a fresh link.
+// login proves the agent's identity, or registers a new one, over a new link.
 func (a *Agent) login(ctx context.Context, link transport.Session, server string) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
@@ -159,7 +159,7 @@ func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte, named *view) 
 	return hello, nil
 }
 
-// welcomed makes the session, and keeps an identity that was just given.
+// welcomed makes the session, and saves an identity that was just registered.
 func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wirepb.Welcome, server string) (*session, error) {
 	a.idMu.Lock()
 	defer a.idMu.Unlock()
@@ -182,7 +182,7 @@ func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wi
 		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), left: make(chan struct{}), over: make(chan struct{})}, nil
 }
 
-// serve starts what serves the session until it or ctx ends.
+// serve starts the goroutines that serve the session until the session or ctx ends.
 func (s *session) serve(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() { s.link.Close() })
@@ -204,11 +204,10 @@ func (s *session) serve(ctx context.Context) {
 	})
 }
 
-// read takes control messages until the session ends. The transport notices a
-// forwarder from which no byte comes any more, within the limit. Here it is
-// noticed that only the control stream is silent, which nobody answers pings on. On
-// a slow link that is full of data its messages may stand in line for a while, so
-// that takes longer.
+// read handles control messages until the session ends. The transport notices within
+// its limit when no bytes come from the forwarder. read notices when only the control
+// stream is silent, because the forwarder no longer answers its pings. That takes
+// longer: on a slow link full of data, control messages may wait in a queue.
 func (s *session) read() error {
 	patience := silences * max(s.dead, s.ping)
 	for {
@@ -252,8 +251,8 @@ func (s *session) read() error {
 	}
 }
 
-// pings makes the forwarder answer over the control stream, now and then. That the
-// peer lives, the transport sees to.
+// pings sends a ping over the control stream from time to time, so that the forwarder
+// has to answer there. The transport checks that the peer is alive.
 func (s *session) pings(ctx context.Context) {
 	tick := time.NewTicker(s.ping)
 	defer tick.Stop()
@@ -271,7 +270,7 @@ func (s *session) pings(ctx context.Context) {
 	}
 }
 
-// accept takes the streams that lead to services here.
+// accept takes the forwarder's streams to the services behind this agent.
 func (s *session) accept(ctx context.Context) {
 	for {
 		stream, err := s.link.Accept(ctx)
@@ -282,7 +281,7 @@ func (s *session) accept(ctx context.Context) {
 	}
 }
 
-// acknowledge tells the forwarder what the agent runs.
+// acknowledge tells the forwarder which configuration the agent runs.
 func (s *session) acknowledge(ack *wirepb.Ack) error {
 	return s.send(&wirepb.Control{Message: &wirepb.Control_Ack{Ack: ack}})
 }

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// sessions are the agent's welcomed links, the oldest first.
+// sessions holds the agent's sessions, the oldest first.
 type sessions struct {
 	mu      sync.Mutex
 	all     []*session
-	changed chan struct{} // closed and made anew with each change
+	changed chan struct{} // closed and replaced at each change
 }
 
 func newSessions() *sessions { return &sessions{changed: make(chan struct{})} }
@@ -29,22 +29,23 @@ func (ss *sessions) remove(s *session) {
 	ss.note(func() { ss.all = slices.DeleteFunc(ss.all, func(other *session) bool { return other == s }) })
 }
 
-// leave marks a session that takes nothing new.
+// leave marks a session that takes no new streams.
 func (ss *sessions) leave(s *session) { ss.note(func() { s.leaving = true }) }
 
-// doubt marks a session that does not answer: others come before it.
+// doubt marks a session whose forwarder does not answer: other sessions are tried
+// before it.
 func (ss *sessions) doubt(s *session) { ss.note(func() { s.doubted = true }) }
 
-// trust ends the doubt: the forwarder has said something.
+// trust ends the doubt: the forwarder has answered.
 func (ss *sessions) trust(s *session) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	s.doubted = false
 }
 
-// pick gives the session for a new stream: the oldest that takes streams, was not
-// tried and is not in doubt. Without one, leaving tells whether a session is being
-// left, so that another is on its way.
+// pick returns the session for a new stream: the oldest that takes streams and was not
+// tried, and one in doubt only if there is no other. If pick returns nil, leaving tells
+// whether the agent is leaving a session; a new one will then take its place.
 func (ss *sessions) pick(tried []*session) (best *session, leaving bool, changed <-chan struct{}) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
@@ -60,8 +61,7 @@ func (ss *sessions) pick(tried []*session) (best *session, leaving bool, changed
 	return best, leaving, ss.changed
 }
 
-// other tells whether there is a session for a new stream that was not tried and is
-// not in doubt.
+// other tells whether pick would return a session that is not in doubt.
 func (ss *sessions) other(tried []*session) bool {
 	s, _, _ := ss.pick(tried)
 	ss.mu.Lock()
@@ -69,7 +69,7 @@ func (ss *sessions) other(tried []*session) bool {
 	return s != nil && !s.doubted
 }
 
-// staying counts the sessions that are not being left, but this one.
+// staying counts the sessions that the agent is not leaving, except one.
 func (ss *sessions) staying(but *session) (n int) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
@@ -81,7 +81,7 @@ func (ss *sessions) staying(but *session) (n int) {
 	return n
 }
 
-// nodes names where those are.
+// nodes returns the nodes of the sessions that the agent is not leaving.
 func (ss *sessions) nodes() (names []string) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
@@ -93,7 +93,7 @@ func (ss *sessions) nodes() (names []string) {
 	return names
 }
 
-// elsewhere gives the sessions that are not being left at nodes other than these.
+// elsewhere returns the sessions at other nodes than these that the agent is not leaving.
 func (ss *sessions) elsewhere(nodes []string) (some []*session) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()

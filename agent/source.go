@@ -15,15 +15,16 @@ import (
 )
 
 const (
-	// From a connection at a listener to the answer of the service's side. The
-	// forwarder's own limit is shorter and comes with a code.
+	// openTimeout is the time from a connection at a listener to the answer from the
+	// service's side. The forwarder has a shorter limit, and its refusal has a code.
 	openTimeout = 20 * time.Second
-	// A connection that finds all sessions being left waits so long for another.
+	// movingTime is how long a connection waits for a new session when the agent is
+	// leaving all the sessions it has.
 	movingTime = 5 * time.Second
 )
 
-// carry takes one connection at a listener to the mapping's service. A refusal
-// becomes a reset, which is what the one who connected can understand.
+// carry joins one connection at a listener to the mapping's service. A refusal becomes
+// a TCP reset, because a client of any protocol understands that.
 func (a *Agent) carry(mapping int64, conn *net.TCPConn) {
 	defer conn.Close()
 	s, stream := a.open(mapping, conn)
@@ -34,17 +35,17 @@ func (a *Agent) carry(mapping int64, conn *net.TCPConn) {
 	s.ended(transport.Splice(conn, stream, transport.Count{}))
 }
 
-// ended notes the end of a connection.
+// ended logs the end of a connection.
 func (s *session) ended(forth, back int64, err error) {
 	if s.log.Enabled(context.Background(), slog.LevelDebug) {
 		s.log.Debug("connection ended", "forth", forth, "back", back, "error", err)
 	}
 }
 
-// open gives a stream to the mapping's service, over any session, or nil. A stream
-// that no service has heard of, because its session ended or its forwarder drains,
-// is opened over another session; when all are being left, over the one that is on
-// its way.
+// open returns a stream to the mapping's service over any session, or nil. If the
+// session ends or its forwarder drains before the service has heard of the stream,
+// open tries another session. If the agent is leaving all its sessions, open waits for
+// the new one.
 func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) {
 	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
@@ -70,7 +71,7 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 			}
 			return nil, nil
 		}
-		// A doubt about an earlier session may still look at the ones tried until then.
+		// Cloned, because a doubt about an earlier session may still read its own list.
 		sofar := append(slices.Clip(tried), s)
 		tried = sofar
 		stream, err := s.ask(ctx, mapping, conn, func() bool { return a.sessions.other(sofar) })
@@ -86,9 +87,9 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 	}
 }
 
-// ask asks the forwarder for a stream to the mapping's service. An error that is no
-// refusal means that no byte has reached the service. While the forwarder does not
-// answer, other tells whether there is another session to try.
+// ask asks the forwarder for a stream to the mapping's service. An error that is not a
+// refusal means that no byte has reached the service. If the forwarder does not answer,
+// ask calls other to learn whether there is another session to try.
 func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn, other func() bool) (transport.Stream, error) {
 	stream, err := s.link.Open(ctx)
 	if err != nil {
@@ -96,7 +97,7 @@ func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn, other f
 	}
 	deadline, _ := ctx.Deadline()
 	stream.SetDeadline(deadline)
-	var decided atomic.Bool // by the answer, or by giving up: a stream that was answered is not reset
+	var decided atomic.Bool // set by the answer or by giveUp, whichever is first: an answered stream must not be reset
 	giveUp := func() {
 		if decided.CompareAndSwap(false, true) {
 			stream.Reset()
