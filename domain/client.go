@@ -411,32 +411,26 @@ func (c DeleteClient) Decide(s States) (Decision, error) {
 		return Decision{}, err
 	}
 	d := Decision{Account: account}
-	if err := deleteMappings(s, &d, s.quota(account).mappingsOf(c.ID)); err != nil {
+	if err := endOfClient(s, &d, account, c.ID); err != nil {
 		return Decision{}, err
 	}
-	shares := s.quota(account).sharesOf(c.ID)
-	streams := make([]StreamID, 0, len(shares))
-	for _, id := range shares {
-		streams = append(streams, ShareStream(id))
-	}
-	if err := s.need(streams...); err != nil {
-		return Decision{}, err
-	}
-	for _, id := range shares {
-		endShare(&d, id, account)
-	}
-	endClient(&d, c.ID)
 	if cl.Kind == ClientAnonymous {
+		endClient(&d, c.ID)
 		d.Closes = append(d.Closes, QuotaStream(account))
 		return d, nil
 	}
-	d.add(QuotaStream(account), QuotaReturned{Resources: []Resource{ResourceClient}, ID: c.ID})
+	endManagedClient(&d, c.ID, account)
 	return d, nil
 }
 
 func endClient(d *Decision, id int64) {
 	d.add(ClientStream(id), ClientDeleted{})
 	d.Closes = append(d.Closes, ClientStream(id))
+}
+
+func endManagedClient(d *Decision, id, user int64) {
+	endClient(d, id)
+	d.add(QuotaStream(user), QuotaReturned{Resources: []Resource{ResourceClient}, ID: id})
 }
 
 // liveClient gives the client, or the refusal for one that is not there.

@@ -13,9 +13,7 @@ type Event interface {
 	EventName() string
 }
 
-// Aggregate is the fold of one event stream: a *[User], *[Client], *[Mapping],
-// *[Quota], *[Key], *[Login], *[Share], *[Invite], *[Webhook], *[Erasure], *[Node] or
-// *[Port]. The
+// Aggregate is the fold of one event stream; [Kinds] lists what there is. The
 // zero state of a stream without records has Exists() false.
 type Aggregate interface {
 	// Apply folds one event, with the time it was decided at. It never refuses;
@@ -48,38 +46,6 @@ type Command interface {
 
 // States holds the folded event streams a command reads.
 type States map[StreamID]Aggregate
-
-// NewAggregate gives the empty state for a stream of its category, or nil for
-// an unknown category.
-func NewAggregate(id StreamID) Aggregate {
-	switch id.Category() {
-	case CategoryUser:
-		return &User{}
-	case CategoryClient:
-		return &Client{}
-	case CategoryMapping:
-		return &Mapping{}
-	case CategoryQuota:
-		return &Quota{}
-	case CategoryKey:
-		return &Key{}
-	case CategoryLogin:
-		return &Login{}
-	case CategoryShare:
-		return &Share{}
-	case CategoryInvite:
-		return &Invite{}
-	case CategoryErasure:
-		return &Erasure{}
-	case CategoryWebhook:
-		return &Webhook{}
-	case CategoryNode:
-		return &Node{}
-	case CategoryPort:
-		return &Port{}
-	}
-	return nil
-}
 
 // Fold applies records, in order, to an aggregate.
 func Fold(to Aggregate, records []Record) error {

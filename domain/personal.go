@@ -10,26 +10,6 @@ import "time"
 // Erased stands where something was that has been erased.
 const Erased = "[erased]"
 
-// personal are the fields that hold something about a person, by the event's
-// name. They are strings.
-var personal = map[string][]string{
-	UserCreated{}.EventName():      {"username", "email"},
-	UserChanged{}.EventName():      {"username", "email"},
-	UserPasswordSet{}.EventName():  {"hash"},
-	ClientCreated{}.EventName():    {"name", "description"},
-	ClientRegistered{}.EventName(): {"name"},
-	ClientChanged{}.EventName():    {"name", "description"},
-	KeyCreated{}.EventName():       {"name"},
-	ShareCreated{}.EventName():     {"name"},
-	InviteCreated{}.EventName():    {"name"},
-	// An address often holds a token that lets anybody write there.
-	WebhookCreated{}.EventName(): {"url", "description"},
-	WebhookChanged{}.EventName(): {"url", "description"},
-}
-
-// PersonalFields gives the fields of an event that are about a person.
-func PersonalFields(event string) []string { return personal[event] }
-
 // UserErased says that what was about the person of a user is forgotten. It is the
 // one event of an erasure's stream: the user's has ended, and is followed no
 // further by whoever has dropped the user. (At first it was the user's last event;

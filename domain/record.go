@@ -11,7 +11,7 @@ import (
 
 // StreamID names the event stream of one aggregate: a category, a dash and a
 // number, for example "mapping-1001". That of a node is the node's id, whose number
-// has three digits at least.
+// has three digits at least: see [Kind].
 type StreamID string
 
 // The categories of event streams.
@@ -38,18 +38,18 @@ func ParseStreamID(s string) (StreamID, error) {
 	if !ok || err != nil || n <= 0 || string(streamID(category, n)) != s {
 		return "", fmt.Errorf("stream id %q: want category-number", s)
 	}
-	switch category {
-	case CategoryUser, CategoryClient, CategoryMapping, CategoryQuota, CategoryKey, CategoryLogin, CategoryShare, CategoryInvite, CategoryErasure, CategoryWebhook, CategoryNode, CategoryPort:
+	if _, ok := kindOf[category]; ok {
 		return StreamID(s), nil
 	}
 	return "", fmt.Errorf("stream id %q: unknown category %q", s, category)
 }
 
 func streamID(category string, n int64) StreamID {
-	if category == CategoryNode {
-		return StreamID(fmt.Sprintf("%s-%03d", category, n))
+	number := strconv.FormatInt(n, 10)
+	if short := kindOf[category].Digits - len(number); short > 0 {
+		number = strings.Repeat("0", short) + number
 	}
-	return StreamID(category + "-" + strconv.FormatInt(n, 10))
+	return StreamID(category + "-" + number)
 }
 
 // Category is the part of the id before the dash.

@@ -349,7 +349,7 @@ func (c SetUserEnabled) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// DeleteUser ends a user with all of its clients, mappings, keys, shares and webhooks.
+// DeleteUser ends a user with all that it holds.
 type DeleteUser struct{ ID int64 }
 
 // CommandName implements [Command].
@@ -370,46 +370,9 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	held := s.quota(c.ID)
 	d := Decision{Account: c.ID}
-	if err := deleteMappings(s, &d, held.mappingIDs()); err != nil {
+	if err := endAll(s, &d, c.ID); err != nil {
 		return Decision{}, err
-	}
-	clients, keys, shares, webhooks, invites := held.clientIDs(), held.keyIDs(), held.shareIDs(), held.webhookIDs(), held.inviteIDs()
-	streams := make([]StreamID, 0, len(clients)+len(keys)+len(shares)+len(webhooks)+len(invites))
-	for _, id := range clients {
-		streams = append(streams, ClientStream(id))
-	}
-	for _, id := range keys {
-		streams = append(streams, KeyStream(id))
-	}
-	for _, id := range shares {
-		streams = append(streams, ShareStream(id))
-	}
-	for _, id := range webhooks {
-		streams = append(streams, WebhookStream(id))
-	}
-	for _, id := range invites {
-		streams = append(streams, InviteStream(id))
-	}
-	if err := s.need(streams...); err != nil {
-		return Decision{}, err
-	}
-	for _, id := range keys {
-		endKey(&d, id, c.ID)
-	}
-	for _, id := range shares {
-		endShare(&d, id, c.ID)
-	}
-	for _, id := range webhooks {
-		endWebhook(&d, id, c.ID)
-	}
-	for _, id := range invites {
-		endInvite(&d, id, c.ID)
-	}
-	for _, id := range clients {
-		endClient(&d, id)
-		d.add(QuotaStream(c.ID), QuotaReturned{Resources: []Resource{ResourceClient}, ID: id})
 	}
 	d.Releases = append(d.Releases, userClaims(c.ID, u.Username, u.Email)...)
 	d.add(UserStream(c.ID), UserDeleted{})

@@ -39,16 +39,6 @@ type EventMeta struct {
 
 const redacted = "[redacted]"
 
-// secrets are the fields of events that no answer shows, by the event's name.
-var secrets = map[string][]string{
-	domain.UserPasswordSet{}.EventName(): {"hash"},
-	domain.KeyCreated{}.EventName():      {"hash"},
-	domain.LoginBegun{}.EventName():      {"family", "hash"},
-	domain.LoginRefreshed{}.EventName():  {"hash"},
-	domain.ShareCreated{}.EventName():    {"hash"},
-	domain.InviteCreated{}.EventName():   {"hash"},
-}
-
 // ShowEvent gives a record as every answer shows it, without secrets.
 func ShowEvent(r domain.Record) (Event, error) { return eventBody(r) }
 
@@ -58,7 +48,7 @@ func eventBody(r domain.Record) (Event, error) {
 	if r.Owner != 0 {
 		e.Owner = &r.Owner
 	}
-	if hide := secrets[r.Name]; hide != nil {
+	if hide := domain.SecretFields(r.Name); hide != nil {
 		var data map[string]any
 		if err := json.Unmarshal(r.Data, &data); err != nil {
 			return e, fmt.Errorf("redact record %d: %w", r.Position, err)

@@ -31,29 +31,30 @@ type row interface {
 	takesAlong() (Key, bool)
 }
 
-func newRow(kind Kind) row {
-	switch kind {
-	case Users:
-		return &UserRow{}
-	case Clients:
-		return &ClientRow{}
-	case Mappings:
-		return &MappingRow{}
-	case Quotas:
-		return &QuotaRow{}
-	case APIKeys:
-		return &KeyRow{}
-	case Logins:
-		return &LoginRow{}
-	case Shares:
-		return &ShareRow{}
-	case Invites:
-		return &InviteRow{}
-	case Webhooks:
-		return &WebhookRow{}
-	}
-	return nil
+// newRows is the table of rows: an empty one of every kind that has rows. [domain.Kind]
+// says which have none, and why.
+var newRows = map[Kind]func() row{
+	Users:    func() row { return &UserRow{} },
+	Clients:  func() row { return &ClientRow{} },
+	Mappings: func() row { return &MappingRow{} },
+	Quotas:   func() row { return &QuotaRow{} },
+	APIKeys:  func() row { return &KeyRow{} },
+	Logins:   func() row { return &LoginRow{} },
+	Shares:   func() row { return &ShareRow{} },
+	Invites:  func() row { return &InviteRow{} },
+	Webhooks: func() row { return &WebhookRow{} },
 }
+
+// rowless are the kinds of which the read models have no rows.
+var rowless = func() map[Kind]bool {
+	none := map[Kind]bool{}
+	for _, k := range domain.Kinds() {
+		if k.NoRow != "" {
+			none[Kind(k.Category)] = true
+		}
+	}
+	return none
+}()
 
 // entry is a row in the folder's hands.
 type entry struct {
@@ -114,14 +115,14 @@ func (f *folder) load(ctx context.Context, facts []fact) error {
 	var keys []Key
 	for _, fact := range facts {
 		key := fact.key
-		if _, ok := f.cache[key]; ok || key.Kind.rowless() {
+		if _, ok := f.cache[key]; ok || rowless[key.Kind] {
 			continue
 		}
-		r := newRow(key.Kind)
-		if r == nil {
+		empty := newRows[key.Kind]
+		if empty == nil {
 			return fmt.Errorf("record %d: unknown event stream %q", fact.record.Position, fact.record.Stream)
 		}
-		f.cache[key] = &entry{row: r}
+		f.cache[key] = &entry{row: empty()}
 		if fact.record.Version > 1 {
 			keys = append(keys, key)
 		}
@@ -150,7 +151,7 @@ func keyOf(stream domain.StreamID) Key { return Key{Kind(stream.Category()), str
 
 func (f *folder) apply(fact fact) error {
 	key := fact.key
-	if key.Kind.rowless() {
+	if rowless[key.Kind] {
 		return nil
 	}
 	e := f.cache[key]

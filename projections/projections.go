@@ -42,13 +42,6 @@ const (
 	Webhooks Kind = domain.CategoryWebhook
 )
 
-// rowless tells of what the read models have no rows: an erasure, since the user's
-// row went when the user was deleted; what was asked of nodes, which is for the audit
-// alone; and public ports, which stand in their mappings' rows.
-func (k Kind) rowless() bool {
-	return k == domain.CategoryErasure || k == domain.CategoryNode || k == domain.CategoryPort
-}
-
 // Key names a row.
 type Key struct {
 	Kind Kind

@@ -1,0 +1,223 @@
+package domain
+
+import "fmt"
+
+// Kind is what must be known of every kind of aggregate. The table of kinds takes
+// the place of a list in each of those who need a part of it: how a stream is named,
+// which state is folded, what is sealed, what no answer shows, which rows there are,
+// what ends with its owner. docs/howto/add-a-resource.md says how to add one.
+type Kind struct {
+	// Category is the beginning of the stream's id, and of the names of its events.
+	Category string
+	// Digits is how many digits the number in the id has at least.
+	Digits int
+	// New gives the state before the first record.
+	New func() Aggregate
+
+	// NoRow says why the read models have no rows of this kind. "" = they have.
+	NoRow string
+
+	// Personal are the fields that tell something about a person. They are strings;
+	// see [PersonalFields].
+	Personal []EventFields
+	// Secret are the fields that no answer shows, since they are what a proof is
+	// checked with; see [SecretFields].
+	Secret []EventFields
+	// Open are the other fields that hold text or bytes: whoever may read the record
+	// reads them. Every such field is in one of the three, or a test fails.
+	Open []string
+
+	// held says how an account holds it, nil for what no account holds.
+	held *held
+}
+
+// EventFields are some of the fields of one event, as its JSON spells them.
+type EventFields struct {
+	Event  string
+	Fields []string
+}
+
+func of(e Event, fields ...string) EventFields { return EventFields{e.EventName(), fields} }
+
+// held says what of a kind an account holds, and what becomes of it when the account,
+// or a client of the account, is deleted.
+type held struct {
+	ids func(*Quota) []int64
+	// ofClient gives those of ids that end with a client, nil when none do.
+	ofClient func(q *Quota, clientID int64) []int64
+	// end ends the given ones, whose streams were read, each with all that it counted.
+	end func(s States, d *Decision, account int64, ids []int64) error
+}
+
+// each is the end of things that know nothing of each other.
+func each(end func(d *Decision, id, account int64)) func(States, *Decision, int64, []int64) error {
+	return func(_ States, d *Decision, account int64, ids []int64) error {
+		for _, id := range ids {
+			end(d, id, account)
+		}
+		return nil
+	}
+}
+
+// kinds is the table. What an account holds ends in the order of the table: mappings
+// before the clients that they are for.
+var kinds []Kind
+
+func init() {
+	// An init and not a literal, because commands name streams and streams need the table.
+	kinds = []Kind{
+		{
+			Category: CategoryUser, New: func() Aggregate { return &User{} },
+			Personal: []EventFields{of(UserCreated{}, "username", "email"), of(UserChanged{}, "username", "email"), of(UserPasswordSet{}, "hash")},
+			Secret:   []EventFields{of(UserPasswordSet{}, "hash")},
+			Open:     []string{"role", "plan"},
+		},
+		{
+			Category: CategoryQuota, New: func() Aggregate { return &Quota{} },
+			Open: []string{"resources"},
+		},
+		{
+			Category: CategoryMapping, New: func() Aggregate { return &Mapping{} },
+			Open: []string{"name", "protocol", "local_host", "target_host"},
+			held: &held{ids: (*Quota).mappingIDs, ofClient: (*Quota).mappingsOf, end: func(s States, d *Decision, _ int64, ids []int64) error { return deleteMappings(s, d, ids) }},
+		},
+		{
+			Category: CategoryKey, New: func() Aggregate { return &Key{} },
+			Personal: []EventFields{of(KeyCreated{}, "name")},
+			Secret:   []EventFields{of(KeyCreated{}, "hash")},
+			Open:     []string{"prefix", "scopes"},
+			held:     &held{ids: (*Quota).keyIDs, end: each(endKey)},
+		},
+		{
+			// A login is held by no account: it ends with its user because it is worth
+			// nothing without, see Login.Good.
+			Category: CategoryLogin, New: func() Aggregate { return &Login{} },
+			Secret: []EventFields{of(LoginBegun{}, "family", "hash"), of(LoginRefreshed{}, "hash")},
+			Open:   []string{"reason"},
+		},
+		{
+			Category: CategoryShare, New: func() Aggregate { return &Share{} },
+			Personal: []EventFields{of(ShareCreated{}, "name")},
+			Secret:   []EventFields{of(ShareCreated{}, "hash")},
+			Open:     []string{"protocol", "target_host"},
+			held:     &held{ids: (*Quota).shareIDs, ofClient: (*Quota).sharesOf, end: each(endShare)},
+		},
+		{
+			// A webhook's address often holds a token that lets anybody write there.
+			Category: CategoryWebhook, New: func() Aggregate { return &Webhook{} },
+			Personal: []EventFields{of(WebhookCreated{}, "url", "description"), of(WebhookChanged{}, "url", "description")},
+			Open:     []string{"events", "reason"},
+			held:     &held{ids: (*Quota).webhookIDs, end: each(endWebhook)},
+		},
+		{
+			Category: CategoryInvite, New: func() Aggregate { return &Invite{} },
+			Personal: []EventFields{of(InviteCreated{}, "name")},
+			Secret:   []EventFields{of(InviteCreated{}, "hash")},
+			Open:     []string{"public_key"},
+			held:     &held{ids: (*Quota).inviteIDs, end: each(endInvite)},
+		},
+		{
+			Category: CategoryClient, New: func() Aggregate { return &Client{} },
+			Personal: []EventFields{of(ClientCreated{}, "name", "description"), of(ClientRegistered{}, "name"), of(ClientChanged{}, "name", "description")},
+			Open:     []string{"public_key", "nodes"},
+			held:     &held{ids: (*Quota).clientIDs, end: each(endManagedClient)},
+		},
+		{
+			Category: CategoryErasure, New: func() Aggregate { return &Erasure{} },
+			NoRow: "the row went when the user was deleted",
+		},
+		{
+			Category: CategoryNode, New: func() Aggregate { return &Node{} }, Digits: 3,
+			NoRow: "what was asked of a node is for the audit alone",
+			Open:  []string{"node_id"},
+		},
+		{
+			// A port is held by its mapping, whose end frees it.
+			Category: CategoryPort, New: func() Aggregate { return &Port{} },
+			NoRow: "a public port stands in the row of its mapping",
+			Open:  []string{"protocol"},
+		},
+	}
+	for _, k := range kinds {
+		kindOf[k.Category] = k
+		collect(personal, k.Personal)
+		collect(secret, k.Secret)
+	}
+}
+
+// The table by category, and its fields by the event's name.
+var (
+	kindOf   = map[string]Kind{}
+	personal = map[string][]string{}
+	secret   = map[string][]string{}
+)
+
+func collect(into map[string][]string, of []EventFields) {
+	for _, f := range of {
+		if into[f.Event] != nil {
+			panic(fmt.Sprintf("the fields of %s stand in the table of kinds twice", f.Event))
+		}
+		into[f.Event] = f.Fields
+	}
+}
+
+// Kinds lists the kinds of aggregates. The caller changes nothing of it.
+func Kinds() []Kind { return kinds }
+
+// NewAggregate gives the empty state for a stream of its category, or nil for
+// an unknown category.
+func NewAggregate(id StreamID) Aggregate {
+	if k, ok := kindOf[id.Category()]; ok {
+		return k.New()
+	}
+	return nil
+}
+
+// PersonalFields gives the fields of an event that are about a person.
+func PersonalFields(event string) []string { return personal[event] }
+
+// SecretFields gives the fields of an event that no answer shows.
+func SecretFields(event string) []string { return secret[event] }
+
+// endAll ends all that an account holds.
+func endAll(s States, d *Decision, account int64) error {
+	q := s.quota(account)
+	return endHeld(s, d, account, func(h *held) []int64 { return h.ids(q) })
+}
+
+// endOfClient ends what an account holds and what is nothing without one client.
+func endOfClient(s States, d *Decision, account, clientID int64) error {
+	q := s.quota(account)
+	return endHeld(s, d, account, func(h *held) []int64 {
+		if h.ofClient == nil {
+			return nil
+		}
+		return h.ofClient(q, clientID)
+	})
+}
+
+// endHeld asks for all streams at once before it ends anything: a round for every
+// kind would decide, and read, as often as there are kinds.
+func endHeld(s States, d *Decision, account int64, which func(*held) []int64) error {
+	var streams []StreamID
+	for _, k := range kinds {
+		if k.held == nil {
+			continue
+		}
+		for _, id := range which(k.held) {
+			streams = append(streams, streamID(k.Category, id))
+		}
+	}
+	if err := s.need(streams...); err != nil {
+		return err
+	}
+	for _, k := range kinds {
+		if k.held == nil {
+			continue
+		}
+		if err := k.held.end(s, d, account, which(k.held)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
