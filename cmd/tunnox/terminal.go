@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -26,6 +28,12 @@ func (s surroundings) askLine(ctx context.Context, question string) (string, err
 	return answered(ctx, func() (string, error) { return readLine(s.stdin) })
 }
 
+// How often, and how many times, the terminal is looked at for its echo to be off.
+const (
+	echoLook     = 2 * time.Millisecond
+	maxEchoLooks = 1000
+)
+
 // askHidden is askLine for what nobody shall read over a shoulder.
 func (s surroundings) askHidden(ctx context.Context, question string) (string, error) {
 	fd := int(s.stdin.(*os.File).Fd())
@@ -33,11 +41,24 @@ func (s surroundings) askHidden(ctx context.Context, question string) (string, e
 	if err != nil {
 		return "", fmt.Errorf("ask for a secret: %w", err)
 	}
-	fmt.Fprint(s.stderr, question)
+	// The question comes when the terminal shows nothing any more: whoever types as
+	// soon as it stands there would see the first letters otherwise.
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		for range maxEchoLooks {
+			if now, err := term.GetState(fd); err != nil || !reflect.DeepEqual(now, before) {
+				break
+			}
+			time.Sleep(echoLook)
+		}
+		fmt.Fprint(s.stderr, question)
+	}()
 	text, err := answered(ctx, func() (string, error) {
 		b, err := term.ReadPassword(fd)
 		return string(b), err
 	})
+	<-asked
 	// Whoever interrupts wants to see what they type next.
 	err = errors.Join(err, term.Restore(fd, before))
 	fmt.Fprintln(s.stderr)

@@ -133,10 +133,10 @@ func TestNodesGoAndComeBack(t *testing.T) {
 	}
 	// Both ends at the first node now, and then apart again.
 	newer := c.Forwarders[0].Join(t, e.API, e.target)
-	e.targetAgent.Fails(10 * time.Second)
+	e.targetAgent.Says(`this one stands back`, 30*time.Second)
 	works(t, port)
 	c.Forwarders[1].Join(t, e.API, e.target)
-	newer.Fails(10 * time.Second)
+	newer.Says(`this one stands back`, 30*time.Second)
 	works(t, port)
 }
 
