@@ -41,7 +41,6 @@ type protocol struct {
 	name      Protocol
 	available bool         // this version carries it
 	origins   []OriginKind // where its connections may come in
-	fixed     bool         // the service is known in advance, not chosen for each connection
 	check     func(f *faults, p Parts)
 	claims    func(m *Mapping) []Claim
 }
@@ -49,10 +48,10 @@ type protocol struct {
 // protocols is the table. Enums of the API, flags, completion and help of the command
 // line, checks, claims and share codes go by it: a protocol is made available here.
 var protocols = []protocol{
-	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, fixed: true, check: checkFixed, claims: claimListener},
-	{name: ProtocolUDP, origins: []OriginKind{OriginAgent, OriginPort}, fixed: true, check: checkFixed, claims: claimListener},
-	{name: ProtocolHTTP, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
-	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, fixed: true, check: checkFixed, claims: claimListener},
+	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
+	{name: ProtocolUDP, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
+	{name: ProtocolHTTP, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
+	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
 }
 
 // checkFixed is for a protocol whose service is known in advance.
