@@ -42,6 +42,9 @@ func TestEveryPartIsInTheDocument(t *testing.T) {
 		for _, part := range parts {
 			for _, field := range domain.Fields(part) {
 				property := body.Properties[field.Name]
+				if schema == "RedeemBody" && field.Name == "public_port" {
+					continue // whoever redeems a share listens
+				}
 				if property == nil {
 					t.Errorf("%s has no %s", schema, field.Name)
 				}

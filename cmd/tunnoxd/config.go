@@ -232,9 +232,6 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 		if host, port, err := net.SplitHostPort(c.PublicAddress); err == nil && host != "" && port != "" && strings.Count(c.PublicAddress, ":") == 1 {
 			fault("public-address", "%q has a port: name the host alone", c.PublicAddress)
 		}
-		if c.PublicPorts == "" {
-			fault("public-address", "needs --public-ports")
-		}
 	}
 	if has("data") && c.Data == "" {
 		fault("data", "must name a directory")
