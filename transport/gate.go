@@ -9,35 +9,35 @@ import (
 	"github.com/tunnox-net/tunnox/netaddr"
 )
 
-// Gate holds strangers to bounds in number and in time: peers that have not
-// proved yet who they are. Each listener of a carrier has one, whatever its
-// connections are.
+// Gate limits strangers, in number and in time. A stranger is a peer that has not proved
+// yet who it is. Each listener of a carrier has a Gate, whatever kind its connections
+// are.
 type Gate struct {
 	config  GateConfig
 	running sync.WaitGroup // a goroutine for each stranger that is served
 
 	mu      sync.Mutex
 	closed  bool
-	all     *queue            // of strangers
-	address map[string]*queue // the same by address
-	lines   lines             // of those for whom there is no place
+	all     *queue            // all strangers that have a place
+	address map[string]*queue // the same strangers, by address
+	lines   lines             // the strangers that wait for a place
 }
 
-// GateConfig has the bounds of a Gate. ListenConfig says what each of them means,
-// and has the defaults; here all are set.
+// GateConfig has the limits of a Gate. ListenConfig explains each of them and has the
+// defaults. Here all fields must be set.
 type GateConfig struct {
 	Authenticate, Wait                      time.Duration
 	MaxStrangers, MaxPerAddress, MaxWaiting int
-	// Hearing is how long a stranger may take to say something before it counts as
-	// silent, and can be pushed out; a hundredth of it where more of its address wait
-	// than are served.
+	// Hearing is how long a stranger may say nothing before it counts as silent and
+	// may be closed for another. If more connections of its address wait than are
+	// served, the time is a hundredth of that.
 	Hearing time.Duration
 }
 
 // Visitor is a connection that comes to a Gate.
 type Visitor interface {
 	RemoteAddr() net.Addr
-	// Unread tells whether something has come that nobody has read, if only the end.
+	// Unread tells whether unread bytes, or the end, have come.
 	Unread() bool
 	// Close does not block. It may be repeated.
 	Close() error
@@ -50,14 +50,14 @@ type Stranger struct {
 	serve   func(*Stranger)
 	host    string
 
-	timer   *time.Timer   // closes visitor when it takes too long; guarded by Gate.mu, like the next
-	spoken  bool          // it has begun a handshake
-	all     *list.Element // of Gate.all, nil when it was removed
-	address *list.Element // of its address
+	timer   *time.Timer   // closes visitor when it takes too long; Gate.mu guards this field and the next ones
+	spoken  bool          // the stranger has begun a handshake
+	all     *list.Element // its place in Gate.all; nil when it was removed
+	address *list.Element // its place in the queue or line of its address
 }
 
-// queue holds strangers that have a place, the oldest first: those of whom nothing
-// had come when it was their turn apart from those that are being served.
+// queue holds the strangers that have a place, the oldest first. It has two lists:
+// silent for the strangers that said nothing for Hearing, and served for the others.
 type queue struct{ silent, served list.List }
 
 func (q *queue) len() int { return q.silent.Len() + q.served.Len() }
@@ -67,9 +67,10 @@ func NewGate(config GateConfig) *Gate {
 	return &Gate{config: config, all: new(queue), address: make(map[string]*queue), lines: newLines()}
 }
 
-// Enter has a visitor served, in a goroutine of its own, as soon as there is a place
-// for it, or closed where too many wait already or it waits for too long. It does
-// not block. Who comes first is served first, address by address.
+// Enter calls serve for a visitor, in a goroutine of its own, as soon as there is a place
+// for it. It closes the visitor if too many wait already, or if the visitor waits for too
+// long. Enter does not block. Addresses take turns; within an address, the first visitor
+// to come is served first.
 func (g *Gate) Enter(visitor Visitor, serve func(*Stranger)) {
 	s := &Stranger{gate: g, visitor: visitor, serve: serve, host: netaddr.Group(visitor.RemoteAddr().String())}
 	g.mu.Lock()
@@ -83,7 +84,7 @@ func (g *Gate) Enter(visitor Visitor, serve func(*Stranger)) {
 	g.settle()
 }
 
-// Limit gives the stranger a new limit from now on, if it has not taken too long.
+// Limit sets a new limit for the stranger from now on, unless the old limit has passed.
 func (s *Stranger) Limit(d time.Duration) {
 	s.gate.mu.Lock()
 	defer s.gate.mu.Unlock()
@@ -92,18 +93,19 @@ func (s *Stranger) Limit(d time.Duration) {
 	}
 }
 
-// settle gives places to those who wait, an address after the other. Where the cap
-// of an address or of all is reached, the oldest of whom nothing has come goes, if
-// there is one. An agent says something at once, so that those who flood push out
-// themselves. When many thousand agents come back at the same moment, those that are
-// being served stay until they are, and the others wait. The lock is held.
+// settle gives places to waiting strangers, one address after another. If the limit of
+// the address or the limit of all is reached, the oldest silent stranger is closed, if
+// there is one. An agent says something at once, so the silent connections of a flood
+// push out each other. When many thousand agents come back at the same moment, those
+// that are being served keep their places until they are done, and the others wait. The
+// lock is held.
 func (g *Gate) settle() {
 	if g.closed {
 		return
 	}
 	for {
 		if g.all.len() >= g.config.MaxStrangers && g.all.silent.Len() == 0 {
-			return // without a look at each of the lines, of which there may be many
+			return // at once: there may be many lines to look at
 		}
 		s := g.lines.next(func(host string) bool {
 			same := g.address[host]
@@ -123,12 +125,12 @@ func (g *Gate) settle() {
 		s.timer = time.AfterFunc(g.config.Authenticate, func() { _ = s.visitor.Close() })
 		g.listenTo(s)
 		serve := s.serve
-		s.serve = nil                     // a session keeps s
-		g.running.Go(func() { serve(s) }) // Close has not been called, so it waits for that
+		s.serve = nil                     // frees the function: a session keeps s
+		g.running.Go(func() { serve(s) }) // Close has not been called yet, so it will wait for this goroutine
 	}
 }
 
-// tire closes a connection that has waited for too long.
+// tire closes a connection that has waited too long.
 func (g *Gate) tire(s *Stranger) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -137,8 +139,8 @@ func (g *Gate) tire(s *Stranger) {
 	}
 }
 
-// pushOut closes the oldest of a queue that has said nothing, if there is one. The
-// lock is held.
+// pushOut closes the oldest silent stranger of a queue, if there is one. The lock is
+// held.
 func (g *Gate) pushOut(q *queue) bool {
 	oldest := q.silent.Front()
 	if oldest == nil {
@@ -146,18 +148,19 @@ func (g *Gate) pushOut(q *queue) bool {
 	}
 	s := oldest.Value.(*Stranger)
 	g.remove(s)
-	_ = s.visitor.Close() // which does not block
+	_ = s.visitor.Close() // does not block
 	return true
 }
 
-// listenTo notes it if nothing comes from a stranger in time. The lock is held.
+// listenTo marks a stranger as silent if nothing comes from it in time. The lock is
+// held.
 func (g *Gate) listenTo(s *Stranger) {
 	limit := g.config.Hearing
 	if g.lines.of(s.host) > g.config.MaxPerAddress {
 		limit /= 100
 	}
 	time.AfterFunc(limit, func() {
-		here := s.visitor.Unread() // and nobody has come to it yet
+		here := s.visitor.Unread() // bytes that serve has not read yet
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		switch same := g.address[s.host]; {
@@ -173,7 +176,7 @@ func (g *Gate) listenTo(s *Stranger) {
 	})
 }
 
-// Spoke notes that the stranger has begun a handshake: it is pushed out no more.
+// Spoke records that the stranger has begun a handshake: it is not pushed out any more.
 func (s *Stranger) Spoke() {
 	g := s.gate
 	g.mu.Lock()
@@ -192,8 +195,8 @@ func (s *Stranger) Spoke() {
 	s.all, s.address = g.all.served.PushBack(s), same.served.PushBack(s)
 }
 
-// Admit counts the visitor no more, because it has proved who it is or has gone; it
-// may be repeated.
+// Admit stops counting the visitor, because it has proved who it is or has gone. Admit
+// may be called again.
 func (s *Stranger) Admit() {
 	g := s.gate
 	g.mu.Lock()
@@ -201,7 +204,7 @@ func (s *Stranger) Admit() {
 	g.remove(s)
 	if s.timer != nil {
 		s.timer.Stop()
-		s.timer = nil // a session keeps s
+		s.timer = nil // frees the timer: a session keeps s
 	}
 	g.settle()
 }
@@ -224,16 +227,16 @@ func (g *Gate) remove(s *Stranger) {
 	s.all, s.address = nil, nil
 }
 
-// Strangers counts the connections that were not admitted yet, without those that
-// wait to be looked at.
+// Strangers counts the connections that are served and not yet admitted. Connections
+// that wait for their turn do not count.
 func (g *Gate) Strangers() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.all.len()
 }
 
-// Close closes those who wait, takes no more and waits until nobody is served: what
-// serve was given to do must end by itself.
+// Close closes the strangers that wait, and accepts no more. It waits until the serve
+// function of every stranger has returned; these functions must end by themselves.
 func (g *Gate) Close() {
 	g.mu.Lock()
 	g.closed = true

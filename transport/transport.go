@@ -1,17 +1,17 @@
-// Package transport gives sessions between an agent and a forwarder, and
-// streams inside them, over whatever carries bytes.
+// Package transport makes sessions between an agent and a forwarder, and streams in
+// these sessions, over any carrier of bytes.
 //
-// Its duty is to make every carrier look the same: TLS 1.3 over TCP with a
-// multiplexer, and memory for tests; transport/transporttest is the one suite.
+// Its duty is to make all carriers look the same: TLS 1.3 over TCP with a multiplexer,
+// and memory for tests. transport/transporttest is the test suite for all of them.
 //
-// Another carrier has a [Session] and a [Stream], and nothing depends on their
-// types. It may take the multiplexer over a connection of its own ([Multiplex]), and
-// the gate for strangers ([Gate]). Where its streams are a [Prompt], a [Splice] of
-// them takes no goroutine; where they are a [ReadStopper], a writer learns at once
-// that nobody reads. [Carriers] finds it by the scheme of an address.
+// A new carrier implements [Session] and [Stream]; no other code depends on its types.
+// It may use the multiplexer over a connection of its own ([Multiplex]), and the gate
+// for strangers ([Gate]). If its streams implement [Prompt], a [Splice] of them needs
+// no goroutine. If they implement [ReadStopper], a writer learns at once that its peer
+// reads no more. [Carriers] finds the carrier by the scheme of an address.
 //
-// Its limit: it does not know who the peer is or what the bytes mean. Identity
-// is proved in package wire's messages, bound to [Session.Binding].
+// The limit of the package: it does not know who the peer is or what the bytes mean.
+// The messages of package wire prove the identity, bound to [Session.Binding].
 package transport
 
 import (
@@ -26,30 +26,31 @@ import (
 // be called concurrently.
 type Session interface {
 	// Open begins a stream. It does not wait for the peer: data may be written at
-	// once, and the peer learns of the stream with the first of it or with a
-	// close. It fails when the session has ended (ErrSessionClosed), and waits,
-	// as long as ctx allows, when too many opened streams wait to be accepted.
+	// once, and the peer learns of the stream with the first data or with a close.
+	// Open fails when the session has ended (ErrSessionClosed). When too many opened
+	// streams wait to be accepted, Open waits, as long as ctx allows.
 	Open(ctx context.Context) (Stream, error)
 	// Accept waits for the peer's next stream.
 	Accept(ctx context.Context) (Stream, error)
-	// OnOpen has do called with each stream that the peer opens, from now on and of
-	// those that were not accepted yet, until the session ends. It replaces Accept.
-	// do must not block: other streams of the session wait for it. A carrier without
-	// a way of its own has AcceptEach.
+	// OnOpen sets the function that is called with each stream of the peer until the
+	// session ends: with new streams, and with those that were not accepted yet. It
+	// replaces Accept. do must not block: other streams of the session would wait. A
+	// carrier without an OnOpen of its own can use AcceptEach.
 	OnOpen(do func(Stream))
-	// Admit tells the listener that the session came from that the peer has proved
-	// who it is. Until then the session counts against the caps of the listener's
-	// Gate and is closed when it takes too long, when the peer opens a stream or when
-	// it sends more than a login needs. It does nothing on the side that dialled.
+	// Admit tells the session's listener that the peer has proved who it is. Until
+	// then the session counts against the limits of the listener's Gate. It is closed
+	// when it takes too long, when the peer opens a stream or when the peer sends
+	// more than a login needs. On the side that dialled, Admit does nothing.
 	Admit()
-	// Binding is a value of 32 bytes that both ends of this session and nobody
-	// else compute (RFC 9266: the TLS exporter), to bind a proof of identity to it.
+	// Binding is a value of 32 bytes that only the two ends of this session can
+	// compute (RFC 9266: the TLS exporter). It binds a proof of identity to the
+	// session.
 	Binding() []byte
 	// Ping measures one round trip to the peer's session layer.
 	Ping(ctx context.Context) (time.Duration, error)
 	// RemoteAddr is the peer's network address.
 	RemoteAddr() net.Addr
-	// Done is closed when the session has ended, for whatever reason.
+	// Done is closed when the session has ended, for any reason.
 	Done() <-chan struct{}
 	// Err tells why the session ended; nil while it lives.
 	Err() error
@@ -61,35 +62,36 @@ type Session interface {
 
 // Stream is one multiplexed byte stream. Read and write sides are independent.
 // It passes golang.org/x/net/nettest. Closing twice, or while another goroutine
-// reads or writes, is safe; Close and Reset wake blocked calls. Where a Write has
-// failed for another reason than ErrStopped and deadlines, reads fail too, behind
-// what has come.
+// reads or writes, is safe; Close and Reset wake blocked calls. If a Write has failed
+// with an error other than ErrStopped or a deadline, reads fail too, after they have
+// returned the data that has come.
 type Stream interface {
 	net.Conn
-	// CloseWrite ends the write side: the peer reads what was written, then
-	// io.EOF. The read side goes on.
+	// CloseWrite ends the write side: the peer reads the data that was written, and
+	// then io.EOF. The read side goes on.
 	CloseWrite() error
-	// Reset ends both sides at once. The peer's reads and writes fail with
-	// ErrReset; what was not read is lost.
+	// Reset ends both sides at once. The peer's reads and writes fail with ErrReset,
+	// and data that was not read is lost.
 	Reset() error
-	// ResetInOrder is Reset behind what was written: the peer reads that first and
-	// then ErrReset, and its writes fail at once. It is for an end whose own source has
-	// failed, where Reset would destroy what came before that.
+	// ResetInOrder is Reset behind the data that was written: the peer reads this
+	// data first and then gets ErrReset, and its writes fail at once. Use it when the
+	// source of the data has failed: Reset would destroy the data that came before
+	// the failure.
 	ResetInOrder() error
-	// OnRead has do called once, in a goroutine of its own, as soon as a Read would
-	// not wait: there is data, or the end, or the stream or its session has failed.
-	// Until then nobody else may read the stream. now has it called at once, if it
-	// was not.
+	// OnRead makes do be called once, in a goroutine of its own, as soon as a Read
+	// would not wait: there is data, or the end, or the stream or its session has
+	// failed. Until then nobody else may read the stream. now makes the call happen
+	// at once, if it has not happened yet.
 	OnRead(do func()) (now func())
 }
 
 // Errors of sessions and streams; test with errors.Is.
 var (
-	// ErrSessionClosed: the session has ended, and with it its streams.
+	// ErrSessionClosed: the session and all its streams have ended.
 	ErrSessionClosed = errors.New("transport: session is closed")
-	// ErrReset: the peer, or this side, reset the stream.
+	// ErrReset: the peer or this side has reset the stream.
 	ErrReset = errors.New("transport: stream was reset")
-	// ErrStopped, which is an ErrReset: the peer closed its stream before it had
-	// read all. What it wrote can still be read.
+	// ErrStopped, which is an ErrReset: the peer closed its stream before it had read
+	// all data. The data that the peer wrote can still be read.
 	ErrStopped = fmt.Errorf("%w: the peer reads no more", ErrReset)
 )
