@@ -7,27 +7,27 @@ import (
 	"time"
 )
 
-// carrier is the connection beneath TLS. It reads and writes several records in
-// one system call, and hands them up one by one: package crypto/tls makes a
-// system call for each record, and keeps for good a buffer of twice what it was
-// ever given at once.
+// carrier is the connection beneath TLS. It reads and writes several records in one
+// system call, and gives them to TLS one by one. Package crypto/tls alone makes a system
+// call for each record. If it gets many bytes at once, it keeps a buffer of twice that
+// size for good.
 type carrier struct {
 	net.Conn
 
-	// Only the reader looks at these.
+	// Only the reader uses these.
 	begun  bool      // the first byte has come
-	ahead  *prefetch // what was read ahead; holds no buffer while empty
+	ahead  *prefetch // the bytes that were read ahead; has no buffer while empty
 	header [recordHeader]byte
 	got    int // bytes of header
 	left   int // bytes of the record that have not been read
 
-	// beforeWait, if set, is called by the reader whenever all that has come was
-	// handed up and it may have to wait for more.
+	// The reader calls beforeWait, if set, when TLS has got all bytes that have come and
+	// the reader may have to wait for more.
 	beforeWait func()
 
-	now *promptWriter // writes what the socket takes at once; nil where that cannot be
+	now *promptWriter // writes the bytes that the socket takes at once; nil if this system cannot do that
 
-	mu        sync.Mutex // TLS writes on its own, too: a key update, the last alert
+	mu        sync.Mutex // needed because TLS also writes by itself: a key update, the last alert
 	gathering bool
 	gather    *[]byte // nil outside of a batch
 }
@@ -39,9 +39,9 @@ func newCarrier(conn net.Conn) *carrier {
 	return &carrier{Conn: conn, ahead: newPrefetch(conn), now: newPromptWriter(conn)}
 }
 
-// await waits until there is something to read, or an error, which the next Read
-// gives. An idle session waits here, and not at the bottom of TLS, whose stack of
-// 8 KiB it would keep.
+// await waits until there is something to read, or an error, which the next Read returns.
+// An idle session waits here and not inside TLS, where the wait would keep a stack of
+// 8 KiB.
 func (c *carrier) await() {
 	if c.ahead == nil || len(c.ahead.held) > 0 {
 		return
@@ -52,9 +52,9 @@ func (c *carrier) await() {
 	_ = c.ahead.fill()
 }
 
-// Read gives at most the rest of a record, or of its header where the body has
-// not been read ahead. It lifts the read deadline for the first byte once that
-// has come; the handshake has a limit of its own.
+// Read returns at most the rest of a record, or the rest of its header if the body has
+// not been read ahead. When the first byte has come, Read removes the read deadline for
+// it; the handshake has a limit of its own.
 func (c *carrier) Read(b []byte) (n int, err error) {
 	if c.beforeWait != nil && (c.ahead == nil || len(c.ahead.held) == 0) {
 		c.beforeWait()
@@ -94,14 +94,14 @@ func (c *carrier) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// body is the length that the header tells.
+// body is the length of the body, from the header.
 func (c *carrier) body() int { return bodyOf(c.header[:]) }
 
-// bodyOf is the length that a record's header tells.
+// bodyOf is the length of a record's body, from its header.
 func bodyOf(header []byte) int { return int(binary.BigEndian.Uint16(header[3:])) }
 
-// carried is the space for what crosses at once: writePieces full records and one
-// of small frames.
+// carried is the size of the buffer for one batch: writePieces full records and one
+// record of small frames.
 const carried = 84 << 10
 
 var carriedPool = sync.Pool{New: func() any { b := make([]byte, 0, carried); return &b }}
@@ -135,7 +135,7 @@ func (c *carrier) begin() {
 	c.gathering = true
 }
 
-// end writes what was gathered.
+// end writes the gathered bytes.
 func (c *carrier) end() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,9 +149,9 @@ func (c *carrier) end() error {
 	return err
 }
 
-// endNow ends the batch as far as the connection takes it without anybody having
-// to wait. What is left stays gathered, ahead of whatever TLS writes, until end is
-// called. c.now is not nil.
+// endNow writes the gathered bytes as far as the connection takes them without a wait.
+// The rest stays gathered, ahead of later writes of TLS, until end is called. c.now must
+// not be nil.
 func (c *carrier) endNow() (all bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -170,7 +170,7 @@ func (c *carrier) endNow() (all bool, err error) {
 	return true, err
 }
 
-// flush writes what was gathered. The lock is held.
+// flush writes the gathered bytes. The lock is held.
 func (c *carrier) flush() error {
 	_, err := c.Conn.Write(*c.gather)
 	*c.gather = (*c.gather)[:0]

@@ -6,26 +6,26 @@ import (
 	"sync/atomic"
 )
 
-// What a stranger may send to a listener's session until Admit: more than any login
-// needs, and so little that the strangers of a full listener together take a few
-// dozen megabytes. A stream of a stranger would be read by nobody.
+// The limits of what a stranger may send to a listener's session until Admit. They are
+// larger than any login needs. They are small enough that all strangers of a full listener
+// together use a few dozen megabytes. A stranger may not open a stream, because no
+// program would read it.
 const (
 	guestBytes  = 16 << 10
 	guestFrames = 1000
 )
 
-// errGuest: a stranger sent more than a login needs.
+// errGuest means that a stranger sent more than a login needs.
 var errGuest = errors.New("it has not been admitted")
 
 // guest counts what the peer of a session sends before it is admitted.
 type guest struct {
 	admitted atomic.Bool
-	// Only the reader looks at these.
+	// Only the reader uses these.
 	bytes, frames int
 }
 
-// received counts a frame. There is no guest where no listener watches over the
-// session.
+// received counts a frame. guest is nil when no listener watches the session.
 func (g *guest) received(h header) error {
 	if g == nil || g.admitted.Load() {
 		return nil

@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// Where somebody would only wait, for the next stream of a peer or for the next
-// message on a stream, a goroutine that does so costs an idle session several
-// kilobytes. OnOpen, OnRead and OnReset call instead.
+// A goroutine that only waits, for the next stream of a peer or for the next message on
+// a stream, costs an idle session several kilobytes. OnOpen, OnRead and OnReset call a
+// function instead.
 
-// AcceptEach is OnOpen for a carrier that has Accept only, and takes a goroutine
-// that ends with the session.
+// AcceptEach is OnOpen for a carrier that has Accept only. It uses a goroutine that ends
+// with the session.
 func AcceptEach(s interface {
 	Accept(context.Context) (Stream, error)
 }, do func(Stream)) {
@@ -25,7 +25,7 @@ func AcceptEach(s interface {
 	}()
 }
 
-// OnOpen has do called with each stream of the peer.
+// OnOpen sets the function that is called with each stream of the peer.
 func (s *muxSession) OnOpen(do func(Stream)) {
 	s.mu.Lock()
 	s.onOpen = do
@@ -39,7 +39,7 @@ func (s *muxSession) OnOpen(do func(Stream)) {
 	}
 }
 
-// OnRead has do called when there is something to read.
+// OnRead makes do be called when there is something to read.
 func (st *muxStream) OnRead(do func()) (now func()) {
 	r := &reading{st: st, do: do}
 	st.s.mu.Lock()
@@ -68,10 +68,10 @@ func (r *reading) now() {
 	})
 }
 
-// OnOpen has do called with each stream of the peer.
+// OnOpen sets the function that is called with each stream of the peer.
 func (s *memorySession) OnOpen(do func(Stream)) { AcceptEach(s, do) }
 
-// OnRead has do called when there is something to read.
+// OnRead makes do be called when there is something to read.
 func (s *memoryStream) OnRead(do func()) (now func()) {
 	p, from := s.pair, 1-s.side
 	asked := false // guarded by p.mu

@@ -5,35 +5,35 @@ import (
 	"time"
 )
 
-// Interactive beside bulk. Streams that have little to say go before those that have
-// much, as in FQ-CoDel (RFC 8290): a stream that begins to have something is fresh
-// and goes first, until it has sent a quantum; then it takes turns with the others.
-// That alone helps little where the system's buffer holds seconds of a slow link. So
-// the bulk waits while more than a few milliseconds of it are unsent there, and goes
-// on in frames that the link takes some milliseconds for.
+// Interactive streams beside bulk. Streams with little to send go before streams with
+// much, as in FQ-CoDel (RFC 8290). A stream that begins to have something to send is
+// fresh and goes first, until it has sent a quantum. Then it is bulk, and takes turns with
+// the other streams. This order alone helps little when the system's buffer holds seconds
+// of a slow link. So bulk waits while more than a few milliseconds of it are unsent in
+// that buffer, and goes on in frames that take the link a few milliseconds.
 
 const (
-	paceTime  = 10 * time.Millisecond // how much of the link's time may be unsent, and one frame takes at most
-	paceSpan  = 20 * time.Millisecond // for which the link's rate is measured at least
+	paceTime  = 10 * time.Millisecond // how much may be unsent, and how large a frame may be, as time of the link
+	paceSpan  = 20 * time.Millisecond // the shortest time over which the link's rate is measured
 	paceFirst = 32 << 10              // bytes that may be unsent while the rate is not known
-	paceLeast = 4 << 10               // and at least, however slow the link
-	paceFrame = 1400                  // the smallest that a frame is made
-	paceFast  = 32 << 20              // bytes a second, from which on the system may have what it takes
-	paceNap   = 20 * time.Millisecond // the longest wait before somebody looks again
+	paceLeast = 4 << 10               // bytes that may be unsent on the slowest link
+	paceFrame = 1400                  // bytes of the smallest limit of a frame
+	paceFast  = 32 << 20              // bytes a second; on a link as fast as this, bulk does not wait
+	paceNap   = 20 * time.Millisecond // the longest wait before the writer looks again
 )
 
-// linkPace measures how fast the system sends what it is given. Its fields are guarded
-// by the session's lock.
+// linkPace measures how fast the system sends the bytes of the session. The session's
+// lock guards its fields.
 type linkPace struct {
-	outbox *outbox // tells what is unsent; nil where that is not known
+	outbox *outbox // tells how much is unsent; nil if the system does not tell
 
 	rate    float64 // bytes per second that the link takes, 0: not known
 	wrote   int64   // bytes that were given to the system, or are about to be
-	room    int     // bytes that bulk may still add before somebody looks
-	unsent  int     // when somebody looked last
+	room    int     // bytes that bulk may still add before the next look
+	unsent  int     // unsent bytes at the last look
 	at      time.Time
 	sentAt  int64
-	backlog bool // there was something unsent all the time since at
+	backlog bool // some bytes were unsent all the time since at
 }
 
 func newPace(conn net.Conn) linkPace { return linkPace{outbox: newOutbox(conn)} }
@@ -47,7 +47,7 @@ func (p *linkPace) shut() bool {
 	return p.room <= 0
 }
 
-// look asks the system how much is unsent, and measures.
+// look asks the system how much is unsent, and measures the rate.
 func (p *linkPace) look() {
 	p.unsent = p.outbox.unsent()
 	now, sent := time.Now(), p.wrote-int64(p.unsent)
@@ -59,19 +59,19 @@ func (p *linkPace) look() {
 			p.rate = rate
 		case p.backlog:
 			p.rate += (rate - p.rate) / 4
-		case p.rate > 0: // it may be faster than what it was given
+		case p.rate > 0: // the link may be faster than the bytes it was given
 			p.rate = max(rate, p.rate*1.25)
 		}
 		p.at, p.sentAt, p.backlog = now, sent, p.unsent > 0
 	}
 	if p.rate >= paceFast {
-		p.room = paceFast / 100 // and then somebody looks again
+		p.room = paceFast / 100 // the bytes until the next look
 		return
 	}
 	p.room = p.allowed() - p.unsent
 }
 
-// allowed is how much may be unsent.
+// allowed is how many bytes may be unsent.
 func (p *linkPace) allowed() int {
 	if p.rate == 0 {
 		return paceFirst
@@ -82,7 +82,7 @@ func (p *linkPace) allowed() int {
 // worth is how many bytes the link takes in paceTime.
 func (p *linkPace) worth() int { return int(min(p.rate*paceTime.Seconds(), 1<<30)) }
 
-// frame is how large a frame is made at most.
+// frame is the size of the largest frame.
 func (p *linkPace) frame() int {
 	switch {
 	case p.outbox == nil || p.rate == 0 && p.room > 0:
@@ -93,7 +93,7 @@ func (p *linkPace) frame() int {
 	return max(paceFrame, min(p.worth(), maxBody))
 }
 
-// took notes what goes to the system.
+// took counts n bytes that go to the system.
 func (p *linkPace) took(n int) { p.wrote, p.room = p.wrote+int64(n), p.room-n }
 
 // nap is how long bulk should wait.
@@ -105,7 +105,7 @@ func (p *linkPace) nap() time.Duration {
 	return max(time.Millisecond, min(paceNap, time.Duration(over/p.rate*float64(time.Second))))
 }
 
-// delay is how long what is unsent will take.
+// delay is how long the link needs for the unsent bytes.
 func (p *linkPace) delay() time.Duration {
 	if p.rate == 0 {
 		return 0

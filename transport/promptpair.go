@@ -1,17 +1,17 @@
 package transport
 
-// promptPump moves the bytes of a Prompt to another, without a goroutine. It copies
-// them, because both have buffers of their own.
+// promptPump moves the bytes of a Prompt to another Prompt, without a goroutine. It copies
+// the bytes, because both Prompts have buffers of their own.
 type promptPump struct {
 	turn
 	f        *flow
 	src, dst Prompt
-	held     *segment // read from src, for which dst has no room
-	size     int      // of the next read
+	held     *segment // a piece read from src, for which dst has no room
+	size     int      // size of the next read
 	brake    heldBack
 }
 
-// promptToPrompt runs the flow between two ends of any carriers.
+// promptToPrompt is the way between two Prompts, of any carriers.
 func promptToPrompt(f *flow) (func(), bool) {
 	src, from := f.src.(Prompt)
 	dst, to := f.dst.(Prompt)
@@ -41,7 +41,7 @@ func (p *promptPump) wake(*later) {
 	}
 }
 
-// move hands on what can be read until there is nothing or no room.
+// move hands on bytes until there are no more to read, or no room.
 func (p *promptPump) move() error {
 	for {
 		if p.brake.held(p.f.brake, p) {
@@ -53,7 +53,7 @@ func (p *promptPump) move() error {
 				return err
 			}
 			if seg == nil {
-				_, err := p.dst.WriteNow(nil) // whether it still can be written
+				_, err := p.dst.WriteNow(nil) // finds out whether dst can still be written
 				return cannotWrite(err)
 			}
 			p.held = seg
@@ -84,14 +84,15 @@ func (p *promptPump) end(err error) {
 		p.held = nil
 	}
 	if isUnwritten(err) {
-		go p.f.ended(err) // reads, and throws away what comes
+		go p.f.ended(err) // in a goroutine, because it may read and discard
 		return
 	}
 	p.f.ended(err)
 }
 
-// readNow gives a piece of at most so many bytes of what has come, or nil. size is
-// what a read is expected to give, and is kept for the next.
+// readNow returns a piece of the bytes that have come, of most bytes at most, or nil. size
+// is the number of bytes that a read is expected to return; readNow updates it for the
+// next read.
 func readNow(src Prompt, size *int, most int) (*segment, error) {
 	seg := newSegment(*size)
 	room := seg.buf[seg.start:]

@@ -1,19 +1,19 @@
 package transport
 
-// promptSink moves the bytes of a stream to a Prompt, without a goroutine. What
-// has come together goes on together, because a Prompt, which is not this
-// package's, may take a message for each time it is given something.
+// promptSink moves the bytes of a stream to a Prompt, without a goroutine. It passes on
+// pieces that came together in one call, because a Prompt of another package may send a
+// message for each call.
 type promptSink struct {
 	turn
 	f     *flow
 	src   pieceSource
 	dst   Prompt
-	held  segments // taken from src, and not by dst
+	held  segments // pieces taken from src that dst has not taken
 	brake heldBack
-	l     later // what is to be written behind a run
+	l     later // sessions to write to after a run
 }
 
-// piecesToPrompt runs the flow from a stream to a Prompt.
+// piecesToPrompt is the way from a stream to a Prompt.
 func piecesToPrompt(f *flow) (func(), bool) {
 	src, from := f.src.(pieceSource)
 	dst, to := f.dst.(Prompt)
@@ -41,7 +41,7 @@ func (p *promptSink) write() {
 	if !p.take() {
 		return
 	}
-	for { // what the source is given back is written once
+	for { // window frames for the source are written once after each move
 		err := p.move(&p.l)
 		p.l.write()
 		if err != nil {
@@ -54,10 +54,10 @@ func (p *promptSink) write() {
 	}
 }
 
-// promptPieces is how many pieces are handed on at once.
+// promptPieces is how many pieces one call may pass on.
 const promptPieces = 8
 
-// move hands pieces on until there is none or no room.
+// move hands on pieces until there are no more, or no room.
 func (p *promptSink) move(l *later) error {
 	var pieces [promptPieces][]byte
 	for {
@@ -67,7 +67,7 @@ func (p *promptSink) move(l *later) error {
 		n, err := p.gather(&pieces)
 		if n == 0 {
 			if err == nil {
-				_, err = p.dst.WriteNow(nil) // whether it still can be written
+				_, err = p.dst.WriteNow(nil) // finds out whether dst can still be written
 				err = cannotWrite(err)
 			}
 			return err
@@ -91,7 +91,8 @@ func (p *promptSink) move(l *later) error {
 	}
 }
 
-// gather takes what waits, behind what is held. The error says why there is none.
+// gather takes the waiting pieces and puts them behind the held ones. If there are none,
+// the error says why.
 func (p *promptSink) gather(pieces *[promptPieces][]byte) (n int, err error) {
 	for seg := p.held.head; seg != nil; seg = seg.next {
 		pieces[n] = seg.bytes()
@@ -99,7 +100,7 @@ func (p *promptSink) gather(pieces *[promptPieces][]byte) (n int, err error) {
 	}
 	most := promptPieces
 	if p.f.brake.braking() {
-		most = 1 // what passes at once is what the brake lets pass at once
+		most = 1 // the brake allows one piece at a time
 	}
 	for n < most {
 		seg, err := p.src.takeAtMost(p.f.brake.most())
@@ -129,13 +130,13 @@ type promptSource struct {
 	f     *flow
 	src   Prompt
 	dst   pieceSink
-	held  *segment // read from src, for which dst has no room
-	size  int      // of the next read
+	held  *segment // a piece read from src, for which dst has no room
+	size  int      // size of the next read
 	brake heldBack
-	l     later // what is to be written behind a run
+	l     later // sessions to write to after a run
 }
 
-// promptToPieces runs the flow from a Prompt to a stream.
+// promptToPieces is the way from a Prompt to a stream.
 func promptToPieces(f *flow) (func(), bool) {
 	src, from := f.src.(Prompt)
 	dst, to := f.dst.(pieceSink)
@@ -149,8 +150,8 @@ func promptToPieces(f *flow) (func(), bool) {
 	return nil, true
 }
 
-// wake is given no later by the Prompt's goroutine, which writes to the stream's
-// session what it brings: it has nothing else to do.
+// wake gets a nil by from the goroutine of the Prompt. This goroutine has nothing else to
+// do, so it writes the frames to the stream's session itself.
 func (p *promptSource) wake(by *later) {
 	if !p.take() {
 		return
@@ -172,7 +173,7 @@ func (p *promptSource) wake(by *later) {
 	}
 }
 
-// move hands on what can be read until there is nothing or no room.
+// move hands on bytes until there are no more to read, or no room.
 func (p *promptSource) move(l *later) error {
 	for {
 		if p.brake.held(p.f.brake, p) {
@@ -214,7 +215,7 @@ func (p *promptSource) end(err error) {
 	}
 	p.dst.unwatch(nil, p)
 	if isUnwritten(err) {
-		go p.f.ended(err) // reads, and throws away what comes
+		go p.f.ended(err) // in a goroutine, because it may read and discard
 		return
 	}
 	p.f.ended(err)

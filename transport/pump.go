@@ -2,8 +2,8 @@ package transport
 
 import "sync/atomic"
 
-// turn lets one goroutine at a time run something, and lets it know when others
-// have wanted to meanwhile, so that it looks again instead of them waiting.
+// turn lets one goroutine at a time run a pump. When other goroutines want to run it
+// meanwhile, they do not wait: the running goroutine learns of it and looks again.
 type turn struct {
 	state atomic.Uint32
 }
@@ -11,12 +11,12 @@ type turn struct {
 // States of a turn.
 const (
 	turnFree  = iota
-	turnTaken // somebody runs
-	turnAgain // and was called meanwhile
-	turnOver  // nobody will run again
+	turnTaken // a goroutine runs
+	turnAgain // a goroutine runs, and another has called take meanwhile
+	turnOver  // no goroutine will run again
 )
 
-// take tells whether the caller is to run now.
+// take tells whether the caller must run now.
 func (t *turn) take() bool {
 	for {
 		switch t.state.Load() {
@@ -34,8 +34,8 @@ func (t *turn) take() bool {
 	}
 }
 
-// leave ends the run. It tells false, and the run goes on, when somebody has
-// called meanwhile.
+// leave ends the run. If another goroutine has called take meanwhile, leave returns
+// false, and the caller must go on.
 func (t *turn) leave() bool {
 	if t.state.CompareAndSwap(turnTaken, turnFree) {
 		return true
@@ -44,22 +44,22 @@ func (t *turn) leave() bool {
 	return false
 }
 
-// over ends it for good.
+// over ends the turn for good.
 func (t *turn) over() { t.state.Store(turnOver) }
 
-// streamPump moves the bytes of a stream to another, of this session or any,
-// without a goroutine and without copying them: it runs in whichever goroutine of
-// a session has just made it possible to go on, and never blocks.
+// streamPump moves the bytes of a stream to another stream, of the same or another
+// session, without a goroutine and without a copy. When a goroutine of a session makes
+// progress possible, the pump runs in that goroutine. It never blocks.
 type streamPump struct {
 	turn
 	f     *flow
 	src   pieceSource
 	dst   pieceSink
-	held  *segment // taken from src, for which dst has no room
+	held  *segment // a piece taken from src, for which dst has no room
 	brake heldBack
 }
 
-// piecesToPieces runs the flow between two streams.
+// piecesToPieces is the way between two streams.
 func piecesToPieces(f *flow) (func(), bool) {
 	src, from := f.src.(pieceSource)
 	dst, to := f.dst.(pieceSink)
@@ -88,7 +88,7 @@ func (p *streamPump) wake(l *later) {
 	}
 }
 
-// move hands segments on until there is none or no room.
+// move hands on segments until there are no more, or no room.
 func (p *streamPump) move(l *later) error {
 	for {
 		if p.brake.held(p.f.brake, p) {
@@ -146,7 +146,7 @@ func (st *muxStream) watch(onRead, onRoom hook) {
 	}
 }
 
-// unwatch takes the hooks off that are not nil.
+// unwatch removes the hooks that are not nil.
 func (st *muxStream) unwatch(onRead, onRoom hook) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
@@ -158,14 +158,14 @@ func (st *muxStream) unwatch(onRead, onRoom hook) {
 	}
 }
 
-// broken is why nothing could be written.
+// broken is the error that a write would return.
 func (st *muxStream) broken() error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
 	return st.writeErr()
 }
 
-// cannotWrite marks an error, if there is one, as one of writing.
+// cannotWrite marks an error, if there is one, as the error of a write.
 func cannotWrite(err error) error {
 	if err != nil {
 		err = unwritten{err}

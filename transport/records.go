@@ -2,19 +2,19 @@ package transport
 
 import "net"
 
-// Records is a connection to put beneath TLS where package crypto/tls would make a
-// system call for each record: it reads and writes several at once. One goroutine
-// reads, and one at a time writes.
+// Records is a connection to put beneath TLS. It reads and writes several records at once,
+// where package crypto/tls would make a system call for each record. One goroutine may
+// read, and one goroutine at a time may write.
 type Records struct{ *carrier }
 
-// NewRecords makes one of a connection, whose deadlines stay what they are.
+// NewRecords makes a Records from a connection. It does not change the deadlines.
 func NewRecords(conn net.Conn) Records {
 	c := newCarrier(conn)
 	c.begun = true
 	return Records{c}
 }
 
-// Whole tells whether TLS can read a record without waiting.
+// Whole tells whether TLS can read a record without a wait.
 func (r Records) Whole() bool {
 	if r.ahead == nil || r.got != 0 || len(r.ahead.held) < recordHeader {
 		return false
@@ -22,8 +22,8 @@ func (r Records) Whole() bool {
 	return len(r.ahead.held) >= recordHeader+bodyOf(r.ahead.held)
 }
 
-// Gather keeps what is written until Flush.
+// Gather keeps the bytes that are written until Flush.
 func (r Records) Gather() { r.begin() }
 
-// Flush writes what was kept.
+// Flush writes the bytes that were kept.
 func (r Records) Flush() error { return r.end() }

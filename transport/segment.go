@@ -2,9 +2,9 @@ package transport
 
 import "sync"
 
-// segment is a piece of a stream under way, in a pooled buffer. The bytes before
-// start leave room for the header of the frame that takes it further, so that a
-// piece received on one session is sent on another without being copied.
+// segment is a piece of a stream's data, in a pooled buffer. The bytes before start leave
+// room for the header of the next frame. So a piece that was received on one session can
+// be sent on another session without a copy.
 type segment struct {
 	next       *segment
 	buf        []byte
@@ -12,14 +12,14 @@ type segment struct {
 	class      int
 }
 
-// segmentSizes are the buffers that segments come with. A received frame takes
-// the smallest that holds it: a slow reader's memory is at most twice its window,
-// however the sender cuts his frames.
+// segmentSizes are the sizes of the buffers of segments. A received frame takes the
+// smallest buffer that can hold it. So the memory for a slow reader is at most twice its
+// window, whatever the sizes of the sender's frames.
 var segmentSizes = [...]int{2 << 10, 4 << 10, 8 << 10, 16 << 10}
 
 var segmentPools [len(segmentSizes)]sync.Pool
 
-// newSegment gives an empty segment with room for n bytes, at most maxBody.
+// newSegment returns an empty segment with room for n bytes; n is at most maxBody.
 func newSegment(n int) *segment {
 	class := 0
 	for segmentSizes[class] < n+headerSize {
@@ -31,7 +31,7 @@ func newSegment(n int) *segment {
 	return &segment{buf: make([]byte, segmentSizes[class]), class: class, start: headerSize, end: headerSize}
 }
 
-// free gives the segment back. Nobody may touch it afterwards.
+// free gives the segment back to the pool. Nobody may use it afterwards.
 func (s *segment) free() {
 	s.next, s.start, s.end = nil, headerSize, headerSize
 	segmentPools[s.class].Put(s)
@@ -41,20 +41,20 @@ func (s *segment) len() int      { return s.end - s.start }
 func (s *segment) bytes() []byte { return s.buf[s.start:s.end] }
 func (s *segment) room() int     { return len(s.buf) - s.end }
 
-// append copies as much of b as there is room for, and tells how much.
+// append copies as many bytes of b as there is room for, and returns their number.
 func (s *segment) append(b []byte) int {
 	n := copy(s.buf[s.end:], b)
 	s.end += n
 	return n
 }
 
-// frame puts the header in front of the bytes and gives both.
+// frame puts the header in front of the bytes and returns both.
 func (s *segment) frame(h header) []byte {
 	putHeader(s.buf[s.start-headerSize:], h)
 	return s.buf[s.start-headerSize : s.end]
 }
 
-// segments is a queue of them.
+// segments is a queue of segments.
 type segments struct {
 	head, tail *segment
 	size       int // bytes in all
@@ -81,9 +81,9 @@ func (q *segments) pop() *segment {
 	return s
 }
 
-// give takes the segment over: as it is, or as a copy into the last one when it is
-// mostly empty and the last one has room, so that small pieces do not hold a
-// buffer each.
+// give puts the segment into the queue, which then owns it. If the segment is mostly empty
+// and the last segment of the queue has room, give copies the bytes there, so that small
+// pieces do not use a buffer each.
 func (q *segments) give(s *segment) {
 	if s.len() <= len(s.buf)/2 && q.tail != nil && q.tail.room() >= s.len() {
 		q.add(s.bytes())
@@ -93,8 +93,8 @@ func (q *segments) give(s *segment) {
 	q.push(s)
 }
 
-// add copies b behind what is queued: into the last segment while there is room,
-// so that many small pieces do not take a buffer each.
+// add copies b to the end of the queue. It fills the last segment first, so that many
+// small pieces do not use a buffer each.
 func (q *segments) add(b []byte) {
 	for len(b) > 0 {
 		if q.tail == nil || q.tail.room() == 0 {
@@ -106,7 +106,7 @@ func (q *segments) add(b []byte) {
 	}
 }
 
-// read copies from the front to b and frees what is used up.
+// read copies bytes from the front to b, and frees the segments that are empty then.
 func (q *segments) read(b []byte) (n int) {
 	for n < len(b) && q.head != nil {
 		m := copy(b[n:], q.head.bytes())
@@ -120,7 +120,7 @@ func (q *segments) read(b []byte) (n int) {
 	return n
 }
 
-// drop frees everything.
+// drop frees all segments.
 func (q *segments) drop() {
 	for q.head != nil {
 		q.pop().free()
