@@ -211,13 +211,12 @@ var idEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 // drawTimedID draws the id of a key, login, share or webhook: the second and 16 random
 // bits, below 2^53 for callers whose numbers are doubles. It rises with time, so
 // that lists are in order, and needs no sequence; a collision is drawn again.
-// DrawID draws an id for what has ids without a sequence, such as an invitation: they
-// rise with time, and nobody counts them.
-func DrawID(now time.Time) int64 { return drawTimedID(now) }
-
 func drawTimedID(now time.Time) int64 {
 	b := drawBytes(2)
 	return max(1, int64(now.Sub(idEpoch)/time.Second))<<16 | int64(b[0])<<8 | int64(b[1])
 }
+
+// DrawID draws an id of this kind for an invitation that is not made over REST.
+func DrawID(now time.Time) int64 { return drawTimedID(now) }
 
 func formatID(id int64) string { return strconv.FormatInt(id, 10) }

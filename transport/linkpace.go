@@ -104,11 +104,3 @@ func (p *linkPace) nap() time.Duration {
 	over := float64(p.unsent - p.allowed()/2)
 	return max(time.Millisecond, min(paceNap, time.Duration(over/p.rate*float64(time.Second))))
 }
-
-// delay is how long the link needs for the unsent bytes.
-func (p *linkPace) delay() time.Duration {
-	if p.rate == 0 {
-		return 0
-	}
-	return time.Duration(float64(p.unsent) / p.rate * float64(time.Second))
-}

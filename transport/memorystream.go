@@ -275,7 +275,7 @@ func (s *memoryStream) ResetInOrder() error {
 	p.mu.Lock()
 	if p.err != nil || p.closed[s.side] || p.broken[s.side] {
 		p.mu.Unlock()
-		return nil
+		return nil //nolint:nilerr // it has ended already, which is what was asked for
 	}
 	p.broken[s.side], p.deaf[s.side] = true, true
 	p.bytes[1-s.side] = nil

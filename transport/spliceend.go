@@ -62,10 +62,10 @@ func (f *flow) ended(err error) {
 	switch {
 	case isUnwritten(err):
 		f.noReader(err)
-	case err == io.EOF && !f.torn.Load():
+	case errors.Is(err, io.EOF) && !f.torn.Load():
 		_ = f.dst.CloseWrite() // if this fails, the other flow gets the error
 	default:
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = ErrReset
 		}
 		f.once.Do(func() { f.err = err })

@@ -119,6 +119,14 @@ var commands = map[string]func(m maker) request{
 		return request{path: "/shares/redeem", body: body, other: with(body, "local_port", 81)}
 	},
 
+	"create-invite": func(m maker) request {
+		body := fields{"user_id": m.user(), "name": "a"}
+		return request{path: "/invites", body: body, other: with(body, "name", "b")}
+	},
+	"revoke-invite": func(m maker) request {
+		return request{path: path("/invites/%d", m.made("/invites", fields{"user_id": m.user()}, "invite_id"))}
+	},
+
 	"create-webhook": func(m maker) request {
 		user := m.user()
 		return request{path: "/webhooks", body: fields{"user_id": user, "url": "https://example.org/a"}, other: fields{"user_id": user, "url": "https://example.org/b"}}

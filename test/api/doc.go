@@ -1,5 +1,5 @@
 // Package api tests the whole REST API over the real programs, in both forms:
-// embedded on SQLite, and as a cluster of two control planes and a forwarder over
+// embedded on SQLite, and as a cluster of two control planes and two forwarders over
 // Postgres and Redis.
 //
 // Its duty: every operation of the OpenAPI document is called through the client

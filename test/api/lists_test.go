@@ -25,7 +25,7 @@ type population struct {
 	maker
 	user, client                            int64
 	users, clients, mappings, keys, shares  []int64
-	webhooks                                []int64
+	webhooks, invites                       []int64
 	disabledUsers, disabledClients, stopped []int64
 	going                                   []string // paths of what is deleted
 }
@@ -39,6 +39,7 @@ func populate(m maker, n int) *population {
 		p.users, p.clients, p.mappings = append(p.users, u), append(p.clients, c), append(p.mappings, mp)
 		p.keys = append(p.keys, m.made("/keys", fields{"user_id": p.user, "name": "stays"}, "key_id"))
 		p.shares = append(p.shares, m.made("/shares", p.share("stays"), "share_id"))
+		p.invites = append(p.invites, m.made("/invites", p.invite("stays"), "invite_id"))
 		if i%2 == 1 {
 			for _, what := range []string{path("/users/%d", u), path("/clients/%d", c), path("/mappings/%d", mp)} {
 				m.first.Do(m, "POST", base+what+"/disable", nil, nil)
@@ -47,7 +48,8 @@ func populate(m maker, n int) *population {
 		}
 		p.going = append(p.going, path("/users/%d", m.user()), path("/clients/%d", p.clientOf(i)), path("/mappings/%d", p.mappingOf(n+i)),
 			path("/keys/%d", m.made("/keys", fields{"user_id": p.user, "name": "goes"}, "key_id")),
-			path("/shares/%d", m.made("/shares", p.share("goes"), "share_id")))
+			path("/shares/%d", m.made("/shares", p.share("goes"), "share_id")),
+			path("/invites/%d", m.made("/invites", p.invite("goes"), "invite_id")))
 		if i < mostWebhooks/2 {
 			p.webhooks = append(p.webhooks, p.hook())
 			p.going = append(p.going, path("/webhooks/%d", p.hook()))
@@ -76,6 +78,8 @@ func (p *population) share(name string) fields {
 	return fields{"user_id": p.user, "target_client_id": p.client, "name": name, "protocol": "tcp", "target_host": "127.0.0.1", "target_port": 80}
 }
 
+func (p *population) invite(name string) fields { return fields{"user_id": p.user, "name": name} }
+
 // lists gives every list, with its filters.
 func (p *population) lists() []list {
 	owner := path("owner=%d", p.user)
@@ -94,6 +98,7 @@ func (p *population) lists() []list {
 		{"list-keys", "/keys", "key_id", p.keys},
 		{"list-keys", "/keys?" + owner, "key_id", p.keys},
 		{"list-shares", "/shares?" + owner, "share_id", p.shares},
+		{"list-invites", "/invites?" + owner, "invite_id", p.invites},
 		{"list-webhooks", "/webhooks?" + owner, "webhook_id", p.webhooks},
 		{"list-deliveries", path("/webhooks/%d/deliveries", p.webhooks[0]), "delivery_id", nil}, // none; the story of webhooks has some
 	}

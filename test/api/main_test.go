@@ -55,7 +55,8 @@ func embedded(t *testing.T) *form {
 }
 
 func cluster(t *testing.T) *form {
-	c := programs.StartCluster(t, 1, services.Postgres(t), services.Redis(t))
+	// Two forwarders: a story drains one, and who is invited needs another.
+	c := programs.StartCluster(t, 2, services.Postgres(t), services.Redis(t))
 	second := programs.StartControlBeside(t, "127.0.0.20", c.Control)
 	return &form{doc: readDocument(t), server: c.Server(), first: c.Control.API, other: second.API, lose: c.Control.Kill}
 }

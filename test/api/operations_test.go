@@ -32,6 +32,7 @@ func everyOperation(t *testing.T, f *form) {
 	s.logins()
 	s.tunnels()
 	s.shares()
+	s.invites()
 	s.webhooks()
 	s.log()
 	s.refusals()

@@ -157,3 +157,23 @@ func (s *story) shares() {
 	call(c.RevokeShareWithResponse(s.ctx, share.ShareId, nil)).want(t, 204)
 	call(c.GetShareWithResponse(s.ctx, share.ShareId, nil)).want(t, 404)
 }
+
+// invites is about machines that a user lets in. How one joins is in test/flow.
+func (s *story) invites() {
+	t, c := s.T, s.admin
+	host := call(c.CreateUserWithResponse(s.ctx, nil, apiclient.CreateUserBody{Username: "inviting", Email: "inviting@example.org"})).want(t, 201).JSON201.UserId
+	offer := apiclient.CreateInviteBody{UserId: &host, Name: ptr("laptops"), Uses: ptr(int64(3)), ExpiresIn: ptr(int64(3600))}
+	invite := call(c.CreateInviteWithResponse(s.ctx, nil, offer)).want(t, 201).JSON201
+	if invite.Code == nil || !strings.HasPrefix(*invite.Code, "tnxj_") {
+		t.Errorf("the invitation's code is %v", invite.Code)
+	}
+	shown := call(c.GetInviteWithResponse(s.ctx, invite.InviteId, nil)).want(t, 200).JSON200
+	is(t, "whose clients they become", shown.UserId, host)
+	is(t, "how many may join", shown.MaxUses, int64(3))
+	listed := call(c.ListInvitesWithResponse(s.ctx, &apiclient.ListInvitesParams{Owner: &host})).want(t, 200).JSON200.Items
+	if len(listed) != 1 || listed[0].InviteId != invite.InviteId {
+		t.Errorf("invitations are %+v", listed)
+	}
+	call(c.RevokeInviteWithResponse(s.ctx, invite.InviteId, nil)).want(t, 204)
+	call(c.GetInviteWithResponse(s.ctx, invite.InviteId, nil)).want(t, 404)
+}
