@@ -240,9 +240,9 @@ func TestConnectionsPerMappingAreLimited(t *testing.T) {
 
 		w.plane.do(t, domain.SetQuota{ID: user, Limits: domain.Limits{MaxConnectionsPerMapping: ptr(int64(10))}})
 		eventually(t, "the raised limit counts", func() bool {
-			conns := []net.Conn{connect(t, m.address), connect(t, m.address), connect(t, m.address)}
+			conns := []net.Conn{dialled(t, m.address), dialled(t, m.address), dialled(t, m.address)}
 			for _, c := range conns {
-				if roundTrip(c, "d") != nil {
+				if c == nil || roundTrip(c, "d") != nil {
 					return false
 				}
 				defer c.Close()

@@ -414,6 +414,19 @@ func connect(t testing.TB, address string) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
+// dialled is connect where the answer may be a reset; that can come before the dial
+// has returned. Then it is nil.
+func dialled(t testing.TB, address string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(pace.Guard))
+	return conn
+}
+
 // roundTrip sends a line and wants it back.
 func roundTrip(conn net.Conn, line string) error {
 	if _, err := io.WriteString(conn, line); err != nil {
