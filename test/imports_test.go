@@ -38,6 +38,8 @@ var importRules = []importRule{
 		"an agent in another language implements wire and nothing else; wirepb is its generated half"},
 	{"transport", []string{"netaddr"},
 		"a carrier does not know who the peer is or what the bytes mean"},
+	{"ingress", nil,
+		"HTTP between a visitor and a service; what a host leads to is handed to it"},
 	{"directory", nil,
 		"the contract of presence holds types only; presence is not history, so it knows no domain"},
 	{"migrations", nil,

@@ -1,0 +1,68 @@
+package ingress
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// setForwarded says where a request comes from: X-Forwarded-For, -Host and -Proto,
+// and Forwarded (RFC 7239). What the peer said of that is kept and extended when
+// the peer is a trusted proxy, and replaced otherwise: a visitor who may write these
+// headers can be anybody.
+func setForwarded(out http.Header, in *http.Request, trusted []netip.Prefix) {
+	peer, _, err := net.SplitHostPort(in.RemoteAddr)
+	if err != nil {
+		peer = in.RemoteAddr
+	}
+	proto := "http"
+	if in.TLS != nil {
+		proto = "https"
+	}
+	before, forwarded, host := "", "", in.Host
+	if addr, err := netip.ParseAddr(peer); err == nil && contains(trusted, addr) {
+		before = strings.Join(in.Header.Values("X-Forwarded-For"), ", ")
+		forwarded = strings.Join(in.Header.Values("Forwarded"), ", ")
+		if p := in.Header.Get("X-Forwarded-Proto"); p == "http" || p == "https" {
+			proto = p
+		}
+		if h := in.Header.Get("X-Forwarded-Host"); h != "" {
+			host = h
+		}
+	}
+	out.Set("X-Forwarded-For", appendTo(before, peer))
+	out.Set("X-Forwarded-Host", host)
+	out.Set("X-Forwarded-Proto", proto)
+	out.Set("Forwarded", appendTo(forwarded, "for="+node(peer)+`;host="`+quoted(in.Host)+`";proto=`+proto))
+}
+
+func contains(networks []netip.Prefix, addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	for _, network := range networks {
+		if network.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+func appendTo(list, value string) string {
+	if list == "" {
+		return value
+	}
+	return list + ", " + value
+}
+
+// node writes an address as RFC 7239, section 6, wants it: IPv6 in brackets and quotes.
+func node(address string) string {
+	if strings.Contains(address, ":") {
+		return `"[` + quoted(address) + `]"`
+	}
+	return address
+}
+
+// quoted is the inside of a quoted-string.
+func quoted(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)
+}

@@ -1,0 +1,174 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config is what a server is made of.
+type Config struct {
+	Finder Finder
+	// Trusted are the networks of proxies whose word about where a request comes
+	// from is kept. Nobody else's is.
+	Trusted []netip.Prefix
+	Logger  *slog.Logger
+	// HeaderTimeout bounds the time for a request's head. Default 10 s. There is no
+	// such bound for bodies: an upload may take a day.
+	HeaderTimeout time.Duration
+	// IdleTimeout ends connections between requests. Default 75 s.
+	IdleTimeout time.Duration
+}
+
+// maxHeader bounds a request's head. net/http answers 431 beyond it.
+const maxHeader = 1 << 20
+
+// Server serves visitors. New starts nothing; Serve blocks.
+type Server struct {
+	config   Config
+	http     *http.Server
+	sites    *sites
+	upgraded sync.WaitGroup // exchanges that left net/http
+	ctx      context.Context
+	cancel   context.CancelFunc
+}
+
+// New builds a server.
+func New(config Config) *Server {
+	if config.HeaderTimeout <= 0 {
+		config.HeaderTimeout = 10 * time.Second
+	}
+	if config.IdleTimeout <= 0 {
+		config.IdleTimeout = 75 * time.Second
+	}
+	s := &Server{config: config, sites: newSites()}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true) // by prior knowledge only
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(s.serve),
+		Protocols:         protocols,
+		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: config.HeaderTimeout,
+		IdleTimeout:       config.IdleTimeout,
+		// OPTIONS * is a question to the service too.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if v, ok := c.(*visitorConn); ok {
+				return context.WithValue(ctx, visitorKey{}, v)
+			}
+			return ctx
+		},
+	}
+	return s
+}
+
+// Serve takes visitors from the listener until Shutdown or Close, which is no error.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(visitorListener{l})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown takes no new visitors and waits until the exchanges have ended, or ctx
+// has. Connections without a request end at once.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	done := make(chan struct{})
+	go func() { s.upgraded.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = errors.Join(err, s.Close())
+		<-done
+	}
+	s.sites.close()
+	return err
+}
+
+// Close ends everything now.
+func (s *Server) Close() error {
+	s.cancel()
+	err := s.http.Close()
+	s.sites.close()
+	return err
+}
+
+// serve answers one request: with the service's answer, or with a page of ours.
+func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
+	if in.Method == http.MethodConnect || in.URL.Host != "" {
+		// With an absolute form the Host header is not shown to us (net/http
+		// replaces it), so nobody could tell whether the two agree.
+		absoluteURI.write(w, in)
+		return
+	}
+	host, ok := Host(in.Host)
+	if !ok {
+		badHost.write(w, in)
+		return
+	}
+	site, err := s.config.Finder.Find(in.Context(), host, in.URL.EscapedPath())
+	switch {
+	case errors.Is(err, ErrNoSite):
+		noSuchSite.write(w, in)
+	case err != nil:
+		s.fail(w, in, err)
+	case isWebSocket(in):
+		s.upgrade(w, in, site)
+	default:
+		s.proxy(w, in, site)
+	}
+}
+
+// fail answers with the page for an error on the way to the service.
+func (s *Server) fail(w http.ResponseWriter, in *http.Request, err error) {
+	p := broken
+	var hop *Unreachable
+	var timeout net.Error
+	switch {
+	case errors.As(err, &hop):
+		p = page{http.StatusBadGateway, hop.Code, hop.Sentence}
+	case errors.Is(err, errNotFound):
+		p = unavailable
+	case errors.As(err, &timeout) && timeout.Timeout():
+		p = timedOut
+	}
+	s.config.Logger.Debug("request failed", "host", in.Host, "code", p.code, "error", err)
+	p.write(w, in)
+}
+
+// errNotFound marks a host that could not be looked up.
+var errNotFound = errors.New("ingress: the host could not be looked up")
+
+// NotLookedUp wraps why a Finder could not find out whether there is such a site.
+// The visitor is told to try again soon.
+func NotLookedUp(err error) error { return errors.Join(errNotFound, err) }
+
+// isWebSocket reports whether the request asks for an upgrade that is carried. Of
+// all upgrades only this one is: h2c would smuggle requests past the host's rules
+// (golang.org/issue/80416), and of others nobody knows where they end.
+func isWebSocket(in *http.Request) bool {
+	return in.ProtoMajor == 1 && in.Method == http.MethodGet && hasToken(in.Header.Values("Connection"), "upgrade") &&
+		strings.EqualFold(in.Header.Get("Upgrade"), "websocket")
+}
+
+func hasToken(values []string, token string) bool {
+	for _, v := range values {
+		for t := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(t), token) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,49 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// Finder says what a public host leads to.
+type Finder interface {
+	// Find gives the site of a host, as [Host] writes it, and an escaped path. It
+	// fails with [ErrNoSite] when nothing is mapped there. An error that is
+	// [Unreachable] becomes the page that says which hop failed.
+	Find(ctx context.Context, host, path string) (Site, error)
+}
+
+// ErrNoSite: no mapping has this host and path.
+var ErrNoSite = errors.New("ingress: nothing is mapped here")
+
+// Site is one mapping at a public host, as it is at the moment.
+type Site struct {
+	// Mapping tells sites apart, and Version the shapes of one: connections to the
+	// service that were kept are used for the same mapping and version only.
+	Mapping int64
+	Version int64
+	// Dial opens a connection to the service for a visitor at an address. It fails
+	// with [Unreachable] where it can say which hop did.
+	Dial func(ctx context.Context, visitor string) (net.Conn, error)
+	// HostHeader replaces the Host that the service sees; "" keeps the visitor's.
+	HostHeader string
+}
+
+// Unreachable says why no connection to the service could be had.
+type Unreachable struct {
+	Code     string // for machines: target_offline, dial_refused, dial_timeout, ...
+	Sentence string // for people; gives nothing away that a stranger must not know
+	Err      error  // for the log
+}
+
+// Error gives all of it, for the log.
+func (u *Unreachable) Error() string {
+	if u.Err == nil {
+		return u.Code
+	}
+	return u.Code + ": " + u.Err.Error()
+}
+
+// Unwrap gives the cause.
+func (u *Unreachable) Unwrap() error { return u.Err }
