@@ -57,8 +57,8 @@ and good for %d machines in %d days:
 
   %s
 
-More invitations: tunnox invite create --user admin
-`, p.dir.file("join"), firstInviteUses, int(firstInviteTime/(24*time.Hour)), a.join)
+More invitations: tunnox invite create --user %d
+`, p.dir.file("join"), firstInviteUses, int(firstInviteTime/(24*time.Hour)), a.join, firstUserID)
 		}
 		if agents != "" {
 			fmt.Fprintf(&b, `
