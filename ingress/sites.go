@@ -25,7 +25,6 @@ type sites struct {
 type keptSite struct {
 	version int64
 	used    time.Time
-	dial    func(ctx context.Context, visitor string) (net.Conn, error)
 	// pooled is for requests that can be sent again when the kept connection turns
 	// out to be dead; fresh dials for each of the others, because the visitor must
 	// not pay for a connection that died while it was kept.
@@ -93,7 +92,7 @@ func newKept(site Site) *keptSite {
 	}
 	fresh := pooled.Clone()
 	fresh.DisableKeepAlives = true
-	return &keptSite{version: site.Version, dial: site.Dial, pooled: pooled, fresh: fresh}
+	return &keptSite{version: site.Version, pooled: pooled, fresh: fresh}
 }
 
 func http1Only() *http.Protocols {
