@@ -145,7 +145,7 @@ func answerMessage(a usage.Answer) *controlpb.UsageAnswer {
 	m := &controlpb.UsageAnswer{Duplicate: a.Duplicate}
 	for _, as := range a.Accounts {
 		m.Accounts = append(m.Accounts, &controlpb.UsageAccount{Account: as.Account, Used: as.Used,
-			Resets: timestamppb.New(as.Resets), Share: as.Share})
+			Resets: timestamppb.New(as.Resets), Fraction: as.Fraction})
 	}
 	for _, o := range a.Elsewhere {
 		m.Elsewhere = append(m.Elsewhere, &controlpb.UsageOpen{Mapping: o.Mapping, Streams: o.Streams})
@@ -157,7 +157,7 @@ func answerOf(m *controlpb.UsageAnswer) usage.Answer {
 	a := usage.Answer{Duplicate: m.GetDuplicate()}
 	for _, as := range m.GetAccounts() {
 		a.Accounts = append(a.Accounts, usage.Account{Account: as.GetAccount(), Used: as.GetUsed(),
-			Resets: as.GetResets().AsTime(), Share: as.GetShare()})
+			Resets: as.GetResets().AsTime(), Fraction: as.GetFraction()})
 	}
 	for _, o := range m.GetElsewhere() {
 		a.Elsewhere = append(a.Elsewhere, usage.Open{Mapping: o.GetMapping(), Streams: o.GetStreams()})

@@ -40,7 +40,7 @@ func TestUsageIsReportedAsItWasCounted(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t)
 	b := &book{answer: usage.Answer{Duplicate: true,
-		Accounts:  []usage.Account{{Account: 100000001, Used: math.MaxInt64, Resets: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), Share: 0.25}},
+		Accounts:  []usage.Account{{Account: 100000001, Used: math.MaxInt64, Resets: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), Fraction: 0.25}},
 		Elsewhere: []usage.Open{{Mapping: 1001, Streams: 7}}}}
 	s := p.serve("", func(c *ServerConfig) { c.Usage = b })
 	client := p.dial([]string{s.address})

@@ -1,6 +1,6 @@
 // Package directory knows where every client is now: which nodes hold its
 // sessions, since when, and which of two agents is the newer. It also divides among
-// nodes what a mapping may have once in a cluster: see [Shares].
+// nodes what a mapping may have once in a cluster: see [Portions].
 //
 // Presence is not history: it lives in leases that expire and leaves no events.
 // directory/memory serves one process, directory/redis a cluster;

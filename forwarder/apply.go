@@ -296,7 +296,7 @@ func (r *routes) applyLimits(l *limitsRoute, record domain.Record, fx *effects) 
 
 // adoptAll has the open streams of an account's mappings count that have a limit now.
 func (r *routes) adoptAll(account int64) {
-	if r.shares == nil {
+	if r.portions == nil {
 		return
 	}
 	for _, m := range r.mappings {

@@ -113,7 +113,7 @@ func (c *cluster) prepare(id string) *member {
 			c.t.Error(err)
 		}
 	}
-	f, err := forwarder.New(forwarder.Config{Node: id, Lookup: c.plane, Feed: c.plane, Directory: c.presences, Nodes: c.presences, Shares: c.presences,
+	f, err := forwarder.New(forwarder.Config{Node: id, Lookup: c.plane, Feed: c.plane, Directory: c.presences, Nodes: c.presences, Portions: c.presences,
 		Peers: m.peers, Logger: c.log.With("part", id), Metrics: metrics, Limits: c.limits, Ports: c.open[id],
 		Announce: func(context.Context) { announce(directory.NodeDraining) }})
 	if err != nil {

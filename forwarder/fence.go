@@ -114,10 +114,10 @@ func (f *Forwarder) keepPresence(ctx context.Context) error {
 
 // asked tells when a heartbeat is due before its time.
 func (f *Forwarder) asked() <-chan struct{} {
-	if f.shares == nil {
+	if f.portions == nil {
 		return nil
 	}
-	return f.shares.beat
+	return f.portions.beat
 }
 
 // beat prolongs this node's lease. When it was lost all sessions are registered
@@ -140,7 +140,7 @@ func (f *Forwarder) beat(ctx context.Context) error {
 		return nil
 	}
 	f.metrics.renewals.WithLabelValues("ok").Inc()
-	f.shares.leased(began, b.Known)
+	f.portions.leased(began, b.Known)
 	if !b.Known && f.beaten.Load() {
 		f.log.Warn("the directory has lost this node; registering its sessions again")
 		f.lost.Store(new(f.now()))
@@ -282,7 +282,7 @@ func (f *Forwarder) told(n directory.Notice) {
 		refusal.RetryAfter = comeBack
 		f.endNoticed(n.Session, refusal)
 	case directory.Wanted:
-		f.shares.yield(n.Mapping)
+		f.portions.yield(n.Mapping)
 	case directory.Drain:
 		if !f.draining.Load() {
 			f.log.Info("asked to drain")

@@ -33,7 +33,7 @@ type forward struct {
 	service  string
 	protocol string      // what is carried, as wire.Open says it
 	limit    int64       // of the mapping's connections, -1 = none
-	held     bool        // it has its place under the limit; guarded by shares.mu, like the next
+	held     bool        // it has its place under the limit; guarded by portions.mu, like the next
 	over     bool        // it has left its mapping's live ones
 	joined   atomic.Bool // the target has said yes; until then it may be looked for elsewhere
 
@@ -60,7 +60,7 @@ func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 		return nil, wire.Internal // limits that are not known are not taken for none
 	case limit < 0:
 		m.adopted = false
-	case r.shares != nil:
+	case r.portions != nil:
 		r.adopt(m, limit)
 	case int64(m.begun)+m.meter.away(time.Now()) >= limit:
 		m.meter.touch() // to hear what the others have
@@ -98,14 +98,14 @@ func (r *routes) adopt(m *mappingRoute, limit int64) {
 	if m.adopted {
 		return
 	}
-	m.shares, m.adopted = r.shares, true
+	m.portions, m.adopted = r.portions, true
 	var open []*forward
 	for f := range m.live {
 		if f.origin.counts() && f.limit < 0 {
 			open = append(open, f)
 		}
 	}
-	r.shares.adopt(m.meter.mapping, limit, open)
+	r.portions.adopt(m.meter.mapping, limit, open)
 }
 
 // release takes an ended stream out of its mapping's live ones.
@@ -221,7 +221,7 @@ func (f *Forwarder) join(stream end, from origin, open *wirepb.Open) (*forward, 
 		return nil, nil, code
 	}
 	if from.counts() {
-		if code := f.shares.take(ctx, fwd); code != "" {
+		if code := f.portions.take(ctx, fwd); code != "" {
 			return fwd, nil, code
 		}
 		if code := f.tally.assure(ctx, fwd.mapping.meter.payer); code != "" {

@@ -117,12 +117,12 @@ type Config struct {
 	// Announce lets others know that this node has begun to drain, before its agents
 	// are told to leave; nil: they find out by themselves.
 	Announce func(context.Context)
-	Ports    *Ports           // those that visitors come in at; nil: none
-	Shares   directory.Shares // where limits are divided with other forwarders; nil: there are none
-	Ledger   Ledger           // where usage is reported; nil: nowhere
-	Logger   *slog.Logger     // nil: nothing is logged
-	Metrics  *Metrics         // nil: nobody sees them
-	Now      func() time.Time // nil: time.Now
+	Ports    *Ports             // those that visitors come in at; nil: none
+	Portions directory.Portions // where limits are divided with other forwarders; nil: there are none
+	Ledger   Ledger             // where usage is reported; nil: nowhere
+	Logger   *slog.Logger       // nil: nothing is logged
+	Metrics  *Metrics           // nil: nobody sees them
+	Now      func() time.Time   // nil: time.Now
 	Limits   Limits
 }
 
@@ -143,8 +143,8 @@ type Forwarder struct {
 	run        string // of this node, from New to Close
 	announce   func(context.Context)
 	routes     *routes
-	tally      *tally  // of what was used
-	shares     *shares // nil: limits are this forwarder's alone
+	tally      *tally    // of what was used
+	portions   *portions // nil: limits are this forwarder's alone
 	neighbours *neighbours
 	peers      Peers              // nil: there are no other forwarders
 	places     *whereabouts       // with peers
@@ -214,8 +214,8 @@ func New(cfg Config) (*Forwarder, error) {
 	f.logins = newDoorkeeper(f.limits, f.now)
 	f.strangers = rate.NewLimiter(strangersPerSecond, strangersAtOnce)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
-	f.shares = newShares(f, cfg.Shares)
-	f.routes.shares = f.shares
+	f.portions = newPortions(f, cfg.Portions)
+	f.routes.portions = f.portions
 	f.ports = newPorts(f, cfg.Ports)
 	f.metrics.observe(f)
 	return f, nil
@@ -242,8 +242,8 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 	running.Go(func() { f.tally.run(ctx) })
 	running.Go(func() { f.enforce(ctx) })
-	if f.shares != nil {
-		running.Go(func() { f.shares.keep(ctx) })
+	if f.portions != nil {
+		running.Go(func() { f.portions.keep(ctx) })
 	}
 	if f.ports != nil {
 		running.Go(func() { f.ports.keep(ctx) })
@@ -318,7 +318,7 @@ func (f *Forwarder) Close() error {
 	}
 	f.tasks.Wait()
 	f.tally.finish()
-	f.shares.finish() // or others could not use it before this node's lease ends
+	f.portions.finish() // or others could not use it before this node's lease ends
 	return nil
 }
 

@@ -11,43 +11,44 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// account is who pays for the bytes of mappings here, and what their limits leave.
+// account is a user whose mappings carry bytes at this forwarder, with the user's
+// limits and what is left of them.
 //
-// Limits come with the records, and hold from the moment a record is applied.
-// What the other forwarders have used comes with the answers to reports. While
-// nobody answers it decides on what it was told last, and what it counts itself.
+// The limits come with the records of the feed and hold as soon as a record is
+// applied. The usage at other forwarders comes with the answers to reports. While the
+// control plane does not answer, the account uses the last answer and its own count.
 type account struct {
 	id    int64
 	tally *tally
 	brake transport.Brake
 
-	capped atomic.Bool  // it has a monthly limit: left counts
-	left   atomic.Int64 // bytes, of that
-	none   atomic.Bool  // it may use no bandwidth at all
-	shared atomic.Bool  // it has a limit that is held together with others
+	capped atomic.Bool  // the account has a monthly limit; without one, left has no meaning
+	left   atomic.Int64 // bytes that remain of the monthly limit
+	none   atomic.Bool  // the bandwidth limit is zero
+	shared atomic.Bool  // a limit counts the usage of all forwarders together
 
-	mu     sync.Mutex
-	limits domain.Limits // guarded by mu, like all below
-	share  float64       // of the bandwidth, for this forwarder
-	used   int64         // in the month, when last heard
-	resets time.Time     // when that month ends
-	rolled time.Time     // the resets after which this side began a month by itself
-	mark   int64         // left, when the meters were read for the report that is under way
-	next   int64         // left, when they were read last
-	read   int64         // the tally's round in which that was
-	heard  time.Time     // the last answer; zero = none yet
-	gone   bool          // nobody connected here has to do with it any more
+	mu       sync.Mutex
+	limits   domain.Limits // guarded by mu, like all fields below
+	fraction float64       // of the bandwidth limit, for this forwarder: 0 to 1
+	used     int64         // bytes in this month, by the last answer
+	resets   time.Time     // the end of this month
+	rolled   time.Time     // the value of resets at which this forwarder began a new month by itself
+	mark     int64         // the value of left that the report under way was made at
+	next     int64         // the value of left at the last reading of the meters
+	read     int64         // the tally's round of that reading
+	heard    time.Time     // the last answer; zero = none yet
+	gone     bool          // no client connected here has mappings of this account
 }
 
 func newAccount(t *tally, id int64) *account {
-	a := &account{id: id, tally: t, share: 1}
+	a := &account{id: id, tally: t, fraction: 1}
 	if t != nil {
 		a.resets = usage.NextMonth(t.now())
 	}
 	return a
 }
 
-// limit sets the limits from now on.
+// limit replaces the limits.
 func (a *account) limit(l domain.Limits) {
 	a.mu.Lock()
 	was := a.limits
@@ -68,8 +69,9 @@ func (a *account) limit(l domain.Limits) {
 	a.tally.judge(a)
 }
 
-// slow sets the brake. The lock is held. Who may carry nothing is held to as good
-// as that until his streams have ended, or some more would pass meanwhile.
+// slow sets the brake to the present limits. The caller holds the lock. An account
+// that may carry nothing gets one byte a second until its streams have ended:
+// without a brake they would carry more bytes meanwhile.
 func (a *account) slow() {
 	if a.refuses() != "" {
 		a.brake.Limit(1)
@@ -79,24 +81,24 @@ func (a *account) slow() {
 		a.brake.Limit(0)
 		return
 	}
-	a.brake.Limit(max(1, int64(float64(*a.limits.TotalBandwidthLimit)*a.share)))
+	a.brake.Limit(max(1, int64(float64(*a.limits.TotalBandwidthLimit)*a.fraction)))
 }
 
-// halt stops what flows.
+// halt brakes the open streams of an account that has reached a limit.
 func (a *account) halt() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.slow()
 }
 
-// charge takes n bytes off what is left.
+// charge subtracts n bytes from what is left of the monthly limit.
 func (a *account) charge(n int64) {
 	if a.capped.Load() && a.left.Add(-n) <= 0 {
 		a.tally.spent(a)
 	}
 }
 
-// refuses tells why the account may carry nothing now, or "".
+// refuses gives the code with which new streams are refused now; "" = they are allowed.
 func (a *account) refuses() wire.Code {
 	if a == nil || (!a.none.Load() && (!a.capped.Load() || a.left.Load() > 0)) {
 		return ""
@@ -104,44 +106,44 @@ func (a *account) refuses() wire.Code {
 	return wire.QuotaTraffic
 }
 
-// begin sets what is left, whatever was charged. The lock is held.
+// begin sets what is left and forgets what was charged. The caller holds the lock.
 func (a *account) begin(left int64) {
 	a.left.Store(left)
 	a.mark, a.next = left, left
 }
 
-// shift changes what is left; what was charged since a report stays charged. The
-// lock is held.
+// shift changes what is left. Bytes that were charged after the last report stay
+// charged. The caller holds the lock.
 func (a *account) shift(by int64) {
 	a.left.Add(by)
 	a.mark += by
 	a.next += by
 }
 
-// reading notes what is left before the meters are read: what is charged from now
-// on may not be in the next report, and is taken for not being in it.
+// reading notes what is left just before the meters are read. Bytes charged after
+// this moment may or may not be in the next report; they count as not reported.
 func (a *account) reading(round int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.next, a.read = a.left.Load(), round
 }
 
-// reporting says that a report is made of what was read in the round.
+// reporting notes that a report is made from the reading of this round.
 func (a *account) reporting(round int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.read != round { // nothing of it was there to be read
+	if a.read != round { // the account came after the meters were read
 		a.next, a.read = a.left.Load(), round
 	}
 	a.mark = a.next
 }
 
-// answered takes over what a report was answered with.
+// answered applies the answer to a report.
 func (a *account) answered(as usage.Account, now time.Time) {
 	a.mu.Lock()
 	a.heard, a.used, a.resets = now, as.Used, as.Resets
-	if as.Share > 0 && as.Share != a.share {
-		a.share = as.Share
+	if as.Fraction > 0 && as.Fraction != a.fraction {
+		a.fraction = as.Fraction
 	}
 	if limit := a.limits.MonthlyTrafficLimit; limit != nil {
 		a.shift(*limit - as.Used - a.mark)
@@ -151,15 +153,15 @@ func (a *account) answered(as usage.Account, now time.Time) {
 	a.tally.judge(a)
 }
 
-// unanswered is for an account that an answer said nothing of.
+// unanswered notes an answer that does not mention the account.
 func (a *account) unanswered(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.heard = now
 }
 
-// roll begins a new month when the one that was heard of has ended, once: from
-// then on it is the control plane's to say, which may have another clock.
+// roll begins a new month when the present one has ended. It does so once for each
+// month: afterwards the control plane decides, because its clock may differ.
 func (a *account) roll(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -177,8 +179,8 @@ func (a *account) roll(now time.Time) {
 	a.slow()
 }
 
-// known tells whether what is known of the account is not older than age, or
-// need not be known.
+// known reports whether the last answer is not older than age. An account without
+// shared limits is always known.
 func (a *account) known(now time.Time, age time.Duration) bool {
 	if a == nil || !a.shared.Load() {
 		return true
@@ -188,8 +190,8 @@ func (a *account) known(now time.Time, age time.Duration) bool {
 	return !a.heard.IsZero() && now.Sub(a.heard) <= age
 }
 
-// demand is how much of the bandwidth is wanted here, in millionths, when so many
-// bytes have passed in a span; 0 without a limit.
+// demand gives the part of the bandwidth limit that this forwarder needs, in
+// millionths, from the bytes that passed in a span. It is 0 without a limit.
 func (a *account) demand(bytes int64, span time.Duration) int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -200,12 +202,12 @@ func (a *account) demand(bytes int64, span time.Duration) int64 {
 	if a.brake.Waited() {
 		return usage.FullDemand
 	}
-	// A quarter more than was used, so that it can grow, and enough to begin with.
+	// A quarter more than was used, so that streams can grow; at least a twentieth, so that they can start.
 	part := 1.25 * float64(bytes) / max(span.Seconds(), 0.001) / float64(*limit)
 	return max(usage.FullDemand/20, min(usage.FullDemand, int64(part*usage.FullDemand)))
 }
 
-// leave says that nobody connected here has to do with the account any more.
+// leave notes that no client connected here has mappings of this account.
 func (a *account) leave() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -218,7 +220,7 @@ func (a *account) isGone() (gone bool) {
 	return a.gone
 }
 
-// connections is the limit of a mapping's connections, nil = none.
+// connections gives the limit of connections for each mapping; nil = no limit.
 func (a *account) connections() *int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -40,7 +40,7 @@ type Metrics struct {
 	commands *prometheus.CounterVec // of agents, by outcome
 	located  *prometheus.CounterVec // lookups of where a target is, by how they were answered
 	reports  *prometheus.CounterVec // reports of usage, by outcome
-	shares   *prometheus.CounterVec // calls for a share of a mapping's connections, by outcome
+	portions *prometheus.CounterVec // calls for a portion of a mapping's connections, by outcome
 
 	clientSeries int // how many clients have a series of their own
 
@@ -87,7 +87,7 @@ func NewMetrics() *Metrics {
 		commands: counters("tunnox_agent_commands_total", "What agents asked for themselves, by outcome: done, refused or failed.", "outcome"),
 		located:  counters("tunnox_locate_total", "Lookups of a target's forwarder, by answer: cache, directory, stale, absent or error.", "answer"),
 		reports:  counters("tunnox_usage_reports_total", "Reports of usage to the control plane, by outcome: counted or failed.", "outcome"),
-		shares:   counters("tunnox_connection_shares_total", "Calls for a share of a mapping's limit of connections, by outcome: granted, refused or failed.", "outcome"),
+		portions: counters("tunnox_connection_shares_total", "Calls for a portion of a mapping's limit of connections, by outcome: granted, refused or failed.", "outcome"),
 	}
 	m.total = totalOf(m)
 	return m
@@ -98,7 +98,7 @@ func (m *Metrics) observe(f *Forwarder) { m.of.Store(f) }
 
 func (m *Metrics) parts() []prometheus.Collector {
 	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.failures,
-		m.position, m.lag, m.gaps, m.forks, m.anew, m.panics, m.renewals, m.bridged, m.located, m.commands, m.reports, m.shares}
+		m.position, m.lag, m.gaps, m.forks, m.anew, m.panics, m.renewals, m.bridged, m.located, m.commands, m.reports, m.portions}
 }
 
 // Describe implements [prometheus.Collector].

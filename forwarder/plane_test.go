@@ -334,7 +334,7 @@ func (d *presences) LeaseID(ctx context.Context, owner string) (string, error) {
 	return d.now().LeaseID(ctx, owner)
 }
 
-func (d *presences) Reserve(ctx context.Context, s directory.Share) (directory.Granted, error) {
+func (d *presences) Reserve(ctx context.Context, s directory.Portion) (directory.Granted, error) {
 	if d.isAway() {
 		return directory.Granted{}, errors.New("the directory is away")
 	}

@@ -35,8 +35,8 @@ type routes struct {
 	following bool
 	recent    recent
 	metrics   *Metrics
-	tally     *tally  // nil: nobody counts
-	shares    *shares // nil: limits are this forwarder's alone
+	tally     *tally    // nil: nobody counts
+	portions  *portions // nil: limits are this forwarder's alone
 }
 
 // clientRoute is a client with a session here.
@@ -56,8 +56,8 @@ type mappingRoute struct {
 	begun int // of live, those that count here
 	meter *meter
 
-	shares  *shares // those of its streams that count; nil: it never had a limit
-	adopted bool    // all of its streams do
+	portions *portions // those of its streams that count; nil: it never had a limit
+	adopted  bool      // all of its streams do
 }
 
 // add and remove keep the mapping's live streams, and how many of them began here:
@@ -75,8 +75,8 @@ func (m *mappingRoute) remove(f *forward) {
 		return
 	}
 	delete(m.live, f)
-	if m.shares != nil {
-		m.shares.give(m.meter.mapping, f)
+	if m.portions != nil {
+		m.portions.give(m.meter.mapping, f)
 	}
 	if f.origin.counts() {
 		m.begun--

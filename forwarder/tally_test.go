@@ -55,7 +55,7 @@ func TestManyAccountsTakeSeveralReports(t *testing.T) {
 			counted[line.Account] += line.Bytes()
 		}
 		for _, ask := range r.Asks {
-			a.Accounts = append(a.Accounts, usage.Account{Account: ask.Account, Used: counted[ask.Account] + 500, Share: 0.5})
+			a.Accounts = append(a.Accounts, usage.Account{Account: ask.Account, Used: counted[ask.Account] + 500, Fraction: 0.5})
 		}
 		return a, nil
 	})

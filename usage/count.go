@@ -21,16 +21,16 @@ type Transaction interface {
 	// AddMonths adds to the month of accounts, which come in rising order, and gives
 	// what each has used then. It locks them until the transaction ends.
 	AddMonths(ctx context.Context, now time.Time, sums []Sum) (used map[int64]int64, err error)
-	// OtherShares gives what reporters that were heard of since have of accounts.
-	OtherShares(ctx context.Context, reporter string, since time.Time, accounts []int64) (map[int64][]Claim, error)
-	// SetShares notes what a reporter has of accounts, and DropShares that it has
+	// OtherAllocations gives what reporters that were heard of since have of accounts.
+	OtherAllocations(ctx context.Context, reporter string, since time.Time, accounts []int64) (map[int64][]Allocation, error)
+	// SetAllocations notes what a reporter has of accounts, and DropAllocations that it has
 	// nothing.
-	SetShares(ctx context.Context, reporter string, now time.Time, parts []Part) error
-	DropShares(ctx context.Context, reporter string, accounts []int64) error
+	SetAllocations(ctx context.Context, reporter string, now time.Time, parts []Part) error
+	DropAllocations(ctx context.Context, reporter string, accounts []int64) error
 	// Elsewhere gives the streams of mappings that others have open, who were heard
 	// of since. Mappings without any are left out.
 	Elsewhere(ctx context.Context, reporter string, since time.Time, mappings []int64) ([]Open, error)
-	// End takes what a reporter has open and its shares out of what is there now, and
+	// End takes what a reporter has open and its fractions out of what is there now, and
 	// keeps its number.
 	End(ctx context.Context, reporter string) error
 }
@@ -38,7 +38,7 @@ type Transaction interface {
 // Part is what a reporter has of the bandwidth of an account.
 type Part struct {
 	Account int64
-	Claim
+	Allocation
 }
 
 // Count counts a report in a transaction and answers it.
@@ -63,12 +63,12 @@ func Count(ctx context.Context, tx Transaction, now time.Time, r Report) (Answer
 			return Answer{}, err
 		}
 	}
-	shares, err := divide(ctx, tx, now, r)
+	fractions, err := divide(ctx, tx, now, r)
 	if err != nil {
 		return Answer{}, err
 	}
 	for _, a := range r.Asks {
-		answer.Accounts = append(answer.Accounts, Account{Account: a.Account, Used: used[a.Account], Resets: NextMonth(now), Share: shares[a.Account]})
+		answer.Accounts = append(answer.Accounts, Account{Account: a.Account, Used: used[a.Account], Resets: NextMonth(now), Fraction: fractions[a.Account]})
 	}
 	if len(r.Mappings) > 0 {
 		if answer.Elsewhere, err = tx.Elsewhere(ctx, r.Reporter, now.Add(-Fresh), r.Mappings); err != nil {
@@ -118,11 +118,11 @@ func divide(ctx context.Context, tx Transaction, now time.Time, r Report) (map[i
 	for i, a := range r.Asks {
 		accounts[i] = a.Account
 	}
-	others, err := tx.OtherShares(ctx, r.Reporter, now.Add(-Fresh), accounts)
+	others, err := tx.OtherAllocations(ctx, r.Reporter, now.Add(-Fresh), accounts)
 	if err != nil {
 		return nil, err
 	}
-	shares := map[int64]float64{}
+	fractions := map[int64]float64{}
 	var set []Part
 	var dropped []int64
 	for _, a := range r.Asks {
@@ -130,14 +130,14 @@ func divide(ctx context.Context, tx Transaction, now time.Time, r Report) (map[i
 			dropped = append(dropped, a.Account)
 			continue
 		}
-		shares[a.Account] = Shared(a.Demand, others[a.Account])
-		set = append(set, Part{Account: a.Account, Claim: Claim{Demand: a.Demand, Share: shares[a.Account]}})
+		fractions[a.Account] = FractionOf(a.Demand, others[a.Account])
+		set = append(set, Part{Account: a.Account, Allocation: Allocation{Demand: a.Demand, Fraction: fractions[a.Account]}})
 	}
 	if len(dropped) > 0 {
-		err = tx.DropShares(ctx, r.Reporter, dropped)
+		err = tx.DropAllocations(ctx, r.Reporter, dropped)
 	}
 	if len(set) > 0 && err == nil {
-		err = tx.SetShares(ctx, r.Reporter, now, set)
+		err = tx.SetAllocations(ctx, r.Reporter, now, set)
 	}
-	return shares, err
+	return fractions, err
 }

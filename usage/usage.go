@@ -70,7 +70,7 @@ type Report struct {
 	Lines    []Line        // a mapping at most once
 	Asks     []Ask         // an account at most once
 	Mappings []int64       // to be told the streams of these at other forwarders
-	// Last says that the forwarder ends: its open streams and shares are over.
+	// Last says that the forwarder ends: its open streams and fractions are over.
 	Last bool
 }
 
@@ -116,10 +116,10 @@ type Answer struct {
 
 // Account is what is known of an account, this report included.
 type Account struct {
-	Account int64
-	Used    int64     // bytes of both directions in this calendar month, UTC
-	Resets  time.Time // when the month ends
-	Share   float64   // of the account's bandwidth for this forwarder, 0 to 1; 0 without a demand
+	Account  int64
+	Used     int64     // bytes of both directions in this calendar month, UTC
+	Resets   time.Time // when the month ends
+	Fraction float64   // of the account's bandwidth for this forwarder, 0 to 1; 0 without a demand
 }
 
 // Open is how many streams of a mapping are open.
@@ -195,7 +195,7 @@ type Rates struct {
 }
 
 // Fresh is how long a forwarder that has gone silent counts as there, with its
-// open streams and shares. Forwarders report at least every third of it while
+// open streams and fractions. Forwarders report at least every third of it while
 // they have either.
 const Fresh = 15 * time.Second
 

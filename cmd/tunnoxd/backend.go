@@ -30,8 +30,8 @@ type between struct {
 	rows      projections.Store
 	views     views // nil: embedded
 	directory presences
-	shares    directory.Shares // nil: there is one forwarder, which counts by itself
-	clustered bool             // other processes may stand on it too
+	portions  directory.Portions // nil: there is one forwarder, which counts by itself
+	clustered bool               // other processes may stand on it too
 
 	reach func(context.Context) error // whether all of it is there; errAway
 

@@ -84,8 +84,8 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: leased{parts.directory, lease},
 		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Announce: lease.announce, Ports: p.cfg.publicPorts(), Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
-	if parts.shares != nil {
-		cfg.Shares = parts.shares
+	if parts.portions != nil {
+		cfg.Portions = parts.portions
 	}
 	var trust control.Trust
 	var client *control.Client

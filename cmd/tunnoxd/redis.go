@@ -94,10 +94,10 @@ func (p *process) rowsIn(server *redisServer, b *between) {
 	b.rows, b.views = rows, projectionsredis.NewViews(server.client)
 }
 
-// directoryIn has presence, and shares of limits under its leases, in Redis.
+// directoryIn has presence, and portions of limits under its leases, in Redis.
 func (p *process) directoryIn(server *redisServer, b *between) {
 	d := directoryredis.New(server.client, nil)
-	b.directory, b.shares = d, d
+	b.directory, b.portions = d, d
 }
 
 // awaitBetween waits until what stands between the processes is there, in whatever

@@ -1228,7 +1228,7 @@ type UsageAccount struct {
 	Account       int64                  `protobuf:"varint,1,opt,name=account,proto3" json:"account,omitempty"`
 	Used          int64                  `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"` // bytes in this month
 	Resets        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=resets,proto3" json:"resets,omitempty"`
-	Share         float64                `protobuf:"fixed64,4,opt,name=share,proto3" json:"share,omitempty"` // of the account's bandwidth
+	Fraction      float64                `protobuf:"fixed64,4,opt,name=fraction,proto3" json:"fraction,omitempty"` // of the account's bandwidth
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1284,9 +1284,9 @@ func (x *UsageAccount) GetResets() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *UsageAccount) GetShare() float64 {
+func (x *UsageAccount) GetFraction() float64 {
 	if x != nil {
-		return x.Share
+		return x.Fraction
 	}
 	return 0
 }
@@ -1427,12 +1427,12 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\vUsageAnswer\x12\x1c\n" +
 	"\tduplicate\x18\x01 \x01(\bR\tduplicate\x12;\n" +
 	"\baccounts\x18\x02 \x03(\v2\x1f.tunnox.control.v2.UsageAccountR\baccounts\x12:\n" +
-	"\telsewhere\x18\x03 \x03(\v2\x1c.tunnox.control.v2.UsageOpenR\telsewhere\"\x86\x01\n" +
+	"\telsewhere\x18\x03 \x03(\v2\x1c.tunnox.control.v2.UsageOpenR\telsewhere\"\x8c\x01\n" +
 	"\fUsageAccount\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\x03R\aaccount\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x03R\x04used\x122\n" +
-	"\x06resets\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06resets\x12\x14\n" +
-	"\x05share\x18\x04 \x01(\x01R\x05share\"?\n" +
+	"\x06resets\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06resets\x12\x1a\n" +
+	"\bfraction\x18\x04 \x01(\x01R\bfraction\"?\n" +
 	"\tUsageOpen\x12\x18\n" +
 	"\amapping\x18\x01 \x01(\x03R\amapping\x12\x18\n" +
 	"\astreams\x18\x02 \x01(\x03R\astreams2X\n" +

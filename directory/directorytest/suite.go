@@ -73,10 +73,10 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"a node that lost its id overwrites nothing", testNodesFenced},
 		{"a node is asked to drain, once", testDrain},
 		{"the sessions of a node live and end with its run", testRuns},
-		{"a limit is divided among nodes and never exceeded", testShares},
-		{"shares end with the lease of their run", testSharesEnd},
-		{"shares that were lost are given to nobody else", testSharesFlushed},
-		{"shares at random", testSharesAtRandom},
+		{"a limit is divided among nodes and never exceeded", testPortions},
+		{"portions end with the lease of their run", testPortionsEnd},
+		{"portions that were lost are given to nobody else", testPortionsFlushed},
+		{"portions at random", testPortionsAtRandom},
 		{"contexts that ended", testContext},
 	}
 	for _, test := range tests {
@@ -507,8 +507,8 @@ func testContext(t *testing.T, b Backend) {
 	_, disconnect := b.A.Disconnect(ctx, 7)
 	_, lease := b.A.LeaseID(ctx, "ann")
 	_, all := nodesOf(b.A).Nodes(ctx)
-	_, reserve := b.A.(directory.Shares).Reserve(ctx, directory.Share{Mapping: 7, Node: "node-001", Run: "run"})
-	_, since := b.A.(directory.Shares).Since(ctx)
+	_, reserve := b.A.(directory.Portions).Reserve(ctx, directory.Portion{Mapping: 7, Node: "node-001", Run: "run"})
+	_, since := b.A.(directory.Portions).Since(ctx)
 	for i, err := range []error{reserve, since, register, renew, lookup, lease, b.A.Remove(ctx, s), b.A.Watch(ctx, "node-001", nil),
 		disconnect, beat, b.A.RequestDrain(ctx, "node-001"), all, nodesOf(b.A).Announce(ctx, "ann", directory.Node{ID: "node-001"}), nodesOf(b.A).Withdraw(ctx, "ann", "node-001")} {
 		if !errors.Is(err, context.Canceled) {

@@ -29,7 +29,7 @@ type Directory struct {
 	nodes    map[int]lease                             // guarded by mu; of ids
 	owners   map[string]int                            // guarded by mu; the id an owner had last
 	records  map[string]announced                      // guarded by mu; by node id
-	shares   map[int64]map[string]share                // guarded by mu; by mapping and node
+	portions map[int64]map[string]portion              // guarded by mu; by mapping and node
 	swept    time.Time                                 // guarded by mu
 }
 
@@ -60,7 +60,7 @@ func New(now func() time.Time) *Directory {
 	}
 	return &Directory{now: now, clients: map[int64]*presence{}, watchers: map[string]map[chan directory.Notice]bool{},
 		leases: map[string]*beating{}, nodes: map[int]lease{}, owners: map[string]int{}, records: map[string]announced{},
-		shares: map[int64]map[string]share{}, swept: now()}
+		portions: map[int64]map[string]portion{}, swept: now()}
 }
 
 // Register implements directory.Directory.

@@ -30,7 +30,7 @@ const (
 	nodeMark     = "{tunnox:nodes}:mark"
 	nodeNotices  = "{tunnox:nodes}:notices:" // and the run
 	nodeSince    = "{tunnox:nodes}:since"
-	nodeShares   = "{tunnox:nodes}:shares:" // and the mapping: beside the leases, so that one script has both
+	nodePortions = "{tunnox:nodes}:shares:" // and the mapping: beside the leases, so that one script has both
 )
 
 // Directory is a [directory.Directory] in one Redis database.

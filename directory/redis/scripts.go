@@ -150,7 +150,7 @@ end
 return told
 `)
 
-// beatScript: KEYS node -> lease, notices, since when shares are known. ARGV now, node, run, TTL. A lease is when it
+// beatScript: KEYS node -> lease, notices, since when portions are known. ARGV now, node, run, TTL. A lease is when it
 // was prolonged last and the run, and the same of the run before. Gives -1 to that
 // one, 1 when the lease was live and 0 when it was not; then the notices.
 var beatScript = goredis.NewScript(preamble + since + `

@@ -63,24 +63,24 @@ func (t transaction) AddMonths(ctx context.Context, now time.Time, sums []usage.
 	return used, err
 }
 
-func (t transaction) OtherShares(ctx context.Context, reporter string, since time.Time, accounts []int64) (map[int64][]usage.Claim, error) {
+func (t transaction) OtherAllocations(ctx context.Context, reporter string, since time.Time, accounts []int64) (map[int64][]usage.Allocation, error) {
 	rows, err := t.q.OtherShares(ctx, queries.OtherSharesParams{Reporter: reporter, Since: since.Unix(), Accounts: accounts})
-	others := map[int64][]usage.Claim{}
+	others := map[int64][]usage.Allocation{}
 	for _, row := range rows {
-		others[row.Account] = append(others[row.Account], usage.Claim{Demand: row.Demand, Share: row.Share})
+		others[row.Account] = append(others[row.Account], usage.Allocation{Demand: row.Demand, Fraction: row.Share})
 	}
 	return others, err
 }
 
-func (t transaction) SetShares(ctx context.Context, reporter string, now time.Time, parts []usage.Part) error {
+func (t transaction) SetAllocations(ctx context.Context, reporter string, now time.Time, parts []usage.Part) error {
 	p := queries.SetSharesParams{Reporter: reporter, SeenAt: now.Unix()}
 	for _, part := range parts {
-		p.Accounts, p.Demands, p.Shares = append(p.Accounts, part.Account), append(p.Demands, part.Demand), append(p.Shares, part.Share)
+		p.Accounts, p.Demands, p.Shares = append(p.Accounts, part.Account), append(p.Demands, part.Demand), append(p.Shares, part.Fraction)
 	}
 	return t.q.SetShares(ctx, p)
 }
 
-func (t transaction) DropShares(ctx context.Context, reporter string, accounts []int64) error {
+func (t transaction) DropAllocations(ctx context.Context, reporter string, accounts []int64) error {
 	return t.q.DropShares(ctx, queries.DropSharesParams{Reporter: reporter, Accounts: accounts})
 }
 

@@ -68,23 +68,23 @@ func (t transaction) AddMonths(ctx context.Context, now time.Time, sums []usage.
 	return used, nil
 }
 
-func (t transaction) OtherShares(ctx context.Context, reporter string, since time.Time, accounts []int64) (map[int64][]usage.Claim, error) {
-	others := map[int64][]usage.Claim{}
+func (t transaction) OtherAllocations(ctx context.Context, reporter string, since time.Time, accounts []int64) (map[int64][]usage.Allocation, error) {
+	others := map[int64][]usage.Allocation{}
 	for _, account := range accounts {
 		rows, err := t.q.OtherShares(ctx, queries.OtherSharesParams{Account: account, Reporter: reporter, SeenAt: since.Unix()})
 		if err != nil {
 			return nil, err
 		}
 		for _, row := range rows {
-			others[account] = append(others[account], usage.Claim{Demand: row.Demand, Share: row.Share})
+			others[account] = append(others[account], usage.Allocation{Demand: row.Demand, Fraction: row.Share})
 		}
 	}
 	return others, nil
 }
 
-func (t transaction) SetShares(ctx context.Context, reporter string, now time.Time, parts []usage.Part) error {
+func (t transaction) SetAllocations(ctx context.Context, reporter string, now time.Time, parts []usage.Part) error {
 	for _, p := range parts {
-		err := t.q.SetShare(ctx, queries.SetShareParams{Account: p.Account, Reporter: reporter, Demand: p.Demand, Share: p.Share, SeenAt: now.Unix()})
+		err := t.q.SetShare(ctx, queries.SetShareParams{Account: p.Account, Reporter: reporter, Demand: p.Demand, Share: p.Fraction, SeenAt: now.Unix()})
 		if err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (t transaction) SetShares(ctx context.Context, reporter string, now time.Ti
 	return nil
 }
 
-func (t transaction) DropShares(ctx context.Context, reporter string, accounts []int64) error {
+func (t transaction) DropAllocations(ctx context.Context, reporter string, accounts []int64) error {
 	for _, account := range accounts {
 		if err := t.q.EndShare(ctx, queries.EndShareParams{Account: account, Reporter: reporter}); err != nil {
 			return err

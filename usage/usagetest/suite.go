@@ -269,7 +269,7 @@ func shares(s *suite) {
 		sequence[name]++
 		r := report(name, sequence[name])
 		r.Asks[0].Demand = []int64{0, 1, 50_000, usage.FullDemand}[random.IntN(4)]
-		have[name] = s.count(now, r).Accounts[0].Share
+		have[name] = s.count(now, r).Accounts[0].Fraction
 		if (have[name] > 0) != (r.Asks[0].Demand > 0) {
 			s.Errorf("a demand of %d got %v", r.Asks[0].Demand, have[name])
 		}
@@ -287,7 +287,7 @@ func demand(s *suite) {
 	ask := func(now time.Time, name string, sequence, demand int64) float64 {
 		r := report(name, sequence)
 		r.Asks[0].Demand = demand
-		return s.count(now, r).Accounts[0].Share
+		return s.count(now, r).Accounts[0].Fraction
 	}
 	if alone := ask(at, "a", 1, usage.FullDemand); alone < 0.95 {
 		s.Errorf("one alone gets %v", alone)

@@ -29,11 +29,11 @@ func (h *holder) beat(t tester) {
 	}
 }
 
-// reserve asks for a share, and notes what is held from then on.
+// reserve asks for a portion, and notes what is held from then on.
 func (h *holder) reserve(t tester, want, limit int64) directory.Granted {
 	t.Helper()
 	h.sequence++
-	g, err := h.d.(directory.Shares).Reserve(context.Background(), h.share(want, limit))
+	g, err := h.d.(directory.Portions).Reserve(context.Background(), h.portion(want, limit))
 	if err != nil {
 		t.Fatalf("%s wants %d of %d: %v", h.node, want, limit, err)
 	}
@@ -44,8 +44,8 @@ func (h *holder) reserve(t tester, want, limit int64) directory.Granted {
 	return g
 }
 
-func (h *holder) share(want, limit int64) directory.Share {
-	return directory.Share{Mapping: h.mapping, Node: h.node, Run: h.run, Sequence: h.sequence, Held: h.held, Want: want, Limit: limit}
+func (h *holder) portion(want, limit int64) directory.Portion {
+	return directory.Portion{Mapping: h.mapping, Node: h.node, Run: h.run, Sequence: h.sequence, Held: h.held, Want: want, Limit: limit}
 }
 
 // giveBack keeps so many.
@@ -79,7 +79,7 @@ func holders(t tester, b Backend, n int) (all []*holder) {
 	return all
 }
 
-func testShares(t *testing.T, b Backend) {
+func testPortions(t *testing.T, b Backend) {
 	all := holders(t, b, 3)
 	one, two, three := all[0], all[1], all[2]
 	holds := func(h *holder, want, gets int64) {
@@ -115,9 +115,9 @@ func testShares(t *testing.T, b Backend) {
 		}
 	}
 	// A call that was overtaken changes nothing.
-	late := one.share(10, 10)
+	late := one.portion(10, 10)
 	late.Sequence--
-	if _, err := one.d.(directory.Shares).Reserve(t.Context(), late); !errors.Is(err, directory.ErrLate) {
+	if _, err := one.d.(directory.Portions).Reserve(t.Context(), late); !errors.Is(err, directory.ErrLate) {
 		t.Errorf("a late call: %v", err)
 	}
 	two.giveBack(t, 0, 10)
@@ -125,8 +125,8 @@ func testShares(t *testing.T, b Backend) {
 	holds(two, 1, 0)
 }
 
-// testSharesEnd: a share is its node's as long as the lease of that run is live.
-func testSharesEnd(t *testing.T, b Backend) {
+// testPortionsEnd: a portion is its node's as long as the lease of that run is live.
+func testPortionsEnd(t *testing.T, b Backend) {
 	all := holders(t, b, 3)
 	one, two, three := all[0], all[1], all[2]
 	one.reserve(t, 6, 10)
@@ -143,7 +143,7 @@ func testSharesEnd(t *testing.T, b Backend) {
 	if g := three.reserve(t, 10, 10); g.Held != 6 {
 		t.Errorf("one is dead: %+v", g)
 	}
-	if _, err := one.d.(directory.Shares).Reserve(t.Context(), one.share(6, 10)); !errors.Is(err, directory.ErrNoLease) {
+	if _, err := one.d.(directory.Portions).Reserve(t.Context(), one.portion(6, 10)); !errors.Is(err, directory.ErrNoLease) {
 		t.Errorf("without a lease: %v", err)
 	}
 	// A node that starts anew holds nothing.
@@ -153,7 +153,7 @@ func testSharesEnd(t *testing.T, b Backend) {
 	if g := three.reserve(t, 10, 10); g.Held != 10 {
 		t.Errorf("another was started anew: %+v", g)
 	}
-	if _, err := two.d.(directory.Shares).Reserve(t.Context(), two.share(4, 10)); !errors.Is(err, directory.ErrNoLease) {
+	if _, err := two.d.(directory.Portions).Reserve(t.Context(), two.portion(4, 10)); !errors.Is(err, directory.ErrNoLease) {
 		t.Errorf("its last run: %v", err)
 	}
 	if g := again.reserve(t, 1, 10); g.Held != 0 {
@@ -161,9 +161,9 @@ func testSharesEnd(t *testing.T, b Backend) {
 	}
 }
 
-// testSharesFlushed: after a flush nobody gets more until all may have said what
+// testPortionsFlushed: after a flush nobody gets more until all may have said what
 // they hold.
-func testSharesFlushed(t *testing.T, b Backend) {
+func testPortionsFlushed(t *testing.T, b Backend) {
 	if b.Flush == nil {
 		return
 	}
@@ -171,7 +171,7 @@ func testSharesFlushed(t *testing.T, b Backend) {
 	one, two := all[0], all[1]
 	since := func() string {
 		t.Helper()
-		mark, err := one.d.(directory.Shares).Since(t.Context())
+		mark, err := one.d.(directory.Portions).Since(t.Context())
 		if err != nil || mark == "" {
 			t.Fatalf("since %q, %v", mark, err)
 		}
@@ -206,9 +206,9 @@ func testSharesFlushed(t *testing.T, b Backend) {
 	}
 }
 
-// testSharesAtRandom: whatever nodes ask for, give back, and die, and whatever is
+// testPortionsAtRandom: whatever nodes ask for, give back, and die, and whatever is
 // lost, they never hold more than the limit together, and nothing is lost for good.
-func testSharesAtRandom(t *testing.T, b Backend) {
+func testPortionsAtRandom(t *testing.T, b Backend) {
 	rounds := 0
 	rapid.Check(t, func(r *rapid.T) {
 		limit := rapid.Int64Range(0, 20).Draw(r, "limit")

@@ -6,16 +6,16 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 )
 
-// share is what a node holds of a mapping's connections.
-type share struct {
+// portion is what a node holds of a mapping's connections.
+type portion struct {
 	run      string
 	sequence int64
 	held     int64
 }
 
-// Reserve implements directory.Shares. What is in memory is not lost while the
+// Reserve implements directory.Portions. What is in memory is not lost while the
 // process that asks lives, so it is always settled.
-func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory.Granted, err error) {
+func (d *Directory) Reserve(ctx context.Context, s directory.Portion) (g directory.Granted, err error) {
 	if err := ctx.Err(); err != nil {
 		return g, err
 	}
@@ -24,10 +24,10 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory
 	if !d.leads(s.Node, s.Run) {
 		return g, directory.ErrNoLease
 	}
-	all := d.shares[s.Mapping]
+	all := d.portions[s.Mapping]
 	if all == nil {
-		all = map[string]share{}
-		d.shares[s.Mapping] = all
+		all = map[string]portion{}
+		d.portions[s.Mapping] = all
 	}
 	others := int64(0)
 	for node, other := range all {
@@ -45,9 +45,9 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory
 	}
 	g = directory.Granted{Held: max(s.Held, min(s.Want, s.Limit-others)), Settled: true, Since: alwaysKnown}
 	g.Over = others+g.Held > s.Limit
-	all[s.Node] = share{s.Run, s.Sequence, g.Held}
+	all[s.Node] = portion{s.Run, s.Sequence, g.Held}
 	if others+g.Held == 0 {
-		delete(d.shares, s.Mapping)
+		delete(d.portions, s.Mapping)
 	}
 	if g.Held < s.Want {
 		for node, other := range all {
@@ -59,10 +59,10 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory
 	return g, nil
 }
 
-// alwaysKnown is when shares are known from.
+// alwaysKnown is when portions are known from.
 const alwaysKnown = "the start"
 
-// Since implements directory.Shares.
+// Since implements directory.Portions.
 func (d *Directory) Since(ctx context.Context) (string, error) { return alwaysKnown, ctx.Err() }
 
 // leads tells whether the node's lease is live, in that run. It needs mu.

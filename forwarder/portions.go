@@ -16,32 +16,32 @@ import (
 const (
 	reserveTime  = 500 * time.Millisecond // for one call
 	reserveAfter = time.Second            // after one that failed, before the directory is asked again
-	// What is not used is given back after idleShare, looked for every shareTick, and
-	// at once when another forwarder wants it: for that a stream waits shareWait.
-	idleShare = time.Second
-	shareTick = directory.Settle / 6
-	shareWait = 300 * time.Millisecond
+	// What is not used is given back after idlePortion, looked for every portionTick, and
+	// at once when another forwarder wants it: for that a stream waits portionWait.
+	idlePortion = time.Second
+	portionTick = directory.Settle / 6
+	portionWait = 300 * time.Millisecond
 	// settleWait is how long it waits when the directory has lost what it knew.
 	settleWait = directory.Settle + time.Second
 	// Between two calls for a mapping that gets no more.
-	minSharePause, maxSharePause = 20 * time.Millisecond, 100 * time.Millisecond
-	renewShare                   = directory.ShareKept / 3
-	reviewShare                  = 5 * time.Second // the same for one that is not all used: it may be too much by now
-	shareCalls                   = 16              // at a time, when there are many to tell
+	minPortionPause, maxPortionPause = 20 * time.Millisecond, 100 * time.Millisecond
+	renewPortion                     = directory.PortionKept / 3
+	reviewPortion                    = 5 * time.Second // the same for one that is not all used: it may be too much by now
+	portionCalls                     = 16              // at a time, when there are many to tell
 )
 
-// shares hold the limits of connections per mapping together with other forwarders.
+// portions hold the limits of connections per mapping together with other forwarders.
 //
-// For a mapping with a limit this one holds a share of it, reserved in the
+// For a mapping with a limit this one holds a portion of it, reserved in the
 // directory in blocks, and takes streams out of that without asking anybody. So a
 // limit is exact as long as the directory answers, and costs a call now and then.
 //
-// A share is not trusted any longer than this node's lease: others may have got it.
+// A portion is not trusted any longer than this node's lease: others may have got it.
 // Without the directory this forwarder goes on with what it holds, or an even part
 // of the limit where that is more.
-type shares struct {
+type portions struct {
 	ctx       context.Context // ends with the forwarder
-	directory directory.Shares
+	directory directory.Portions
 	node, run string
 	nodes     func() int // how many there are, as far as is known
 	now       func() time.Time
@@ -52,15 +52,15 @@ type shares struct {
 	soon      chan struct{} // something is to be told at once
 
 	mu       sync.Mutex // guards all below, and held and over of forwards
-	of       map[int64]*share
+	of       map[int64]*portion
 	until    time.Time // when the lease of this node ends
-	since    string    // which the directory knows all shares
+	since    string    // which the directory knows all portions
 	failed   time.Time // when it did not answer; zero = it did
 	sequence int64
 }
 
-// share is what this forwarder holds of a mapping's connections.
-type share struct {
+// portion is what this forwarder holds of a mapping's connections.
+type portion struct {
 	mapping int64
 	limit   int64
 	held    int64
@@ -76,20 +76,20 @@ type share struct {
 	settles bool          // the directory has lost what it knew, and gives nobody more
 }
 
-func newShares(f *Forwarder, d directory.Shares) *shares {
+func newPortions(f *Forwarder, d directory.Portions) *portions {
 	if d == nil {
 		return nil
 	}
-	return &shares{ctx: f.ctx, directory: d, node: f.node, run: f.run, nodes: f.neighbours.count, now: f.now, metrics: f.metrics,
+	return &portions{ctx: f.ctx, directory: d, node: f.node, run: f.run, nodes: f.neighbours.count, now: f.now, metrics: f.metrics,
 		log: f.log, beat: make(chan struct{}, 1), wanted: make(chan int64, 64),
-		soon: make(chan struct{}, 1), of: map[int64]*share{}}
+		soon: make(chan struct{}, 1), of: map[int64]*portion{}}
 }
 
-// share gives that of a mapping. The lock is held.
-func (h *shares) share(mapping int64) *share {
+// portion gives that of a mapping. The lock is held.
+func (h *portions) portion(mapping int64) *portion {
 	s := h.of[mapping]
 	if s == nil {
-		s = &share{mapping: mapping, pause: minSharePause}
+		s = &portion{mapping: mapping, pause: minPortionPause}
 		h.of[mapping] = s
 	}
 	return s
@@ -97,7 +97,7 @@ func (h *shares) share(mapping int64) *share {
 
 // bound sets the limit. What was left under a higher one is not this forwarder's
 // any more: others know the new limit, and reserve under it.
-func (s *share) bound(limit int64) {
+func (s *portion) bound(limit int64) {
 	if limit < s.limit {
 		s.lost, s.stale = true, true
 	}
@@ -106,13 +106,13 @@ func (s *share) bound(limit int64) {
 
 // block is what to reserve for those that wait: more than they need, so that
 // the next need not ask, but not much of a small limit.
-func (s *share) block() int64 {
+func (s *portion) block() int64 {
 	more := max(1, min(s.limit/8, 16))
 	return max(s.held, min(s.limit, s.used+s.waiting+more-1))
 }
 
 // spare keeps what is used or about to be, and tells whether that is less.
-func (s *share) spare() bool {
+func (s *portion) spare() bool {
 	keep := s.used + s.waiting
 	if s.held <= keep {
 		return false
@@ -122,14 +122,14 @@ func (s *share) spare() bool {
 }
 
 // take gives a stream its place under the limit, or says that there is none.
-func (h *shares) take(ctx context.Context, f *forward) wire.Code {
+func (h *portions) take(ctx context.Context, f *forward) wire.Code {
 	if h == nil || f.limit < 0 {
 		return ""
 	}
 	began := h.now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := h.share(f.mapping.meter.mapping)
+	s := h.portion(f.mapping.meter.mapping)
 	s.bound(f.limit)
 	s.waiting++
 	defer func() { s.waiting-- }()
@@ -150,7 +150,7 @@ func (h *shares) take(ctx context.Context, f *forward) wire.Code {
 		case s.asking != nil:
 			asking = s.asking
 		case now.Before(s.next):
-			patience := shareWait
+			patience := portionWait
 			if s.settles {
 				patience = settleWait
 			}
@@ -178,49 +178,49 @@ func (h *shares) take(ctx context.Context, f *forward) wire.Code {
 }
 
 // doubt drops what others may have got. The lock is held, also for those below.
-func (h *shares) doubt(s *share, now time.Time) {
+func (h *portions) doubt(s *portion, now time.Time) {
 	if s.lost || !now.Before(h.until) {
 		s.held = min(s.held, s.used)
 	}
 }
 
 // hold notes that a stream has its place.
-func (h *shares) hold(s *share, f *forward, now time.Time) {
+func (h *portions) hold(s *portion, f *forward, now time.Time) {
 	f.held = true
 	s.used++
 	s.taken = now
 }
 
 // away tells whether the directory did not answer a moment ago.
-func (h *shares) away(now time.Time) bool {
+func (h *portions) away(now time.Time) bool {
 	return !h.failed.IsZero() && now.Sub(h.failed) < reserveAfter
 }
 
 // alone decides without the directory: on what is held, or an even part of the limit
 // where that is more, and never on more than is left by what others have reported.
-func (h *shares) alone(s *share, f *forward, now time.Time) bool {
+func (h *portions) alone(s *portion, f *forward, now time.Time) bool {
 	n := int64(max(1, h.nodes()))
 	return s.used < min(s.limit, max(s.held, (s.limit+n-1)/n)) && s.used+f.mapping.meter.away(now) < s.limit
 }
 
 // give takes back the place of a stream that has ended. It may not have had one.
-func (h *shares) give(mapping int64, f *forward) {
+func (h *portions) give(mapping int64, f *forward) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f.over = true
 	if f.held {
 		f.held = false
-		h.share(mapping).used--
+		h.portion(mapping).used--
 	}
 }
 
 // adopt gives a place to streams that are open already when their mapping gets a
 // limit, whatever that is.
-func (h *shares) adopt(mapping, limit int64, open []*forward) {
+func (h *portions) adopt(mapping, limit int64, open []*forward) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, f := range open {
-		s := h.share(mapping)
+		s := h.portion(mapping)
 		s.limit, s.stale = limit, true
 		if !f.held && !f.over {
 			h.hold(s, f, h.now())
@@ -231,11 +231,11 @@ func (h *shares) adopt(mapping, limit int64, open []*forward) {
 
 // ask reserves. What is held stays usable meanwhile; only one call for a mapping is
 // under way. It is called with the lock, and gives it up for the call.
-func (h *shares) ask(ctx context.Context, s *share, want int64) {
+func (h *portions) ask(ctx context.Context, s *portion, want int64) {
 	h.doubt(s, h.now())
 	h.sequence++
 	s.held = max(s.held, s.used)
-	c := directory.Share{Mapping: s.mapping, Node: h.node, Run: h.run, Sequence: h.sequence, Held: s.held, Want: max(want, s.held), Limit: s.limit}
+	c := directory.Portion{Mapping: s.mapping, Node: h.node, Run: h.run, Sequence: h.sequence, Held: s.held, Want: max(want, s.held), Limit: s.limit}
 	done, lost := make(chan struct{}), s.lost
 	s.asking, s.lost, s.stale = done, false, false // from here on either may become so again
 	h.mu.Unlock()
@@ -251,7 +251,7 @@ func (h *shares) ask(ctx context.Context, s *share, want int64) {
 	case errors.Is(err, directory.ErrNoLease):
 		signal(h.beat)
 		h.answers(nil)
-		s.stale, s.settles, s.pause = true, true, maxSharePause
+		s.stale, s.settles, s.pause = true, true, maxPortionPause
 		s.next = now.Add(s.pause)
 		return
 	case err != nil:
@@ -269,17 +269,17 @@ func (h *shares) ask(ctx context.Context, s *share, want int64) {
 	} else {
 		s.held, s.lost = g.Held, g.Over
 	}
-	if s.pause = min(2*s.pause, maxSharePause); g.Held >= c.Want {
-		s.pause = minSharePause
-		h.metrics.shares.WithLabelValues("granted").Inc()
+	if s.pause = min(2*s.pause, maxPortionPause); g.Held >= c.Want {
+		s.pause = minPortionPause
+		h.metrics.portions.WithLabelValues("granted").Inc()
 		return
 	}
-	h.metrics.shares.WithLabelValues("refused").Inc()
+	h.metrics.portions.WithLabelValues("refused").Inc()
 	s.next = now.Add(s.pause)
 }
 
 // answers notes whether the directory does. It is logged when that changes.
-func (h *shares) answers(err error) {
+func (h *portions) answers(err error) {
 	if err == nil {
 		if !h.failed.IsZero() {
 			h.log.Info("limits of connections are shared with other forwarders again")
@@ -287,16 +287,16 @@ func (h *shares) answers(err error) {
 		h.failed = time.Time{}
 		return
 	}
-	h.metrics.shares.WithLabelValues("failed").Inc()
+	h.metrics.portions.WithLabelValues("failed").Inc()
 	if h.failed.IsZero() {
 		h.log.Warn("limits of connections cannot be shared with other forwarders; this one goes on with what it holds or an even part", "error", err)
 	}
 	h.failed = h.now()
 }
 
-// learned notes since when the directory knows all shares: what was told before that
+// learned notes since when the directory knows all portions: what was told before that
 // is told again.
-func (h *shares) learned(since string) {
+func (h *portions) learned(since string) {
 	if h.since != "" && h.since != since {
 		for _, s := range h.of {
 			s.stale = true
@@ -306,7 +306,7 @@ func (h *shares) learned(since string) {
 }
 
 // leased notes that this node's lease was prolonged, by a call that began then.
-func (h *shares) leased(began time.Time, known bool) {
+func (h *portions) leased(began time.Time, known bool) {
 	if h == nil {
 		return
 	}
@@ -325,7 +325,7 @@ func (h *shares) leased(began time.Time, known bool) {
 
 // yield notes that another forwarder could use what is left here of a mapping's
 // connections.
-func (h *shares) yield(mapping int64) {
+func (h *portions) yield(mapping int64) {
 	if h == nil {
 		return
 	}
@@ -337,8 +337,8 @@ func (h *shares) yield(mapping int64) {
 
 // keep gives back what is not used and tells the directory again what it has lost,
 // until ctx ends.
-func (h *shares) keep(ctx context.Context) {
-	tick := time.NewTicker(shareTick)
+func (h *portions) keep(ctx context.Context) {
+	tick := time.NewTicker(portionTick)
 	defer tick.Stop()
 	for {
 		select {
@@ -358,8 +358,8 @@ func (h *shares) keep(ctx context.Context) {
 	}
 }
 
-// look does what is due for all shares.
-func (h *shares) look(ctx context.Context) {
+// look does what is due for all portions.
+func (h *portions) look(ctx context.Context) {
 	h.mu.Lock()
 	none := len(h.of) == 0
 	h.mu.Unlock()
@@ -375,25 +375,25 @@ func (h *shares) look(ctx context.Context) {
 	h.tell(ctx, h.due(since))
 }
 
-// wish is a share and how much of it is to be asked for.
+// wish is a portion and how much of it is to be asked for.
 type wish struct {
-	*share
+	*portion
 	want int64
 }
 
-// due lists the shares to tell the directory of, and forgets those of nothing.
-func (h *shares) due(since string) (due []wish) {
+// due lists the portions to tell the directory of, and forgets those of nothing.
+func (h *portions) due(since string) (due []wish) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.learned(since)
 	now := h.now()
 	for mapping, s := range h.of {
-		held, idle := s.held, now.Sub(s.taken) >= idleShare
+		held, idle := s.held, now.Sub(s.taken) >= idlePortion
 		switch {
 		case s.asking != nil:
-		case idle && s.spare(), s.stale, s.used > s.held, now.Sub(s.told) >= renewShare:
+		case idle && s.spare(), s.stale, s.used > s.held, now.Sub(s.told) >= renewPortion:
 			due = append(due, wish{s, s.held})
-		case now.Sub(s.told) >= reviewShare && s.spare():
+		case now.Sub(s.told) >= reviewPortion && s.spare():
 			due = append(due, wish{s, held})
 		case s.used+s.held+s.waiting == 0:
 			delete(h.of, mapping)
@@ -402,15 +402,15 @@ func (h *shares) due(since string) (due []wish) {
 	return due
 }
 
-func (h *shares) tell(ctx context.Context, due []wish) {
+func (h *portions) tell(ctx context.Context, due []wish) {
 	var g errgroup.Group
-	g.SetLimit(shareCalls)
+	g.SetLimit(portionCalls)
 	for _, s := range due {
 		g.Go(func() error {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			if s.asking == nil && ctx.Err() == nil {
-				h.ask(ctx, s.share, s.want)
+				h.ask(ctx, s.portion, s.want)
 			}
 			return nil
 		})
@@ -419,7 +419,7 @@ func (h *shares) tell(ctx context.Context, due []wish) {
 }
 
 // finish gives everything back, when no stream is left.
-func (h *shares) finish() {
+func (h *portions) finish() {
 	if h == nil {
 		return
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 )
 
-// since gives the time from which on all shares are known, and how long ago that is.
+// since gives the time from which on all portions are known, and how long ago that is.
 // It begins anew when the key is gone, and when the server is another or was started
 // again: it may have lost the last second, or what was not replicated yet. A server
 // that does not say who it is (INFO may be forbidden) is taken for the same.
@@ -35,12 +35,12 @@ local mark = since(KEYS[1])
 return mark
 `)
 
-// reserveScript: KEYS node -> lease, the time since, node -> share. ARGV now, TTL,
+// reserveScript: KEYS node -> lease, the time since, node -> portion. ARGV now, TTL,
 // settle, kept, then node, run, sequence, held, want, limit. Gives 'lease' or 'late'
 // for the two errors, or what is held, 1 when that is settled, 1 when all hold too much, the time since, and the
-// other nodes that have a share when it is less than was wanted.
+// other nodes that have a portion when it is less than was wanted.
 //
-// A share is run, sequence and number. One of nothing stays for a minute, so that a
+// A portion is run, sequence and number. One of nothing stays for a minute, so that a
 // call that was held up and comes late is known for that.
 var reserveScript = goredis.NewScript(preamble + since + `
 local ttl, settle, kept = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -75,11 +75,11 @@ if gets >= want then return {answer[1], answer[2], answer[3], mark} end
 return answer
 `)
 
-// Reserve implements directory.Shares.
-func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory.Granted, err error) {
+// Reserve implements directory.Portions.
+func (d *Directory) Reserve(ctx context.Context, s directory.Portion) (g directory.Granted, err error) {
 	mapping := strconv.FormatInt(s.Mapping, 10)
-	answer, err := reserveScript.Run(ctx, d.client, []string{nodeLeases, nodeSince, nodeShares + mapping},
-		d.clock(), directory.TTL.Milliseconds(), directory.Settle.Milliseconds(), directory.ShareKept.Milliseconds(),
+	answer, err := reserveScript.Run(ctx, d.client, []string{nodeLeases, nodeSince, nodePortions + mapping},
+		d.clock(), directory.TTL.Milliseconds(), directory.Settle.Milliseconds(), directory.PortionKept.Milliseconds(),
 		s.Node, s.Run, s.Sequence, s.Held, s.Want, s.Limit).StringSlice()
 	if err == nil && len(answer) == 1 {
 		if answer[0] == "lease" {
@@ -108,11 +108,11 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Share) (g directory
 	return g, nil
 }
 
-// Since implements directory.Shares.
+// Since implements directory.Portions.
 func (d *Directory) Since(ctx context.Context) (string, error) {
 	mark, err := sinceScript.Run(ctx, d.client, []string{nodeSince}, d.clock()).Text()
 	if err != nil {
-		return "", fmt.Errorf("directory: ask since when shares are known: %w", err)
+		return "", fmt.Errorf("directory: ask since when portions are known: %w", err)
 	}
 	return mark, nil
 }
