@@ -412,6 +412,11 @@ func (w *world) checkAgain(t *rapid.T, c Command, first Decision) {
 		if CodeOf(err) != CodeLoginEnded {
 			t.Fatalf("%s again: %v", c.CommandName(), err)
 		}
+	case c.CommandName() == "redeem_invite":
+		// The same key again gets the client that it got before.
+		if err != nil || len(d.Changes) > 0 {
+			t.Fatalf("%s again gives %+v, %v", c.CommandName(), d, err)
+		}
 	case slices.ContainsFunc([]string{"create_", "register_", "begin_", "redeem_", "claim_"}, func(p string) bool { return strings.HasPrefix(c.CommandName(), p) }):
 		if err == nil {
 			t.Fatalf("%s was accepted twice", c.CommandName())
