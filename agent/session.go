@@ -37,6 +37,8 @@ type session struct {
 	leaving bool // the forwarder asked to go elsewhere; guarded by sessions.mu
 	doubted bool // the forwarder did not answer; guarded by sessions.mu
 
+	parts   wire.Assembly // of an assignment that has not come whole; used by read only
+	ackMu   sync.Mutex    // one acknowledgement at a time
 	asked   asked         // commands of this agent without a result yet
 	writeMu sync.Mutex    // one control message at a time
 	left    chan struct{} // closed when the forwarder asks to go elsewhere
@@ -228,9 +230,7 @@ func (s *session) read() error {
 		s.a.sessions.trust(s)
 		switch m := m.GetMessage().(type) {
 		case *wirepb.Control_Assign:
-			if ack := s.a.listeners.apply(s, m.Assign); ack != nil {
-				err = s.acknowledge(ack)
-			}
+			err = s.assigned(m.Assign)
 		case *wirepb.Control_Ping:
 			err = s.send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.Ping.GetId()}}})
 		case *wirepb.Control_GoAway:
@@ -281,9 +281,32 @@ func (s *session) accept(ctx context.Context) {
 	}
 }
 
+// assigned applies an assignment when its last part has come.
+func (s *session) assigned(part *wirepb.Assign) error {
+	whole, err := s.parts.Add(part)
+	if err != nil {
+		return err
+	}
+	if whole == nil {
+		return nil
+	}
+	ack := s.a.listeners.apply(s, whole)
+	if ack == nil {
+		return nil
+	}
+	return s.acknowledge(ack)
+}
+
 // acknowledge tells the forwarder which configuration the agent runs.
 func (s *session) acknowledge(ack *wirepb.Ack) error {
-	return s.send(&wirepb.Control{Message: &wirepb.Control_Ack{Ack: ack}})
+	s.ackMu.Lock() // the parts of two acknowledgements do not mix
+	defer s.ackMu.Unlock()
+	for _, part := range wire.AckParts(ack) {
+		if err := s.send(&wirepb.Control{Message: &wirepb.Control_Ack{Ack: part}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // send writes one control message.

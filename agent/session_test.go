@@ -147,6 +147,49 @@ func (s *script) ack() string {
 	return strings.Join(text, " ")
 }
 
+// A configuration that comes in parts is applied when it is whole, and acknowledged
+// once; what comes between the parts is answered meanwhile.
+func TestAssignmentInParts(t *testing.T) {
+	s := newScript(t)
+	kept, fresh := free(t), free(t)
+	s.assign(&wirepb.Assign{Version: 1, Full: true, Listeners: []*wirepb.Listener{tcp(1, kept)}})
+	conn, err := net.Dial("tcp", kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	s.send(&wirepb.Control{Message: &wirepb.Control_Assign{Assign: &wirepb.Assign{Version: 2, Full: true, More: true, Listeners: []*wirepb.Listener{tcp(2, fresh)}}}})
+	s.send(&wirepb.Control{Message: &wirepb.Control_Ping{Ping: &wirepb.Ping{Id: 7}}})
+	if pong := s.receive().GetPong(); pong.GetId() != 7 {
+		t.Fatalf("between two parts the agent says %v, want a pong", pong)
+	}
+	if conn, err := net.Dial("tcp", fresh); err == nil {
+		conn.Close()
+		t.Error("a part was applied before the whole had come")
+	}
+	if got := s.assign(&wirepb.Assign{Version: 2, Listeners: []*wirepb.Listener{tcp(1, kept)}}); got != "2" {
+		t.Fatalf("acknowledged %q", got)
+	}
+	if conn, err := net.Dial("tcp", fresh); err != nil {
+		t.Error(err)
+	} else {
+		conn.Close()
+	}
+	// The listener that was there all the time was not reopened.
+	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := conn.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Errorf("the connection of a listener that stays: %v", err)
+	}
+	// Parts that do not belong together end the session.
+	s.send(&wirepb.Control{Message: &wirepb.Control_Assign{Assign: &wirepb.Assign{Version: 3, More: true}}})
+	s.send(&wirepb.Control{Message: &wirepb.Control_Assign{Assign: &wirepb.Assign{Version: 4}}})
+	select {
+	case <-s.link.Done():
+	case <-time.After(pace.Guard):
+		t.Error("the session goes on after parts that do not belong together")
+	}
+}
+
 func tcp(mapping int64, address string) *wirepb.Listener {
 	host, portText, _ := net.SplitHostPort(address)
 	var port uint32

@@ -41,8 +41,9 @@ const (
 	CodeQuotaClients        Code = "quota_clients"
 	CodeQuotaMappings       Code = "quota_mappings"
 	CodeQuotaActive         Code = "quota_active_mappings"
-	CodeVersionConflict     Code = "version_conflict"     // If-Match names another version
-	CodeIdempotencyMismatch Code = "idempotency_mismatch" // key reused with another request
+	CodeQuotaClientMappings Code = "quota_client_mappings" // a client has as many as one may have
+	CodeVersionConflict     Code = "version_conflict"      // If-Match names another version
+	CodeIdempotencyMismatch Code = "idempotency_mismatch"  // key reused with another request
 	CodeUnknownEvent        Code = "unknown_event"
 	CodeOtherVersion        Code = "other_version"     // two servers of a cluster do not understand each other
 	CodeStoreUnavailable    Code = "store_unavailable" // the log cannot be reached; a retry with the same key finds out whether it was written

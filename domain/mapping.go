@@ -17,7 +17,8 @@ import (
 // its ends, and every anonymous client. One listener address of a source client
 // belongs to one mapping. Owner and protocol never change, and its ends only when
 // an anonymous client is claimed; a mapping that needs others is another mapping.
-// A deleted mapping's id is never used again.
+// A deleted mapping's id is never used again. A client is an end of at most
+// [MaxClientMappings].
 type Mapping struct {
 	ID             int64    `json:"id"`
 	UserID         int64    `json:"user_id"`
@@ -36,6 +37,11 @@ type Mapping struct {
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
+
+// MaxClientMappings is how many mappings a client may be an end of. A forwarder keeps
+// all of them for each connected client, and tells an agent all that it listens for
+// (wire.MaxListeners must not be lower).
+const MaxClientMappings = 20_000
 
 // Parts are what can change of a mapping. Their check is
 // that of the protocol, in [faults.parts], for who makes a mapping and who changes one.

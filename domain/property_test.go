@@ -459,6 +459,37 @@ func mustRun(t *testing.T, w *world, line string) {
 	}
 }
 
+// A client may be an end of so many mappings and no more, whatever the account may
+// have; another client of the account still may.
+func TestMappingsOfOneClient(t *testing.T) {
+	const user, full, other = FirstUserID + 1, FirstClientID + 1, FirstClientID + 2
+	quota := &Quota{Account: user, Mappings: map[int64]HeldMapping{}}
+	for i := range int64(MaxClientMappings - 1) {
+		quota.Mappings[i+1] = HeldMapping{SourceClientID: full, TargetClientID: full}
+	}
+	create := func(source, target int64) error {
+		c := CreateMapping{ID: FirstMappingID, UserID: user, SourceClientID: source, TargetClientID: target, Protocol: ProtocolTCP,
+			Parts: Parts{Origin: Origin{LocalPort: 80}, Service: Service{TargetHost: "localhost", TargetPort: 80}}}
+		_, err := c.Decide(States{UserStream(user): &User{ID: user}, QuotaStream(user): quota, MappingStream(c.ID): new(Mapping),
+			ClientStream(full):  &Client{ID: full, UserID: user, Kind: ClientManaged},
+			ClientStream(other): &Client{ID: other, UserID: user, Kind: ClientManaged}})
+		return err
+	}
+	if err := create(full, full); err != nil {
+		t.Fatalf("the last mapping that is allowed: %v", err)
+	}
+	quota.Mappings[MaxClientMappings] = HeldMapping{SourceClientID: other, TargetClientID: full}
+	for _, ends := range [][2]int64{{full, other}, {other, full}} {
+		err := create(ends[0], ends[1])
+		if CodeOf(err) != CodeQuotaClientMappings || !strings.Contains(err.Error(), fmt.Sprint(MaxClientMappings)) {
+			t.Errorf("one more, from %d to %d: %v", ends[0], ends[1], err)
+		}
+	}
+	if err := create(other, other); err != nil {
+		t.Errorf("another client's: %v", err)
+	}
+}
+
 // TestReads: every command names its subject first, no stream twice, and a
 // decision without states asks for streams or decides on empty ones; it never panics.
 func TestReads(t *testing.T) {

@@ -218,8 +218,33 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 		if limit != nil && held >= *limit {
 			return refuse(code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, what, *limit))
 		}
+		if r == ResourceMapping {
+			if err := q.roomAt(e.SourceClientID, e.TargetClientID); err != nil {
+				return err
+			}
+		}
 	}
 	d.add(QuotaStream(q.Account), e)
+	return nil
+}
+
+// roomAt refuses one more mapping of clients that are an end of as many as they may be.
+func (q *Quota) roomAt(ends ...int64) error {
+	if len(q.Mappings) < MaxClientMappings {
+		return nil // no client has more mappings than its account
+	}
+	held := map[int64]int{}
+	for _, m := range q.Mappings {
+		held[m.SourceClientID]++
+		if m.TargetClientID != m.SourceClientID {
+			held[m.TargetClientID]++
+		}
+	}
+	for _, end := range ends {
+		if end != 0 && held[end] >= MaxClientMappings {
+			return refuse(CodeQuotaClientMappings, fmt.Sprintf("The client %d has %d mappings and may have %d.", end, held[end], MaxClientMappings))
+		}
+	}
 	return nil
 }
 

@@ -95,8 +95,10 @@ func (s *session) assignOnce() bool {
 	}
 	message.Version = uint64(position)
 	s.pushed(push{version: message.Version, at: since})
-	if s.send(&wirepb.Control{Message: &wirepb.Control_Assign{Assign: message}}) != nil {
-		return false
+	for _, part := range wire.AssignParts(message) {
+		if !s.tell(&wirepb.Control{Message: &wirepb.Control_Assign{Assign: part}}) {
+			return false
+		}
 	}
 	s.sent = make(map[int64]*wirepb.Listener, len(listeners))
 	for _, l := range listeners {
@@ -114,7 +116,17 @@ func (s *session) offer() bool {
 		return true
 	}
 	s.offered = offer
-	return s.send(&wirepb.Control{Message: &wirepb.Control_Forwarders{Forwarders: &wirepb.Forwarders{Forwarders: offer}}}) == nil
+	return s.tell(&wirepb.Control{Message: &wirepb.Control_Forwarders{Forwarders: &wirepb.Forwarders{Forwarders: offer}}})
+}
+
+// tell sends what the agent must know. If that fails, the session is of no use, and
+// the log says why: its end alone would read as if the agent had left.
+func (s *session) tell(m *wirepb.Control) bool {
+	err := s.send(m)
+	if err != nil && s.link.Err() == nil && s.reason() == nil {
+		s.log.Warn("the session ends: the agent cannot be told its configuration", "error", err)
+	}
+	return err == nil
 }
 
 // difference gives the message that takes the agent from what was sent to the
@@ -167,6 +179,10 @@ func (s *session) pushed(p push) {
 
 // acknowledged notes what the agent runs, and lets the directory know.
 func (s *session) acknowledged(ack *wirepb.Ack) {
+	s.complain(ack.GetFailures())
+	if ack.GetMore() {
+		return // the last part says that the agent runs it
+	}
 	now := s.f.now()
 	s.mu.Lock()
 	for len(s.pushes) > 0 && s.pushes[0].version <= ack.GetVersion() {
@@ -183,21 +199,25 @@ func (s *session) acknowledged(ack *wirepb.Ack) {
 		s.ack, s.renewAt = int64(ack.GetVersion()), time.Time{}
 	}
 	s.mu.Unlock()
-	if len(ack.GetFailures()) > 0 && s.complaints == nil {
-		s.complaints = rate.NewLimiter(complaintsPerSecond, complaintsAtOnce)
-	}
-	for _, failure := range ack.GetFailures() {
-		s.f.metrics.failures.Inc()
-		if s.complaints.Allow() {
-			s.log.Warn("the agent could not open a listener", "mapping", failure.GetMappingId(),
-				"code", clip(failure.GetCode()), "message", clip(failure.GetMessage()))
-		}
-	}
 	if !newer {
 		return
 	}
 	select {
 	case s.f.acked <- s:
 	default: // the next heartbeat tells it
+	}
+}
+
+// complain counts and logs the listeners that the agent could not open.
+func (s *session) complain(failures []*wirepb.Failure) {
+	if len(failures) > 0 && s.complaints == nil {
+		s.complaints = rate.NewLimiter(complaintsPerSecond, complaintsAtOnce)
+	}
+	for _, failure := range failures {
+		s.f.metrics.failures.Inc()
+		if s.complaints.Allow() {
+			s.log.Warn("the agent could not open a listener", "mapping", failure.GetMappingId(),
+				"code", clip(failure.GetCode()), "message", clip(failure.GetMessage()))
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/wire"
@@ -98,7 +99,16 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 			SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, LocalHost: m.LocalHost, LocalPort: uint32(m.LocalPort),
 			TargetHost: m.TargetHost, TargetPort: uint32(m.TargetPort), Disabled: m.Disabled})
 	}
+	shorten(answer)
 	return &wirepb.Control{Message: &wirepb.Control_Result{Result: answer}}
+}
+
+// shorten makes a page that is too large for a message a shorter page.
+func shorten(page *wirepb.Result) {
+	for n := len(page.Mappings); n > 1 && proto.Size(page) > wire.MaxControl/2; n = len(page.Mappings) {
+		page.Mappings = page.Mappings[:n/2]
+		page.Next = page.Mappings[n/2-1].GetMappingId()
+	}
 }
 
 // unavailable is a command's code when nobody could decide it.

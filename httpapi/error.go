@@ -107,7 +107,7 @@ func statusOf(code domain.Code) int {
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken, domain.CodePortTaken, domain.CodePortsTaken, domain.CodePublicUnavailable,
 		domain.CodeNotRevertible, domain.CodeMovedOn, domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeInviteEnded, domain.CodeClientClaimed:
 		return http.StatusConflict
-	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive, domain.CodeQuotaPublicPorts,
+	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive, domain.CodeQuotaClientMappings, domain.CodeQuotaPublicPorts,
 		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeQuotaInvites, domain.CodeQuotaWebhooks, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
 		return http.StatusForbidden
 	case domain.CodeLoginRefused, domain.CodeLoginEnded:

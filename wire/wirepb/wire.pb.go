@@ -819,7 +819,8 @@ func (x *Listener) GetName() string {
 }
 
 // Assign gives listeners. With full set it is the whole configuration and what
-// is not in it is closed; otherwise it adds, changes and withdraws.
+// is not in it is closed; otherwise it adds, changes and withdraws. One that is too
+// large for a message comes in parts: full stands in the first, more in all but the last.
 type Assign struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // position of the log this configuration stands at
@@ -827,6 +828,7 @@ type Assign struct {
 	Listeners     []*Listener            `protobuf:"bytes,3,rep,name=listeners,proto3" json:"listeners,omitempty"`
 	Withdraw      []int64                `protobuf:"varint,4,rep,packed,name=withdraw,proto3" json:"withdraw,omitempty"` // mapping ids
 	Unchanged     bool                   `protobuf:"varint,5,opt,name=unchanged,proto3" json:"unchanged,omitempty"`      // what Hello named is still right
+	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`                // another part follows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -896,11 +898,20 @@ func (x *Assign) GetUnchanged() bool {
 	return false
 }
 
-// Ack says which configuration the agent runs, with what could not be opened.
+func (x *Assign) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Ack says which configuration the agent runs, with what could not be opened. It comes
+// in parts like Assign.
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	Failures      []*Failure             `protobuf:"bytes,2,rep,name=failures,proto3" json:"failures,omitempty"`
+	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"` // another part follows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -947,6 +958,13 @@ func (x *Ack) GetFailures() []*Failure {
 		return x.Failures
 	}
 	return nil
+}
+
+func (x *Ack) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // Failure is a listener that the agent could not open.
@@ -1975,16 +1993,18 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\x04R\aversion\x12\x12\n" +
-	"\x04name\x18\x06 \x01(\tR\x04name\"\xa8\x01\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\"\xbc\x01\n" +
 	"\x06Assign\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x126\n" +
 	"\tlisteners\x18\x03 \x03(\v2\x18.tunnox.wire.v1.ListenerR\tlisteners\x12\x1a\n" +
 	"\bwithdraw\x18\x04 \x03(\x03R\bwithdraw\x12\x1c\n" +
-	"\tunchanged\x18\x05 \x01(\bR\tunchanged\"T\n" +
+	"\tunchanged\x18\x05 \x01(\bR\tunchanged\x12\x12\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"h\n" +
 	"\x03Ack\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x123\n" +
-	"\bfailures\x18\x02 \x03(\v2\x17.tunnox.wire.v1.FailureR\bfailures\"V\n" +
+	"\bfailures\x18\x02 \x03(\v2\x17.tunnox.wire.v1.FailureR\bfailures\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"V\n" +
 	"\aFailure\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
