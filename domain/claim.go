@@ -4,17 +4,17 @@ import (
 	"bytes"
 )
 
-// ClientClaimed ends an anonymous client for ever: it goes on as a managed client
-// of a user, under another id and with the same credential.
+// ClientClaimed ends an anonymous client for ever. A managed client of a user takes
+// its place, with another id and the same credential.
 type ClientClaimed struct {
-	ClientID int64 `json:"client_id"` // the id it has from now on
+	ClientID int64 `json:"client_id"` // the id of the managed client
 	UserID   int64 `json:"user_id"`
 }
 
 // EventName implements [Event].
 func (ClientClaimed) EventName() string { return "client_claimed" }
 
-// MappingMoved gives a mapping other ends: a client it was for has been claimed.
+// MappingMoved replaces the client ids of a mapping after a client was claimed.
 type MappingMoved struct {
 	SourceClientID int64 `json:"source_client_id"`
 	TargetClientID int64 `json:"target_client_id"`
@@ -25,7 +25,7 @@ type MappingMoved struct {
 // EventName implements [Event].
 func (MappingMoved) EventName() string { return "mapping_moved" }
 
-// QuotaMoved says that a mapping an account holds has other ends.
+// QuotaMoved notes in an account's quota that a mapping has other client ids.
 type QuotaMoved struct {
 	ID             int64 `json:"id"`
 	SourceClientID int64 `json:"source_client_id"`
@@ -36,11 +36,11 @@ type QuotaMoved struct {
 func (QuotaMoved) EventName() string { return "quota_moved" }
 
 // ClaimClient makes an anonymous client a managed one of a user, with all the
-// mappings it is part of, in one append. Who asks has proved, with the client's
-// credential, to be its owner.
+// mappings it is part of, in one append. The caller has checked a proof that was made
+// with the client's credential.
 type ClaimClient struct {
 	ID        int64 // of the anonymous client
-	NewID     int64 // what it is from now on
+	NewID     int64 // of the managed client
 	UserID    int64
 	Name      string // "" = as it is
 	PublicKey []byte // the one the proof was checked with
@@ -87,7 +87,7 @@ func (c ClaimClient) Decide(s States) (Decision, error) {
 	d := Decision{Account: c.UserID}
 	d.add(ClientStream(c.NewID), ClientCreated{ClientID: c.NewID, UserID: c.UserID, Name: c.Name,
 		Description: old.Description, PublicKey: old.PublicKey})
-	// Each thing is taken on what the ones before it left.
+	// Each addition is checked against the quota that the one before it left.
 	quota := s.quota(c.UserID).Clone().(*Quota)
 	if err := quota.takeNow(&d, QuotaTaken{Resources: []Resource{ResourceClient}, ID: c.NewID}); err != nil {
 		return Decision{}, err
@@ -100,7 +100,7 @@ func (c ClaimClient) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// claimed gives the anonymous client, or why it cannot be claimed.
+// claimed gives the anonymous client, or the reason why it cannot be claimed.
 func (c ClaimClient) claimed(s States) (*Client, error) {
 	old := s.client(c.ID)
 	switch {
@@ -116,8 +116,8 @@ func (c ClaimClient) claimed(s States) (*Client, error) {
 	return old, nil
 }
 
-// moveMappings gives the mappings of the anonymous client their new end, and has
-// every account that they count against know it.
+// moveMappings replaces the anonymous client in its mappings, and in the quota of every
+// account that the mappings count against.
 func (c ClaimClient) moveMappings(s States, d *Decision, quota *Quota) error {
 	ids := s.quota(c.ID).mappingIDs()
 	if err := s.needMappings(ids); err != nil {

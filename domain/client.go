@@ -69,12 +69,12 @@ type (
 	// ClientDeleted ends the client.
 	ClientDeleted struct{}
 	// ClientDisconnectRequested asks for the end of the sessions that the client had.
-	// It changes nothing about the client, whose agent may come back. It is carried
-	// out when it is asked for and never because it is read: a session that began
-	// after it is not meant, however late somebody comes upon it.
+	// It does not change the client, and the agent may connect again. The request is
+	// carried out once, when it is made. Reading the event later has no effect: a
+	// session that began after the request stays.
 	ClientDisconnectRequested struct {
-		Nodes []string `json:"nodes,omitempty"` // that held the sessions
-		Epoch int64    `json:"epoch,omitempty"` // of the newest session that is meant
+		Nodes []string `json:"nodes,omitempty"` // the nodes that held the sessions
+		Epoch int64    `json:"epoch,omitempty"` // the epoch of the newest session to end
 	}
 )
 
@@ -236,12 +236,12 @@ func (c RegisterClient) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// ChangeClient gives a client another name or description; nil keeps what is.
+// ChangeClient gives a client another name or description; nil keeps the present one.
 type ChangeClient struct {
 	ID          int64
 	Name        *string
 	Description *string
-	UserID      *int64 // never changes here; anything but what is, is a fault
+	UserID      *int64 // never changes here; any other value is a fault
 }
 
 // CommandName implements [Command].
@@ -283,7 +283,7 @@ func (c ChangeClient) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// RotateCredential makes another key the only one the client can prove itself with.
+// RotateCredential replaces the key with which the client proves its identity.
 type RotateCredential struct {
 	ID        int64
 	PublicKey []byte
@@ -319,7 +319,8 @@ func (c RotateCredential) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// SetClientEnabled enables or disables a client; asking for what is, is a success.
+// SetClientEnabled enables or disables a client. It succeeds, and changes nothing, when
+// the client is in that state.
 type SetClientEnabled struct {
 	ID      int64
 	Enabled bool
@@ -353,12 +354,12 @@ func (c SetClientEnabled) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// DisconnectClient asks for the end of a client's sessions. Asking again is
-// another request: the sessions of then are others.
+// DisconnectClient asks for the end of a client's sessions. A repeat is a request of
+// its own, because the client may have other sessions by then.
 type DisconnectClient struct {
 	ID    int64
-	Nodes []string // that hold its sessions now, as the directory says
-	Epoch int64    // of the newest of them, 0 = there is none
+	Nodes []string // the nodes that hold its sessions now, from the directory
+	Epoch int64    // the epoch of the newest session, 0 = there is none
 }
 
 // CommandName implements [Command].
@@ -433,7 +434,7 @@ func endManagedClient(d *Decision, id, user int64) {
 	d.add(QuotaStream(user), QuotaReturned{Resources: []Resource{ResourceClient}, ID: id})
 }
 
-// liveClient gives the client, or the refusal for one that is not there.
+// liveClient gives the client, or the refusal when there is none.
 func (s States) liveClient(id int64) (*Client, error) {
 	if err := s.need(ClientStream(id)); err != nil {
 		return nil, err

@@ -94,20 +94,20 @@ func decodeObject(data []byte, into any) error {
 	d.source.Reset(data)
 	start := d.InputOffset()
 	if err := d.Decode(into); err != nil {
-		return err // a decoder that failed stays failed: it is not given back
+		return err // a decoder that has failed keeps its error, so it is not reused
 	}
 	rest := data[d.InputOffset()-start:]
 	if len(bytes.TrimSpace(rest)) > 0 {
 		return errors.New("data behind the JSON object")
 	}
 	if len(rest) == 0 && d.source.Len() == 0 {
-		decoders.Put(d) // else the rest would come before the next object
+		decoders.Put(d) // a decoder with unread input would give it before the next object
 	}
 	return nil
 }
 
 // decoder reads one object after the other. Only a decoder can refuse unknown
-// fields, and a new one for every event was most of what a replay allocated.
+// fields, and a new decoder for every event was most of the memory of a replay.
 type decoder struct {
 	*json.Decoder
 	source *bytes.Reader

@@ -108,9 +108,9 @@ func state[A Aggregate](s States, id StreamID) A {
 type Change struct {
 	Stream StreamID
 	Event  Event
-	// Owner is the account the record belongs to; 0 is the decision's. A mapping
-	// of one account may count against the quota of another: who asks for all
-	// that happened to an account must find that record there.
+	// Owner is the account the record belongs to; 0 = the account of the decision. A
+	// mapping of one account may count against the quota of another, and the history
+	// of that other account must hold the record.
 	Owner int64
 }
 
@@ -129,7 +129,7 @@ const (
 	ClaimListener = "listener" // value: client/protocol/host:port
 )
 
-// TakenCode gives the refusal for a claim of this scope that somebody holds.
+// TakenCode gives the refusal for a claim of this scope that another aggregate holds.
 func TakenCode(scope string) Code {
 	switch scope {
 	case ClaimUsername:
@@ -142,8 +142,8 @@ func TakenCode(scope string) Code {
 	return CodeInvalid
 }
 
-// Decision is what a command comes to. No changes means that the command asks
-// for what already is: nothing is written and the answer is a success.
+// Decision is the result of a command. A decision without changes is a success that
+// writes nothing: the state is already the one that the command asks for.
 type Decision struct {
 	Account  int64 // the account of the records; overrides Command.Account when not 0
 	Changes  []Change
@@ -152,8 +152,8 @@ type Decision struct {
 	Closes   []StreamID // streams that take no records after these changes
 }
 
-// add plans events. What is written into the quota of an account belongs to that
-// account, whoever's command it is.
+// add plans events. A record in the quota of an account belongs to that account,
+// also when the command is another account's.
 func (d *Decision) add(stream StreamID, events ...Event) {
 	var owner int64
 	if stream.Category() == CategoryQuota {
@@ -202,7 +202,7 @@ type Submission struct {
 	Expect *Version
 }
 
-// Receipt says what became of a submission.
+// Receipt is the result of a submission.
 type Receipt struct {
 	// Position is the last position of the append. For a command that changed
 	// nothing it is a position that already shows what the command asked for.

@@ -27,12 +27,12 @@ const (
 	CodeInviteNotFound      Code = "invite_not_found"
 	CodeInviteEnded         Code = "invite_ended"   // used up, revoked or expired
 	CodeShareEnded          Code = "share_ended"    // used up, revoked or expired
-	CodeClientClaimed       Code = "client_claimed" // somebody was first
-	CodeClaimRefused        Code = "claim_refused"  // the proof does not prove it
+	CodeClientClaimed       Code = "client_claimed" // the client was claimed before
+	CodeClaimRefused        Code = "claim_refused"  // the proof is not valid for the client
 	CodeLoginRefused        Code = "login_refused"  // user name or password
 	CodeLoginEnded          Code = "login_ended"
-	CodeScopeDenied         Code = "scope_denied"     // a key is to do more than its owner may
-	CodeRegistrationOff     Code = "registration_off" // no identities for unknown agents
+	CodeScopeDenied         Code = "scope_denied"     // the key would allow more than its owner may do
+	CodeRegistrationOff     Code = "registration_off" // unknown agents get no identity
 	CodeQuotaKeys           Code = "quota_keys"
 	CodeQuotaShares         Code = "quota_shares"
 	CodeQuotaInvites        Code = "quota_invites"
@@ -46,7 +46,7 @@ const (
 	CodeIdempotencyMismatch Code = "idempotency_mismatch"  // key reused with another request
 	CodeUnknownEvent        Code = "unknown_event"
 	CodeOtherVersion        Code = "other_version"     // two servers of a cluster do not understand each other
-	CodeStoreUnavailable    Code = "store_unavailable" // the log cannot be reached; a retry with the same key finds out whether it was written
+	CodeStoreUnavailable    Code = "store_unavailable" // the log cannot be reached; a retry with the same key tells whether the command was written
 )
 
 // Fault is one thing wrong with a command, at a named field.

@@ -6,8 +6,9 @@ import (
 )
 
 // exchangeForm is the number of the form in which control planes and forwarders
-// exchange states, commands and results. It rises when a member gets another
-// meaning. A new member needs no new number: who does not know it reads nothing.
+// exchange states, commands and results. The number rises when a member gets another
+// meaning. A new member needs no new number: a receiver that does not know the member
+// refuses the whole message.
 const exchangeForm = 1
 
 // Exchanged is what control planes and forwarders exchange as JSON.
@@ -15,7 +16,7 @@ type Exchanged interface {
 	ClientView | IngressView | ClientCommand | ClientResult
 }
 
-// EncodeExchanged gives the form's number and the JSON.
+// EncodeExchanged gives the number of the form and the JSON.
 func EncodeExchanged[T Exchanged](v T) (form int, data []byte, err error) {
 	data, err = json.Marshal(v)
 	return exchangeForm, data, err

@@ -17,8 +17,7 @@ const (
 	publicKeyLength      = 32   // bytes, Ed25519
 )
 
-// faults gathers everything wrong with a command, so that the caller is told
-// once and not fault by fault.
+// faults gathers all faults of a command, so that the caller gets them in one answer.
 type faults struct{ list []Fault }
 
 func (f *faults) add(field, message string) {
@@ -64,7 +63,7 @@ func (f *faults) username(field, s string) {
 	}
 }
 
-// email checks the shape only: whether an address works is known by mailing to it.
+// email checks the shape only. Only a mail that arrives would show that the address works.
 func (f *faults) email(field, s string) {
 	local, host, ok := strings.Cut(s, "@")
 	if len(s) > maxEmailLength || !utf8.ValidString(s) || !ok || local == "" || host == "" || strings.Contains(host, "@") ||
@@ -73,7 +72,7 @@ func (f *faults) email(field, s string) {
 	}
 }
 
-// fixed refuses a value for a field that never changes, unless it is what is.
+// fixed refuses a new value for a field that never changes.
 func fixed[T comparable](f *faults, field string, to *T, is T) {
 	if to != nil && *to != is {
 		f.add(field, fmt.Sprintf("cannot be changed, is %v", is))

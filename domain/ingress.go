@@ -1,8 +1,8 @@
 package domain
 
-// Ingress names what a forwarder has a view of beside its clients: where connections
-// come in at the forwarder itself. It is a range of public ports, both ends included,
-// or one public host.
+// Ingress names a place where connections come in at a forwarder itself: a range of
+// public ports, both ends included, or one public host. A forwarder has a view of each
+// ingress beside its views of clients.
 type Ingress struct {
 	FirstPort int    `json:"first_port,omitempty"`
 	LastPort  int    `json:"last_port,omitempty"`

@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// Invite is an invitation: whoever has its code makes their machine a client of the
-// user who invites, without an account, an id or a file.
+// Invite is an invitation. With its code a machine becomes a client of the inviting
+// user, without an account, an id or a file.
 //
 // Rules: the log keeps a hash of the secret. An invitation is good for a number of
-// uses, and until it expires or is revoked. A client that was made of it counts
-// against the user's quota like any other and stays when the invitation ends. A key
-// that has redeemed it once gets the same client again: whoever lost the answer may
-// ask anew, also when there are no uses left.
+// uses, and until it expires or is revoked. Its clients count against the user's quota
+// like others and stay when the invitation ends. A key that has redeemed the
+// invitation gets the same client again, also when no uses are left: the first answer
+// may have been lost.
 type Invite struct {
 	ID        int64            `json:"id"`
 	UserID    int64            `json:"user_id"`
@@ -35,8 +35,8 @@ type Invite struct {
 const (
 	// MaxInvites is how many live invitations a user may hold.
 	MaxInvites = 1000
-	// MaxInviteUses is how often an invitation may be used at most: who has used it is
-	// part of its state.
+	// MaxInviteUses is the highest number of uses of an invitation. It is bounded because
+	// the state of an invitation lists its uses.
 	MaxInviteUses = 1000
 	// InviteSecretLength is how many random bytes a code has, so that nobody guesses one.
 	InviteSecretLength = 16
@@ -84,7 +84,7 @@ func (i *Invite) Live() bool { return i.Exists() && !i.Revoked && i.Uses() < i.M
 // Expired reports whether the invitation's time is over at a moment.
 func (i *Invite) Expired(at time.Time) bool { return !i.ExpiresAt.IsZero() && !at.Before(i.ExpiresAt) }
 
-// ClientOf gives the client that the key was made one with, 0 for none.
+// ClientOf gives the client that a public key got from the invitation, 0 for none.
 func (i *Invite) ClientOf(publicKey []byte) int64 { return i.Redeemed[keyName(publicKey)] }
 
 func keyName(publicKey []byte) string {
@@ -211,8 +211,8 @@ func endInvite(d *Decision, id, user int64) {
 	d.add(QuotaStream(user), QuotaReturned{Resources: []Resource{ResourceInvite}, ID: id})
 }
 
-// RedeemInvite makes a client of the user who invited, for whoever has the secret and
-// has proved to hold the key.
+// RedeemInvite makes a client of the inviting user. The caller has the secret of the
+// invitation and has proved to hold the private key.
 type RedeemInvite struct {
 	ID        int64 // of the invitation
 	Hash      []byte
@@ -239,12 +239,12 @@ func (c RedeemInvite) Reads() []StreamID {
 // Decide implements [Command].
 func (c RedeemInvite) Decide(s States) (Decision, error) {
 	i := s.invite(c.ID)
-	// Without the secret nobody learns whether there is such an invitation.
+	// A caller without the secret must not learn whether the invitation exists.
 	if !i.Exists() || subtle.ConstantTimeCompare(i.Hash, c.Hash) == 0 {
 		return Decision{}, refuseAt(CodeInviteNotFound, "There is no invitation with this code.", "code")
 	}
 	if i.ClientOf(c.PublicKey) != 0 {
-		return Decision{Account: i.UserID}, nil // it was told before, and has not heard
+		return Decision{Account: i.UserID}, nil // a repeat, because the first answer was lost
 	}
 	if !i.Live() || i.Expired(c.At) {
 		return Decision{}, refuseAt(CodeInviteEnded, "This invitation was used up, was revoked or has expired.", "code")

@@ -6,13 +6,12 @@ import (
 	"time"
 )
 
-// Key is an API key: what a program proves itself with.
+// Key is an API key, with which a program proves its identity.
 //
 // Rules: the log keeps a hash of the secret, never the secret. A key belongs to
-// a user, or, with user 0, to the operator, who is an admin. It may never do more
-// than its owner may now: one that was made by an admin who is none any more has
-// lost what only admins may. A user holds at most [MaxKeys]. A revoked key is
-// revoked for ever.
+// a user, or, with user 0, to the operator, who is an admin. A key never allows more
+// than its owner may do now: when an admin is demoted, the keys of that user lose the
+// rights of admins. A user holds at most [MaxKeys]. A revoked key is revoked for ever.
 type Key struct {
 	ID        int64     `json:"id"`
 	UserID    int64     `json:"user_id,omitempty"` // 0 = the operator
@@ -57,7 +56,7 @@ func (k *Key) Exists() bool { return k.ID != 0 }
 // Live reports whether the key exists and was not revoked; it may have expired.
 func (k *Key) Live() bool { return k.Exists() && !k.Revoked }
 
-// Expired reports whether the key is good no more at a moment.
+// Expired reports whether the key has expired at a moment.
 func (k *Key) Expired(at time.Time) bool { return !k.ExpiresAt.IsZero() && !at.Before(k.ExpiresAt) }
 
 // Clone implements [Aggregate].
@@ -137,7 +136,7 @@ func (c CreateKey) Decide(s States) (Decision, error) {
 		return Decision{}, err
 	}
 	if slices.Contains(c.Scopes, ScopeAdmin) && u.Role != RoleAdmin {
-		return Decision{}, refuseAt(CodeScopeDenied, "A key may not do more than its owner, who is no admin.", "scopes")
+		return Decision{}, refuseAt(CodeScopeDenied, "A key may not do more than its owner, and the owner is not an admin.", "scopes")
 	}
 	return d, s.quota(c.UserID).take(&d, QuotaTaken{Resources: []Resource{ResourceKey}, ID: c.ID})
 }

@@ -2,10 +2,10 @@ package domain
 
 import "fmt"
 
-// Kind is what must be known of every kind of aggregate. The table of kinds takes
-// the place of a list in each of those who need a part of it: how a stream is named,
-// which state is folded, what is sealed, what no answer shows, which rows there are,
-// what ends with its owner. docs/howto/add-a-resource.md says how to add one.
+// Kind describes one kind of aggregate: the names of its streams, its state, the fields
+// that are sealed, the fields that no answer shows, its rows, and what ends with its
+// owner. Every package that needs such a list reads the table of kinds.
+// docs/howto/add-a-resource.md says how to add a kind.
 type Kind struct {
 	// Category is the beginning of the stream's id, and of the names of its events.
 	Category string
@@ -23,8 +23,8 @@ type Kind struct {
 	// Secret are the fields that no answer shows, since they are what a proof is
 	// checked with; see [SecretFields].
 	Secret []EventFields
-	// Open are the other fields that hold text or bytes: whoever may read the record
-	// reads them. Every such field is in one of the three, or a test fails.
+	// Open are the other fields that hold text or bytes. Everybody who may read the
+	// record may read them. A test fails when such a field is in none of the three lists.
 	Open []string
 
 	// held says how an account holds it, nil for what no account holds.
@@ -39,8 +39,8 @@ type EventFields struct {
 
 func of(e Event, fields ...string) EventFields { return EventFields{e.EventName(), fields} }
 
-// held says what of a kind an account holds, and what becomes of it when the account,
-// or a client of the account, is deleted.
+// held says which aggregates of a kind an account holds, and how they end when the
+// account, or a client of the account, is deleted.
 type held struct {
 	ids func(*Quota) []int64
 	// ofClient gives those of ids that end with a client, nil when none do.
@@ -89,8 +89,7 @@ func init() {
 			held:     &held{ids: (*Quota).keyIDs, end: each(endKey)},
 		},
 		{
-			// A login is held by no account: it ends with its user because it is worth
-			// nothing without, see Login.Good.
+			// No account holds a login. Login.Good refuses the login of a user who was deleted.
 			Category: CategoryLogin, New: func() Aggregate { return &Login{} },
 			Secret: []EventFields{of(LoginBegun{}, "family", "hash"), of(LoginRefreshed{}, "hash")},
 			Open:   []string{"reason"},
@@ -196,8 +195,8 @@ func endOfClient(s States, d *Decision, account, clientID int64) error {
 	})
 }
 
-// endHeld asks for all streams at once before it ends anything: a round for every
-// kind would decide, and read, as often as there are kinds.
+// endHeld asks for all streams before it ends anything. Asking for one kind after the
+// other would decide, and read, once for each kind.
 func endHeld(s States, d *Decision, account int64, which func(*held) []int64) error {
 	var streams []StreamID
 	for _, k := range kinds {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Login is what began when a user gave the password, and the family of all
-// refresh tokens that followed from it.
+// Login begins when a user gives the password. It is the family of all refresh tokens
+// that follow.
 //
-// Rules: a refresh token is good once; the next one comes with its use. One that
-// is used again was copied: nobody can tell who has the copy, so the whole family
-// ends. A refresh token has two secret halves: one of the family, which makes
-// sure that only who had a token can end the family like that, and one of the
-// generation. A login ends with its user, with the user's password, and with its
-// time. An ended login is ended for ever.
+// Rules: a refresh token is good once, and its use gives the next one. A second use
+// means that the token was copied. Nobody can tell which holder is the user, so the
+// whole family ends. A refresh token has two secret halves: one of the family and one
+// of the generation. Without the half of the family nobody can end the family. A login
+// ends when its user is deleted, when the password changes, and when its time is over.
+// An ended login stays ended.
 type Login struct {
 	ID         int64     `json:"id"`
 	UserID     int64     `json:"user_id"`
@@ -76,8 +76,7 @@ func (l *Login) Exists() bool { return l.ID != 0 }
 // Live reports whether the login exists and has not ended; its time may be over.
 func (l *Login) Live() bool { return l.Exists() && l.Ended == "" }
 
-// Good reports whether the login is worth anything at a moment, for its user as
-// the user is then.
+// Good reports whether the login is valid at a moment, for the present state of its user.
 func (l *Login) Good(u *User, at time.Time) bool {
 	return l.Live() && at.Before(l.ExpiresAt) && u.Live() && !u.Disabled && u.ID == l.UserID && u.PasswordNumber == l.Password
 }
@@ -109,7 +108,7 @@ func (l *Login) Apply(event Event, at time.Time) {
 type BeginLogin struct {
 	ID           int64
 	UserID       int64
-	PasswordHash string // the one that was checked; another by now refuses the login
+	PasswordHash string // the hash that was checked; the login is refused when the user has another by now
 	Family, Hash []byte
 	ExpiresAt    time.Time
 }
@@ -147,8 +146,8 @@ func (c BeginLogin) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// RefreshLogin takes a refresh token and puts another in its place. A token that
-// was good once ends the login, which is accepted: the state tells.
+// RefreshLogin replaces a refresh token by the next one. A token that was used before
+// ends the login; the command succeeds, and the state shows the end.
 type RefreshLogin struct {
 	ID           int64
 	Family, Hash []byte // of the token that was given

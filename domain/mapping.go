@@ -6,19 +6,21 @@ import (
 	"time"
 )
 
-// Mapping is the rule: what arrives at the source agent's listener, or at a public
-// port, goes to a service the target agent dials.
+// Mapping is a rule: connections that come in at its origin go to a service that the
+// target agent dials. The origin is a listener of the source agent or a public port.
 //
-// Rules: source and target are live clients of the mapping's user; a mapping without
-// a source client is public, and has a public port; or anonymous
-// clients that an admin has named, since nobody else may reach a stranger's
-// machine; or the source is a client of somebody who had the user's share code. A
-// mapping counts against the quota of every account in it: its user, the users of
-// its ends, and every anonymous client. One listener address of a source client
-// belongs to one mapping. Owner and protocol never change, and its ends only when
-// an anonymous client is claimed; a mapping that needs others is another mapping.
-// A deleted mapping's id is never used again. A client is an end of at most
-// [MaxClientMappings].
+// Rules:
+//   - Source and target are live clients of the mapping's user. There are two
+//     exceptions: an admin may name anonymous clients, and the source may be a client of
+//     another user who redeemed a share of the mapping's user.
+//   - A mapping without a source client is public.
+//   - A mapping counts against the quota of its user, of the users of its clients, and
+//     of every anonymous client in it.
+//   - One listener address of a source client belongs to one mapping.
+//   - Owner and protocol never change. The clients change only when an anonymous client
+//     is claimed.
+//   - A client is source or target of at most [MaxClientMappings].
+//   - The id of a deleted mapping is never used again.
 type Mapping struct {
 	ID             int64    `json:"id"`
 	UserID         int64    `json:"user_id"`
@@ -26,9 +28,9 @@ type Mapping struct {
 	Protocol       Protocol `json:"protocol"`
 	SourceClientID int64    `json:"source_client_id"`
 	TargetClientID int64    `json:"target_client_id"`
-	SourceUserID   int64    `json:"source_user_id,omitempty"` // whose the source is, when not UserID's
-	TargetUserID   int64    `json:"target_user_id,omitempty"` // whose the target is, when not UserID's
-	ShareID        int64    `json:"share_id,omitempty"`       // the share it was made of
+	SourceUserID   int64    `json:"source_user_id,omitempty"` // the user of the source client, when it is not UserID
+	TargetUserID   int64    `json:"target_user_id,omitempty"` // the user of the target client, when it is not UserID
+	ShareID        int64    `json:"share_id,omitempty"`       // the share from which the mapping was made
 	Origin
 	Service
 	Options
@@ -52,7 +54,7 @@ type Parts struct {
 	Options
 }
 
-// complete gives the parts with what was left out.
+// complete gives the parts with defaults for the fields that were left out.
 func (p Parts) complete(public bool) Parts {
 	p.Origin = p.Origin.complete(public)
 	return p
@@ -76,7 +78,7 @@ type (
 		Service
 		Options
 	}
-	// MappingChanged gives all parts of a mapping from now on.
+	// MappingChanged replaces all parts of a mapping.
 	MappingChanged struct{ Parts }
 	// MappingDisabled closes the listener and ends the streams until MappingEnabled.
 	MappingDisabled struct{}
@@ -107,13 +109,13 @@ func (m *Mapping) Exists() bool { return m.ID != 0 }
 // Live reports whether the mapping exists and was not deleted.
 func (m *Mapping) Live() bool { return m.Exists() && !m.Deleted }
 
-// Active reports whether the mapping is to carry streams.
+// Active reports whether the mapping may carry streams: it is live and enabled.
 func (m *Mapping) Active() bool { return m.Live() && !m.Disabled }
 
-// Public reports whether connections come in at forwarders, and not at a client.
+// Public reports whether connections come in at forwarders instead of at a client.
 func (m *Mapping) Public() bool { return m.SourceClientID == 0 }
 
-// resources are what a mapping counts as.
+// resources are the resources that a mapping counts as.
 func (m *Mapping) resources() []Resource {
 	resources := []Resource{ResourceMapping}
 	if !m.Disabled {
@@ -125,11 +127,11 @@ func (m *Mapping) resources() []Resource {
 	return resources
 }
 
-// Parts gives what of the mapping can change.
+// Parts gives the parts of the mapping.
 func (m *Mapping) Parts() Parts { return Parts{m.Name, m.Origin, m.Service, m.Options} }
 
-// Accounts are those the mapping counts against: its user, those of its ends, and
-// every anonymous client in it.
+// Accounts are the accounts that the mapping counts against: its user, the users of its
+// clients, and every anonymous client in it.
 func (m *Mapping) Accounts() []int64 {
 	accounts := m.Users()
 	for _, end := range []int64{m.SourceClientID, m.TargetClientID} {
@@ -140,7 +142,7 @@ func (m *Mapping) Accounts() []int64 {
 	return accounts
 }
 
-// Users are those who take part in the mapping, its own user first.
+// Users are the users of the mapping and of its clients, the mapping's user first.
 func (m *Mapping) Users() []int64 {
 	users := []int64{m.UserID}
 	for _, user := range []int64{m.SourceUserID, m.TargetUserID} {
@@ -191,7 +193,7 @@ func (m *Mapping) apply(e MappingMoved) {
 type CreateMapping struct {
 	ID             int64
 	UserID         int64
-	Any            bool  // by an admin: its ends may be anonymous clients
+	Any            bool  // by an admin: the clients may be anonymous
 	SourceClientID int64 // 0 = the mapping is public
 	TargetClientID int64
 	Protocol       Protocol
@@ -223,7 +225,7 @@ func (c CreateMapping) Reads() []StreamID {
 	return reads
 }
 
-// mapping is what the command makes, as far as it is known without reading.
+// mapping is the new mapping, without the fields that need the event streams.
 func (c CreateMapping) mapping() Mapping {
 	return Mapping{ID: c.ID, UserID: c.UserID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID,
 		SourceUserID: c.sourceUserID, Protocol: c.Protocol, Origin: c.Origin}
@@ -311,10 +313,9 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 	return d, nil
 }
 
-// ownClient refuses an end of a mapping that is not there, or is not the user's.
-// By an admin an anonymous client may be an end, which is nobody's. Not even an
-// admin joins the clients of two users: the second has not agreed, and a share
-// code is how to agree.
+// ownClient refuses a client that does not exist, or that belongs to another user. An
+// admin may use an anonymous client. An admin may not join the clients of two users,
+// because the second user has not agreed; a share code is the way to agree.
 func (s States) ownClient(id, user int64, end string, anonymous bool) error {
 	cl, err := s.liveClient(id)
 	if CodeOf(err) == CodeClientNotFound {
@@ -331,8 +332,8 @@ func (s States) ownClient(id, user int64, end string, anonymous bool) error {
 	return nil
 }
 
-// ChangeMapping changes parts of a mapping. What never changes may be in the patch
-// too, so that a caller can send back all it read; anything but what is, is a fault.
+// ChangeMapping changes parts of a mapping. The patch may hold fields that never change,
+// so that a caller can send back all it read; another value for such a field is a fault.
 type ChangeMapping struct {
 	ID    int64
 	Patch Patch
@@ -351,7 +352,7 @@ func (c ChangeMapping) Offered(o PublicOffer) Command {
 	return c
 }
 
-// fixedOfMapping are the fields of a mapping that no change gives another content.
+// fixedOfMapping are the fields of a mapping that never change.
 var fixedOfMapping = []string{"user_id", "source_client_id", "target_client_id", "source_user_id", "target_user_id", "share_id", "protocol"}
 
 // CommandName implements [Command].
@@ -377,7 +378,7 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	parts := m.Parts()
 	f.patch(&parts, c.Patch)
 	if m.Public() && parts.PublicPort == 0 {
-		parts.PublicPort = m.PublicPort // chosen, and kept
+		parts.PublicPort = m.PublicPort // a port that was chosen once is kept
 	}
 	f.parts(m.Protocol, m.OriginKind(), parts)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
@@ -404,7 +405,8 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// SetMappingEnabled enables or disables a mapping; asking for what is, is a success.
+// SetMappingEnabled enables or disables a mapping. It succeeds, and changes nothing,
+// when the mapping is in that state.
 type SetMappingEnabled struct {
 	ID      int64
 	Enabled bool
@@ -480,7 +482,7 @@ func (c DeleteMapping) Decide(s States) (Decision, error) {
 	return d, deleteMappings(s, &d, []int64{c.ID})
 }
 
-// deleteMappings adds what ends the given live mappings to the decision.
+// deleteMappings adds the events that end the given live mappings to the decision.
 func deleteMappings(s States, d *Decision, ids []int64) error {
 	if err := s.needMappings(ids); err != nil {
 		return err
@@ -501,8 +503,8 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 	return nil
 }
 
-// needMappings asks for mappings and then for the quotas they count against and the
-// ports they have, all at once each: a round for every mapping would make a large delete quadratic.
+// needMappings asks for all mappings at once, and then for all their quotas and ports at
+// once. One round for each mapping would make a large delete quadratic.
 func (s States) needMappings(ids []int64) error {
 	streams := make([]StreamID, 0, len(ids))
 	for _, id := range ids {
@@ -524,7 +526,7 @@ func (s States) needMappings(ids []int64) error {
 	return s.need(behind...)
 }
 
-// liveMapping gives the mapping, or the refusal for one that is not there.
+// liveMapping gives the mapping, or the refusal when there is none.
 func (s States) liveMapping(id int64) (*Mapping, error) {
 	if err := s.need(MappingStream(id)); err != nil {
 		return nil, err

@@ -2,25 +2,24 @@ package domain
 
 import "time"
 
-// Node is a forwarder as the log knows it: what operators have asked of it. Where
-// it is and what it does now is presence, and no history.
+// Node is a forwarder in the log: the requests that operators have made of it. The
+// address and the present state of a node are in the directory, not in the log.
 //
-// Rules: a node belongs to no account. What is asked of a node is asked of one life
-// of it, told by when that began: a node that starts anew takes agents again,
-// whatever was asked of the one before it.
+// Rules: a node belongs to no account. A request is for one life of the node, named by
+// the time when that life began. A node that starts again accepts agents again.
 type Node struct {
-	ID        string    `json:"id"`    // as operators see it: node-001
-	Since     time.Time `json:"since"` // when the life began that was asked to drain last
+	ID        string    `json:"id"`    // for operators, for example node-001
+	Since     time.Time `json:"since"` // the beginning of the life that was asked to drain last
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-// NodeDrainRequested asks a node to send its agents elsewhere and let its work end.
-// Like [ClientDisconnectRequested] it is carried out when it is asked for and never
-// because it is read.
+// NodeDrainRequested asks a node to send its agents to other nodes and to end when its
+// work has ended. Like [ClientDisconnectRequested] it is carried out once, when it is
+// made.
 type NodeDrainRequested struct {
 	NodeID string    `json:"node_id"`
-	Since  time.Time `json:"since"` // when the life of the node began that is meant
+	Since  time.Time `json:"since"` // the beginning of the life that is asked
 }
 
 // EventName implements [Event].
@@ -47,11 +46,11 @@ func (n *Node) Apply(event Event, at time.Time) {
 	n.ID, n.Since, n.UpdatedAt = e.NodeID, e.Since, at
 }
 
-// DrainNode asks a node to send its agents elsewhere. Asking again is another
-// request of the log, and nothing new to the node.
+// DrainNode asks a node to send its agents to other nodes. A repeat writes another event
+// and has no further effect.
 type DrainNode struct {
 	ID    int64     // the number in the node's id
-	Since time.Time // when the node started, as it says itself
+	Since time.Time // when the node started, from its own announcement
 }
 
 // CommandName implements [Command].

@@ -12,19 +12,19 @@ import (
 )
 
 // The parts of a mapping are [Origin], [Service] and [Options]: plain structs that
-// the state, the events, the commands and the bodies of the API embed. What there
-// is to say about a field is in its tags, once. They have the names that the API's
-// document uses:
+// the state, the events, the commands and the bodies of the API embed. The tags of a
+// field describe it in one place. They have the names that the document of the API uses:
 //
 //	json                the field's name; "omitempty" makes it optional
 //	doc, example        for people
-//	enum                the texts it may be, with commas between
+//	enum                the allowed texts, separated by commas
 //	minimum, maximum    of a number
 //	maxLength           of a text, in characters
-//	unset               what an optional field means when nobody has set it
+//	unset               the meaning of an optional field that is not set
 //
-// The domain checks values by them, the API documents them, and the command line
-// makes its flags of them. What tags cannot say is a line in the part's check.
+// The domain checks values by the tags, the API documents them, and the command line
+// makes its flags from them. A rule that tags cannot express is a line in the check of
+// the part.
 
 // Field is one field of a part.
 type Field struct {
@@ -42,8 +42,8 @@ type Field struct {
 
 var knownFields sync.Map // reflect.Type to []Field
 
-// Fields lists the fields of a part, or of whatever struct embeds parts, in the
-// order of their JSON.
+// Fields lists the fields of a part, or of a struct that embeds parts, in the order of
+// their JSON.
 func Fields(part any) []Field {
 	t := reflect.TypeOf(part)
 	for t.Kind() == reflect.Pointer {
@@ -80,8 +80,7 @@ func bound(tag string) *int64 {
 	return nil
 }
 
-// bounds checks a part by the tags of its fields. An optional field that nobody
-// has set is right.
+// bounds checks a part by the tags of its fields. An optional field may be unset.
 func (f *faults) bounds(part any) {
 	v := reflect.Indirect(reflect.ValueOf(part))
 	for _, field := range Fields(part) {
@@ -128,7 +127,7 @@ func anyOf(names []string) string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// fillUnset gives the fields that nobody has set what they mean then.
+// fillUnset gives the fields that are not set the values of their tags "unset".
 func fillUnset(part any) {
 	v := reflect.ValueOf(part).Elem()
 	for _, field := range Fields(part) {
@@ -147,13 +146,12 @@ func fillUnset(part any) {
 	}
 }
 
-// Patch gives fields of a value another content, by their names in JSON. A field
-// that it does not name, or names as null, stays as it is. A field that it names
-// is replaced as a whole, also when it is a list or an object; an empty one takes
-// away what is there.
+// Patch changes fields of a value, by their names in JSON. A field that is absent or
+// null in the patch keeps its value. Any other field is replaced as a whole, also a list
+// or an object; an empty list or object removes all members.
 type Patch map[string]json.RawMessage
 
-// PatchOf gives the patch that makes any value of this type equal to this one.
+// PatchOf gives the patch that makes any value of this type equal to v.
 func PatchOf(value any) Patch {
 	v := reflect.Indirect(reflect.ValueOf(value))
 	p := Patch{}
@@ -186,7 +184,7 @@ func (p Patch) get(name string) (json.RawMessage, bool) {
 	return raw, ok && string(raw) != "null"
 }
 
-// patch changes a value in place, which is a pointer to a struct.
+// patch changes a struct in place; value is a pointer to it.
 func (f *faults) patch(to any, p Patch) {
 	v := reflect.ValueOf(to).Elem()
 	for _, field := range Fields(to) {
@@ -194,7 +192,7 @@ func (f *faults) patch(to any, p Patch) {
 		if !ok {
 			continue
 		}
-		// Into a new one: what the old one holds may be the state's.
+		// Decode into a new value: the old one may share memory with the state.
 		next := reflect.New(field.Type)
 		if err := json.Unmarshal(raw, next.Interface()); err != nil {
 			f.add(field.Name, "must be "+kindName(field.Type))
@@ -218,7 +216,7 @@ func empty(v reflect.Value) bool {
 	return false
 }
 
-// fixedBy refuses a patch of fields that never change, unless it gives what is.
+// fixedBy refuses a patch that gives another value to a field that never changes.
 func (f *faults) fixedBy(p Patch, is any, names ...string) {
 	v, fields := reflect.Indirect(reflect.ValueOf(is)), Fields(is)
 	for _, name := range names {

@@ -2,24 +2,23 @@ package domain
 
 import "time"
 
-// What is about a person is kept so that it can be forgotten: a store seals
-// these fields under a key of the account their record belongs to, and an
-// account that is erased has no key any more. The log stays as it is, and so do
-// its proofs.
+// Personal data can be erased although the log never changes: a store seals these
+// fields with a key of the account that the record belongs to, and an erased account
+// has no key. The proofs of the log stay valid.
 
-// Erased stands where something was that has been erased.
+// Erased stands in place of erased data.
 const Erased = "[erased]"
 
-// UserErased says that what was about the person of a user is forgotten. It is the
-// one event of an erasure's stream: the user's has ended, and is followed no
-// further by whoever has dropped the user. (At first it was the user's last event;
-// such logs are still read.)
+// UserErased notes that the personal data of a user are erased. It is the only event of
+// the erasure's own stream, because followers that have dropped a deleted user do not
+// read the stream of the user any more. (In the oldest logs it is the last event of the
+// user's stream; such logs are still read.)
 type UserErased struct{}
 
 // EventName implements [Event].
 func (UserErased) EventName() string { return "user_erased" }
 
-// Erasure is what has been told of the erasure of a user.
+// Erasure is the state of the erasure of a user.
 type Erasure struct {
 	At time.Time `json:"at"`
 }
@@ -37,9 +36,8 @@ func (e *Erasure) Apply(event Event, at time.Time) {
 	}
 }
 
-// EraseUser deletes a user with all of its clients and mappings, and forgets
-// what was about the person. A user who was deleted before can be erased still;
-// to erase one again changes nothing.
+// EraseUser deletes a user with all clients and mappings, and erases the personal data.
+// A user who was deleted before can still be erased. A repeat changes nothing.
 type EraseUser struct{ ID int64 }
 
 // CommandName implements [Command].

@@ -1,11 +1,11 @@
 package domain
 
-// Place is a place in a log: a position, and the id of the record at it. Two logs
-// that parted have other records at the same position, so that who knows a place
-// can tell whether a log is still the one it was.
+// Place is a place in a log: a position, and the id of the record at that position. Two
+// logs that parted have different records at the same position, so a follower that
+// knows a place can tell whether a log is still the same log.
 type Place struct {
 	Position Position
-	EventID  EventID // zero at position 0, and where it is not known
+	EventID  EventID // zero at position 0, and when it is not known
 }
 
 // PlaceOf gives the place of a record.

@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// Port is a public port of the cluster: which mapping has it, for each protocol. One
-// number can be one mapping's for tcp and another's for udp.
+// Port is a public port of the cluster, with the mapping that has it for each protocol.
+// One number can belong to one mapping for tcp and to another for udp.
 //
-// Rules: a port belongs to one mapping at a time. It is an aggregate of its own, so
-// that two who ask for one port at the same moment write into one event stream, and
-// one of them is refused. When it was freed, only the user who had it gets it for an
-// hour: visitors may still come for what was there.
+// Rules: a port belongs to one mapping at a time. It is an aggregate of its own: two
+// commands that ask for one port at the same moment write into one event stream, and
+// one of them is refused. For an hour after a port was freed only its last user can have
+// it, because visitors may still connect to it.
 type Port struct {
 	Number int
 	Uses   map[Protocol]PortUse
 }
 
-// PortUse is who has a port, or had it last.
+// PortUse tells which mapping has a port, or which user had it last.
 type PortUse struct {
 	MappingID int64 // 0 = nobody, since FreedAt
 	UserID    int64
@@ -91,37 +91,37 @@ type PortRange struct{ First, Last int }
 // Has reports whether a port is in the range.
 func (r PortRange) Has(port int) bool { return port >= r.First && port <= r.Last }
 
-// PublicOffer is what there is to be had at the moment of a command, which only its
-// edge knows: who decides has no directory, no clock and no dice.
+// PublicOffer lists what the forwarders offer at the moment of a command. The caller
+// fills it, because the domain has no directory, no clock and no random source.
 type PublicOffer struct {
-	Known bool        // somebody has looked
-	Ports []PortRange // that forwarders have
-	Draw  []int       // ports to choose from, for who names none
+	Known bool        // the directory has answered
+	Ports []PortRange // the ranges of the forwarders
+	Draw  []int       // ports to choose from when the command names none
 	Now   time.Time
 }
 
 // PublicCommand is a command that may ask for something public.
 type PublicCommand interface {
 	Command
-	// WantsPublic reports whether it does.
+	// WantsPublic reports whether the command needs an offer.
 	WantsPublic() bool
-	// Offered gives the command with what there is to be had.
+	// Offered gives the command with the offer.
 	Offered(o PublicOffer) Command
 }
 
 // Refusals of public ports.
 const (
-	CodePublicUnavailable Code = "public_unavailable" // no forwarder has what is asked for
+	CodePublicUnavailable Code = "public_unavailable" // no forwarder offers it
 	CodePortTaken         Code = "port_taken"
-	CodePortsTaken        Code = "ports_taken" // none of those that were drawn is free
+	CodePortsTaken        Code = "ports_taken" // none of the drawn ports is free
 	CodeQuotaPublicPorts  Code = "quota_public_ports"
 )
 
-// choosePort gives the public port for a mapping: the one it names, or the first free
-// one of those drawn. The one that the mapping has already is its own.
+// choosePort gives the public port for a mapping: the port that it names, or the first
+// free one of the drawn ports. A mapping may keep the port that it has.
 func (s States) choosePort(o PublicOffer, protocol Protocol, user int64, port int) (int, error) {
 	if !o.Known {
-		return 0, refuseAt(CodePublicUnavailable, "Which forwarders have public ports cannot be asked now. Try again in a moment.", "public_port")
+		return 0, refuseAt(CodePublicUnavailable, "The servers cannot tell now which forwarders have public ports. Try again in a moment.", "public_port")
 	}
 	if len(o.Ports) == 0 {
 		return 0, refuseAt(CodePublicUnavailable, "No forwarder has public ports. Start one with --public-ports FROM-TO.", "public_port")
@@ -164,12 +164,12 @@ func rangesText(ranges []PortRange) string {
 	return text
 }
 
-// takePort plans that a mapping has its public port.
+// takePort plans the event that gives a mapping its public port.
 func (d *Decision) takePort(m *Mapping) {
 	d.addOwned(m.UserID, PortStream(m.PublicPort), PortTaken{Port: m.PublicPort, Protocol: m.Protocol, MappingID: m.ID, UserID: m.UserID})
 }
 
-// freePort plans that a mapping has it no longer.
+// freePort plans the event that frees the public port of a mapping.
 func (d *Decision) freePort(m *Mapping) {
 	d.addOwned(m.UserID, PortStream(m.PublicPort), PortFreed{Protocol: m.Protocol})
 }

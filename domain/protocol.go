@@ -36,7 +36,7 @@ func originKind(sourceClientID int64) OriginKind {
 // OriginKind tells where the connections of the mapping come in.
 func (m *Mapping) OriginKind() OriginKind { return originKind(m.SourceClientID) }
 
-// protocol is a row of the table: what there is to know of a protocol.
+// protocol is a row of the table of protocols.
 type protocol struct {
 	name      Protocol
 	available bool         // this version carries it
@@ -45,8 +45,8 @@ type protocol struct {
 	claims    func(m *Mapping) []Claim
 }
 
-// protocols is the table. Enums of the API, flags, completion and help of the command
-// line, checks, claims and share codes go by it: a protocol is made available here.
+// protocols is the table. The enums of the API, the flags, help and completion of the
+// command line, the checks, the claims and the share codes are made from it.
 var protocols = []protocol{
 	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
 	{name: ProtocolUDP, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
@@ -54,11 +54,11 @@ var protocols = []protocol{
 	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
 }
 
-// checkFixed is for a protocol whose service is known in advance.
+// checkFixed checks the parts of a protocol whose service is known in advance.
 func checkFixed(f *faults, p Parts) { p.Service.check(f) }
 
-// claimListener is for a protocol whose source agent has the address for itself. A
-// public port is an aggregate of its own.
+// claimListener claims the listener address at the source agent. A public port needs no
+// claim, because it is an aggregate of its own.
 func claimListener(m *Mapping) []Claim {
 	if m.OriginKind() == OriginPort {
 		return nil
@@ -67,7 +67,7 @@ func claimListener(m *Mapping) []Claim {
 		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, m.Origin.address())}}
 }
 
-// row gives the row of a protocol, nil for one that nobody knows.
+// row gives the row of a protocol, nil for an unknown one.
 func (p Protocol) row() *protocol {
 	i := slices.IndexFunc(protocols, func(row protocol) bool { return row.name == p })
 	if i < 0 {
@@ -103,8 +103,8 @@ func protocolNames(all bool) (names []string) {
 	return names
 }
 
-// Unavailable is the refusal of a protocol that this version has a name for and
-// does not carry, or nil.
+// Unavailable is the refusal of a protocol that this version knows but does not carry,
+// or nil.
 func (p Protocol) Unavailable() error {
 	if !p.Known() || p.Available() {
 		return nil
@@ -125,7 +125,7 @@ func (f *faults) parts(p Protocol, kind OriginKind, parts Parts) {
 	parts.Origin.check(f, kind)
 	row := p.row()
 	if row == nil {
-		row = &protocols[0] // the protocol is a fault already; the others are told with it
+		row = &protocols[0] // the protocol is a fault already; the other faults belong in the same answer
 	}
 	if !slices.Contains(row.origins, kind) {
 		f.add("protocol", fmt.Sprintf("cannot come in at an origin of kind %s", kind))

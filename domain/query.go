@@ -5,16 +5,15 @@ import (
 	"slices"
 )
 
-// Query says which records of the log are wanted. A field that is not set
-// restricts nothing.
+// Query selects records of the log. A field that is not set does not restrict.
 type Query struct {
-	After  Position // only behind it
-	Before Position // only before it; 0 = to the end of the log
+	After  Position // records after this position
+	Before Position // records before this position; 0 = to the end of the log
 	Newest bool     // in falling order of position instead of rising
 
 	Subject StreamID // of one event stream
-	Owner   int64    // that belong to one account
-	Actor   string   // of what one actor caused, as in [Metadata.Actor]
+	Owner   int64    // of one account
+	Actor   string   // of one actor, as in [Metadata.Actor]
 	Names   []string // of these events
 }
 

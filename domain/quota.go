@@ -22,13 +22,13 @@ const (
 	ResourcePublicPort    Resource = "public_port"
 )
 
-// Quota is what an account may have and what it holds.
+// Quota holds the limits of an account and the resources that count against them.
 //
-// Rules: nothing is taken beyond a limit, under any concurrency: every command
-// that takes or returns something writes into this one event stream, so two of
-// them cannot both be decided on the same count. A limit may be set below what
-// is held; what is held stays, nothing new is taken. It is an aggregate of its
-// own so that using an account does not change the version of the user.
+// Rules: no command exceeds a limit, under any concurrency. Every command that adds or
+// removes a resource writes into this one event stream, so two commands cannot both
+// decide on the same count. A limit may be set below the present count: the resources
+// stay, and no new one is added. The quota is an aggregate of its own, so that the use
+// of an account does not change the version of the user.
 type Quota struct {
 	Account  int64
 	Limits   Limits
@@ -36,13 +36,13 @@ type Quota struct {
 	Mappings map[int64]HeldMapping
 	Active   int64           // how many of Mappings are active
 	Keys     map[int64]bool  `json:",omitempty"`
-	Shares   map[int64]int64 `json:",omitempty"` // to the client each leads to
+	Shares   map[int64]int64 `json:",omitempty"` // the client of each share
 	Webhooks map[int64]bool  `json:",omitempty"`
 	Invites  map[int64]bool  `json:",omitempty"`
 	Ports    map[int64]bool  `json:",omitempty"` // mappings with a public port
 }
 
-// HeldMapping is what a quota remembers of a mapping that counts against it.
+// HeldMapping is a mapping that counts against a quota.
 type HeldMapping struct {
 	SourceClientID int64
 	TargetClientID int64
@@ -51,7 +51,7 @@ type HeldMapping struct {
 
 // Events of a quota.
 type (
-	// QuotaSet gives all limits from now on.
+	// QuotaSet replaces all limits.
 	QuotaSet struct {
 		Account int64  `json:"account"`
 		Limits  Limits `json:"limits"`
@@ -63,7 +63,7 @@ type (
 		SourceClientID int64      `json:"source_client_id,omitempty"`
 		TargetClientID int64      `json:"target_client_id,omitempty"`
 	}
-	// QuotaReturned takes back what QuotaTaken counted.
+	// QuotaReturned ends the count of a QuotaTaken.
 	QuotaReturned struct {
 		Resources []Resource `json:"resources"`
 		ID        int64      `json:"id"`
@@ -190,7 +190,7 @@ func (q *Quota) setActive(id int64, active bool) {
 	}
 }
 
-// take adds the event to the decision, or refuses when a limit would be passed.
+// take adds the event to the decision, or refuses it when a limit would be exceeded.
 func (q *Quota) take(d *Decision, e QuotaTaken) error {
 	for _, r := range e.Resources {
 		var code Code
@@ -228,7 +228,7 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 	return nil
 }
 
-// roomAt refuses one more mapping of clients that are an end of as many as they may be.
+// roomAt refuses one more mapping of clients that have [MaxClientMappings] already.
 func (q *Quota) roomAt(ends ...int64) error {
 	if len(q.Mappings) < MaxClientMappings {
 		return nil // no client has more mappings than its account
@@ -248,7 +248,8 @@ func (q *Quota) roomAt(ends ...int64) error {
 	return nil
 }
 
-// takeNow is take on a quota of the caller's own, which the next take is decided on.
+// takeNow is take that also applies the event to the quota, so that the next take counts
+// it. The quota is the caller's own copy.
 func (q *Quota) takeNow(d *Decision, e QuotaTaken) error {
 	if err := q.take(d, e); err != nil {
 		return err
@@ -283,9 +284,9 @@ func (q *Quota) sharesOf(clientID int64) []int64 {
 type SetQuota struct {
 	ID     int64
 	Limits Limits
-	// Keep names limits that stay as they are whatever Limits says, as the API
-	// spells them. It is decided here because only here no other change can come
-	// between reading a limit and keeping it.
+	// Keep names limits that do not change, whatever Limits holds; the names are those
+	// of the API. The limit is read and kept in one decision, so that no other change
+	// can come in between.
 	Keep []string
 }
 

@@ -118,7 +118,7 @@ type Metadata struct {
 	// At is the time that came in with the command. Apply uses it, so a replay
 	// sees the time of the original.
 	At time.Time `json:"at"`
-	// Actor is who asked: "key:<name>", "user:<id>", "client:<id>" or "system".
+	// Actor is the caller: "key:<name>", "user:<id>", "client:<id>" or "system".
 	Actor string `json:"actor"`
 	// Command is the name of the command that was decided.
 	Command string `json:"command,omitempty"`
@@ -128,7 +128,7 @@ type Metadata struct {
 	Request string `json:"request,omitempty"`
 	// Cause is the command or record that led to this one, when it was not a person.
 	Cause string `json:"cause,omitempty"`
-	// Allowed says why the actor might do this, for example "role:admin".
+	// Allowed gives the reason why the command was allowed, for example "role:admin".
 	Allowed string `json:"allowed,omitempty"`
 }
 
@@ -144,7 +144,7 @@ type Record struct {
 	ID       EventID         `json:"id"`
 	Data     json.RawMessage `json:"data"`
 	Meta     Metadata        `json:"meta"`
-	Recorded time.Time       `json:"recorded"` // the store's clock, for people; nothing decides by it
+	Recorded time.Time       `json:"recorded"` // by the store's clock, for people; no decision uses it
 }
 
 // Event decodes the record's data, upcasting old schemas. An unknown name or

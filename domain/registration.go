@@ -4,17 +4,17 @@ import (
 	"encoding/binary"
 )
 
-// Registration is what an agent asks for that has no identity but its key: to be an
-// anonymous client, or with an invitation a client of who invited.
+// Registration is the request of an agent that has a key and no identity. The agent
+// becomes an anonymous client or, with an invitation, a client of the inviting user.
 type Registration struct {
-	PublicKey []byte // whose possession the agent has proved
+	PublicKey []byte // the agent has proved to hold the private key
 	Name      string // for people
 	Source    string // the agent's address
 	Invite    []byte // the invitation's id and secret; nil: anonymous
 }
 
-// Redeem gives the command that the invitation stands for. A nonsensical one is
-// refused like one that nobody has made.
+// Redeem gives the command that redeems the invitation. A malformed invitation gets the
+// same refusal as an unknown one.
 func (r Registration) Redeem() (RedeemInvite, error) {
 	if len(r.Invite) != 8+InviteSecretLength {
 		return RedeemInvite{}, refuseAt(CodeInviteNotFound, "There is no invitation with this code.", "code")
@@ -23,8 +23,8 @@ func (r Registration) Redeem() (RedeemInvite, error) {
 	return RedeemInvite{ID: id, Hash: HashInvite(id, r.Invite[8:]), Name: r.Name, PublicKey: r.PublicKey}, nil
 }
 
-// Invited gives the client that a redemption came to, also when the key had redeemed
-// the invitation before.
+// Invited gives the client of a redemption, also when the key had redeemed the
+// invitation before.
 func Invited(r Receipt, publicKey []byte) (clientID int64, ok bool) {
 	i, ok := r.State.(*Invite)
 	if !ok || i.ClientOf(publicKey) == 0 {

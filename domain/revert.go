@@ -8,14 +8,13 @@ import (
 // The refusals of taking an event back.
 const (
 	CodeNotRevertible Code = "not_revertible" // an event of this kind cannot be taken back
-	CodeMovedOn       Code = "moved_on"       // what the event made has changed since
+	CodeMovedOn       Code = "moved_on"       // a later event changed the same thing
 )
 
-// Compensation gives the command that takes an event back: not by removing it,
-// which nothing can, but by asking for what was before. before is the state the
-// event came upon, now the present one, and held what the event's account holds
-// now. What changed since, or is no more, is not taken back on the quiet: it is a
-// refusal that says why.
+// Compensation gives the command that reverts an event. The event stays in the log; the
+// command asks for the state before it. before is the state on which the event was
+// decided, now is the present state, and held is what the event's account holds now. If
+// the subject has changed since, or has ended, the result is a refusal with the reason.
 func Compensation(event Event, before, now Aggregate, held *Quota) (Command, error) {
 	switch event.(type) {
 	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed, WebhookDeleted, ClientDisconnectRequested, NodeDrainRequested:
@@ -56,18 +55,18 @@ func Compensation(event Event, before, now Aggregate, held *Quota) (Command, err
 
 func movedOn(message string) error { return refuse(CodeMovedOn, message) }
 
-// final is the refusal for an event that stands, with the reason where there is
-// one to give.
+// final is the refusal for an event that cannot be reverted, with the reason if it is
+// known.
 func final(event Event) error {
 	switch event.(type) {
 	case UserDeleted, ClientDeleted, MappingDeleted, ClientClaimed, WebhookDeleted:
-		return refuse(CodeNotRevertible, "What has ended stays so, and its id is never used again. Create another one.")
+		return refuse(CodeNotRevertible, "An end is final, and the id is never used again. Create another one.")
 	case UserPasswordSet, ClientCredentialRotated, WebhookSecretRotated:
-		return refuse(CodeNotRevertible, "The secret before it may be the one that had to go. Set a new one.")
+		return refuse(CodeNotRevertible, "The earlier secret may be the one that had to be replaced. Set a new one.")
 	case ClientDisconnectRequested:
-		return refuse(CodeNotRevertible, "A session that has ended cannot go on. The client's agent comes back by itself.")
+		return refuse(CodeNotRevertible, "A session that has ended cannot be continued. The agent of the client connects again by itself.")
 	case NodeDrainRequested:
-		return refuse(CodeNotRevertible, "A node that drains takes no agents again in this life. Start it anew.")
+		return refuse(CodeNotRevertible, "A node that drains accepts no agents until it is restarted. Restart it.")
 	case QuotaTaken, QuotaReturned, QuotaMoved, PortTaken, PortFreed:
 		return refuse(CodeNotRevertible, "This is the account's side of another event of the same request. Revert that one.")
 	}

@@ -6,19 +6,19 @@ import (
 	"strings"
 )
 
-// Role is what a user may do at most.
+// Role bounds what a user may do.
 type Role string
 
 // The roles.
 const (
-	// RoleUser sees and changes what is its own.
+	// RoleUser sees and changes only the user's own resources.
 	RoleUser Role = "user"
 	// RoleAdmin sees and changes everything.
 	RoleAdmin Role = "admin"
 )
 
-// Scope is a part of what a role may do. A key has some of them; who logs in
-// with a password has all that the role has.
+// Scope is a part of what a role may do. A key has some scopes; a login with a password
+// has all scopes of the role.
 type Scope string
 
 // The scopes. A scope to write does not hold the one to read.
@@ -29,14 +29,14 @@ const (
 	ScopeMappingsWrite Scope = "mappings:write"
 	ScopeSharesWrite   Scope = "shares:write"
 	ScopeKeysWrite     Scope = "keys:write"
-	// ScopeWebhooksWrite lets a key have what happens sent somewhere.
+	// ScopeWebhooksWrite lets a key send events to an address of its choice.
 	ScopeWebhooksWrite Scope = "webhooks:write"
-	// ScopeAdmin lets a key act as the admin its owner is. Without it a key of an
-	// admin reaches what is the admin's own.
+	// ScopeAdmin lets a key use the rights of its owner, an admin. Without it a key of
+	// an admin reaches the admin's own resources only.
 	ScopeAdmin Scope = "admin"
 )
 
-// Scopes lists those that a key of a role may have, in a fixed order.
+// Scopes lists the scopes that a key of a role may have, in a fixed order.
 func (r Role) Scopes() []Scope {
 	all := []Scope{ScopeRead, ScopeUsersWrite, ScopeClientsWrite, ScopeMappingsWrite, ScopeSharesWrite, ScopeKeysWrite, ScopeWebhooksWrite}
 	if r == RoleAdmin {

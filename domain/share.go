@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Share is an invitation: whoever has its code may listen, with a client of
-// their own, for a service behind a client of the sharer's.
+// Share gives another user access to a service behind a client of the sharer. With its
+// code that user makes a mapping whose source is a client of their own.
 //
 // Rules: the log keeps a hash of the code. A share is good for a number of uses,
-// and until it expires or is revoked. The mapping that a use makes belongs to the
-// sharer and counts against both accounts; it stays when the share ends. A share
-// ends with the client it leads to.
+// and until it expires or is revoked. The mapping of a use belongs to the sharer and
+// counts against both accounts; it stays when the share ends. A share ends when its
+// client is deleted.
 type Share struct {
 	ID             int64    `json:"id"`
 	UserID         int64    `json:"user_id"`
@@ -206,14 +206,14 @@ func endShare(d *Decision, id, user int64) {
 	d.add(QuotaStream(user), QuotaReturned{Resources: []Resource{ResourceShare}, ID: id})
 }
 
-// RedeemShare makes a mapping of a share: from a client of whoever has the code
-// to the service that is shared.
+// RedeemShare makes a mapping from a share: the source is a client of the redeemer, the
+// service is the shared one.
 type RedeemShare struct {
 	ID             int64 // of the share
 	Hash           []byte
 	MappingID      int64
 	RedeemerID     int64 // the user whose client listens
-	Any            bool  // by an admin: the client may be anybody's, or nobody's
+	Any            bool  // by an admin: the client may belong to any user, or be anonymous
 	SourceClientID int64
 	Name           string // "" = the share's
 	Origin
@@ -237,7 +237,7 @@ func (c RedeemShare) Reads() []StreamID {
 // Decide implements [Command].
 func (c RedeemShare) Decide(s States) (Decision, error) {
 	h := s.share(c.ID)
-	// Without the code nobody learns whether there is such a share.
+	// A caller without the code must not learn whether the share exists.
 	if !h.Exists() || subtle.ConstantTimeCompare(h.Hash, c.Hash) == 0 {
 		return Decision{}, refuseAt(CodeShareNotFound, "There is no share with this code.", "code")
 	}

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// A share code is the share's id and 100 random bits in groups of five: it is
-// passed on by people, by mail and over the phone.
+// A share code is the share's id and 100 random bits, in groups of five characters:
+// people send it by mail or read it out on the phone.
 const (
 	ShareCodeLength = 20 // random characters, of base 32
 	shareCodeGroup  = 5
@@ -23,8 +23,8 @@ func ShareCode(id int64, random string) string {
 	return b.String()
 }
 
-// ParseShareCode gives the share and the hash of the code, whatever case it is in
-// and wherever people put dashes and blanks.
+// ParseShareCode gives the share and the hash of the code. Case, dashes and blanks do
+// not matter.
 func ParseShareCode(code string) (id int64, hash []byte, ok bool) {
 	number, rest, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(code)), "-")
 	id, err := strconv.ParseInt(number, 10, 64)
@@ -35,7 +35,7 @@ func ParseShareCode(code string) (id int64, hash []byte, ok bool) {
 	return id, HashShareCode(id, rest), true
 }
 
-// HashShareCode is what the log keeps of a code.
+// HashShareCode gives the hash of a code that the log keeps.
 func HashShareCode(id int64, random string) []byte {
 	h := sha256.Sum256([]byte("tunnox share code\x00" + strconv.FormatInt(id, 10) + "-" + random))
 	return h[:]

@@ -8,17 +8,17 @@ import (
 // User is the account that owns clients and mappings.
 //
 // Rules: a username and an e-mail address belong to one user at a time, compared
-// without case. A deleted user takes its clients and mappings along in the same
-// append, and its id is never used again. A disabled user keeps everything and
-// may use nothing. A plan is a name: the limits it stood for when it was given are
-// in the quota, and stay when what the name stands for is changed.
+// without case. The deletion of a user deletes the clients and mappings in the same
+// append, and the id is never used again. A disabled user keeps everything and may use
+// nothing. A plan is a name. Its limits are copied into the quota when the plan is set,
+// and they stay when the operator changes the plan.
 type User struct {
 	ID           int64  `json:"id"`
 	Username     string `json:"username"`
 	Email        string `json:"email"`
 	PasswordHash string `json:"password_hash,omitempty"` // PHC string, argon2id; never leaves the API
-	// PasswordNumber counts the passwords there have been: a login is good for the
-	// one it was made with.
+	// PasswordNumber counts the passwords of the user. A login is valid while the
+	// password with which it began is the present one.
 	PasswordNumber int64     `json:"password_number,omitempty"`
 	Role           Role      `json:"role"`
 	Plan           string    `json:"plan,omitempty"`
@@ -46,7 +46,7 @@ type (
 	UserPasswordSet struct {
 		Hash string `json:"hash"`
 	}
-	// UserRoleSet gives the role from now on; before it a user has [RoleUser].
+	// UserRoleSet sets the role. A user without this event has [RoleUser].
 	UserRoleSet struct {
 		Role Role `json:"role"`
 	}
@@ -187,7 +187,7 @@ func userClaims(id int64, username, email string) []Claim {
 	}
 }
 
-// ChangeUser gives a user another name, address or password; nil keeps what is.
+// ChangeUser gives a user another name, address or password; nil keeps the present one.
 type ChangeUser struct {
 	ID           int64
 	Username     *string
@@ -242,7 +242,8 @@ func (c ChangeUser) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// SetUserRole gives a user a role; asking for what is, is a success.
+// SetUserRole gives a user a role. It succeeds, and changes nothing, when the user has
+// that role.
 type SetUserRole struct {
 	ID   int64
 	Role Role
@@ -316,7 +317,8 @@ func (c SetUserPlan) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// SetUserEnabled enables or disables a user; asking for what is, is a success.
+// SetUserEnabled enables or disables a user. It succeeds, and changes nothing, when the
+// user is in that state.
 type SetUserEnabled struct {
 	ID      int64
 	Enabled bool
@@ -380,7 +382,7 @@ func (c DeleteUser) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// liveUser gives the user, or the refusal for one that is not there.
+// liveUser gives the user, or the refusal when there is none.
 func (s States) liveUser(id int64) (*User, error) {
 	if err := s.need(UserStream(id)); err != nil {
 		return nil, err
@@ -392,7 +394,7 @@ func (s States) liveUser(id int64) (*User, error) {
 	return u, nil
 }
 
-// enabledUser is liveUser for those who may begin something.
+// enabledUser is liveUser that also refuses a disabled user.
 func (s States) enabledUser(id int64) (*User, error) {
 	u, err := s.liveUser(id)
 	if err == nil && u.Disabled {

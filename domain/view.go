@@ -7,11 +7,11 @@ type Versioned[T any] struct {
 	State   T       `json:"state"`
 }
 
-// ClientView is all a forwarder must know of one client to serve it: the client,
-// the mappings it is source or target of, and the users and limits of their
-// accounts. Every part carries its own version; Position is one at which, or
-// before which, all parts were read. Following the feed from Position and
-// applying each record whose version is the next one gives the present.
+// ClientView is everything that a forwarder needs to serve one client: the client, its
+// mappings, and the users and limits of their accounts. Every part has its own version.
+// All parts were read at Position or later, so a forwarder that follows the feed
+// from Position, and applies each record whose version is the next one, has the present
+// state.
 type ClientView struct {
 	Position Position                   `json:"position"`
 	Client   Versioned[Client]          `json:"client"`

@@ -7,20 +7,19 @@ import (
 	"time"
 )
 
-// Webhook is an address that is told what happens to an account, as it happens.
+// Webhook is an address that receives the events of an account as they happen.
 //
-// Rules: a webhook belongs to a user, or, with user 0, to the operator. It is told
-// what its owner may see in the audit, and never more than its owner may see now:
-// everything only while the owner is an admin, and nothing while the owner is
-// disabled. A user holds at most [MaxWebhooks]. The log keeps no secret: secrets
-// are derived from a key of the servers, the webhook's id and the generation. A
-// deleted webhook is deleted for ever.
+// Rules: a webhook belongs to a user, or, with user 0, to the operator. It receives the
+// events that its owner may see in the audit now: the events of all accounts only while
+// the owner is an admin, and none while the owner is disabled. A user holds at most
+// [MaxWebhooks]. The log keeps no secret: secrets are derived from a key of the servers,
+// the webhook's id and the generation. A deleted webhook stays deleted.
 type Webhook struct {
 	ID          int64     `json:"id"`
 	UserID      int64     `json:"user_id,omitempty"` // 0 = the operator
 	URL         string    `json:"url"`
-	Events      []string  `json:"events,omitempty"` // names, or beginnings of names with a * behind; none = all
-	All         bool      `json:"all,omitempty"`    // what happens to every account, not only to the owner's
+	Events      []string  `json:"events,omitempty"` // names, or beginnings of names followed by *; none = all
+	All         bool      `json:"all,omitempty"`    // the events of all accounts, not only of the owner's
 	Description string    `json:"description,omitempty"`
 	Generation  int64     `json:"generation"` // of the secret, from 1
 	RotatedAt   time.Time `json:"rotated_at,omitzero"`
@@ -36,7 +35,8 @@ const (
 	MaxWebhooks = 10
 	// MaxWebhookEvents is how many events a webhook may name.
 	MaxWebhookEvents = 50
-	// SecretGrace is how long the secret before a rotation is still signed with.
+	// SecretGrace is how long after a rotation deliveries are still signed with the
+	// earlier secret too.
 	SecretGrace = 24 * time.Hour
 
 	maxURLLength    = 2000 // bytes
@@ -54,20 +54,20 @@ type (
 		All         bool     `json:"all,omitempty"`
 		Description string   `json:"description,omitempty"`
 	}
-	// WebhookChanged gives all that can be changed from now on.
+	// WebhookChanged replaces all fields that can change.
 	WebhookChanged struct {
 		URL         string   `json:"url"`
 		Events      []string `json:"events,omitempty"`
 		All         bool     `json:"all,omitempty"`
 		Description string   `json:"description,omitempty"`
 	}
-	// WebhookSecretRotated makes another secret the one that counts.
+	// WebhookSecretRotated replaces the secret.
 	WebhookSecretRotated struct {
 		Generation int64 `json:"generation"`
 	}
 	// WebhookDisabled stops a webhook until WebhookEnabled.
 	WebhookDisabled struct {
-		Reason string `json:"reason,omitempty"` // of the system; nobody else gives one
+		Reason string `json:"reason,omitempty"` // only when the system disabled it
 	}
 	// WebhookEnabled ends WebhookDisabled.
 	WebhookEnabled struct{}
@@ -111,9 +111,9 @@ func matchesEvent(pattern, event string) bool {
 	return pattern == event
 }
 
-// Generations gives the generations of the secret that count at a moment, the
-// newest first: the one before the last rotation stays good for [SecretGrace], so
-// that a receiver can change over in its own time. A second rotation ends that.
+// Generations gives the valid generations of the secret at a moment, the newest first.
+// After a rotation the earlier secret stays valid for [SecretGrace], so that a receiver
+// has time to change. A second rotation ends the validity of the first secret.
 func (w *Webhook) Generations(at time.Time) []int64 {
 	if w.Generation > 1 && at.Before(w.RotatedAt.Add(SecretGrace)) {
 		return []int64{w.Generation, w.Generation - 1}
@@ -206,18 +206,19 @@ func (c CreateWebhook) Decide(s States) (Decision, error) {
 }
 
 func seesNotAll() error {
-	return refuseAt(CodeScopeDenied, "A webhook may not be told more than its owner may see, who is no admin.", "scope")
+	return refuseAt(CodeScopeDenied, "A webhook may not receive more than its owner may see, and the owner is not an admin.", "scope")
 }
 
-// ChangeWebhook changes what a webhook is told, and where; nil keeps what is.
+// ChangeWebhook changes the address and the events of a webhook; nil keeps the present
+// value.
 type ChangeWebhook struct {
 	ID          int64
 	URL         *string
 	Events      *[]string
 	All         *bool
 	Description *string
-	// Admin says that whoever asks may see everything. Who may not must not point
-	// elsewhere what is told everything, also with a key of its owner.
+	// Admin reports whether the caller may see everything. Another caller must not
+	// redirect a webhook that receives everything, also with a key of its owner.
 	Admin bool
 }
 
@@ -265,7 +266,7 @@ func (c ChangeWebhook) Decide(s States) (Decision, error) {
 		return d, nil
 	}
 	if e.All && !c.Admin {
-		return Decision{}, refuseAt(CodeScopeDenied, "Only an admin may say where and what a webhook is told that is told everything.", "scope")
+		return Decision{}, refuseAt(CodeScopeDenied, "Only an admin may change a webhook that receives the events of all accounts.", "scope")
 	}
 	if e.All && !w.All && w.UserID != 0 {
 		u, err := s.liveUser(w.UserID)
@@ -280,7 +281,8 @@ func (c ChangeWebhook) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// SetWebhookEnabled enables or disables a webhook; asking for what is, is a success.
+// SetWebhookEnabled enables or disables a webhook. It succeeds, and changes nothing,
+// when the webhook is in that state.
 type SetWebhookEnabled struct {
 	ID      int64
 	Enabled bool
@@ -320,7 +322,7 @@ func (c SetWebhookEnabled) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// RotateWebhookSecret makes another secret the one that counts.
+// RotateWebhookSecret replaces the secret of a webhook.
 type RotateWebhookSecret struct{ ID int64 }
 
 // CommandName implements [Command].
@@ -385,7 +387,7 @@ func endWebhook(d *Decision, id, user int64) {
 	}
 }
 
-// liveWebhook gives the webhook, or the refusal for one that is not there.
+// liveWebhook gives the webhook, or the refusal when there is none.
 func (s States) liveWebhook(id int64) (*Webhook, error) {
 	w := s.webhook(id)
 	if !w.Live() {
@@ -423,6 +425,6 @@ func (f *faults) webhookURL(field, s string) {
 	case u.User != nil:
 		f.add(field, "must not hold a user name or password; check the signature instead")
 	case u.Fragment != "":
-		f.add(field, "must not have a part behind #, which is not sent")
+		f.add(field, "must not have a fragment (#...), because it is not sent")
 	}
 }
