@@ -205,6 +205,16 @@ func (k *kept) get(key Key) (row any, ok bool, changed domain.Position) {
 	return nil, false, k.changed[key]
 }
 
+// known gives the position up to which all changes are known, 0 when nobody follows.
+func (k *kept) known() domain.Position {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.seen.IsZero() {
+		return 0
+	}
+	return k.tail.Position
+}
+
 // put remembers a row that was read from read models at a position, unless it
 // has changed since or may have.
 func (k *kept) put(key Key, row any, at domain.Position) {
@@ -270,6 +280,16 @@ func get[R any](ctx context.Context, r *Reader, key Key) (row R, ok bool, err er
 		if remembered, ok, changed = r.kept.get(key); ok {
 			return remembered.(R), true, nil
 		}
+	}
+	if r.streams != nil && identities[key.Kind] != nil {
+		at, live, err := r.folded(ctx, key, rowOf(&row))
+		if err != nil || !live {
+			return *new(R), false, err
+		}
+		if r.kept != nil {
+			r.kept.put(key, row, at)
+		}
+		return row, true, nil
 	}
 	values, at, err := r.store.Read(ctx, key)
 	if err == nil && at < changed {

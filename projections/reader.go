@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,8 +24,9 @@ const waitLimit = 2 * time.Second
 // Reader gives typed reads of a store's read models. Its methods may be called
 // concurrently. What rows point to is shared and not to be changed.
 type Reader struct {
-	store Store
-	kept  *kept // nil: every read asks the store
+	store   Store
+	streams Streams // nil: identities are read from the store too
+	kept    *kept   // nil: every read asks the store
 }
 
 // NewReader reads what a store keeps.
@@ -73,7 +75,12 @@ func list[R any](ctx context.Context, store Store, kind Kind, index Index, after
 		next = ids[limit-1]
 	}
 	rows, err = getAll[R](ctx, store, kind, ids)
-	return rows, next, err
+	if err != nil {
+		return nil, 0, err
+	}
+	// What a row says of itself decides: an index may have been written by others.
+	rows = slices.DeleteFunc(rows, func(r R) bool { return !slices.Contains(rowOf(&r).indexes(), index) })
+	return rows, next, nil
 }
 
 // getAll gives the rows that exist, in order of ids.

@@ -40,7 +40,14 @@ func (r *Reader) UserNamed(ctx context.Context, name string) (row UserRow, ok bo
 	if err != nil || len(rows) == 0 {
 		return row, false, err
 	}
-	return rows[0], true, nil
+	if r.streams == nil {
+		return rows[0], true, nil
+	}
+	row, ok, err = r.User(ctx, rows[0].ID)
+	if err != nil || !ok || !strings.EqualFold(row.Username, name) {
+		return UserRow{}, false, err
+	}
+	return row, true, nil
 }
 
 // Users lists all live users with an id above after; next is 0 at the end,

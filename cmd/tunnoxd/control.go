@@ -121,6 +121,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		return head.Position, err
 	}
 	cp := &controlPlane{store: b.store, rows: b.rows, reader: projections.NewFollowingReader(b.rows, b.raw, head)}
+	cp.reader.BelieveLog(b.store)
 	cp.shut("starting")
 	if b.shared != nil {
 		session, err := p.beginSession(b.shared)
