@@ -216,16 +216,16 @@ func (a *api) document() huma.Config {
 				}},
 			},
 			Tags: []*huma.Tag{
-				{Name: "auth", Description: "Logins, API keys, and what they may."},
+				{Name: "auth", Description: "Logins and API keys, with their scopes."},
 				{Name: "users", Description: "The accounts that own clients and mappings."},
-				{Name: "quotas", Description: "What an account may have, and what it has."},
-				{Name: "clients", Description: "Registered identities that agents prove themselves as."},
-				{Name: "mappings", Description: "Listener at one client, service at another."},
-				{Name: "nodes", Description: "The processes that are there now."},
+				{Name: "quotas", Description: "The limits of an account, and its present use."},
+				{Name: "clients", Description: "The identities of agents."},
+				{Name: "mappings", Description: "Rules that lead connections from a listener or a public address to a service."},
+				{Name: "nodes", Description: "The processes that run now."},
 				{Name: "shares", Description: "Codes with which another user may listen for a service of yours."},
-				{Name: "webhooks", Description: "Addresses that are told what happens, as it happens."},
-				{Name: "stats", Description: "What was used: traffic and connections, while they are open."},
-				{Name: "events", Description: "The log: everything that ever happened, in order."},
+				{Name: "webhooks", Description: "Addresses that receive events as they happen."},
+				{Name: "stats", Description: "Traffic and connections, also of open connections."},
+				{Name: "events", Description: "The log of all events, in order."},
 				{Name: "operation", Description: "Probes and version; no key needed."},
 			},
 		},
@@ -289,7 +289,7 @@ func operation(method, path, id, tag, summary string, errs ...int) huma.Operatio
 
 // conditional documents that a GET may answer 304.
 func conditional(op huma.Operation) huma.Operation {
-	op.Responses = map[string]*huma.Response{"304": {Description: "Not Modified: If-None-Match names what is"}}
+	op.Responses = map[string]*huma.Response{"304": {Description: "Not Modified: If-None-Match names the present version"}}
 	return op
 }
 

@@ -32,10 +32,10 @@ const (
 
 type auditInput struct {
 	RecordFilter
-	After  int64  `query:"after" minimum:"0" doc:"Only what comes behind this position in the order asked for: the next of the page before" example:"42"`
-	Limit  int    `query:"limit" minimum:"1" maximum:"500" doc:"At most so many: 50 when left out; as NDJSON all"`
-	Order  string `query:"order" enum:"oldest,newest" default:"oldest" doc:"What comes first"`
-	Format string `query:"format" enum:"json,ndjson" doc:"The same as Accept: application/json or application/x-ndjson"`
+	After  int64  `query:"after" minimum:"0" doc:"Only items after this position, in the order asked for. Use next of the previous page" example:"42"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"500" doc:"The most items to return; default 50, for NDJSON all"`
+	Order  string `query:"order" enum:"oldest,newest" default:"oldest" doc:"The order"`
+	Format string `query:"format" enum:"json,ndjson" doc:"The format, instead of Accept: application/json or application/x-ndjson"`
 	Accept string `header:"Accept" hidden:"true"`
 }
 
@@ -47,7 +47,7 @@ func (in *auditInput) lines() bool {
 // auditAnswer is written by its body, because it has two forms.
 type auditAnswer struct {
 	ContentType string `header:"Content-Type" hidden:"true"`
-	Total       string `header:"X-Total-Count" doc:"As NDJSON: how many lines there will be"`
+	Total       string `header:"X-Total-Count" doc:"For NDJSON: the number of lines"`
 	Body        func(huma.Context)
 }
 

@@ -13,9 +13,9 @@ import (
 
 // ClaimBody is the body of POST /clients/claim.
 type ClaimBody struct {
-	ClaimCode  string `json:"claim_code" minLength:"1" maxLength:"500" doc:"As tunnox agent claim-code shows it on the client's machine: it proves that the agent is yours" example:"tnc_AAAA"`
-	UserID     int64  `json:"user_id,omitempty" doc:"Whose the client is to be; left out: whoever asks" example:"100000001"`
-	ClientName string `json:"client_name,omitempty" maxLength:"100" doc:"Left out: as it is" example:"office"`
+	ClaimCode  string `json:"claim_code" minLength:"1" maxLength:"500" doc:"The code from tunnox agent claim-code on the client's machine. It proves that the agent is yours" example:"tnc_AAAA"`
+	UserID     int64  `json:"user_id,omitempty" doc:"The user who gets the client. Default: the caller" example:"100000001"`
+	ClientName string `json:"client_name,omitempty" maxLength:"100" doc:"Default: unchanged" example:"office"`
 }
 
 // Claim is what a claim code says, before it was verified.

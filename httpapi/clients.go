@@ -22,10 +22,10 @@ type Client struct {
 	UserID        *int64     `json:"user_id" doc:"null for an anonymous client" example:"100000001"`
 	ClientName    string     `json:"client_name" example:"office"`
 	ClientDesc    string     `json:"client_desc" example:"the machine under the stairs"`
-	Status        string     `json:"status" enum:"online,offline,disabled,unknown" doc:"unknown when the directory of sessions cannot be asked" example:"online"`
+	Status        string     `json:"status" enum:"online,offline,disabled,unknown" doc:"unknown: the directory of sessions does not answer" example:"online"`
 	NodeID        *string    `json:"node_id" doc:"The node that holds the client's session; null when offline" example:"node-001"`
-	LastSeen      *time.Time `json:"last_seen" doc:"null when never" example:"2026-01-02T15:04:05Z"`
-	AgentVersion  *string    `json:"agent_version" doc:"Of the connected agent; null when offline" example:"0.1.0"`
+	LastSeen      *time.Time `json:"last_seen" doc:"null = never" example:"2026-01-02T15:04:05Z"`
+	AgentVersion  *string    `json:"agent_version" doc:"The address of the connected agent; null when offline" example:"0.1.0"`
 	ConfigVersion *int64     `json:"config_version" doc:"The configuration version the connected agent has applied; null when offline" example:"42"`
 	CreatedAt     time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt     time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
@@ -36,20 +36,20 @@ type Client struct {
 // constructor.
 type ClientWithCredential struct {
 	Client
-	AuthCode string `json:"auth_code,omitempty" doc:"What the agent proves itself with. Shown this once and kept nowhere: a repeat with the same Idempotency-Key does not have it" example:"tnx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"`
+	AuthCode string `json:"auth_code,omitempty" doc:"The credential of the agent. It is shown once and not stored: a repeat with the same Idempotency-Key does not show it" example:"tnx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"`
 }
 
 // CreateClientBody is the body of POST /clients.
 type CreateClientBody struct {
-	UserID     int64  `json:"user_id,omitempty" minimum:"0" doc:"The user it belongs to; left out: whoever asks" example:"100000001"`
+	UserID     int64  `json:"user_id,omitempty" minimum:"0" doc:"The user of the client. Default: the caller" example:"100000001"`
 	ClientName string `json:"client_name" minLength:"1" maxLength:"100" example:"office"`
 	ClientDesc string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
 }
 
 // ChangeClientBody is the body of PUT /clients/{id}; what is left out or null stays.
 type ChangeClientBody struct {
-	ClientID   *int64  `json:"client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
-	UserID     *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
+	ClientID   *int64  `json:"client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000000"`
+	UserID     *int64  `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
 	ClientName *string `json:"client_name,omitempty" minLength:"1" maxLength:"100" example:"office"`
 	ClientDesc *string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
 }

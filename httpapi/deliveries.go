@@ -16,13 +16,13 @@ import (
 // Delivery is an event on its way to a webhook.
 type Delivery struct {
 	DeliveryID int64            `json:"delivery_id" example:"17"`
-	MessageID  string           `json:"message_id" doc:"The webhook-id header: the same at every attempt" example:"0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11"`
+	MessageID  string           `json:"message_id" doc:"The webhook-id header; it is the same for every attempt" example:"0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11"`
 	Type       string           `json:"type" doc:"The event, or webhook_test" example:"mapping_created"`
-	Position   *domain.Position `json:"position" doc:"Its place in the log; null for a test" example:"42"`
-	Status     string           `json:"status" enum:"pending,delivered,failed" doc:"failed: it was given up" example:"delivered"`
-	Attempts   int              `json:"attempts" doc:"How often it was sent" example:"1"`
+	Position   *domain.Position `json:"position" doc:"The position of the event in the log; null for a test" example:"42"`
+	Status     string           `json:"status" enum:"pending,delivered,failed" doc:"failed: no attempt follows" example:"delivered"`
+	Attempts   int              `json:"attempts" doc:"The number of attempts" example:"1"`
 	CreatedAt  time.Time        `json:"created_at" example:"2026-01-02T15:04:05Z"`
-	NextAt     *time.Time       `json:"next_at" doc:"When it is sent, or sent again; null when it is over" example:"2026-01-02T15:04:05Z"`
+	NextAt     *time.Time       `json:"next_at" doc:"The time of the next attempt; null when no attempt follows" example:"2026-01-02T15:04:05Z"`
 	Last       *Attempt         `json:"last" doc:"The last attempt; null when there was none"`
 }
 
@@ -30,26 +30,26 @@ type Delivery struct {
 type Attempt struct {
 	At         time.Time `json:"at" example:"2026-01-02T15:04:05Z"`
 	DurationMS int64     `json:"duration_ms" example:"120"`
-	StatusCode *int      `json:"status_code" doc:"What the receiver answered; null when it did not" example:"200"`
-	Error      *string   `json:"error" doc:"Why it was no success; null when it was" example:"it answered 500 Internal Server Error"`
+	StatusCode *int      `json:"status_code" doc:"The status of the receiver's answer; null without an answer" example:"200"`
+	Error      *string   `json:"error" doc:"Why the attempt failed; null after a success" example:"it answered 500 Internal Server Error"`
 }
 
 // deliveriesInput asks for a page of deliveries.
 type deliveriesInput struct {
 	IDPath
-	After int64 `query:"after" minimum:"0" doc:"Only what is older: the next of the page before" example:"17"`
-	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
+	After int64 `query:"after" minimum:"0" doc:"Only older items. Use next of the previous page" example:"17"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The most items to return"`
 }
 
 type deliveryInput struct {
 	IDPath
-	Delivery int64 `path:"delivery" minimum:"1" doc:"The delivery's id" example:"17"`
+	Delivery int64 `path:"delivery" minimum:"1" doc:"The id of the delivery" example:"17"`
 }
 
 // sentInput is of what sends something and writes nothing into the log.
 type sentInput struct {
 	IDPath
-	MinPosition domain.Position `header:"Min-Position" minimum:"0" doc:"The webhook is looked for at this position of the log (X-Position of a write), or behind it" example:"42"`
+	MinPosition domain.Position `header:"Min-Position" minimum:"0" doc:"Read the webhook at this position of the log or later (X-Position of a write)" example:"42"`
 }
 
 const (

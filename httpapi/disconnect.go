@@ -13,7 +13,7 @@ import (
 // Disconnected is the answer of POST /clients/{id}/disconnect.
 type Disconnected struct {
 	ClientID int64    `json:"client_id" example:"600000000"`
-	Nodes    []string `json:"nodes" nullable:"false" doc:"The nodes that held its sessions when it was asked for; empty when it was not connected" example:"[\"node-001\"]"`
+	Nodes    []string `json:"nodes" nullable:"false" doc:"The nodes that held sessions of the client at the time of the request; empty when it was not connected" example:"[\"node-001\"]"`
 }
 
 type disconnectAnswer struct {

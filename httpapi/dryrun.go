@@ -18,27 +18,27 @@ const mediaDryRun = "application/vnd.tunnox.dry-run+json"
 
 // PlannedEvent is an event a command would write.
 type PlannedEvent struct {
-	Stream  domain.StreamID `json:"stream" doc:"What it would be about. The number of something new is an example: the command draws its own" example:"mapping-1001"`
-	Version domain.Version  `json:"version" doc:"Its place in the event stream" example:"2"`
-	Owner   *int64          `json:"owner" doc:"The account it would belong to" example:"100000001"`
-	Name    string          `json:"name" doc:"What would happen" example:"mapping_disabled"`
+	Stream  domain.StreamID `json:"stream" doc:"The event stream. The number of a new resource is an example: the command chooses its own" example:"mapping-1001"`
+	Version domain.Version  `json:"version" doc:"The version of the event stream" example:"2"`
+	Owner   *int64          `json:"owner" doc:"The account that the event would belong to" example:"100000001"`
+	Name    string          `json:"name" doc:"The name of the event" example:"mapping_disabled"`
 	Data    any             `json:"data" doc:"The facts; secrets are replaced by [redacted]"`
 }
 
 // Ended is what a command would end that is alive now.
 type Ended struct {
-	Clients  []int64 `json:"clients" nullable:"false" doc:"Connected clients whose sessions would end; of a node that is to drain there are only their number, as sessions" example:"[600000000]"`
+	Clients  []int64 `json:"clients" nullable:"false" doc:"Connected clients whose sessions would end. For the drain of a node only their number is given, as sessions" example:"[600000000]"`
 	Mappings []int64 `json:"mappings" nullable:"false" doc:"Mappings whose streams would end" example:"[1001]"`
-	Sessions *int    `json:"sessions" doc:"How many sessions; null when that cannot be known now" example:"1"`
-	Streams  *int64  `json:"streams" doc:"How many open streams of those mappings; null when that cannot be known here" example:"3"`
+	Sessions *int    `json:"sessions" doc:"The number of sessions that would end; null when unknown" example:"1"`
+	Streams  *int64  `json:"streams" doc:"The open streams of those mappings; null when unknown" example:"3"`
 }
 
 // DryRun is the answer to a command with dry_run=true. It travels as an error,
 // because it is not the answer its handler gives.
 type DryRun struct {
-	Command string         `json:"command" doc:"What was asked for" example:"disable_mapping"`
-	Events  []PlannedEvent `json:"events" nullable:"false" doc:"What would be written, in order; nothing when it is so already"`
-	Ends    Ended          `json:"ends" doc:"What would end"`
+	Command string         `json:"command" doc:"The name of the command" example:"disable_mapping"`
+	Events  []PlannedEvent `json:"events" nullable:"false" doc:"The events that would be written, in order; empty when nothing would change"`
+	Ends    Ended          `json:"ends" doc:"The mappings, sessions and streams that would end"`
 }
 
 // Error implements error.

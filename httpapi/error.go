@@ -36,8 +36,8 @@ const retryAfter = 2 * time.Second
 
 // Fault is one thing wrong with a request, at its place.
 type Fault struct {
-	Location string `json:"location" doc:"Where: body.<field>, path.<name>, query.<name> or header.<name>" example:"body.target_port"`
-	Message  string `json:"message" doc:"What is wrong, for people" example:"must be 1 to 65535, is 0"`
+	Location string `json:"location" doc:"The place: body.<field>, path.<name>, query.<name> or header.<name>" example:"body.target_port"`
+	Message  string `json:"message" doc:"The fault, for people" example:"must be 1 to 65535, is 0"`
 }
 
 // Error implements error, which is how huma collects faults.
@@ -49,11 +49,11 @@ type Problem struct {
 	Type      string   `json:"type" doc:"Always about:blank; the code tells problems apart" example:"about:blank"`
 	Title     string   `json:"title" doc:"The status in words" example:"Unprocessable Entity"`
 	Status    int      `json:"status" doc:"The HTTP status" example:"422"`
-	Detail    string   `json:"detail,omitempty" doc:"What happened, for people" example:"The mapping cannot be created as asked."`
-	Code      string   `json:"code" doc:"What happened, for machines; stable" example:"invalid"`
-	RequestID string   `json:"request_id,omitempty" doc:"The request's id, as in X-Request-Id and in the log" example:"01b7c1f0c7a94d4b9f1d3f7f9a5f6a10"`
+	Detail    string   `json:"detail,omitempty" doc:"The reason, for people" example:"The mapping cannot be created as asked."`
+	Code      string   `json:"code" doc:"The reason as a code. Codes do not change" example:"invalid"`
+	RequestID string   `json:"request_id,omitempty" doc:"The id of the request, as in X-Request-Id and in the server's log" example:"01b7c1f0c7a94d4b9f1d3f7f9a5f6a10"`
 	Instance  string   `json:"instance,omitempty" doc:"The path of the request" example:"/api/v1/mappings"`
-	Errors    []*Fault `json:"errors,omitempty" nullable:"false" doc:"Every fault found, each with its place"`
+	Errors    []*Fault `json:"errors,omitempty" nullable:"false" doc:"All faults of the request"`
 
 	wait time.Duration // says Retry-After; 0 = it does not
 }

@@ -9,7 +9,7 @@ import (
 
 // OwnerFilter narrows a list down to what belongs to one user.
 type OwnerFilter struct {
-	Owner int64 `query:"owner" minimum:"1" doc:"Only what belongs to this user; who is no admin sees what is their own" example:"100000001"`
+	Owner int64 `query:"owner" minimum:"1" doc:"Only items of this user. Callers who are not admins see only their own" example:"100000001"`
 }
 
 // owner gives the user a list is of; ok is false for an admin who asks for all.

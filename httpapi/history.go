@@ -14,25 +14,25 @@ import (
 
 // Event is a record of the log as the API shows it, without secrets.
 type Event struct {
-	Position domain.Position `json:"position" doc:"Its place in the log" example:"42"`
-	Stream   domain.StreamID `json:"stream" doc:"What it is about" example:"mapping-1001"`
-	Version  domain.Version  `json:"version" doc:"Its place in the event stream" example:"1"`
-	Owner    *int64          `json:"owner" doc:"The account it belongs to" example:"100000001"`
-	Name     string          `json:"name" doc:"What happened" example:"mapping_created"`
-	Schema   int             `json:"schema" doc:"The shape of data under this name" example:"1"`
-	ID       string          `json:"id" doc:"Its id for ever" example:"0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11"`
+	Position domain.Position `json:"position" doc:"The position in the log" example:"42"`
+	Stream   domain.StreamID `json:"stream" doc:"The event stream" example:"mapping-1001"`
+	Version  domain.Version  `json:"version" doc:"The version of the event stream" example:"1"`
+	Owner    *int64          `json:"owner" doc:"The account of the event" example:"100000001"`
+	Name     string          `json:"name" doc:"The name of the event" example:"mapping_created"`
+	Schema   int             `json:"schema" doc:"The schema of data for this name" example:"1"`
+	ID       string          `json:"id" doc:"The id of the event; it never changes" example:"0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11"`
 	Data     any             `json:"data" doc:"The facts; secrets are replaced by [redacted]"`
 	Meta     EventMeta       `json:"meta"`
-	Recorded time.Time       `json:"recorded" doc:"When the store wrote it" example:"2026-01-02T15:04:05Z"`
+	Recorded time.Time       `json:"recorded" doc:"The time at which the store wrote it" example:"2026-01-02T15:04:05Z"`
 }
 
 // EventMeta says who caused an event, when, from where and why it was allowed.
 type EventMeta struct {
-	At      time.Time `json:"at" doc:"The time it was decided at" example:"2026-01-02T15:04:05Z"`
+	At      time.Time `json:"at" doc:"The time of the decision" example:"2026-01-02T15:04:05Z"`
 	Actor   string    `json:"actor" example:"key:admin"`
 	Command string    `json:"command,omitempty" example:"create_mapping"`
 	Source  string    `json:"source,omitempty" example:"127.0.0.1:50000"`
-	Request string    `json:"request,omitempty" doc:"The X-Request-Id behind it" example:"01b7c1f0c7a94d4b9f1d3f7f9a5f6a10"`
+	Request string    `json:"request,omitempty" doc:"The X-Request-Id of the request that caused it" example:"01b7c1f0c7a94d4b9f1d3f7f9a5f6a10"`
 	Cause   string    `json:"cause,omitempty"`
 	Allowed string    `json:"allowed,omitempty" example:"role:admin"`
 }
@@ -66,14 +66,14 @@ func eventBody(r domain.Record) (Event, error) {
 // eventsInput asks for a page of the log. The log needs no Min-Position: it is
 // never behind itself.
 type eventsInput struct {
-	After int64 `query:"after" minimum:"0" doc:"Only what has a higher position: the next of the page before, or the position seen last" example:"42"`
-	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
+	After int64 `query:"after" minimum:"0" doc:"Only events after this position. Use next of the previous page, or the last position that you have seen" example:"42"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The most items to return"`
 }
 
 type historyInput struct {
 	IDPath
-	After int64 `query:"after" minimum:"0" doc:"Only what has a higher version: the next of the page before" example:"3"`
-	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
+	After int64 `query:"after" minimum:"0" doc:"Only events after this version. Use next of the previous page" example:"3"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The most items to return"`
 }
 
 func (a *api) registerHistory() {

@@ -14,10 +14,10 @@ import (
 // Invite is an invitation as the API shows it. Its code is never shown again.
 type Invite struct {
 	InviteID  int64      `json:"invite_id" example:"1234567890123"`
-	UserID    int64      `json:"user_id" doc:"Whose clients the machines become" example:"100000001"`
+	UserID    int64      `json:"user_id" doc:"The inviting user: the machines become clients of this user" example:"100000001"`
 	Name      string     `json:"name" example:"laptops"`
 	MaxUses   int64      `json:"max_uses" example:"1"`
-	Uses      int64      `json:"uses" doc:"How many machines have joined with it" example:"0"`
+	Uses      int64      `json:"uses" doc:"The number of machines that have joined" example:"0"`
 	ExpiresAt *time.Time `json:"expires_at" doc:"null = never" example:"2027-01-02T15:04:05Z"`
 	CreatedAt time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
@@ -26,15 +26,15 @@ type Invite struct {
 // NewInvite is an invitation with its code, shown this once.
 type NewInvite struct {
 	Invite
-	Code string `json:"code,omitempty" doc:"For tunnox join, on the machine that is to be a client. Shown this once and kept nowhere" example:"tnxj_AAAA"`
+	Code string `json:"code,omitempty" doc:"The code for tunnox join on the new machine. It is shown once and not stored" example:"tnxj_AAAA"`
 }
 
 // CreateInviteBody is the body of POST /invites.
 type CreateInviteBody struct {
-	UserID    int64  `json:"user_id,omitempty" doc:"Who invites; left out: whoever asks" example:"100000001"`
-	Name      string `json:"name,omitempty" maxLength:"100" doc:"For people; also of a client that gives no name of its own" example:"laptops"`
-	Uses      int64  `json:"uses,omitempty" minimum:"1" maximum:"1000" default:"1" doc:"How many machines may join with it" example:"1"`
-	ExpiresIn int64  `json:"expires_in,omitempty" minimum:"1" maximum:"31536000" default:"604800" doc:"Seconds that it is good" example:"604800"`
+	UserID    int64  `json:"user_id,omitempty" doc:"The inviting user. Default: the caller" example:"100000001"`
+	Name      string `json:"name,omitempty" maxLength:"100" doc:"A name for people. A client that joins without a name gets it too" example:"laptops"`
+	Uses      int64  `json:"uses,omitempty" minimum:"1" maximum:"1000" default:"1" doc:"The number of machines that may join" example:"1"`
+	ExpiresIn int64  `json:"expires_in,omitempty" minimum:"1" maximum:"31536000" default:"604800" doc:"The lifetime in seconds" example:"604800"`
 }
 
 // JoinCode makes the code of an invitation from its id and secret: where agents connect

@@ -14,27 +14,27 @@ import (
 // APIKey is an API key as the API shows it. The key itself is never shown again.
 type APIKey struct {
 	KeyID     int64      `json:"key_id" example:"1234567890123"`
-	UserID    *int64     `json:"user_id" doc:"Whose it is; null for the operator's" example:"100000001"`
+	UserID    *int64     `json:"user_id" doc:"The owner; null = the operator" example:"100000001"`
 	Name      string     `json:"name" example:"ci"`
-	Prefix    string     `json:"prefix" doc:"How the key begins, to tell keys apart" example:"tnk_1234567890123_Ab3d"`
-	Scopes    []string   `json:"scopes" nullable:"false" doc:"What it may be used for, never more than its owner may"`
+	Prefix    string     `json:"prefix" doc:"The first characters of the key, to tell keys apart" example:"tnk_1234567890123_Ab3d"`
+	Scopes    []string   `json:"scopes" nullable:"false" doc:"The scopes of the key. The key never allows more than its owner may do"`
 	ExpiresAt *time.Time `json:"expires_at" doc:"null = never" example:"2027-01-02T15:04:05Z"`
-	LastUsed  *time.Time `json:"last_used" doc:"As far as this control plane has seen it since it started" example:"2026-01-02T15:04:05Z"`
+	LastUsed  *time.Time `json:"last_used" doc:"The last use that this control plane has seen since it started" example:"2026-01-02T15:04:05Z"`
 	CreatedAt time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
 }
 
 // NewAPIKey is an API key with its secret, shown this once.
 type NewAPIKey struct {
 	APIKey
-	Key string `json:"key,omitempty" doc:"Send it as Authorization: Bearer. Shown this once and kept nowhere" example:"tnk_1_AAAA"`
+	Key string `json:"key,omitempty" doc:"Send it as Authorization: Bearer. It is shown once and not stored" example:"tnk_1_AAAA"`
 }
 
 // CreateKeyBody is the body of POST /keys.
 type CreateKeyBody struct {
-	UserID    int64      `json:"user_id,omitempty" doc:"Whose it is to be; left out: whoever asks" example:"100000001"`
+	UserID    int64      `json:"user_id,omitempty" doc:"The owner. Default: the caller" example:"100000001"`
 	Name      string     `json:"name,omitempty" maxLength:"100" example:"ci"`
-	Scopes    []string   `json:"scopes,omitempty" maxItems:"8" enum:"read,users:write,clients:write,mappings:write,shares:write,keys:write,webhooks:write,admin" doc:"Left out: all that who asks has" example:"[\"read\",\"clients:write\"]"`
-	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Left out or null: never" example:"2027-01-02T15:04:05Z"`
+	Scopes    []string   `json:"scopes,omitempty" maxItems:"8" enum:"read,users:write,clients:write,mappings:write,shares:write,keys:write,webhooks:write,admin" doc:"Default: all scopes of the caller" example:"[\"read\",\"clients:write\"]"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Default, and null: never" example:"2027-01-02T15:04:05Z"`
 }
 
 func (a *api) registerKeys() {

@@ -29,18 +29,18 @@ type RefreshBody struct {
 // comes with its use, and using one twice ends the login.
 type Tokens struct {
 	AccessToken      string `json:"access_token" doc:"Send it as Authorization: Bearer" example:"eyJhbGciOiJFZERTQSJ9.e30.AAAA"`
-	RefreshToken     string `json:"refresh_token" doc:"Good once, for POST /auth/refresh" example:"tnr_1_AAAA"`
+	RefreshToken     string `json:"refresh_token" doc:"For one POST /auth/refresh" example:"tnr_1_AAAA"`
 	TokenType        string `json:"token_type" enum:"Bearer" example:"Bearer"`
-	ExpiresIn        int64  `json:"expires_in" doc:"Seconds the access token is good" example:"900"`
-	RefreshExpiresIn int64  `json:"refresh_expires_in" doc:"Seconds the refresh token is good" example:"604800"`
+	ExpiresIn        int64  `json:"expires_in" doc:"The lifetime of the access token in seconds" example:"900"`
+	RefreshExpiresIn int64  `json:"refresh_expires_in" doc:"The lifetime of the refresh token in seconds" example:"604800"`
 }
 
 // Me is who asks, as the API sees them.
 type Me struct {
-	UserID *int64   `json:"user_id" doc:"null for the operator" example:"100000001"`
+	UserID *int64   `json:"user_id" doc:"null = the operator" example:"100000001"`
 	Actor  string   `json:"actor" example:"user:100000001"`
 	Role   string   `json:"role" enum:"admin,user" example:"user"`
-	Scopes []string `json:"scopes" nullable:"false" doc:"What the token may be used for"`
+	Scopes []string `json:"scopes" nullable:"false" doc:"The scopes of the token"`
 }
 
 type tokensAnswer struct{ Body Tokens }
@@ -55,7 +55,7 @@ func (a *api) registerAuth() {
 	huma.Register(a.huma, op(http.MethodPost, "/logout", "logout", "End the login that the access token is of", http.StatusConflict), a.logout)
 	huma.Register(a.huma, op(http.MethodGet, "/me", "whoami", "Show who asks, and what they may"), a.whoami)
 	huma.Register(a.huma, huma.Operation{OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"auth"}, Security: forAnybody,
-		Summary: "The public keys that access tokens are signed with (RFC 7517)"},
+		Summary: "The public keys that verify access tokens (RFC 7517)"},
 		func(context.Context, *struct{}) (*struct{ Body KeySet }, error) {
 			return &struct{ Body KeySet }{KeySet{Keys: a.tokens.jwks()}}, nil
 		})

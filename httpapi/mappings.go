@@ -18,16 +18,16 @@ type Mapping struct {
 	MappingID      int64    `json:"mapping_id" example:"1001"`
 	UserID         int64    `json:"user_id" example:"100000001"`
 	Name           string   `json:"name" example:"intranet"`
-	SourceClientID *int64   `json:"source_client_id" doc:"The client that listens; null when visitors come in at a public port" example:"600000000"`
+	SourceClientID *int64   `json:"source_client_id" doc:"The client that listens; null when the mapping is public" example:"600000000"`
 	TargetClientID int64    `json:"target_client_id" doc:"The client that dials" example:"600000001"`
 	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Origin
-	PublicAddress *string `json:"public_address" doc:"Where visitors connect, host:port; null without a public port, and while it is not known" example:"192.0.2.10:20000"`
+	PublicAddress *string `json:"public_address" doc:"The address for visitors, host:port; null without a public port, and while it is not known" example:"192.0.2.10:20000"`
 	domain.Service
 	domain.Options
-	SourceUserID *int64    `json:"source_user_id" doc:"Whose the source is, when somebody else's: it was made of a share code" example:"100000002"`
-	TargetUserID *int64    `json:"target_user_id" doc:"Whose the target is, when somebody else's" example:"100000002"`
-	ShareID      *int64    `json:"share_id" doc:"The share it was made of; null for none" example:"1234567890123"`
+	SourceUserID *int64    `json:"source_user_id" doc:"The user of the source client, when it is not the owner: the mapping was made from a share code" example:"100000002"`
+	TargetUserID *int64    `json:"target_user_id" doc:"The user of the target client, when it is not the owner" example:"100000002"`
+	ShareID      *int64    `json:"share_id" doc:"The share from which the mapping was made; null for none" example:"1234567890123"`
 	Status       string    `json:"status" enum:"active,disabled" example:"active"`
 	CreatedAt    time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt    time.Time `json:"updated_at" example:"2026-01-02T15:04:05Z"`
@@ -35,9 +35,9 @@ type Mapping struct {
 
 // CreateMappingBody is the body of POST /mappings.
 type CreateMappingBody struct {
-	UserID         int64    `json:"user_id,omitempty" minimum:"0" doc:"The user whose it is; left out: whoever asks" example:"100000001"`
+	UserID         int64    `json:"user_id,omitempty" minimum:"0" doc:"The owner. Default: the caller" example:"100000001"`
 	Name           string   `json:"name,omitempty" maxLength:"100" example:"intranet"`
-	SourceClientID *int64   `json:"source_client_id,omitempty" minimum:"1" doc:"The client that listens; left out: visitors come in at a public port" example:"600000000"`
+	SourceClientID *int64   `json:"source_client_id,omitempty" minimum:"1" doc:"The client that listens. Default: none, the mapping is public" example:"600000000"`
 	TargetClientID int64    `json:"target_client_id" doc:"The client that dials" example:"600000001"`
 	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Origin

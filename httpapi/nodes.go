@@ -66,31 +66,31 @@ type NodeStatus struct {
 // Node is a node as the API shows it.
 type Node struct {
 	NodeID  string    `json:"node_id" example:"node-001"`
-	Roles   []string  `json:"roles" nullable:"false" doc:"forwarder: agents connect to it; control: it decides and remembers" example:"[\"forwarder\"]"`
-	State   string    `json:"state" enum:"active,draining" doc:"draining: it takes no new agents and streams, and lets work end" example:"active"`
+	Roles   []string  `json:"roles" nullable:"false" doc:"forwarder: agents connect to it; control: it runs the control plane" example:"[\"forwarder\"]"`
+	State   string    `json:"state" enum:"active,draining" doc:"draining: the node accepts no new agents and streams, and ends when its streams have ended" example:"active"`
 	Version string    `json:"version" example:"0.1.0"`
-	Agents  *string   `json:"agents_address" doc:"Where agents connect; null when they do not" example:"192.0.2.10:8080"`
-	Bridge  *string   `json:"bridge_address" doc:"Where other forwarders connect; null when none does" example:"192.0.2.10:50052"`
-	API     *string   `json:"api_address" doc:"Where the REST API is; null when there is none" example:"192.0.2.10:9000"`
-	Public  *string   `json:"public_ports" doc:"The ports that visitors come in at, host:first-last; null when there are none" example:"192.0.2.10:20000-20099"`
+	Agents  *string   `json:"agents_address" doc:"The address for agents; null for none" example:"192.0.2.10:8080"`
+	Bridge  *string   `json:"bridge_address" doc:"The address for other forwarders; null for none" example:"192.0.2.10:50052"`
+	API     *string   `json:"api_address" doc:"The address of the REST API; null for none" example:"192.0.2.10:9000"`
+	Public  *string   `json:"public_ports" doc:"The public ports of the node, host:first-last; null when it has none" example:"192.0.2.10:20000-20099"`
 	Closed  *string   `json:"closed_ports" doc:"Public ports of mappings that the node cannot open, with the reason; null when all are open" example:"20007: address already in use"`
-	Clients int       `json:"clients" doc:"Connected to it now" example:"1200"`
-	Streams int       `json:"streams" doc:"Being opened or joined at it now" example:"85"`
+	Clients int       `json:"clients" doc:"The agents that are connected to the node" example:"1200"`
+	Streams int       `json:"streams" doc:"The streams that are open at the node, or being opened" example:"85"`
 	Since   time.Time `json:"since" doc:"When it started" example:"2026-01-02T15:04:05Z"`
-	Seen    time.Time `json:"seen" doc:"When it told so last; a node that is silent for 15 seconds is gone" example:"2026-01-02T15:09:05Z"`
-	Leases  []string  `json:"leases" nullable:"false" doc:"The work it does for all control planes: relay, projector" example:"[\"relay\"]"`
+	Seen    time.Time `json:"seen" doc:"The last heartbeat. A node without a heartbeat for 15 seconds is gone" example:"2026-01-02T15:09:05Z"`
+	Leases  []string  `json:"leases" nullable:"false" doc:"The duties that the node has for all control planes: relay, projector" example:"[\"relay\"]"`
 }
 
 // NodePage is the list of nodes: all of them.
 type NodePage struct {
-	Items []Node  `json:"items" nullable:"false" doc:"The nodes that are there, forwarders first"`
+	Items []Node  `json:"items" nullable:"false" doc:"The nodes that run now, forwarders first"`
 	Next  *string `json:"next" doc:"Always null: there is one page" example:"null"`
 }
 
 // Drained is the answer of POST /nodes/{id}/drain.
 type Drained struct {
 	NodeID string `json:"node_id" example:"node-001"`
-	State  string `json:"state" enum:"draining" doc:"What it was asked to be; the node itself says when it is" example:"draining"`
+	State  string `json:"state" enum:"draining" doc:"The requested state. GET /nodes/{id} shows when the node has reached it" example:"draining"`
 }
 
 // NodePath is the path of one node.
@@ -105,8 +105,8 @@ type drainInput struct {
 
 // drainAnswer has no ETag: what is shown of a node is not the log's.
 type drainAnswer struct {
-	Position domain.Position `header:"X-Position" doc:"The position in the log this write is visible from"`
-	Replayed string          `header:"Idempotency-Replayed" doc:"true when the Idempotency-Key had been used and nothing was written now"`
+	Position domain.Position `header:"X-Position" doc:"The position in the log of this write"`
+	Replayed string          `header:"Idempotency-Replayed" doc:"true when the Idempotency-Key was used before and nothing was written now"`
 	Body     Drained
 }
 

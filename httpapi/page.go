@@ -5,8 +5,8 @@ import "reflect"
 // PageInput asks for one page of a list.
 type PageInput struct {
 	MinHeader
-	After int64 `query:"after" minimum:"0" doc:"Only what has a higher id: the next of the page before" example:"100000001"`
-	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
+	After int64 `query:"after" minimum:"0" doc:"Only items with a higher id. Use next of the previous page" example:"100000001"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The most items to return"`
 }
 
 // Page is one page of a list, by rising id.

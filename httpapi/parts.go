@@ -63,15 +63,15 @@ func (Share) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 // stays. Its fields are for the document: what was sent is in patch, so that a field
 // of a part is written nowhere here.
 type ChangeMappingBody struct {
-	MappingID      *int64    `json:"mapping_id,omitempty" doc:"May be sent, never changes" example:"1001"`
-	UserID         *int64    `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
-	SourceClientID *int64    `json:"source_client_id,omitempty" doc:"May be sent, never changes" example:"600000000"`
-	TargetClientID *int64    `json:"target_client_id,omitempty" doc:"May be sent, never changes" example:"600000001"`
-	SourceUserID   *int64    `json:"source_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
-	TargetUserID   *int64    `json:"target_user_id,omitempty" doc:"May be sent, never changes" example:"100000002"`
-	ShareID        *int64    `json:"share_id,omitempty" doc:"May be sent, never changes" example:"1234567890123"`
-	Protocol       *Protocol `json:"protocol,omitempty" doc:"May be sent, never changes" example:"tcp"`
-	PublicAddress  *string   `json:"public_address,omitempty" doc:"May be sent, follows from public_port" example:"192.0.2.10:20000"`
+	MappingID      *int64    `json:"mapping_id,omitempty" doc:"May be sent, but cannot be changed" example:"1001"`
+	UserID         *int64    `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
+	SourceClientID *int64    `json:"source_client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000000"`
+	TargetClientID *int64    `json:"target_client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000001"`
+	SourceUserID   *int64    `json:"source_user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000002"`
+	TargetUserID   *int64    `json:"target_user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000002"`
+	ShareID        *int64    `json:"share_id,omitempty" doc:"May be sent, but cannot be changed" example:"1234567890123"`
+	Protocol       *Protocol `json:"protocol,omitempty" doc:"May be sent, but cannot be changed" example:"tcp"`
+	PublicAddress  *string   `json:"public_address,omitempty" doc:"May be sent, but is derived from public_port" example:"192.0.2.10:20000"`
 	domain.Parts
 
 	patch domain.Patch

@@ -25,7 +25,7 @@ type Health struct {
 // Ready is the answer of /ready.
 type Ready struct {
 	Status string            `json:"status" enum:"ready,unready" example:"ready"`
-	Checks map[string]string `json:"checks" doc:"Each check: ok; failed, which makes it unready; degraded or alarm, which do not. The log says why" example:"{\"store\":\"ok\"}"`
+	Checks map[string]string `json:"checks" doc:"The result of each check: ok, failed, degraded or alarm. Only failed makes the server unready. The log has the reason" example:"{\"store\":\"ok\"}"`
 }
 
 // checkTimeout bounds each check: whoever probes has a time-out of its own, and

@@ -33,17 +33,17 @@ var (
 // Checkpoint says, signed, what the first Size records of the log are.
 type Checkpoint struct {
 	Log         string    `json:"log" doc:"The name of the log" example:"tunnox-5e884898da28"`
-	Size        int64     `json:"size" doc:"How many records it covers" example:"1042"`
+	Size        int64     `json:"size" doc:"The number of records that it covers" example:"1042"`
 	RootHash    []byte    `json:"root_hash" doc:"The root of the Merkle tree over them (RFC 6962)" example:"yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM="`
 	SignedAt    time.Time `json:"signed_at" doc:"When it was signed" example:"2026-01-02T15:04:05Z"`
-	Checkpoint  string    `json:"checkpoint" doc:"The signed note (C2SP tlog-checkpoint). Keep it where nobody who runs the server can change it" example:"tunnox-5e884898da28\n1042\nyRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=\n..."`
-	VerifierKey string    `json:"verifier_key" doc:"The public key of the signature. Get it by another way too, once, and compare" example:"tunnox-5e884898da28+ab12cd34+AbCd..."`
+	Checkpoint  string    `json:"checkpoint" doc:"The signed note (C2SP tlog-checkpoint). Keep it where the operators of the server cannot change it" example:"tunnox-5e884898da28\n1042\nyRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=\n..."`
+	VerifierKey string    `json:"verifier_key" doc:"The public key of the signature. Get it once in another way and compare" example:"tunnox-5e884898da28+ab12cd34+AbCd..."`
 }
 
 // InclusionProof is the way from a record to a root (RFC 6962 §2.1.1).
 type InclusionProof struct {
 	Position domain.Position `json:"position" doc:"The record; its index in the tree is one less" example:"42"`
-	Size     int64           `json:"size" doc:"How many records the tree has" example:"1042"`
+	Size     int64           `json:"size" doc:"The number of records in the tree" example:"1042"`
 	LeafHash []byte          `json:"leaf_hash" doc:"The leaf hash of the record" example:"yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM="`
 	RootHash []byte          `json:"root_hash" doc:"The root of the tree" example:"yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM="`
 	Hashes   [][]byte        `json:"hashes" nullable:"false" doc:"The audit path, from the leaf up"`
@@ -51,8 +51,8 @@ type InclusionProof struct {
 
 // ConsistencyProof shows that one tree begins with another (RFC 6962 §2.1.2).
 type ConsistencyProof struct {
-	From     int64    `json:"from" doc:"Records in the older tree" example:"900"`
-	To       int64    `json:"to" doc:"Records in the newer tree" example:"1042"`
+	From     int64    `json:"from" doc:"The number of records in the older tree" example:"900"`
+	To       int64    `json:"to" doc:"The number of records in the newer tree" example:"1042"`
 	FromRoot []byte   `json:"from_root_hash" doc:"The root of the older tree" example:"yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM="`
 	ToRoot   []byte   `json:"to_root_hash" doc:"The root of the newer tree" example:"yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM="`
 	Hashes   [][]byte `json:"hashes" nullable:"false" doc:"The proof"`
@@ -65,12 +65,12 @@ const (
 
 type inclusionInput struct {
 	Position int64 `query:"position" required:"true" minimum:"1" doc:"The record" example:"42"`
-	Size     int64 `query:"size" minimum:"1" doc:"Records in the tree, at most those of the last checkpoint, which is the default" example:"1042"`
+	Size     int64 `query:"size" minimum:"1" doc:"The number of records in the tree. The default and the maximum are the size of the last checkpoint" example:"1042"`
 }
 
 type consistencyInput struct {
-	From int64 `query:"from" required:"true" minimum:"1" doc:"Records in the older tree" example:"900"`
-	To   int64 `query:"to" minimum:"1" doc:"Records in the newer tree, at most those of the last checkpoint, which is the default" example:"1042"`
+	From int64 `query:"from" required:"true" minimum:"1" doc:"The number of records in the older tree" example:"900"`
+	To   int64 `query:"to" minimum:"1" doc:"The number of records in the newer tree. The default and the maximum are the size of the last checkpoint" example:"1042"`
 }
 
 func (a *api) registerProofs() {

@@ -18,16 +18,16 @@ import (
 type Quota struct {
 	UserID int64 `json:"user_id" example:"100000001"`
 	domain.Limits
-	Clients        int64 `json:"clients" doc:"How many there are" example:"2"`
-	Mappings       int64 `json:"mappings" doc:"How many there are" example:"1"`
-	ActiveMappings int64 `json:"active_mappings" doc:"How many of the mappings are not disabled" example:"1"`
+	Clients        int64 `json:"clients" doc:"The present number" example:"2"`
+	Mappings       int64 `json:"mappings" doc:"The present number" example:"1"`
+	ActiveMappings int64 `json:"active_mappings" doc:"The number of enabled mappings" example:"1"`
 }
 
 // QuotaUse is a quota with what is used of it.
 type QuotaUse struct {
 	Quota
-	CurrentMonthTraffic *int64    `json:"current_month_traffic" doc:"Bytes of both directions in this calendar month, UTC, live; null when it cannot be told, such as of the past" example:"53477376"`
-	ResetsAt            time.Time `json:"resets_at" doc:"When the next month begins" example:"2026-02-01T00:00:00Z"`
+	CurrentMonthTraffic *int64    `json:"current_month_traffic" doc:"Bytes of both directions in this calendar month (UTC), live; null when unknown, for example in the past" example:"53477376"`
+	ResetsAt            time.Time `json:"resets_at" doc:"The beginning of the next month" example:"2026-02-01T00:00:00Z"`
 }
 
 // quotaUse adds to a quota what is used. That is a number beside the log: when it

@@ -16,7 +16,7 @@ import (
 // MinHeader is what every read of a read model may carry.
 type MinHeader struct {
 	MinPosition domain.Position `header:"Min-Position" minimum:"0" doc:"The answer must show at least this position of the log (X-Position of a write)" example:"42"`
-	AsOf        string          `query:"as_of" maxLength:"40" doc:"What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown" example:"2026-01-02T15:04:05Z"`
+	AsOf        string          `query:"as_of" maxLength:"40" doc:"Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown" example:"2026-01-02T15:04:05Z"`
 }
 
 // oneInput asks for one resource.
@@ -28,7 +28,7 @@ type oneInput struct {
 
 // ReadAnswer is what every read of one resource answers with beside its body.
 type ReadAnswer struct {
-	ETag string `header:"ETag" doc:"Names what was read; send it as If-Match or If-None-Match"`
+	ETag string `header:"ETag" doc:"The version that was read; send it as If-Match or If-None-Match"`
 }
 
 // notModified makes huma answer 304.

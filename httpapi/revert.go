@@ -13,15 +13,15 @@ import (
 const codeEventNotFound domain.Code = "event_not_found"
 
 type revertInput struct {
-	Position int64 `path:"position" minimum:"1" doc:"The event's position" example:"42"`
+	Position int64 `path:"position" minimum:"1" doc:"The position of the event" example:"42"`
 	KeyHeader
 }
 
 // Reverted is the answer to a revert: the events that took another one back.
 type Reverted struct {
-	Reverts domain.Position `json:"reverts" doc:"The position of the event that was taken back" example:"42"`
-	Command string          `json:"command" doc:"The command that did it" example:"enable_mapping"`
-	Events  []Event         `json:"events" nullable:"false" doc:"What was written"`
+	Reverts domain.Position `json:"reverts" doc:"The position of the reverted event" example:"42"`
+	Command string          `json:"command" doc:"The command that reverted the event" example:"enable_mapping"`
+	Events  []Event         `json:"events" nullable:"false" doc:"The events that were written"`
 }
 
 type revertAnswer struct {

@@ -13,12 +13,12 @@ import (
 
 // RecordFilter is what the ways to read the log have in common.
 type RecordFilter struct {
-	Actor   string    `query:"actor" maxLength:"200" doc:"Only what this actor caused" example:"key:admin"`
-	Subject string    `query:"subject" maxLength:"64" doc:"Only the history of one thing: its event stream" example:"mapping-1001"`
-	Type    []string  `query:"type" maxItems:"50" doc:"Only these events, with commas between" example:"mapping_created,mapping_deleted"`
-	Owner   int64     `query:"owner" minimum:"0" doc:"Only what belongs to this account" example:"100000001"`
-	From    time.Time `query:"from" doc:"Only what was recorded at this time or later" example:"2026-01-02T15:04:05Z"`
-	To      time.Time `query:"to" doc:"Only what was recorded before this time" example:"2026-01-03T00:00:00Z"`
+	Actor   string    `query:"actor" maxLength:"200" doc:"Only events of this actor" example:"key:admin"`
+	Subject string    `query:"subject" maxLength:"64" doc:"Only events of one event stream" example:"mapping-1001"`
+	Type    []string  `query:"type" maxItems:"50" doc:"Only events with these names, separated by commas" example:"mapping_created,mapping_deleted"`
+	Owner   int64     `query:"owner" minimum:"0" doc:"Only events of this account" example:"100000001"`
+	From    time.Time `query:"from" doc:"Only events that were recorded at this time or later" example:"2026-01-02T15:04:05Z"`
+	To      time.Time `query:"to" doc:"Only events that were recorded before this time" example:"2026-01-03T00:00:00Z"`
 }
 
 // query checks the filter and turns it into one over positions.

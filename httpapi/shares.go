@@ -15,14 +15,14 @@ import (
 // Share is a share as the API shows it. Its code is never shown again.
 type Share struct {
 	ShareID        int64    `json:"share_id" example:"1234567890123"`
-	UserID         int64    `json:"user_id" doc:"Who shares; the mappings made of it are theirs" example:"100000001"`
+	UserID         int64    `json:"user_id" doc:"The sharing user, who owns the mappings of the share" example:"100000001"`
 	Name           string   `json:"name" example:"our database"`
 	TargetClientID int64    `json:"target_client_id" example:"600000001"`
 	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Service
 	domain.Options
 	MaxUses   int64      `json:"max_uses" example:"1"`
-	Uses      int64      `json:"uses" doc:"How often it was redeemed" example:"0"`
+	Uses      int64      `json:"uses" doc:"The number of uses so far" example:"0"`
 	ExpiresAt *time.Time `json:"expires_at" doc:"null = never" example:"2027-01-02T15:04:05Z"`
 	CreatedAt time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
@@ -31,26 +31,26 @@ type Share struct {
 // NewShare is a share with its code, shown this once.
 type NewShare struct {
 	Share
-	Code string `json:"code,omitempty" doc:"For whoever is to listen. Shown this once and kept nowhere" example:"1234567890123-ABCDE-FGHIJ-KLMNO-PQRST"`
+	Code string `json:"code,omitempty" doc:"The code for the user who redeems it. It is shown once and not stored" example:"1234567890123-ABCDE-FGHIJ-KLMNO-PQRST"`
 }
 
 // CreateShareBody is the body of POST /shares.
 type CreateShareBody struct {
-	UserID         int64    `json:"user_id,omitempty" doc:"Who shares; left out: whoever asks" example:"100000001"`
+	UserID         int64    `json:"user_id,omitempty" doc:"The sharing user. Default: the caller" example:"100000001"`
 	Name           string   `json:"name,omitempty" maxLength:"100" example:"our database"`
 	TargetClientID int64    `json:"target_client_id" doc:"A client of the user that dials the service" example:"600000001"`
 	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Service
 	domain.Options
 	MaxUses   int64      `json:"max_uses,omitempty" minimum:"1" maximum:"1000" default:"1" example:"1"`
-	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Left out or null: never" example:"2027-01-02T15:04:05Z"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"Default, and null: never" example:"2027-01-02T15:04:05Z"`
 }
 
 // RedeemBody is the body of POST /shares/redeem.
 type RedeemBody struct {
 	Code           string `json:"code" minLength:"1" maxLength:"100" example:"1234567890123-ABCDE-FGHIJ-KLMNO-PQRST"`
-	SourceClientID int64  `json:"source_client_id" doc:"A client of yours, which is to listen" example:"600000000"`
-	Name           string `json:"name,omitempty" maxLength:"100" doc:"Left out: the share's" example:"our database"`
+	SourceClientID int64  `json:"source_client_id" doc:"The client of yours that listens" example:"600000000"`
+	Name           string `json:"name,omitempty" maxLength:"100" doc:"Default: the name of the share" example:"our database"`
 	domain.Origin
 }
 

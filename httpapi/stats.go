@@ -22,8 +22,8 @@ const codeUsageUnavailable = "usage_unavailable"
 type TrafficSum struct {
 	ToTarget    int64 `json:"to_target" doc:"Bytes from source agents to target agents" example:"1048576"`
 	ToSource    int64 `json:"to_source" doc:"Bytes from target agents to source agents" example:"52428800"`
-	Total       int64 `json:"total" doc:"Both directions, which is what limits are about" example:"53477376"`
-	Connections int64 `json:"connections" doc:"How many began" example:"12"`
+	Total       int64 `json:"total" doc:"Both directions; limits count both" example:"53477376"`
+	Connections int64 `json:"connections" doc:"The number of connections that began" example:"12"`
 }
 
 func sumOf(t usage.Traffic) TrafficSum {
@@ -32,10 +32,10 @@ func sumOf(t usage.Traffic) TrafficSum {
 
 // SystemStats is what there is, and what has gone through.
 type SystemStats struct {
-	Users           int64      `json:"users" doc:"How many there are; up to 5 s old, like clients and mappings" example:"120"`
-	Clients         int64      `json:"clients" doc:"How many there are, anonymous ones included" example:"450"`
-	Mappings        int64      `json:"mappings" doc:"How many there are" example:"300"`
-	Nodes           int        `json:"nodes" doc:"Forwarders that are there now" example:"3"`
+	Users           int64      `json:"users" doc:"The number of users; up to 5 s old, like clients and mappings" example:"120"`
+	Clients         int64      `json:"clients" doc:"The number of clients, with anonymous ones" example:"450"`
+	Mappings        int64      `json:"mappings" doc:"The present number" example:"300"`
+	Nodes           int        `json:"nodes" doc:"The forwarders that run now" example:"3"`
 	ConnectionsOpen int64      `json:"connections_open" example:"250"`
 	Today           TrafficSum `json:"today" doc:"Since midnight, UTC"`
 	CurrentMonth    TrafficSum `json:"current_month" doc:"Since the first of the month, UTC"`
@@ -44,9 +44,9 @@ type SystemStats struct {
 // RealtimeStats is what flows now.
 type RealtimeStats struct {
 	At                time.Time `json:"at" example:"2026-01-02T15:04:05Z"`
-	Nodes             int       `json:"nodes" doc:"Forwarders that are there now" example:"3"`
+	Nodes             int       `json:"nodes" doc:"The forwarders that run now" example:"3"`
 	ConnectionsOpen   int64     `json:"connections_open" example:"250"`
-	ToTargetPerSecond int64     `json:"to_target_per_second" doc:"Bytes per second, of the last second that was reported" example:"1048576"`
+	ToTargetPerSecond int64     `json:"to_target_per_second" doc:"Bytes per second, in the last reported second" example:"1048576"`
 	ToSourcePerSecond int64     `json:"to_source_per_second" example:"2097152"`
 	BytesPerSecond    int64     `json:"bytes_per_second" doc:"Both directions" example:"3145728"`
 }
@@ -57,9 +57,9 @@ type UserStats struct {
 	UserID              int64      `json:"user_id" example:"100000001"`
 	Username            string     `json:"username" example:"ann"`
 	ConnectionsOpen     int64      `json:"connections_open" example:"7"`
-	CurrentMonthTraffic int64      `json:"current_month_traffic" doc:"Bytes of both directions in this calendar month, UTC" example:"53477376"`
+	CurrentMonthTraffic int64      `json:"current_month_traffic" doc:"Bytes of both directions in this calendar month (UTC)" example:"53477376"`
 	MonthlyTrafficLimit *int64     `json:"monthly_traffic_limit" doc:"null = unlimited" example:"1099511627776"`
-	ResetsAt            time.Time  `json:"resets_at" doc:"When the next month begins" example:"2026-02-01T00:00:00Z"`
+	ResetsAt            time.Time  `json:"resets_at" doc:"The beginning of the next month" example:"2026-02-01T00:00:00Z"`
 	CurrentMonth        TrafficSum `json:"current_month"`
 }
 
@@ -85,7 +85,7 @@ type TrafficStats struct {
 
 // TrafficBucket is one bar of the chart.
 type TrafficBucket struct {
-	From time.Time `json:"from" doc:"Where it begins" example:"2026-01-02T15:00:00Z"`
+	From time.Time `json:"from" doc:"The beginning of the bucket" example:"2026-01-02T15:00:00Z"`
 	TrafficSum
 }
 
@@ -106,9 +106,9 @@ var charts = map[string]chart{
 
 type trafficInput struct {
 	Range     string `query:"range" enum:"1h,24h,7d,30d" default:"24h" doc:"How far back"`
-	UserID    int64  `query:"user_id" minimum:"0" doc:"Only what this user's mappings have carried" example:"100000001"`
-	ClientID  int64  `query:"client_id" minimum:"0" doc:"Only what has gone through this client" example:"600000000"`
-	MappingID int64  `query:"mapping_id" minimum:"0" doc:"Only what this mapping has carried" example:"1001"`
+	UserID    int64  `query:"user_id" minimum:"0" doc:"Only traffic of this user's mappings" example:"100000001"`
+	ClientID  int64  `query:"client_id" minimum:"0" doc:"Only traffic of this client" example:"600000000"`
+	MappingID int64  `query:"mapping_id" minimum:"0" doc:"Only traffic of this mapping" example:"1001"`
 }
 
 // statsPath asks about one thing. Counters have no position and no past, so that
@@ -117,8 +117,8 @@ type statsPath struct{ IDPath }
 
 // statsPage asks for one page, like PageInput.
 type statsPage struct {
-	After int64 `query:"after" minimum:"0" doc:"Only what has a higher id: the next of the page before" example:"100000001"`
-	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"At most so many items"`
+	After int64 `query:"after" minimum:"0" doc:"Only items with a higher id. Use next of the previous page" example:"100000001"`
+	Limit int   `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"The most items to return"`
 }
 
 func (a *api) registerStats() {

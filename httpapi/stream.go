@@ -30,8 +30,8 @@ const (
 
 type liveInput struct {
 	RecordFilter
-	After  int64  `query:"after" minimum:"-1" default:"-1" doc:"Begin behind this position: 0 is the whole log, -1 what happens from now on" example:"42"`
-	LastID string `header:"Last-Event-ID" maxLength:"20" doc:"Go on behind this position; browsers send it when they come back" example:"42"`
+	After  int64  `query:"after" minimum:"-1" default:"-1" doc:"Begin after this position: 0 = the whole log, -1 = new events only" example:"42"`
+	LastID string `header:"Last-Event-ID" maxLength:"20" doc:"Continue after this position; browsers send it when they reconnect" example:"42"`
 }
 
 type liveAnswer struct {

@@ -20,8 +20,8 @@ type User struct {
 	Username    string    `json:"username" example:"ann"`
 	Email       string    `json:"email" example:"ann@example.org"`
 	HasPassword bool      `json:"has_password" doc:"Whether the user can log in with a password"`
-	Role        string    `json:"role" enum:"admin,user" doc:"What the user may do at most" example:"user"`
-	Plan        *string   `json:"plan" doc:"The plan the limits came from; null for none" example:"pro"`
+	Role        string    `json:"role" enum:"admin,user" doc:"The role of the user" example:"user"`
+	Plan        *string   `json:"plan" doc:"The plan of the limits; null for none" example:"pro"`
 	Status      string    `json:"status" enum:"active,disabled" example:"active"`
 	Quota       Quota     `json:"quota"`
 	CreatedAt   time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
@@ -33,18 +33,18 @@ type CreateUserBody struct {
 	Username string  `json:"username" minLength:"1" maxLength:"64" doc:"Letters, digits and . _ - @; unique without regard to case" example:"ann"`
 	Email    string  `json:"email" maxLength:"254" doc:"Unique without regard to case" example:"ann@example.org"`
 	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" doc:"Kept as an argon2id hash" example:"correct horse battery staple"`
-	Role     string  `json:"role,omitempty" enum:"admin,user" doc:"user when left out" example:"user"`
-	Plan     string  `json:"plan,omitempty" maxLength:"100" doc:"One of GET /plans, for its limits; left out: none, and no limits" example:"free"`
+	Role     string  `json:"role,omitempty" enum:"admin,user" doc:"Default: user" example:"user"`
+	Plan     string  `json:"plan,omitempty" maxLength:"100" doc:"A plan of GET /plans. Default: none, without limits" example:"free"`
 }
 
 // ChangeUserBody is the body of PUT /users/{id}; what is left out or null stays.
 type ChangeUserBody struct {
-	UserID   *int64  `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
+	UserID   *int64  `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
 	Username *string `json:"username,omitempty" minLength:"1" maxLength:"64" example:"ann"`
 	Email    *string `json:"email,omitempty" maxLength:"254" example:"ann@example.org"`
-	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" doc:"Ends every login with the one before" example:"correct horse battery staple"`
+	Password *string `json:"password,omitempty" minLength:"8" maxLength:"1024" doc:"A new password ends every login with the old one" example:"correct horse battery staple"`
 	// CurrentPassword is not part of what is asked for, but why it is allowed.
-	CurrentPassword *string `json:"current_password,omitempty" maxLength:"1024" doc:"Who is no admin must give it with a new password" example:"correct horse battery"`
+	CurrentPassword *string `json:"current_password,omitempty" maxLength:"1024" doc:"The present password. Callers who are not admins must give it to set a new one" example:"correct horse battery"`
 }
 
 type userAnswer struct {

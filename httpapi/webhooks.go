@@ -17,14 +17,14 @@ import (
 // Webhook is a webhook as the API shows it. Its secret is never shown again.
 type Webhook struct {
 	WebhookID   int64      `json:"webhook_id" example:"1234567890123"`
-	UserID      *int64     `json:"user_id" doc:"Whose it is; null for the operator's" example:"100000001"`
-	URL         string     `json:"url" doc:"Where it is told" example:"https://example.org/hook"`
-	Events      []string   `json:"events" nullable:"false" doc:"Which events: names, or beginnings of names with a * behind; none = all" example:"[\"mapping_*\"]"`
-	Scope       string     `json:"scope" enum:"own,all" doc:"own: what belongs to its owner; all: what belongs to anybody, while the owner is an admin" example:"own"`
+	UserID      *int64     `json:"user_id" doc:"The owner; null = the operator" example:"100000001"`
+	URL         string     `json:"url" doc:"The address that receives the events" example:"https://example.org/hook"`
+	Events      []string   `json:"events" nullable:"false" doc:"The events: names, or beginnings of names followed by *; empty = all" example:"[\"mapping_*\"]"`
+	Scope       string     `json:"scope" enum:"own,all" doc:"own: events of the owner's account; all: events of all accounts, while the owner is an admin" example:"own"`
 	Description string     `json:"description" example:"tells our billing"`
 	Status      string     `json:"status" enum:"active,disabled" example:"active"`
-	Reason      *string    `json:"reason" doc:"Why it is disabled, when the system did it" example:"It answered 410 Gone."`
-	RotatedAt   *time.Time `json:"rotated_at" doc:"When it was given another secret; the one before is signed with for 24 h" example:"2026-01-02T15:04:05Z"`
+	Reason      *string    `json:"reason" doc:"The reason, when the system disabled the webhook" example:"It answered 410 Gone."`
+	RotatedAt   *time.Time `json:"rotated_at" doc:"The time of the last rotation. For 24 h messages are signed with the earlier secret too" example:"2026-01-02T15:04:05Z"`
 	CreatedAt   time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt   time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
 }
@@ -32,24 +32,24 @@ type Webhook struct {
 // NewWebhook is a webhook with its secret, shown this once.
 type NewWebhook struct {
 	Webhook
-	Secret string `json:"secret,omitempty" doc:"What messages are signed with, as Standard Webhooks says. Shown this once: a repeat with the same Idempotency-Key does not have it" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
+	Secret string `json:"secret,omitempty" doc:"The secret that signs messages, as Standard Webhooks says. It is shown once: a repeat with the same Idempotency-Key does not show it" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
 }
 
 // CreateWebhookBody is the body of POST /webhooks.
 type CreateWebhookBody struct {
-	UserID      int64    `json:"user_id,omitempty" doc:"Whose it is to be; left out: whoever asks" example:"100000001"`
+	UserID      int64    `json:"user_id,omitempty" doc:"The owner. Default: the caller" example:"100000001"`
 	URL         string   `json:"url" minLength:"1" maxLength:"2000" doc:"https, unless the server allows http" example:"https://example.org/hook"`
-	Events      []string `json:"events,omitempty" maxItems:"50" doc:"Left out: all" example:"[\"mapping_*\",\"client_created\"]"`
-	Scope       string   `json:"scope,omitempty" enum:"own,all" doc:"Left out: own; for the operator: all" example:"own"`
+	Events      []string `json:"events,omitempty" maxItems:"50" doc:"Default: all" example:"[\"mapping_*\",\"client_created\"]"`
+	Scope       string   `json:"scope,omitempty" enum:"own,all" doc:"Default: own; for the operator: all" example:"own"`
 	Description string   `json:"description,omitempty" maxLength:"1000" example:"tells our billing"`
 }
 
 // ChangeWebhookBody is the body of PUT /webhooks/{id}; what is left out or null stays.
 type ChangeWebhookBody struct {
-	WebhookID   *int64    `json:"webhook_id,omitempty" doc:"May be sent, never changes" example:"1234567890123"`
-	UserID      *int64    `json:"user_id,omitempty" doc:"May be sent, never changes" example:"100000001"`
+	WebhookID   *int64    `json:"webhook_id,omitempty" doc:"May be sent, but cannot be changed" example:"1234567890123"`
+	UserID      *int64    `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
 	URL         *string   `json:"url,omitempty" minLength:"1" maxLength:"2000" example:"https://example.org/hook"`
-	Events      *[]string `json:"events,omitempty" maxItems:"50" doc:"An empty list: all" example:"[\"mapping_*\"]"`
+	Events      *[]string `json:"events,omitempty" maxItems:"50" doc:"An empty list selects all events" example:"[\"mapping_*\"]"`
 	Scope       *string   `json:"scope,omitempty" enum:"own,all" example:"own"`
 	Description *string   `json:"description,omitempty" maxLength:"1000" example:"tells our billing"`
 }

@@ -18,14 +18,14 @@ const maxKey = 255
 
 // KeyHeader is what every write may carry.
 type KeyHeader struct {
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" doc:"Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused" example:"8e03978e-40d5-43e8-bc93-6894a57f9324"`
-	DryRun         bool   `query:"dry_run" doc:"true: write nothing, and answer 200 with the events it would write and the live connections it would end"`
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" pattern:"^[!-~]+$" doc:"Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused" example:"8e03978e-40d5-43e8-bc93-6894a57f9324"`
+	DryRun         bool   `query:"dry_run" doc:"true: write nothing. The answer 200 lists the events that would be written and the live connections that would end"`
 }
 
 // MatchHeader is what a write to something that exists may carry.
 type MatchHeader struct {
 	KeyHeader
-	IfMatch string `header:"If-Match" doc:"An ETag: the write is refused with 412 if the resource has changed since" example:"\"3\""`
+	IfMatch string `header:"If-Match" doc:"An ETag. The write is refused with 412 if the resource has changed since" example:"\"3\""`
 }
 
 // IDPath is the path of one resource.
@@ -35,9 +35,9 @@ type IDPath struct {
 
 // WriteAnswer is what every write answers with beside its body.
 type WriteAnswer struct {
-	Position domain.Position `header:"X-Position" doc:"The position in the log this write is visible from; send it as Min-Position"`
-	ETag     string          `header:"ETag" doc:"The version the write made; send it as If-Match"`
-	Replayed string          `header:"Idempotency-Replayed" doc:"true when the Idempotency-Key had been used and nothing was written now"`
+	Position domain.Position `header:"X-Position" doc:"The position in the log of this write; send it as Min-Position"`
+	ETag     string          `header:"ETag" doc:"The version after the write; send it as If-Match"`
+	Replayed string          `header:"Idempotency-Replayed" doc:"true when the Idempotency-Key was used before and nothing was written now"`
 }
 
 func answerOf(r domain.Receipt) WriteAnswer {

@@ -84,7 +84,7 @@ func (r *resource) claim() *cobra.Command {
 		return r.print(out, b)
 	})
 	cmd.Flags().StringVar(&file, "code-file", "", "`file` with the claim code (- = standard input)")
-	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user it is to be of (default: whoever asks)")
+	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` from now on (default: as it is)")
 	changes(cmd)
 	require(cmd, "code-file")

@@ -30,7 +30,7 @@ func (r *resource) createClient() *cobra.Command {
 				map[string]any{"user_id": user, "client_name": name, "client_desc": description})
 		})
 	})
-	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user the client belongs to (default: whoever asks)")
+	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user the client belongs to (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringVar(&description, "description", "", "`text` for people")
 	authCodeFile(cmd, &file)

@@ -39,7 +39,7 @@ func (r *resource) createInvite() *cobra.Command {
 		})
 	})
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the user whose clients the machines become (default: whoever asks)")
+	flags.Int64Var(&user, "user", 0, "`id` of the user whose clients the machines become (default: the caller)")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	flags.Int64Var(&uses, "uses", 1, "how `many` machines may join with it")
 	flags.Var(&lasts, "expires", "after so `long` it is good no more, for example 1h, 2d or 1w (default: 1w)")

@@ -39,7 +39,7 @@ func (r *resource) createKey() *cobra.Command {
 			return c.call(ctx, http.MethodPost, r.path, body)
 		})
 	})
-	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user it is to be of (default: whoever asks)")
+	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "what it may be used for: read, users:write, clients:write, mappings:write, shares:write, keys:write, webhooks:write, admin (default: all you may)")
 	cmd.Flags().Var(&lasts, "expires", "after so `long` it is good no more, for example 36h, 30d or 1w (default: never)")

@@ -81,7 +81,7 @@ func (r *resource) createMapping() *cobra.Command {
 	})
 	changes(cmd)
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to (default: whoever asks)")
+	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to (default: the caller)")
 	flags.Int64Var(&source, "source", 0, "`id` of the client that listens")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
 	protocolFlag(cmd, &protocol)

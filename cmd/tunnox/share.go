@@ -46,7 +46,7 @@ func (r *resource) createShare() *cobra.Command {
 		})
 	})
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the user who shares (default: whoever asks)")
+	flags.Int64Var(&user, "user", 0, "`id` of the user who shares (default: the caller)")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
 	flags.StringVar(&service, "service", "", "`address` the target dials, host:port")
 	protocolFlag(cmd, &protocol)

@@ -49,7 +49,7 @@ func (r *resource) createWebhook() *cobra.Command {
 		})
 	})
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the user it is to be of (default: whoever asks)")
+	flags.Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
 	flags.StringVar(&address, "url", "", "`URL` that is told")
 	flags.StringSliceVar(&events, "event", nil, "`name` of an event, or its beginning with a * behind, for example \"mapping_*\" (default: all)")
 	flags.BoolVar(&all, "all", false, "tell what happens to every account; admins only (the operator's always are)")

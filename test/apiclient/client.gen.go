@@ -306,7 +306,7 @@ type APIKey struct {
 	// KeyId Examples: 1234567890123
 	KeyId int64 `json:"key_id"`
 
-	// LastUsed As far as this control plane has seen it since it started
+	// LastUsed The last use that this control plane has seen since it started
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	LastUsed nullable.Nullable[time.Time] `json:"last_used"`
@@ -314,15 +314,15 @@ type APIKey struct {
 	// Name Examples: ci
 	Name string `json:"name"`
 
-	// Prefix How the key begins, to tell keys apart
+	// Prefix The first characters of the key, to tell keys apart
 	//
 	// Examples: tnk_1234567890123_Ab3d
 	Prefix string `json:"prefix"`
 
-	// Scopes What it may be used for, never more than its owner may
+	// Scopes The scopes of the key. The key never allows more than its owner may do
 	Scopes []string `json:"scopes"`
 
-	// UserId Whose it is; null for the operator's
+	// UserId The owner; null = the operator
 	//
 	// Examples: 100000001
 	UserId nullable.Nullable[int64] `json:"user_id"`
@@ -336,12 +336,12 @@ type Attempt struct {
 	// DurationMs Examples: 120
 	DurationMs int64 `json:"duration_ms"`
 
-	// Error Why it was no success; null when it was
+	// Error Why the attempt failed; null after a success
 	//
 	// Examples: it answered 500 Internal Server Error
 	Error nullable.Nullable[string] `json:"error"`
 
-	// StatusCode What the receiver answered; null when it did not
+	// StatusCode The status of the receiver's answer; null without an answer
 	//
 	// Examples: 200
 	StatusCode nullable.Nullable[int64] `json:"status_code"`
@@ -352,7 +352,7 @@ type ChangeClientBody struct {
 	// ClientDesc Examples: the machine under the stairs
 	ClientDesc *string `json:"client_desc,omitempty"`
 
-	// ClientId May be sent, never changes
+	// ClientId May be sent, but cannot be changed
 	//
 	// Examples: 600000000
 	ClientId *int64 `json:"client_id,omitempty"`
@@ -360,7 +360,7 @@ type ChangeClientBody struct {
 	// ClientName Examples: office
 	ClientName *string `json:"client_name,omitempty"`
 
-	// UserId May be sent, never changes
+	// UserId May be sent, but cannot be changed
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
@@ -378,7 +378,7 @@ type ChangeMappingBody struct {
 	// Examples: 8080
 	LocalPort *int64 `json:"local_port,omitempty"`
 
-	// MappingId May be sent, never changes
+	// MappingId May be sent, but cannot be changed
 	//
 	// Examples: 1001
 	MappingId *int64 `json:"mapping_id,omitempty"`
@@ -386,12 +386,12 @@ type ChangeMappingBody struct {
 	// Name Examples: intranet
 	Name *string `json:"name,omitempty"`
 
-	// Protocol May be sent, never changes
+	// Protocol May be sent, but cannot be changed
 	//
 	// Examples: tcp
 	Protocol *ChangeMappingBodyProtocol `json:"protocol,omitempty"`
 
-	// PublicAddress May be sent, follows from public_port
+	// PublicAddress May be sent, but is derived from public_port
 	//
 	// Examples: 192.0.2.10:20000
 	PublicAddress *string `json:"public_address,omitempty"`
@@ -401,22 +401,22 @@ type ChangeMappingBody struct {
 	// Examples: 20000
 	PublicPort *int64 `json:"public_port,omitempty"`
 
-	// ShareId May be sent, never changes
+	// ShareId May be sent, but cannot be changed
 	//
 	// Examples: 1234567890123
 	ShareId *int64 `json:"share_id,omitempty"`
 
-	// SourceClientId May be sent, never changes
+	// SourceClientId May be sent, but cannot be changed
 	//
 	// Examples: 600000000
 	SourceClientId *int64 `json:"source_client_id,omitempty"`
 
-	// SourceUserId May be sent, never changes
+	// SourceUserId May be sent, but cannot be changed
 	//
 	// Examples: 100000002
 	SourceUserId *int64 `json:"source_user_id,omitempty"`
 
-	// TargetClientId May be sent, never changes
+	// TargetClientId May be sent, but cannot be changed
 	//
 	// Examples: 600000001
 	TargetClientId *int64 `json:"target_client_id,omitempty"`
@@ -429,25 +429,25 @@ type ChangeMappingBody struct {
 	// TargetPort Examples: 80
 	TargetPort *int64 `json:"target_port,omitempty"`
 
-	// TargetUserId May be sent, never changes
+	// TargetUserId May be sent, but cannot be changed
 	//
 	// Examples: 100000002
 	TargetUserId *int64 `json:"target_user_id,omitempty"`
 
-	// UserId May be sent, never changes
+	// UserId May be sent, but cannot be changed
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 }
 
-// ChangeMappingBodyProtocol May be sent, never changes
+// ChangeMappingBodyProtocol May be sent, but cannot be changed
 //
 // Examples: tcp
 type ChangeMappingBodyProtocol string
 
 // ChangeUserBody defines model for ChangeUserBody.
 type ChangeUserBody struct {
-	// CurrentPassword Who is no admin must give it with a new password
+	// CurrentPassword The present password. Callers who are not admins must give it to set a new one
 	//
 	// Examples: correct horse battery
 	CurrentPassword *string `json:"current_password,omitempty"`
@@ -455,12 +455,12 @@ type ChangeUserBody struct {
 	// Email Examples: ann@example.org
 	Email *string `json:"email,omitempty"`
 
-	// Password Ends every login with the one before
+	// Password A new password ends every login with the old one
 	//
 	// Examples: correct horse battery staple
 	Password *string `json:"password,omitempty"`
 
-	// UserId May be sent, never changes
+	// UserId May be sent, but cannot be changed
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
@@ -474,7 +474,7 @@ type ChangeWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events An empty list: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events An empty list selects all events. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events *[]string `json:"events,omitempty"`
@@ -485,12 +485,12 @@ type ChangeWebhookBody struct {
 	// Url Examples: https://example.org/hook
 	Url *string `json:"url,omitempty"`
 
-	// UserId May be sent, never changes
+	// UserId May be sent, but cannot be changed
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 
-	// WebhookId May be sent, never changes
+	// WebhookId May be sent, but cannot be changed
 	//
 	// Examples: 1234567890123
 	WebhookId *int64 `json:"webhook_id,omitempty"`
@@ -501,7 +501,7 @@ type ChangeWebhookBodyScope string
 
 // Checkpoint defines model for Checkpoint.
 type Checkpoint struct {
-	// Checkpoint The signed note (C2SP tlog-checkpoint). Keep it where nobody who runs the server can change it
+	// Checkpoint The signed note (C2SP tlog-checkpoint). Keep it where the operators of the server cannot change it
 	//
 	// Examples: tunnox-5e884898da28
 	// 1042
@@ -524,12 +524,12 @@ type Checkpoint struct {
 	// Examples: 2026-01-02T15:04:05Z
 	SignedAt time.Time `json:"signed_at"`
 
-	// Size How many records it covers
+	// Size The number of records that it covers
 	//
 	// Examples: 1042
 	Size int64 `json:"size"`
 
-	// VerifierKey The public key of the signature. Get it by another way too, once, and compare
+	// VerifierKey The public key of the signature. Get it once in another way and compare
 	//
 	// Examples: tunnox-5e884898da28+ab12cd34+AbCd...
 	VerifierKey string `json:"verifier_key"`
@@ -537,17 +537,17 @@ type Checkpoint struct {
 
 // ClaimBody defines model for ClaimBody.
 type ClaimBody struct {
-	// ClaimCode As tunnox agent claim-code shows it on the client's machine: it proves that the agent is yours
+	// ClaimCode The code from tunnox agent claim-code on the client's machine. It proves that the agent is yours
 	//
 	// Examples: tnc_AAAA
 	ClaimCode string `json:"claim_code"`
 
-	// ClientName Left out: as it is
+	// ClientName Default: unchanged
 	//
 	// Examples: office
 	ClientName *string `json:"client_name,omitempty"`
 
-	// UserId Whose the client is to be; left out: whoever asks
+	// UserId The user who gets the client. Default: the caller
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
@@ -555,7 +555,7 @@ type ClaimBody struct {
 
 // Client defines model for Client.
 type Client struct {
-	// AgentVersion Of the connected agent; null when offline
+	// AgentVersion The address of the connected agent; null when offline
 	//
 	// Examples: 0.1.0
 	AgentVersion nullable.Nullable[string] `json:"agent_version"`
@@ -580,7 +580,7 @@ type Client struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
-	// LastSeen null when never
+	// LastSeen null = never
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	LastSeen nullable.Nullable[time.Time] `json:"last_seen"`
@@ -590,7 +590,7 @@ type Client struct {
 	// Examples: node-001
 	NodeId nullable.Nullable[string] `json:"node_id"`
 
-	// Status unknown when the directory of sessions cannot be asked
+	// Status unknown: the directory of sessions does not answer
 	//
 	// Examples: online
 	Status ClientStatus `json:"status"`
@@ -607,7 +607,7 @@ type Client struct {
 // ClientClientType Examples: managed
 type ClientClientType string
 
-// ClientStatus unknown when the directory of sessions cannot be asked
+// ClientStatus unknown: the directory of sessions does not answer
 //
 // Examples: online
 type ClientStatus string
@@ -634,12 +634,12 @@ type ClientStats struct {
 
 // ClientWithCredential defines model for ClientWithCredential.
 type ClientWithCredential struct {
-	// AgentVersion Of the connected agent; null when offline
+	// AgentVersion The address of the connected agent; null when offline
 	//
 	// Examples: 0.1.0
 	AgentVersion nullable.Nullable[string] `json:"agent_version"`
 
-	// AuthCode What the agent proves itself with. Shown this once and kept nowhere: a repeat with the same Idempotency-Key does not have it
+	// AuthCode The credential of the agent. It is shown once and not stored: a repeat with the same Idempotency-Key does not show it
 	//
 	// Examples: tnx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 	AuthCode *string `json:"auth_code,omitempty"`
@@ -664,7 +664,7 @@ type ClientWithCredential struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
-	// LastSeen null when never
+	// LastSeen null = never
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	LastSeen nullable.Nullable[time.Time] `json:"last_seen"`
@@ -674,7 +674,7 @@ type ClientWithCredential struct {
 	// Examples: node-001
 	NodeId nullable.Nullable[string] `json:"node_id"`
 
-	// Status unknown when the directory of sessions cannot be asked
+	// Status unknown: the directory of sessions does not answer
 	//
 	// Examples: online
 	Status ClientWithCredentialStatus `json:"status"`
@@ -691,14 +691,14 @@ type ClientWithCredential struct {
 // ClientWithCredentialClientType Examples: managed
 type ClientWithCredentialClientType string
 
-// ClientWithCredentialStatus unknown when the directory of sessions cannot be asked
+// ClientWithCredentialStatus unknown: the directory of sessions does not answer
 //
 // Examples: online
 type ClientWithCredentialStatus string
 
 // ConsistencyProof defines model for ConsistencyProof.
 type ConsistencyProof struct {
-	// From Records in the older tree
+	// From The number of records in the older tree
 	//
 	// Examples: 900
 	From int64 `json:"from"`
@@ -711,7 +711,7 @@ type ConsistencyProof struct {
 	// Hashes The proof
 	Hashes [][]byte `json:"hashes"`
 
-	// To Records in the newer tree
+	// To The number of records in the newer tree
 	//
 	// Examples: 1042
 	To int64 `json:"to"`
@@ -730,7 +730,7 @@ type CreateClientBody struct {
 	// ClientName Examples: office
 	ClientName string `json:"client_name"`
 
-	// UserId The user it belongs to; left out: whoever asks
+	// UserId The user of the client. Default: the caller
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
@@ -738,22 +738,22 @@ type CreateClientBody struct {
 
 // CreateInviteBody defines model for CreateInviteBody.
 type CreateInviteBody struct {
-	// ExpiresIn Seconds that it is good
+	// ExpiresIn The lifetime in seconds
 	//
 	// Examples: 604800
 	ExpiresIn *int64 `json:"expires_in,omitempty"`
 
-	// Name For people; also of a client that gives no name of its own
+	// Name A name for people. A client that joins without a name gets it too
 	//
 	// Examples: laptops
 	Name *string `json:"name,omitempty"`
 
-	// UserId Who invites; left out: whoever asks
+	// UserId The inviting user. Default: the caller
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 
-	// Uses How many machines may join with it
+	// Uses The number of machines that may join
 	//
 	// Examples: 1
 	Uses *int64 `json:"uses,omitempty"`
@@ -761,7 +761,7 @@ type CreateInviteBody struct {
 
 // CreateKeyBody defines model for CreateKeyBody.
 type CreateKeyBody struct {
-	// ExpiresAt Left out or null: never
+	// ExpiresAt Default, and null: never
 	//
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
@@ -769,12 +769,12 @@ type CreateKeyBody struct {
 	// Name Examples: ci
 	Name *string `json:"name,omitempty"`
 
-	// Scopes Left out: all that who asks has
+	// Scopes Default: all scopes of the caller
 	//
 	// Examples: ["read","clients:write"]
 	Scopes nullable.Nullable[[]CreateKeyBodyScopes] `json:"scopes,omitempty"`
 
-	// UserId Whose it is to be; left out: whoever asks
+	// UserId The owner. Default: the caller
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
@@ -806,7 +806,7 @@ type CreateMappingBody struct {
 	// Examples: 20000
 	PublicPort *int64 `json:"public_port,omitempty"`
 
-	// SourceClientId The client that listens; left out: visitors come in at a public port
+	// SourceClientId The client that listens. Default: none, the mapping is public
 	//
 	// Examples: 600000000
 	SourceClientId *int64 `json:"source_client_id,omitempty"`
@@ -824,7 +824,7 @@ type CreateMappingBody struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
-	// UserId The user whose it is; left out: whoever asks
+	// UserId The owner. Default: the caller
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
@@ -835,7 +835,7 @@ type CreateMappingBodyProtocol string
 
 // CreateShareBody defines model for CreateShareBody.
 type CreateShareBody struct {
-	// ExpiresAt Left out or null: never
+	// ExpiresAt Default, and null: never
 	//
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
@@ -862,7 +862,7 @@ type CreateShareBody struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
-	// UserId Who shares; left out: whoever asks
+	// UserId The sharing user. Default: the caller
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
@@ -883,12 +883,12 @@ type CreateUserBody struct {
 	// Examples: correct horse battery staple
 	Password *string `json:"password,omitempty"`
 
-	// Plan One of GET /plans, for its limits; left out: none, and no limits
+	// Plan A plan of GET /plans. Default: none, without limits
 	//
 	// Examples: free
 	Plan *string `json:"plan,omitempty"`
 
-	// Role user when left out
+	// Role Default: user
 	//
 	// Examples: user
 	Role *CreateUserBodyRole `json:"role,omitempty"`
@@ -899,7 +899,7 @@ type CreateUserBody struct {
 	Username string `json:"username"`
 }
 
-// CreateUserBodyRole user when left out
+// CreateUserBodyRole Default: user
 //
 // Examples: user
 type CreateUserBodyRole string
@@ -909,12 +909,12 @@ type CreateWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events Left out: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Default: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*","client_created"]
 	Events nullable.Nullable[[]string] `json:"events,omitempty"`
 
-	// Scope Left out: own; for the operator: all
+	// Scope Default: own; for the operator: all
 	//
 	// Examples: own
 	Scope *CreateWebhookBodyScope `json:"scope,omitempty"`
@@ -924,20 +924,20 @@ type CreateWebhookBody struct {
 	// Examples: https://example.org/hook
 	Url string `json:"url"`
 
-	// UserId Whose it is to be; left out: whoever asks
+	// UserId The owner. Default: the caller
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 }
 
-// CreateWebhookBodyScope Left out: own; for the operator: all
+// CreateWebhookBodyScope Default: own; for the operator: all
 //
 // Examples: own
 type CreateWebhookBodyScope string
 
 // Delivery defines model for Delivery.
 type Delivery struct {
-	// Attempts How often it was sent
+	// Attempts The number of attempts
 	//
 	// Examples: 1
 	Attempts int64 `json:"attempts"`
@@ -951,22 +951,22 @@ type Delivery struct {
 	// Last The last attempt; null when there was none
 	Last Attempt `json:"last"`
 
-	// MessageId The webhook-id header: the same at every attempt
+	// MessageId The webhook-id header; it is the same for every attempt
 	//
 	// Examples: 0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11
 	MessageId string `json:"message_id"`
 
-	// NextAt When it is sent, or sent again; null when it is over
+	// NextAt The time of the next attempt; null when no attempt follows
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	NextAt nullable.Nullable[time.Time] `json:"next_at"`
 
-	// Position Its place in the log; null for a test
+	// Position The position of the event in the log; null for a test
 	//
 	// Examples: 42
 	Position nullable.Nullable[int64] `json:"position"`
 
-	// Status failed: it was given up
+	// Status failed: no attempt follows
 	//
 	// Examples: delivered
 	Status DeliveryStatus `json:"status"`
@@ -977,7 +977,7 @@ type Delivery struct {
 	Type string `json:"type"`
 }
 
-// DeliveryStatus failed: it was given up
+// DeliveryStatus failed: no attempt follows
 //
 // Examples: delivered
 type DeliveryStatus string
@@ -987,7 +987,7 @@ type Disconnected struct {
 	// ClientId Examples: 600000000
 	ClientId int64 `json:"client_id"`
 
-	// Nodes The nodes that held its sessions when it was asked for; empty when it was not connected
+	// Nodes The nodes that held sessions of the client at the time of the request; empty when it was not connected
 	//
 	// Examples: ["node-001"]
 	Nodes []string `json:"nodes"`
@@ -998,34 +998,34 @@ type Drained struct {
 	// NodeId Examples: node-001
 	NodeId string `json:"node_id"`
 
-	// State What it was asked to be; the node itself says when it is
+	// State The requested state. GET /nodes/{id} shows when the node has reached it
 	//
 	// Examples: draining
 	State DrainedState `json:"state"`
 }
 
-// DrainedState What it was asked to be; the node itself says when it is
+// DrainedState The requested state. GET /nodes/{id} shows when the node has reached it
 //
 // Examples: draining
 type DrainedState string
 
 // DryRun defines model for DryRun.
 type DryRun struct {
-	// Command What was asked for
+	// Command The name of the command
 	//
 	// Examples: disable_mapping
 	Command string `json:"command"`
 
-	// Ends What would end
+	// Ends The mappings, sessions and streams that would end
 	Ends Ended `json:"ends"`
 
-	// Events What would be written, in order; nothing when it is so already
+	// Events The events that would be written, in order; empty when nothing would change
 	Events []PlannedEvent `json:"events"`
 }
 
 // Ended defines model for Ended.
 type Ended struct {
-	// Clients Connected clients whose sessions would end; of a node that is to drain there are only their number, as sessions
+	// Clients Connected clients whose sessions would end. For the drain of a node only their number is given, as sessions
 	//
 	// Examples: [600000000]
 	Clients []int64 `json:"clients"`
@@ -1035,12 +1035,12 @@ type Ended struct {
 	// Examples: [1001]
 	Mappings []int64 `json:"mappings"`
 
-	// Sessions How many sessions; null when that cannot be known now
+	// Sessions The number of sessions that would end; null when unknown
 	//
 	// Examples: 1
 	Sessions nullable.Nullable[int64] `json:"sessions"`
 
-	// Streams How many open streams of those mappings; null when that cannot be known here
+	// Streams The open streams of those mappings; null when unknown
 	//
 	// Examples: 3
 	Streams nullable.Nullable[int64] `json:"streams"`
@@ -1051,43 +1051,43 @@ type Event struct {
 	// Data The facts; secrets are replaced by [redacted]
 	Data interface{} `json:"data"`
 
-	// Id Its id for ever
+	// Id The id of the event; it never changes
 	//
 	// Examples: 0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11
 	Id   string    `json:"id"`
 	Meta EventMeta `json:"meta"`
 
-	// Name What happened
+	// Name The name of the event
 	//
 	// Examples: mapping_created
 	Name string `json:"name"`
 
-	// Owner The account it belongs to
+	// Owner The account of the event
 	//
 	// Examples: 100000001
 	Owner nullable.Nullable[int64] `json:"owner"`
 
-	// Position Its place in the log
+	// Position The position in the log
 	//
 	// Examples: 42
 	Position int64 `json:"position"`
 
-	// Recorded When the store wrote it
+	// Recorded The time at which the store wrote it
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	Recorded time.Time `json:"recorded"`
 
-	// Schema The shape of data under this name
+	// Schema The schema of data for this name
 	//
 	// Examples: 1
 	Schema int64 `json:"schema"`
 
-	// Stream What it is about
+	// Stream The event stream
 	//
 	// Examples: mapping-1001
 	Stream string `json:"stream"`
 
-	// Version Its place in the event stream
+	// Version The version of the event stream
 	//
 	// Examples: 1
 	Version int64 `json:"version"`
@@ -1101,7 +1101,7 @@ type EventMeta struct {
 	// Allowed Examples: role:admin
 	Allowed *string `json:"allowed,omitempty"`
 
-	// At The time it was decided at
+	// At The time of the decision
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	At    time.Time `json:"at"`
@@ -1110,7 +1110,7 @@ type EventMeta struct {
 	// Command Examples: create_mapping
 	Command *string `json:"command,omitempty"`
 
-	// Request The X-Request-Id behind it
+	// Request The X-Request-Id of the request that caused it
 	//
 	// Examples: 01b7c1f0c7a94d4b9f1d3f7f9a5f6a10
 	Request *string `json:"request,omitempty"`
@@ -1121,12 +1121,12 @@ type EventMeta struct {
 
 // Fault defines model for Fault.
 type Fault struct {
-	// Location Where: body.<field>, path.<name>, query.<name> or header.<name>
+	// Location The place: body.<field>, path.<name>, query.<name> or header.<name>
 	//
 	// Examples: body.target_port
 	Location string `json:"location"`
 
-	// Message What is wrong, for people
+	// Message The fault, for people
 	//
 	// Examples: must be 1 to 65535, is 0
 	Message string `json:"message"`
@@ -1161,7 +1161,7 @@ type InclusionProof struct {
 	// Examples: yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=
 	RootHash []byte `json:"root_hash"`
 
-	// Size How many records the tree has
+	// Size The number of records in the tree
 	//
 	// Examples: 1042
 	Size int64 `json:"size"`
@@ -1189,12 +1189,12 @@ type Invite struct {
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
-	// UserId Whose clients the machines become
+	// UserId The inviting user: the machines become clients of this user
 	//
 	// Examples: 100000001
 	UserId int64 `json:"user_id"`
 
-	// Uses How many machines have joined with it
+	// Uses The number of machines that have joined
 	//
 	// Examples: 0
 	Uses int64 `json:"uses"`
@@ -1239,7 +1239,7 @@ type Mapping struct {
 	// Protocol Examples: tcp
 	Protocol MappingProtocol `json:"protocol"`
 
-	// PublicAddress Where visitors connect, host:port; null without a public port, and while it is not known
+	// PublicAddress The address for visitors, host:port; null without a public port, and while it is not known
 	//
 	// Examples: 192.0.2.10:20000
 	PublicAddress nullable.Nullable[string] `json:"public_address"`
@@ -1249,17 +1249,17 @@ type Mapping struct {
 	// Examples: 20000
 	PublicPort *int64 `json:"public_port,omitempty"`
 
-	// ShareId The share it was made of; null for none
+	// ShareId The share from which the mapping was made; null for none
 	//
 	// Examples: 1234567890123
 	ShareId nullable.Nullable[int64] `json:"share_id"`
 
-	// SourceClientId The client that listens; null when visitors come in at a public port
+	// SourceClientId The client that listens; null when the mapping is public
 	//
 	// Examples: 600000000
 	SourceClientId nullable.Nullable[int64] `json:"source_client_id"`
 
-	// SourceUserId Whose the source is, when somebody else's: it was made of a share code
+	// SourceUserId The user of the source client, when it is not the owner: the mapping was made from a share code
 	//
 	// Examples: 100000002
 	SourceUserId nullable.Nullable[int64] `json:"source_user_id"`
@@ -1280,7 +1280,7 @@ type Mapping struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
-	// TargetUserId Whose the target is, when somebody else's
+	// TargetUserId The user of the target client, when it is not the owner
 	//
 	// Examples: 100000002
 	TargetUserId nullable.Nullable[int64] `json:"target_user_id"`
@@ -1306,10 +1306,10 @@ type Me struct {
 	// Role Examples: user
 	Role MeRole `json:"role"`
 
-	// Scopes What the token may be used for
+	// Scopes The scopes of the token
 	Scopes []string `json:"scopes"`
 
-	// UserId null for the operator
+	// UserId null = the operator
 	//
 	// Examples: 100000001
 	UserId nullable.Nullable[int64] `json:"user_id"`
@@ -1328,7 +1328,7 @@ type NewAPIKey struct {
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
 
-	// Key Send it as Authorization: Bearer. Shown this once and kept nowhere
+	// Key Send it as Authorization: Bearer. It is shown once and not stored
 	//
 	// Examples: tnk_1_AAAA
 	Key *string `json:"key,omitempty"`
@@ -1336,7 +1336,7 @@ type NewAPIKey struct {
 	// KeyId Examples: 1234567890123
 	KeyId int64 `json:"key_id"`
 
-	// LastUsed As far as this control plane has seen it since it started
+	// LastUsed The last use that this control plane has seen since it started
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	LastUsed nullable.Nullable[time.Time] `json:"last_used"`
@@ -1344,15 +1344,15 @@ type NewAPIKey struct {
 	// Name Examples: ci
 	Name string `json:"name"`
 
-	// Prefix How the key begins, to tell keys apart
+	// Prefix The first characters of the key, to tell keys apart
 	//
 	// Examples: tnk_1234567890123_Ab3d
 	Prefix string `json:"prefix"`
 
-	// Scopes What it may be used for, never more than its owner may
+	// Scopes The scopes of the key. The key never allows more than its owner may do
 	Scopes []string `json:"scopes"`
 
-	// UserId Whose it is; null for the operator's
+	// UserId The owner; null = the operator
 	//
 	// Examples: 100000001
 	UserId nullable.Nullable[int64] `json:"user_id"`
@@ -1360,7 +1360,7 @@ type NewAPIKey struct {
 
 // NewInvite defines model for NewInvite.
 type NewInvite struct {
-	// Code For tunnox join, on the machine that is to be a client. Shown this once and kept nowhere
+	// Code The code for tunnox join on the new machine. It is shown once and not stored
 	//
 	// Examples: tnxj_AAAA
 	Code *string `json:"code,omitempty"`
@@ -1385,12 +1385,12 @@ type NewInvite struct {
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
-	// UserId Whose clients the machines become
+	// UserId The inviting user: the machines become clients of this user
 	//
 	// Examples: 100000001
 	UserId int64 `json:"user_id"`
 
-	// Uses How many machines have joined with it
+	// Uses The number of machines that have joined
 	//
 	// Examples: 0
 	Uses int64 `json:"uses"`
@@ -1398,7 +1398,7 @@ type NewInvite struct {
 
 // NewShare defines model for NewShare.
 type NewShare struct {
-	// Code For whoever is to listen. Shown this once and kept nowhere
+	// Code The code for the user who redeems it. It is shown once and not stored
 	//
 	// Examples: 1234567890123-ABCDE-FGHIJ-KLMNO-PQRST
 	Code *string `json:"code,omitempty"`
@@ -1437,12 +1437,12 @@ type NewShare struct {
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
-	// UserId Who shares; the mappings made of it are theirs
+	// UserId The sharing user, who owns the mappings of the share
 	//
 	// Examples: 100000001
 	UserId int64 `json:"user_id"`
 
-	// Uses How often it was redeemed
+	// Uses The number of uses so far
 	//
 	// Examples: 0
 	Uses int64 `json:"uses"`
@@ -1459,27 +1459,27 @@ type NewWebhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
 
-	// Reason Why it is disabled, when the system did it
+	// Reason The reason, when the system disabled the webhook
 	//
 	// Examples: It answered 410 Gone.
 	Reason nullable.Nullable[string] `json:"reason"`
 
-	// RotatedAt When it was given another secret; the one before is signed with for 24 h
+	// RotatedAt The time of the last rotation. For 24 h messages are signed with the earlier secret too
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	RotatedAt nullable.Nullable[time.Time] `json:"rotated_at"`
 
-	// Scope own: what belongs to its owner; all: what belongs to anybody, while the owner is an admin
+	// Scope own: events of the owner's account; all: events of all accounts, while the owner is an admin
 	//
 	// Examples: own
 	Scope NewWebhookScope `json:"scope"`
 
-	// Secret What messages are signed with, as Standard Webhooks says. Shown this once: a repeat with the same Idempotency-Key does not have it
+	// Secret The secret that signs messages, as Standard Webhooks says. It is shown once: a repeat with the same Idempotency-Key does not show it
 	//
 	// Examples: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
 	Secret *string `json:"secret,omitempty"`
@@ -1490,12 +1490,12 @@ type NewWebhook struct {
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
-	// Url Where it is told
+	// Url The address that receives the events
 	//
 	// Examples: https://example.org/hook
 	Url string `json:"url"`
 
-	// UserId Whose it is; null for the operator's
+	// UserId The owner; null = the operator
 	//
 	// Examples: 100000001
 	UserId nullable.Nullable[int64] `json:"user_id"`
@@ -1504,7 +1504,7 @@ type NewWebhook struct {
 	WebhookId int64 `json:"webhook_id"`
 }
 
-// NewWebhookScope own: what belongs to its owner; all: what belongs to anybody, while the owner is an admin
+// NewWebhookScope own: events of the owner's account; all: events of all accounts, while the owner is an admin
 //
 // Examples: own
 type NewWebhookScope string
@@ -1514,22 +1514,22 @@ type NewWebhookStatus string
 
 // Node defines model for Node.
 type Node struct {
-	// AgentsAddress Where agents connect; null when they do not
+	// AgentsAddress The address for agents; null for none
 	//
 	// Examples: 192.0.2.10:8080
 	AgentsAddress nullable.Nullable[string] `json:"agents_address"`
 
-	// ApiAddress Where the REST API is; null when there is none
+	// ApiAddress The address of the REST API; null for none
 	//
 	// Examples: 192.0.2.10:9000
 	ApiAddress nullable.Nullable[string] `json:"api_address"`
 
-	// BridgeAddress Where other forwarders connect; null when none does
+	// BridgeAddress The address for other forwarders; null for none
 	//
 	// Examples: 192.0.2.10:50052
 	BridgeAddress nullable.Nullable[string] `json:"bridge_address"`
 
-	// Clients Connected to it now
+	// Clients The agents that are connected to the node
 	//
 	// Examples: 1200
 	Clients int64 `json:"clients"`
@@ -1539,7 +1539,7 @@ type Node struct {
 	// Examples: 20007: address already in use
 	ClosedPorts nullable.Nullable[string] `json:"closed_ports"`
 
-	// Leases The work it does for all control planes: relay, projector
+	// Leases The duties that the node has for all control planes: relay, projector
 	//
 	// Examples: ["relay"]
 	Leases []string `json:"leases"`
@@ -1547,17 +1547,17 @@ type Node struct {
 	// NodeId Examples: node-001
 	NodeId string `json:"node_id"`
 
-	// PublicPorts The ports that visitors come in at, host:first-last; null when there are none
+	// PublicPorts The public ports of the node, host:first-last; null when it has none
 	//
 	// Examples: 192.0.2.10:20000-20099
 	PublicPorts nullable.Nullable[string] `json:"public_ports"`
 
-	// Roles forwarder: agents connect to it; control: it decides and remembers
+	// Roles forwarder: agents connect to it; control: it runs the control plane
 	//
 	// Examples: ["forwarder"]
 	Roles []string `json:"roles"`
 
-	// Seen When it told so last; a node that is silent for 15 seconds is gone
+	// Seen The last heartbeat. A node without a heartbeat for 15 seconds is gone
 	//
 	// Examples: 2026-01-02T15:09:05Z
 	Seen time.Time `json:"seen"`
@@ -1567,12 +1567,12 @@ type Node struct {
 	// Examples: 2026-01-02T15:04:05Z
 	Since time.Time `json:"since"`
 
-	// State draining: it takes no new agents and streams, and lets work end
+	// State draining: the node accepts no new agents and streams, and ends when its streams have ended
 	//
 	// Examples: active
 	State NodeState `json:"state"`
 
-	// Streams Being opened or joined at it now
+	// Streams The streams that are open at the node, or being opened
 	//
 	// Examples: 85
 	Streams int64 `json:"streams"`
@@ -1581,14 +1581,14 @@ type Node struct {
 	Version string `json:"version"`
 }
 
-// NodeState draining: it takes no new agents and streams, and lets work end
+// NodeState draining: the node accepts no new agents and streams, and ends when its streams have ended
 //
 // Examples: active
 type NodeState string
 
 // NodePage defines model for NodePage.
 type NodePage struct {
-	// Items The nodes that are there, forwarders first
+	// Items The nodes that run now, forwarders first
 	Items []Node `json:"items"`
 
 	// Next Always null: there is one page
@@ -1753,22 +1753,22 @@ type PlannedEvent struct {
 	// Data The facts; secrets are replaced by [redacted]
 	Data interface{} `json:"data"`
 
-	// Name What would happen
+	// Name The name of the event
 	//
 	// Examples: mapping_disabled
 	Name string `json:"name"`
 
-	// Owner The account it would belong to
+	// Owner The account that the event would belong to
 	//
 	// Examples: 100000001
 	Owner nullable.Nullable[int64] `json:"owner"`
 
-	// Stream What it would be about. The number of something new is an example: the command draws its own
+	// Stream The event stream. The number of a new resource is an example: the command chooses its own
 	//
 	// Examples: mapping-1001
 	Stream string `json:"stream"`
 
-	// Version Its place in the event stream
+	// Version The version of the event stream
 	//
 	// Examples: 2
 	Version int64 `json:"version"`
@@ -1782,17 +1782,17 @@ type Plans struct {
 
 // Problem defines model for Problem.
 type Problem struct {
-	// Code What happened, for machines; stable
+	// Code The reason as a code. Codes do not change
 	//
 	// Examples: invalid
 	Code string `json:"code"`
 
-	// Detail What happened, for people
+	// Detail The reason, for people
 	//
 	// Examples: The mapping cannot be created as asked.
 	Detail *string `json:"detail,omitempty"`
 
-	// Errors Every fault found, each with its place
+	// Errors All faults of the request
 	Errors *[]Fault `json:"errors,omitempty"`
 
 	// Instance The path of the request
@@ -1800,7 +1800,7 @@ type Problem struct {
 	// Examples: /api/v1/mappings
 	Instance *string `json:"instance,omitempty"`
 
-	// RequestId The request's id, as in X-Request-Id and in the log
+	// RequestId The id of the request, as in X-Request-Id and in the server's log
 	//
 	// Examples: 01b7c1f0c7a94d4b9f1d3f7f9a5f6a10
 	RequestId *string `json:"request_id,omitempty"`
@@ -1823,17 +1823,17 @@ type Problem struct {
 
 // Quota defines model for Quota.
 type Quota struct {
-	// ActiveMappings How many of the mappings are not disabled
+	// ActiveMappings The number of enabled mappings
 	//
 	// Examples: 1
 	ActiveMappings int64 `json:"active_mappings"`
 
-	// Clients How many there are
+	// Clients The present number
 	//
 	// Examples: 2
 	Clients int64 `json:"clients"`
 
-	// Mappings How many there are
+	// Mappings The present number
 	//
 	// Examples: 1
 	Mappings int64 `json:"mappings"`
@@ -1879,22 +1879,22 @@ type Quota struct {
 
 // QuotaUse defines model for QuotaUse.
 type QuotaUse struct {
-	// ActiveMappings How many of the mappings are not disabled
+	// ActiveMappings The number of enabled mappings
 	//
 	// Examples: 1
 	ActiveMappings int64 `json:"active_mappings"`
 
-	// Clients How many there are
+	// Clients The present number
 	//
 	// Examples: 2
 	Clients int64 `json:"clients"`
 
-	// CurrentMonthTraffic Bytes of both directions in this calendar month, UTC, live; null when it cannot be told, such as of the past
+	// CurrentMonthTraffic Bytes of both directions in this calendar month (UTC), live; null when unknown, for example in the past
 	//
 	// Examples: 53477376
 	CurrentMonthTraffic nullable.Nullable[int64] `json:"current_month_traffic"`
 
-	// Mappings How many there are
+	// Mappings The present number
 	//
 	// Examples: 1
 	Mappings int64 `json:"mappings"`
@@ -1929,7 +1929,7 @@ type QuotaUse struct {
 	// Examples: 1099511627776
 	MonthlyTrafficLimit nullable.Nullable[int64] `json:"monthly_traffic_limit"`
 
-	// ResetsAt When the next month begins
+	// ResetsAt The beginning of the next month
 	//
 	// Examples: 2026-02-01T00:00:00Z
 	ResetsAt time.Time `json:"resets_at"`
@@ -1945,7 +1945,7 @@ type QuotaUse struct {
 
 // Ready defines model for Ready.
 type Ready struct {
-	// Checks Each check: ok; failed, which makes it unready; degraded or alarm, which do not. The log says why
+	// Checks The result of each check: ok, failed, degraded or alarm. Only failed makes the server unready. The log has the reason
 	//
 	// Examples: {"store":"ok"}
 	Checks map[string]string `json:"checks"`
@@ -1970,7 +1970,7 @@ type RealtimeStats struct {
 	// ConnectionsOpen Examples: 250
 	ConnectionsOpen int64 `json:"connections_open"`
 
-	// Nodes Forwarders that are there now
+	// Nodes The forwarders that run now
 	//
 	// Examples: 3
 	Nodes int64 `json:"nodes"`
@@ -1978,7 +1978,7 @@ type RealtimeStats struct {
 	// ToSourcePerSecond Examples: 2097152
 	ToSourcePerSecond int64 `json:"to_source_per_second"`
 
-	// ToTargetPerSecond Bytes per second, of the last second that was reported
+	// ToTargetPerSecond Bytes per second, in the last reported second
 	//
 	// Examples: 1048576
 	ToTargetPerSecond int64 `json:"to_target_per_second"`
@@ -1999,12 +1999,12 @@ type RedeemBody struct {
 	// Examples: 8080
 	LocalPort int64 `json:"local_port"`
 
-	// Name Left out: the share's
+	// Name Default: the name of the share
 	//
 	// Examples: our database
 	Name *string `json:"name,omitempty"`
 
-	// SourceClientId A client of yours, which is to listen
+	// SourceClientId The client of yours that listens
 	//
 	// Examples: 600000000
 	SourceClientId int64 `json:"source_client_id"`
@@ -2018,15 +2018,15 @@ type RefreshBody struct {
 
 // Reverted defines model for Reverted.
 type Reverted struct {
-	// Command The command that did it
+	// Command The command that reverted the event
 	//
 	// Examples: enable_mapping
 	Command string `json:"command"`
 
-	// Events What was written
+	// Events The events that were written
 	Events []Event `json:"events"`
 
-	// Reverts The position of the event that was taken back
+	// Reverts The position of the reverted event
 	//
 	// Examples: 42
 	Reverts int64 `json:"reverts"`
@@ -2121,12 +2121,12 @@ type Share struct {
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
-	// UserId Who shares; the mappings made of it are theirs
+	// UserId The sharing user, who owns the mappings of the share
 	//
 	// Examples: 100000001
 	UserId int64 `json:"user_id"`
 
-	// Uses How often it was redeemed
+	// Uses The number of uses so far
 	//
 	// Examples: 0
 	Uses int64 `json:"uses"`
@@ -2137,7 +2137,7 @@ type ShareProtocol string
 
 // SystemStats defines model for SystemStats.
 type SystemStats struct {
-	// Clients How many there are, anonymous ones included
+	// Clients The number of clients, with anonymous ones
 	//
 	// Examples: 450
 	Clients int64 `json:"clients"`
@@ -2148,12 +2148,12 @@ type SystemStats struct {
 	// CurrentMonth Since the first of the month, UTC
 	CurrentMonth TrafficSum `json:"current_month"`
 
-	// Mappings How many there are
+	// Mappings The present number
 	//
 	// Examples: 300
 	Mappings int64 `json:"mappings"`
 
-	// Nodes Forwarders that are there now
+	// Nodes The forwarders that run now
 	//
 	// Examples: 3
 	Nodes int64 `json:"nodes"`
@@ -2161,7 +2161,7 @@ type SystemStats struct {
 	// Today Since midnight, UTC
 	Today TrafficSum `json:"today"`
 
-	// Users How many there are; up to 5 s old, like clients and mappings
+	// Users The number of users; up to 5 s old, like clients and mappings
 	//
 	// Examples: 120
 	Users int64 `json:"users"`
@@ -2174,17 +2174,17 @@ type Tokens struct {
 	// Examples: eyJhbGciOiJFZERTQSJ9.e30.AAAA
 	AccessToken string `json:"access_token"`
 
-	// ExpiresIn Seconds the access token is good
+	// ExpiresIn The lifetime of the access token in seconds
 	//
 	// Examples: 900
 	ExpiresIn int64 `json:"expires_in"`
 
-	// RefreshExpiresIn Seconds the refresh token is good
+	// RefreshExpiresIn The lifetime of the refresh token in seconds
 	//
 	// Examples: 604800
 	RefreshExpiresIn int64 `json:"refresh_expires_in"`
 
-	// RefreshToken Good once, for POST /auth/refresh
+	// RefreshToken For one POST /auth/refresh
 	//
 	// Examples: tnr_1_AAAA
 	RefreshToken string `json:"refresh_token"`
@@ -2198,12 +2198,12 @@ type TokensTokenType string
 
 // TrafficBucket defines model for TrafficBucket.
 type TrafficBucket struct {
-	// Connections How many began
+	// Connections The number of connections that began
 	//
 	// Examples: 12
 	Connections int64 `json:"connections"`
 
-	// From Where it begins
+	// From The beginning of the bucket
 	//
 	// Examples: 2026-01-02T15:00:00Z
 	From time.Time `json:"from"`
@@ -2218,7 +2218,7 @@ type TrafficBucket struct {
 	// Examples: 1048576
 	ToTarget int64 `json:"to_target"`
 
-	// Total Both directions, which is what limits are about
+	// Total Both directions; limits count both
 	//
 	// Examples: 53477376
 	Total int64 `json:"total"`
@@ -2249,7 +2249,7 @@ type TrafficStatsRange string
 
 // TrafficSum defines model for TrafficSum.
 type TrafficSum struct {
-	// Connections How many began
+	// Connections The number of connections that began
 	//
 	// Examples: 12
 	Connections int64 `json:"connections"`
@@ -2264,7 +2264,7 @@ type TrafficSum struct {
 	// Examples: 1048576
 	ToTarget int64 `json:"to_target"`
 
-	// Total Both directions, which is what limits are about
+	// Total Both directions; limits count both
 	//
 	// Examples: 53477376
 	Total int64 `json:"total"`
@@ -2281,13 +2281,13 @@ type User struct {
 	// HasPassword Whether the user can log in with a password
 	HasPassword bool `json:"has_password"`
 
-	// Plan The plan the limits came from; null for none
+	// Plan The plan of the limits; null for none
 	//
 	// Examples: pro
 	Plan  nullable.Nullable[string] `json:"plan"`
 	Quota Quota                     `json:"quota"`
 
-	// Role What the user may do at most
+	// Role The role of the user
 	//
 	// Examples: user
 	Role UserRole `json:"role"`
@@ -2305,7 +2305,7 @@ type User struct {
 	Username string `json:"username"`
 }
 
-// UserRole What the user may do at most
+// UserRole The role of the user
 //
 // Examples: user
 type UserRole string
@@ -2319,7 +2319,7 @@ type UserStats struct {
 	ConnectionsOpen int64      `json:"connections_open"`
 	CurrentMonth    TrafficSum `json:"current_month"`
 
-	// CurrentMonthTraffic Bytes of both directions in this calendar month, UTC
+	// CurrentMonthTraffic Bytes of both directions in this calendar month (UTC)
 	//
 	// Examples: 53477376
 	CurrentMonthTraffic int64 `json:"current_month_traffic"`
@@ -2329,7 +2329,7 @@ type UserStats struct {
 	// Examples: 1099511627776
 	MonthlyTrafficLimit nullable.Nullable[int64] `json:"monthly_traffic_limit"`
 
-	// ResetsAt When the next month begins
+	// ResetsAt The beginning of the next month
 	//
 	// Examples: 2026-02-01T00:00:00Z
 	ResetsAt time.Time `json:"resets_at"`
@@ -2364,22 +2364,22 @@ type Webhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events Which events: names, or beginnings of names with a * behind; none = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
 
-	// Reason Why it is disabled, when the system did it
+	// Reason The reason, when the system disabled the webhook
 	//
 	// Examples: It answered 410 Gone.
 	Reason nullable.Nullable[string] `json:"reason"`
 
-	// RotatedAt When it was given another secret; the one before is signed with for 24 h
+	// RotatedAt The time of the last rotation. For 24 h messages are signed with the earlier secret too
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	RotatedAt nullable.Nullable[time.Time] `json:"rotated_at"`
 
-	// Scope own: what belongs to its owner; all: what belongs to anybody, while the owner is an admin
+	// Scope own: events of the owner's account; all: events of all accounts, while the owner is an admin
 	//
 	// Examples: own
 	Scope WebhookScope `json:"scope"`
@@ -2390,12 +2390,12 @@ type Webhook struct {
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
-	// Url Where it is told
+	// Url The address that receives the events
 	//
 	// Examples: https://example.org/hook
 	Url string `json:"url"`
 
-	// UserId Whose it is; null for the operator's
+	// UserId The owner; null = the operator
 	//
 	// Examples: 100000001
 	UserId nullable.Nullable[int64] `json:"user_id"`
@@ -2404,7 +2404,7 @@ type Webhook struct {
 	WebhookId int64 `json:"webhook_id"`
 }
 
-// WebhookScope own: what belongs to its owner; all: what belongs to anybody, while the owner is an admin
+// WebhookScope own: events of the owner's account; all: events of all accounts, while the owner is an admin
 //
 // Examples: own
 type WebhookScope string
@@ -2414,34 +2414,34 @@ type WebhookStatus string
 
 // AuditParams defines parameters for Audit.
 type AuditParams struct {
-	// Actor Only what this actor caused
+	// Actor Only events of this actor
 	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
 
-	// Subject Only the history of one thing: its event stream
+	// Subject Only events of one event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
-	// Owner Only what belongs to this account
+	// Owner Only events of this account
 	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
 
-	// From Only what was recorded at this time or later
+	// From Only events that were recorded at this time or later
 	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
 
-	// To Only what was recorded before this time
+	// To Only events that were recorded before this time
 	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
 
-	// After Only what comes behind this position in the order asked for: the next of the page before
+	// After Only items after this position, in the order asked for. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many: 50 when left out; as NDJSON all
+	// Limit The most items to return; default 50, for NDJSON all
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Order What comes first
+	// Order The order
 	Order *AuditParamsOrder `form:"order,omitempty" json:"order,omitempty"`
 
-	// Format The same as Accept: application/json or application/x-ndjson
+	// Format The format, instead of Accept: application/json or application/x-ndjson
 	Format *AuditParamsFormat `form:"format,omitempty" json:"format,omitempty"`
 }
 
@@ -2453,10 +2453,10 @@ type AuditParamsFormat string
 
 // ProveConsistencyParams defines parameters for ProveConsistency.
 type ProveConsistencyParams struct {
-	// From Records in the older tree
+	// From The number of records in the older tree
 	From int64 `form:"from" json:"from"`
 
-	// To Records in the newer tree, at most those of the last checkpoint, which is the default
+	// To The number of records in the newer tree. The default and the maximum are the size of the last checkpoint
 	To *int64 `form:"to,omitempty" json:"to,omitempty"`
 }
 
@@ -2465,22 +2465,22 @@ type ProveInclusionParams struct {
 	// Position The record
 	Position int64 `form:"position" json:"position"`
 
-	// Size Records in the tree, at most those of the last checkpoint, which is the default
+	// Size The number of records in the tree. The default and the maximum are the size of the last checkpoint
 	Size *int64 `form:"size,omitempty" json:"size,omitempty"`
 }
 
 // ListClientsParams defines parameters for ListClients.
 type ListClientsParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only what belongs to this user; who is no admin sees what is their own
+	// Owner Only items of this user. Callers who are not admins see only their own
 	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
 
 	// Status Only clients of this status
@@ -2501,37 +2501,37 @@ type ListClientsParamsType string
 
 // CreateClientParams defines parameters for CreateClient.
 type CreateClientParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // ClaimClientParams defines parameters for ClaimClient.
 type ClaimClientParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // DeleteClientParams defines parameters for DeleteClient.
 type DeleteClientParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetClientParams defines parameters for GetClient.
 type GetClientParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -2543,70 +2543,70 @@ type GetClientParams struct {
 
 // ChangeClientParams defines parameters for ChangeClient.
 type ChangeClientParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // DisableClientParams defines parameters for DisableClient.
 type DisableClientParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // DisconnectClientParams defines parameters for DisconnectClient.
 type DisconnectClientParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // EnableClientParams defines parameters for EnableClient.
 type EnableClientParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // ClientHistoryParams defines parameters for ClientHistory.
 type ClientHistoryParams struct {
-	// After Only what has a higher version: the next of the page before
+	// After Only events after this version. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // ListMappingsOfClientParams defines parameters for ListMappingsOfClient.
 type ListMappingsOfClientParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Status Only mappings of this status
@@ -2627,73 +2627,73 @@ type ListMappingsOfClientParamsProtocol string
 
 // RotateCredentialParams defines parameters for RotateCredential.
 type RotateCredentialParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // ListEventsParams defines parameters for ListEvents.
 type ListEventsParams struct {
-	// After Only what has a higher position: the next of the page before, or the position seen last
+	// After Only events after this position. Use next of the previous page, or the last position that you have seen
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
-	// Actor Only what this actor caused
+	// Actor Only events of this actor
 	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
 
-	// Subject Only the history of one thing: its event stream
+	// Subject Only events of one event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only these events, with commas between. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
-	// Owner Only what belongs to this account
+	// Owner Only events of this account
 	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
 
-	// From Only what was recorded at this time or later
+	// From Only events that were recorded at this time or later
 	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
 
-	// To Only what was recorded before this time
+	// To Only events that were recorded before this time
 	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
 
-	// After Begin behind this position: 0 is the whole log, -1 what happens from now on
+	// After Begin after this position: 0 = the whole log, -1 = new events only
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// LastEventID Go on behind this position; browsers send it when they come back
+	// LastEventID Continue after this position; browsers send it when they reconnect
 	LastEventID *string `json:"Last-Event-ID,omitempty"`
 }
 
 // RevertEventParams defines parameters for RevertEvent.
 type RevertEventParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListInvitesParams defines parameters for ListInvites.
 type ListInvitesParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only what belongs to this user; who is no admin sees what is their own
+	// Owner Only items of this user. Callers who are not admins see only their own
 	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -2702,28 +2702,28 @@ type ListInvitesParams struct {
 
 // CreateInviteParams defines parameters for CreateInvite.
 type CreateInviteParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // RevokeInviteParams defines parameters for RevokeInvite.
 type RevokeInviteParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetInviteParams defines parameters for GetInvite.
 type GetInviteParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -2735,16 +2735,16 @@ type GetInviteParams struct {
 
 // ListKeysParams defines parameters for ListKeys.
 type ListKeysParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only what belongs to this user; who is no admin sees what is their own
+	// Owner Only items of this user. Callers who are not admins see only their own
 	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -2753,28 +2753,28 @@ type ListKeysParams struct {
 
 // CreateKeyParams defines parameters for CreateKey.
 type CreateKeyParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // RevokeKeyParams defines parameters for RevokeKey.
 type RevokeKeyParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetKeyParams defines parameters for GetKey.
 type GetKeyParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -2786,16 +2786,16 @@ type GetKeyParams struct {
 
 // ListMappingsParams defines parameters for ListMappings.
 type ListMappingsParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only what belongs to this user; who is no admin sees what is their own
+	// Owner Only items of this user. Callers who are not admins see only their own
 	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
 
 	// Status Only mappings of this status
@@ -2816,28 +2816,28 @@ type ListMappingsParamsProtocol string
 
 // CreateMappingParams defines parameters for CreateMapping.
 type CreateMappingParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // DeleteMappingParams defines parameters for DeleteMapping.
 type DeleteMappingParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetMappingParams defines parameters for GetMapping.
 type GetMappingParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -2849,70 +2849,70 @@ type GetMappingParams struct {
 
 // ChangeMappingParams defines parameters for ChangeMapping.
 type ChangeMappingParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // DisableMappingParams defines parameters for DisableMapping.
 type DisableMappingParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // EnableMappingParams defines parameters for EnableMapping.
 type EnableMappingParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // MappingHistoryParams defines parameters for MappingHistory.
 type MappingHistoryParams struct {
-	// After Only what has a higher version: the next of the page before
+	// After Only events after this version. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // DrainNodeParams defines parameters for DrainNode.
 type DrainNodeParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // ListSharesParams defines parameters for ListShares.
 type ListSharesParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only what belongs to this user; who is no admin sees what is their own
+	// Owner Only items of this user. Callers who are not admins see only their own
 	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -2921,37 +2921,37 @@ type ListSharesParams struct {
 
 // CreateShareParams defines parameters for CreateShare.
 type CreateShareParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // RedeemShareParams defines parameters for RedeemShare.
 type RedeemShareParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // RevokeShareParams defines parameters for RevokeShare.
 type RevokeShareParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetShareParams defines parameters for GetShare.
 type GetShareParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -2966,13 +2966,13 @@ type TrafficStatsParams struct {
 	// Range How far back
 	Range *TrafficStatsParamsRange `form:"range,omitempty" json:"range,omitempty"`
 
-	// UserId Only what this user's mappings have carried
+	// UserId Only traffic of this user's mappings
 	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
 
-	// ClientId Only what has gone through this client
+	// ClientId Only traffic of this client
 	ClientId *int64 `form:"client_id,omitempty" json:"client_id,omitempty"`
 
-	// MappingId Only what this mapping has carried
+	// MappingId Only traffic of this mapping
 	MappingId *int64 `form:"mapping_id,omitempty" json:"mapping_id,omitempty"`
 }
 
@@ -2981,22 +2981,22 @@ type TrafficStatsParamsRange string
 
 // ListUserStatsParams defines parameters for ListUserStats.
 type ListUserStatsParams struct {
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // ListUsersParams defines parameters for ListUsers.
 type ListUsersParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Status Only users of this status
@@ -3017,28 +3017,28 @@ type ListUsersParamsRole string
 
 // CreateUserParams defines parameters for CreateUser.
 type CreateUserParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // DeleteUserParams defines parameters for DeleteUser.
 type DeleteUserParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetUserParams defines parameters for GetUser.
 type GetUserParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -3050,25 +3050,25 @@ type GetUserParams struct {
 
 // ChangeUserParams defines parameters for ChangeUser.
 type ChangeUserParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // ListClientsOfUserParams defines parameters for ListClientsOfUser.
 type ListClientsOfUserParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Status Only clients of this status
@@ -3089,58 +3089,58 @@ type ListClientsOfUserParamsType string
 
 // DisableUserParams defines parameters for DisableUser.
 type DisableUserParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // EnableUserParams defines parameters for EnableUser.
 type EnableUserParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // EraseUserParams defines parameters for EraseUser.
 type EraseUserParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // UserHistoryParams defines parameters for UserHistory.
 type UserHistoryParams struct {
-	// After Only what has a higher version: the next of the page before
+	// After Only events after this version. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // ListMappingsOfUserParams defines parameters for ListMappingsOfUser.
 type ListMappingsOfUserParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// Status Only mappings of this status
@@ -3161,19 +3161,19 @@ type ListMappingsOfUserParamsProtocol string
 
 // SetUserPlanParams defines parameters for SetUserPlan.
 type SetUserPlanParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetQuotaParams defines parameters for GetQuota.
 type GetQuotaParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -3185,52 +3185,52 @@ type GetQuotaParams struct {
 
 // PostQuotaParams defines parameters for PostQuota.
 type PostQuotaParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // SetQuotaParams defines parameters for SetQuota.
 type SetQuotaParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // SetUserRoleParams defines parameters for SetUserRole.
 type SetUserRoleParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // ListWebhooksParams defines parameters for ListWebhooks.
 type ListWebhooksParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
-	// After Only what has a higher id: the next of the page before
+	// After Only items with a higher id. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only what belongs to this user; who is no admin sees what is their own
+	// Owner Only items of this user. Callers who are not admins see only their own
 	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -3239,28 +3239,28 @@ type ListWebhooksParams struct {
 
 // CreateWebhookParams defines parameters for CreateWebhook.
 type CreateWebhookParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // DeleteWebhookParams defines parameters for DeleteWebhook.
 type DeleteWebhookParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // GetWebhookParams defines parameters for GetWebhook.
 type GetWebhookParams struct {
-	// AsOf What was then: a position of the log or a time. Where clients were connected is not kept. X-Position tells which position is shown
+	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
 	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
@@ -3272,64 +3272,64 @@ type GetWebhookParams struct {
 
 // ChangeWebhookParams defines parameters for ChangeWebhook.
 type ChangeWebhookParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // ListDeliveriesParams defines parameters for ListDeliveries.
 type ListDeliveriesParams struct {
-	// After Only what is older: the next of the page before
+	// After Only older items. Use next of the previous page
 	After *int64 `form:"after,omitempty" json:"after,omitempty"`
 
-	// Limit At most so many items
+	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // DisableWebhookParams defines parameters for DisableWebhook.
 type DisableWebhookParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // EnableWebhookParams defines parameters for EnableWebhook.
 type EnableWebhookParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // RotateWebhookSecretParams defines parameters for RotateWebhookSecret.
 type RotateWebhookSecretParams struct {
-	// DryRun true: write nothing, and answer 200 with the events it would write and the live connections it would end
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
-	// IdempotencyKey Makes a repeat harmless: the same key with the same request gives the first answer again (without auth_code), with another request it is refused
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
-	// IfMatch An ETag: the write is refused with 412 if the resource has changed since
+	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
 	IfMatch *string `json:"If-Match,omitempty"`
 }
 
 // TestWebhookParams defines parameters for TestWebhook.
 type TestWebhookParams struct {
-	// MinPosition The webhook is looked for at this position of the log (X-Position of a write), or behind it
+	// MinPosition Read the webhook at this position of the log or later (X-Position of a write)
 	MinPosition *int64 `json:"Min-Position,omitempty"`
 }
 
@@ -3464,7 +3464,7 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
-	// Jwks The public keys that access tokens are signed with (RFC 7517)
+	// Jwks The public keys that verify access tokens (RFC 7517)
 	//
 	// Corresponds with GET /.well-known/jwks.json (the `Jwks` operationId).
 	Jwks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -4075,7 +4075,7 @@ type ClientInterface interface {
 	Version(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
-// Jwks The public keys that access tokens are signed with (RFC 7517)
+// Jwks The public keys that verify access tokens (RFC 7517)
 //
 // Corresponds with GET /.well-known/jwks.json (the `Jwks` operationId).
 func (c *API) Jwks(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -12485,7 +12485,7 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
-	// JwksWithResponse The public keys that access tokens are signed with (RFC 7517)
+	// JwksWithResponse The public keys that verify access tokens (RFC 7517)
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -17009,7 +17009,7 @@ func (r VersionResponse) StatusCode() int {
 	return 0
 }
 
-// JwksWithResponse The public keys that access tokens are signed with (RFC 7517)
+// JwksWithResponse The public keys that verify access tokens (RFC 7517)
 //
 // Returns a wrapper object for the known response body format(s).
 //
