@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -29,6 +31,9 @@ type socket interface {
 var kinds = map[string]kind{
 	"tcp": {listen: listenTCP, dial: dialTCP},
 }
+
+// protocols lists what this agent carries, for Hello.
+func protocols() []string { return slices.Sorted(maps.Keys(kinds)) }
 
 // kindOf gives the kind for a protocol. Forwarders that do not say which mean tcp.
 func kindOf(protocol string) (kind, bool) {

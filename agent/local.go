@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -27,6 +29,42 @@ type LocalMapping struct {
 	TargetHost     string `json:"target_host"`
 	TargetPort     uint32 `json:"target_port"`
 	Status         string `json:"status"`
+	// Options are the members of the object that are none of the above. What there is,
+	// the control plane says.
+	Options map[string]json.RawMessage `json:"-"`
+}
+
+// localFields are the members of LocalMapping that are no options.
+type localFields LocalMapping
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (m *LocalMapping) UnmarshalJSON(data []byte) error {
+	var options map[string]json.RawMessage
+	if err := json.Unmarshal(data, (*localFields)(m)); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, &options); err != nil {
+		return err
+	}
+	t := reflect.TypeFor[LocalMapping]()
+	for field := range t.Fields() {
+		delete(options, field.Tag.Get("json"))
+	}
+	m.Options = options
+	return nil
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (m LocalMapping) MarshalJSON() ([]byte, error) {
+	data, err := json.Marshal(localFields(m))
+	if err != nil || len(m.Options) == 0 {
+		return data, err
+	}
+	all := maps.Clone(m.Options)
+	if err := json.Unmarshal(data, &all); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
 }
 
 // localRedemption is the body of POST /redeem.
@@ -78,6 +116,10 @@ func (a *Agent) localCreate(w http.ResponseWriter, r *http.Request) {
 		refuseLocal(w, http.StatusServiceUnavailable, "offline", "The agent is not connected.")
 		return
 	}
+	var options []byte
+	if len(m.Options) > 0 {
+		options, _ = json.Marshal(m.Options) // of what was JSON a moment ago
+	}
 	if m.SourceClientID == 0 {
 		m.SourceClientID = id
 	}
@@ -86,7 +128,7 @@ func (a *Agent) localCreate(w http.ResponseWriter, r *http.Request) {
 	}
 	a.answerMapping(w, r, http.StatusCreated, &wirepb.Command{Command: &wirepb.Command_CreateMapping{CreateMapping: &wirepb.CreateMapping{
 		SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, Protocol: m.Protocol, Name: m.Name,
-		LocalHost: m.LocalHost, LocalPort: m.LocalPort, TargetHost: m.TargetHost, TargetPort: m.TargetPort}}})
+		LocalHost: m.LocalHost, LocalPort: m.LocalPort, TargetHost: m.TargetHost, TargetPort: m.TargetPort, Options: string(options)}}})
 }
 
 func (a *Agent) localRedeem(w http.ResponseWriter, r *http.Request) {
@@ -163,9 +205,19 @@ func localMappings(result *wirepb.Result) []LocalMapping {
 		}
 		mappings = append(mappings, LocalMapping{MappingID: m.GetMappingId(), Name: m.GetName(), Protocol: m.GetProtocol(),
 			SourceClientID: m.GetSourceClientId(), LocalHost: m.GetLocalHost(), LocalPort: m.GetLocalPort(),
-			TargetClientID: m.GetTargetClientId(), TargetHost: m.GetTargetHost(), TargetPort: m.GetTargetPort(), Status: status})
+			TargetClientID: m.GetTargetClientId(), TargetHost: m.GetTargetHost(), TargetPort: m.GetTargetPort(), Status: status,
+			Options: localOptions(m.GetOptions())})
 	}
 	return mappings
+}
+
+// localOptions reads options as a forwarder sends them. What cannot be read is not
+// shown: it is the forwarder's fault, and the mapping is there all the same.
+func localOptions(text string) (options map[string]json.RawMessage) {
+	if text != "" && json.Unmarshal([]byte(text), &options) != nil {
+		return nil
+	}
+	return options
 }
 
 // read reads a body, or answers that it cannot.

@@ -20,13 +20,14 @@ type Epoch int64
 // Session is one agent's session as others see it.
 type Session struct {
 	ClientID  int64     `json:"client_id"`
-	Node      string    `json:"node"`     // node id, for example "node-001"
-	Run       string    `json:"run"`      // of the node: drawn by its process at its start, without spaces
-	Session   string    `json:"session"`  // id of the session on that node
-	Instance  string    `json:"instance"` // drawn by the agent process at its start
-	Epoch     Epoch     `json:"epoch"`    // given by Register
-	Version   string    `json:"version"`  // of the agent
-	Address   string    `json:"address"`  // the agent's address as the node sees it
+	Node      string    `json:"node"`                // node id, for example "node-001"
+	Run       string    `json:"run"`                 // of the node: drawn by its process at its start, without spaces
+	Session   string    `json:"session"`             // id of the session on that node
+	Instance  string    `json:"instance"`            // drawn by the agent process at its start
+	Epoch     Epoch     `json:"epoch"`               // given by Register
+	Version   string    `json:"version"`             // of the agent
+	Protocols string    `json:"protocols,omitempty"` // what the agent carries, with commas between; "" = not known
+	Address   string    `json:"address"`             // the agent's address as the node sees it
 	Since     time.Time `json:"since"`
 	ConfigAck int64     `json:"config_ack"` // configuration version the agent has applied
 }

@@ -1,16 +1,65 @@
 package domain
 
+import (
+	"reflect"
+	"slices"
+)
+
 // Options say how the connections of a mapping are carried. docs/howto/
 // add-a-mapping-option.md says how to add one.
 //
 // An option is optional in JSON, so that the events of mappings without the option keep
-// their shape. The tag "unset" gives the meaning of the zero value.
-type Options struct{}
-
-func (o Options) check(f *faults) { f.bounds(o) }
-
-// Shown gives the options, with the meaning of those that are not set.
-func (o Options) Shown() Options {
-	fillUnset(&o)
-	return o
+// their shape. The tag "unset" gives the meaning of the zero value. An option with the tag "of"
+// is for mappings that carry one of these protocols, and refused for others.
+type Options struct {
+	IdleSeconds int `json:"idle_seconds,omitempty" minimum:"1" maximum:"3600" unset:"60" of:"udp" doc:"udp: a flow that is silent for so long ends" example:"60"`
 }
+
+func (o Options) check(f *faults, p Protocol) {
+	f.bounds(o)
+	v := reflect.ValueOf(o)
+	for _, field := range Fields(o) {
+		if !field.isOf(p) && !v.FieldByIndex(field.index).IsZero() {
+			f.add(field.Name, "is an option of "+anyOf(field.Of)+" mappings, and this one is "+string(p)+": leave it out")
+		}
+	}
+}
+
+// ParseOptions reads options from a JSON object as the API takes it; "" is none. An
+// option that there is not, or is of a wrong kind, is a fault with its name.
+func ParseOptions(text string) (o Options, err error) {
+	if text == "" {
+		return o, nil
+	}
+	var f faults
+	var p Patch
+	if err := decodeObject([]byte(text), &p); err != nil {
+		f.add("options", "must be a JSON object")
+		return o, f.err("The options cannot be read.")
+	}
+	known := Fields(o)
+	for name := range p {
+		if !slices.ContainsFunc(known, func(field Field) bool { return field.Name == name }) {
+			f.add(name, "is no option of a mapping")
+		}
+	}
+	f.patch(&o, p)
+	return o, f.err("The options cannot be read.")
+}
+
+// Shown gives the options of a mapping that carries p, with what they mean where
+// nobody has set them.
+func (o Options) Shown(p Protocol) Options {
+	shown := o
+	fillUnset(&shown)
+	to, set := reflect.ValueOf(&shown).Elem(), reflect.ValueOf(o)
+	for _, field := range Fields(o) {
+		if !field.isOf(p) {
+			to.FieldByIndex(field.index).Set(set.FieldByIndex(field.index))
+		}
+	}
+	return shown
+}
+
+// isOf tells whether the option is one of mappings that carry p.
+func (f Field) isOf(p Protocol) bool { return len(f.Of) == 0 || slices.Contains(f.Of, string(p)) }

@@ -20,6 +20,7 @@ import (
 //	enum                the allowed texts, separated by commas
 //	minimum, maximum    of a number
 //	maxLength           of a text, in characters
+//	of                  the protocols that an option is for, with commas between
 //	unset               the meaning of an optional field that is not set
 //
 // The domain checks values by the tags, the API documents them, and the command line
@@ -33,7 +34,8 @@ type Field struct {
 	Enum      []string // nil = any text
 	Minimum   *int64
 	Maximum   *int64
-	MaxLength int // 0 = unlimited
+	MaxLength int      // 0 = unlimited
+	Of        []string // the protocols it is for; nil = all
 	Optional  bool
 	Unset     string // what an optional field means when nobody has set it
 	Type      reflect.Type
@@ -63,6 +65,9 @@ func Fields(part any) []Field {
 			Type: f.Type, index: f.Index}
 		if enum := f.Tag.Get("enum"); enum != "" {
 			field.Enum = strings.Split(enum, ",")
+		}
+		if of := f.Tag.Get("of"); of != "" {
+			field.Of = strings.Split(of, ",")
 		}
 		if most := bound(f.Tag.Get("maxLength")); most != nil {
 			field.MaxLength = int(*most)

@@ -86,6 +86,25 @@ func TestPatchReplacesWhatItNames(t *testing.T) {
 // TestEveryPartIsCarried follows every field of every part through what is made of
 // it: a command, its event, the state, a change, a reversal, a share and a use of it.
 func TestEveryPartIsCarried(t *testing.T) {
+	for _, p := range Protocols() {
+		t.Run(string(p), func(t *testing.T) { everyPartIsCarried(t, p) })
+	}
+}
+
+// optionsOf are all options that mappings of a protocol may have, with a value each.
+func optionsOf(p Protocol) Options {
+	options := allOptions
+	v := reflect.ValueOf(&options).Elem()
+	for _, field := range Fields(options) {
+		if !field.isOf(p) {
+			v.FieldByIndex(field.index).SetZero()
+		}
+	}
+	return options
+}
+
+func everyPartIsCarried(t *testing.T, p Protocol) {
+	allOptions := optionsOf(p)
 	check := func(where string, value any, parts ...any) {
 		t.Helper()
 		text, err := json.Marshal(value)
@@ -130,7 +149,7 @@ func TestEveryPartIsCarried(t *testing.T) {
 		}
 		return d
 	}
-	d := do(CreateMapping{ID: 1001, UserID: 100000001, SourceClientID: 600000000, TargetClientID: 600000000, Protocol: ProtocolTCP, Parts: parts})
+	d := do(CreateMapping{ID: 1001, UserID: 100000001, SourceClientID: 600000000, TargetClientID: 600000000, Protocol: p, Parts: parts})
 	check("the event of a creation", d.Changes[0].Event, origin, service, allOptions)
 	check("a mapping", w.state(MappingStream(1001)), parts)
 
@@ -149,11 +168,25 @@ func TestEveryPartIsCarried(t *testing.T) {
 	check("a mapping whose change was reverted", w.state(MappingStream(1001)), parts)
 
 	hash := make([]byte, hashLength)
-	d = do(CreateShare{ID: 7, UserID: 100000001, TargetClientID: 600000000, Protocol: ProtocolTCP, Service: service, Options: allOptions, Hash: hash, MaxUses: 1})
+	d = do(CreateShare{ID: 7, UserID: 100000001, TargetClientID: 600000000, Protocol: p, Service: service, Options: allOptions, Hash: hash, MaxUses: 1})
 	check("the event of a share", d.Changes[0].Event, service, allOptions)
 	check("a share", w.state(ShareStream(7)), service, allOptions)
 	used := origin
 	used.LocalPort = 99
 	do(RedeemShare{ID: 7, Hash: hash, MappingID: 1002, RedeemerID: 100000001, SourceClientID: 600000000, Origin: used})
 	check("a mapping made of a share", w.state(MappingStream(1002)), used, service, allOptions)
+}
+
+// An option of another protocol is refused, and not shown where it means nothing.
+func TestOptionsAreOfAProtocol(t *testing.T) {
+	for _, p := range []Protocol{ProtocolTCP, ProtocolUDP} {
+		var f faults
+		allOptions.check(&f, p)
+		if refused := len(f.list) > 0; refused != (p == ProtocolTCP) {
+			t.Errorf("idle_seconds of a %s mapping: %v", p, f.list)
+		}
+	}
+	if tcp, udp := (Options{}).Shown(ProtocolTCP), (Options{}).Shown(ProtocolUDP); tcp.IdleSeconds != 0 || udp.IdleSeconds != 60 {
+		t.Errorf("shown are %+v for tcp and %+v for udp", tcp, udp)
+	}
 }

@@ -131,7 +131,7 @@ func (f *faults) parts(p Protocol, kind OriginKind, parts Parts) {
 		f.add("protocol", fmt.Sprintf("cannot come in at an origin of kind %s", kind))
 	}
 	row.check(f, parts)
-	parts.Options.check(f)
+	parts.Options.check(f, p)
 }
 
 // claims are the unique names that a mapping holds.

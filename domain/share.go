@@ -142,7 +142,7 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	f.text("name", c.Name, 0, maxNameLength)
 	f.protocol(c.Protocol)
 	c.Service.check(&f)
-	c.Options.check(&f)
+	c.Options.check(&f, c.Protocol)
 	f.hash("hash", c.Hash)
 	if c.MaxUses < 1 || c.MaxUses > MaxShareUses {
 		f.add("max_uses", fmt.Sprintf("must be 1 to %d, is %d", MaxShareUses, c.MaxUses))

@@ -81,9 +81,15 @@ func (s *session) takeWhole() bool {
 // assignOnce sends what the agent lacks. It reports false when the session has
 // ended.
 func (s *session) assignOnce() bool {
-	listeners, position := s.f.routes.configuration(s)
+	listeners, lacking, position := s.f.routes.configuration(s)
 	if position == 0 {
 		return false // it is not in the routes any more, and there is nothing to say of it
+	}
+	if !slices.Equal(lacking, s.lacking) {
+		s.lacking = lacking
+		if len(lacking) > 0 {
+			s.log.Warn("the agent is to listen for mappings whose protocol it does not carry: update it", "mappings", lacking[:min(len(lacking), 10)], "carries", s.carries)
+		}
 	}
 	if s.takeWhole() {
 		s.sent, s.running = nil, nil

@@ -2,6 +2,8 @@ package forwarder
 
 import (
 	"context"
+	"encoding/json"
+	"reflect"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -62,10 +64,14 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 	switch wish := m.GetCommand().(type) {
 	case *wirepb.Command_CreateMapping:
 		in := wish.CreateMapping
+		options, err := domain.ParseOptions(in.GetOptions())
+		if err != nil {
+			return resultOf(m, wire.Code(domain.CodeOf(err)), err.Error())
+		}
 		c.Create = &domain.CreateMapping{SourceClientID: in.GetSourceClientId(), TargetClientID: in.GetTargetClientId(),
 			Protocol: domain.Protocol(in.GetProtocol()), Parts: domain.Parts{Name: in.GetName(),
 				Origin:  domain.Origin{LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())},
-				Service: domain.Service{TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}}}
+				Service: domain.Service{TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}, Options: options}}
 	case *wirepb.Command_RedeemShare:
 		in := wish.RedeemShare
 		c.Redeem = &domain.Redemption{Code: in.GetCode(),
@@ -97,7 +103,7 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 		m := made.State
 		answer.Mappings = append(answer.Mappings, &wirepb.Mapping{MappingId: m.ID, Protocol: string(m.Protocol), Name: m.Name,
 			SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, LocalHost: m.LocalHost, LocalPort: uint32(m.LocalPort),
-			TargetHost: m.TargetHost, TargetPort: uint32(m.TargetPort), Disabled: m.Disabled})
+			TargetHost: m.TargetHost, TargetPort: uint32(m.TargetPort), Disabled: m.Disabled, Options: optionsText(m.Options.Shown(m.Protocol))})
 	}
 	shorten(answer)
 	return &wirepb.Control{Message: &wirepb.Control_Result{Result: answer}}
@@ -117,6 +123,18 @@ const unavailable = wire.Code(domain.CodeStoreUnavailable)
 // resultOf is the answer to a command that came to nothing.
 func resultOf(m *wirepb.Command, code wire.Code, message string) *wirepb.Control {
 	return &wirepb.Control{Message: &wirepb.Control_Result{Result: &wirepb.Result{Id: m.GetId(), Code: string(code), Message: message}}}
+}
+
+// optionsText gives options as they go to an agent: JSON, or "" when nobody has set any.
+func optionsText(o domain.Options) string {
+	if reflect.ValueOf(o).IsZero() {
+		return ""
+	}
+	text, err := json.Marshal(o)
+	if err != nil {
+		return "" // options hold numbers, texts, lists and maps of them
+	}
+	return string(text)
 }
 
 // port keeps a number that is none out of range.

@@ -129,7 +129,7 @@ func (m *Routes) Freshness() (want, enough domain.Position, sure bool) { return 
 
 // Configuration gives the client's listeners as text.
 func (m *Routes) Configuration(client int64) string {
-	listeners, _ := m.r.configuration(m.sessions[client])
+	listeners, _, _ := m.r.configuration(m.sessions[client])
 	var b strings.Builder
 	for _, l := range listeners {
 		fmt.Fprintf(&b, "%d:%s:%d ", l.MappingId, l.Host, l.Port)

@@ -255,6 +255,9 @@ func (f *Forwarder) reach(ctx context.Context, fwd *forward, open *wirepb.Open) 
 }
 
 func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session, open *wirepb.Open) (transport.Stream, error) {
+	if err := target.lacks(fwd.protocol); err != nil {
+		return nil, err
+	}
 	stream, err := target.link.Open(ctx)
 	if err != nil {
 		return nil, wire.TargetOffline

@@ -119,6 +119,8 @@ func readHello(control io.Reader) (*wirepb.Hello, error) {
 	case hello.Register != (hello.ClientId == 0), hello.ClientId < 0, len(hello.Invite) > 0 && !hello.Register, hello.Instance == "",
 		len(hello.Instance) > wire.MaxInstance, len(hello.AgentVersion) > 100:
 		return nil, wire.Refuse(wire.Malformed)
+	case !validProtocols(hello.Protocols):
+		return nil, wire.Refuse(wire.Malformed)
 	case !printable(hello.Instance), !printable(hello.AgentVersion):
 		return nil, wire.Refuse(wire.Malformed) // the API shows the version, on terminals too
 	}
@@ -135,7 +137,7 @@ func (f *Forwarder) newSession(link transport.Session, control transport.Stream,
 	id := token()
 	return &session{f: f, link: link, control: control, id: id, client: hello.ClientId,
 		log:      f.log.With(slog.Int64("client", hello.ClientId), slog.String("session", id)),
-		instance: hello.Instance, version: hello.AgentVersion, since: f.now(), running: hello.ConfigDigest,
+		instance: hello.Instance, version: hello.AgentVersion, carries: carriesOf(hello), since: f.now(), running: hello.ConfigDigest,
 		commands: make(chan struct{}, commandsAtOnce)}
 }
 

@@ -338,25 +338,30 @@ func (r *routes) usable(m *mappingRoute) wire.Code {
 
 // configuration gives what the session's agent is to listen on, and the position
 // at which that is so.
-func (r *routes) configuration(s *session) ([]*wirepb.Listener, domain.Position) {
+// lacking are the mappings whose protocol the agent does not carry.
+func (r *routes) configuration(s *session) (listeners []*wirepb.Listener, lacking []int64, at domain.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.clients[s.client]
 	if c == nil || c.session != s {
-		return nil, 0
+		return nil, nil, 0
 	}
-	var listeners []*wirepb.Listener
 	for _, m := range c.mappings {
 		if m.State.SourceClientID != s.client || r.usable(m) != "" {
 			continue
 		}
-		listeners = append(listeners, &wirepb.Listener{
+		if !s.carries.has(string(m.State.Protocol)) {
+			lacking = append(lacking, m.State.ID)
+			continue
+		}
+		listeners = append(listeners, &wirepb.Listener{Options: optionsText(m.State.Options),
 			MappingId: m.State.ID, Protocol: string(m.State.Protocol), Name: strings.ToValidUTF8(m.State.Name, "?"),
 			Host: m.State.LocalHost, Port: uint32(m.State.LocalPort), Version: uint64(m.Version),
 		})
 	}
 	slices.SortFunc(listeners, func(a, b *wirepb.Listener) int { return cmp.Compare(a.MappingId, b.MappingId) })
-	return listeners, max(r.position, c.viewed)
+	slices.Sort(lacking)
+	return listeners, lacking, max(r.position, c.viewed)
 }
 
 // counts gives the numbers of connected clients and of mappings that may carry

@@ -43,6 +43,7 @@ type session struct {
 	instance string
 	key      []byte // the public key that the agent proved to hold
 	version  string // of the agent's program
+	carries  carries
 	since    time.Time
 	epoch    directory.Epoch
 	running  []byte // digest of the configuration the agent says it runs
@@ -50,6 +51,7 @@ type session struct {
 	// Owned by login and then by whoever assigns, one at a time.
 	offered []*wirepb.Forwarder        // where the agent was told that it may go
 	sent    map[int64]*wirepb.Listener // what it was told to listen on; nil before the first
+	lacking []int64                    // mappings that it should listen for and does not carry
 
 	opening atomic.Int32 // streams waiting for Opened
 
@@ -297,5 +299,5 @@ func (s *session) presence() directory.Session {
 		address = a.String()
 	}
 	return directory.Session{ClientID: s.client, Node: s.f.node, Run: s.f.run, Session: s.id, Instance: s.instance,
-		Epoch: s.epoch, Version: s.version, Address: address, Since: s.since, ConfigAck: s.ack}
+		Epoch: s.epoch, Version: s.version, Protocols: s.carries.String(), Address: address, Since: s.since, ConfigAck: s.ack}
 }

@@ -25,7 +25,8 @@ type Client struct {
 	Status        string     `json:"status" enum:"online,offline,disabled,unknown" doc:"unknown: the directory of sessions does not answer" example:"online"`
 	NodeID        *string    `json:"node_id" doc:"The node that holds the client's session; null when offline" example:"node-001"`
 	LastSeen      *time.Time `json:"last_seen" doc:"null = never" example:"2026-01-02T15:04:05Z"`
-	AgentVersion  *string    `json:"agent_version" doc:"The address of the connected agent; null when offline" example:"0.1.0"`
+	AgentVersion  *string    `json:"agent_version" doc:"The version of the connected agent; null when offline" example:"0.1.0"`
+	Protocols     []string   `json:"protocols" nullable:"false" doc:"What the connected agent carries; empty when offline or not known" example:"[\"tcp\",\"udp\"]"`
 	ConfigVersion *int64     `json:"config_version" doc:"The configuration version the connected agent has applied; null when offline" example:"42"`
 	CreatedAt     time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt     time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`
@@ -243,7 +244,7 @@ func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {
 		return nil, err
 	}
 	body := a.clientBodies(ctx, &row.Client)[0]
-	answer, err := in.tagged(tagOf(row.Version, body.Status, shown(body.NodeID), shown(body.LastSeen), shown(body.AgentVersion), shown(body.ConfigVersion)))
+	answer, err := in.tagged(tagOf(row.Version, body.Status, shown(body.NodeID), shown(body.LastSeen), shown(body.AgentVersion), body.Protocols, shown(body.ConfigVersion)))
 	if err != nil {
 		return nil, err
 	}
@@ -315,7 +316,7 @@ func (a *api) clientBodies(ctx context.Context, clients ...*domain.Client) []Cli
 // clientBody joins a client with its presence, nil when that is not known.
 func clientBody(c *domain.Client, p *ClientPresence) Client {
 	b := Client{ClientID: c.ID, ClientType: string(c.Kind), ClientName: c.Name, ClientDesc: c.Description,
-		Status: "unknown", CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
+		Status: "unknown", Protocols: []string{}, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
 	if c.UserID != 0 {
 		b.UserID = &c.UserID
 	}
@@ -336,6 +337,7 @@ func (c *Client) join(p ClientPresence) {
 	}
 	if p.Online {
 		c.Status, c.NodeID, c.AgentVersion, c.ConfigVersion = "online", &p.Node, &p.AgentVersion, &p.ConfigVersion
+		c.Protocols = append(c.Protocols, p.Protocols...)
 	}
 }
 

@@ -235,7 +235,7 @@ func mappingBody(m *domain.Mapping, address func(*domain.Mapping) *string) Mappi
 		return &id
 	}
 	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: optional(m.SourceClientID), TargetClientID: m.TargetClientID, PublicAddress: address(m),
-		Protocol: Protocol(m.Protocol), Origin: m.Origin, Service: m.Service, Options: m.Options.Shown(),
+		Protocol: Protocol(m.Protocol), Origin: m.Origin, Service: m.Service, Options: m.Options.Shown(m.Protocol),
 		SourceUserID: optional(m.SourceUserID), TargetUserID: optional(m.TargetUserID), ShareID: optional(m.ShareID),
 		Status: enabledStatus(m.Disabled), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt}
 }

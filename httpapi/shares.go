@@ -187,7 +187,7 @@ func (a *api) revokeShare(ctx context.Context, in *changeInput) (*WriteAnswer, e
 
 func shareBody(h *domain.Share) Share {
 	b := Share{ShareID: h.ID, UserID: h.UserID, Name: h.Name, TargetClientID: h.TargetClientID, Protocol: Protocol(h.Protocol),
-		Service: h.Service, Options: h.Options.Shown(), MaxUses: h.MaxUses, Uses: h.Uses, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt}
+		Service: h.Service, Options: h.Options.Shown(h.Protocol), MaxUses: h.MaxUses, Uses: h.Uses, CreatedAt: h.CreatedAt, UpdatedAt: h.UpdatedAt}
 	if !h.ExpiresAt.IsZero() {
 		b.ExpiresAt = &h.ExpiresAt
 	}

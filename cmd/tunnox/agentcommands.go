@@ -134,7 +134,7 @@ other client must be one of the same user.`,
 	}
 	cmd.RunE = f.do(func(ctx context.Context, c *restClient, r *resource, _ []string) error {
 		body := map[string]any{"source_client_id": source, "target_client_id": target, "protocol": protocol, "name": name}
-		if err := errors.Join(addListen(body, listen), addService(body, service)); err != nil {
+		if err := errors.Join(addListen(body, listen), addService(body, service), addOptions(cmd.Flags(), mappingOptions, body)); err != nil {
 			return err
 		}
 		b, err := c.call(ctx, http.MethodPost, "/mappings", body)
@@ -150,6 +150,7 @@ other client must be one of the same user.`,
 	flags.StringVar(&listen, "listen", "", "`[host:]port` to listen on (host 127.0.0.1 unless given)")
 	flags.StringVar(&service, "service", "", "`host:port` to dial")
 	flags.StringVar(&name, "name", "", "`name` for people")
+	optionFlags(cmd, mappingOptions)
 	require(cmd, "listen", "service")
 	cmd.MarkFlagsOneRequired("source", "target")
 	return cmd

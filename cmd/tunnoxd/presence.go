@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/gather"
@@ -31,6 +32,7 @@ func (p presence) Lookup(ctx context.Context, clientIDs ...int64) ([]httpapi.Cli
 		for at, s := range f.Sessions {
 			if at == 0 { // the newest
 				present[i].Node, present[i].AgentVersion = s.Node, s.Version
+				present[i].Protocols = strings.FieldsFunc(s.Protocols, func(r rune) bool { return r == ',' })
 			}
 			present[i].Sessions = append(present[i].Sessions, httpapi.ClientSession{Node: s.Node, Epoch: int64(s.Epoch)})
 			present[i].ConfigVersion = max(present[i].ConfigVersion, s.ConfigAck)

@@ -368,6 +368,11 @@ type ChangeClientBody struct {
 
 // ChangeMappingBody defines model for ChangeMappingBody.
 type ChangeMappingBody struct {
+	// IdleSeconds udp: a flow that is silent for so long ends
+	//
+	// Examples: 60
+	IdleSeconds *int64 `json:"idle_seconds,omitempty"`
+
 	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
 	//
 	// Examples: 127.0.0.1
@@ -555,7 +560,7 @@ type ClaimBody struct {
 
 // Client defines model for Client.
 type Client struct {
-	// AgentVersion The address of the connected agent; null when offline
+	// AgentVersion The version of the connected agent; null when offline
 	//
 	// Examples: 0.1.0
 	AgentVersion nullable.Nullable[string] `json:"agent_version"`
@@ -589,6 +594,11 @@ type Client struct {
 	//
 	// Examples: node-001
 	NodeId nullable.Nullable[string] `json:"node_id"`
+
+	// Protocols What the connected agent carries; empty when offline or not known
+	//
+	// Examples: ["tcp","udp"]
+	Protocols []string `json:"protocols"`
 
 	// Status unknown: the directory of sessions does not answer
 	//
@@ -634,7 +644,7 @@ type ClientStats struct {
 
 // ClientWithCredential defines model for ClientWithCredential.
 type ClientWithCredential struct {
-	// AgentVersion The address of the connected agent; null when offline
+	// AgentVersion The version of the connected agent; null when offline
 	//
 	// Examples: 0.1.0
 	AgentVersion nullable.Nullable[string] `json:"agent_version"`
@@ -673,6 +683,11 @@ type ClientWithCredential struct {
 	//
 	// Examples: node-001
 	NodeId nullable.Nullable[string] `json:"node_id"`
+
+	// Protocols What the connected agent carries; empty when offline or not known
+	//
+	// Examples: ["tcp","udp"]
+	Protocols []string `json:"protocols"`
 
 	// Status unknown: the directory of sessions does not answer
 	//
@@ -785,6 +800,11 @@ type CreateKeyBodyScopes string
 
 // CreateMappingBody defines model for CreateMappingBody.
 type CreateMappingBody struct {
+	// IdleSeconds udp: a flow that is silent for so long ends
+	//
+	// Examples: 60
+	IdleSeconds *int64 `json:"idle_seconds,omitempty"`
+
 	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
 	//
 	// Examples: 127.0.0.1
@@ -839,6 +859,11 @@ type CreateShareBody struct {
 	//
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+
+	// IdleSeconds udp: a flow that is silent for so long ends
+	//
+	// Examples: 60
+	IdleSeconds *int64 `json:"idle_seconds,omitempty"`
 
 	// MaxUses Examples: 1
 	MaxUses *int64 `json:"max_uses,omitempty"`
@@ -1220,6 +1245,11 @@ type Mapping struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
+	// IdleSeconds udp: a flow that is silent for so long ends
+	//
+	// Examples: 60
+	IdleSeconds int64 `json:"idle_seconds"`
+
 	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
 	//
 	// Examples: 127.0.0.1
@@ -1410,6 +1440,11 @@ type NewShare struct {
 	//
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
+
+	// IdleSeconds udp: a flow that is silent for so long ends
+	//
+	// Examples: 60
+	IdleSeconds int64 `json:"idle_seconds"`
 
 	// MaxUses Examples: 1
 	MaxUses int64 `json:"max_uses"`
@@ -2094,6 +2129,11 @@ type Share struct {
 	//
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
+
+	// IdleSeconds udp: a flow that is silent for so long ends
+	//
+	// Examples: 60
+	IdleSeconds int64 `json:"idle_seconds"`
 
 	// MaxUses Examples: 1
 	MaxUses int64 `json:"max_uses"`

@@ -346,6 +346,7 @@ type Hello struct {
 	ConfigDigest  []byte   `protobuf:"bytes,10,opt,name=config_digest,json=configDigest,proto3" json:"config_digest,omitempty"`    // digest of what it runs, see Assign
 	Nodes         []string `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty"`                                      // where this agent has other sessions, as Welcome named them
 	Invite        []byte   `protobuf:"bytes,12,opt,name=invite,proto3" json:"invite,omitempty"`                                    // with register only: an invitation, id and secret; empty: be an anonymous client
+	Protocols     []string `protobuf:"bytes,13,rep,name=protocols,proto3" json:"protocols,omitempty"`                              // what the agent carries, as in Listener; empty = tcp
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -460,6 +461,13 @@ func (x *Hello) GetNodes() []string {
 func (x *Hello) GetInvite() []byte {
 	if x != nil {
 		return x.Invite
+	}
+	return nil
+}
+
+func (x *Hello) GetProtocols() []string {
+	if x != nil {
+		return x.Protocols
 	}
 	return nil
 }
@@ -742,6 +750,7 @@ type Listener struct {
 	Port          uint32                 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
 	Version       uint64                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"` // of the mapping; a listener with an equal address is not restarted
 	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	Options       string                 `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"` // of the mapping, a JSON object as in the REST API; "" = none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -814,6 +823,13 @@ func (x *Listener) GetVersion() uint64 {
 func (x *Listener) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *Listener) GetOptions() string {
+	if x != nil {
+		return x.Options
 	}
 	return ""
 }
@@ -1171,6 +1187,7 @@ type CreateMapping struct {
 	LocalPort      uint32                 `protobuf:"varint,6,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
 	TargetHost     string                 `protobuf:"bytes,7,opt,name=target_host,json=targetHost,proto3" json:"target_host,omitempty"`
 	TargetPort     uint32                 `protobuf:"varint,8,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
+	Options        string                 `protobuf:"bytes,9,opt,name=options,proto3" json:"options,omitempty"` // a JSON object as in the REST API; "" = none
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1259,6 +1276,13 @@ func (x *CreateMapping) GetTargetPort() uint32 {
 		return x.TargetPort
 	}
 	return 0
+}
+
+func (x *CreateMapping) GetOptions() string {
+	if x != nil {
+		return x.Options
+	}
+	return ""
 }
 
 // RedeemShare makes a mapping of a share code: the asking client listens.
@@ -1519,6 +1543,7 @@ type Mapping struct {
 	TargetHost     string                 `protobuf:"bytes,8,opt,name=target_host,json=targetHost,proto3" json:"target_host,omitempty"`
 	TargetPort     uint32                 `protobuf:"varint,9,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
 	Disabled       bool                   `protobuf:"varint,10,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	Options        string                 `protobuf:"bytes,11,opt,name=options,proto3" json:"options,omitempty"` // a JSON object as in the REST API; "" = none
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1621,6 +1646,13 @@ func (x *Mapping) GetDisabled() bool {
 		return x.Disabled
 	}
 	return false
+}
+
+func (x *Mapping) GetOptions() string {
+	if x != nil {
+		return x.Options
+	}
+	return ""
 }
 
 type Ping struct {
@@ -1946,7 +1978,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
 	"maxVersion\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\xe6\x02\n" +
+	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\x84\x03\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x1a\n" +
@@ -1961,7 +1993,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\rconfig_digest\x18\n" +
 	" \x01(\fR\fconfigDigest\x12\x14\n" +
 	"\x05nodes\x18\v \x03(\tR\x05nodes\x12\x16\n" +
-	"\x06invite\x18\f \x01(\fR\x06invite\"\xef\x01\n" +
+	"\x06invite\x18\f \x01(\fR\x06invite\x12\x1c\n" +
+	"\tprotocols\x18\r \x03(\tR\tprotocols\"\xef\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x18\n" +
@@ -1985,7 +2018,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
 	"\x13retry_after_seconds\x18\x03 \x01(\rR\x11retryAfterSeconds\x12\x1c\n" +
 	"\tpermanent\x18\x04 \x01(\bR\tpermanent\x12\x1b\n" +
-	"\tclient_id\x18\x05 \x01(\x03R\bclientId\"\x9b\x01\n" +
+	"\tclient_id\x18\x05 \x01(\x03R\bclientId\"\xb5\x01\n" +
 	"\bListener\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x1a\n" +
@@ -1993,7 +2026,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\x04R\aversion\x12\x12\n" +
-	"\x04name\x18\x06 \x01(\tR\x04name\"\xbc\x01\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x18\n" +
+	"\aoptions\x18\a \x01(\tR\aoptions\"\xbc\x01\n" +
 	"\x06Assign\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x126\n" +
@@ -2017,7 +2051,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x0edelete_mapping\x18\x04 \x01(\v2\x1d.tunnox.wire.v1.DeleteMappingH\x00R\rdeleteMapping\x12C\n" +
 	"\rlist_mappings\x18\x05 \x01(\v2\x1c.tunnox.wire.v1.ListMappingsH\x00R\flistMappings\x12@\n" +
 	"\fredeem_share\x18\x06 \x01(\v2\x1b.tunnox.wire.v1.RedeemShareH\x00R\vredeemShareB\t\n" +
-	"\acommand\"\x93\x02\n" +
+	"\acommand\"\xad\x02\n" +
 	"\rCreateMapping\x12(\n" +
 	"\x10source_client_id\x18\x01 \x01(\x03R\x0esourceClientId\x12(\n" +
 	"\x10target_client_id\x18\x02 \x01(\x03R\x0etargetClientId\x12\x1a\n" +
@@ -2030,7 +2064,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\vtarget_host\x18\a \x01(\tR\n" +
 	"targetHost\x12\x1f\n" +
 	"\vtarget_port\x18\b \x01(\rR\n" +
-	"targetPort\"s\n" +
+	"targetPort\x12\x18\n" +
+	"\aoptions\x18\t \x01(\tR\aoptions\"s\n" +
 	"\vRedeemShare\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -2049,7 +2084,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x123\n" +
 	"\bmappings\x18\x04 \x03(\v2\x17.tunnox.wire.v1.MappingR\bmappings\x12\x12\n" +
-	"\x04next\x18\x05 \x01(\x03R\x04next\"\xc8\x02\n" +
+	"\x04next\x18\x05 \x01(\x03R\x04next\"\xe2\x02\n" +
 	"\aMapping\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x1a\n" +
@@ -2066,7 +2101,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\vtarget_port\x18\t \x01(\rR\n" +
 	"targetPort\x12\x1a\n" +
 	"\bdisabled\x18\n" +
-	" \x01(\bR\bdisabled\"\x16\n" +
+	" \x01(\bR\bdisabled\x12\x18\n" +
+	"\aoptions\x18\v \x01(\tR\aoptions\"\x16\n" +
 	"\x04Ping\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\x16\n" +
 	"\x04Pong\x12\x0e\n" +

@@ -1,0 +1,62 @@
+package forwarder
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// carries are the protocols that an agent carries, as its Hello says.
+type carries []string
+
+// Bounds of what an agent may say, so that nobody keeps long texts here and in the
+// directory.
+const (
+	maxCarried       = 16
+	maxCarriedLength = 16
+)
+
+// carriesOf gives what the agent of a Hello carries. Agents that do not say were made
+// before there was anything but tcp.
+func carriesOf(hello *wirepb.Hello) carries {
+	if len(hello.GetProtocols()) == 0 {
+		return carries{string(domain.ProtocolTCP)}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(hello.GetProtocols())))
+}
+
+// validProtocols tells whether names of protocols can be kept and shown.
+func validProtocols(names []string) bool {
+	lower := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' }
+	bad := func(name string) bool {
+		return name == "" || len(name) > maxCarriedLength || strings.ContainsFunc(name, func(r rune) bool { return !lower(r) })
+	}
+	return len(names) <= maxCarried && !slices.ContainsFunc(names, bad)
+}
+
+// has tells whether the agent carries a protocol.
+func (c carries) has(protocol string) bool { return slices.Contains(c, protocol) }
+
+// String is the form for the directory.
+func (c carries) String() string { return strings.Join(c, ",") }
+
+// lacks is the refusal of a stream that the session's agent would not understand, or
+// nil. Agents that are older than the field Open.protocol take every stream for tcp.
+func (s *session) lacks(protocol string) error {
+	if s.carries.has(protocol) {
+		return nil
+	}
+	return &wire.Refusal{Code: wire.ProtocolUnavailable, Message: fmt.Sprintf(
+		"the agent of client %d, version %s, does not carry %s: update it", s.client, s.versionText(), protocol)}
+}
+
+func (s *session) versionText() string {
+	if s.version == "" {
+		return "unknown"
+	}
+	return s.version
+}
