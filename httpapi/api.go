@@ -22,8 +22,8 @@ import (
 // prefix is the base of everything that needs a key.
 const prefix = "/api/v1"
 
-// Config says what an API is made of. Executor, History, Search, Reader,
-// Past, NewCredential and at least one key are required.
+// Config lists the parts of an API. Executor, History, Search, Reader, Past,
+// NewCredential and at least one key are required.
 type Config struct {
 	Executor Executor
 	History  History
@@ -32,7 +32,7 @@ type Config struct {
 	Past     Past
 	Presence Presence // nil: every client is offline
 	Nodes    Nodes    // nil: there are none
-	Usage    Usage    // nil: what was used cannot be told
+	Usage    Usage    // nil: usage is unknown
 	Webhooks Webhooks // nil: there are none, and no routes for them
 
 	WebhookHTTP bool // URLs of webhooks may be http
@@ -48,14 +48,14 @@ type Config struct {
 
 	Keys []Key // the operator's
 	// SigningKeys sign access tokens: the first signs, all verify. Control planes
-	// of one cluster have the same. Without any one is drawn, which ends with the
-	// process.
+	// of one cluster have the same keys. An API without keys makes one for the life of
+	// the process.
 	SigningKeys []SigningKey
 	Plans       []NamedPlan
 	CORSOrigins []string // origins whose pages may call the API, "*" for all; none by default
 	Version     Version
-	// TrustedProxies are who may say for whom they ask (X-Forwarded-For, Forwarded);
-	// none by default.
+	// TrustedProxies are the networks whose X-Forwarded-For and Forwarded headers are
+	// believed; none by default.
 	TrustedProxies []netip.Prefix
 
 	// RateLimit is how many requests a second one caller may make, and one address
@@ -63,18 +63,18 @@ type Config struct {
 	RateLimit float64
 	RateBurst int
 
-	// Checks are what /ready asks, by name. One error makes the answer 503.
+	// Checks are the checks of /ready, by name. One error makes the answer 503.
 	Checks map[string]func(ctx context.Context) error
-	// Needs are what is better there: /ready shows one that is away as degraded and
-	// stays 200, because a balancer that took this process out would make worse what
-	// goes on without it.
+	// Needs are checks of services that the server can do without. /ready shows a failed
+	// one as degraded and stays 200: a balancer that removed this process would end the
+	// work that still goes on.
 	Needs map[string]func(ctx context.Context) error
-	// Alarms are shown by /ready beside the checks, and do not make it 503: they
-	// are for people, and an API that is gone would help nobody.
+	// Alarms are shown by /ready beside the checks and do not make it 503. They are for
+	// people, and people need the API.
 	Alarms map[string]func(ctx context.Context) error
 
-	Auditor Auditor // nil: nothing is signed and nothing proven
-	Eraser  Eraser  // nil: nothing about a person can be forgotten
+	Auditor Auditor // nil: there are no checkpoints and no proofs
+	Eraser  Eraser  // nil: personal data cannot be erased
 
 	Metrics *Metrics         // nil: counted and thrown away
 	Logger  *slog.Logger     // nil: nothing is logged
@@ -84,9 +84,9 @@ type Config struct {
 	WaitTimeout time.Duration
 	// WriteTimeout bounds how long a command may take; 0 is 10 s.
 	WriteTimeout time.Duration
-	// TestWait bounds how long a webhook's test waits for what comes of it; 0 is 5 s.
+	// TestWait bounds how long the test of a webhook waits for its result; 0 is 5 s.
 	TestWait time.Duration
-	// Heartbeat is how often a live stream says that it lives; 0 is 15 s.
+	// Heartbeat is the interval of heartbeats on a live stream; 0 is 15 s.
 	Heartbeat time.Duration
 }
 
@@ -273,8 +273,8 @@ var jsonFormat = huma.Format{
 	},
 }
 
-// notHeld ends the message for a value that passed validation as a number and is
-// none of ours, such as 1e30; what stands before it is the field.
+// notHeld ends the message for a number that passed validation and does not fit into the
+// field, such as 1e30. The field's name stands before it.
 const notHeld = " is not a value this field can hold"
 
 // operation describes a route. Who may use it stands in the rules, under its id.
@@ -296,11 +296,10 @@ func conditional(op huma.Operation) huma.Operation {
 // now is the time a command comes in at.
 func (a *api) now() time.Time { return a.config.Clock().UTC() }
 
-// tick is the clock for how long something takes: it keeps the monotonic reading,
-// which nobody sets back.
+// tick is the clock for durations: it keeps the monotonic reading, which does not jump.
 func (a *api) tick() time.Time { return a.config.Clock() }
 
-// metadata says who asks, when and from where.
+// metadata gives the caller, the time and the address of a request.
 func (a *api) metadata(ctx context.Context, c domain.Command) domain.Metadata {
 	t := tracked(ctx)
 	return domain.Metadata{At: a.now(), Actor: t.identity.Actor, Command: c.CommandName(),

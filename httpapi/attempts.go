@@ -8,9 +8,9 @@ import (
 	"github.com/tunnox-net/tunnox/netaddr"
 )
 
-// The bounds of guessing a secret such as a password. A person who mistypes
-// does not notice them; who guesses gets some 9,000 tries a day from one
-// address, and some 15,000 an account from all addresses together.
+// The bounds of guessing a secret such as a password. A person who mistypes does not
+// notice them. An attacker has some 9,000 tries a day from one address, and some 15,000
+// for one account from all addresses together.
 const (
 	pairPerSecond, pairBurst       = 0.1, 5      // one account from one address
 	originPerSecond, originBurst   = 1.0 / 3, 20 // any account from one address
@@ -18,11 +18,11 @@ const (
 	mostKnown                      = 100_000     // pairs that are remembered
 )
 
-// attempts bounds how often secrets may be guessed, per address and per
-// account, without letting who guesses lock the owner out: an address from which
-// an account was entered before has a bound of its own, and what happens
-// elsewhere does not count against it. It is kept in memory: each control plane
-// counts for itself, and a restart forgets.
+// attempts bounds the guesses of secrets, for each address and for each account. An
+// attacker must not lock the owner out: an address from which the account was entered
+// before has a bound of its own, and attempts from other addresses do not count against
+// it. The counts are in memory: each control plane counts by itself, and a restart
+// forgets them.
 type attempts struct {
 	pairs, origins, accounts *buckets
 
@@ -37,10 +37,10 @@ func newAttempts() *attempts {
 
 func pairOf(remote, account string) string { return netaddr.Group(remote) + " " + account }
 
-// begin counts an attempt on an account, named as its owner names it, from a
-// network address (host:port). It must be called before the secret is looked
-// at, and for accounts that do not exist too. It gives 0, or how long to wait:
-// then the attempt must be refused unseen.
+// begin counts an attempt on an account, by the name that the caller gave, from a
+// network address (host:port). Call it before the secret is checked, also for accounts
+// that do not exist. It gives 0, or the time to wait; then the attempt must be refused
+// without a check of the secret.
 func (a *attempts) begin(remote, account string, now time.Time) time.Duration {
 	pair := pairOf(remote, account)
 	if g := a.pairs.take(pair, now); g.wait > 0 {
@@ -62,8 +62,8 @@ func (a *attempts) knows(remote, account string) bool {
 	return a.known[pairOf(remote, account)]
 }
 
-// succeeded says that the attempt was the owner's: the bounds of this account
-// from this address begin anew, and attempts from elsewhere do not count here.
+// succeeded notes that the secret was right: the bound of this account from this address
+// starts again, and attempts from other addresses do not count against it.
 func (a *attempts) succeeded(remote, account string) {
 	pair := pairOf(remote, account)
 	a.pairs.fill(pair)
@@ -78,12 +78,12 @@ func (a *attempts) succeeded(remote, account string) {
 	a.known[pair] = true
 }
 
-// tooMany is the answer to an attempt, or a request, that came too early.
+// tooMany is the answer to an attempt, or a request, above the rate.
 func tooMany(wait time.Duration, detail string) *Problem {
 	p := problem(http.StatusTooManyRequests, codeTooMany, detail)
 	p.wait = wait
 	return p
 }
 
-// busy is the answer when too many wait to have a password looked at.
+// busy is the answer when too many passwords wait for their check.
 func busy() *Problem { return tooMany(time.Second, "Too many people are logging in. Wait a moment.") }

@@ -15,15 +15,15 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The two forms of an audit: a page, and all that was asked for, line by line.
+// The two forms of an audit: a page, and all results line by line.
 const (
 	mediaJSON   = "application/json"
 	mediaNDJSON = "application/x-ndjson"
 	mediaEvents = "text/event-stream"
 )
 
-// What audits cost at most: an export reads exportPage records at a time and
-// gives up on a reader that takes longer than streamPatience for them.
+// The bounds of an audit: an export reads exportPage records at a time and ends when the
+// reader takes longer than streamPatience for them.
 const (
 	pageDefault    = 50
 	exportPage     = 500
@@ -95,14 +95,14 @@ func (a *api) audit(ctx context.Context, in *auditInput) (*auditAnswer, error) {
 	}}, nil
 }
 
-// auditLines streams what the query wants of the log as it is now.
+// auditLines streams the records that the query selects from the present log.
 func (a *api) auditLines(ctx context.Context, q domain.Query, limit int) (*auditAnswer, error) {
 	head, err := a.head(ctx)
 	if err != nil {
 		return nil, a.unreadable(ctx, err)
 	}
 	if q.Before == 0 || q.Before > head {
-		q.Before = head + 1 // what is written meanwhile is not in the total
+		q.Before = head + 1 // records that are written meanwhile are not in the total
 	}
 	total, err := a.config.Search.Count(ctx, q)
 	if err != nil {
@@ -121,8 +121,8 @@ func (a *api) auditLines(ctx context.Context, q domain.Query, limit int) (*audit
 			if ctx.Context().Err() == nil {
 				a.logger.WarnContext(ctx.Context(), "export was interrupted", "request", tracked(ctx.Context()).id, "error", err)
 			}
-			// The status has been sent. A connection that breaks off is what is left
-			// to say that this is not all.
+			// The status has been sent. Breaking off the connection is the only way to
+			// tell the reader that records are missing.
 			panic(http.ErrAbortHandler)
 		}
 	}}, nil
@@ -138,7 +138,7 @@ func (a *api) writeLines(ctx huma.Context, q domain.Query, total int64) error {
 			return err
 		}
 		if len(records) == 0 {
-			return io.ErrUnexpectedEOF // the log has lost what it counted
+			return io.ErrUnexpectedEOF // the log has fewer records than it counted
 		}
 		out.grant(streamPatience)
 		for _, r := range records {
@@ -163,7 +163,7 @@ func (a *api) writeLines(ctx huma.Context, q domain.Query, total int64) error {
 	return nil
 }
 
-// outflow is an answer that takes longer than the server's limits for one.
+// outflow is an answer that may take longer than the server's time limits.
 type outflow struct {
 	io.Writer
 	control *http.ResponseController
@@ -172,14 +172,14 @@ type outflow struct {
 func newOutflow(ctx huma.Context) *outflow {
 	_, w := humago.Unwrap(ctx)
 	o := &outflow{Writer: w, control: http.NewResponseController(w)}
-	// The server's limit for reading a request would end one that is answered for
-	// longer. The error says that there is no connection, as in tests.
+	// The server's time limit for reading a request would end a long answer. An error
+	// means that there is no connection, as in tests.
 	_ = o.control.SetReadDeadline(time.Time{})
 	return o
 }
 
-// grant gives what is written next so much time, or the connection ends: a
-// reader that does not read must not hold what it was to read.
+// grant sets the time limit of the next write. A reader that does not read must not keep
+// the memory of the answer.
 func (o *outflow) grant(patience time.Duration) {
 	_ = o.control.SetWriteDeadline(time.Now().Add(patience)) // as in newOutflow
 }

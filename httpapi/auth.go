@@ -18,18 +18,18 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// Key is the operator's key as this package knows it: by its hash, so that a dump
-// of our memory or of a configuration gives no key away. It may do everything.
+// Key is the operator's key, kept as a hash, so that a dump of the memory or of a
+// configuration does not show it. It may do everything.
 type Key struct {
 	Name string // who uses it; "key:<name>" is the actor of its commands
 	Hash [sha256.Size]byte
 }
 
-// HashKey gives the hash under which a key is known. Keys have 256 random bits,
-// so that a slow hash would cost us and nobody who guesses.
+// HashKey gives the hash of a key. Keys have 256 random bits, so that guessing is
+// hopeless and a slow hash would cost only the server.
 func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
-// Identity is who asks, and why they may.
+// Identity is the caller of a request, with the reason why the request is allowed.
 type Identity struct {
 	Actor   string // "key:<name or id>" or "user:<id>"
 	Allowed string // goes into the metadata of what they cause, for example "role:admin"
@@ -43,8 +43,8 @@ type Identity struct {
 // admin reports whether everything is theirs to see.
 func (i Identity) admin() bool { return i.Role == domain.RoleAdmin }
 
-// payer names who pays for what is counted: a user, with however many keys and
-// logins, or a key of the operator.
+// payer names the party whose rate is counted: a user with all keys and logins, or one
+// key of the operator.
 func (i Identity) payer() string {
 	if i.UserID != 0 {
 		return "user:" + formatID(i.UserID)
@@ -58,22 +58,22 @@ const keyScheme = "apiKey"
 
 var needsKey = []map[string][]string{{keyScheme: {}}}
 
-// errNobody says that a token is nobody's, any more or at all.
+// errNobody tells that a token is unknown or not valid any more.
 var errNobody = errors.New("not a token of anybody")
 
 const (
-	// known is how long a token is believed without looking. A key that another
-	// control plane revoked is refused after that and the time its record takes.
+	// known is how long a token is believed without another look. A key that another
+	// control plane revoked is refused after this time and the delay of its record.
 	known = 250 * time.Millisecond
 	// maxKnown bounds how many tokens are remembered.
 	maxKnown = 10_000
-	// A token whose row is not there may be newer than the read models; the log is
-	// asked so often a second and not more, since anybody can make up tokens.
+	// A token without a row may be newer than the read models, so the log is asked. The
+	// rate is bounded, because anybody can make up tokens.
 	logAsksPerSecond = 20
 )
 
-// principals remembers for a moment whom a token stands for, by its hash: with
-// the read models in Redis every request would cost two round trips more.
+// principals remembers the owner of a token for a moment, by the token's hash. Without
+// it every request would cost two more round trips to Redis.
 type principals struct {
 	asks *rate.Limiter
 
@@ -93,7 +93,7 @@ func newPrincipals() *principals {
 		known: map[[sha256.Size]byte]principal{}, used: map[int64]time.Time{}}
 }
 
-// forget drops everything, because who may do what has changed at p.
+// forget drops everything, because identities or rights changed at p.
 func (p *principals) forget(at domain.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,10 +141,9 @@ func (p *principals) lastUsed(key int64) (time.Time, bool) {
 	return at, ok
 }
 
-// authenticate tells whose token the request carries. Every key of the operator
-// is compared, in constant time over hashes, so that the time tells neither how
-// much of a key was right nor which one it is near. The error is errNobody, or
-// that it cannot be known now.
+// authenticate gives the owner of the request's token. It compares every key of the
+// operator, in constant time over hashes, so that the time does not tell how much of a
+// key was right. The error is errNobody, or tells that the answer is not known now.
 func (a *api) authenticate(ctx context.Context, header string) (Identity, error) {
 	scheme, token, _ := strings.Cut(header, " ")
 	if token == "" || !strings.EqualFold(scheme, "Bearer") || len(token) > maxToken {
@@ -182,21 +181,21 @@ func (a *api) authenticate(ctx context.Context, header string) (Identity, error)
 	return identity, nil
 }
 
-// maxToken bounds what is taken for a token; ours are below 500 characters.
+// maxToken bounds the length of a token; ours are below 500 characters.
 const maxToken = 4096
 
-// caughtUp waits until the read models show the last change of identities that
-// was made here: whoever revokes a key and uses it right after is refused.
+// caughtUp waits until the read models show the last change of identities that was made
+// here, so that a key is refused right after its revocation.
 func (a *api) caughtUp(ctx context.Context, moved domain.Position) {
 	if moved == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, ownWait)
 	defer cancel()
-	_ = a.config.Reader.WaitRow(ctx, moved) // a late read model is no reason to let nobody in
+	_ = a.config.Reader.WaitRow(ctx, moved) // a late read model must not stop all callers
 }
 
-// ofKey gives whom an API key stands for.
+// ofKey gives the owner of an API key.
 func (a *api) ofKey(ctx context.Context, token string, hash [sha256.Size]byte) (Identity, error) {
 	id, ok := secretID(token, keyPrefix)
 	if !ok {
@@ -231,8 +230,8 @@ func (a *api) ofKey(ctx context.Context, token string, hash [sha256.Size]byte) (
 	return who, nil
 }
 
-// ofAccessToken gives whom a login's access token stands for. The token says
-// which login; whether that is worth anything is looked up.
+// ofAccessToken gives the user of a login's access token. The token names the login;
+// whether the login is valid is looked up.
 func (a *api) ofAccessToken(ctx context.Context, token string) (Identity, error) {
 	userID, loginID, err := a.tokens.verify(token, a.now())
 	if err != nil {
@@ -265,8 +264,8 @@ func (a *api) accountOf(ctx context.Context, id int64) (domain.User, error) {
 		}, func(u *domain.User) domain.User { return *u })
 }
 
-// look reads a row; what is not there is looked for in the log, a few times a
-// second, since it may be too new for the read models here.
+// look reads a row. A row that is missing may be too new for the read models here, so
+// the log is asked, a few times a second at most.
 func look[S any, A domain.Aggregate](ctx context.Context, a *api, stream domain.StreamID,
 	row func(context.Context) (S, bool, error), state func(A) S) (S, error) {
 	s, ok, err := row(ctx)
@@ -287,9 +286,9 @@ func look[S any, A domain.Aggregate](ctx context.Context, a *api, stream domain.
 	return state(aggregate), nil
 }
 
-// requireIdentity is the huma middleware that refuses what the rules do not
-// allow. It reads the matched operation and not the path, so that what is routed
-// and what is authorised cannot be two things.
+// requireIdentity is the huma middleware that refuses requests that the rules do not
+// allow. It reads the matched operation and not the path, so that routing and
+// authorisation cannot differ.
 func (a *api) requireIdentity(ctx huma.Context, next func(huma.Context)) {
 	rule := ruleOf(ctx.Operation().OperationID)
 	if rule.open {
@@ -329,7 +328,7 @@ func (a *api) refuse(ctx huma.Context, p *Problem) {
 // challenge names the scheme, as a 401 must (RFC 9110 §11.6.1, RFC 6750 §3).
 const challenge = `Bearer realm="tunnox"`
 
-// identity gives who asks, in a handler behind requireIdentity.
+// identity gives the caller, in a handler behind requireIdentity.
 func identity(ctx context.Context) Identity { return tracked(ctx).identity }
 
 // noted drops remembered identities when a command may have changed them.

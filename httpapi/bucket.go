@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// buckets limit how often something may happen, by name: each name may burst
-// and then has a steady rate. What is kept of a name is one time, when its
-// bucket will be full again; a name whose bucket is full is forgotten, so that
-// the names of strangers take memory only as long as they are limited.
+// buckets limit rates by name: each name may have a burst and then a steady rate. One
+// time is kept for each name: when its bucket will be full again. A name with a full
+// bucket is forgotten, so that names of strangers take memory only while they are
+// limited.
 type buckets struct {
 	interval time.Duration // one token
 	burst    int           // tokens in a full bucket
@@ -26,7 +26,7 @@ func newBuckets(perSecond float64, burst int) *buckets {
 	return &buckets{interval: time.Duration(float64(time.Second) / perSecond), burst: burst, most: mostNames, full: map[string]time.Time{}}
 }
 
-// grant is what became of asking for a token.
+// grant is the result of asking for a token.
 type grant struct {
 	left int           // tokens that are left
 	full time.Duration // until the bucket is full again
@@ -43,7 +43,7 @@ func (b *buckets) take(name string, now time.Time) grant {
 	}
 	capacity := time.Duration(b.burst) * b.interval
 	if latest := now.Add(capacity); full.After(latest) {
-		full = latest // now has been later: an empty bucket is the worst there is
+		full = latest // the clock went back: count the bucket as empty, not as worse
 		b.full[name] = full
 	}
 	if next := full.Add(b.interval); next.Sub(now) <= capacity {
@@ -64,9 +64,9 @@ func (b *buckets) fill(name string) {
 	delete(b.full, name)
 }
 
-// forget makes room: names whose buckets are full go first. When so many are
-// limited at once that this is not enough, some others go too, which gives them
-// a full bucket: bounded memory is worth more than an exact limit.
+// forget makes room: names with full buckets go first. When that is not enough, some
+// other names go too and get a full bucket, because bounded memory matters more than
+// an exact limit.
 func (b *buckets) forget(now time.Time) {
 	for name, full := range b.full {
 		if !full.After(now) {

@@ -18,12 +18,12 @@ type ClaimBody struct {
 	ClientName string `json:"client_name,omitempty" maxLength:"100" doc:"Default: unchanged" example:"office"`
 }
 
-// Claim is what a claim code says, before it was verified.
+// Claim is the content of a claim code, not yet verified.
 type Claim interface {
-	// Client is the anonymous client the code is of.
+	// Client is the anonymous client that the code is for.
 	Client() int64
-	// Verify reports whether the holder of the public key made the code, for this
-	// user name or for anybody, and whether it is still good.
+	// Verify reports whether the holder of the public key made the code, for this user
+	// name or for every user, and whether the code has not expired.
 	Verify(publicKey []byte, username string, now time.Time) error
 }
 
@@ -80,7 +80,7 @@ func (a *api) claimed(ctx context.Context, code string, user int64) (key []byte,
 	if err != nil {
 		return nil, 0, err
 	}
-	// The log and not a read model: the client may have registered a moment ago.
+	// Ask the log and not a read model: the client may have registered a moment ago.
 	state, _, err := a.fold(ctx, domain.ClientStream(claim.Client()))
 	if err != nil {
 		return nil, 0, a.unreadable(ctx, err)
@@ -89,7 +89,7 @@ func (a *api) claimed(ctx context.Context, code string, user int64) (key []byte,
 	if !ok {
 		return nil, 0, errors.New("event stream of a client folds to something else")
 	}
-	// One that is not there is told as one that is not proved.
+	// An unknown client and a wrong proof get the same answer.
 	if !c.Exists() || claim.Verify(c.PublicKey, u.Username, a.now()) != nil {
 		return nil, 0, refused
 	}

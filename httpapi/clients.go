@@ -15,7 +15,7 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// Client is a client as the API shows it. Its credential is never shown again.
+// Client is a client in the API. Its credential is shown only at its creation.
 type Client struct {
 	ClientID      int64      `json:"client_id" example:"600000000"`
 	ClientType    string     `json:"client_type" enum:"managed,anonymous" example:"managed"`
@@ -47,7 +47,8 @@ type CreateClientBody struct {
 	ClientDesc string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
 }
 
-// ChangeClientBody is the body of PUT /clients/{id}; what is left out or null stays.
+// ChangeClientBody is the body of PUT /clients/{id}. Fields that are absent or null do
+// not change.
 type ChangeClientBody struct {
 	ClientID   *int64  `json:"client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000000"`
 	UserID     *int64  `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
@@ -115,8 +116,8 @@ func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct 
 	if r.Duplicate {
 		body.Client = a.clientBodies(ctx, c)[0]
 	} else {
-		body.Client = clientBody(c, &ClientPresence{}) // nobody was this client yet
-		body.AuthCode = code                           // of a repeat it would be one nobody can use
+		body.Client = clientBody(c, &ClientPresence{}) // no agent has connected yet
+		body.AuthCode = code                           // a repeat draws another code, which is not valid
 	}
 	return &struct {
 		CreatedAnswer
@@ -154,7 +155,8 @@ type ClientFilter struct {
 
 func (f ClientFilter) none() bool { return f == ClientFilter{} }
 
-// pass gives the clients of a page that pass. Who is online is asked for at once.
+// pass gives the clients of a page that pass the filter. The directory is asked once for
+// the whole page.
 func (a *api) passClients(ctx context.Context, f ClientFilter, page []projections.ClientRow) ([]projections.ClientRow, error) {
 	page = slices.DeleteFunc(page, func(c projections.ClientRow) bool { return f.Type != "" && f.Type != string(c.Kind) })
 	if f.Status == "" {
@@ -173,7 +175,7 @@ func (a *api) passClients(ctx context.Context, f ClientFilter, page []projection
 		case f.Status:
 			passed = append(passed, page[i])
 		case "unknown":
-			return nil, problem(http.StatusServiceUnavailable, codeReadUnavailable, "Who is online cannot be asked now.")
+			return nil, problem(http.StatusServiceUnavailable, codeReadUnavailable, "The directory of sessions does not answer now. Try again, or leave the status out.")
 		}
 	}
 	return passed, nil
@@ -254,8 +256,8 @@ func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {
 	}{answer, body}, nil
 }
 
-// tagOf is the tag of what is shown with something that has no version, such as
-// presence: a hash stands for it.
+// tagOf gives the ETag of an answer that holds data without a version, such as presence:
+// a hash of the answer.
 func tagOf(version domain.Version, beside ...any) string {
 	h := fnv.New64a()
 	fmt.Fprint(h, beside...)
@@ -299,7 +301,7 @@ func (a *api) clientCommand(ctx context.Context, h MatchHeader, body any, c doma
 	return &clientAnswer{answerOf(r), a.clientBodies(ctx, state)[0]}, nil
 }
 
-// clientBodies joins clients with their presence, which is asked for at once.
+// clientBodies joins clients with their presence, with one question to the directory.
 func (a *api) clientBodies(ctx context.Context, clients ...*domain.Client) []Client {
 	bodies := make([]Client, len(clients))
 	present := a.presence(ctx, clients)
@@ -313,7 +315,7 @@ func (a *api) clientBodies(ctx context.Context, clients ...*domain.Client) []Cli
 	return bodies
 }
 
-// clientBody joins a client with its presence, nil when that is not known.
+// clientBody joins a client with its presence; nil = unknown.
 func clientBody(c *domain.Client, p *ClientPresence) Client {
 	b := Client{ClientID: c.ID, ClientType: string(c.Kind), ClientName: c.Name, ClientDesc: c.Description,
 		Status: "unknown", Protocols: []string{}, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
@@ -341,9 +343,9 @@ func (c *Client) join(p ClientPresence) {
 	}
 }
 
-// presence gives where the clients are, or nil when that is not known: the
-// directory cannot be asked, or the question is about the past. A client can be
-// shown without it.
+// presence gives the nodes of the clients, or nil when they are unknown: the directory
+// does not answer, or the question is about the past. A client can be shown without its
+// presence.
 func (a *api) presence(ctx context.Context, clients []*domain.Client) []ClientPresence {
 	if _, past := momentOf(ctx); past {
 		return nil

@@ -26,7 +26,7 @@ type Delivery struct {
 	Last       *Attempt         `json:"last" doc:"The last attempt; null when there was none"`
 }
 
-// Attempt is what came of sending a delivery once.
+// Attempt is the result of sending a delivery once.
 type Attempt struct {
 	At         time.Time `json:"at" example:"2026-01-02T15:04:05Z"`
 	DurationMS int64     `json:"duration_ms" example:"120"`
@@ -46,7 +46,7 @@ type deliveryInput struct {
 	Delivery int64 `path:"delivery" minimum:"1" doc:"The id of the delivery" example:"17"`
 }
 
-// sentInput is of what sends something and writes nothing into the log.
+// sentInput is the input of requests that send something and write nothing into the log.
 type sentInput struct {
 	IDPath
 	MinPosition domain.Position `header:"Min-Position" minimum:"0" doc:"Read the webhook at this position of the log or later (X-Position of a write)" example:"42"`
@@ -90,10 +90,10 @@ func (a *api) undelivered(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		a.logger.WarnContext(ctx, "deliveries cannot be reached", "request", tracked(ctx).id, "error", err)
 	}
-	return problem(http.StatusServiceUnavailable, codeDeliveryUnavailable, "Deliveries cannot be reached now.")
+	return problem(http.StatusServiceUnavailable, codeDeliveryUnavailable, "The store of deliveries does not answer now. Try again in a moment.")
 }
 
-// sendable gives a webhook that something can be sent to.
+// sendable gives a webhook that is enabled.
 func (a *api) sendable(ctx context.Context, id int64, min domain.Position) error {
 	row, err := a.webhook(ctx, id, min)
 	if err == nil && row.Disabled {
@@ -114,8 +114,8 @@ func (a *api) testWebhook(ctx context.Context, in *sentInput) (*struct{ Body Del
 	return &struct{ Body Delivery }{deliveryBody(a.attempted(ctx, d))}, nil
 }
 
-// attempted waits for the first attempt of a delivery, so that who tests a webhook
-// need not ask again. When none comes in time, it gives the delivery as it is.
+// attempted waits for the first attempt of a delivery, so that a test of a webhook needs
+// one request. When no attempt is made in time, it gives the delivery as it is.
 func (a *api) attempted(ctx context.Context, d webhook.Delivery) webhook.Delivery {
 	ctx, cancel := context.WithTimeout(ctx, a.config.TestWait)
 	defer cancel()

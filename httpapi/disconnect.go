@@ -28,13 +28,12 @@ func (a *api) registerDisconnect() {
 	huma.Register(a.huma, op, a.disconnectClient)
 }
 
-// disconnectClient writes what is asked for into the log, and then has the sessions
-// ended. It succeeds also when there is none: afterwards there is none from before,
-// which is what was asked.
+// disconnectClient writes the request into the log and then ends the sessions. It
+// succeeds also when the client has none.
 //
-// The log is not where nodes learn of it, because they cannot tell there whether a
-// session began before the request or after it. The directory can, and tells those
-// concerned alone.
+// Nodes do not learn of the request from the log, because a node cannot tell there
+// whether a session began before or after it. The directory can, and it notifies only
+// the nodes with sessions of the client.
 func (a *api) disconnectClient(ctx context.Context, in *changeInput) (*disconnectAnswer, error) {
 	sessions, err := a.sessions(ctx, in.ID)
 	if err != nil {
@@ -53,7 +52,7 @@ func (a *api) disconnectClient(ctx context.Context, in *changeInput) (*disconnec
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
-	// A repeat makes up for a first one that got no further than the log.
+	// A repeat completes a first request that failed after the append.
 	meant := func(s ClientSession) bool { return s.Epoch <= asked.Epoch }
 	if a.config.Nodes != nil && (!r.Duplicate || slices.ContainsFunc(sessions, meant)) {
 		if _, err := a.config.Nodes.Disconnect(ctx, in.ID); err != nil {
@@ -63,7 +62,7 @@ func (a *api) disconnectClient(ctx context.Context, in *changeInput) (*disconnec
 	return &disconnectAnswer{answerOf(r), Disconnected{ClientID: in.ID, Nodes: append([]string{}, asked.Nodes...)}}, nil
 }
 
-// sessions gives those that a client has now.
+// sessions gives the present sessions of a client.
 func (a *api) sessions(ctx context.Context, client int64) ([]ClientSession, error) {
 	if a.config.Presence == nil {
 		return nil, nil
@@ -78,7 +77,7 @@ func (a *api) sessions(ctx context.Context, client int64) ([]ClientSession, erro
 	return present[0].Sessions, nil
 }
 
-// disconnectOf gives the request that a receipt is of.
+// disconnectOf gives the request of a receipt.
 func disconnectOf(r domain.Receipt) (asked domain.ClientDisconnectRequested, err error) {
 	for _, record := range r.Records {
 		event, err := record.Event()

@@ -13,7 +13,8 @@ import (
 	"github.com/tunnox-net/tunnox/usage"
 )
 
-// mediaDryRun tells the answer to a dry run from the one to the command.
+// mediaDryRun is the media type of the answer to a dry run. It differs from that of a
+// real answer.
 const mediaDryRun = "application/vnd.tunnox.dry-run+json"
 
 // PlannedEvent is an event a command would write.
@@ -33,8 +34,8 @@ type Ended struct {
 	Streams  *int64  `json:"streams" doc:"The open streams of those mappings; null when unknown" example:"3"`
 }
 
-// DryRun is the answer to a command with dry_run=true. It travels as an error,
-// because it is not the answer its handler gives.
+// DryRun is the answer to a command with dry_run=true. It travels as an error, because
+// its type differs from the handler's answer.
 type DryRun struct {
 	Command string         `json:"command" doc:"The name of the command" example:"disable_mapping"`
 	Events  []PlannedEvent `json:"events" nullable:"false" doc:"The events that would be written, in order; empty when nothing would change"`
@@ -73,7 +74,7 @@ func (a *api) documentDryRuns() {
 	}
 }
 
-// dryRun tells what a submission would come to.
+// dryRun gives the result that a submission would have.
 func (a *api) dryRun(ctx context.Context, s domain.Submission) error {
 	r, err := a.config.Executor.Preview(ctx, s)
 	if err != nil {
@@ -96,7 +97,7 @@ func (a *api) dryRun(ctx context.Context, s domain.Submission) error {
 	return d
 }
 
-// nothingEnds is of a command that does nothing.
+// nothingEnds is the result of a command that ends nothing.
 func nothingEnds() Ended {
 	return Ended{Clients: []int64{}, Mappings: []int64{}, Sessions: new(int), Streams: new(int64)}
 }
@@ -104,7 +105,7 @@ func nothingEnds() Ended {
 // ends finds out what the records would end.
 func (a *api) ends(ctx context.Context, records []domain.Record) (Ended, error) {
 	clients, mappings := map[int64]bool{}, map[int64]bool{}
-	sessions := new(int) // nil: it cannot be known how many
+	sessions := new(int) // nil: unknown
 	for _, r := range records {
 		event, err := r.Event()
 		if err != nil {
@@ -120,7 +121,7 @@ func (a *api) ends(ctx context.Context, records []domain.Record) (Ended, error) 
 		case domain.MappingDisabled, domain.MappingDeleted:
 			mappings[id] = true
 		case domain.NodeDrainRequested:
-			// Its streams are let end.
+			// The node lets its streams end by themselves.
 			if n, err := a.node(ctx, string(r.Stream)); err == nil {
 				sessions = &n.Clients
 			} else {
@@ -153,7 +154,7 @@ func (a *api) ends(ctx context.Context, records []domain.Record) (Ended, error) 
 	if len(ended.Mappings) == 0 {
 		ended.Streams = new(int64)
 	} else if a.config.Usage != nil {
-		// The numbers are what forwarders reported last.
+		// The numbers come from the last reports of the forwarders.
 		if open, err := a.config.Usage.Live(ctx, a.now(), usage.OfMapping, ended.Mappings...); err == nil {
 			ended.Streams = new(int64)
 			for _, n := range open {

@@ -9,8 +9,7 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Eraser forgets what is about the person of an account; to do it again is no
-// error.
+// Eraser erases the personal data of an account. A repeat is not an error.
 type Eraser interface {
 	Erase(ctx context.Context, account int64) error
 }
@@ -20,9 +19,9 @@ func (a *api) registerErasure() {
 		"Delete a user and forget what is about the person, also of one that was deleted before", errorsOfWrite...), a.eraseUser)
 }
 
-// eraseUser writes that a user is erased, and has what was about the person
-// forgotten. The store does that with the event; asking once more completes one
-// that was cut short between the two, and changes nothing otherwise.
+// eraseUser writes the event and erases the personal data. The store erases them with
+// the event. The second call completes an erasure that was cut short in between, and
+// changes nothing otherwise.
 func (a *api) eraseUser(ctx context.Context, in *changeInput) (*WriteAnswer, error) {
 	if a.config.Eraser == nil {
 		return nil, problem(http.StatusServiceUnavailable, domain.CodeStoreUnavailable, "This server keeps no keys of personal data.")

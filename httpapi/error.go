@@ -17,9 +17,9 @@ import (
 // Codes of this package, beside those of domain.
 const (
 	codeMalformed        domain.Code = "malformed"              // the body is not JSON
-	codeUnauthorized     domain.Code = "unauthorized"           // no key, or one that is not known
+	codeUnauthorized     domain.Code = "unauthorized"           // no key, or an unknown one
 	codeRouteNotFound    domain.Code = "route_not_found"        // no such path
-	codeMethodNotAllowed domain.Code = "method_not_allowed"     // the path knows other methods
+	codeMethodNotAllowed domain.Code = "method_not_allowed"     // the path has other methods
 	codeNotAcceptable    domain.Code = "not_acceptable"         // no such representation
 	codeTimeout          domain.Code = "request_timeout"        // the body came too slowly
 	codeTooLarge         domain.Code = "body_too_large"         // beyond maxBodyBytes
@@ -30,8 +30,8 @@ const (
 	codeTooMany          domain.Code = "too_many_requests"      // beyond the rate, or too many attempts
 )
 
-// retryAfter is what a 503 asks for: long enough for a projector to catch up or
-// a database to fail over, short enough for a person to wait.
+// retryAfter is the Retry-After of a 503: long enough for a projector to catch up or a
+// database to fail over, short enough for a person to wait.
 const retryAfter = 2 * time.Second
 
 // Fault is one thing wrong with a request, at its place.
@@ -43,8 +43,8 @@ type Fault struct {
 // Error implements error, which is how huma collects faults.
 func (f *Fault) Error() string { return f.Location + ": " + f.Message }
 
-// Problem is the body of every answer that is not a success (RFC 9457). It
-// never repeats a value that was sent: that could be a password.
+// Problem is the body of every answer that is not a success (RFC 9457). It never repeats
+// a value of the request, because that could be a password.
 type Problem struct {
 	Type      string   `json:"type" doc:"Always about:blank; the code tells problems apart" example:"about:blank"`
 	Title     string   `json:"title" doc:"The status in words" example:"Unprocessable Entity"`
@@ -55,7 +55,7 @@ type Problem struct {
 	Instance  string   `json:"instance,omitempty" doc:"The path of the request" example:"/api/v1/mappings"`
 	Errors    []*Fault `json:"errors,omitempty" nullable:"false" doc:"All faults of the request"`
 
-	wait time.Duration // says Retry-After; 0 = it does not
+	wait time.Duration // for Retry-After; 0 = no such header
 }
 
 // Error implements error.
@@ -84,13 +84,13 @@ func problem(status int, code domain.Code, detail string, faults ...*Fault) *Pro
 	return p
 }
 
-// seconds rounds up, as headers need it: who waits as long as told must not be
-// too early.
+// seconds rounds up, so that a caller who waits as long as the header says is not too
+// early.
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // invalid is the refusal of a request that is wrong at one place.
 func invalid(location, message string) *Problem {
-	return problem(http.StatusUnprocessableEntity, domain.CodeInvalid, "The request is not as it must be.",
+	return problem(http.StatusUnprocessableEntity, domain.CodeInvalid, "The request has faults.",
 		&Fault{Location: location, Message: message})
 }
 
@@ -120,8 +120,8 @@ func statusOf(code domain.Code) int {
 	return http.StatusInternalServerError
 }
 
-// places tells where a refusal that names no field comes from. A not-found is
-// at path.id, except in the commands that name others in their body.
+// places gives the place of a refusal that names no field. A not-found is at path.id,
+// except in commands that name the resource in their body.
 var places = map[domain.Code]string{
 	domain.CodeUserNotFound:        "path.id",
 	domain.CodeClientNotFound:      "path.id",
@@ -139,8 +139,8 @@ var places = map[domain.Code]string{
 	domain.CodeIdempotencyMismatch: "header.Idempotency-Key",
 }
 
-// refusal turns what came back from a seam into the answer. Of an error that is
-// not a refusal nothing is told but that it happened; it goes to the log.
+// refusal turns the error of a seam into the answer. An error that is not a refusal goes
+// to the log; the caller learns only that it happened.
 func (a *api) refusal(ctx context.Context, err error) error {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
@@ -164,7 +164,7 @@ func (a *api) refusal(ctx context.Context, err error) error {
 			"The command was not confirmed in time. It may have been carried out: ask again with the same Idempotency-Key, or look.")
 	}
 	a.logger.ErrorContext(ctx, "request failed", "request", tracked(ctx).id, "error", err)
-	return problem(http.StatusInternalServerError, codeInternal, "Something went wrong here. The log has it under the request id.")
+	return problem(http.StatusInternalServerError, codeInternal, "The server failed. Its log has the details under the request id.")
 }
 
 func refused(status int, e *domain.Error) *Problem {
@@ -178,8 +178,8 @@ func refused(status int, e *domain.Error) *Problem {
 	return p
 }
 
-// hidden tells who is no admin of somebody else's client what they are told of
-// one that is not there.
+// hidden replaces a refusal about another user's client by the refusal for a client that
+// does not exist, unless the caller is an admin.
 func (a *api) hidden(ctx context.Context, err error) error {
 	e, ok := errors.AsType[*domain.Error](err)
 	if !ok || e.Code != domain.CodeClientNotOwned || identity(ctx).admin() || len(e.Faults) == 0 {
@@ -207,20 +207,20 @@ func init() {
 	huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 		return fromHuma(status, message, errs)
 	}
-	// {"Username": ...} would pass validation and then be taken for "username":
-	// what is validated and what is used must be the same value.
+	// {"Username": ...} would pass validation and then be used as "username". The
+	// validated value and the used value must be the same.
 	huma.ValidateStrictCasing = true
 }
 
-// fromHuma gives the answer to what huma found wrong: parameters, bodies, media
-// types. It drops the values that huma would echo.
+// fromHuma gives the answer to a fault that huma found in parameters, bodies or media
+// types. It drops the values that huma would repeat.
 func fromHuma(status int, message string, errs []error) *Problem {
 	switch {
 	case status == http.StatusInternalServerError && message == "cannot read request body":
-		// The caller went away or broke off, which is not our failure.
+		// The caller broke off. That is not a failure of the server.
 		return problem(http.StatusBadRequest, codeMalformed, "The body ended before its length.")
 	case status >= http.StatusInternalServerError:
-		return problem(status, codeInternal, "Something went wrong here. The log has it under the request id.")
+		return problem(status, codeInternal, "The server failed. Its log has the details under the request id.")
 	}
 	code, detail := humaCode(status)
 	p := problem(status, code, detail)
@@ -265,11 +265,11 @@ func humaCode(status int) (domain.Code, string) {
 	case http.StatusUnsupportedMediaType:
 		return codeMediaType, "The body must be application/json."
 	}
-	return domain.CodeInvalid, "The request is not as it must be."
+	return domain.CodeInvalid, "The request has faults."
 }
 
-// protocolToCome gives the domain's refusal for a protocol that the document does not
-// offer and a script may know by name.
+// protocolToCome gives the domain's refusal for a protocol that is known but not
+// available, so that the document does not offer it.
 func protocolToCome(err error) *domain.Error {
 	detailer, ok := err.(huma.ErrorDetailer)
 	if !ok || detailer.ErrorDetail().Location != places[domain.CodeProtocolUnavailable] {
@@ -280,8 +280,8 @@ func protocolToCome(err error) *domain.Error {
 	return refusal
 }
 
-// required is the beginning of huma's message for a field that is missing. Such
-// a fault is given the place of the object; we give it the field's.
+// required is the beginning of huma's message for a missing field. huma gives such a
+// fault the place of the object; here it gets the place of the field.
 var required, _, _ = strings.Cut(validation.MsgExpectedRequiredProperty, "%s")
 
 func faultFromHuma(err error) *Fault {

@@ -7,12 +7,12 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// OwnerFilter narrows a list down to what belongs to one user.
+// OwnerFilter selects the items of one user.
 type OwnerFilter struct {
 	Owner int64 `query:"owner" minimum:"1" doc:"Only items of this user. Callers who are not admins see only their own" example:"100000001"`
 }
 
-// owner gives the user a list is of; ok is false for an admin who asks for all.
+// owner gives the user of a list; ok is false when an admin asks for all.
 func (f OwnerFilter) owner(ctx context.Context) (user int64, ok bool, err error) {
 	who := identity(ctx)
 	switch {
@@ -26,12 +26,12 @@ func (f OwnerFilter) owner(ctx context.Context) (user int64, ok bool, err error)
 	return who.UserID, true, nil
 }
 
-// maxScan bounds how many rows one request looks through for what passes a
-// filter. A page may then be shorter than its limit, or empty, and have a next.
+// maxScan bounds the rows that one request reads for a filter. A page may then be
+// shorter than its limit, or empty, and still have a next.
 const maxScan = 5000
 
-// filtered gives a page of those that pass, reading pages of all until there are
-// enough. next is the id to go on behind, as with every list.
+// filtered gives a page of items that pass. It reads pages of all items until there are
+// enough. next is the id after which the list continues.
 func filtered[R any](after int64, limit int, id func(R) int64,
 	read func(after int64, limit int) ([]R, int64, error), pass func([]R) ([]R, error)) (rows []R, next int64, err error) {
 	for scanned := 0; ; {

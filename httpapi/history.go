@@ -12,7 +12,7 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Event is a record of the log as the API shows it, without secrets.
+// Event is a record of the log in the API, without secrets.
 type Event struct {
 	Position domain.Position `json:"position" doc:"The position in the log" example:"42"`
 	Stream   domain.StreamID `json:"stream" doc:"The event stream" example:"mapping-1001"`
@@ -26,7 +26,8 @@ type Event struct {
 	Recorded time.Time       `json:"recorded" doc:"The time at which the store wrote it" example:"2026-01-02T15:04:05Z"`
 }
 
-// EventMeta says who caused an event, when, from where and why it was allowed.
+// EventMeta gives the actor of an event, the time, the address and the reason why it was
+// allowed.
 type EventMeta struct {
 	At      time.Time `json:"at" doc:"The time of the decision" example:"2026-01-02T15:04:05Z"`
 	Actor   string    `json:"actor" example:"key:admin"`
@@ -39,7 +40,7 @@ type EventMeta struct {
 
 const redacted = "[redacted]"
 
-// ShowEvent gives a record as every answer shows it, without secrets.
+// ShowEvent gives a record in the form of the API, without secrets.
 func ShowEvent(r domain.Record) (Event, error) { return eventBody(r) }
 
 func eventBody(r domain.Record) (Event, error) {
@@ -106,7 +107,7 @@ func (a *api) listEvents(ctx context.Context, in *eventsInput) (*pageAnswer[Even
 func (a *api) history(ctx context.Context, stream domain.StreamID, in *historyInput, none error) (*pageAnswer[Event], error) {
 	records, err := a.config.History.ReadStream(ctx, stream, domain.Version(in.After), in.Limit+1)
 	if err == nil && len(records) == 0 && in.After > 0 {
-		// The end of a history and no history look alike from here.
+		// The page does not tell the end of a history from a history that does not exist.
 		var first []domain.Record
 		if first, err = a.config.History.ReadStream(ctx, stream, 0, 1); len(first) > 0 {
 			none = nil
@@ -123,7 +124,8 @@ func (a *api) history(ctx context.Context, stream domain.StreamID, in *historyIn
 	return a.eventPage(ctx, records, in.Limit, func(e Event) int64 { return int64(e.Version) })
 }
 
-// eventPage shows at most limit of the records; one more says that there are more.
+// eventPage gives at most limit of the records. One record more means that another page
+// follows.
 func (a *api) eventPage(ctx context.Context, records []domain.Record, limit int, place func(Event) int64) (*pageAnswer[Event], error) {
 	events := make([]Event, min(len(records), limit))
 	for i := range events {

@@ -11,7 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// Invite is an invitation as the API shows it. Its code is never shown again.
+// Invite is an invitation in the API. Its code is shown only at its creation.
 type Invite struct {
 	InviteID  int64      `json:"invite_id" example:"1234567890123"`
 	UserID    int64      `json:"user_id" doc:"The inviting user: the machines become clients of this user" example:"100000001"`
@@ -37,9 +37,9 @@ type CreateInviteBody struct {
 	ExpiresIn int64  `json:"expires_in,omitempty" minimum:"1" maximum:"31536000" default:"604800" doc:"The lifetime in seconds" example:"604800"`
 }
 
-// JoinCode makes the code of an invitation from its id and secret: where agents connect
-// and how they know the server is this process's to say. An error is that there is
-// nowhere to connect now.
+// JoinCode makes the code of an invitation from its id and secret. The process knows the
+// addresses for agents and the fingerprint of the server. An error means that no
+// forwarder runs now.
 type JoinCode func(ctx context.Context, id int64, secret []byte) (string, error)
 
 func (a *api) registerInvites() {
@@ -97,11 +97,11 @@ func (a *api) createInvite(ctx context.Context, in *struct {
 	}{createdOf(r, "invites"), body}, nil
 }
 
-// codeNoServer is the refusal of an invitation to nowhere.
+// codeNoServer is the refusal of an invitation while no forwarder runs.
 const codeNoServer domain.Code = "no_forwarder"
 
 func (a *api) joinCode(ctx context.Context, id int64, secret []byte) (string, error) {
-	refused := problem(http.StatusConflict, codeNoServer, "No forwarder is up that a machine could join. Start one and ask again.")
+	refused := problem(http.StatusConflict, codeNoServer, "No forwarder runs that a machine could join. Start one and try again.")
 	if a.config.JoinCode == nil {
 		return "", refused
 	}

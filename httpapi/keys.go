@@ -11,7 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// APIKey is an API key as the API shows it. The key itself is never shown again.
+// APIKey is an API key in the API. The secret is shown only at its creation.
 type APIKey struct {
 	KeyID     int64      `json:"key_id" example:"1234567890123"`
 	UserID    *int64     `json:"user_id" doc:"The owner; null = the operator" example:"100000001"`
@@ -59,7 +59,7 @@ func (a *api) createKey(ctx context.Context, in *struct {
 	who, b := identity(ctx), in.Body
 	c := domain.CreateKey{UserID: b.UserID, Name: b.Name, At: a.now()}
 	if b.UserID == 0 {
-		c.UserID = who.UserID // the operator's makes another of the operator's
+		c.UserID = who.UserID // a key of the operator makes another key of the operator
 	} else if _, err := forUser(ctx, b.UserID); err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (a *api) createKey(ctx context.Context, in *struct {
 	}{createdOf(r, "keys"), body}, nil
 }
 
-// beyond gives a scope of wanted that is not among had, or "".
+// beyond gives a scope of wanted that had does not contain, or "".
 func beyond(wanted, had []domain.Scope) string {
 	has := map[domain.Scope]bool{}
 	for _, s := range had {

@@ -12,9 +12,9 @@ import (
 	"github.com/tunnox-net/tunnox/netaddr"
 )
 
-// limits bound how fast requests may come: per caller who is known, and per
-// address of those who are not. A caller does not pay for strangers behind the
-// same address, who could be anybody behind the same proxy.
+// limits bound the rate of requests, for each known caller and for each address of
+// unknown callers. A known caller does not pay for strangers with the same address, who
+// may be behind the same proxy.
 type limits struct {
 	callers, strangers *buckets // nil = no limit
 	policy             string
@@ -29,8 +29,8 @@ func newLimits(perSecond float64, burst int) limits {
 	return limits{callers: newBuckets(perSecond, burst), strangers: newBuckets(perSecond, burst), policy: fmt.Sprintf(";q=%d;w=%d", burst, window)}
 }
 
-// admit counts a request and says what is left, in the headers of
-// draft-ietf-httpapi-ratelimit-headers-10. It gives the refusal of one too many.
+// admit counts a request and gives the remaining rate in the headers of
+// draft-ietf-httpapi-ratelimit-headers-10. It gives a refusal above the rate.
 func (l limits) admit(t *track, now time.Time, header http.Header) *Problem {
 	if l.callers == nil {
 		return nil
@@ -51,10 +51,9 @@ func (l limits) admit(t *track, now time.Time, header http.Header) *Problem {
 	return nil
 }
 
-// limited is the huma middleware that bounds the rate of requests. It comes
-// behind the one that finds out who asks; that one lets the strangers it refuses
-// be counted by itself. Probes are not counted: who counts them away restarts a
-// server that is merely busy.
+// limited is the huma middleware that bounds the rate of requests. It runs after the
+// authentication, which counts the strangers that it refuses. Probes are not counted: a
+// refused probe would restart a server that is only busy.
 func (a *api) limited(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	if strings.HasPrefix(r.URL.Path, prefix+"/") {
@@ -66,8 +65,8 @@ func (a *api) limited(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-// unknown is the answer to who is nobody: 401, or 429 when too many came from
-// the same address.
+// unknown is the answer to an unknown caller: 401, or 429 when too many requests came
+// from the same address.
 func (a *api) unknown(t *track, header http.Header) *Problem {
 	if p := a.limits.admit(t, a.tick(), header); p != nil {
 		return p

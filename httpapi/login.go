@@ -25,8 +25,8 @@ type RefreshBody struct {
 	RefreshToken string `json:"refresh_token" minLength:"1" maxLength:"200" example:"tnr_1_AAAA"`
 }
 
-// Tokens are what a login gives. The refresh token is good once: the next one
-// comes with its use, and using one twice ends the login.
+// Tokens are the tokens of a login. The refresh token is good once, and its use gives
+// the next one. A second use ends the login.
 type Tokens struct {
 	AccessToken      string `json:"access_token" doc:"Send it as Authorization: Bearer" example:"eyJhbGciOiJFZERTQSJ9.e30.AAAA"`
 	RefreshToken     string `json:"refresh_token" doc:"For one POST /auth/refresh" example:"tnr_1_AAAA"`
@@ -35,7 +35,7 @@ type Tokens struct {
 	RefreshExpiresIn int64  `json:"refresh_expires_in" doc:"The lifetime of the refresh token in seconds" example:"604800"`
 }
 
-// Me is who asks, as the API sees them.
+// Me is the caller.
 type Me struct {
 	UserID *int64   `json:"user_id" doc:"null = the operator" example:"100000001"`
 	Actor  string   `json:"actor" example:"user:100000001"`
@@ -68,7 +68,7 @@ func (a *api) login(ctx context.Context, in *struct{ Body LoginBody }) (*tokensA
 		who = asKnown
 	}
 	if a.passwords.turns.full(who) {
-		return nil, busy() // and it was no attempt
+		return nil, busy() // not counted as an attempt
 	}
 	if wait := a.attempts.begin(tracked(ctx).source, account, a.tick()); wait > 0 {
 		return nil, tooMany(wait, "Too many attempts. Wait a moment.")
@@ -78,7 +78,7 @@ func (a *api) login(ctx context.Context, in *struct{ Body LoginBody }) (*tokensA
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
-	// A name that is not there costs as much as a wrong password.
+	// An unknown name takes as much time as a wrong password.
 	right, err := a.passwords.of(who).verify(ctx, row.PasswordHash, in.Body.Password)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
@@ -151,7 +151,7 @@ func (a *api) refresh(ctx context.Context, in *struct{ Body RefreshBody }) (*tok
 func (a *api) logout(ctx context.Context, _ *struct{}) (*WriteAnswer, error) {
 	id := identity(ctx).LoginID
 	if id == 0 {
-		return nil, problem(http.StatusConflict, "not_a_login", "This token is of no login. A key is ended with DELETE /api/v1/keys/{id}.")
+		return nil, problem(http.StatusConflict, "not_a_login", "This token does not belong to a login. End a key with DELETE /api/v1/keys/{id}.")
 	}
 	r, err := a.submit(ctx, MatchHeader{}, nil, domain.EndLogin{ID: id, Reason: domain.EndLogout})
 	if err != nil {
@@ -178,7 +178,7 @@ func scopeNames(scopes []domain.Scope) []string {
 	return names
 }
 
-// createTimed is create for what has ids without a sequence.
+// createTimed is create for resources whose ids do not come from a sequence.
 func (a *api) createTimed(ctx context.Context, command func(id int64) domain.Command) (domain.Receipt, error) {
 	return a.createWith(ctx, KeyHeader{}, nil, func(context.Context) (int64, error) { return drawTimedID(a.now()), nil }, command)
 }

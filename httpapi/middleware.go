@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// track is what is known of a request beside its parameters. It is made once
-// and travels in the context.
+// track holds facts about a request beside its parameters. It is made once and travels
+// in the context.
 type track struct {
 	id       string // X-Request-Id
 	source   string // address it came from, with its port where that is known
@@ -34,8 +34,7 @@ func tracked(ctx context.Context) *track {
 
 const headerRequestID = "X-Request-Id"
 
-// requestID takes over the caller's id if it is one that can stand in a log
-// line, else draws one.
+// requestID uses the caller's id if it may stand in a log line, else it draws one.
 func requestID(r *http.Request) string {
 	id := r.Header.Get(headerRequestID)
 	if id != "" && len(id) <= 64 && !strings.ContainsFunc(id, func(c rune) bool {
@@ -48,7 +47,8 @@ func requestID(r *http.Request) string {
 	return hex.EncodeToString(b[:])
 }
 
-// recorder notes what was answered. Unwrap keeps deadlines and flushing working.
+// recorder notes the status and size of an answer. Unwrap keeps deadlines and flushing
+// working.
 type recorder struct {
 	http.ResponseWriter
 	status int
@@ -111,9 +111,9 @@ func (a *api) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	a.mux.ServeHTTP(w, r)
 }
 
-// readAsJSON takes what curl -d sends when it is told nothing: a form by its
-// header, JSON by its content. Nothing here reads forms, and no browser can use
-// it against somebody, since the key is never sent by itself.
+// readAsJSON accepts the default of curl -d: the header of a form and a body of JSON.
+// Nothing here reads forms. A hostile web page gains nothing, because browsers never
+// send the key by themselves.
 func readAsJSON(r *http.Request) {
 	if r.Header.Get("Content-Type") == "application/x-www-form-urlencoded" {
 		r.Header.Set("Content-Type", "application/json")
@@ -127,12 +127,12 @@ func (a *api) recovered(w *recorder, t *track, v any) {
 	}
 	a.logger.Error("handler panicked", "request", t.id, "method", t.method, "path", t.path, "panic", v, "stack", string(debug.Stack()))
 	if w.status == 0 {
-		writeProblem(w, t, problem(http.StatusInternalServerError, codeInternal, "Something went wrong here. The log has it under the request id."))
+		writeProblem(w, t, problem(http.StatusInternalServerError, codeInternal, "The server failed. Its log has the details under the request id."))
 	}
 }
 
-// unmatched answers what the mux would answer in plain text: 404 and 405. Below
-// the API's prefix nothing is told to a caller without a key.
+// unmatched answers 404 and 405 in place of the mux's plain text. Below the prefix of
+// the API a caller without a key gets 401.
 func (a *api) unmatched(w *recorder, r *http.Request, t *track) {
 	if strings.HasPrefix(r.URL.Path, prefix+"/") {
 		if _, err := a.authenticate(r.Context(), r.Header.Get("Authorization")); err != nil {
@@ -172,9 +172,9 @@ func writeProblem(w http.ResponseWriter, t *track, p *Problem) {
 	_ = json.NewEncoder(w).Encode(p)
 }
 
-// secure sets what every answer carries. Answers of the API are never kept by a
-// cache without asking: they belong to whoever holds the key; those of writes
-// never at all: they may hold an auth_code.
+// secure sets the headers of every answer. A cache must ask before it gives an answer
+// of the API again, because the answer belongs to the holder of the key. It must not
+// keep the answer of a write, which may hold a secret.
 func secure(h http.Header, method string) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")

@@ -14,20 +14,20 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// foldPatience bounds how long a question about the past may take. A fold that
-// was ended goes on where it was with the next question.
+// foldPatience bounds how long a question about the past may take. The next question
+// continues a fold that was cut off.
 const foldPatience = 20 * time.Second
 
 type momentKey struct{}
 
-// momentOf gives the position a request asks about, when it is one of the past.
+// momentOf gives the position of a request about the past.
 func momentOf(ctx context.Context) (domain.Position, bool) {
 	p, ok := ctx.Value(momentKey{}).(domain.Position)
 	return p, ok
 }
 
-// atMoment is the huma middleware that reads as_of. It comes behind the one that
-// asks for a key: who may read is decided on the present.
+// atMoment is the huma middleware that reads as_of. It runs after the authentication,
+// which decides on the present rights.
 func (a *api) atMoment(ctx huma.Context, next func(huma.Context)) {
 	text := ctx.Query("as_of")
 	if text == "" {
@@ -48,7 +48,8 @@ func (a *api) atMoment(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, momentKey{}, p))
 }
 
-// moment gives the position a text means: itself, or the last one at a time.
+// moment gives the position that a text names: the number itself, or the last position
+// at a time.
 func (a *api) moment(ctx context.Context, text string) (domain.Position, error) {
 	last, err := a.last(ctx)
 	if err != nil {
@@ -71,7 +72,7 @@ func (a *api) moment(ctx context.Context, text string) (domain.Position, error) 
 	return a.positionAt(ctx, t)
 }
 
-// reader gives the read models a request asks about: those of now, or of then.
+// reader gives the read models of a request: the present ones, or those of its moment.
 type reader struct {
 	present Reader
 	past    Past
@@ -87,8 +88,8 @@ func (r reader) at(ctx context.Context) (Reader, error) {
 	return r.past.At(ctx, p)
 }
 
-// Every method of [Reader] is here by itself, so that a new one cannot answer
-// for the past with the present.
+// Every method of [Reader] is written out here, so that a new method cannot answer a
+// question about the past with the present.
 
 func (r reader) User(ctx context.Context, id int64) (projections.UserRow, bool, error) {
 	return row(ctx, r, id, Reader.User)
@@ -164,7 +165,7 @@ func (r reader) Shares(ctx context.Context, index projections.Index, after int64
 	return rows(ctx, r, index, after, limit, Reader.Shares)
 }
 
-// UserNamed is for logins, which are of the present.
+// UserNamed is for logins, which always read the present.
 func (r reader) UserNamed(ctx context.Context, name string) (projections.UserRow, bool, error) {
 	return r.present.UserNamed(ctx, name)
 }
