@@ -9,43 +9,45 @@ import (
 	"time"
 )
 
-// NodeState is what a node does with new work.
+// NodeState says whether a node accepts new work.
 type NodeState string
 
-// The states of a node. One that has ended has no record.
+// The states of a node. A node that has ended has no record.
 const (
 	NodeActive   NodeState = "active"
-	NodeDraining NodeState = "draining" // takes nothing new and lets work end
+	NodeDraining NodeState = "draining" // accepts no new work and lets present work end
 )
 
-// Node is a forwarder as others see it. Its record is a lease like a session's:
-// who does not announce itself any more is gone after [TTL].
+// Node is a forwarder as other processes see it. Its record is a lease, as a session
+// is: a node that does not announce itself any more disappears after [TTL].
 type Node struct {
 	ID      string    `json:"id"`
-	Bridge  string    `json:"bridge"`           // host:port other forwarders reach it at; "" = none does
-	Agents  string    `json:"agents"`           // host:port agents reach it at
-	Also    string    `json:"also,omitempty"`   // further ones, with commas between
-	Public  string    `json:"public,omitempty"` // host that visitors reach its public ports at
+	Bridge  string    `json:"bridge"`           // host:port at which other forwarders reach it; "" = they cannot
+	Agents  string    `json:"agents"`           // host:port at which agents reach it
+	Also    string    `json:"also,omitempty"`   // further addresses for agents, separated by commas
+	Public  string    `json:"public,omitempty"` // host at which visitors reach its public ports
 	Version string    `json:"version"`
 	State   NodeState `json:"state"`
-	Clients int       `json:"clients"` // connected to it
-	Streams int       `json:"streams"` // being opened or joined at it
+	Clients int       `json:"clients"` // clients connected to it
+	Streams int       `json:"streams"` // streams that are being opened or joined at it
 	Since   time.Time `json:"since"`   // when it started
-	Seen    time.Time `json:"-"`       // when it announced itself; given by Nodes
+	Seen    time.Time `json:"-"`       // when it last announced itself; set by Nodes
 
-	// Its public ports, both ends included; 0 = it has none.
+	// The first and the last public port; 0 = the node has no public ports.
 	FirstPort int `json:"first_port,omitempty"`
 	LastPort  int `json:"last_port,omitempty"`
-	// Those that should be open and cannot be, with the reason: a few of them.
+	// Public ports that should be open and cannot be opened, with the reason: only a
+	// few of them.
 	ClosedPorts string `json:"closed_ports,omitempty"`
 }
 
-// HasPort reports whether a public port is one of the node's.
+// HasPort reports whether a public port belongs to the node.
 func (n Node) HasPort(port int) bool {
 	return n.FirstPort != 0 && port >= n.FirstPort && port <= n.LastPort
 }
 
-// Addresses gives where agents reach the node, the first being the one it is known by.
+// Addresses gives the addresses at which agents reach the node. The first one is its
+// main address.
 func (n Node) Addresses() []string {
 	if n.Also == "" {
 		return []string{n.Agents}
@@ -53,23 +55,25 @@ func (n Node) Addresses() []string {
 	return append([]string{n.Agents}, strings.Split(n.Also, ",")...)
 }
 
-// ErrNotLeased is returned by Announce when the node's id is leased to another
-// owner, or to nobody.
+// ErrNotLeased is returned by Announce when the node's id is leased to another owner or
+// to none.
 var ErrNotLeased = errors.New("directory: the node id is not leased to this owner")
 
-// Nodes is where forwarders find each other. Both implementations of [Directory]
-// are one too.
+// Nodes is the contract with which forwarders find each other. Both implementations of
+// [Directory] implement it too.
 type Nodes interface {
-	// Announce records the node until TTL, as long as its id is leased to owner
-	// (LeaseID): a node that lost its id cannot overwrite the record of who has it.
+	// Announce records the node until TTL, while its id is leased to owner (LeaseID).
+	// So a node that has lost its id cannot overwrite the record of the node that has
+	// it.
 	Announce(ctx context.Context, owner string, n Node) error
-	// Withdraw takes back the record of owner's node; the id stays leased.
+	// Withdraw removes the record of owner's node. The id stays leased.
 	Withdraw(ctx context.Context, owner, id string) error
-	// Nodes gives the nodes that are there, by id: those asked for, or all.
+	// Nodes gives the announced nodes in order of their ids: those with the given ids,
+	// or all.
 	Nodes(ctx context.Context, ids ...string) ([]Node, error)
-	// Survey is Nodes for who asks again and again: as long as no node has come, gone
-	// or changed, loads aside, since an answer with that mark, it gives the mark and no
-	// nodes. It may be a second late.
+	// Survey is Nodes for callers that ask often. A caller passes the mark of the last
+	// answer. While no node has come, left or changed, apart from its load, the answer
+	// has the same mark and no nodes. The answer may be a second old.
 	Survey(ctx context.Context, mark string) (nodes []Node, now string, err error)
 }
 

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// pruneEvery is how often a book deletes what is kept no longer.
+// pruneEvery is the time between two runs of [Store.Prune].
 const pruneEvery = 10 * time.Minute
 
-// Book is a store with a clock: where reports arrive in a control plane.
+// Book is a store with a clock. In a control plane, forwarders' reports arrive here.
 type Book struct {
 	Store
 	now func() time.Time
 	log *slog.Logger
 }
 
-// NewBook makes a book; now nil is time.Now, log nil logs nothing.
+// NewBook makes a book. With now nil it uses time.Now; with log nil it logs nothing.
 func NewBook(store Store, now func() time.Time, log *slog.Logger) *Book {
 	if now == nil {
 		now = time.Now
@@ -29,7 +29,7 @@ func NewBook(store Store, now func() time.Time, log *slog.Logger) *Book {
 	return &Book{Store: store, now: now, log: log}
 }
 
-// Report counts a report now.
+// Report counts a report at the present time.
 func (b *Book) Report(ctx context.Context, r Report) (Answer, error) {
 	if err := r.Check(); err != nil {
 		return Answer{}, err
@@ -37,8 +37,8 @@ func (b *Book) Report(ctx context.Context, r Report) (Answer, error) {
 	return b.Count(ctx, b.now(), r)
 }
 
-// Run keeps the tables small until ctx ends. That one attempt fails is logged:
-// the next has the same to delete.
+// Run deletes old data at intervals until ctx ends. It only logs an attempt that fails:
+// the next attempt deletes the same data.
 func (b *Book) Run(ctx context.Context) error {
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()

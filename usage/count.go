@@ -5,43 +5,46 @@ import (
 	"time"
 )
 
-// Transaction is what counting asks of a database. All calls of a report are one
-// transaction. A store says in SQL what each does, and nothing decides there.
+// Transaction is what [Count] needs from a database. All calls for one report are one
+// transaction. A store only writes each method as SQL; all decisions are in this
+// package.
 type Transaction interface {
-	// Begin takes the row of a reporter, so that a report and its repetition come
-	// one after the other, and gives the number it used last.
+	// Begin locks the row of a reporter, so that a report and its repetition are
+	// counted one after the other. It gives the number of the reporter's last report.
 	Begin(ctx context.Context, reporter, node string, now time.Time) (last int64, err error)
-	// Counted notes the number of a report and the rates in it.
+	// Counted stores the number of a report, and the rates in it.
 	Counted(ctx context.Context, reporter string, sequence, toTarget, toSource int64) error
-	// AddBuckets adds what lines carried to the buckets of now.
+	// AddBuckets adds the traffic of lines to the buckets that contain now.
 	AddBuckets(ctx context.Context, now time.Time, moved []Line) error
-	// SetLive notes the streams that are open, and EndLive that none are.
+	// SetLive stores the numbers of open streams. EndLive removes those of mappings
+	// without open streams.
 	SetLive(ctx context.Context, reporter string, open []Line) error
 	EndLive(ctx context.Context, reporter string, mappings []int64) error
-	// AddMonths adds to the month of accounts, which come in rising order, and gives
-	// what each has used then. It locks them until the transaction ends.
+	// AddMonths adds to the months of accounts and gives what each account has used in
+	// its month. The sums come in rising order of accounts. The rows stay locked until
+	// the transaction ends.
 	AddMonths(ctx context.Context, now time.Time, sums []Sum) (used map[int64]int64, err error)
-	// OtherAllocations gives what reporters that were heard of since have of accounts.
+	// OtherAllocations gives the allocations of other reporters whose last report came
+	// after since.
 	OtherAllocations(ctx context.Context, reporter string, since time.Time, accounts []int64) (map[int64][]Allocation, error)
-	// SetAllocations notes what a reporter has of accounts, and DropAllocations that it has
-	// nothing.
+	// SetAllocations stores a reporter's allocations. DropAllocations removes them.
 	SetAllocations(ctx context.Context, reporter string, now time.Time, parts []Part) error
 	DropAllocations(ctx context.Context, reporter string, accounts []int64) error
-	// Elsewhere gives the streams of mappings that others have open, who were heard
-	// of since. Mappings without any are left out.
+	// Elsewhere gives the open streams of mappings at other reporters whose last report
+	// came after since. Mappings without open streams are left out.
 	Elsewhere(ctx context.Context, reporter string, since time.Time, mappings []int64) ([]Open, error)
-	// End takes what a reporter has open and its fractions out of what is there now, and
-	// keeps its number.
+	// End removes the open streams and the allocations of a reporter. It keeps the
+	// number of the last report.
 	End(ctx context.Context, reporter string) error
 }
 
-// Part is what a reporter has of the bandwidth of an account.
+// Part is a reporter's allocation of the bandwidth of one account.
 type Part struct {
 	Account int64
 	Allocation
 }
 
-// Count counts a report in a transaction and answers it.
+// Count counts a report in a transaction and gives the answer to it.
 func Count(ctx context.Context, tx Transaction, now time.Time, r Report) (Answer, error) {
 	last, err := tx.Begin(ctx, r.Reporter, r.Node, now)
 	if err != nil {
@@ -81,7 +84,7 @@ func Count(ctx context.Context, tx Transaction, now time.Time, r Report) (Answer
 	return answer, err
 }
 
-// noteLines adds to the buckets and notes the open streams.
+// noteLines adds to the buckets and stores the open streams.
 func noteLines(ctx context.Context, tx Transaction, now time.Time, r Report) error {
 	if moved := r.Moved(); len(moved) > 0 {
 		if err := tx.AddBuckets(ctx, now, moved); err != nil {
@@ -108,8 +111,8 @@ func noteLines(ctx context.Context, tx Transaction, now time.Time, r Report) err
 	return tx.EndLive(ctx, r.Reporter, ended)
 }
 
-// divide gives the reporter its parts of the bandwidth of accounts. AddMonths has
-// locked them, so that one part at a time is given out.
+// divide gives the reporter its fractions of the bandwidth of accounts. AddMonths has
+// locked the accounts, so no other report is given a fraction of them at the same time.
 func divide(ctx context.Context, tx Transaction, now time.Time, r Report) (map[int64]float64, error) {
 	if len(r.Asks) == 0 {
 		return nil, nil

@@ -5,15 +5,16 @@ import (
 	"slices"
 )
 
-// Sum is what an account is charged in a report.
+// Sum is what a report charges to one account.
 type Sum struct {
 	Account int64
 	Traffic
 }
 
-// Sums gives what the report's lines charge, by rising account: every store locks
-// accounts in this order, so that no two wait for each other. Accounts that are
-// only asked about are there with nothing. A repeated report charges nothing.
+// Sums gives what the report's lines charge to accounts, in rising order of accounts.
+// Every store locks accounts in this order, so no two transactions wait for each other.
+// An account that is only asked for is there with a sum of zero. A repeated report
+// charges nothing.
 func (r Report) Sums(repeated bool) []Sum {
 	byAccount := map[int64]*Sum{}
 	of := func(account int64) *Sum {
@@ -40,7 +41,7 @@ func (r Report) Sums(repeated bool) []Sum {
 	return sums
 }
 
-// Moved gives the lines that have carried something, by rising mapping.
+// Moved gives the lines with traffic, in rising order of mappings.
 func (r Report) Moved() []Line {
 	var moved []Line
 	for _, l := range r.Lines {

@@ -82,7 +82,7 @@ func testNodesFenced(t *testing.T, b Backend) {
 	if heir.ID != old.ID {
 		t.Fatalf("bob leases %s", heir.ID)
 	}
-	nodesAre(t, b.A, nil) // and not where ann was
+	nodesAre(t, b.A, nil) // and not at ann's earlier id
 	announce(t, b.B, "bob", heir)
 	if err := nodesOf(b.A).Announce(ctx, "ann", old); !errors.Is(err, directory.ErrNotLeased) {
 		t.Errorf("announced over the heir: %v", err)
@@ -94,8 +94,8 @@ func testNodesFenced(t *testing.T, b Backend) {
 	nodesAre(t, b.A, nil, heir)
 }
 
-// testSurvey: who asks again and again is told only of what has changed, and loads
-// are no change.
+// testSurvey: a caller that asks often is told only of changes, and a changed load is
+// no change.
 func testSurvey(t *testing.T, b Backend) {
 	ctx, mark := context.Background(), ""
 	survey := func(d directory.Directory, what string, want ...directory.Node) {

@@ -13,7 +13,7 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 )
 
-// holder is a node as it divides the connections of a mapping with others.
+// holder is a node that divides the connections of a mapping with other nodes.
 type holder struct {
 	d         directory.Directory
 	node, run string
@@ -29,7 +29,7 @@ func (h *holder) beat(t tester) {
 	}
 }
 
-// reserve asks for a portion, and notes what is held from then on.
+// reserve asks for a portion and remembers what is held from then on.
 func (h *holder) reserve(t tester, want, limit int64) directory.Granted {
 	t.Helper()
 	h.sequence++
@@ -48,7 +48,7 @@ func (h *holder) portion(want, limit int64) directory.Portion {
 	return directory.Portion{Mapping: h.mapping, Node: h.node, Run: h.run, Sequence: h.sequence, Held: h.held, Want: want, Limit: limit}
 }
 
-// giveBack keeps so many.
+// giveBack keeps only so many connections.
 func (h *holder) giveBack(t tester, keep, limit int64) {
 	t.Helper()
 	h.held = keep
@@ -62,7 +62,8 @@ type tester interface {
 
 var mappings = int64(7000)
 
-// holders are nodes with a lease, of a new mapping, that share what is settled.
+// holders are nodes with a lease that divide a new mapping, after everything has
+// settled.
 func holders(t tester, b Backend, n int) (all []*holder) {
 	t.Helper()
 	mappings++
@@ -92,14 +93,14 @@ func testPortions(t *testing.T, b Backend) {
 	holds(one, 4, 4)
 	holds(two, 5, 5)
 	holds(three, 5, 1)
-	holds(one, 4, 4) // twice is once
+	holds(one, 4, 4) // asking twice is the same as asking once
 	one.giveBack(t, 2, 10)
 	holds(two, 10, 7)
-	// What is held already is not taken away, also when the limit is lower now.
+	// Nothing that is held is taken away, also when the limit is lower now.
 	if g := two.reserve(t, 8, 3); g.Held != 7 || !g.Over {
 		t.Errorf("under a lower limit: %+v", g)
 	}
-	// Who could use more has those told that hold some.
+	// When a node could use more, the nodes that hold some are told.
 	deadline := time.After(10 * time.Second)
 	for heard := false; !heard; {
 		three.reserve(t, 9, 10)
@@ -114,7 +115,7 @@ func testPortions(t *testing.T, b Backend) {
 			t.Fatal("nobody is told")
 		}
 	}
-	// A call that was overtaken changes nothing.
+	// A call that arrives after a later one changes nothing.
 	late := one.portion(10, 10)
 	late.Sequence--
 	if _, err := one.d.(directory.Portions).Reserve(t.Context(), late); !errors.Is(err, directory.ErrLate) {
@@ -125,7 +126,7 @@ func testPortions(t *testing.T, b Backend) {
 	holds(two, 1, 0)
 }
 
-// testPortionsEnd: a portion is its node's as long as the lease of that run is live.
+// testPortionsEnd: a portion belongs to its node while the lease of that run is live.
 func testPortionsEnd(t *testing.T, b Backend) {
 	all := holders(t, b, 3)
 	one, two, three := all[0], all[1], all[2]
@@ -146,7 +147,7 @@ func testPortionsEnd(t *testing.T, b Backend) {
 	if _, err := one.d.(directory.Portions).Reserve(t.Context(), one.portion(6, 10)); !errors.Is(err, directory.ErrNoLease) {
 		t.Errorf("without a lease: %v", err)
 	}
-	// A node that starts anew holds nothing.
+	// A node that starts again holds nothing.
 	again := *two
 	again.run, again.held, again.sequence = "again", 0, 0
 	again.beat(t)
@@ -161,8 +162,8 @@ func testPortionsEnd(t *testing.T, b Backend) {
 	}
 }
 
-// testPortionsFlushed: after a flush nobody gets more until all may have said what
-// they hold.
+// testPortionsFlushed: after a flush no portion grows until all nodes have had the time
+// to report what they hold.
 func testPortionsFlushed(t *testing.T, b Backend) {
 	if b.Flush == nil {
 		return
@@ -206,8 +207,8 @@ func testPortionsFlushed(t *testing.T, b Backend) {
 	}
 }
 
-// testPortionsAtRandom: whatever nodes ask for, give back, and die, and whatever is
-// lost, they never hold more than the limit together, and nothing is lost for good.
+// testPortionsAtRandom: nodes ask, give back and die at random, and data is lost. They
+// never hold more than the limit together, and no connection is lost for good.
 func testPortionsAtRandom(t *testing.T, b Backend) {
 	rounds := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -239,7 +240,7 @@ func testPortionsAtRandom(t *testing.T, b Backend) {
 				}
 			case what < 9:
 				h.giveBack(r, rapid.Int64Range(0, h.held).Draw(r, "keep"), limit)
-			case what == 9: // it dies, and starts anew
+			case what == 9: // it dies, and starts again
 				for range 3 {
 					b.Clock.Advance(directory.TTL / 3)
 					for _, other := range all {
@@ -250,7 +251,7 @@ func testPortionsAtRandom(t *testing.T, b Backend) {
 				}
 				h.held, h.sequence, h.run = 0, 0, h.run+"-"+strconv.Itoa(rounds)
 				h.beat(r)
-			case what == 10: // it starts anew at once
+			case what == 10: // it starts again at once
 				h.held, h.sequence, h.run = 0, 0, h.run+"-"+strconv.Itoa(rounds)
 				h.beat(r)
 			case b.Flush != nil:

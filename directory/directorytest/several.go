@@ -15,14 +15,15 @@ func testSeveral(t *testing.T, b Backend) {
 	two := register(t, b.B, of("x", 7, "node-002"))
 	three := register(t, b.B, of("x", 7, "node-003"))
 	online(t, b.A, three, two, one)
-	for range 4 { // each is kept by its node
+	for range 4 { // each node keeps its session
 		b.Clock.Advance(directory.TTL / 3)
 		beat(t, b.A, "node-001", true)
 		beat(t, b.B, "node-002", true)
 	}
 	online(t, b.B, two, one) // the third node was silent
 
-	// At the same node a new session replaces the one before, which has no say.
+	// At the same node a new session replaces the one before, and the old session can
+	// change nothing.
 	again := register(t, b.A, of("x", 7, "node-001"))
 	online(t, b.B, again, two)
 	if err := b.A.Remove(context.Background(), one); err != nil {
@@ -78,7 +79,7 @@ func testFenceAll(t *testing.T, b Backend) {
 	}, twos...)
 }
 
-// testSuperseded: whatever an agent does that was fenced, it fences nobody.
+// testSuperseded: a fenced agent fences nobody, whatever it does.
 func testSuperseded(t *testing.T, b Backend) {
 	ctx := context.Background()
 	older := register(t, b.A, of("older", 7, "node-001"))
@@ -92,11 +93,11 @@ func testSuperseded(t *testing.T, b Backend) {
 		t.Errorf("the older was renewed")
 	}
 	online(t, b.A, newer)
-	b.Clock.Advance(directory.TTL) // also when the newer has gone
+	b.Clock.Advance(directory.TTL) // also when the newer one has left
 	if _, err := b.A.Register(ctx, of("older", 7, "node-001")); !errors.Is(err, directory.ErrSuperseded) {
 		t.Errorf("the older registers later: %v", err)
 	}
-	for range directory.MaxPast + 3 { // what is remembered is bounded
+	for range directory.MaxPast + 3 { // memory of instances is bounded
 		newer = register(t, b.B, session(7, "node-002"))
 		if _, err := b.A.Register(ctx, of("older", 8, "node-001")); err != nil {
 			t.Fatalf("the same instance as another client: %v", err)
@@ -109,8 +110,8 @@ func testSuperseded(t *testing.T, b Backend) {
 	}
 }
 
-// testMove: the same agent goes to another node and back while its old node cleans
-// up, before, during or after.
+// testMove: the same agent goes to another node and back while its old node cleans up,
+// before, during or after the move.
 func testMove(t *testing.T, b Backend) {
 	ctx := context.Background()
 	var last directory.Session
@@ -118,7 +119,7 @@ func testMove(t *testing.T, b Backend) {
 		id := round + 1
 		from, to := "node-001", "node-002"
 		if round%3 == 0 {
-			to = from // its link broke, and it comes back
+			to = from // its link broke, and it connects again
 		}
 		a := register(t, b.A, of("x", id, from))
 		done := make(chan error, 1)
@@ -162,7 +163,7 @@ func testDisconnect(t *testing.T, b Backend) {
 		if nodes, err := b.A.Disconnect(ctx, id); err != nil || len(nodes) != 0 {
 			t.Fatalf("again: %v, %v", nodes, err)
 		}
-		back := register(t, b.A, of("x", id, "node-001")) // it may come back
+		back := register(t, b.A, of("x", id, "node-001")) // the agent may connect again
 		online(t, b.B, back)
 		if fenced := renew(t, b.A, one); !slices.Equal(fenced, []directory.Session{one}) {
 			t.Fatalf("the replaced one was renewed: %+v", fenced)
@@ -182,7 +183,7 @@ func testDisconnectUnheard(t *testing.T, b Backend) {
 	if waiting := beat(t, b.A, "node-001", true); !slices.Equal(waiting, want) {
 		t.Errorf("waiting: %+v, want %+v", waiting, want)
 	}
-	for range 2 { // also when a beat was lost on its way
+	for range 2 { // also when the answer to a beat was lost
 		if ended, err := b.A.Renew(ctx, []directory.Session{s}); err != nil || !slices.Equal(ended, want) {
 			t.Fatalf("renewal: %+v, %v", ended, err)
 		}
@@ -226,8 +227,8 @@ func testDrain(t *testing.T, b Backend) {
 	}
 }
 
-// testRuns: a node that was killed and starts anew shows none of its old sessions,
-// and the old process, should it wake up, has no say.
+// testRuns: a node that was killed and starts again shows none of its old sessions. The
+// old process can change nothing if it wakes up.
 func testRuns(t *testing.T, b Backend) {
 	ctx := context.Background()
 	old := register(t, b.A, session(7, "node-001"))

@@ -1,4 +1,4 @@
-// Package directorytest is the suite every directory passes.
+// Package directorytest is the suite that every directory must pass.
 package directorytest
 
 import (
@@ -14,38 +14,38 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 )
 
-// Clock is the time the directories under test see.
+// Clock is the time that the directories under test see.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time // guarded by mu
 }
 
-// Now gives the present.
+// Now gives the present time.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
 }
 
-// Advance moves the present.
+// Advance moves the present time.
 func (c *Clock) Advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
 }
 
-// Backend is a directory as two nodes see it.
+// Backend is one directory as two nodes see it.
 type Backend struct {
 	A, B  directory.Directory
 	Clock *Clock
-	// Flush loses everything; nil for a directory that cannot be flushed alone.
+	// Flush loses all data; nil for a directory that cannot be flushed alone.
 	Flush func()
 }
 
-// NewClock begins at a time like any other.
+// NewClock gives a clock that begins at an arbitrary time.
 func NewClock() *Clock { return &Clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)} }
 
-// Run runs the suite; open gives an empty directory for each test.
+// Run runs the suite. open gives an empty directory for each test.
 func Run(t *testing.T, open func(testing.TB) Backend) {
 	tests := []struct {
 		name string
@@ -90,12 +90,12 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 
 var drawn atomic.Int64
 
-// session is one of a new instance.
+// session gives a session of a new instance.
 func session(client int64, node string) directory.Session {
 	return of(fmt.Sprintf("instance %d", drawn.Add(1)), client, node)
 }
 
-// of is a session of the instance.
+// of gives a session of the instance.
 func of(instance string, client int64, node string) directory.Session {
 	return directory.Session{ClientID: client, Node: node, Run: runOf(node), Session: node + "-s1", Instance: instance, Version: "1.2.3",
 		Address: "192.0.2.7:5555", Since: time.Date(2026, 3, 1, 11, 59, 0, 0, time.UTC), ConfigAck: 4}
@@ -111,7 +111,7 @@ func register(t testing.TB, d directory.Directory, s directory.Session) director
 	return s
 }
 
-// renew gives the sessions that were fenced.
+// renew gives the fenced sessions.
 func renew(t testing.TB, d directory.Directory, sessions ...directory.Session) (fenced []directory.Session) {
 	t.Helper()
 	ended, err := d.Renew(context.Background(), sessions)
@@ -137,7 +137,7 @@ func beat(t testing.TB, d directory.Directory, node string, known bool) []direct
 	return b.Notices
 }
 
-// alive begins the lease of nodes.
+// alive begins the lease of each node.
 func alive(t testing.TB, d directory.Directory, nodes ...string) {
 	t.Helper()
 	for _, node := range nodes {
@@ -158,7 +158,7 @@ func lookup(t testing.TB, d directory.Directory, id int64) directory.Presence {
 	return found[0]
 }
 
-// online wants the client to have these sessions, the newest first.
+// online checks that the client has exactly these sessions, the newest first.
 func online(t testing.TB, d directory.Directory, want ...directory.Session) {
 	t.Helper()
 	if p := lookup(t, d, want[0].ClientID); !p.Online || !slices.Equal(p.Sessions, want) {
@@ -181,8 +181,8 @@ func watch(t *testing.T, d directory.Directory, node string) <-chan directory.No
 	return notices
 }
 
-// told does something again and again until the node is told of it: a watch takes
-// a moment to begin. What was done earlier may be what it is told of.
+// told repeats do until the node is told of its result, because a watch needs a moment
+// to begin. A notice about an earlier result is allowed.
 func told(t *testing.T, notices <-chan directory.Notice, do func() (want directory.Notice), earlier ...directory.Notice) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
@@ -243,8 +243,8 @@ func testExpire(t *testing.T, b Backend) {
 	}
 }
 
-// testRenew: a node's heartbeat keeps all of its sessions, and a renewal now and
-// then keeps them from being forgotten.
+// testRenew: a node's heartbeat keeps all of its sessions live, and a renewal from time
+// to time keeps them from being forgotten.
 func testRenew(t *testing.T, b Backend) {
 	var sessions []directory.Session
 	for id := range int64(1000) {
@@ -276,8 +276,8 @@ func testRenew(t *testing.T, b Backend) {
 	}
 }
 
-// testRefreshEvery: ten minutes do until so many sessions would be too many writes,
-// and what is refreshed late is not forgotten before.
+// testRefreshEvery: ten minutes are enough until there are so many sessions that they
+// would be too many writes. A session that is refreshed late is not forgotten before.
 func testRefreshEvery(t *testing.T, b Backend) {
 	for sessions, want := range map[int]time.Duration{0: directory.Refresh, 1_800_000: directory.Refresh,
 		3_600_000: 20 * time.Minute, 20_000_000: 6666 * time.Second, 1 << 40: directory.Rarely} {
@@ -318,7 +318,7 @@ func testFence(t *testing.T, b Backend) {
 	beat(t, b.A, "node-001", true)
 	older := register(t, b.A, session(100_000, "node-001"))
 	register(t, b.B, session(100_000, "node-002"))
-	// Whoever has missed it hears of it with the next beat, once.
+	// A node that has missed the notice gets it with the next beat, once.
 	want := directory.Notice{Kind: directory.Fenced, Session: older}
 	if waiting := beat(t, b.A, "node-001", true); !slices.Equal(waiting, []directory.Notice{want}) {
 		t.Errorf("waiting: %+v, want %+v", waiting, want)
@@ -339,7 +339,7 @@ func testLateCleanUp(t *testing.T, b Backend) {
 		id := round%10 + 1
 		a := register(t, b.A, session(id, "node-001"))
 		done := make(chan error, 1)
-		go func() { done <- b.A.Remove(ctx, a) }() // before, during or after what B does
+		go func() { done <- b.A.Remove(ctx, a) }() // before, during or after the call of B
 		s := register(t, b.B, session(id, "node-002"))
 		if err := <-done; err != nil {
 			t.Fatal(err)
@@ -389,7 +389,7 @@ func testRemoved(t *testing.T, b Backend) {
 		}
 	}
 	removed := b.Clock.Now()
-	if fenced := renew(t, b.A, s); len(fenced) != 0 { // a renewal that was on its way
+	if fenced := renew(t, b.A, s); len(fenced) != 0 { // a late renewal
 		t.Errorf("fenced: %+v", fenced)
 	}
 	if p := lookup(t, b.B, 7); p.Online || !p.LastSeen.Equal(removed) {
@@ -414,7 +414,7 @@ func testFlush(t *testing.T, b Backend) {
 	if p := lookup(t, b.B, 1); p.Online {
 		t.Fatalf("after a flush: %+v", p)
 	}
-	beat(t, b.A, "node-001", false) // which tells the node to renew
+	beat(t, b.A, "node-001", false) // the answer tells the node to renew
 	beat(t, b.A, "node-002", false)
 	newer := register(t, b.B, session(2, "node-002"))
 	if newer.Epoch <= moved.Epoch {
@@ -454,13 +454,13 @@ func testLeaseID(t *testing.T, b Backend) {
 		want(b.A, "ann", "node-001")
 		want(b.B, "cid", "node-003")
 	}
-	want(b.B, "dan", "node-002") // bob's, which has run out
+	want(b.B, "dan", "node-002") // bob's lease, which has expired
 	want(b.A, "bob", "node-004")
 	b.Clock.Advance(directory.TTL)
-	want(b.B, "dan", "node-002") // run out too, but nobody has taken it
+	want(b.B, "dan", "node-002") // dan's lease has expired too, and nobody else has the id
 	if b.Flush != nil {
 		b.Flush()
-		want(b.B, "dan", "node-002") // it asks for what it had
+		want(b.B, "dan", "node-002") // dan asks for the id it had
 		want(b.A, "eve", "node-001")
 	}
 }

@@ -1,4 +1,4 @@
-// Package memory is the directory of a single process.
+// Package memory is the directory for a single process.
 package memory
 
 import (
@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	// sweepEvery is how often what is older than directory.Memory is forgotten.
+	// sweepEvery is the time between two deletions of data older than directory.Memory.
 	sweepEvery = time.Hour
-	// backlog bounds the notices a slow watcher has waiting; Renew finds the rest.
+	// backlog is how many notices can wait for a slow watcher. Renew finds those that
+	// do not fit.
 	backlog = 1024
 )
 
@@ -25,35 +26,35 @@ type Directory struct {
 	mu       sync.Mutex
 	clients  map[int64]*presence                       // guarded by mu
 	watchers map[string]map[chan directory.Notice]bool // guarded by mu; by node
-	leases   map[string]*beating                       // guarded by mu; of nodes' sessions, by node
-	nodes    map[int]lease                             // guarded by mu; of ids
-	owners   map[string]int                            // guarded by mu; the id an owner had last
+	leases   map[string]*beating                       // node sessions' leases; guarded by mu; by node
+	nodes    map[int]lease                             // leases of node ids; guarded by mu
+	owners   map[string]int                            // the last id of each owner; guarded by mu
 	records  map[string]announced                      // guarded by mu; by node id
 	portions map[int64]map[string]portion              // guarded by mu; by mapping and node
 	swept    time.Time                                 // guarded by mu
 }
 
-// presence is where a client is, or was.
+// presence is where a client is or was.
 type presence struct {
-	instance string          // that serves it
-	past     []string        // fenced instances, the last one first
-	epoch    directory.Epoch // the highest there ever was
+	instance string          // the instance that serves the client
+	past     []string        // fenced instances, the latest one first
+	epoch    directory.Epoch // the highest epoch so far
 	places   map[string]*place
 	seen     time.Time
 }
 
-// place is the client's session at one node. One that was ended stays for a
-// while, so that a renewal under way does not bring it back.
+// place is the client's session at one node. A place whose session has ended stays for
+// a while, so that a late renewal does not restore the session.
 type place struct {
 	session directory.Session
-	ended   directory.NoticeKind // "" = it was not; removed = by its own node
+	ended   directory.NoticeKind // "" = live; removed = ended by its own node
 	expires time.Time
 }
 
-// removed marks a session that its own node has ended, of which nobody is told.
+// removed marks a session that its own node has ended. Nobody is told of it.
 const removed directory.NoticeKind = "removed"
 
-// New gives an empty directory; now may be nil for the system's clock.
+// New gives an empty directory. With now nil it uses the system's clock.
 func New(now func() time.Time) *Directory {
 	if now == nil {
 		now = time.Now
@@ -77,13 +78,14 @@ func (d *Directory) Register(ctx context.Context, s directory.Session) (director
 		return 0, directory.ErrSuperseded
 	}
 	d.takeOver(p, s.Instance)
-	// Not below the clock, so that epochs rise also when all was forgotten.
+	// The epoch is not below the clock, so that epochs rise even after all data was
+	// lost.
 	s.Epoch = max(p.epoch+1, directory.Epoch(now.UnixMilli()))
 	p.hold(s, now)
 	return s.Epoch, nil
 }
 
-// client gives what is known of the client, without what has run out. It needs mu.
+// client gives the client's presence without expired places. The caller holds mu.
 func (d *Directory) client(id int64, now time.Time) *presence {
 	p := d.clients[id]
 	if p == nil {
@@ -98,8 +100,8 @@ func (d *Directory) client(id int64, now time.Time) *presence {
 	return p
 }
 
-// takeOver makes instance the one that serves the client, and fences the sessions
-// of another. It needs mu.
+// takeOver makes instance the one that serves the client, and fences the sessions of
+// the instance before it. The caller holds mu.
 func (d *Directory) takeOver(p *presence, instance string) {
 	if p.epoch > 0 && p.instance != instance {
 		for _, at := range p.places {
@@ -121,10 +123,11 @@ func (p *presence) hold(s directory.Session, now time.Time) {
 	p.epoch, p.seen = max(p.epoch, s.Epoch), now
 }
 
-// tell tells a node about a session of its. It needs mu.
+// tell sends a node a notice about one of its sessions. The caller holds mu.
 func (d *Directory) tell(n directory.Notice) { d.send(n.Session.Node, n.Session.Run, n) }
 
-// send gives a notice to a node, now and with its next beat. It needs mu.
+// send gives a notice to a node, at once and with the node's next beat. The caller
+// holds mu.
 func (d *Directory) send(node, run string, n directory.Notice) {
 	if l := d.leases[node]; l != nil && l.run == run {
 		l.waiting = append(l.waiting, n)
@@ -133,7 +136,7 @@ func (d *Directory) send(node, run string, n directory.Notice) {
 	d.publish(node, n)
 }
 
-// publish gives a notice to who watches the node. It needs mu.
+// publish gives a notice to the watchers of the node. The caller holds mu.
 func (d *Directory) publish(node string, n directory.Notice) {
 	for w := range d.watchers[node] {
 		select {
@@ -143,7 +146,7 @@ func (d *Directory) publish(node string, n directory.Notice) {
 	}
 }
 
-// sweep needs mu.
+// sweep deletes old data. The caller holds mu.
 func (d *Directory) sweep(now time.Time) {
 	if now.Sub(d.swept) < sweepEvery {
 		return
@@ -183,13 +186,13 @@ func (d *Directory) Renew(ctx context.Context, sessions []directory.Session) (en
 	return ended, nil
 }
 
-// live tells whether the session is. It needs mu.
+// live reports whether the session is live. The caller holds mu.
 func (d *Directory) live(at *place, now time.Time) bool {
 	l := d.leases[at.session.Node]
 	return at.ended == "" && at.expires.After(now) && l != nil && l.run == at.session.Run && l.beaten.Add(directory.TTL).After(now)
 }
 
-// beaten gives when the session's node was last heard of. It needs mu.
+// beaten gives the time of the last beat of the session's node. The caller holds mu.
 func (d *Directory) beaten(s directory.Session) time.Time {
 	switch l := d.leases[s.Node]; {
 	case l != nil && l.run == s.Run:

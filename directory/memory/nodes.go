@@ -10,13 +10,13 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 )
 
-// lease is a node id's.
+// lease is the lease of a node id.
 type lease struct {
 	owner   string
 	expires time.Time
 }
 
-// beating is a node that keeps its sessions live.
+// beating is the lease that keeps a node's sessions live.
 type beating struct {
 	run        string
 	beaten     time.Time
@@ -49,14 +49,14 @@ func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
 			return "", directory.ErrNoFreeID
 		}
 		delete(d.owners, d.nodes[n].owner)
-		delete(d.records, directory.NodeID(n)) // it was the last owner's
+		delete(d.records, directory.NodeID(n)) // the record belongs to the last owner
 		d.owners[owner] = n
 	}
 	d.nodes[n] = lease{owner: owner, expires: now.Add(directory.TTL)}
 	return directory.NodeID(n), nil
 }
 
-// leasedTo reports whether the id is leased to the owner now. It needs mu.
+// leasedTo reports whether the id is leased to the owner now. The caller holds mu.
 func (d *Directory) leasedTo(owner, id string) bool {
 	n := d.owners[owner]
 	return n != 0 && directory.NodeID(n) == id && d.nodes[n].owner == owner && d.nodes[n].expires.After(d.now())

@@ -13,15 +13,15 @@ type portion struct {
 	held     int64
 }
 
-// Reserve implements directory.Portions. What is in memory is not lost while the
-// process that asks lives, so it is always settled.
+// Reserve implements directory.Portions. Data in memory lives as long as the process
+// that asks, so the answer is always settled.
 func (d *Directory) Reserve(ctx context.Context, s directory.Portion) (g directory.Granted, err error) {
 	if err := ctx.Err(); err != nil {
 		return g, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.leads(s.Node, s.Run) {
+	if !d.hasLease(s.Node, s.Run) {
 		return g, directory.ErrNoLease
 	}
 	all := d.portions[s.Mapping]
@@ -37,7 +37,7 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Portion) (g directo
 				return g, directory.ErrLate
 			}
 		case node == s.Node:
-		case d.leads(node, other.run):
+		case d.hasLease(node, other.run):
 			others += other.held
 		default:
 			delete(all, node)
@@ -59,14 +59,14 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Portion) (g directo
 	return g, nil
 }
 
-// alwaysKnown is when portions are known from.
+// alwaysKnown is the value of Since: portions are known from the start.
 const alwaysKnown = "the start"
 
 // Since implements directory.Portions.
 func (d *Directory) Since(ctx context.Context) (string, error) { return alwaysKnown, ctx.Err() }
 
-// leads tells whether the node's lease is live, in that run. It needs mu.
-func (d *Directory) leads(node, run string) bool {
+// hasLease reports whether the node has a live lease in that run. The caller holds mu.
+func (d *Directory) hasLease(node, run string) bool {
 	l := d.leases[node]
 	return l != nil && l.run == run && l.beaten.Add(directory.TTL).After(d.now())
 }

@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// Seen gives when each client was seen last, for a process that keeps it for its next
-// start: memory alone forgets it.
+// Seen gives the time at which each client was last seen. A process saves these times
+// for its next start, because memory alone loses them.
 func (d *Directory) Seen() map[int64]time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -25,7 +25,7 @@ func (d *Directory) Seen() map[int64]time.Time {
 	return all
 }
 
-// Recall takes what Seen gave to an earlier process. What was seen since stands.
+// Recall restores the times that Seen gave to an earlier process. Later times stay.
 func (d *Directory) Recall(seen map[int64]time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 )
 
-// What a process has seen the next one knows, and what it sees itself comes before.
+// A process knows the times of the process before it. Its own later times win.
 func TestSeenIsRecalled(t *testing.T) {
 	now := time.UnixMilli(1_800_000_000_000)
 	clock := func() time.Time { return now }
@@ -35,7 +35,7 @@ func TestSeenIsRecalled(t *testing.T) {
 	}
 	left := now
 	now = now.Add(time.Minute)
-	register(first, 8) // and it is there when the process ends
+	register(first, 8) // and the client is connected when the process ends
 	want := map[int64]time.Time{7: left, 8: now}
 	if got := first.Seen(); !maps.EqualFunc(got, want, time.Time.Equal) {
 		t.Fatalf("seen %v, want %v", got, want)

@@ -10,7 +10,7 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 )
 
-// lease is what keeps a node's sessions live.
+// lease is the lease that keeps a node's sessions live.
 type lease struct {
 	now  time.Time
 	runs [2]struct { // the present one and the one before
@@ -19,7 +19,7 @@ type lease struct {
 	}
 }
 
-// beaten gives when the node was last heard of in that run.
+// beaten gives the time of the node's last beat in that run.
 func (l lease) beaten(run string) time.Time {
 	for _, r := range l.runs {
 		if r.run == run {
@@ -29,12 +29,12 @@ func (l lease) beaten(run string) time.Time {
 	return time.Time{}
 }
 
-// live tells whether sessions of that run are.
+// live reports whether sessions of that run are live.
 func (l lease) live(run string) bool {
 	return l.runs[0].run == run && l.runs[0].beaten.Add(directory.TTL).After(l.now)
 }
 
-// parseLease reads what beatScript writes.
+// parseLease reads a lease as beatScript writes it.
 func parseLease(text string, now time.Time) (l lease, err error) {
 	l.now = now
 	fields := strings.SplitN(text, " ", 4)
@@ -70,7 +70,7 @@ func (d *Directory) leases(ctx context.Context, nodes ...string) (map[string]lea
 	for i, value := range values.Val() {
 		text, ok := value.(string)
 		if !ok {
-			continue // it has none
+			continue // the node has no lease
 		}
 		l, err := parseLease(text, now)
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 )
 
-// nodeNumber is the number in a node id, 0 for what is none.
+// nodeNumber gives the number in a node id, and 0 if the text is not a node id.
 func nodeNumber(id string) int {
 	n, err := strconv.Atoi(strings.TrimPrefix(id, "node-"))
 	if err != nil || directory.NodeID(n) != id {
@@ -78,7 +78,7 @@ func (d *Directory) Nodes(ctx context.Context, ids ...string) ([]directory.Node,
 	for _, value := range texts() {
 		text, ok := value.(string)
 		if !ok {
-			continue // not there
+			continue // there is no such node
 		}
 		n, expires, err := node(text)
 		if err != nil {
@@ -92,8 +92,8 @@ func (d *Directory) Nodes(ctx context.Context, ids ...string) ([]directory.Node,
 	return nodes, nil
 }
 
-// Survey implements directory.Nodes. What it gives may be newer than the mark, and
-// is then given once more.
+// Survey implements directory.Nodes. The nodes in an answer may be newer than its mark;
+// then the next answer has them again.
 func (d *Directory) Survey(ctx context.Context, mark string) (nodes []directory.Node, now string, err error) {
 	now, err = markScript.Run(ctx, d.client, []string{nodeRecords, nodeMark}, d.clock(), markAge.Milliseconds()).Text()
 	switch {
@@ -106,7 +106,7 @@ func (d *Directory) Survey(ctx context.Context, mark string) (nodes []directory.
 	return nodes, now, err
 }
 
-// node reads a record: its end in milliseconds, a space, JSON.
+// node reads a record: the time at which it expires in milliseconds, a space, JSON.
 func node(text string) (n directory.Node, expires time.Time, err error) {
 	end, body, _ := strings.Cut(text, " ")
 	ms, err := strconv.ParseInt(end, 10, 64)

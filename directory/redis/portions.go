@@ -12,9 +12,10 @@ import (
 )
 
 // since gives the time from which on all portions are known, and how long ago that is.
-// It begins anew when the key is gone, and when the server is another or was started
-// again: it may have lost the last second, or what was not replicated yet. A server
-// that does not say who it is (INFO may be forbidden) is taken for the same.
+// The time begins again when the key is gone, and when the server is another one or was
+// restarted: such a server may have lost the last second, or data that was not
+// replicated yet. INFO may be forbidden; a server that does not name itself counts as
+// the same one.
 const since = `
 local function since(key)
   local info = redis.pcall('INFO', 'server')
@@ -36,12 +37,13 @@ return mark
 `)
 
 // reserveScript: KEYS node -> lease, the time since, node -> portion. ARGV now, TTL,
-// settle, kept, then node, run, sequence, held, want, limit. Gives 'lease' or 'late'
-// for the two errors, or what is held, 1 when that is settled, 1 when all hold too much, the time since, and the
-// other nodes that have a portion when it is less than was wanted.
+// settle, kept, then node, run, sequence, held, want, limit. It gives 'lease' or 'late'
+// for the two errors. Otherwise it gives: what is held; 1 if that is settled; 1 if all
+// nodes together hold too much; the time since; and, when less is held than was wanted,
+// the other nodes that have a portion.
 //
-// A portion is run, sequence and number. One of nothing stays for a minute, so that a
-// call that was held up and comes late is known for that.
+// A portion is run, sequence and number. An empty portion stays for a minute, so that a
+// delayed call is recognised as late.
 var reserveScript = goredis.NewScript(preamble + since + `
 local ttl, settle, kept = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local node, run, sequence = ARGV[5], ARGV[6], tonumber(ARGV[7])
@@ -102,7 +104,8 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Portion) (g directo
 		for _, node := range others {
 			pipe.Publish(ctx, d.channel+node, string(directory.Wanted)+" "+mapping)
 		}
-		// What is granted is granted; that others do not hear of it costs time only.
+		// The portion is granted already. If the other nodes do not get this notice,
+		// only time is lost.
 		_, _ = pipe.Exec(ctx)
 	}
 	return g, nil
@@ -112,7 +115,7 @@ func (d *Directory) Reserve(ctx context.Context, s directory.Portion) (g directo
 func (d *Directory) Since(ctx context.Context) (string, error) {
 	mark, err := sinceScript.Run(ctx, d.client, []string{nodeSince}, d.clock()).Text()
 	if err != nil {
-		return "", fmt.Errorf("directory: ask since when portions are known: %w", err)
+		return "", fmt.Errorf("directory: read the time since which portions are known: %w", err)
 	}
 	return mark, nil
 }

@@ -1,6 +1,6 @@
-// Package redis is the directory of a cluster, in Redis. Every change is a
-// script that compares epochs, so that a node that is late changes nothing that
-// another has written since.
+// Package redis is the directory for a cluster, in Redis. Every change is a script that
+// compares epochs, so that a late node changes nothing that another node has written
+// since.
 package redis
 
 import (
@@ -28,9 +28,9 @@ const (
 	nodeTaken    = "{tunnox:nodes}:taken"
 	nodeLeases   = "{tunnox:nodes}:leases"
 	nodeMark     = "{tunnox:nodes}:mark"
-	nodeNotices  = "{tunnox:nodes}:notices:" // and the run
+	nodeNotices  = "{tunnox:nodes}:notices:" // followed by the run
 	nodeSince    = "{tunnox:nodes}:since"
-	nodePortions = "{tunnox:nodes}:shares:" // and the mapping: beside the leases, so that one script has both
+	nodePortions = "{tunnox:nodes}:shares:" // followed by the mapping; under the key tag of the leases, so that one script can use both
 )
 
 // Directory is a [directory.Directory] in one Redis database.
@@ -39,21 +39,21 @@ type Directory struct {
 	channel string           // prefix of the nodes' Pub/Sub channels
 	now     func() time.Time // nil = the server's clock
 
-	renewals int // sessions in one script
+	renewals int // how many sessions one script renews
 
 	mu     sync.Mutex
-	leased map[string]int // guarded by mu; owner -> node number, to ask for it again after a flush
+	leased map[string]int // guarded by mu; owner -> node number, to ask for the same id again after a flush
 }
 
-// New keeps the directory in the client's database; it does not close the
-// client. now is for tests; nil is the Redis server's clock.
+// New keeps the directory in the client's database. It does not close the client. now
+// is for tests; nil is the Redis server's clock.
 func New(client goredis.UniversalClient, now func() time.Time) *Directory {
 	d := &Directory{client: client, channel: "tunnox:node:", now: now, leased: map[string]int{}, renewals: 200}
 	if _, ok := client.(*goredis.ClusterClient); ok {
-		d.renewals = 1 // a script's keys must be at one node, and clients are spread
+		d.renewals = 1 // all keys of a script must be on one node, and clients are on different nodes
 	}
 	if c, ok := client.(*goredis.Client); ok {
-		// Pub/Sub knows no databases, and two of them may hold two directories.
+		// Pub/Sub does not know databases, and two databases may hold two directories.
 		d.channel += strconv.Itoa(c.Options().DB) + ":"
 	}
 	return d
@@ -68,7 +68,7 @@ func (d *Directory) clock() int64 {
 	return d.now().UnixMilli()
 }
 
-// args gives what every client script begins with, and then more.
+// args gives the arguments with which every client script begins, followed by more.
 func (d *Directory) args(more ...any) []any {
 	return append([]any{d.clock(), directory.Kept.Milliseconds(), directory.Memory.Milliseconds()}, more...)
 }
@@ -96,12 +96,12 @@ func (d *Directory) Register(ctx context.Context, s directory.Session) (director
 	return directory.Epoch(epoch), nil
 }
 
-// tell tells nodes about sessions of theirs, given as epoch, space, JSON.
+// tell sends nodes notices about their sessions. A text is epoch, space, JSON.
 func (d *Directory) tell(ctx context.Context, kind directory.NoticeKind, texts []string) error {
 	for _, text := range texts {
 		n, ok := notice(string(kind) + " " + text)
 		if !ok {
-			continue // nobody's of ours
+			continue // not a session of this version
 		}
 		if err := d.send(ctx, n.Session.Node, n.Session.Run, string(kind)+" "+text); err != nil {
 			return err
@@ -110,7 +110,7 @@ func (d *Directory) tell(ctx context.Context, kind directory.NoticeKind, texts [
 	return nil
 }
 
-// send gives a notice to a node, now and with its next beat.
+// send gives a notice to a node, at once and with the node's next beat.
 func (d *Directory) send(ctx context.Context, node, run, text string) error {
 	pipe := d.client.Pipeline()
 	waiting := nodeNotices + run
@@ -124,8 +124,8 @@ func (d *Directory) send(ctx context.Context, node, run, text string) error {
 	return nil
 }
 
-// Renew implements directory.Directory, with a script for some hundred sessions:
-// fewer would cost more, and more would keep Redis from others for too long.
+// Renew implements directory.Directory. One script renews some hundred sessions: fewer
+// would cost more calls, more would block Redis for other callers too long.
 func (d *Directory) Renew(ctx context.Context, sessions []directory.Session) (ended []directory.Notice, err error) {
 	if len(sessions) == 0 {
 		return nil, nil
@@ -183,7 +183,7 @@ func (d *Directory) renew(ctx context.Context, sessions []directory.Session) ([]
 		outcomes = append(outcomes, some...)
 	}
 	if len(outcomes) != len(sessions) {
-		return nil, fmt.Errorf("%d outcomes", len(outcomes))
+		return nil, fmt.Errorf("the script gave %d outcomes", len(outcomes))
 	}
 	return outcomes, nil
 }
@@ -271,7 +271,7 @@ func (d *Directory) Lookup(ctx context.Context, clientIDs ...int64) ([]directory
 	return found, nil
 }
 
-// presence reads a client's hash, with all sessions that are held, live or not.
+// presence reads a client's hash, with all held sessions, live or not.
 func presence(fields map[string]string, now time.Time) (p directory.Presence, err error) {
 	for field, value := range fields {
 		switch {
@@ -303,7 +303,7 @@ func presence(fields map[string]string, now time.Time) (p directory.Presence, er
 	return p, nil
 }
 
-// session reads a session, whose epoch is kept beside it.
+// session reads a session. Its epoch is stored beside it.
 func session(epoch, text string) (s directory.Session, err error) {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return s, err
@@ -327,7 +327,7 @@ func (d *Directory) Watch(ctx context.Context, node string, fn func(directory.No
 			if !ok {
 				return fmt.Errorf("directory: watch %s: subscription ended", node)
 			}
-			if n, ok := notice(m.Payload); ok { // else it is nobody's of ours
+			if n, ok := notice(m.Payload); ok { // otherwise the message is not a notice of this version
 				fn(n)
 			}
 		case <-ctx.Done():
@@ -336,7 +336,7 @@ func (d *Directory) Watch(ctx context.Context, node string, fn func(directory.No
 	}
 }
 
-// notice reads a message: its kind, and of a session epoch and JSON.
+// notice reads a message: its kind and, for a session, epoch and JSON.
 func notice(text string) (n directory.Notice, ok bool) {
 	kind, rest, _ := strings.Cut(text, " ")
 	n.Kind = directory.NoticeKind(kind)
@@ -356,8 +356,8 @@ func notice(text string) (n directory.Notice, ok bool) {
 	return n, false
 }
 
-// Recall says which id an owner had, in a life of its process before this one. LeaseID
-// then gives the same, if nobody has it for good.
+// Recall says which id an owner had in an earlier run of its process. LeaseID then
+// gives the same id, unless another owner has it for good.
 func (d *Directory) Recall(owner, id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

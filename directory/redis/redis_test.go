@@ -42,7 +42,8 @@ func TestDirectory(t *testing.T) {
 	})
 }
 
-// The server's own clock, and a server that loses everything including scripts.
+// This test uses the server's own clock, and a server that loses everything, including
+// scripts.
 func TestRestartedServer(t *testing.T) {
 	ctx := context.Background()
 	server := services.StartRedis(t)
@@ -132,9 +133,9 @@ func TestOwnersOfTheIDsOnlyAreKept(t *testing.T) {
 	}
 }
 
-// After a flush a node that starts anew takes the first id there is, which may be that
-// of a living node. That one gets it back, and what the other did as that node is
-// fenced; nobody is confused for long.
+// After a flush a node that starts gets the first free id, which may be the id of a
+// living node. The living node gets its id back, and the sessions that the other node
+// has registered under this id are fenced.
 func TestALivingNodeKeepsItsIDOverAFlush(t *testing.T) {
 	for _, beaten := range []bool{false, true} {
 		t.Run(fmt.Sprintf("the living node beat first %v", beaten), func(t *testing.T) {
@@ -169,7 +170,7 @@ func TestALivingNodeKeepsItsIDOverAFlush(t *testing.T) {
 			beat(living, "run-l", nil)
 			lease(other, "other", "node-002")
 			lease(living, "living", "node-001")
-			// It is for good now.
+			// The other owner has the id for good now.
 			late := redis.New(connect(t, url), nil)
 			late.Recall("late", "node-001")
 			lease(late, "late", "node-003")
@@ -177,7 +178,8 @@ func TestALivingNodeKeepsItsIDOverAFlush(t *testing.T) {
 	}
 }
 
-// An id that was got in the ordinary way is nobody else's, also when that one had it.
+// An id that was leased in the ordinary way stays with its owner, also when an earlier
+// owner asks for it.
 func TestAnIDThatWasLostIsNotTakenBack(t *testing.T) {
 	ctx, url := t.Context(), services.Redis(t)
 	clock := time.Now()
@@ -201,7 +203,7 @@ func TestAnIDThatWasLostIsNotTakenBack(t *testing.T) {
 	}
 }
 
-// A node that starts again after a flush says which id it had.
+// A node that starts after a flush says which id it had.
 func TestAnIDIsRecalled(t *testing.T) {
 	ctx, url := t.Context(), services.Redis(t)
 	any, again := redis.New(connect(t, url), nil), redis.New(connect(t, url), nil)

@@ -20,15 +20,16 @@ var maxPast = strconv.Itoa(directory.MaxPast)
 //	@NODE     its session there: when it is forgotten in milliseconds, its epoch,
 //	          a letter and JSON, with spaces between
 //
-// The letter is h for a session that is held, r for one that its own node has
-// removed and d for one that somebody has disconnected. Those that ended stay
-// for a lease, so that a renewal under way does not bring them back. Whether a
-// session is live, its node's lease tells, which is not known here: a script's
-// keys must be at one node of a Redis Cluster.
+// The letter is h for a held session, r for a session that its own node has removed,
+// and d for a session that somebody has disconnected. Ended sessions stay for the
+// length of a lease, so that a late renewal does not restore them. The hash does not
+// say whether a session is live. The lease of its node says so, and a script for a
+// client cannot read the lease: all keys of a script must be on one node of a Redis
+// Cluster.
 //
-// Times are those of the Redis server, so that nodes need not agree on a clock,
-// unless ARGV[1] says another. Epochs and times are below 2^53, where Lua's
-// numbers are exact.
+// Times are those of the Redis server, so that nodes need not agree on a clock, unless
+// ARGV[1] gives another time. Epochs and times are below 2^53, where Lua's numbers are
+// exact.
 
 const preamble = `
 local function milliseconds(n) return string.format('%.0f', n) end
@@ -39,8 +40,8 @@ if now == 0 then
 end
 `
 
-// client needs: ARGV now, how long a session is kept, memory, then more from
-// ARGV[4]. Fields that have run out are deleted when they are met.
+// client needs: ARGV now, how long a session is kept, memory; further arguments begin
+// at ARGV[4]. A script deletes expired fields when it reads them.
 var client = preamble + `
 local kept, memory = tonumber(ARGV[2]), ARGV[3]
 local function load(key)
@@ -88,9 +89,9 @@ local function takeOver(key, c, instance, told)
 end
 `
 
-// registerScript: then session, node, instance. Gives the epoch, which is not
-// below the clock, so that epochs rise also over a flush; -1 to a fenced instance.
-// Behind it come the sessions that were fenced: epoch, space, JSON.
+// registerScript: ARGV[4] on: session, node, instance. It gives the epoch, or -1 to a
+// fenced instance. The epoch is not below the clock, so that epochs rise also over a
+// flush. After the epoch come the fenced sessions: epoch, space, JSON.
 var registerScript = goredis.NewScript(client + `
 local key, text, node, instance = KEYS[1], ARGV[4], ARGV[5], ARGV[6]
 local c = load(key)
@@ -103,9 +104,9 @@ keep(key, node, {epoch = epoch, state = 'h', text = text}, kept)
 return told
 `)
 
-// renewScript: any number of clients, and for each session, node, instance and
-// epoch. Gives a letter for each: h as it should be, r and d as above, f when it
-// is fenced. The sessions that were fenced by one are lines behind its letter.
+// renewScript: any number of clients, and for each of them session, node, instance and
+// epoch. It gives a letter for each: h = renewed, r and d as above, f = fenced. The
+// sessions that one renewal has fenced are lines after its letter.
 var renewScript = goredis.NewScript(client + `
 local outcomes = {}
 for i, key in ipairs(KEYS) do
@@ -128,7 +129,7 @@ end
 return outcomes
 `)
 
-// removeScript: then node, epoch, how long the end is remembered.
+// removeScript: ARGV[4] on: node, epoch, how long the end is remembered.
 var removeScript = goredis.NewScript(client + `
 local place = load(KEYS[1]).places[ARGV[4]]
 if not place or place.state ~= 'h' or place.epoch ~= tonumber(ARGV[5]) then return 0 end
@@ -137,7 +138,8 @@ keep(KEYS[1], ARGV[4], place, ARGV[6])
 return 1
 `)
 
-// disconnectScript: then how long the end is remembered. Gives the sessions.
+// disconnectScript: ARGV[4]: how long the end is remembered. It gives the ended
+// sessions.
 var disconnectScript = goredis.NewScript(client + `
 local told = {}
 for node, place in pairs(load(KEYS[1]).places) do
@@ -150,9 +152,10 @@ end
 return told
 `)
 
-// beatScript: KEYS node -> lease, notices, since when portions are known. ARGV now, node, run, TTL. A lease is when it
-// was prolonged last and the run, and the same of the run before. Gives -1 to that
-// one, 1 when the lease was live and 0 when it was not; then the notices.
+// beatScript: KEYS node -> lease, notices, the time since which portions are known.
+// ARGV now, node, run, TTL. A lease is the time of the last beat and the run, and the
+// same two of the run before. The script gives -1 to the run before, 1 when the lease
+// was live and 0 when it was not; then the notices.
 var beatScript = goredis.NewScript(preamble + since + `
 since(KEYS[3])
 local beaten, run, pastBeaten, past = '0', '', '0', ''
@@ -171,15 +174,16 @@ redis.call('DEL', KEYS[2])
 return answer
 `)
 
-// leaseScript: KEYS id -> end and owner, owner -> id, id -> record, node -> lease, when
-// ids began to be taken and who took one as any. ARGV now, TTL, owner, the number the owner had (0 = none), how many there are. Gives a number, 0 = none
-// is free.
+// leaseScript: KEYS id -> end and owner, owner -> id, id -> record, node -> lease, and
+// a hash of when the first id was leased and of who was given any free id. ARGV now,
+// TTL, owner, the number the owner had (0 = none), how many ids there are. It gives a
+// number; 0 = no id is free.
 //
-// After a flush nobody's id is known until its owner asks again, within a third of a
-// TTL, and who asks first for any id may get one that a living node works under. So
-// an id that was taken as any id, within a TTL of the first that was taken at all, is
-// given back to an owner who says that it had it; what the other has registered as
-// that node until then is fenced.
+// After a flush the ids of all nodes are unknown until their owners ask again, which
+// takes up to a third of a TTL. A new owner that asks before may get the id of a living
+// node. So an id that was given to a new owner within a TTL of the first lease of all
+// is given back to an owner that says it had the id. The sessions that the new owner
+// has registered under the id are fenced.
 var leaseScript = goredis.NewScript(preamble + `
 local ids, owners, records, ttl, owner = KEYS[1], KEYS[2], KEYS[3], ARGV[2], ARGV[3]
 local born = tonumber(redis.call('HGET', KEYS[5], 'born'))
@@ -237,8 +241,8 @@ end
 return 0
 `)
 
-// announceScript: KEYS id -> end and owner, id -> record. ARGV now, TTL, owner,
-// the number of the id, the record (empty = none any more). Gives 0 when the id is
+// announceScript: KEYS id -> end and owner, id -> record. ARGV now, TTL, owner, the
+// number of the id, the record (empty = remove the record). It gives 0 when the id is
 // not leased to the owner.
 var announceScript = goredis.NewScript(preamble + `
 local value = redis.call('HGET', KEYS[1], ARGV[4])
@@ -253,10 +257,10 @@ end
 return 1
 `)
 
-// markScript: KEYS id -> record, the mark. ARGV now, how old a mark may be. A mark
-// is a hash of what the records say before their loads, made by whoever comes first
-// when the last one is too old: the records are gone through about once a second,
-// however many ask, and who writes them need not know.
+// markScript: KEYS id -> record, the mark. ARGV now, the highest age of a mark. A mark
+// is a hash of the records without their loads. The first caller that finds the mark
+// too old makes a new one. So the records are read about once a second, however many
+// callers ask, and the writers of records need not know of the mark.
 var markScript = goredis.NewScript(preamble + `
 local made, mark = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (%x+)$')
 if not mark or tonumber(made) > now or now - made >= tonumber(ARGV[2]) then
@@ -272,5 +276,5 @@ end
 return mark
 `)
 
-// markAge is how late a survey may notice what has changed.
+// markAge is how late a survey may notice a change.
 const markAge = 900 * time.Millisecond

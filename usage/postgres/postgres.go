@@ -1,12 +1,13 @@
-// Package postgres counts usage in a Postgres database that any number of
-// control planes share.
+// Package postgres counts usage in a Postgres database that any number of control
+// planes share.
 //
-// Its duty is the contract of [usage.Store]. How: one transaction a report. It
-// takes the row of the reporter, so that a report and its repetition come one
-// after the other, and then those of its accounts in rising order, so that the
-// parts of an account's bandwidth are given out one at a time.
+// Its duty is the contract of [usage.Store]. Each report is one transaction. The
+// transaction locks the row of the reporter, so that a report and its repetition are
+// counted one after the other. Then it locks the rows of the accounts in rising order,
+// so that one report at a time is given a fraction of an account's bandwidth.
 //
-// Its limit: it expects the schema; who opens the log has checked it.
+// Its limit: it expects the schema to be there. The opener of the log has checked the
+// schema.
 package postgres
 
 import (
@@ -32,11 +33,11 @@ type Store struct {
 
 var _ usage.Store = (*Store)(nil)
 
-// maxConns bounds the connections: a report is short, and there is one a second
-// of each forwarder.
+// maxConns bounds the connections. A report takes little time, and each forwarder sends
+// one a second.
 const maxConns = 4
 
-// sessionSettings bound how long one process can hold up the others.
+// sessionSettings bound how long one process can block the others.
 var sessionSettings = map[string]string{
 	"application_name":                    "tunnox usage",
 	"lock_timeout":                        "2s",
@@ -68,8 +69,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// attempts is how often a report is tried when the database gave another
-// transaction precedence.
+// attempts is how often a report is tried when the database rolls the transaction back
+// in favour of another one.
 const attempts = 3
 
 // Count implements [usage.Store].
@@ -89,7 +90,8 @@ func (s *Store) Count(ctx context.Context, now time.Time, r usage.Report) (answe
 	return answer, nil
 }
 
-// yielded reports a deadlock or a serialization failure: nothing was written.
+// yielded reports a deadlock or a serialization failure. Both mean that nothing was
+// written.
 func yielded(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pgErr.Code == "40P01" || pgErr.Code == "40001")

@@ -1,6 +1,6 @@
 -- name: Begin :one
--- Takes the reporter's row, so that a report and its repetition come one after
--- the other, and gives the number of its last report.
+-- Locks the reporter's row, so that a report and its repetition are counted one
+-- after the other, and gives the number of the reporter's last report.
 INSERT INTO usage.reporters AS r (reporter, node, sequence, seen_at) VALUES ($1, $2, 0, $3)
 ON CONFLICT (reporter) DO UPDATE SET seen_at = greatest(r.seen_at, excluded.seen_at)
 RETURNING sequence;
@@ -49,7 +49,7 @@ DELETE FROM usage.live WHERE reporter = $1;
 DELETE FROM usage.shares WHERE reporter = $1;
 
 -- name: SilenceReporter :exec
--- Keeps its number and lets it count as gone.
+-- Keeps the reporter's number and makes the reporter count as gone.
 UPDATE usage.reporters SET seen_at = seen_at - @fresh::bigint, rate_to_target = 0, rate_to_source = 0 WHERE reporter = $1;
 
 -- name: OtherShares :many

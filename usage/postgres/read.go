@@ -97,7 +97,7 @@ func (s *Store) Live(ctx context.Context, now time.Time, of usage.Kind, ids ...i
 func (s *Store) Rates(ctx context.Context, now time.Time) (usage.Rates, error) {
 	r, err := s.q.Rates(ctx, fresh(now))
 	if err != nil {
-		return usage.Rates{}, fmt.Errorf("read what flows: %w", err)
+		return usage.Rates{}, fmt.Errorf("read rates: %w", err)
 	}
 	streams, err := s.q.LiveStreams(ctx, fresh(now))
 	if err != nil {
@@ -116,8 +116,8 @@ func (s *Store) Prune(ctx context.Context, now time.Time) error {
 	if err := s.q.PruneMonths(ctx, now.Add(-usage.KeptMonths).Unix()); err != nil {
 		return err
 	}
-	// What a reporter that fell silent had open counts no longer; it may come back
-	// within the hour and says again what is open, so the rows wait that long.
+	// Open streams of a silent reporter are not counted any more. The reporter may
+	// return within the hour and report them again, so their rows are kept for an hour.
 	gone := now.Add(-time.Hour).Unix()
 	if err := s.q.PruneLive(ctx, gone); err != nil {
 		return err
@@ -128,7 +128,7 @@ func (s *Store) Prune(ctx context.Context, now time.Time) error {
 	return s.q.PruneReporters(ctx, now.Add(-usage.KeptReporters).Unix())
 }
 
-// fresh is the time since which a reporter must have been heard of.
+// fresh gives the time after which a reporter's last report must have come.
 func fresh(now time.Time) int64 { return now.Add(-usage.Fresh).Unix() }
 
 func seconds(s usage.Step) int64 { return int64(time.Duration(s) / time.Second) }

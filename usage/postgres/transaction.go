@@ -9,7 +9,7 @@ import (
 	"github.com/tunnox-net/tunnox/usage/postgres/internal/queries"
 )
 
-// transaction is a [usage.Transaction]: one statement a call, whatever the number
+// transaction is a [usage.Transaction]. Each call is one statement, whatever the number
 // of lines.
 type transaction struct{ q *queries.Queries }
 

@@ -1,12 +1,12 @@
 // Package sqlite counts usage in the file of the embedded log.
 //
-// Its duty is the contract of [usage.Store]. How: a connection of its own beside
-// the log's, since a report is rare and short, and one transaction a report. A
-// commit outlives the process; with the machine the last ones may be lost
-// (synchronous NORMAL), which costs counts and never the log.
+// Its duty is the contract of [usage.Store]. It has a connection of its own beside the
+// log's connection, because a report is rare and short. Each report is one transaction.
+// A commit survives the end of the process. When the machine fails, the last commits
+// may be lost (synchronous NORMAL). That loses counts and never log records.
 //
-// Its limits: one process, and the schema is there: who opens the log has seen to
-// both. Close it before the log.
+// Its limits: one process only, and the schema must be there. The opener of the log has
+// made sure of both. Close this store before the log.
 package sqlite
 
 import (
@@ -26,7 +26,7 @@ import (
 
 // Store counts in the file of the embedded log.
 type Store struct {
-	mu sync.Mutex // one at a time: the file has one writer anyway
+	mu sync.Mutex // held by each writer: the file has only one writer at a time
 	db *sql.DB
 	q  *queries.Queries
 }
@@ -65,7 +65,7 @@ func (s *Store) Count(ctx context.Context, now time.Time, r usage.Report) (answe
 	return answer, nil
 }
 
-// write does something as one transaction.
+// write runs do in one transaction.
 func (s *Store) write(ctx context.Context, do func(*queries.Queries) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

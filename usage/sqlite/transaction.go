@@ -9,8 +9,8 @@ import (
 	"github.com/tunnox-net/tunnox/usage/sqlite/internal/queries"
 )
 
-// transaction is a [usage.Transaction]: a statement a line, because each costs no
-// round trip. Nobody else writes meanwhile.
+// transaction is a [usage.Transaction]. It runs one statement for each line, because a
+// statement costs no round trip here. No other transaction writes at the same time.
 type transaction struct{ q *queries.Queries }
 
 func (t transaction) Begin(ctx context.Context, reporter, node string, now time.Time) (int64, error) {

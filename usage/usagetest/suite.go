@@ -1,4 +1,4 @@
-// Package usagetest is what every [usage.Store] does, as one suite.
+// Package usagetest is the suite that every [usage.Store] must pass.
 package usagetest
 
 import (
@@ -24,7 +24,7 @@ const (
 	home, office = int64(600000000), int64(600000001)
 )
 
-// line is a line of ann's.
+// line makes a line that is charged to ann.
 func line(mapping, toTarget, toSource, streams, open int64) usage.Line {
 	return usage.Line{Mapping: mapping, Account: ann, Source: home, Target: office,
 		Traffic: usage.Traffic{ToTarget: toTarget, ToSource: toSource, Streams: streams}, Open: open}
@@ -41,7 +41,7 @@ type suite struct {
 	usage.Store
 }
 
-// Run runs the suite over stores that open makes: empty, each for one test.
+// Run runs the suite. open makes an empty store for each test.
 func Run(t *testing.T, open func(t testing.TB) usage.Store) {
 	for name, test := range map[string]func(*suite){
 		"what was reported is counted everywhere":           counted,
@@ -50,7 +50,7 @@ func Run(t *testing.T, open func(t testing.TB) usage.Store) {
 		"a report that was broken off is counted or is not": brokenOff,
 		"a month ends": month,
 		"open streams count while their reporter reports":      live,
-		"parts of a bandwidth never exceed the whole":          shares,
+		"parts of a bandwidth never exceed the whole":          fractions,
 		"parts of a bandwidth follow demand":                   demand,
 		"what is kept no longer is deleted and the rest stays": prune,
 		"a series shows what is its subject's":                 series,
@@ -146,14 +146,15 @@ func once(s *suite) {
 		same(s, "used", a.Accounts[0].Used, 100)
 	}
 	s.count(at.Add(2*time.Second), report("a", 2, line(web, 10, 0, 0, 2)))
-	s.count(at.Add(3*time.Second), first) // was long under way
+	s.count(at.Add(3*time.Second), first) // arrived late
 	same(s, "month", s.month(at, ann), usage.Traffic{ToTarget: 110, Streams: 1})
 	same(s, "days", s.sum(usage.Subject{}, usage.Day), usage.Traffic{ToTarget: 110, Streams: 1})
-	same(s, "open", s.open(at.Add(3*time.Second), usage.OfMapping, web), 2) // what is late changes nothing
-	// Another life of the same forwarder begins at 1 again.
+	same(s, "open", s.open(at.Add(3*time.Second), usage.OfMapping, web), 2) // a late report changes nothing
+	// Another run of the same forwarder begins at 1 again.
 	s.count(at, report("a2", 1, line(web, 1, 0, 0, 0)))
 	same(s, "another life", s.month(at, ann), usage.Traffic{ToTarget: 111, Streams: 1})
-	// A store that was restored to an earlier state knows an older number.
+	// A store that was restored from a backup has an older number, so numbers may be
+	// missing.
 	s.count(at, report("a", 9, line(web, 1000, 0, 0, 0)))
 	same(s, "numbers may be missing", s.month(at, ann), usage.Traffic{ToTarget: 1111, Streams: 1})
 }
@@ -196,8 +197,8 @@ func concurrent(s *suite) {
 	same(s, "open", s.open(at, usage.OfMapping, web), reporters*(reports-1))
 }
 
-// brokenOff ends the callers of reports in the middle and repeats them, as a
-// control plane that is killed and its forwarders would.
+// brokenOff cancels reports in the middle and repeats them. This is what happens when a
+// control plane is killed.
 func brokenOff(s *suite) {
 	const reports = 25
 	broken := 0
@@ -225,7 +226,7 @@ func month(s *suite) {
 	same(s, "account", a.Accounts[0], usage.Account{Account: ann, Used: 7, Resets: time.Date(2026, time.March, 1, 0, 0, 0, 0, time.UTC)})
 	same(s, "january", s.month(at, ann), usage.Traffic{ToTarget: 100, Streams: 1})
 	same(s, "february", s.month(next, ann), usage.Traffic{ToTarget: 7})
-	// Who has used nothing yet is told so.
+	// An account that has used nothing is in the answer too.
 	r := report("a", 3)
 	r.Asks = []usage.Ask{{Account: bob}}
 	same(s, "bob", s.count(next, r).Accounts[0].Used, 0)
@@ -240,7 +241,7 @@ func live(s *suite) {
 	same(s, "client", s.open(at, usage.OfClient, office), 6)
 	same(s, "mapping", s.open(at, usage.OfMapping, web), 5)
 	same(s, "nobody", s.open(at, usage.OfAccount, bob), 0)
-	// b says that it is there, a was killed.
+	// Reporter b reports again; a was killed and does not.
 	later := at.Add(usage.Fresh + time.Second)
 	s.count(later, report("b", 2))
 	same(s, "mapping without a", s.open(later, usage.OfMapping, web), 3)
@@ -253,12 +254,12 @@ func live(s *suite) {
 		s.Fatal(err)
 	}
 	same(s, "rates", rates, usage.Rates{})
-	// What was counted is not taken for new when the end is told twice.
+	// A repeated last report is recognised as a repetition.
 	same(s, "repeated end", s.count(later, last).Duplicate, true)
 }
 
-// shares lets forwarders come, ask and go at random, and adds up what they have.
-func shares(s *suite) {
+// fractions lets forwarders come, ask and leave at random, and adds up their fractions.
+func fractions(s *suite) {
 	random := rand.New(rand.NewPCG(1, 2))
 	have := map[string]float64{}
 	sequence := map[string]int64{}
@@ -308,7 +309,7 @@ func demand(s *suite) {
 	if a < 0.75 || b < 0.15 || b > 0.25 {
 		s.Errorf("with a quarter of the demand the other gets %v beside %v", b, a)
 	}
-	ask(at, "b", 20, 0) // goes
+	ask(at, "b", 20, 0) // leaves
 	if a = ask(at, "a", 20, usage.FullDemand); a < 0.95 {
 		s.Errorf("alone again it gets %v", a)
 	}
@@ -361,7 +362,8 @@ func series(s *suite) {
 	same(s, "of nobody", s.series(usage.Subject{Kind: usage.OfMapping, ID: 5}, usage.Minute, from, to), []usage.Bucket(nil))
 }
 
-// model reports at random, repeats and delays, and compares with maps.
+// model reports at random, repeats and delays reports, and compares the store with
+// maps.
 func model(s *suite) {
 	random := rand.New(rand.NewPCG(3, 4))
 	months := map[int64]usage.Traffic{}

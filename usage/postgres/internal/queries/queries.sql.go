@@ -111,8 +111,8 @@ type BeginParams struct {
 	SeenAt   int64
 }
 
-// Takes the reporter's row, so that a report and its repetition come one after
-// the other, and gives the number of its last report.
+// Locks the reporter's row, so that a report and its repetition are counted one
+// after the other, and gives the number of the reporter's last report.
 func (q *Queries) Begin(ctx context.Context, arg BeginParams) (int64, error) {
 	row := q.db.QueryRow(ctx, begin, arg.Reporter, arg.Node, arg.SeenAt)
 	var sequence int64
@@ -751,7 +751,7 @@ type SilenceReporterParams struct {
 	Fresh    int64
 }
 
-// Keeps its number and lets it count as gone.
+// Keeps the reporter's number and makes the reporter count as gone.
 func (q *Queries) SilenceReporter(ctx context.Context, arg SilenceReporterParams) error {
 	_, err := q.db.Exec(ctx, silenceReporter, arg.Reporter, arg.Fresh)
 	return err
