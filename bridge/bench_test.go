@@ -14,9 +14,9 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// The three ways a byte can go are measured in one run, because only their
-// relation means something on a machine that others use too. CPU counts both
-// ends, in user and kernel.
+// The three paths of a byte are measured in one run. Other programs use this machine
+// too, so only the ratios between the paths mean something. CPU counts both ends, user
+// and kernel time.
 
 type ways struct {
 	name string
@@ -42,7 +42,7 @@ func tcpPair(t testing.TB) (a, b net.Conn) {
 	return a, b
 }
 
-// sessionPair is a stream of an agent's session.
+// sessionPair gives both ends of a stream of an agent's session.
 func sessionPair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
 	ctx := within(t, 30*time.Second)
@@ -72,7 +72,7 @@ func sessionPair(t testing.TB) (a, b net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := opened.Write([]byte{0}); err != nil { // the peer learns with the first byte
+	if _, err := opened.Write([]byte{0}); err != nil { // the peer learns of the stream with the first byte
 		t.Fatal(err)
 	}
 	taken, err := server.Accept(ctx)
@@ -88,10 +88,10 @@ func sessionPair(t testing.TB) (a, b net.Conn) {
 func bridgePair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
 	p := startTwo(t, nil).open(t)
-	return p.opener, p.taker
+	return p.opener, p.acceptor
 }
 
-// cpu is what this process has used.
+// cpu gives the CPU time that this process has used.
 func cpu() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
@@ -176,7 +176,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen opens a stream, says a byte, hears one, and closes it.
+// BenchmarkOpen opens a stream, sends a byte, receives a byte, and closes the stream.
 func BenchmarkOpen(b *testing.B) {
 	ca := newAuthority(b)
 	to := startNode(b, ca, "node-002", func(_ context.Context, _ Identity, s transport.Stream) {

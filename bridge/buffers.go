@@ -6,7 +6,7 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// The buffers of frames, coming and going, shared by all streams.
+// The pools of buffers for sent and received frames. All streams use them.
 var (
 	smallBuffers = sync.Pool{New: func() any { b := make([]byte, 0, smallFrame); return &b }}
 	partBuffers  = sync.Pool{New: func() any { b := make([]byte, 0, partSize); return &b }}
@@ -20,7 +20,7 @@ func frameBuffer(n int) *[]byte {
 	return partBuffers.Get().(*[]byte)
 }
 
-// recycle takes back what frameBuffer gave.
+// recycle puts a buffer of frameBuffer back into its pool.
 func recycle(b *[]byte) {
 	*b = (*b)[:0]
 	switch cap(*b) {
@@ -31,8 +31,8 @@ func recycle(b *[]byte) {
 	}
 }
 
-// received is the pool that gRPC reads into. Its own one clears 16 KiB for each
-// frame that comes, although the frame is read over all of it.
+// received is the pool for the buffers that gRPC reads into. gRPC's own pool clears 16
+// KiB for each received frame, although the frame then overwrites all of it.
 type received struct{}
 
 var _ mem.BufferPool = received{}

@@ -6,43 +6,44 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // messages that are not frames
+	_ "google.golang.org/grpc/encoding/proto" // for messages that are not frames
 	"google.golang.org/grpc/mem"
 
 	"github.com/tunnox-net/tunnox/bridge/bridgepb"
 )
 
-// The fields of bridgepb.Frame, as protobuf tags. Every frame is one field.
+// The fields of bridgepb.Frame, as protobuf tags. Every frame has exactly one field.
 const (
-	tagData  = 1<<3 | 2 // length and bytes
-	tagGrant = 2 << 3   // varint, which is 0
-	tagEnd   = 3 << 3   // varint
+	tagData  = 1<<3 | 2 // wire type 2: length and bytes
+	tagGrant = 2 << 3   // wire type 0: varint
+	tagEnd   = 3 << 3   // wire type 0
 )
 
 const (
-	// maxData is the most bytes one frame carries. Larger frames cost fewer
-	// allocations and wake-ups for each byte, and let others of the connection
-	// wait no longer, because HTTP/2 interleaves in pieces of 16 KiB anyway.
+	// maxData is the most bytes that one frame carries. Large frames cost fewer
+	// allocations and wake-ups for each byte. Other streams on the connection wait no
+	// longer for them, because HTTP/2 interleaves pieces of 16 KiB anyway.
 	maxData = 128 << 10
-	// maxFrame bounds a frame received: maxData, its tag and its length.
+	// maxFrame bounds a received frame: maxData, its tag and its length.
 	maxFrame = maxData + 1 + binary.MaxVarintLen32
-	// dataHead is the room a data frame keeps for its tag and length.
+	// dataHead is the space that a data frame keeps for its tag and length.
 	dataHead = 1 + 3
-	// partSize is how much of a frame is in one buffer. gRPC gives buffers back as
-	// it writes pieces of 16 KiB, so that the next frame can be made meanwhile.
+	// partSize is how much of a frame is in one buffer. gRPC frees buffers while it
+	// writes pieces of 16 KiB, so the next frame can be built at the same time.
 	partSize = 16 << 10
-	// frameHead is what gRPC puts before a frame.
+	// frameHead is the number of bytes that gRPC puts before a frame.
 	frameHead = 5
-	// smallFrame is the buffer of frames that need no large one: more than gRPC's
-	// threshold of 1 KiB, below which it does not tell when a buffer is free.
+	// smallFrame is the buffer size for small frames. It is above gRPC's threshold of 1
+	// KiB: below the threshold gRPC does not report when a buffer is free.
 	smallFrame = 4 << 10
 )
 
-// errFrame: the peer sent what is no frame.
+// errFrame: the peer sent bytes that are not a frame.
 var errFrame = errors.New("bridge: malformed frame")
 
-// codec passes frames through and leaves other messages (the health service's)
-// to protobuf. The bytes are what protobuf would write, so that it has its name.
+// codec encodes frames itself and leaves other messages (those of the health service)
+// to protobuf. The bytes are the same as protobuf would write, so the codec has
+// protobuf's name.
 type codec struct{ other encoding.CodecV2 }
 
 func newCodec() codec { return codec{other: encoding.GetCodecV2("proto")} }
@@ -50,8 +51,8 @@ func newCodec() codec { return codec{other: encoding.GetCodecV2("proto")} }
 // Name is the content subtype.
 func (codec) Name() string { return "proto" }
 
-// Marshal gives an outgoing frame's own buffer away: gRPC frees it when the
-// bytes are on their way.
+// Marshal hands over the buffer of an outgoing frame. gRPC frees the buffer after it
+// has written the bytes.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if f, ok := v.(outgoing); ok {
 		return f.buffers, nil
@@ -59,7 +60,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.other.Marshal(v)
 }
 
-// Unmarshal keeps references to what was received, without a copy.
+// Unmarshal keeps references to the received bytes and does not copy them.
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if f, ok := v.(*frame); ok {
 		return f.read(data)
@@ -72,19 +73,19 @@ type outgoing struct{ buffers mem.BufferSlice }
 
 // frame is a received frame.
 type frame struct {
-	data  []piece // references; whoever takes them frees them
-	size  int     // of data
+	data  []piece // references; the owner of the frame frees them
+	size  int     // number of bytes in data
 	grant uint64
 	end   bridgepb.End
 }
 
-// piece is a part of received bytes, alive until its buffer is freed.
+// piece is a part of received bytes. It is valid until its buffer is freed.
 type piece struct {
 	bytes  []byte
 	buffer mem.Buffer
 }
 
-// read decodes one frame, which is one protobuf field and nothing else.
+// read decodes one frame: one protobuf field and nothing else.
 func (f *frame) read(data mem.BufferSlice) error {
 	*f = frame{data: f.data[:0]}
 	var head [1 + binary.MaxVarintLen64]byte
@@ -101,7 +102,7 @@ func (f *frame) read(data mem.BufferSlice) error {
 	switch head[0] {
 	case tagData:
 		if value == 0 || value > maxData || uint64(rest) != value {
-			return fmt.Errorf("%w: %d bytes of data in %d", errFrame, value, rest)
+			return fmt.Errorf("%w: a length of %d with %d bytes left", errFrame, value, rest)
 		}
 		f.size = rest
 		f.keep(data, used)
@@ -109,23 +110,23 @@ func (f *frame) read(data mem.BufferSlice) error {
 	case tagGrant:
 		f.grant = value
 		if value == 0 || value > maxGrant {
-			return fmt.Errorf("%w: grant of %d", errFrame, value)
+			return fmt.Errorf("%w: a grant of %d", errFrame, value)
 		}
 	case tagEnd:
 		f.end = bridgepb.End(value)
 		if value == 0 || value > uint64(bridgepb.End_END_RESET_IN_ORDER) {
-			return fmt.Errorf("%w: end %d", errFrame, value)
+			return fmt.Errorf("%w: unknown end %d", errFrame, value)
 		}
 	default:
-		return fmt.Errorf("%w: tag %d", errFrame, head[0])
+		return fmt.Errorf("%w: unknown tag %d", errFrame, head[0])
 	}
 	if rest != 0 {
-		return fmt.Errorf("%w: %d bytes behind it", errFrame, rest)
+		return fmt.Errorf("%w: %d bytes after the field", errFrame, rest)
 	}
 	return nil
 }
 
-// keep takes references to the bytes behind the first skip ones.
+// keep keeps references to all bytes after the first skip bytes.
 func (f *frame) keep(data mem.BufferSlice, skip int) {
 	for _, b := range data {
 		bytes := b.ReadOnlyData()
@@ -139,7 +140,7 @@ func (f *frame) keep(data mem.BufferSlice, skip int) {
 	}
 }
 
-// free gives back what was received.
+// free frees the received buffers.
 func (f *frame) free() {
 	for i := range f.data {
 		f.data[i].buffer.Free()
@@ -148,7 +149,7 @@ func (f *frame) free() {
 	f.data, f.size = f.data[:0], 0
 }
 
-// appendDataHead begins a frame of n bytes.
+// appendDataHead appends the tag and the length of a data frame of n bytes.
 func appendDataHead(b []byte, n int) []byte {
 	return binary.AppendUvarint(append(b, tagData), uint64(n))
 }

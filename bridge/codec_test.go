@@ -11,7 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/bridge/bridgepb"
 )
 
-// inPieces gives b as gRPC hands it over, in pieces of n.
+// inPieces gives b in pieces of n bytes, as gRPC does.
 func inPieces(b []byte, n int) mem.BufferSlice {
 	var s mem.BufferSlice
 	for len(b) > 0 {
@@ -30,7 +30,8 @@ func (f *frame) bytes() (b []byte) {
 
 func dataFrame(data []byte) []byte { return append(appendDataHead(nil, len(data)), data...) }
 
-// What the codec writes, the generated code reads, and the other way round.
+// The generated code reads what the codec writes, and the codec reads what the
+// generated code writes.
 func TestFramesAreProtobuf(t *testing.T) {
 	for name, c := range map[string]struct {
 		ours  []byte

@@ -22,44 +22,45 @@ import (
 )
 
 const (
-	// streamWindow and connWindow are gRPC's windows. A stream's is never full,
-	// because what our own window admits is taken at once; twice as large leaves
-	// room for what small frames cost beside their bytes. A connection's bounds
-	// what is on the line: 16 MiB are 1.6 GB/s at 10 ms.
+	// streamWindow and connWindow are gRPC's windows. A stream's window is never full,
+	// because the receiver reads at once all that our own window allows. It is twice as
+	// large as ours, because small frames cost more than their bytes. A connection's
+	// window bounds the bytes on the line: 16 MiB are 1.6 GB/s at 10 ms.
 	streamWindow = 2 * window
 	connWindow   = 16 << 20
-	// writeBuffer and readBuffer of a connection: four full frames a system call, and
-	// what stands before them, which would otherwise need one of its own.
+	// writeBuffer and readBuffer are the buffer sizes of a connection. Four full frames
+	// and the bytes before them fit into one system call; otherwise those bytes would
+	// need a call of their own.
 	writeBuffer, readBuffer = 68 << 10, 64 << 10
-	// maxHeaders bounds the headers of an RPC; ours are some 200 bytes.
+	// maxHeaders bounds the headers of an RPC. Ours have some 200 bytes.
 	maxHeaders = 8 << 10
-	// probeAfter a silence a ping is sent, and probeFor it is waited for the
-	// answer: a dead peer is noticed within 15 s.
+	// A ping is sent after a silence of probeAfter, and its answer must come within
+	// probeFor. So a dead peer is noticed within 15 s.
 	probeAfter, probeFor = 10 * time.Second, 5 * time.Second
 )
 
-// forwardMethod is bridge.proto's only RPC.
+// forwardMethod is the only RPC in bridge.proto.
 const (
 	forwardService = "tunnox.bridge.v1.Bridge"
 	forwardName    = "Forward"
 	forwardMethod  = "/" + forwardService + "/" + forwardName
 )
 
-// connection is one gRPC connection to a peer. It is dialled once: when it is
-// lost the pool makes another.
+// connection is one gRPC connection to a peer. It is dialled once. When it is lost the
+// pool makes another one.
 type connection struct {
 	cc   *grpc.ClientConn
 	link *link
 
 	// guarded by Pool.mu
 	inUse   int
-	retired bool        // takes no new streams
+	retired bool        // accepts no new streams
 	idle    *time.Timer // runs while inUse is 0
-	expiry  *time.Timer // retires it before a certificate ends
+	expiry  *time.Timer // retires the connection before a certificate expires
 	stop    context.CancelFunc
 }
 
-// dial makes a connection to the node at address, or says why there is none.
+// dial makes a connection to the node at address. The error says why there is none.
 func dial(ctx context.Context, config PoolConfig, node, address string) (*connection, error) {
 	client, err := config.Trust.clientTLS(node)
 	if err != nil {
@@ -67,7 +68,7 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 	}
 	c := new(connection)
 	var dialled atomic.Bool
-	failure := make(chan error, 2) // what gRPC would only put into a log
+	failure := make(chan error, 2) // errors that gRPC would only write to a log
 	fail := func(err error) error {
 		select {
 		case failure <- err:
@@ -78,7 +79,7 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 	cc, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			if dialled.Swap(true) {
-				return nil, errors.New("bridge: this connection is used up")
+				return nil, errors.New("bridge: this connection was dialled before")
 			}
 			raw, err := config.Dial(ctx, "tcp", address)
 			if err != nil {
@@ -106,8 +107,9 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 		grpc.WithMaxHeaderListSize(maxHeaders), experimental.WithBufferPool(received{}),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(maxFrame),
-			// gRPC would keep the first frames to send them again elsewhere. The
-			// pool does that with streams on which nothing was sent, and there only.
+			// gRPC would keep the first frames of a stream to send them again on
+			// another connection. The pool retries only streams on which nothing was
+			// sent.
 			grpc.MaxRetryRPCBufferSize(0),
 		),
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
@@ -123,9 +125,9 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 			select {
 			case err = <-failure:
 			default:
-				// After a handshake that looked good: TLS 1.3 lets the server turn
-				// down a client's certificate when the client is done already.
-				err = errors.New("the peer hung up")
+				// The handshake seemed to succeed. In TLS 1.3 the client has finished
+				// before the server refuses the client's certificate.
+				err = errors.New("the peer closed the connection")
 			}
 			if ctx.Err() != nil {
 				err = fmt.Errorf("%w: %w", ctx.Err(), err)
@@ -137,14 +139,14 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 	return c, nil
 }
 
-// open begins a stream. ctx limits the opening, not the stream. ended is called
-// once, when the stream has ended and open gave no error.
+// open begins a stream. ctx limits the opening, not the stream. If open gives no error,
+// ended is called once, when the stream has ended.
 func (c *connection) open(ctx context.Context, count *traffic, ended func()) (*stream, error) {
 	life, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(ctx, cancel)
 	rpc, err := c.cc.NewStream(life, &grpc.StreamDesc{StreamName: forwardName, ServerStreams: true, ClientStreams: true}, forwardMethod)
 	if !stop() && err == nil {
-		err = ctx.Err() // life has ended with it
+		err = ctx.Err() // life has ended with ctx
 	}
 	if err != nil {
 		cancel()
@@ -163,10 +165,10 @@ func (c *connection) open(ctx context.Context, count *traffic, ended func()) (*s
 	return s, nil
 }
 
-// explain turns how the opener's RPC ended into an error of package transport.
+// explain gives the error of package transport for the way the opener's RPC ended.
 func (c *connection) explain(err error) error {
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: the peer's handler left it", transport.ErrReset)
+		return fmt.Errorf("%w: the peer's handler returned", transport.ErrReset)
 	}
 	switch status.Code(err) {
 	case codes.Unavailable, codes.Unauthenticated, codes.Unimplemented:
@@ -178,8 +180,8 @@ func (c *connection) explain(err error) error {
 	return fmt.Errorf("%w: %w", transport.ErrReset, err)
 }
 
-// health asks the peer whether the connection is good for new streams. A peer
-// that is too busy to answer, but sends other things, is healthy.
+// health asks the peer whether the connection can be used for new streams. A peer that
+// does not answer but sends other bytes is busy, and healthy.
 func (c *connection) health(ctx context.Context, timeout time.Duration) (serving bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// One end reads a flood, for which its reader sends grants, and writes little
-// pieces meanwhile. A Write that waits for its turn while a grant is being sent has
-// to be woken by that: the peer has no grant for it that would do it.
+// One end reads a flood, for which its reader sends grants, and writes small pieces at
+// the same time. A Write that waits while a grant is being sent must be woken when the
+// grant is sent: the peer sends no grant that would wake it.
 func TestLittleWritesBesideAFlood(t *testing.T) {
 	const writes = 10_000
 	two := startTwo(t, nil)
 	var running sync.WaitGroup
 	for range 4 {
 		p := two.open(t)
-		late := time.AfterFunc(20*time.Second, func() { _, _ = p.opener.Reset(), p.taker.Reset() })
+		late := time.AfterFunc(20*time.Second, func() { _, _ = p.opener.Reset(), p.acceptor.Reset() })
 		defer late.Stop()
 		written := make(chan struct{})
 		running.Go(func() {
@@ -26,12 +26,12 @@ func TestLittleWritesBesideAFlood(t *testing.T) {
 					t.Errorf("write %d: %v", i, err)
 					return
 				}
-				time.Sleep(time.Microsecond) // so that grants find their turn between
+				time.Sleep(time.Microsecond) // so that grants are sent in between
 			}
 			_ = p.opener.CloseWrite()
 		})
 		running.Go(func() {
-			if n, err := io.Copy(io.Discard, p.taker); n != writes || err != nil {
+			if n, err := io.Copy(io.Discard, p.acceptor); n != writes || err != nil {
 				t.Errorf("read %d: %v", n, err)
 			}
 		})
@@ -40,11 +40,11 @@ func TestLittleWritesBesideAFlood(t *testing.T) {
 			for {
 				select {
 				case <-written:
-					_ = p.taker.CloseWrite()
+					_ = p.acceptor.CloseWrite()
 					return
 				default:
 				}
-				if _, err := p.taker.Write(flood); err != nil {
+				if _, err := p.acceptor.Write(flood); err != nil {
 					t.Errorf("flood: %v", err)
 					return
 				}

@@ -10,28 +10,28 @@ import (
 	"time"
 )
 
-// Identity is who a peer proved to be.
+// Identity is the proved identity of a peer.
 type Identity struct {
 	// Node is its node id, node-001.
 	Node string
-	// Expires is when its certificate ends, and with it what it may do on the
-	// connection it made with it.
+	// Expires is when its certificate expires. After that the peer may open nothing
+	// more on the connection that it made with this certificate.
 	Expires time.Time
 }
 
-// ErrIdentity: a certificate does not prove the node it should.
-var ErrIdentity = errors.New("bridge: certificate is not the node's")
+// ErrIdentity: a certificate does not prove the expected node.
+var ErrIdentity = errors.New("bridge: the certificate does not belong to the node")
 
 // A node's certificate names it in one URI, tunnox://node/node-001.
 const identityScheme, identityHost = "tunnox", "node"
 
-// IdentityURI is what a node's certificate holds as its only URI.
+// IdentityURI gives the only URI in a node's certificate.
 func IdentityURI(node string) *url.URL {
 	return &url.URL{Scheme: identityScheme, Host: identityHost, Path: "/" + node}
 }
 
-// identityOf reads the node from a verified certificate. Certificates of the
-// same authority for anything else are not a node's.
+// identityOf reads the node from a verified certificate. Other certificates of the same
+// authority do not prove a node.
 func identityOf(cert *x509.Certificate) (Identity, error) {
 	if len(cert.URIs) != 1 {
 		return Identity{}, fmt.Errorf("%w: it has %d URIs", ErrIdentity, len(cert.URIs))
@@ -43,16 +43,18 @@ func identityOf(cert *x509.Certificate) (Identity, error) {
 	return Identity{Node: node, Expires: cert.NotAfter}, nil
 }
 
-// validNode allows what can stand in a node id: it becomes a metric's label.
+// validNode checks the characters of a node id, because the id becomes the label of a
+// metric.
 func validNode(node string) bool {
 	return node != "" && len(node) <= 64 && strings.Trim(node, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
-// Trust is what a node proves itself and verifies its peers with. Both functions
-// are asked at every handshake, so that a renewed certificate and a changed
-// authority hold from then on.
+// Trust gives a node its own certificate and the authorities for its peers. Both
+// functions are called at every handshake, so a renewed certificate and a changed
+// authority apply from then on.
 type Trust struct {
-	// Certificate gives the node's certificate and key, good for client and server.
+	// Certificate gives the node's certificate and key, which are valid for client and
+	// server.
 	Certificate func() (*tls.Certificate, error)
 	// Roots gives the authorities that sign node certificates.
 	Roots func() (*x509.CertPool, error)
@@ -65,7 +67,7 @@ func (t Trust) check() error {
 	return nil
 }
 
-// both asks for what a handshake needs.
+// both gives the certificate and the roots for a handshake.
 func (t Trust) both() (*tls.Certificate, *x509.CertPool, error) {
 	cert, err := t.Certificate()
 	if err != nil {
@@ -76,7 +78,7 @@ func (t Trust) both() (*tls.Certificate, *x509.CertPool, error) {
 		return nil, nil, fmt.Errorf("node authorities: %w", err)
 	}
 	if cert == nil || roots == nil {
-		return nil, nil, errors.New("bridge: no node certificate or no authorities")
+		return nil, nil, errors.New("bridge: the node certificate or the authorities are missing")
 	}
 	return cert, roots, nil
 }
@@ -84,7 +86,7 @@ func (t Trust) both() (*tls.Certificate, *x509.CertPool, error) {
 // protocols is what both ends name in the handshake (ALPN).
 var protocols = []string{"h2"}
 
-// serverTLS verifies clients; who is no node does not get through the handshake.
+// serverTLS verifies clients. The handshake of a client that is not a node fails.
 func (t Trust) serverTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -101,8 +103,8 @@ func (t Trust) serverTLS() *tls.Config {
 				ClientAuth:       tls.RequireAndVerifyClientCert,
 				ClientCAs:        roots,
 				VerifyConnection: func(state tls.ConnectionState) error { return verifyPeer(state, "") },
-				// Connections are few and long, and a resumed one would not ask
-				// for the certificate again.
+				// Connections are few and live long, and the check of the certificate
+				// would be left out of a resumed one.
 				SessionTicketsDisabled:      true,
 				DynamicRecordSizingDisabled: true,
 			}, nil
@@ -110,7 +112,7 @@ func (t Trust) serverTLS() *tls.Config {
 	}
 }
 
-// clientTLS verifies that the server is the node that was meant.
+// clientTLS verifies that the server is the expected node.
 func (t Trust) clientTLS(node string) (*tls.Config, error) {
 	_, roots, err := t.both()
 	if err != nil {
@@ -123,12 +125,12 @@ func (t Trust) clientTLS(node string) (*tls.Config, error) {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return t.Certificate()
 		},
-		// Nodes are known by id, not by host name: the chain is verified below,
-		// against the same roots, instead of here.
+		// Nodes are known by id, not by host name. So the chain is verified below,
+		// against the same roots, and not here.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if len(state.PeerCertificates) == 0 {
-				return fmt.Errorf("%w: there is none", ErrIdentity)
+				return fmt.Errorf("%w: the peer sent no certificate", ErrIdentity)
 			}
 			between := x509.NewCertPool()
 			for _, c := range state.PeerCertificates[1:] {
@@ -144,14 +146,14 @@ func (t Trust) clientTLS(node string) (*tls.Config, error) {
 	}, nil
 }
 
-// verifyPeer checks the identity in a verified chain; want is empty where any
-// node may come.
+// verifyPeer checks the identity in a verified chain. With want empty, any node is
+// allowed.
 func verifyPeer(state tls.ConnectionState, want string) error {
 	if state.NegotiatedProtocol != protocols[0] {
 		return errors.New("bridge: the peer does not speak HTTP/2")
 	}
 	if len(state.PeerCertificates) == 0 {
-		return fmt.Errorf("%w: there is none", ErrIdentity)
+		return fmt.Errorf("%w: the peer sent no certificate", ErrIdentity)
 	}
 	identity, err := identityOf(state.PeerCertificates[0])
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// Who is no node gets nothing from the port: no HTTP/2 settings, no byte at all
-// after the handshake.
+// A client that is not a node gets nothing from the port: no HTTP/2 settings, no byte
+// at all after the handshake.
 func TestStrangersGetNoAnswer(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)
 	var streams atomic.Int64
@@ -27,7 +27,7 @@ func TestStrangersGetNoAnswer(t *testing.T) {
 	client := func(cert *tls.Certificate) *tls.Config {
 		c := &tls.Config{RootCAs: roots, InsecureSkipVerify: true, NextProtos: protocols}
 		if cert != nil {
-			// Sent whatever authorities the server names.
+			// Send the certificate whatever authorities the server names.
 			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 		}
 		return c
@@ -84,7 +84,7 @@ func TestStrangersGetNoAnswer(t *testing.T) {
 		if errors.As(err, &late) && late.Timeout() {
 			t.Errorf("%s: the connection stays open", name)
 		}
-		if config == nil && len(got) > 0 && got[0] == 21 { // a TLS alert is no answer
+		if config == nil && len(got) > 0 && got[0] == 21 { // a TLS alert is not an answer
 			got = nil
 		}
 		if len(got) != 0 {
@@ -95,7 +95,7 @@ func TestStrangersGetNoAnswer(t *testing.T) {
 	if streams.Load() != 0 || len(n.server.Stats()) != 0 {
 		t.Errorf("%d streams, %+v", streams.Load(), n.server.Stats())
 	}
-	// The same with a node's certificate is answered: the test above means something.
+	// A node's certificate gets an answer, so the test above can fail.
 	conn := tls.Client(func() net.Conn { c, _ := net.Dial("tcp", n.Address); return c }(), client(ca.issue(t, "node-001", nil)))
 	defer conn.Close()
 	_, _ = io.WriteString(conn, preface)
@@ -126,7 +126,7 @@ func TestAServerIsTheNodeThatWasMeant(t *testing.T) {
 	}
 }
 
-// The handler is told who proved to be there, not who says so.
+// The handler is told the proved identity, not a claimed one.
 func TestTheHandlerKnowsThePeer(t *testing.T) {
 	ca := newAuthority(t)
 	seen := make(chan Identity, 1)
@@ -154,9 +154,9 @@ func (r *renewed) trust() Trust {
 	return t
 }
 
-// Certificates of an hour, renewed every half of it, for a day: streams live on,
-// connections are made anew before their certificates end, and nobody restarts.
-// Without renewal it is over when they end.
+// Certificates live for an hour and are renewed every half hour, for a day. Streams
+// continue, connections are replaced before their certificates expire, and nobody
+// restarts. Without renewal connections end when their certificates expire.
 func TestCertificatesAreRenewedWithoutRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newAuthority(t)
@@ -191,7 +191,7 @@ func TestCertificatesAreRenewedWithoutRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 20 * 2 { // the authority lasts a day
+		for range 20 * 2 { // the authority lives a day
 			time.Sleep(30 * time.Minute)
 			renew()
 			s, err := pool.Open(t.Context(), to)
@@ -228,7 +228,7 @@ func TestCertificatesAreRenewedWithoutRestart(t *testing.T) {
 	})
 }
 
-// A connection that outlives its certificate carries no new streams.
+// A connection that lives longer than its certificate carries no new streams.
 func TestAnExpiredPeerOpensNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newAuthority(t)
@@ -240,7 +240,7 @@ func TestAnExpiredPeerOpensNothing(t *testing.T) {
 		served := make(chan error)
 		go func() { served <- server.Serve(ln) }()
 		config := PoolConfig{Trust: ca.trust(t, "node-001"), Dial: ln.dial}.withDefaults()
-		c, err := dial(t.Context(), config, "node-002", "pipe") // what a pool would retire
+		c, err := dial(t.Context(), config, "node-002", "pipe") // a pool would retire this connection
 		if err != nil {
 			t.Fatal(err)
 		}

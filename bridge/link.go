@@ -20,10 +20,10 @@ const maxRecord = 16 << 10
 // link is a TLS connection between two nodes.
 type link struct {
 	*tls.Conn
-	raw      transport.Records // below it
+	raw      transport.Records // below the TLS connection
 	peer     Identity
-	received atomic.Uint64 // bytes, to tell a busy connection from a dead one
-	closed   atomic.Bool   // set before the streams learn that it is gone
+	received atomic.Uint64 // bytes; they tell a busy connection from a dead one
+	closed   atomic.Bool   // set before the streams learn that the connection is lost
 	down     sync.Once
 	onClose  func()
 }
@@ -31,7 +31,7 @@ type link struct {
 func newLink(conn *tls.Conn, raw transport.Records) (*link, error) {
 	state := conn.ConnectionState()
 	if len(state.PeerCertificates) == 0 {
-		return nil, fmt.Errorf("%w: there is none", ErrIdentity)
+		return nil, fmt.Errorf("%w: the peer sent no certificate", ErrIdentity)
 	}
 	peer, err := identityOf(state.PeerCertificates[0])
 	if err != nil {
@@ -40,9 +40,9 @@ func newLink(conn *tls.Conn, raw transport.Records) (*link, error) {
 	return &link{Conn: conn, raw: raw, peer: peer}, nil
 }
 
-// Read gives all records that have come, as far as there is room: gRPC wakes a
-// stream with the first piece of a frame, which then had better not wait for the
-// others to be decrypted.
+// Read gives all received records for which b has space. gRPC wakes a stream with the
+// first piece of a frame; the stream should not have to wait then until the other
+// pieces are decrypted.
 func (l *link) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	for err == nil && n < len(b) && l.raw.Whole() {
@@ -67,7 +67,7 @@ func (l *link) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// cut breaks the connection without a word, which does not block.
+// cut closes the connection without a TLS goodbye, because the goodbye could block.
 func (l *link) cut() {
 	l.closed.Store(true)
 	_ = l.raw.Conn.Close()
@@ -92,13 +92,13 @@ type linkInfo struct {
 // AuthType names the protocol.
 func (linkInfo) AuthType() string { return "tls" }
 
-// handshake makes links of connections, for gRPC.
+// handshake turns connections into links, for gRPC.
 type handshake struct {
 	client func(ctx context.Context, raw net.Conn) (*link, error)
 	server func(raw net.Conn) (*link, error)
 }
 
-var errOneSided = errors.New("bridge: no handshake for this side")
+var errOneSided = errors.New("bridge: these credentials do not serve this side of a connection")
 
 func (h handshake) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if h.client == nil {
@@ -123,7 +123,7 @@ func linked(l *link, err error) (net.Conn, credentials.AuthInfo, error) {
 	return l, linkInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, l}, nil
 }
 
-// Info tells gRPC that the connection is safe to send headers on.
+// Info tells gRPC that headers may be sent on the connection.
 func (handshake) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }

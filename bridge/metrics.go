@@ -8,29 +8,29 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// traffic counts bytes of streams, as they flow.
+// traffic counts bytes of streams while they flow.
 type traffic struct{ sent, received atomic.Uint64 }
 
 var (
 	target = []string{"target_node"}
 	origin = []string{"source_node"}
 
-	poolConnections = prometheus.NewDesc("tunnox_bridge_pool_connections", "Connections to a peer that take streams.", target, nil)
+	poolConnections = prometheus.NewDesc("tunnox_bridge_pool_connections", "Connections to a peer that accept new streams.", target, nil)
 	poolIdle        = prometheus.NewDesc("tunnox_bridge_pool_idle_connections", "Connections to a peer without a stream.", target, nil)
-	poolRetired     = prometheus.NewDesc("tunnox_bridge_pool_retired_connections", "Connections to a peer that only let their streams end.", target, nil)
+	poolRetired     = prometheus.NewDesc("tunnox_bridge_pool_retired_connections", "Connections to a peer that accept no new streams and wait for the end of those they have.", target, nil)
 	poolActive      = prometheus.NewDesc("tunnox_bridge_pool_active_streams", "Streams open to a peer.", target, nil)
-	poolWaiting     = prometheus.NewDesc("tunnox_bridge_pool_waiting_opens", "Opens that wait for a place on a connection to a peer.", target, nil)
-	poolUtilization = prometheus.NewDesc("tunnox_bridge_pool_utilization", "Part of the places on a peer's connections that are taken.", target, nil)
-	poolFailed      = prometheus.NewDesc("tunnox_bridge_pool_dials_failed_total", "Connections to a peer that could not be made.", target, nil)
-	poolBytes       = prometheus.NewDesc("tunnox_bridge_pool_bytes_total", "Bytes of streams opened to a peer, by direction.", append(target, "direction"), nil)
+	poolWaiting     = prometheus.NewDesc("tunnox_bridge_pool_waiting_opens", "Opens that wait for a free place on a connection to a peer.", target, nil)
+	poolUtilization = prometheus.NewDesc("tunnox_bridge_pool_utilization", "Fraction of the places on a peer's connections that are in use.", target, nil)
+	poolFailed      = prometheus.NewDesc("tunnox_bridge_pool_dials_failed_total", "Dials of a peer that failed.", target, nil)
+	poolBytes       = prometheus.NewDesc("tunnox_bridge_pool_bytes_total", "Bytes of the streams opened to a peer, by direction.", append(target, "direction"), nil)
 
 	serverConnections = prometheus.NewDesc("tunnox_bridge_server_connections", "Connections from a peer.", origin, nil)
 	serverActive      = prometheus.NewDesc("tunnox_bridge_server_active_streams", "Streams from a peer.", origin, nil)
 	serverBytes       = prometheus.NewDesc("tunnox_bridge_server_bytes_total", "Bytes of streams from a peer, by direction.", append(origin, "direction"), nil)
 )
 
-// Describe makes a Pool a [prometheus.Collector]. A peer's series end when the
-// pool has forgotten it.
+// Describe makes a Pool a [prometheus.Collector]. A peer's series end when the pool has
+// forgotten the peer.
 func (p *Pool) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{poolConnections, poolIdle, poolRetired, poolActive, poolWaiting, poolUtilization, poolFailed, poolBytes} {
 		ch <- d
@@ -54,7 +54,7 @@ func (p *Pool) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Stats gives the numbers for every peer that is connected, by node.
+// Stats gives the numbers for every connected peer, by node.
 func (s *Server) Stats() []SourceStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,8 +69,8 @@ func (s *Server) Stats() []SourceStats {
 	return all
 }
 
-// Describe makes a Server a [prometheus.Collector]. A peer's series end with its
-// last connection.
+// Describe makes a Server a [prometheus.Collector]. A peer's series end with its last
+// connection.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{serverConnections, serverActive, serverBytes} {
 		ch <- d

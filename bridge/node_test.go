@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// authority signs node certificates for tests. In production control does.
+// authority signs node certificates for tests. In production package control does.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -63,7 +63,7 @@ func newAuthority(t testing.TB) *authority {
 	return &authority{cert, key}
 }
 
-// issue signs a certificate; change may spoil it first.
+// issue signs a certificate; change may make it invalid first.
 func (a *authority) issue(t testing.TB, node string, change func(*x509.Certificate)) *tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -168,8 +168,8 @@ type node struct {
 
 type handler = func(context.Context, Identity, transport.Stream)
 
-// startNode starts a node; it is stopped with the test, and its pool must be in
-// use by nobody then.
+// startNode starts a node and stops it at the end of the test. Nobody may use its pool
+// then.
 func startNode(t testing.TB, a *authority, id string, handle handler, change func(*PoolConfig, *ServerConfig)) *node {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -248,18 +248,18 @@ func eventually(t testing.TB, what string, ok func() bool) {
 // within bounds a test by work, so that it passes on a busy machine.
 func within(t testing.TB, d time.Duration) context.Context { return pace.Within(t, d) }
 
-// timeout is time that passes for the code under test.
+// timeout bounds the time that passes for the code under test.
 func timeout(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// pair are both ends of a stream.
-type pair struct{ opener, taker transport.Stream }
+// pair holds both ends of a stream.
+type pair struct{ opener, acceptor transport.Stream }
 
-// twoNodes are two nodes, of which the first opens and the second hands out what it
-// takes.
+// twoNodes are two nodes: the first opens streams, the second hands out the streams it
+// has accepted.
 type twoNodes struct {
 	a, b  *node
 	taken chan transport.Stream
@@ -282,7 +282,7 @@ func startTwo(t testing.TB, change func(*PoolConfig, *ServerConfig)) *twoNodes {
 	return two
 }
 
-// held is a taken stream whose handler returns when it is closed.
+// held is an accepted stream whose handler returns when the stream is closed.
 type held struct {
 	transport.Stream
 	once sync.Once
@@ -303,9 +303,9 @@ func (two *twoNodes) open(t testing.TB) pair {
 		t.Fatal(err)
 	}
 	select {
-	case taker := <-two.taken:
-		t.Cleanup(func() { _ = opener.Close(); _ = taker.Close() })
-		return pair{opener, taker}
+	case acceptor := <-two.taken:
+		t.Cleanup(func() { _ = opener.Close(); _ = acceptor.Close() })
+		return pair{opener, acceptor}
 	case <-ctx.Done():
 		t.Fatal("the stream did not arrive")
 		return pair{}

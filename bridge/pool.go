@@ -17,45 +17,46 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// Errors of a pool; test with errors.Is.
+// Errors of a pool. Test for them with errors.Is.
 var (
-	// ErrFull: all connections a peer may have carry all the streams they may, and
-	// none became free in time. The caller's context error is in the chain.
+	// ErrFull: all allowed connections to a peer carry all the streams they may carry,
+	// and no place became free in time. The caller's context error is in the chain.
 	ErrFull = errors.New("bridge: all connections to the peer are full")
-	// ErrUnreachable: the peer could not be dialled, or is not the node it should be.
-	ErrUnreachable = errors.New("bridge: peer is unreachable")
+	// ErrUnreachable: the peer could not be dialled, or is not the expected node.
+	ErrUnreachable = errors.New("bridge: the peer is unreachable")
 	// ErrClosed: the pool was closed.
-	ErrClosed = errors.New("bridge: pool is closed")
+	ErrClosed = errors.New("bridge: the pool is closed")
 )
 
-// Peer is a forwarder to open streams to.
+// Peer is a forwarder to which streams can be opened.
 type Peer struct {
-	Node    string // its id, which its certificate must name
+	Node    string // its id; its certificate must name this id
 	Address string // host and port of its bridge
 }
 
-// PoolConfig says how a Pool connects. Trust is required; the zero value of each
-// other field is its default.
+// PoolConfig configures a Pool. Trust is required; the zero value of each other field
+// is its default.
 type PoolConfig struct {
 	Trust Trust
-	// MinConnections are kept to a peer that was used, even when idle, and
-	// MaxConnections are the most there are. Defaults 1 and 20.
+	// The pool keeps MinConnections to each peer that was used, even when they are
+	// idle, and makes at most MaxConnections. Defaults 1 and 20.
 	MinConnections, MaxConnections int
-	// StreamsPerConnection is how many streams share a connection. The fullest
-	// takes the next, so that others become idle. Default 100.
+	// StreamsPerConnection is how many streams one connection carries. A new stream
+	// goes to the fullest connection with a free place, so that others become idle.
+	// Default 100.
 	StreamsPerConnection int
-	// IdleClose is how long a connection beyond MinConnections stays without
-	// streams, and how long a peer that cannot be reached is tried without being
-	// asked for. Default 5 min.
+	// IdleClose is how long a connection beyond MinConnections stays open without
+	// streams. It is also how long the pool redials an unreachable peer to which nobody
+	// opens a stream. Default 5 min.
 	IdleClose time.Duration
-	// DialTimeout bounds the making of a connection, and the wait for the answer
-	// to a health check. Default 5 s.
+	// DialTimeout bounds a dial with its handshake, and the wait for the answer to a
+	// health check. Default 5 s.
 	DialTimeout time.Duration
 	// HealthEvery is the time between health checks of a connection. Default 30 s.
 	HealthEvery time.Duration
-	// Dial opens TCP connections; a net.Dialer when nil.
+	// Dial opens TCP connections; nil means a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Log gets what happens to connections. Nothing is logged for a stream.
+	// Log gets events of connections. Nothing is logged for a stream.
 	Log *slog.Logger
 }
 
@@ -75,28 +76,28 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	return c
 }
 
-// Pool opens streams to peers, over connections it makes as they are needed.
+// Pool opens streams to peers, over connections that it makes when they are needed.
 type Pool struct {
 	config  PoolConfig
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	running sync.WaitGroup // goroutines, and places taken
+	running sync.WaitGroup // goroutines, and places in use
 
 	mu     sync.Mutex
 	closed bool
 	peers  map[string]*peer
 }
 
-// peer is what the pool has to one node. Its fields are guarded by Pool.mu.
+// peer holds the connections to one node. Its fields are guarded by Pool.mu.
 type peer struct {
 	Peer
 	count     traffic
 	ready     []*connection
-	retired   map[*connection]struct{} // their last streams still run
+	retired   map[*connection]struct{} // their last streams are still open
 	dialling  int
-	waiting   *list.List // of *waiter, longest first
-	failed    uint64     // dials
-	forgotten bool       // gone as soon as nothing is left
+	waiting   *list.List // of *waiter, the longest wait first
+	failed    uint64     // number of failed dials
+	forgotten bool       // dropped as soon as it has no connections and no waiters
 	lastUse   time.Time
 	redial    *time.Timer   // restores MinConnections
 	backoff   time.Duration // before the next redial
@@ -104,7 +105,7 @@ type peer struct {
 
 // waiter waits for a place on a connection.
 type waiter struct {
-	place chan place // of one; filled once
+	place chan place // filled once
 }
 
 type place struct {
@@ -112,22 +113,22 @@ type place struct {
 	err error
 }
 
-// NewPool makes a pool. It connects to nobody before it is asked to.
+// NewPool makes a pool. It connects to nobody before the first Open.
 func NewPool(config PoolConfig) (*Pool, error) {
 	if err := config.Trust.check(); err != nil {
 		return nil, err
 	}
 	if config.MinConnections < 0 || config.MaxConnections < 0 || config.StreamsPerConnection < 0 {
-		return nil, errors.New("bridge: a pool's limits are not negative")
+		return nil, errors.New("bridge: a limit of the pool is negative")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{config: config.withDefaults(), ctx: ctx, cancel: cancel, peers: make(map[string]*peer)}, nil
 }
 
-// Open begins a stream to a peer. The peer learns of it at once; nothing is
-// waited for but a place on a connection, as long as ctx allows. ctx does not
-// limit the stream that is returned. Any error but ErrClosed and ctx's means that
-// the peer did not see the stream, so that it can be opened elsewhere.
+// Open begins a stream to a peer. The peer learns of the stream at once. Open waits
+// only for a place on a connection, as long as ctx allows; ctx does not limit the
+// returned stream. Any error but ErrClosed and the error of ctx means that the peer did
+// not see the stream, so the caller can open it elsewhere.
 func (p *Pool) Open(ctx context.Context, to Peer) (transport.Stream, error) {
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
@@ -139,7 +140,7 @@ func (p *Pool) Open(ctx context.Context, to Peer) (transport.Stream, error) {
 		if err == nil {
 			return s, nil
 		}
-		// The connection went down between being picked and being used.
+		// The connection was lost between pick and open.
 		p.retire(on, c, "refused a stream")
 		p.release(on, c)
 		if ctx.Err() != nil || attempt == attempts {
@@ -148,7 +149,7 @@ func (p *Pool) Open(ctx context.Context, to Peer) (transport.Stream, error) {
 	}
 }
 
-// acquire takes a place on a connection to the peer.
+// acquire reserves a place on a connection to the peer.
 func (p *Pool) acquire(ctx context.Context, to Peer) (*peer, *connection, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -177,11 +178,11 @@ func (p *Pool) acquire(ctx context.Context, to Peer) (*peer, *connection, error)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
-	case got := <-w.place: // in the same moment
+	case got := <-w.place: // at the same moment
 		if got.err != nil {
 			return nil, nil, got.err
 		}
-		p.give(on, got.on)
+		p.releaseLocked(on, got.on)
 	default:
 		on.waiting.Remove(e)
 	}
@@ -192,14 +193,14 @@ func (p *Pool) acquire(ctx context.Context, to Peer) (*peer, *connection, error)
 	return nil, nil, fmt.Errorf("connect to %s: %w", on.Node, ctx.Err())
 }
 
-// use finds the peer, or begins with it. The lock is held.
+// use finds the peer, or adds it. The caller holds the lock.
 func (p *Pool) use(to Peer) *peer {
 	on := p.peers[to.Node]
 	if on == nil {
 		on = &peer{Peer: to, retired: make(map[*connection]struct{}), waiting: list.New()}
 		p.peers[to.Node] = on
 	}
-	if on.Address != to.Address { // it was restarted elsewhere
+	if on.Address != to.Address { // the peer was restarted at another address
 		on.Address = to.Address
 		for _, c := range slices.Clone(on.ready) {
 			p.retireLocked(on, c, "the peer has another address")
@@ -210,8 +211,8 @@ func (p *Pool) use(to Peer) *peer {
 	return on
 }
 
-// pick takes a place on the fullest connection that has one, so that as few as
-// possible are needed. The lock is held.
+// pick reserves a place on the fullest connection that has a free one, so that few
+// connections are needed. The caller holds the lock.
 func (p *Pool) pick(on *peer) *connection {
 	var best *connection
 	for _, c := range on.ready {
@@ -221,7 +222,7 @@ func (p *Pool) pick(on *peer) *connection {
 	}
 	if best != nil {
 		best.inUse++
-		p.running.Add(1) // until give
+		p.running.Add(1) // until releaseLocked
 		if best.idle != nil {
 			best.idle.Stop()
 			best.idle = nil
@@ -230,16 +231,16 @@ func (p *Pool) pick(on *peer) *connection {
 	return best
 }
 
-// release gives a place back, and to whoever waits for one.
+// release frees a place, or hands it to a waiter.
 func (p *Pool) release(on *peer, c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.give(on, c)
+	p.releaseLocked(on, c)
 	p.tidy(on)
 }
 
-// give is release with the lock held.
-func (p *Pool) give(on *peer, c *connection) {
+// releaseLocked is release for a caller that holds the lock.
+func (p *Pool) releaseLocked(on *peer, c *connection) {
 	defer p.running.Done()
 	c.inUse--
 	on.lastUse = time.Now()
@@ -248,13 +249,13 @@ func (p *Pool) give(on *peer, c *connection) {
 	case c.retired:
 		p.end(on, c)
 	default:
-		p.rest(on, c)
+		p.closeWhenIdle(on, c)
 	}
-	p.serve(on)
+	p.fillWaiters(on)
 }
 
-// rest closes a connection that stays idle. The lock is held.
-func (p *Pool) rest(on *peer, c *connection) {
+// closeWhenIdle closes a connection if it stays idle. The caller holds the lock.
+func (p *Pool) closeWhenIdle(on *peer, c *connection) {
 	if p.closed || c.idle != nil {
 		return
 	}
@@ -268,8 +269,8 @@ func (p *Pool) rest(on *peer, c *connection) {
 	})
 }
 
-// serve gives free places to those who wait. The lock is held.
-func (p *Pool) serve(on *peer) {
+// fillWaiters hands free places to waiters. The caller holds the lock.
+func (p *Pool) fillWaiters(on *peer) {
 	for e := on.waiting.Front(); e != nil; e = on.waiting.Front() {
 		c := p.pick(on)
 		if c == nil {
@@ -279,14 +280,15 @@ func (p *Pool) serve(on *peer) {
 	}
 }
 
-// dialMore dials as many connections as those who wait will fill. The lock is held.
+// dialMore dials as many connections as the waiters will fill. The caller holds the
+// lock.
 func (p *Pool) dialMore(on *peer) {
 	for on.waiting.Len() > on.dialling*p.config.StreamsPerConnection && len(on.ready)+on.dialling < p.config.MaxConnections {
 		p.dial(on)
 	}
 }
 
-// dial begins to make a connection. The lock is held.
+// dial begins a dial. The caller holds the lock.
 func (p *Pool) dial(on *peer) {
 	on.dialling++
 	address := on.Address
@@ -298,7 +300,7 @@ func (p *Pool) dial(on *peer) {
 	})
 }
 
-// dialled takes up a connection, or what went wrong.
+// dialled handles the result of a dial.
 func (p *Pool) dialled(on *peer, c *connection, address string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -308,7 +310,7 @@ func (p *Pool) dialled(on *peer, c *connection, address string, err error) {
 		on.failed++
 		p.config.Log.Warn("bridge connection failed", "peer", on.Node, "address", address, "error", err)
 		err = fmt.Errorf("%w: %s at %s: %w", ErrUnreachable, on.Node, address, err)
-		// Those who wait and are not covered by another dial have waited for this.
+		// The waiters that are not covered by another dial fail with this one.
 		for n := on.waiting.Len() - on.dialling*p.config.StreamsPerConnection; n > 0; n-- {
 			on.waiting.Remove(on.waiting.Front()).(*waiter).place <- place{err: err}
 		}
@@ -325,26 +327,27 @@ func (p *Pool) dialled(on *peer, c *connection, address string, err error) {
 	p.tidy(on)
 }
 
-// add puts a new connection to use. The lock is held.
+// add puts a new connection to use. The caller holds the lock.
 func (p *Pool) add(on *peer, c *connection) {
 	p.config.Log.Debug("bridge connected", "peer", on.Node, "address", on.Address)
 	on.backoff = 0
 	on.ready = append(on.ready, c)
 	if d := p.untilExpiry(c); d > 0 {
-		c.expiry = time.AfterFunc(d, func() { p.retire(on, c, "a certificate ends") })
+		c.expiry = time.AfterFunc(d, func() { p.retire(on, c, "a certificate expires") })
 	}
 	ctx, cancel := context.WithCancel(p.ctx)
 	c.stop = cancel
 	p.running.Go(func() { p.watch(ctx, on, c) })
 	p.running.Go(func() { p.check(ctx, on, c) })
-	p.serve(on)
+	p.fillWaiters(on)
 	if c.inUse == 0 {
-		p.rest(on, c)
+		p.closeWhenIdle(on, c)
 	}
 }
 
-// untilExpiry is how long a connection is good: it was proved with certificates,
-// and a new one is made with their successors shortly before they end.
+// untilExpiry gives how long a connection may be used. Its ends proved their identities
+// with certificates. Shortly before one of these expires, a new connection is made with
+// the next certificates.
 func (p *Pool) untilExpiry(c *connection) time.Duration {
 	ends := c.link.peer.Expires
 	if own, err := p.config.Trust.Certificate(); err == nil && own.Leaf != nil && own.Leaf.NotAfter.Before(ends) {
@@ -354,15 +357,15 @@ func (p *Pool) untilExpiry(c *connection) time.Duration {
 	return left - min(time.Minute, left/10)
 }
 
-// watch retires a connection when gRPC has no more use for it: the peer is gone,
-// or drains (GOAWAY), in which case the streams it has may end in peace.
+// watch retires a connection that gRPC does not use any more: the peer is gone, or
+// drains (GOAWAY). If it drains, the present streams may continue to their end.
 func (p *Pool) watch(ctx context.Context, on *peer, c *connection) {
 	if c.cc.WaitForStateChange(ctx, connectivity.Ready) {
 		p.retire(on, c, "lost or drained")
 	}
 }
 
-// check asks for a connection's health.
+// check asks the peer for the connection's health.
 func (p *Pool) check(ctx context.Context, on *peer, c *connection) {
 	ticker := time.NewTicker(p.config.HealthEvery)
 	defer ticker.Stop()
@@ -398,8 +401,8 @@ func (p *Pool) retire(on *peer, c *connection, why string) {
 	p.tidy(on)
 }
 
-// retireLocked lets a connection take no new streams, and ends it when it has
-// none. The lock is held.
+// retireLocked lets a connection accept no new streams, and closes it when it has none.
+// The caller holds the lock.
 func (p *Pool) retireLocked(on *peer, c *connection, why string) {
 	if c.retired {
 		return
@@ -419,8 +422,8 @@ func (p *Pool) retireLocked(on *peer, c *connection, why string) {
 	p.dialMore(on)
 }
 
-// end closes a retired connection and with it the streams it still has. Closing
-// can take seconds when the peer does not read. The lock is held.
+// end closes a retired connection with the streams that it still has. Closing can take
+// seconds when the peer does not read. The caller holds the lock.
 func (p *Pool) end(on *peer, c *connection) {
 	if _, ok := on.retired[c]; !ok {
 		return
@@ -428,13 +431,14 @@ func (p *Pool) end(on *peer, c *connection) {
 	delete(on.retired, c)
 	c.stop()
 	if c.inUse > 0 {
-		c.link.cut() // or its streams would learn of it when gRPC has said goodbye
+		c.link.cut() // otherwise the streams learn of it only after gRPC's goodbye
 	}
 	p.running.Go(func() { _ = c.cc.Close() })
 }
 
-// restore brings the connections to a peer back to the minimum, more and more
-// slowly when it cannot be reached, and gives it up in the end. The lock is held.
+// restore brings the connections to a peer back to the minimum. It tries less and less
+// often when the peer is unreachable, and gives up in the end. The caller holds the
+// lock.
 func (p *Pool) restore(on *peer) {
 	const first = 100 * time.Millisecond
 	if p.closed || on.forgotten || on.redial != nil || len(on.ready)+on.dialling >= p.config.MinConnections {
@@ -456,15 +460,16 @@ func (p *Pool) restore(on *peer) {
 	})
 }
 
-// tidy drops a forgotten peer of which nothing is left. The lock is held.
+// tidy drops a forgotten peer that has no connections and no waiters. The caller holds
+// the lock.
 func (p *Pool) tidy(on *peer) {
 	if on.forgotten && len(on.ready)+len(on.retired)+on.dialling+on.waiting.Len() == 0 && p.peers[on.Node] == on {
 		delete(p.peers, on.Node)
 	}
 }
 
-// Forget lets go of a peer that is no more: its connections take no new streams
-// and end with those they have. Opening to it again begins anew.
+// Forget drops a peer that does not exist any more. Its connections accept no new
+// streams and end with those they have. A later Open adds the peer again.
 func (p *Pool) Forget(node string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -486,19 +491,19 @@ func (p *Pool) Forget(node string) {
 // PeerStats are a pool's numbers for one peer.
 type PeerStats struct {
 	Node        string
-	Connections int     // that take streams
-	Idle        int     // of them, without a stream
-	Retired     int     // that only let their streams end
-	Dialling    int     // being made
+	Connections int     // that accept new streams
+	Idle        int     // those of them without a stream
+	Retired     int     // that accept no new streams
+	Dialling    int     // being dialled
 	Active      int     // streams
 	Waiting     int     // opens that wait for a place
-	Utilization float64 // of the places on Connections that are taken
+	Utilization float64 // fraction of the places on Connections that are in use
 	DialsFailed uint64
 	Sent        uint64 // bytes
 	Received    uint64 // bytes
 }
 
-// Stats gives the numbers for every peer the pool knows, by node.
+// Stats gives the numbers for every peer of the pool, by node.
 func (p *Pool) Stats() []PeerStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -526,8 +531,7 @@ func (p *Pool) Stats() []PeerStats {
 	return all
 }
 
-// Close ends all connections and the streams on them, and waits until all is
-// gone.
+// Close ends all connections and their streams, and waits until all of them have ended.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if !p.closed {

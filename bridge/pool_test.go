@@ -20,7 +20,7 @@ func echo(_ context.Context, _ Identity, s transport.Stream) {
 	_, _ = io.Copy(s, s)
 }
 
-// roundTrip says something on a stream and hears it back.
+// roundTrip sends a text on a stream and receives it back.
 func roundTrip(s transport.Stream, text string) error {
 	if _, err := s.Write([]byte(text)); err != nil {
 		return err
@@ -86,7 +86,7 @@ func TestThreeNodesNeedSixConnectionsFor600Streams(t *testing.T) {
 	if opened != 6 || connections != 6 || active != 600 {
 		t.Errorf("%d connections were accepted, %d are in pools, with %d streams", opened, connections, active)
 	}
-	// One more to a full one.
+	// One more stream to a full peer.
 	s, err := nodes[0].pool.Open(within(t, 10*time.Second), nodes[1].Peer)
 	if err != nil {
 		t.Fatal(err)
@@ -275,8 +275,7 @@ func TestADeadPeerFailsItsStreamsAndIsFoundAgain(t *testing.T) {
 	_ = s.Close()
 }
 
-// tap is a dialer whose connections can be made to stand still, as if the line
-// were cut without a word.
+// tap is a dialer whose connections can be frozen, as if the line were cut silently.
 type tap struct{ shut atomic.Bool }
 
 type tappedConn struct {
@@ -313,7 +312,7 @@ func TestUnhealthyConnectionsAreReplaced(t *testing.T) {
 	if err := roundTrip(s, "well"); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(300 * time.Millisecond) // several checks: a healthy one is left alone
+	time.Sleep(300 * time.Millisecond) // several checks: a healthy connection stays
 	if err := roundTrip(s, "still well"); err != nil {
 		t.Fatal(err)
 	}
@@ -333,14 +332,14 @@ func TestUnhealthyConnectionsAreReplaced(t *testing.T) {
 	_ = s.Close()
 }
 
-// Whatever goes wrong, nothing stays counted; startNode checks it in the end too.
+// Whatever fails, nothing stays counted; startNode checks this at the end too.
 func TestChurnLeavesNothingInUse(t *testing.T) {
 	ca := newAuthority(t)
 	to := startNode(t, ca, "node-002", func(_ context.Context, _ Identity, s transport.Stream) {
 		switch rand.IntN(5) {
 		case 0:
 			_ = s.Reset()
-		case 1: // ends without a word
+		case 1: // ends silently
 		case 2:
 			panic("a bug in a handler")
 		default:
@@ -428,7 +427,7 @@ func TestForgottenAndMovedPeers(t *testing.T) {
 	_ = s.Close()
 	eventually(t, "the peer is forgotten", func() bool { return len(from.pool.Stats()) == 0 && to.ln.open.Load() == 0 })
 
-	// The same node comes back elsewhere.
+	// The same node starts again at another address.
 	if s, err = from.pool.Open(within(t, 10*time.Second), to.Peer); err != nil {
 		t.Fatal(err)
 	}

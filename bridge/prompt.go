@@ -6,19 +6,18 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// A stream can be read and written without anybody waiting, so that a forwarder
-// needs no goroutine to join it to an agent's stream, and no thread has to be woken
-// for one.
+// A stream can be read and written without blocking. So a forwarder needs no goroutine
+// to join it to an agent's stream, and no thread has to be woken for one.
 var _ transport.Prompt = (*stream)(nil)
 
-// ReadNow gives what has come, or 0.
+// ReadNow gives received bytes, or 0.
 func (s *stream) ReadNow(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.unlock()
 	return s.read(b)
 }
 
-// WriteNow sends what there is room for.
+// WriteNow sends as much as there is room for.
 func (s *stream) WriteNow(pieces [][]byte) (int, error) {
 	size := 0
 	for _, p := range pieces {
@@ -31,7 +30,7 @@ func (s *stream) WriteNow(pieces [][]byte) (int, error) {
 	return n, err
 }
 
-// Watch sets what is called when ReadNow and WriteNow are worth a try.
+// Watch sets the functions that are called when ReadNow and WriteNow can make progress.
 func (s *stream) Watch(onRead, onRoom func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -43,8 +42,8 @@ func (s *stream) Watch(onRead, onRoom func()) {
 	}
 }
 
-// OnRead has do called when there is something to read. It is Watch's onRead until
-// then.
+// OnRead has do called once, in a goroutine of its own, when there is something to read.
+// It replaces Watch's onRead.
 func (s *stream) OnRead(do func()) (now func()) {
 	var once sync.Once
 	now = func() { once.Do(func() { go do() }) }
@@ -58,13 +57,13 @@ func (s *stream) OnRead(do func()) (now func()) {
 	return now
 }
 
-// canRead wakes who reads. The lock is held.
+// canRead wakes readers. The caller holds the lock.
 func (s *stream) canRead() {
 	s.readable.Broadcast()
 	s.tellRead = true
 }
 
-// hasRoom wakes who waits for room. The lock is held.
+// hasRoom wakes those who wait for room. The caller holds the lock.
 func (s *stream) hasRoom() {
 	s.writable.Broadcast()
 	if s.wanting {
@@ -72,13 +71,14 @@ func (s *stream) hasRoom() {
 	}
 }
 
-// failWrite wakes who writes, or will, since that is over. The lock is held.
+// failWrite wakes present and later writers, because writing is over. The caller holds
+// the lock.
 func (s *stream) failWrite() {
 	s.writable.Broadcast()
 	s.tellRoom = true
 }
 
-// unlock gives the lock back and tells those who watch.
+// unlock releases the lock and calls the functions of Watch that are due.
 func (s *stream) unlock() {
 	var onRead, onRoom func()
 	if s.tellRead {

@@ -13,7 +13,7 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// told gives a function for Watch and what it says when it is called.
+// told gives a function for Watch, and a channel that receives at each call of it.
 func told() (func(), <-chan struct{}) {
 	c := make(chan struct{}, 1)
 	return func() {
@@ -24,15 +24,15 @@ func told() (func(), <-chan struct{}) {
 	}, c
 }
 
-// What is moved without waiting is what is moved with it: everything arrives, in
-// order, a reader that does not read stops the writer at its window, and each side
-// is told when it is worth another try.
+// What moves with Read and Write also moves with ReadNow and WriteNow: all bytes arrive
+// in order, a reader that does not read stops the writer at its window, and each side
+// is told when it can try again.
 func TestPromptMovesEverything(t *testing.T) {
 	p := startTwo(t, nil).open(t)
 	for _, way := range []struct {
 		name     string
 		from, to transport.Stream
-	}{{"there", p.opener, p.taker}, {"back", p.taker, p.opener}} {
+	}{{"there", p.opener, p.acceptor}, {"back", p.acceptor, p.opener}} {
 		from, to := prompt(t, way.from), prompt(t, way.to)
 		onRoom, room := told()
 		onRead, more := told()
@@ -65,7 +65,7 @@ func TestPromptMovesEverything(t *testing.T) {
 			for !send() {
 			}
 			select {
-			case <-room: // for the connection, not for the reader
+			case <-room: // room for the connection, not for the reader
 			case <-time.After(200 * time.Millisecond):
 				full = true
 			}
@@ -106,12 +106,12 @@ func TestPromptMovesEverything(t *testing.T) {
 		<-done
 	}
 
-	// The end is told too, and so is that nobody reads any more.
+	// The end is told too, and also that the peer reads no more.
 	onRead, more := told()
 	onRoom, room := told()
 	end := prompt(t, p.opener)
 	end.Watch(onRead, onRoom)
-	if err := p.taker.Close(); err != nil {
+	if err := p.acceptor.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []<-chan struct{}{more, room} {
@@ -129,17 +129,18 @@ func TestPromptMovesEverything(t *testing.T) {
 	}
 }
 
-// Joined to an agent's stream, a bridge's takes no goroutine, whether there may be
-// a limit of bandwidth or not: one that waits for bytes has to be woken for them.
+// A bridge's stream that is joined to an agent's stream needs no goroutine, whether
+// bandwidth may be limited or not. A goroutine that waits for bytes would have to be
+// woken for them.
 func TestJoinedWithoutAGoroutine(t *testing.T) {
 	user, agent := sessionPair(t)
 	p := startTwo(t, nil).open(t)
 	done := make(chan error, 1)
 	transport.Join(agent.(transport.Stream), prompt(t, p.opener), transport.Count{Brake: new(transport.Brake)},
 		func(_, _ int64, err error) { done <- err })
-	for _, way := range []struct{ from, to io.ReadWriter }{{user, p.taker}, {p.taker, user}} {
+	for _, way := range []struct{ from, to io.ReadWriter }{{user, p.acceptor}, {p.acceptor, user}} {
 		want := noise(300_000)
-		go func() { _, _ = way.from.Write(want) }() // what is missing is seen below
+		go func() { _, _ = way.from.Write(want) }() // missing bytes are noticed below
 		got := make([]byte, len(want))
 		if _, err := io.ReadFull(way.to, got); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("not what was sent, or %v", err)
@@ -153,7 +154,7 @@ func TestJoinedWithoutAGoroutine(t *testing.T) {
 		}
 	}
 	_ = user.Close()
-	_ = p.taker.Close()
+	_ = p.acceptor.Close()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// Write returns when all of b is on its way, not when it was read.
+// Write returns when all of b is on its way. It does not wait until b is read.
 func (s *stream) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -24,8 +24,8 @@ func (s *stream) Write(b []byte) (int, error) {
 	}
 }
 
-// write sends as much of the pieces as there is room for, and cuts from them what
-// it has sent. The lock is held, but not while sending.
+// write sends as much of the pieces as there is room for, and cuts the sent bytes from
+// them. The caller holds the lock; write releases it while it sends.
 func (s *stream) write(pieces [][]byte, size int) (n int, err error) {
 	for {
 		switch {
@@ -50,9 +50,9 @@ func (s *stream) write(pieces [][]byte, size int) (n int, err error) {
 	}
 }
 
-// room tells whether less than limit is unsent, and otherwise lets waits know that
-// somebody wants to be told. The lock is held until that somebody waits, so that
-// he does not miss it.
+// room reports whether less than limit is unsent. If not, it sets waits, so that Put
+// tells the caller when there is room. The caller holds the lock until it waits, so
+// that it does not miss that.
 func (s *stream) room(limit int64, waits *atomic.Bool) bool {
 	if s.unsent.Load() < limit {
 		return true
@@ -61,8 +61,9 @@ func (s *stream) room(limit int64, waits *atomic.Bool) bool {
 	return s.unsent.Load() < limit
 }
 
-// sendData sends a frame of size bytes of the pieces, of which it gives the rest,
-// and then what else is due. The lock is held, but not while sending.
+// sendData sends a frame of size bytes from the pieces and gives the remaining pieces.
+// Then it sends what else is due. The caller holds the lock; sendData releases it while
+// it sends.
 func (s *stream) sendData(pieces [][]byte, size int) [][]byte {
 	s.sending = true
 	s.mu.Unlock()
@@ -86,13 +87,13 @@ func (s *stream) sendData(pieces [][]byte, size int) [][]byte {
 	s.mu.Lock()
 	s.sending = false
 	s.flush()
-	s.hasRoom() // the next one's turn
+	s.hasRoom() // it is the next writer's turn
 	return pieces
 }
 
-// flush sends the grant and the end that are due, and hangs up when all is said,
-// unless somebody is sending, who will do it then. The lock is held, but not
-// while sending.
+// flush sends the grant and the end that are due, and half-closes the RPC when nothing
+// more will be sent. If another goroutine is sending, that goroutine does it
+// afterwards. The caller holds the lock; flush releases it while it sends.
 func (s *stream) flush() {
 	if s.sending {
 		return
@@ -104,11 +105,11 @@ func (s *stream) flush() {
 		var act func()
 		switch {
 		case s.endDue() || s.grantDue():
-			if !s.room(roomForWords, &s.late) {
-				break // Put comes back to it
+			if !s.room(roomForControl, &s.late) {
+				break // Put calls flush again
 			}
-			word := s.outgoing(s.word())
-			act = func() { s.send(mem.BufferSlice{word}) }
+			control := s.outgoing(s.controlFrame())
+			act = func() { s.send(mem.BufferSlice{control}) }
 		case s.finished && !s.hungUp && s.hangUp != nil:
 			s.hungUp = true
 			act = func() { _ = s.hangUp() }
@@ -123,11 +124,11 @@ func (s *stream) flush() {
 	}
 	s.sending = false
 	if acted {
-		s.hasRoom() // a Write may have waited for its turn meanwhile
+		s.hasRoom() // a Write may have waited for its turn
 	}
 }
 
-// endDue and grantDue tell what is to be sent. The lock is held.
+// endDue and grantDue report what is to be sent. The caller holds the lock.
 func (s *stream) endDue() bool {
 	return s.due > s.sent && !s.finished && (s.err == nil || s.due >= bridgepb.End_END_RESET)
 }
@@ -136,8 +137,8 @@ func (s *stream) grantDue() bool {
 	return s.owed >= grantAt && !s.finished && s.err == nil && !s.eof && !s.closed && !s.wasReset
 }
 
-// word encodes the end or the grant that is due. The lock is held.
-func (s *stream) word() *[]byte {
+// controlFrame encodes the end or the grant that is due. The caller holds the lock.
+func (s *stream) controlFrame() *[]byte {
 	b := frameBuffer(0)
 	if s.endDue() {
 		s.sent = s.due
@@ -155,11 +156,11 @@ func (s *stream) outgoing(buffer *[]byte) mem.Buffer {
 	return mem.NewBuffer(buffer, (*sentBuffers)(s))
 }
 
-// send hands one frame to gRPC. An error is not looked at: gRPC tells it to the
-// receiver too, which knows more.
+// send hands one frame to gRPC. Its error is not used: gRPC gives the receiver an error
+// too, which says more.
 func (s *stream) send(buffers mem.BufferSlice) { _ = s.rpc.SendMsg(outgoing{buffers}) }
 
-// sentBuffers learns when a buffer is on the connection, or lost with it.
+// sentBuffers is told when a buffer is on the connection, or lost with the connection.
 type sentBuffers stream
 
 func (*sentBuffers) Get(n int) *[]byte { return frameBuffer(n) }

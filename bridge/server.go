@@ -26,22 +26,23 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// ServerConfig says how a Server takes streams. Trust and Handle are required;
-// the zero value of each other field is its default.
+// ServerConfig configures a Server. Trust and Handle are required; the zero value of
+// each other field is its default.
 type ServerConfig struct {
 	Trust Trust
-	// Handle is called for each stream, in a goroutine of its own. The stream ends
-	// with it. ctx ends when the stream was reset or its connection lost, and
-	// Handle returns soon after that.
+	// Handle is called for each stream, in a goroutine of its own. The stream ends when
+	// Handle returns. ctx ends when the stream is reset or its connection is lost;
+	// Handle must return soon after that.
 	Handle func(ctx context.Context, from Identity, stream transport.Stream)
 	// MaxStreams bounds the streams of one connection; pools use 100. Default 256.
 	MaxStreams int
-	// Handshake bounds the time from a connection to its first RPC. Default 10 s.
+	// Handshake bounds the time from the accept of a connection to its first RPC.
+	// Default 10 s.
 	Handshake time.Duration
-	// MaxStrangers bounds connections that have not proved a node yet; the oldest
-	// goes when one more comes. Default 256.
+	// MaxStrangers bounds the connections that have not proved a node yet. One more
+	// closes the oldest of them. Default 256.
 	MaxStrangers int
-	// Log gets what happens to connections. Nothing is logged for a stream.
+	// Log gets events of connections. Nothing is logged for a stream.
 	Log *slog.Logger
 }
 
@@ -55,7 +56,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	return c
 }
 
-// Server takes streams from peers.
+// Server accepts streams from peers.
 type Server struct {
 	config ServerConfig
 	tls    *tls.Config
@@ -68,7 +69,7 @@ type Server struct {
 	peers     map[string]*source
 }
 
-// source is a peer that streams come from.
+// source is a peer that has connections to this server.
 type source struct {
 	count       traffic
 	connections int // guarded by Server.mu
@@ -81,7 +82,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	if config.Handle == nil {
-		return nil, errors.New("bridge: a server needs a handler of streams")
+		return nil, errors.New("bridge: the server needs Handle")
 	}
 	s := &Server{
 		config: config.withDefaults(), tls: config.Trust.serverTLS(), health: health.NewServer(),
@@ -114,8 +115,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// Serve takes connections from ln, which it closes in the end, until Drain or
-// Stop.
+// Serve accepts connections from ln until Drain or Stop, and then closes ln.
 func (s *Server) Serve(ln net.Listener) error {
 	if err := s.grpc.Serve(&greeter{Listener: ln, server: s}); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serve bridge: %w", err)
@@ -137,8 +137,8 @@ func (g *greeter) Accept() (net.Conn, error) {
 	return conn, err
 }
 
-// greet counts a connection among the strangers, and closes the oldest of them
-// where there are too many.
+// greet counts a connection as a stranger. If there are too many strangers, it closes
+// the oldest.
 func (s *Server) greet(conn net.Conn) {
 	s.mu.Lock()
 	s.places[conn] = s.strangers.PushBack(conn)
@@ -153,7 +153,7 @@ func (s *Server) greet(conn net.Conn) {
 	}
 }
 
-// known counts a connection as a stranger no more; it may be repeated.
+// known counts a connection as a stranger no more. It may be called again.
 func (s *Server) known(conn net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,7 +163,7 @@ func (s *Server) known(conn net.Conn) {
 	}
 }
 
-// admit makes the handshake, which only nodes survive. gRPC has set a deadline.
+// admit makes the handshake, which succeeds for nodes only. gRPC has set a deadline.
 func (s *Server) admit(raw net.Conn) (*link, error) {
 	defer s.known(raw)
 	below := transport.NewRecords(raw)
@@ -174,7 +174,7 @@ func (s *Server) admit(raw net.Conn) (*link, error) {
 	}
 	if err != nil {
 		_ = raw.Close()
-		s.config.Log.Debug("bridge connection turned away", "peer", raw.RemoteAddr(), "error", err)
+		s.config.Log.Debug("bridge connection refused", "peer", raw.RemoteAddr(), "error", err)
 		return nil, err
 	}
 	node := l.peer.Node
@@ -186,7 +186,7 @@ func (s *Server) admit(raw net.Conn) (*link, error) {
 	return l, nil
 }
 
-// from finds a peer that streams come from. The lock is held.
+// from finds a peer, or adds it. The caller holds the lock.
 func (s *Server) from(node string) *source {
 	f := s.peers[node]
 	if f == nil {
@@ -196,7 +196,8 @@ func (s *Server) from(node string) *source {
 	return f
 }
 
-// left changes a peer's numbers and forgets it when nothing of it is here.
+// left changes a peer's numbers, and drops a peer without connections and streams. The
+// caller holds the lock.
 func (s *Server) left(node string, change func(*source)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,8 +207,8 @@ func (s *Server) left(node string, change func(*source)) {
 	}
 }
 
-// forward is one stream, from the RPC's begin to its end. It receives itself and
-// lets the handler run beside.
+// forward is one stream, from the begin of the RPC to its end. It receives in this
+// goroutine; the handler runs in another.
 func (s *Server) forward(rpc grpc.ServerStream) error {
 	from, ok := grpcpeer.FromContext(rpc.Context())
 	if !ok {
@@ -230,9 +231,9 @@ func (s *Server) forward(rpc grpc.ServerStream) error {
 	st := newStream(rpc, info.link.LocalAddr(), info.link.RemoteAddr(), &f.count)
 	st.explain = func(err error) error {
 		if info.link.closed.Load() {
-			return fmt.Errorf("%w: %v", transport.ErrSessionClosed, err) // also when it is io.EOF
+			return fmt.Errorf("%w: %v", transport.ErrSessionClosed, err) // also when err is io.EOF
 		}
-		if errors.Is(err, io.EOF) { // which to a reader is the end of all the data
+		if errors.Is(err, io.EOF) { // for a reader, io.EOF is the end of complete data
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("%w: %w", transport.ErrReset, err)
@@ -253,8 +254,8 @@ func (s *Server) forward(rpc grpc.ServerStream) error {
 	return nil
 }
 
-// handle calls the handler, and ends the stream behind it. A panic ends its
-// stream and nothing else.
+// handle calls the handler, and ends the stream after it. A panic ends this stream
+// only.
 func (s *Server) handle(ctx context.Context, from Identity, st *stream) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -267,8 +268,8 @@ func (s *Server) handle(ctx context.Context, from Identity, st *stream) {
 	s.config.Handle(ctx, from, st)
 }
 
-// Drain lets peers know that this node takes no new streams, and waits for those
-// it has. When ctx ends first it returns its error, and Stop is called for.
+// Drain tells peers that this node accepts no new streams, and waits for those it has.
+// If ctx ends first, Drain returns an error and the caller should call Stop.
 func (s *Server) Drain(ctx context.Context) error {
 	s.health.Shutdown()
 	drained := make(chan struct{})

@@ -71,17 +71,17 @@ func TestDrainHasAnEnd(t *testing.T) {
 		defer close(stopped)
 		two.b.server.Stop()
 	}()
-	for _, s := range []transport.Stream{p.opener, p.taker} {
+	for _, s := range []transport.Stream{p.opener, p.acceptor} {
 		if _, err := s.Read(make([]byte, 1)); !errors.Is(err, transport.ErrSessionClosed) {
 			t.Errorf("after Stop: %v", err)
 		}
 	}
-	_ = p.taker.Close() // its handler returns, for which Stop waits
+	_ = p.acceptor.Close() // its handler returns; Stop waits for that
 	<-stopped
 }
 
-// Nodes that drain one after the other while streams are opened all the time:
-// each open works at once or says that the peer did not see it.
+// Nodes drain one after the other while streams are opened all the time. Each Open
+// either succeeds at once or says that the peer did not see the stream.
 func TestNoStreamIsLostInADrain(t *testing.T) {
 	ca := newAuthority(t)
 	from := startNode(t, ca, "node-001", nil, nil)
@@ -93,7 +93,7 @@ func TestNoStreamIsLostInADrain(t *testing.T) {
 			for i := 0; ; i++ {
 				s, err := from.pool.Open(within(t, 10*time.Second), to.Peer)
 				if errors.Is(err, ErrUnreachable) || errors.Is(err, transport.ErrSessionClosed) {
-					return // the port is closed: the caller goes elsewhere
+					return // the port is closed: the caller opens the stream elsewhere
 				}
 				if err != nil {
 					t.Error(err)
@@ -140,13 +140,13 @@ func TestSlowStrangersPushEachOtherOut(t *testing.T) {
 	if err := roundTrip(s, "a node gets through"); err != nil {
 		t.Error(err)
 	}
-	for _, conn := range silent { // and the rest goes with time
+	for _, conn := range silent { // the others are closed after some time
 		_ = conn.SetReadDeadline(time.Now().Add(pace.Guard))
 		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, context.DeadlineExceeded) {
 			t.Error("a silent connection stays")
 		}
 	}
-	// A connection is closed before it is counted no more.
+	// A connection is closed before it stops being counted.
 	eventually(t, "no stranger is counted", func() bool {
 		to.server.mu.Lock()
 		defer to.server.mu.Unlock()
@@ -154,8 +154,8 @@ func TestSlowStrangersPushEachOtherOut(t *testing.T) {
 	})
 }
 
-// generated is a client made of the generated code and gRPC as it comes, as an
-// implementation in another language would be.
+// generated is a client made of the generated code and plain gRPC, as an implementation
+// in another language would be.
 func generated(t *testing.T, ca *authority, to *node) grpc.ClientStream {
 	t.Helper()
 	config, err := ca.trust(t, "node-001").clientTLS(to.Node)
@@ -217,7 +217,7 @@ func TestTheProtocolIsWhatTheProtoFileSays(t *testing.T) {
 	}
 	var f bridgepb.Frame
 	for {
-		err := rpc.RecvMsg(&f) // END_BOTH may come behind END_WRITE
+		err := rpc.RecvMsg(&f) // END_BOTH may come after END_WRITE
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -255,7 +255,7 @@ func TestPeersThatBreakTheProtocolAreReset(t *testing.T) {
 		var f bridgepb.Frame
 		err := rpc.RecvMsg(&f)
 		if err == nil && f.GetEnd() == bridgepb.End_END_RESET {
-			_ = rpc.CloseSend() // the answer that is waited for
+			_ = rpc.CloseSend() // the server waits for this answer
 			err = rpc.RecvMsg(&f)
 		}
 		if code := status.Code(err); code != c.want && !(name == "more than a frame" && code == codes.ResourceExhausted) {
@@ -289,7 +289,7 @@ func TestMetricsTellEachPeer(t *testing.T) {
 	if _, err := p.opener.Write(make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadFull(p.taker, make([]byte, 1000)); err != nil {
+	if _, err := io.ReadFull(p.acceptor, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
 	r := prometheus.NewPedanticRegistry()

@@ -16,20 +16,20 @@ import (
 )
 
 const (
-	// window is what each direction may have under way and unread.
+	// window bounds the bytes of each direction that are under way or unread.
 	window = 512 << 10
-	// grantAt is how much the reader takes before it tells.
+	// grantAt is how much the reader reads before it sends a grant.
 	grantAt = window / 4
-	// maxGrant bounds what a peer can give at once.
+	// maxGrant bounds how much a peer can grant at once.
 	maxGrant = 1 << 30
-	// gRPC blocks who sends on a stream that has 64 KiB or more (its
-	// defaultWriteQuota) not on the connection yet. Bytes wait above roomForData,
-	// and grants and ends above roomForWords, so that SendMsg never blocks and
-	// deadlines hold when the connection stands still.
-	roomForData, roomForWords = 48 << 10, 64<<10 - 1<<10
-	// tidyBelow and tidyBuffer: received pieces smaller than the one are put
-	// together in buffers of the other, or many small writes that nobody reads
-	// would hold many times their size.
+	// gRPC blocks a sender on a stream with 64 KiB or more (its defaultWriteQuota) that
+	// are not on the connection yet. Data waits above roomForData, and grants and ends
+	// wait above roomForControl. So SendMsg never blocks, and deadlines hold even when
+	// the connection stands still.
+	roomForData, roomForControl = 48 << 10, 64<<10 - 1<<10
+	// Received pieces smaller than tidyBelow are copied together into buffers of
+	// tidyBuffer bytes. Otherwise many small writes that nobody reads would hold many
+	// times their size.
 	tidyBelow, tidyBuffer = 2 << 10, 16 << 10
 )
 
@@ -44,40 +44,40 @@ type stream struct {
 	rpc     messages
 	cancel  func()            // opener only: ends the RPC at once; does not block
 	hangUp  func() error      // opener only: half-closes the RPC
-	explain func(error) error // turns what RecvMsg said into an error of package transport
+	explain func(error) error // turns an error of RecvMsg into an error of package transport
 	// onBroken is called when both directions ended at once; may be nil.
 	onBroken func()
 	count    *traffic
 
 	local, remote net.Addr
 
-	unsent  atomic.Int64 // bytes handed to gRPC that are not on the connection
-	starved atomic.Bool  // somebody waits for unsent to fall
-	late    atomic.Bool  // something due waits for unsent to fall
+	unsent  atomic.Int64 // bytes given to gRPC that are not on the connection yet
+	starved atomic.Bool  // a writer waits until unsent falls
+	late    atomic.Bool  // a grant or an end waits until unsent falls
 
 	mu sync.Mutex
 	// for Read; guarded by mu
 	readable sync.Cond
 	readBy   deadline
 	queue    []piece // received and not read
-	queued   int     // its bytes
+	queued   int     // number of bytes in queue
 	tidy     bool    // the last piece is a buffer of ours with room
 	reading  bool    // a Read owns head
-	owed     int     // read, and not granted yet
+	owed     int     // bytes read and not granted yet
 	eof      bool    // the peer has ended its direction
-	wasReset bool    // the peer has reset the stream behind its data
-	onRead   func()  // Watch's
-	tellRead bool    // onRead is to be called when mu is given back
-	missed   bool    // a ReadNow found somebody reading
+	wasReset bool    // the peer has reset the stream after its data
+	onRead   func()  // of Watch
+	tellRead bool    // call onRead when mu is released
+	missed   bool    // a ReadNow found another reader at work
 	// for Write; guarded by mu
 	writable   sync.Cond
 	writeBy    deadline
 	credit     int  // what the peer's window leaves
-	sending    bool // somebody is in SendMsg
+	sending    bool // a goroutine is in SendMsg
 	ended      bool // CloseWrite or Close was called
 	peerClosed bool // the peer reads no more
 	onRoom     func()
-	tellRoom   bool // onRoom is to be called when mu is given back
+	tellRoom   bool // call onRoom when mu is released
 	wanting    bool // a WriteNow could not write all
 	// for both; guarded by mu
 	due      bridgepb.End // the end to be sent next
@@ -86,10 +86,10 @@ type stream struct {
 	finished bool         // both directions have ended
 	hungUp   bool         // hangUp was called
 	gone     bool         // the RPC has ended
-	cut      error        // why it did, before this direction had ended
+	cut      error        // why the RPC ended before this direction had ended
 	err      error        // both directions ended at once
 
-	head piece // the piece being read; owned by whoever set reading
+	head piece // the piece being read; owned by the goroutine that set reading
 }
 
 func newStream(rpc messages, local, remote net.Addr, count *traffic) *stream {
@@ -101,7 +101,7 @@ func newStream(rpc messages, local, remote net.Addr, count *traffic) *stream {
 func (s *stream) LocalAddr() net.Addr  { return s.local }
 func (s *stream) RemoteAddr() net.Addr { return s.remote }
 
-// Read gives what has come, as soon as there is any.
+// Read gives received bytes as soon as there are any.
 func (s *stream) Read(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -114,7 +114,7 @@ func (s *stream) Read(b []byte) (int, error) {
 	}
 }
 
-// read gives what has come, or 0. The lock is held.
+// read gives received bytes, or 0. The caller holds the lock.
 func (s *stream) read(b []byte) (int, error) {
 	switch {
 	case s.closed:
@@ -124,10 +124,10 @@ func (s *stream) read(b []byte) (int, error) {
 	case s.readBy.passed:
 		return 0, s.readBy.err()
 	case len(b) == 0:
-	case s.reading: // by somebody else, whose turn it is
+	case s.reading: // another Read is at work
 		s.missed = true
 	case s.queued > 0:
-		return s.take(b), nil
+		return s.copyQueued(b), nil
 	case s.wasReset:
 		return 0, transport.ErrReset
 	case s.eof:
@@ -136,9 +136,9 @@ func (s *stream) read(b []byte) (int, error) {
 	return 0, nil
 }
 
-// take copies from the queue. The lock is held, but not while copying, so that
-// the next bytes can come in meanwhile.
-func (s *stream) take(b []byte) (n int) {
+// copyQueued copies from the queue. The caller holds the lock; it is released while
+// copying, so that further bytes can be received.
+func (s *stream) copyQueued(b []byte) (n int) {
 	s.reading = true
 	for n < len(b) {
 		if len(s.head.bytes) == 0 {
@@ -169,12 +169,12 @@ func (s *stream) take(b []byte) (n int) {
 	if s.owed >= grantAt && !s.eof {
 		s.flush()
 	}
-	s.readable.Broadcast() // the next one's turn
+	s.readable.Broadcast() // it is the next reader's turn
 	s.tellRead, s.missed = s.tellRead || s.missed, false
 	return n
 }
 
-// drop frees what will not be read. The lock is held.
+// drop frees bytes that will not be read. The caller holds the lock.
 func (s *stream) drop() {
 	if !s.reading && s.head.buffer != nil {
 		s.head.buffer.Free()
@@ -186,7 +186,7 @@ func (s *stream) drop() {
 	s.queue, s.tidy, s.queued = nil, false, 0
 }
 
-// receive takes what comes until the RPC ends. It never waits for a reader: the
+// receive handles received frames until the RPC ends. It never waits for a reader: the
 // peer's window bounds what it has to keep.
 func (s *stream) receive() {
 	var f frame
@@ -207,7 +207,7 @@ func (s *stream) receive() {
 	}
 }
 
-// received applies one frame. The lock is held.
+// received handles one frame. The caller holds the lock.
 func (s *stream) received(f *frame) error {
 	switch {
 	case f.size > 0:
@@ -218,7 +218,7 @@ func (s *stream) received(f *frame) error {
 		}
 		if s.queued+s.owed+f.size > window {
 			f.free()
-			return errors.New("bridge: the peer overran the window")
+			return errors.New("bridge: the peer sent more than the window allows")
 		}
 		s.queued += f.size
 		for i := range f.data {
@@ -228,7 +228,7 @@ func (s *stream) received(f *frame) error {
 		s.canRead()
 	case f.grant > 0:
 		if s.credit+int(f.grant) > maxGrant {
-			return errors.New("bridge: the peer's window is absurd")
+			return errors.New("bridge: the peer granted more than is allowed")
 		}
 		s.credit += int(f.grant)
 		s.hasRoom()
@@ -245,12 +245,12 @@ func (s *stream) received(f *frame) error {
 		s.canRead()
 		s.failWrite()
 		if s.cancel != nil {
-			s.cancel() // all that the peer wrote is here
+			s.cancel() // all that the peer wrote has arrived
 		}
 	case f.end == bridgepb.End_END_RESET:
 		s.broken(transport.ErrReset)
 		if s.cancel != nil {
-			s.cancel() // the answer a reset by the other side waits for
+			s.cancel() // a reset in order by the other side waits for this answer
 		}
 	}
 	if f.end != 0 {
@@ -259,7 +259,7 @@ func (s *stream) received(f *frame) error {
 	return nil
 }
 
-// keep puts a piece into the queue. The lock is held.
+// keep appends a piece to the queue. The caller holds the lock.
 func (s *stream) keep(p piece) {
 	last := len(s.queue) - 1
 	if len(p.bytes) >= tidyBelow || last < 0 {
@@ -277,13 +277,13 @@ func (s *stream) keep(p piece) {
 	p.buffer.Free()
 }
 
-// lost is told how the RPC ended.
+// lost handles the end of the RPC.
 func (s *stream) lost(err error) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.gone = true
-	// Whoever is sending may not have come to note that it is over, and what has
-	// come and was not read yet must not be lost for that.
+	// The sending goroutine may not have noticed the end yet. Bytes that were received
+	// and not read must not be lost for that reason.
 	s.finished = s.finished || s.err == nil && s.eof && s.sent >= bridgepb.End_END_WRITE
 	if s.finished || s.err != nil || s.wasReset {
 		return
@@ -293,40 +293,40 @@ func (s *stream) lost(err error) {
 		// All that the peer wrote is here and can be read; only writing is over.
 		s.cut = explained
 		s.failWrite()
-		s.brokenOff()
+		s.notifyBroken()
 		return
 	}
 	s.broken(explained)
 }
 
-// broken ends both directions at once. The lock is held.
+// broken ends both directions at once. The caller holds the lock.
 func (s *stream) broken(err error) {
 	if s.err != nil {
 		return
 	}
 	s.err = err
-	s.brokenOff()
+	s.notifyBroken()
 	s.drop()
 	s.canRead()
 	s.failWrite()
 }
 
-// brokenOff lets onBroken know. The lock is held.
-func (s *stream) brokenOff() {
+// notifyBroken calls onBroken. The caller holds the lock.
+func (s *stream) notifyBroken() {
 	if s.onBroken != nil {
 		s.onBroken()
 	}
 }
 
-// broke tells whether both directions ended at once.
+// broke reports whether both directions ended at once.
 func (s *stream) broke() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err != nil || s.wasReset
 }
 
-// fail ends both directions at once and tells the peer, unless both have ended:
-// then only what was not read is lost. The lock is held.
+// fail ends both directions at once and tells the peer, unless both have ended. If both
+// have ended, only unread bytes are lost. The caller holds the lock.
 func (s *stream) fail(err error) {
 	if s.err != nil {
 		return
@@ -342,7 +342,7 @@ func (s *stream) fail(err error) {
 	}
 }
 
-// CloseWrite ends this direction behind what was written.
+// CloseWrite ends this direction after the written bytes.
 func (s *stream) CloseWrite() error {
 	s.mu.Lock()
 	defer s.unlock()
@@ -358,7 +358,7 @@ func (s *stream) CloseWrite() error {
 	return nil
 }
 
-// Close ends this direction behind what was written, and reads no more.
+// Close ends this direction after the written bytes, and reads no more.
 func (s *stream) Close() error {
 	s.mu.Lock()
 	defer s.unlock()
@@ -378,7 +378,8 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// end sends the end, or leaves it to whoever is sending. The lock is held.
+// end sends the end, or leaves it to the goroutine that is sending. The caller holds
+// the lock.
 func (s *stream) end(how bridgepb.End) {
 	s.ended = true
 	s.due = max(s.due, how)
@@ -394,8 +395,8 @@ func (s *stream) Reset() error {
 	return nil
 }
 
-// ResetInOrder ends both directions, this one behind what was written. The RPC ends
-// when the peer has read that.
+// ResetInOrder ends both directions, this one after the written bytes. The RPC ends
+// when the peer has read those.
 func (s *stream) ResetInOrder() error {
 	s.mu.Lock()
 	defer s.unlock()

@@ -19,18 +19,18 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// bothWays runs a test with the opener first and with the taker first: a gRPC
-// server can do less than a client, and a stream must not show it.
+// bothWays runs a test with the opener first and with the acceptor first. A gRPC server
+// can do less than a gRPC client, and a stream must hide that.
 func bothWays(t *testing.T, test func(t *testing.T, two *twoNodes, open func() (a, b transport.Stream))) {
-	for name, turn := range map[string]bool{"opener": false, "taker": true} {
+	for name, turn := range map[string]bool{"opener": false, "acceptor": true} {
 		t.Run(name, func(t *testing.T) {
 			two := startTwo(t, nil)
 			test(t, two, func() (a, b transport.Stream) {
 				p := two.open(t)
 				if turn {
-					return p.taker, p.opener
+					return p.acceptor, p.opener
 				}
-				return p.opener, p.taker
+				return p.opener, p.acceptor
 			})
 		})
 	}
@@ -45,7 +45,7 @@ func TestStreamIsAConn(t *testing.T) {
 	})
 }
 
-// noise is n bytes that repeat nothing.
+// noise gives n bytes without repetition.
 func noise(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{byte(n)}).Read(b)
@@ -60,7 +60,7 @@ func TestLateAnswerAfterHalfCloseArrivesWhole(t *testing.T) {
 			if got, err := io.ReadAll(b); err != nil || string(got) != "request" {
 				t.Errorf("%q, %v", got, err)
 			}
-			time.Sleep(500 * time.Millisecond) // the service thinks
+			time.Sleep(500 * time.Millisecond) // the service takes its time
 			if _, err := b.Write(answer); err != nil {
 				t.Error(err)
 			}
@@ -130,7 +130,7 @@ func TestReset(t *testing.T) {
 				t.Errorf("close of the write side: %v", err)
 			}
 		})
-		// What the peer has not read must not hold the reset back.
+		// Bytes that the peer has not read must not hold the reset back.
 		t.Run("past a full window", func(t *testing.T) {
 			a, b := open()
 			_ = a.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
@@ -173,7 +173,7 @@ func TestCloseWakesBlockedCalls(t *testing.T) {
 			_, err := a.Write(make([]byte, 2*window))
 			failed <- err
 		}()
-		time.Sleep(50 * time.Millisecond) // both are inside
+		time.Sleep(50 * time.Millisecond) // both are in their calls
 		begin := time.Now()
 		_ = a.Close()
 		for range 2 {
@@ -190,16 +190,16 @@ func TestCloseWakesBlockedCalls(t *testing.T) {
 func TestManyBytesArriveUnchanged(t *testing.T) {
 	const streams, size = 8, 64 << 20
 	two := startTwo(t, nil)
-	block := noise(1_000_003) // no multiple of any buffer's size
+	block := noise(1_000_003) // not a multiple of any buffer's size
 	var running sync.WaitGroup
 	for i := range streams {
 		p := two.open(t)
-		from, to := p.opener, p.taker
+		from, to := p.opener, p.acceptor
 		if i%2 == 1 {
 			from, to = to, from
 		}
 		running.Go(func() {
-			// Writes of all sizes up to more than a frame, at all places of it.
+			// Writes of all sizes up to more than a frame, at every place in a frame.
 			sizes := rand.New(rand.NewPCG(uint64(i), 0))
 			for at := 0; at < size; {
 				part := block[at%len(block):]
@@ -245,7 +245,7 @@ func TestManyBytesArriveUnchanged(t *testing.T) {
 	}
 }
 
-// held heap after a collection.
+// heap gives the size of the heap after a collection.
 func heap() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -259,7 +259,7 @@ func TestSlowReadersCostTheirWindowAndBlockNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			size, streams := c.size, c.streams
 			two := startTwo(t, nil)
-			two.open(t) // the connection
+			two.open(t) // makes the connection
 			before := heap()
 			var stuck []pair
 			var written int
@@ -267,7 +267,7 @@ func TestSlowReadersCostTheirWindowAndBlockNobody(t *testing.T) {
 				p := two.open(t)
 				n, err := 0, error(nil)
 				for buf := make([]byte, size); err == nil; n += size {
-					if n+size > window { // this one cannot go, or not whole
+					if n+size > window { // this write cannot be sent, or not whole
 						_ = p.opener.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
 					}
 					if n > window {
@@ -283,22 +283,22 @@ func TestSlowReadersCostTheirWindowAndBlockNobody(t *testing.T) {
 			}
 			held := heap() - before
 			t.Logf("%d KiB held for each of them, %d KiB written", held/int64(streams)>>10, written/streams>>10)
-			// Some MiB are what all streams share: pools of buffers.
+			// All streams use the same pools of buffers, which are some MiB.
 			if held > int64(streams)*window*3/2+4<<20 {
 				t.Errorf("%d KiB held for %d streams", held>>10, streams)
 			}
-			// They all share their connection with this one.
+			// This stream is on the same connection as all of them.
 			p := two.open(t)
 			go func() { _, _ = p.opener.Write(noise(4 << 20)); _ = p.opener.CloseWrite() }()
-			if n, err := io.Copy(io.Discard, p.taker); n != 4<<20 || err != nil {
+			if n, err := io.Copy(io.Discard, p.acceptor); n != 4<<20 || err != nil {
 				t.Fatalf("%d bytes beside the stuck, %v", n, err)
 			}
 			for _, p := range stuck {
 				_ = p.opener.Close()
-				_ = p.taker.Close()
+				_ = p.acceptor.Close()
 			}
 			_ = p.opener.Close()
-			_ = p.taker.Close()
+			_ = p.acceptor.Close()
 		})
 	}
 }
@@ -314,7 +314,7 @@ func TestIdleStreamsHoldNoBuffers(t *testing.T) {
 		if _, err := all[i].opener.Write(make([]byte, 128<<10)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.ReadFull(all[i].taker, make([]byte, 128<<10)); err != nil {
+		if _, err := io.ReadFull(all[i].acceptor, make([]byte, 128<<10)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -332,7 +332,7 @@ func TestOpenerCanGiveUp(t *testing.T) {
 	if _, err := two.a.pool.Open(ctx, two.b.Peer); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got the error %v, want %v", err, context.Canceled)
 	}
-	// Once it is open the context has no more to say.
+	// After Open the context has no effect on the stream.
 	ctx, cancel = context.WithCancel(context.Background())
 	s, err := two.a.pool.Open(ctx, two.b.Peer)
 	if err != nil {
@@ -366,7 +366,8 @@ func TestAnEmptyStreamEndsCleanly(t *testing.T) {
 	})
 }
 
-// Every call at once, on both ends, in any order: nothing panics, hangs or stays.
+// Every call at once, on both ends, in any order: nothing panics, hangs or is left
+// over.
 func TestEndsInUse(t *testing.T) {
 	const rounds = 100
 	two := startTwo(t, nil)
@@ -374,7 +375,7 @@ func TestEndsInUse(t *testing.T) {
 	for i := range rounds {
 		p := two.open(t)
 		var running sync.WaitGroup
-		for _, s := range []transport.Stream{p.opener, p.taker} {
+		for _, s := range []transport.Stream{p.opener, p.acceptor} {
 			for _, call := range []func(){
 				func() { _, _ = io.Copy(io.Discard, s) },
 				func() {
@@ -401,7 +402,7 @@ func TestEndsInUse(t *testing.T) {
 	})
 }
 
-// descriptors counts what this process has open.
+// descriptors counts the open files of this process.
 func descriptors(t testing.TB) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -411,8 +412,8 @@ func descriptors(t testing.TB) int {
 	return len(entries)
 }
 
-// The whole way of a forwarded connection: TCP, one forwarder, the bridge, the
-// other forwarder, TCP; a request, FIN, and an answer of 200 KB a little later.
+// The whole path of a forwarded connection: TCP, one forwarder, the bridge, the other
+// forwarder, TCP. A request, FIN, and an answer of 200 KB a little later.
 func TestSplicedWithTCPNothingIsLeft(t *testing.T) {
 	answer := noise(200 << 10)
 	service, err := net.Listen("tcp", "127.0.0.1:0")
@@ -490,8 +491,8 @@ func TestSplicedWithTCPNothingIsLeft(t *testing.T) {
 	serving.Wait()
 }
 
-// What was written before a reset in order is read, and then the reset; the peer's
-// writes fail at once.
+// Bytes written before a reset in order are read, and then the reset. The peer's writes
+// fail at once.
 func TestResetInOrderComesBehindTheData(t *testing.T) {
 	bothWays(t, func(t *testing.T, two *twoNodes, open func() (a, b transport.Stream)) {
 		for range 20 {

@@ -52,8 +52,8 @@ func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) 
 	}
 }
 
-// With the defaults, and the hours they take: streams live as long as both ends
-// do, and connections without one go after 5 minutes, but for the last.
+// Default settings over many hours: streams live as long as both ends, and idle
+// connections are closed after 5 minutes, except the last one.
 func TestADayOfIdleness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newAuthority(t)
@@ -77,7 +77,7 @@ func TestADayOfIdleness(t *testing.T) {
 			}
 			all = append(all, s)
 		}
-		time.Sleep(50 * time.Minute) // 10 times the longest of the times; certificates last an hour
+		time.Sleep(50 * time.Minute) // 10 times the longest time limit; certificates last an hour
 		for _, s := range all {
 			if err := roundTrip(s, "alive"); err != nil {
 				t.Error(err)

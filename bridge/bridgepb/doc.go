@@ -1,5 +1,5 @@
-// Package bridgepb holds the generated messages of the bridge; bridge.proto is
-// their source. The bridge writes and reads the same bytes by hand (codec.go in
-// the folder above): the generated code is there for other implementations, and
-// for the tests that hold the two together.
+// Package bridgepb holds the generated messages of the bridge, made from bridge.proto.
+// The bridge writes and reads the same bytes by hand (codec.go in the folder above).
+// The generated code is there for other implementations, and for the tests that compare
+// the two.
 package bridgepb
