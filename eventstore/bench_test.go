@@ -27,8 +27,8 @@ var durable = map[string]func(t testing.TB) eventstore.Store{
 	},
 }
 
-// BenchmarkAppend gives commands per second: clients created, which is two
-// records, a read of the user and an id each.
+// BenchmarkAppend gives commands per second. The command creates a client: two records,
+// a read of the user and a new id.
 func BenchmarkAppend(b *testing.B) {
 	for name, open := range durable {
 		for _, callers := range []int{1, 32} {
@@ -65,7 +65,7 @@ func mean(b *testing.B, h prometheus.Histogram) float64 {
 	return m.GetHistogram().GetSampleSum() / float64(m.GetHistogram().GetSampleCount())
 }
 
-// together has callers do b.N things among them.
+// together lets callers do b.N operations in total.
 func together(b *testing.B, callers int, do func(caller int) error) {
 	b.Helper()
 	var left atomic.Int64
@@ -84,8 +84,8 @@ func together(b *testing.B, callers int, do func(caller int) error) {
 	wg.Wait()
 }
 
-// BenchmarkPgbench is the yardstick: rows per second that pgbench inserts one by
-// one into a table of one index, on the same kind of server.
+// BenchmarkPgbench is the comparison: rows per second that pgbench inserts one by one
+// into a table with one index, on the same kind of server.
 func BenchmarkPgbench(b *testing.B) {
 	s := services.StartPostgres(b, services.PostgresOptions{Durable: true})
 	if s.Pgbench() == "" {

@@ -12,12 +12,12 @@ type folded struct {
 	version domain.Version
 }
 
-// cache holds event streams folded to a state that was committed: never to one
-// that is only planned. The least recently used go first.
+// cache holds event streams folded to a committed state, never to a planned one. The
+// least recently used entries are dropped first.
 type cache struct {
 	limit   int
 	entries map[domain.StreamID]*list.Element
-	order   *list.List // of *cacheEntry, the most recently used in front
+	order   *list.List // of *cacheEntry, the most recently used first
 }
 
 type cacheEntry struct {
@@ -29,8 +29,8 @@ func newCache(limit int) *cache {
 	return &cache{limit: limit, entries: map[domain.StreamID]*list.Element{}, order: list.New()}
 }
 
-// get gives what is cached. States are shared and never changed: who applies
-// events does it to a clone.
+// get gives the cached state of a stream. States are shared and never changed: events
+// are applied to a clone.
 func (c *cache) get(id domain.StreamID) (folded, bool) {
 	e, ok := c.entries[id]
 	if !ok {
@@ -40,7 +40,7 @@ func (c *cache) get(id domain.StreamID) (folded, bool) {
 	return e.Value.(*cacheEntry).folded, true
 }
 
-// put keeps f unless what is there is as new.
+// put stores f, unless the cached state is as new as f.
 func (c *cache) put(id domain.StreamID, f folded) {
 	if e, ok := c.entries[id]; ok {
 		c.order.MoveToFront(e)
@@ -52,8 +52,8 @@ func (c *cache) put(id domain.StreamID, f folded) {
 	c.entries[id] = c.order.PushFront(&cacheEntry{id: id, folded: f})
 }
 
-// advance folds records into what is cached, if they are its continuation. It
-// reports whether the entry is now at the last of them.
+// advance applies records to the cached state if they continue it. It reports whether
+// the entry is now at the last of the records.
 func (c *cache) advance(id domain.StreamID, records []domain.Record) (bool, error) {
 	e, ok := c.entries[id]
 	if !ok {
@@ -71,7 +71,7 @@ func (c *cache) advance(id domain.StreamID, records []domain.Record) (bool, erro
 	return true, nil
 }
 
-// drop forgets a stream.
+// drop removes a stream from the cache.
 func (c *cache) drop(id domain.StreamID) {
 	if e, ok := c.entries[id]; ok {
 		delete(c.entries, id)
@@ -79,8 +79,8 @@ func (c *cache) drop(id domain.StreamID) {
 	}
 }
 
-// trim drops what is beyond the limit. It is not done by put, so that a command
-// that reads more streams than the cache holds can be decided.
+// trim drops the entries beyond the limit. put does not do this, so that a command can
+// be decided that reads more streams than the cache holds.
 func (c *cache) trim() {
 	for c.order.Len() > c.limit {
 		e := c.order.Back()

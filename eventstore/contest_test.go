@@ -12,9 +12,9 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/eventstoretest"
 )
 
-// TestOfTwoAtTheSameMomentOneWins has two control planes do the same thing at the
-// same moment, 500 times: redeem a share or an invitation that is good once, claim one anonymous
-// client for two users, and take one name for two users.
+// TestOfTwoAtTheSameMomentOneWins lets two control planes do the same thing at the same
+// moment, 500 times: redeem a share or an invitation that is good once, claim one
+// anonymous client for two users, and take one name for two users.
 func TestOfTwoAtTheSameMomentOneWins(t *testing.T) {
 	const lanes = 10
 	rounds := 50
@@ -24,7 +24,7 @@ func TestOfTwoAtTheSameMomentOneWins(t *testing.T) {
 	eachStore(t, func(t *testing.T, s eventstore.Store) {
 		rounds := rounds
 		if _, model := s.(*eventstoretest.Memory); model {
-			rounds = min(rounds, 5) // it looks through all it has at every read
+			rounds = min(rounds, 5) // this store searches all of its records at every read
 		}
 		planes := [2]*eventstore.Executor{start(t, s, eventstore.ExecutorOptions{}), start(t, s, eventstore.ExecutorOptions{})}
 		var all sync.WaitGroup
@@ -84,8 +84,8 @@ func contest(t *testing.T, planes [2]*eventstore.Executor, lane int64, rounds in
 	}
 }
 
-// submitBoth submits two commands at the same moment and gives how many were
-// accepted; the refusal of the other must be one for this reason.
+// submitBoth submits two commands at the same moment and gives how many were accepted.
+// The refusal of the other command must have this reason.
 func submitBoth(t *testing.T, planes [2]*eventstore.Executor, both [2]domain.Command) (won int) {
 	var errs [2]error
 	var submitting sync.WaitGroup

@@ -10,36 +10,37 @@ import (
 	"github.com/tunnox-net/tunnox/wait"
 )
 
-// continuityEvery is how often a process looks whether the log is the one it was.
-// Whatever is decided on remembered states in between is decided on states that
-// were lost, unless an expected version shows it.
+// continuityEvery is how often a process checks that the log has not been rolled back.
+// Between two checks, commands may be decided on cached states that the log has lost,
+// unless an expected version shows it.
 const continuityEvery = 250 * time.Millisecond
 
-// Watched is a log in a database that others can take back.
+// Watched is a log in a database that others can roll back.
 type Watched interface {
 	Head(ctx context.Context) (Checkpoint, error)
-	// Verify asks the database itself, and gives [ErrForked].
+	// Verify asks the database itself. It gives [ErrForked] for a checkpoint that the
+	// log does not contain.
 	Verify(ctx context.Context, c Checkpoint) error
-	// Newest gives the newest place that this process knows the log to have had.
+	// Newest gives the newest place that this process knows to have been in the log.
 	Newest() domain.Place
-	// Forget forgets what the store itself remembers.
+	// Forget drops what the store itself has cached.
 	Forget()
 }
 
-// Continuity watches whether the log goes on from where it was. A log is taken back
-// by a restore, or by a failover to a standby that lagged: acknowledged records are
-// gone then, and others get their positions. Whoever remembers something of the log
-// registers what forgets it.
+// Continuity watches whether the log has been rolled back. A restore, or a failover to
+// a standby that lagged, rolls the log back: acknowledged records are gone, and other
+// records get their positions. Every part that caches something of the log registers a
+// function that drops the cache.
 type Continuity struct {
 	log     Watched
 	metrics *Metrics
 	logger  *slog.Logger
 	forget  []func()
-	at      domain.Place // of the last look; used by Run alone
+	at      domain.Place // the place at the last check; used by Run alone
 }
 
-// NewContinuity makes a watch; it works while Run runs. Each of forget is called
-// when the log was taken back.
+// NewContinuity makes a watch; it works while Run runs. Each of forget is called when
+// the log was rolled back.
 func NewContinuity(log Watched, metrics *Metrics, logger *slog.Logger, forget ...func()) *Continuity {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
@@ -47,10 +48,10 @@ func NewContinuity(log Watched, metrics *Metrics, logger *slog.Logger, forget ..
 	return &Continuity{log: log, metrics: metrics, logger: logger, forget: forget}
 }
 
-// Run looks until ctx ends, which is no error.
+// Run checks until ctx ends, which is not an error.
 func (c *Continuity) Run(ctx context.Context) error {
 	for {
-		c.look(ctx) // what fails is a log that is away, which others say
+		c.look(ctx) // on an error the database is away, which other parts report
 		if !wait.For(ctx, continuityEvery) {
 			return nil
 		}
@@ -75,8 +76,8 @@ func (c *Continuity) look(ctx context.Context) {
 	}
 	switch err := c.log.Verify(ctx, Checkpoint(known)); {
 	case errors.Is(err, ErrForked):
-		c.metrics.takenBack()
-		c.logger.Error("the log was taken back: what was acknowledged behind its end is lost; forgetting what this process remembers",
+		c.metrics.rolledBack()
+		c.logger.Error("the log was rolled back: acknowledged records after its end are lost; dropping the caches of this process",
 			"was", known.Position, "event_id", known.EventID, "is", now.Position)
 		c.log.Forget()
 		for _, forget := range c.forget {

@@ -12,32 +12,32 @@ import (
 )
 
 const (
-	maxBatch      = 128              // commands decided and appended at a time
-	maxBatchBytes = 4 << 20          // of event data; a larger command goes alone
-	maxConflicts  = 20               // how often a command is decided again because its streams moved
+	maxBatch      = 128              // most commands that are decided and appended together
+	maxBatchBytes = 4 << 20          // of event data; a larger command is appended alone
+	maxConflicts  = 20               // how often a command is decided again because its streams changed
 	appendLimit   = 10 * time.Second // for one append; the stores' own limits are shorter
 	streamPage    = 1000             // records read at a time
 )
 
-// ExecutorOptions tune an executor; the zero value is good.
+// ExecutorOptions tune an executor; the zero value has good defaults.
 type ExecutorOptions struct {
-	// CacheStreams is how many folded event streams are kept; 0 is 65,536.
+	// CacheStreams is how many folded event streams are cached; 0 means 65,536.
 	CacheStreams int
 	Metrics      *Metrics
 }
 
 // Executor turns commands into records: it reads, decides, appends.
 //
-// Callers bring the event streams a command reads into a cache. One goroutine,
-// the decider, takes all commands that wait, decides them one after the other,
-// each on what the ones before it come to, and appends them as one batch. So a
-// flush is shared by all who waited for it, without anybody waiting longer to
-// find company, and commands on one stream do not refuse each other.
+// Callers load the event streams that a command reads into a cache. One goroutine, the
+// decider, collects all waiting commands. It decides them one after the other, each on
+// the result of those before it, and appends them as one batch. So all waiting commands
+// share one flush, no command waits for others to arrive, and commands on one stream do
+// not conflict with each other.
 //
-// The cache is allowed to be old, because the append checks every version. What
-// is not appended is not checked, so a refusal, or the finding that there is
-// nothing to do, counts only when decided on streams that were read again after
-// the command came in.
+// The cache may be old, because the append checks every version. If nothing is
+// appended, nothing is checked. So a refusal, and the finding that there is nothing to
+// do, count only when they were decided on streams that were read after the command
+// arrived.
 type Executor struct {
 	store   Store
 	metrics *Metrics
@@ -59,20 +59,20 @@ func NewExecutor(store Store, options ExecutorOptions) *Executor {
 	}
 }
 
-// task is a submission on its way through the decider. Its caller owns it until
-// it is queued and again when it was answered.
+// task is a submission on its way through the decider. The caller owns it until it is
+// queued, and again after the answer.
 type task struct {
 	ctx     context.Context
 	sub     domain.Submission
-	streams []domain.StreamID                  // what it reads; grows by NeedStreams
-	carried map[domain.StreamID]folded         // what the caller read for it
-	least   map[domain.StreamID]domain.Version // versions its streams are known to have reached
-	fresh   bool                               // least was read after the command came in
+	streams []domain.StreamID                  // what the command reads; grows by NeedStreams
+	carried map[domain.StreamID]folded         // what the caller read for the command
+	least   map[domain.StreamID]domain.Version // versions that its streams have reached at least
+	fresh   bool                               // least was read after the command arrived
 	answer  chan answer
 }
 
-// answer is what the decider says: a receipt or an error, or what is to be done
-// before it can say either.
+// answer is the decider's answer: a receipt or an error, or the next step before there
+// can be either.
 type answer struct {
 	next    step
 	load    []domain.StreamID // for stepLoad
@@ -86,14 +86,14 @@ type step int
 const (
 	stepDone      step = iota
 	stepLoad           // read more streams, submit again
-	stepCheck          // the refusal or no-change may be due to an old cache
-	stepConflict       // a stream moved
+	stepCheck          // the refusal or the no-change may come from an old cache
+	stepConflict       // a stream has changed
 	stepDuplicate      // the key was used before
-	stepHead           // nothing to do: the receipt lacks a position
+	stepHead           // nothing to do: the receipt needs a position
 )
 
-// KeyUsed tells whether an idempotency key was used. A submission under such a key
-// is answered from the log or refused, and never decided.
+// KeyUsed reports whether an idempotency key was used. A submission with a used key is
+// answered from the log or refused, and never decided.
 func (e *Executor) KeyUsed(ctx context.Context, scope, key string) (bool, error) {
 	_, used, err := e.store.KeyUse(ctx, scope, key)
 	if err != nil {
@@ -102,8 +102,8 @@ func (e *Executor) KeyUsed(ctx context.Context, scope, key string) (bool, error)
 	return used, nil
 }
 
-// NextID draws an id and remembers that its event stream is new, so that the
-// command which uses it needs not look.
+// NextID draws an id and remembers that its event stream is new, so that the command
+// with this id need not read the stream.
 func (e *Executor) NextID(ctx context.Context, sequence domain.Sequence) (int64, error) {
 	id, err := e.store.NextID(ctx, sequence)
 	if err != nil {
@@ -123,15 +123,15 @@ func (e *Executor) NextID(ctx context.Context, sequence domain.Sequence) (int64,
 	return id, nil
 }
 
-// expectNew is a guess like everything in the cache: the append checks it.
+// expectNew assumes that the stream is new. Like everything in the cache this is
+// checked by the append.
 func (e *Executor) expectNew(id domain.StreamID) {
 	e.cache.put(id, folded{state: domain.NewAggregate(id)})
 }
 
-// Submit decides a command and appends what it comes to. An error is a
-// *[domain.Error] or the context's. After the context's error and after
-// [domain.CodeStoreUnavailable] the command may or may not have been executed;
-// a retry with the same Key finds out.
+// Submit decides a command and appends the result. An error is a *[domain.Error] or the
+// context's error. After the context's error and after [domain.CodeStoreUnavailable]
+// the command may or may not have been executed; a retry with the same Key tells.
 func (e *Executor) Submit(ctx context.Context, sub domain.Submission) (domain.Receipt, error) {
 	if err := ctx.Err(); err != nil {
 		return domain.Receipt{}, err
@@ -159,7 +159,8 @@ func (e *Executor) Submit(ctx context.Context, sub domain.Submission) (domain.Re
 		case stepLoad:
 			err = e.load(ctx, t, a.load)
 		case stepCheck:
-			// Refused, perhaps, because its own first attempt was executed.
+			// The refusal may have come because the first attempt of this command was
+			// executed.
 			use, used, kerr := e.usedBefore(ctx, sub)
 			if used {
 				r, err := e.recall(ctx, sub, use)
@@ -170,7 +171,7 @@ func (e *Executor) Submit(ctx context.Context, sub domain.Submission) (domain.Re
 			e.metrics.conflict()
 			if conflicts++; conflicts == maxConflicts {
 				return domain.Receipt{}, &domain.Error{Code: domain.CodeStoreUnavailable,
-					Message: "Too many others change the same thing at once. Nothing was written; try again."}
+					Message: "Too many others are changing the same thing now. Nothing was written; try again."}
 			}
 			err = e.refresh(ctx, t)
 		}
@@ -180,7 +181,7 @@ func (e *Executor) Submit(ctx context.Context, sub domain.Submission) (domain.Re
 	}
 }
 
-// ask hands the task to the decider and waits for the answer.
+// ask gives the task to the decider and waits for the answer.
 func (e *Executor) ask(ctx context.Context, t *task) (answer, error) {
 	select {
 	case e.queue <- t:
@@ -195,7 +196,7 @@ func (e *Executor) ask(ctx context.Context, t *task) (answer, error) {
 	case <-ctx.Done():
 		return answer{}, ctx.Err()
 	case <-e.stopped:
-		// It may have been answered at the last moment.
+		// The task may have been answered at the last moment.
 		select {
 		case a := <-t.answer:
 			return a, nil
@@ -223,14 +224,14 @@ func (e *Executor) load(ctx context.Context, t *task, streams []domain.StreamID)
 			return err
 		}
 		t.carried[id] = f
-		e.outdo(t, id, f)
+		e.dropNewer(t, id, f)
 	}
 	return nil
 }
 
-// outdo makes room for what was read from the log where more is remembered than the
-// log has: the log was taken back.
-func (e *Executor) outdo(t *task, id domain.StreamID, f folded) {
+// dropNewer drops a cached state that is newer than the log. This happens when the log
+// was rolled back.
+func (e *Executor) dropNewer(t *task, id domain.StreamID, f folded) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if known, ok := e.cache.get(id); ok && known.version > f.version {
@@ -239,15 +240,15 @@ func (e *Executor) outdo(t *task, id domain.StreamID, f folded) {
 	t.least[id] = min(t.least[id], f.version)
 }
 
-// Forget forgets all folded event streams: the log was taken back, so that what was
-// folded may be in no log.
+// Forget drops all folded event streams. After a rollback of the log they may be in no
+// log.
 func (e *Executor) Forget() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cache = newCache(e.cache.limit)
 }
 
-// fold reads a whole event stream.
+// fold reads a whole event stream and folds it.
 func (e *Executor) fold(ctx context.Context, id domain.StreamID) (folded, error) {
 	f := folded{state: domain.NewAggregate(id)}
 	if f.state == nil {
@@ -268,7 +269,7 @@ func (e *Executor) fold(ctx context.Context, id domain.StreamID) (folded, error)
 	}
 }
 
-// refresh brings every stream of the task up to what the log has now.
+// refresh brings every stream of the task to the present version in the log.
 func (e *Executor) refresh(ctx context.Context, t *task) error {
 	for _, id := range t.streams {
 		version, err := e.catchUp(ctx, t, id)
@@ -286,7 +287,8 @@ func (e *Executor) catchUp(ctx context.Context, t *task, id domain.StreamID) (do
 	f, cached := e.cache.get(id)
 	e.mu.Unlock()
 	if cached {
-		// With the last record that is known: a log that was taken back lacks it.
+		// Read from the last known record on: a log that was rolled back lacks this
+		// record.
 		records, err := e.store.ReadStream(ctx, id, max(f.version-1, 0), streamPage)
 		if err != nil {
 			return 0, err
@@ -315,14 +317,14 @@ func (e *Executor) catchUp(ctx context.Context, t *task, id domain.StreamID) (do
 		return 0, err
 	}
 	t.carried[id] = f
-	e.outdo(t, id, f)
+	e.dropNewer(t, id, f)
 	return f.version, nil
 }
 
-// Run is the decider. It returns when ctx ends, after the append it is at.
+// Run is the decider. When ctx ends, it returns after the append that is under way.
 func (e *Executor) Run(ctx context.Context) error {
 	defer close(e.stopped)
-	var again []*task // to be decided once more, before any that came later
+	var again []*task // to be decided again, before tasks that arrived later
 	for {
 		tasks, ok := e.collect(ctx, again)
 		if !ok {
@@ -332,7 +334,7 @@ func (e *Executor) Run(ctx context.Context) error {
 	}
 }
 
-// collect waits for a task and takes all that wait with it.
+// collect waits for a task and collects all waiting tasks with it.
 func (e *Executor) collect(ctx context.Context, tasks []*task) ([]*task, bool) {
 	if len(tasks) == 0 {
 		select {
@@ -342,9 +344,9 @@ func (e *Executor) collect(ctx context.Context, tasks []*task) ([]*task, bool) {
 			tasks = append(tasks, t)
 		}
 	}
-	// Callers who just got their answers are about to ask again. Letting them run
-	// first costs nothing when there are none, and saves the first of them from
-	// going to disk alone while the others wait for the next flush.
+	// Callers that just got their answers are about to submit again. Letting them run
+	// first costs nothing when there are none. Otherwise the first of them would be
+	// flushed alone, and the others would wait for the next flush.
 	for range 2 {
 		runtime.Gosched()
 		for len(tasks) < maxBatch {
@@ -360,14 +362,14 @@ func (e *Executor) collect(ctx context.Context, tasks []*task) ([]*task, bool) {
 	return tasks, ctx.Err() == nil
 }
 
-// round decides the tasks, appends what they come to, and answers. It gives back
-// those that must be decided again.
+// round decides the tasks, appends the results, and answers. It returns the tasks that
+// must be decided again.
 func (e *Executor) round(ctx context.Context, tasks []*task) (again []*task) {
 	r := e.decide(tasks)
 	again = r.left
 	if len(r.appends) > 0 {
-		// The append outlives the end of ctx: what was begun is finished, so that
-		// its callers learn what became of it.
+		// The append continues after the end of ctx, so that its callers learn the
+		// outcome.
 		actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendLimit)
 		defer cancel()
 		start := time.Now()
@@ -380,7 +382,7 @@ func (e *Executor) round(ctx context.Context, tasks []*task) (again []*task) {
 		r.results = results
 	}
 	e.mu.Lock()
-	if r.cache == e.cache { // else it was decided on what was forgotten since
+	if r.cache == e.cache { // otherwise the states were decided on a cache that was dropped since
 		r.promote(e.cache)
 	}
 	e.cache.trim()

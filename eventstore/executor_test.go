@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { services.Main(m) }
 
-// stores are the forms the executor must behave the same over.
+// stores are the stores over which the executor must behave in the same way.
 var stores = map[string]func(t testing.TB) eventstore.Store{
 	"memory":   func(testing.TB) eventstore.Store { return eventstoretest.NewMemory() },
 	"sqlite":   openSQLite,
@@ -142,7 +142,7 @@ func mapping(id, user, client int64, port int) domain.CreateMapping {
 		Protocol: domain.ProtocolTCP, Parts: domain.Parts{Origin: domain.Origin{LocalPort: port}, Service: domain.Service{TargetHost: "127.0.0.1", TargetPort: 80}}}
 }
 
-// fold is the state of a stream by the log alone.
+// fold gives the state of a stream from the log alone.
 func fold(t testing.TB, s eventstore.Store, id domain.StreamID) (domain.Aggregate, domain.Version) {
 	t.Helper()
 	state := domain.NewAggregate(id)
@@ -174,7 +174,8 @@ func TestQuotaHoldsUnderConcurrentCreates(t *testing.T) {
 	})
 }
 
-// createMappings has n callers at once create a mapping each, by the executors in turn.
+// createMappings lets n callers at once create a mapping each, by the executors in
+// turn.
 func createMappings(t *testing.T, n int, user, client int64, executors ...*eventstore.Executor) (created, refused int) {
 	t.Helper()
 	errs := make([]error, n)
@@ -219,8 +220,8 @@ func TestTwoExecutorsOverOneLog(t *testing.T) {
 	}
 }
 
-// A refusal and a no-change write nothing, so no version check protects them:
-// they must not come from a cache that another process made old.
+// A refusal and a no-change write nothing, so no version check protects them. They must
+// not come from a cache that is old because another process has written.
 func TestRefusalsAndNoChangesAreDecidedOnFreshState(t *testing.T) {
 	url := services.Postgres(t)
 	s := openPostgres(t, url)
@@ -232,7 +233,7 @@ func TestRefusalsAndNoChangesAreDecidedOnFreshState(t *testing.T) {
 	m := submit(t, b, submission(mapping(id(t, b, domain.SequenceMapping), user, client, 1))).Subject.Number()
 
 	submit(t, a, submission(domain.SetMappingEnabled{ID: m, Enabled: false}))
-	r := submit(t, b, submission(domain.SetMappingEnabled{ID: m, Enabled: true})) // b still holds it enabled
+	r := submit(t, b, submission(domain.SetMappingEnabled{ID: m, Enabled: true})) // in b's cache it is still enabled
 	if len(r.Records) == 0 || r.State.(*domain.Mapping).Disabled {
 		t.Fatalf("enabling what another process disabled gave %+v", r)
 	}
@@ -240,7 +241,7 @@ func TestRefusalsAndNoChangesAreDecidedOnFreshState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r = submit(t, a, submission(domain.SetMappingEnabled{ID: m, Enabled: true})) // a still holds it disabled, b enabled it
+	r = submit(t, a, submission(domain.SetMappingEnabled{ID: m, Enabled: true})) // in a's cache it is still disabled, but b has enabled it
 	if len(r.Records) != 0 || r.Position < head.Position || r.State.(*domain.Mapping).Disabled {
 		t.Fatalf("enabling what is enabled gave %+v, want no records and a position from %d", r, head.Position)
 	}
@@ -297,7 +298,7 @@ func TestRetryGetsTheFirstReceipt(t *testing.T) {
 			!reflect.DeepEqual(retry.State, first.State) || !sameRecords(retry.Records, first.Records) {
 			t.Fatalf("the retry got\n%+v\nthe first\n%+v", retry, first)
 		}
-		// An If-Match that its own first attempt made wrong.
+		// An If-Match that the command's own first attempt made wrong.
 		version := domain.Version(2)
 		disable := keyed(domain.SetMappingEnabled{ID: m}, "disable")
 		disable.Expect = &version
@@ -308,13 +309,13 @@ func TestRetryGetsTheFirstReceipt(t *testing.T) {
 		other := keyed(domain.SetMappingEnabled{ID: m, Enabled: true}, "disable")
 		other.Hash[0]++
 		refuse(t, e, other, domain.CodeIdempotencyMismatch)
-		// One whose subject is not in the first record.
+		// A command whose subject is not in its first record.
 		gone := keyed(domain.DeleteUser{ID: user}, "delete")
 		first, retry = submit(t, e, gone), submit(t, e, gone)
 		if !retry.Duplicate || retry.Subject != domain.UserStream(user) || !reflect.DeepEqual(retry.State, first.State) {
 			t.Fatalf("the retry got\n%+v\nthe first\n%+v", retry, first)
 		}
-		// Retries that meet in one batch.
+		// Retries in one batch.
 		n := id(t, e, domain.SequenceUser)
 		receipts := make([]domain.Receipt, 8)
 		var wg sync.WaitGroup
@@ -369,14 +370,14 @@ func TestCacheSmallerThanACommand(t *testing.T) {
 	if created, refused := createMappings(t, 30, user, client, e); created != 10 || refused != 20 {
 		t.Fatalf("%d created, %d refused; want 10 and 20", created, refused)
 	}
-	submit(t, e, submission(domain.DeleteUser{ID: user})) // reads 13 streams
+	submit(t, e, submission(domain.DeleteUser{ID: user})) // this reads 13 streams
 }
 
 // gate lets appends through one by one and can fail them.
 type gate struct {
 	eventstore.Store
 	batches chan []eventstore.Append // an append that arrived
-	open    chan error               // what becomes of it: nil = the store's own answer
+	open    chan error               // the outcome of the append: nil = the store's own result
 }
 
 func newGate(s eventstore.Store) *gate {
@@ -420,7 +421,7 @@ func TestUnavailableLogIsSaidAndForgotten(t *testing.T) {
 	}
 	go try()
 	g.pass(t, nil)
-	if err := <-errs; err != nil { // what was planned and lost is not remembered
+	if err := <-errs; err != nil { // a plan that failed is not remembered
 		t.Fatal(err)
 	}
 }
@@ -434,7 +435,7 @@ func TestCancelledCallerIsLetGoAtOnce(t *testing.T) {
 		return submission(domain.CreateUser{ID: n, Username: name, Email: name + "@example.org"})
 	}
 	go func() { _, err := e.Submit(ctx, user(1, "ann")); errs <- err }()
-	batch := <-g.batches // in the middle of its append
+	batch := <-g.batches // the append is under way
 	queued := make(chan error)
 	go func() { _, err := e.Submit(ctx, user(2, "bob")); queued <- err }()
 	cancel()
@@ -447,7 +448,7 @@ func TestCancelledCallerIsLetGoAtOnce(t *testing.T) {
 	if len(batch) != 1 {
 		t.Fatalf("the first append has %d commands", len(batch))
 	}
-	// The one in the middle was executed, the one in the queue was not.
+	// The command under way was executed, the command in the queue was not.
 	go func() { _, err := e.Submit(t.Context(), user(3, "eve")); errs <- err }()
 	g.pass(t, nil)
 	if err := <-errs; err != nil {
@@ -460,7 +461,7 @@ func TestCancelledCallerIsLetGoAtOnce(t *testing.T) {
 	}
 }
 
-// A refusal that rests on a plan counts only if the plan succeeds.
+// A refusal that was decided on a plan counts only if the plan succeeds.
 func TestRefusalIsDecidedAgainWhenThePlanFails(t *testing.T) {
 	store := eventstoretest.NewMemory()
 	setup := eventstore.NewExecutor(store, eventstore.ExecutorOptions{})
@@ -477,14 +478,14 @@ func TestRefusalIsDecidedAgainWhenThePlanFails(t *testing.T) {
 	e := start(t, g, eventstore.ExecutorOptions{})
 	errs := [3]chan error{make(chan error, 1), make(chan error, 1), make(chan error, 1)}
 	go func() { _, err := e.Submit(t.Context(), submission(domain.SetUserEnabled{ID: other})); errs[0] <- err }()
-	<-g.batches // the decider is busy; the next two meet in one round
+	<-g.batches // the decider is busy; the next two come into one round
 	for i, port := range []int{1, 2} {
 		go func() {
 			_, err := e.Submit(t.Context(), submission(mapping(int64(1001+i), user, client, port)))
 			errs[i+1] <- err
 		}()
 	}
-	// Another process uses the first caller's stream, so that its plan fails.
+	// Another process uses the first caller's stream, so the first caller's plan fails.
 	g.open <- nil
 	if err := <-errs[0]; err != nil {
 		t.Fatal(err)
@@ -534,8 +535,8 @@ func moveStream(t *testing.T, s eventstore.Store, stream domain.StreamID) {
 	}
 }
 
-// The story of a batch: who came while an append was on its way goes together
-// with the next, in the order of coming; who conflicts is not put behind.
+// Commands that arrive during an append are all in the next batch, in the order of
+// arrival. A command with a conflict does not lose its place.
 func TestBatchesAreFair(t *testing.T) {
 	g := newGate(eventstoretest.NewMemory())
 	e := start(t, g, eventstore.ExecutorOptions{})
@@ -554,7 +555,8 @@ func TestBatchesAreFair(t *testing.T) {
 		user(2 + n)
 	}
 	g.open <- nil
-	// All who came meanwhile need at most a few appends, not one each.
+	// The commands that arrived during an append need at most a few appends, not one
+	// each.
 	appends, commands := 0, 0
 	for commands < 20 {
 		commands += g.pass(t, nil)

@@ -8,18 +8,18 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Leaf is what is kept of a record to find tampering: the hash written with it,
-// and the bytes of which it must be the hash.
+// Leaf is the part of a record with which tampering is found: the stored hash, and the
+// bytes whose hash it must be.
 type Leaf struct {
 	Position domain.Position
-	Hash     [32]byte // as written with the record
-	Content  []byte   // made from the other columns, now
+	Hash     [32]byte // as stored with the record
+	Content  []byte   // made now from the other columns
 }
 
-// Matches reports whether the record is still what it was when it was written.
+// Matches reports whether the record is unchanged since it was written.
 func (l Leaf) Matches() bool { return HashLeaf(l.Content) == l.Hash }
 
-// LeafContent gives the bytes a record's leaf hash is made of: ten lines that
+// LeafContent gives the bytes from which a record's leaf hash is made: ten lines that
 // end in "\n" and hold
 //
 //	tunnox-record 1
@@ -33,10 +33,10 @@ func (l Leaf) Matches() bool { return HashLeaf(l.Content) == l.Hash }
 //	length of data in bytes
 //	length of meta in bytes
 //
-// and then the stored bytes of data and of meta. Names hold no line end, so two
-// different records never have the same content. The position is not in it: it
-// is the leaf's index in the Merkle tree (position-1), so that the tree, not
-// the leaf, says where a record stands.
+// followed by the stored bytes of data and of meta. Names hold no line end, so two
+// different records never have the same content. The position is not part of the
+// content: it is the leaf's index in the Merkle tree (position-1), so the tree proves
+// where a record is.
 func LeafContent(r domain.Record, meta []byte, recordedMicros int64) []byte {
 	b := make([]byte, 0, 192+len(r.Data)+len(meta))
 	line := func(s string) { b = append(append(b, s...), '\n') }
@@ -54,8 +54,8 @@ func LeafContent(r domain.Record, meta []byte, recordedMicros int64) []byte {
 	return append(b, meta...)
 }
 
-// HashLeaf is the leaf hash of RFC 6962 §2.1: the leading zero keeps a leaf
-// from passing for an inner node of the tree.
+// HashLeaf gives the leaf hash of RFC 6962 §2.1. Because of the leading zero, a leaf
+// cannot be presented as an inner node of the tree.
 func HashLeaf(content []byte) [32]byte {
 	h := sha256.New()
 	h.Write([]byte{0})
@@ -65,6 +65,6 @@ func HashLeaf(content []byte) [32]byte {
 	return sum
 }
 
-// RecordedNow is the clock of a store that has none of its own, in the
-// precision in which it is stored.
+// RecordedNow is the clock for stores without a clock of their own, in the precision in
+// which times are stored.
 func RecordedNow() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

@@ -18,35 +18,35 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// DataKeys keeps the keys of personal data, in a table that, unlike the log,
-// forgets. Stores of this module are one.
+// DataKeys stores the keys of personal data. Unlike the log, its table can delete. The
+// stores of this module implement it.
 type DataKeys interface {
-	// MakeDataKeys keeps the keys of accounts, but of those that have one or were
+	// MakeDataKeys stores the keys of accounts, except accounts that have a key or were
 	// erased.
 	MakeDataKeys(ctx context.Context, keys map[int64][]byte) error
-	// DataKeys gives the keys of accounts: nil of one that was erased, none of one
-	// that never had a key.
+	// DataKeys gives the keys of accounts: nil for an erased account, and no entry for
+	// an account that never had a key.
 	DataKeys(ctx context.Context, accounts []int64) (map[int64][]byte, error)
-	// EraseDataKey forgets the key of an account for ever.
+	// EraseDataKey deletes the key of an account for ever.
 	EraseDataKey(ctx context.Context, account int64) error
 }
 
-// PersonalStore is a store with keys, as [Personal] stands before it.
+// PersonalStore is a store with keys, as [Personal] needs it.
 type PersonalStore interface {
 	Store
 	Searcher
 	DataKeys
 }
 
-// Personal stands before a store and seals what is about a person: above it
-// records are plain, below it they are not. Fields that domain declares
-// personal, and the address a command came from, are encrypted with AES-256-GCM
-// under a key of the record's account, bound to their place (event stream, event,
-// schema, field). Leaf hashes are over what is stored, so erasing a key changes
-// no proof; what it sealed reads as [domain.Erased].
+// Personal is a layer above a store that encrypts personal data. Above it records are
+// plain, below it they are encrypted. Fields that domain declares personal, and the
+// address from which a command came, are encrypted with AES-256-GCM under a key of the
+// record's account. They are bound to their place (event stream, event, schema, field).
+// Leaf hashes are made of the stored bytes, so erasing a key changes no proof. A value
+// whose key is erased reads as [domain.Erased].
 //
-// Records that were written plainly are read as they are. Compare, export and
-// prove with the store itself.
+// Records that were written without encryption are read as they are. Compare, export
+// and prove with the store itself.
 type Personal struct {
 	PersonalStore
 
@@ -54,7 +54,7 @@ type Personal struct {
 	cache map[int64]dataKey // guarded by mu
 }
 
-// dataKey is a key as it was when it was read; a nil cipher is none.
+// dataKey is a key as of the time it was read; a nil cipher means that there is no key.
 type dataKey struct {
 	aead cipher.AEAD
 	read time.Time
@@ -62,21 +62,21 @@ type dataKey struct {
 
 const (
 	sealedPrefix = "sealed:1:"
-	// sourcePrefix begins a sealed address; the account whose key it is sealed with
-	// follows, since an append may have records of several.
+	// sourcePrefix begins an encrypted address. The account follows under whose key it
+	// is encrypted, because an append may have records of several accounts.
 	sourcePrefix = "sealed:2:"
-	// keyCacheSize and keyCacheTime bound what is remembered: a key that another
-	// process has erased is forgotten here after so long.
+	// keyCacheSize and keyCacheTime bound the cache of keys. A key that another process
+	// has erased is dropped here after keyCacheTime.
 	keyCacheSize = 1 << 16
 	keyCacheTime = 10 * time.Second
 )
 
-// NewPersonal stands before a store.
+// NewPersonal makes the layer above a store.
 func NewPersonal(store PersonalStore) *Personal {
 	return &Personal{PersonalStore: store, cache: map[int64]dataKey{}}
 }
 
-// Erase forgets what is about the person of an account.
+// Erase makes the personal data of an account unreadable.
 func (p *Personal) Erase(ctx context.Context, account int64) error {
 	if err := p.EraseDataKey(ctx, account); err != nil {
 		return err
@@ -87,9 +87,9 @@ func (p *Personal) Erase(ctx context.Context, account int64) error {
 	return nil
 }
 
-// FinishErasures makes up for erasures that were cut short between their event and
-// the key, by a process that was killed or a database that went away. It gives how
-// many there were.
+// FinishErasures finishes erasures that were interrupted between their event and the
+// deletion of the key, because the process was killed or the database went away. It
+// gives the number of finished erasures.
 func (p *Personal) FinishErasures(ctx context.Context) (finished int, err error) {
 	const page = 500
 	q := domain.Query{Names: []string{domain.UserErased{}.EventName()}}
@@ -141,20 +141,20 @@ func (p *Personal) AppendBatch(ctx context.Context, batch []Append) ([]Result, e
 		for j := range r.Records {
 			r.Records[j].Data, r.Records[j].Meta.Source = batch[i].Events[j].Data, batch[i].Meta.Source
 			if r.Records[j].Name == (domain.UserErased{}).EventName() {
-				// The event is written. If this fails, it is made up for when the
-				// event is read.
+				// The event is written. If Erase fails here, it is done when the event
+				// is read.
 				err = errors.Join(err, p.Erase(ctx, r.Records[j].Owner))
 			}
 		}
 	}
 	if err != nil {
-		// What was appended is; who asked is told to look, and asks again.
+		// The append succeeded. The caller gets an error that makes it ask again.
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return results, nil
 }
 
-// accountsOf gives the accounts whose keys a batch is sealed with.
+// accountsOf gives the accounts whose keys encrypt a batch.
 func accountsOf(batch []Append) []int64 {
 	var accounts []int64
 	for i := range batch {
@@ -171,8 +171,8 @@ func accountsOf(batch []Append) []int64 {
 	return accounts
 }
 
-// sourceAccount is whose address a command came from: the user that asked, else,
-// as nearest, whose record it is.
+// sourceAccount gives the account to which the address of a command belongs: the user
+// who sent the command, or else the owner of the record.
 func sourceAccount(m domain.Metadata, owner int64) int64 {
 	if id, ok := strings.CutPrefix(m.Actor, "user:"); ok {
 		if n, err := strconv.ParseInt(id, 10, 64); err == nil && n > 0 {
@@ -182,8 +182,8 @@ func sourceAccount(m domain.Metadata, owner int64) int64 {
 	return owner
 }
 
-// load brings the keys of accounts into the cache; with draw, those that have
-// none get one.
+// load reads the keys of accounts into the cache. With draw, accounts without a key get
+// one.
 func (p *Personal) load(ctx context.Context, accounts []int64, draw bool) error {
 	now := time.Now()
 	p.mu.Lock()
@@ -205,7 +205,7 @@ func (p *Personal) load(ctx context.Context, accounts []int64, draw bool) error 
 		if err := p.MakeDataKeys(ctx, fresh); err != nil {
 			return err
 		}
-		// Another process may have been first.
+		// Another process may have stored a key first.
 		if kept, err = p.PersonalStore.DataKeys(ctx, missing); err != nil {
 			return err
 		}
@@ -254,7 +254,8 @@ func (p *Personal) key(account int64) cipher.AEAD {
 	return p.cache[account].aead
 }
 
-// sealAppend seals an append of its own; the lists of the caller's stay as they are.
+// sealAppend encrypts an append in place. It copies the caller's lists before it
+// changes them.
 func (p *Personal) sealAppend(a *Append) {
 	if a.Meta.Source != "" {
 		account := sourceAccount(a.Meta, a.Account)
@@ -275,14 +276,15 @@ func (p *Personal) sealAppend(a *Append) {
 			return seal(aead, plain, place(stream, e.Name, e.Schema, field))
 		})
 		if err != nil {
-			continue // it is no object; the store refuses it, or keeps it as it is
+			continue // not an object; the store refuses it, or stores it as it is
 		}
 		events[i].Data = data
 	}
 	a.Events = events
 }
 
-// place is what a sealed value is bound to: it cannot be moved elsewhere.
+// place is the text to which an encrypted value is bound: the value cannot be moved to
+// another place.
 func place(stream domain.StreamID, name string, schema int, field string) []byte {
 	return []byte(string(stream) + "|" + name + "|" + strconv.Itoa(schema) + "|" + field)
 }
@@ -296,7 +298,7 @@ func seal(aead cipher.AEAD, plain string, place []byte) string {
 	case plain == "":
 		return ""
 	case aead == nil:
-		return domain.Erased // the account was erased: nothing new is kept of it
+		return domain.Erased // the account was erased: nothing new is stored about it
 	}
 	return sealedPrefix + base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, []byte(plain), place))
 }
@@ -308,14 +310,14 @@ func unseal(aead cipher.AEAD, value string, place []byte) string {
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
-		return value // nothing that was sealed here
+		return value // not encrypted by this layer
 	}
 	if aead == nil {
 		return domain.Erased
 	}
 	plain, err := aead.Open(nil, nil, sealed, place)
 	if err != nil {
-		return domain.Erased // under a key that is gone, or moved from its place
+		return domain.Erased // its key is gone, or it was moved from its place
 	}
 	return string(plain)
 }
@@ -338,7 +340,7 @@ func (p *Personal) Select(ctx context.Context, q domain.Query, limit int) ([]dom
 	return records, errors.Join(err, p.open(ctx, records))
 }
 
-// open makes records plain, in place.
+// open decrypts records in place.
 func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 	var accounts []int64
 	for i := range records {
@@ -350,7 +352,7 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 			accounts = append(accounts, r.Owner)
 		}
 		if r.Name == (domain.UserErased{}).EventName() {
-			p.forget(ctx, r.Owner)
+			p.finishErasure(ctx, r.Owner)
 		}
 	}
 	if err := p.load(ctx, accounts, false); err != nil {
@@ -375,8 +377,8 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 	return nil
 }
 
-// sealedSource gives the account under whose key the address of a record is sealed.
-// At first it was not said, and the record's own was believed.
+// sealedSource gives the account under whose key the address of a record is encrypted.
+// Old records do not name the account; for them it is the owner of the record.
 func sealedSource(r *domain.Record) (account int64, value string, ok bool) {
 	text, ok := strings.CutPrefix(r.Meta.Source, sourcePrefix)
 	if !ok {
@@ -387,9 +389,9 @@ func sealedSource(r *domain.Record) (account int64, value string, ok bool) {
 	return account, sealedPrefix + sealed, err == nil
 }
 
-// forget makes up for an erasure that was cut short between its event and its
-// key. A log that was opened to be read keeps what it has.
-func (p *Personal) forget(ctx context.Context, account int64) {
+// finishErasure finishes an erasure that was interrupted between its event and the
+// deletion of the key. A log that is open for reading only keeps the key.
+func (p *Personal) finishErasure(ctx context.Context, account int64) {
 	p.mu.Lock()
 	k, ok := p.cache[account]
 	p.mu.Unlock()

@@ -12,16 +12,15 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// This file is for stores. The rules of an append (versions, closed streams,
-// claims, keys, and what appends of one batch mean to each other) stand here
-// once, as a pure function from what the database holds to what is to be
-// written, so that the two databases cannot come to understand them
-// differently. A store reads the state and writes the plan in one transaction;
-// or it guesses the state, and has the database refuse the plan as a whole if
-// the guess was wrong.
+// This file is for stores. The rules of an append (versions, closed streams, claims,
+// keys, and how appends of one batch affect each other) are here once, as a pure
+// function from the content of the database to the rows to write. So the two databases
+// cannot interpret the rules differently. A store reads the state and writes the plan
+// in one transaction. Or it guesses the state, and lets the database refuse the whole
+// plan if the guess was wrong.
 
-// maxName bounds the names of streams, claims and keys, in bytes: they are in
-// unique indexes, and Postgres refuses index rows above a third of a page.
+// maxName bounds the names of streams, claims and keys, in bytes. They are in unique
+// indexes, and Postgres refuses index rows above a third of a page.
 const maxName = 512
 
 // MaxEvent bounds the data of one event.
@@ -39,43 +38,43 @@ type ClaimName struct{ Scope, Value string }
 // KeyName is an idempotency key with its scope.
 type KeyName struct{ Scope, Key string }
 
-// State is the part of a database that a batch touches. What is not in the maps
-// does not exist.
+// State is the part of a database that a batch touches. A key that is not in a map does
+// not exist in the database.
 type State struct {
 	Streams map[domain.StreamID]StreamState
-	Claims  map[ClaimName]domain.StreamID // to the owner
+	Claims  map[ClaimName]domain.StreamID // the value is the owner
 	Keys    map[KeyName]KeyUse
 }
 
-// StreamPlan is an event stream whose version the results rely on. When Before
-// and After are equal it is only to be checked.
+// StreamPlan is an event stream on whose version the results depend. If Before and
+// After are equal the version is only checked.
 type StreamPlan struct {
 	Stream        domain.StreamID
 	Before, After domain.Version
 	Close         bool
 }
 
-// ClaimPlan is a claim whose owner the results rely on; "" is nobody.
+// ClaimPlan is a claim on whose owner the results depend; "" means nobody.
 type ClaimPlan struct {
 	ClaimName
 	Before, After domain.StreamID
 }
 
-// KeyPlan is an idempotency key that must not be there. Unless Use is nil it is
-// to be written; its positions are relative, like those of the results.
+// KeyPlan is an idempotency key that must not be in the database. Unless Use is nil the
+// key is written. Its positions are relative, like those of the results.
 type KeyPlan struct {
 	KeyName
 	Use *KeyUse
 }
 
-// Row is a record to write with the exact bytes of its metadata. Its position
-// is relative: 1 is the first after the head.
+// Row is a record to write, with the exact bytes of its metadata. Its position is
+// relative: 1 is the first after the head.
 type Row struct {
 	domain.Record
 	MetaJSON []byte
 }
 
-// Plan is what a batch comes to on a given state.
+// Plan is what a batch writes on a given state.
 type Plan struct {
 	Rows    []Row
 	Streams []StreamPlan
@@ -83,10 +82,10 @@ type Plan struct {
 	Keys    []KeyPlan
 
 	results  []Result
-	relative []bool // per result: positions are relative to the head
+	relative []bool // for each result: its positions are relative to the head
 }
 
-// Results gives the results of the batch whose rows were written behind base.
+// Results gives the results of the batch whose rows were written after base.
 func (p *Plan) Results(base domain.Position, recorded time.Time) []Result {
 	for i := range p.results {
 		r := &p.results[i]
@@ -107,9 +106,9 @@ func (p *Plan) Results(base domain.Position, recorded time.Time) []Result {
 	return p.results
 }
 
-// GuessState gives the state on which every append of the batch succeeds: what
-// they expect. ok is false when an append takes any version, so that nothing
-// can be guessed.
+// GuessState gives the state that all appends of the batch expect; on it every append
+// succeeds. ok is false when an append accepts any version, so that nothing can be
+// guessed.
 func GuessState(batch []Append) (state State, ok bool) {
 	state = State{Streams: map[domain.StreamID]StreamState{}, Claims: map[ClaimName]domain.StreamID{}}
 	claimed := map[ClaimName]bool{}
@@ -118,8 +117,8 @@ func GuessState(batch []Append) (state State, ok bool) {
 			if s.Expected < 0 {
 				return State{}, false
 			}
-			// The first append on a stream speaks of the database, later ones of
-			// what the batch makes of it.
+			// The first append on a stream expects the state of the database; later
+			// ones expect the state after the appends before them.
 			if _, seen := state.Streams[s.Stream]; !seen {
 				state.Streams[s.Stream] = StreamState{Version: s.Expected}
 			}
@@ -138,8 +137,8 @@ func GuessState(batch []Append) (state State, ok bool) {
 	return state, true
 }
 
-// NewPlan decides the appends one after the other, each on what the ones before
-// it left.
+// NewPlan decides the appends one after the other, each on the state after those before
+// it.
 func NewPlan(state State, batch []Append) *Plan {
 	rows, streams := 0, 0
 	for i := range batch {
@@ -157,8 +156,8 @@ func NewPlan(state State, batch []Append) *Plan {
 	return b.plan
 }
 
-// planning is a plan in the making. The maps say where in the plan a thing that
-// was looked at stands.
+// planning is a plan while it is made. The maps give the index in the plan of each
+// thing that was looked at.
 type planning struct {
 	before  State
 	plan    *Plan
@@ -221,7 +220,7 @@ func (b *planning) refusal(a *Append) error {
 		}
 	}
 	for _, c := range a.Claims {
-		owner := b.claim(c).After
+		owner := b.claimPlan(c).After
 		if owner != "" && owner != c.Owner && !releases(a, c, owner) {
 			return &TakenError{Claim: c}
 		}
@@ -229,7 +228,7 @@ func (b *planning) refusal(a *Append) error {
 	return nil
 }
 
-// releases reports whether the append itself gives back what stands in the way.
+// releases reports whether the append itself releases the claim that is in the way.
 func releases(a *Append, c domain.Claim, owner domain.StreamID) bool {
 	for _, r := range a.Releases {
 		if r.Scope == c.Scope && r.Value == c.Value && r.Owner == owner {
@@ -267,12 +266,12 @@ func (b *planning) write(i int, a *Append, meta []byte) {
 		}
 	}
 	for _, c := range a.Releases {
-		if claim := b.claim(c); claim.After == c.Owner {
+		if claim := b.claimPlan(c); claim.After == c.Owner {
 			claim.After = ""
 		}
 	}
 	for _, c := range a.Claims {
-		b.claim(c).After = c.Owner
+		b.claimPlan(c).After = c.Owner
 	}
 	last := domain.Position(len(b.plan.Rows))
 	if a.Key != "" {
@@ -293,7 +292,7 @@ func (b *planning) stream(id domain.StreamID) *StreamPlan {
 	return &b.plan.Streams[i]
 }
 
-func (b *planning) claim(c domain.Claim) *ClaimPlan {
+func (b *planning) claimPlan(c domain.Claim) *ClaimPlan {
 	name := ClaimName{c.Scope, c.Value}
 	i, ok := b.claims[name]
 	if !ok {
@@ -305,23 +304,23 @@ func (b *planning) claim(c domain.Claim) *ClaimPlan {
 	return &b.plan.Claims[i]
 }
 
-// check finds what no database should be asked to store, and gives the metadata
-// as it is stored. One database would take things the other refuses (Postgres
-// no NUL in text, no invalid UTF-8), and a refusal by the database would fail
-// the whole batch.
+// check finds values that no database should be asked to store, and gives the metadata
+// as they are stored. One database would accept values that the other refuses (Postgres
+// accepts no NUL in text and no invalid UTF-8), and a refusal by the database would
+// fail the whole batch.
 func (a *Append) check() (meta []byte, err error) {
 	if len(a.Events) == 0 {
 		return nil, fmt.Errorf("no events")
 	}
 	if s, twice := firstTwice(a.Streams, func(s StreamAppend) domain.StreamID { return s.Stream }); twice {
-		return nil, fmt.Errorf("stream %s stands twice", s.Stream)
+		return nil, fmt.Errorf("stream %s is named twice", s.Stream)
 	}
 	for i, s := range a.Streams {
 		if err := checkName("stream", string(s.Stream)); err != nil {
 			return nil, err
 		}
 		if s.Expected < MustExist {
-			return nil, fmt.Errorf("stream %s: expected version %d", s.Stream, s.Expected)
+			return nil, fmt.Errorf("stream %s: the expected version %d is not valid", s.Stream, s.Expected)
 		}
 		if s.Close && !a.writes(i) {
 			return nil, fmt.Errorf("stream %s is closed without an event", s.Stream)
@@ -334,7 +333,7 @@ func (a *Append) check() (meta []byte, err error) {
 	}
 	for _, list := range [][]domain.Claim{a.Claims, a.Releases} {
 		if c, twice := firstTwice(list, func(c domain.Claim) ClaimName { return ClaimName{c.Scope, c.Value} }); twice {
-			return nil, fmt.Errorf("claim %s %q stands twice", c.Scope, c.Value)
+			return nil, fmt.Errorf("claim %s %q is named twice", c.Scope, c.Value)
 		}
 		for _, c := range list {
 			if c.Owner == "" {
@@ -358,16 +357,16 @@ func (a *Append) check() (meta []byte, err error) {
 	return json.Marshal(a.meta())
 }
 
-// meta is the metadata as a reader will get it, so that the append's own records
-// do not differ from it: in UTC and without Go's monotonic clock.
+// meta gives the metadata as a reader gets them, so that the append's own records do
+// not differ: in UTC and without Go's monotonic clock.
 func (a *Append) meta() domain.Metadata {
 	m := a.Meta
 	m.At = m.At.Round(0).UTC()
 	return m
 }
 
-// firstTwice gives an element whose name stands twice. Lists are short, and then
-// comparing costs less than a map; but deleting a user names thousands.
+// firstTwice gives an element whose name occurs twice. Most lists are short, and then
+// comparing costs less than a map. But the deletion of a user can name thousands.
 func firstTwice[E any, N comparable](list []E, name func(E) N) (twice E, ok bool) {
 	if len(list) > 16 {
 		seen := make(map[N]bool, len(list))
@@ -400,25 +399,25 @@ func (a *Append) writes(stream int) bool {
 
 func (a *Append) checkEvent(e NewEvent) error {
 	if e.Stream < 0 || e.Stream >= len(a.Streams) {
-		return fmt.Errorf("event %s names stream %d of %d", e.Name, e.Stream, len(a.Streams))
+		return fmt.Errorf("event %s names stream %d, but there are %d", e.Name, e.Stream, len(a.Streams))
 	}
 	if err := checkName("event", e.Name); err != nil {
 		return err
 	}
 	if e.Schema < 1 || e.Schema > 1<<15-1 {
-		return fmt.Errorf("event %s has schema %d", e.Name, e.Schema)
+		return fmt.Errorf("event %s has the invalid schema %d", e.Name, e.Schema)
 	}
 	if len(e.Data) > MaxEvent {
-		return fmt.Errorf("event %s has %d bytes, at most %d", e.Name, len(e.Data), MaxEvent)
+		return fmt.Errorf("event %s has %d bytes, allowed are at most %d", e.Name, len(e.Data), MaxEvent)
 	}
 	if !json.Valid(e.Data) || !utf8.Valid(e.Data) {
-		return fmt.Errorf("the data of event %s are not JSON in UTF-8", e.Name)
+		return fmt.Errorf("the data of event %s is not JSON in UTF-8", e.Name)
 	}
 	return nil
 }
 
-// checkName refuses what cannot be a name; line ends would also make the leaf
-// of a record ambiguous.
+// checkName refuses invalid names. A line end in a name would also make the leaf of a
+// record ambiguous.
 func checkName(what, name string) error {
 	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsAny(name, "\x00\n") {
 		return fmt.Errorf("%s name %.40q: want 1 to %d bytes of UTF-8 without NUL and line ends", what, name, maxName)

@@ -10,11 +10,11 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Preview decides a command on the log as it is and tells what [Executor.Submit]
-// would answer, without writing anything: a refusal, or a receipt whose records
-// have no position, id or time yet. It does not use up the idempotency key. What
-// it says is true of one moment: by the time of a Submit others may have come
-// between.
+// Preview decides a command on the present log and gives the answer that
+// [Executor.Submit] would give, without writing anything: a refusal, or a receipt whose
+// records have no position, id or time yet. It does not use up the idempotency key. The
+// answer is true for one moment only: other commands may be executed before a later
+// Submit.
 func (e *Executor) Preview(ctx context.Context, sub domain.Submission) (domain.Receipt, error) {
 	r, err := e.preview(ctx, sub)
 	return r, outward(ctx, err)
@@ -55,7 +55,7 @@ func (e *Executor) preview(ctx context.Context, sub domain.Submission) (domain.R
 	if sub.Expect != nil && versions[subject] != *sub.Expect {
 		return domain.Receipt{}, versionConflict(versions[subject], *sub.Expect)
 	}
-	if err := e.claimable(ctx, decision); err != nil {
+	if err := e.checkClaims(ctx, decision); err != nil {
 		return domain.Receipt{}, err
 	}
 	r := domain.Receipt{Subject: subject, State: states[subject].Clone()}
@@ -78,8 +78,8 @@ func (e *Executor) preview(ctx context.Context, sub domain.Submission) (domain.R
 	return r, nil
 }
 
-// claimable refuses a decision that takes what somebody else holds.
-func (e *Executor) claimable(ctx context.Context, d domain.Decision) error {
+// checkClaims refuses a decision with a claim that somebody else holds.
+func (e *Executor) checkClaims(ctx context.Context, d domain.Decision) error {
 	holders, err := e.store.Holders(ctx, d.Claims)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (e *Executor) claimable(ctx context.Context, d domain.Decision) error {
 	for i, c := range d.Claims {
 		held := domain.Claim{Scope: c.Scope, Value: c.Value, Owner: holders[i]}
 		if held.Owner != "" && held.Owner != c.Owner && !slices.Contains(d.Releases, held) {
-			return takenRefusal(c)
+			return claimRefusal(c)
 		}
 	}
 	return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// TestPreviewIsWhatSubmitDoes asks for each of many random commands first what
-// would come of it, and then does it: the same records, or the same refusal.
+// TestPreviewIsWhatSubmitDoes previews many random commands and then submits each: the
+// records, or the refusal, must be the same.
 func TestPreviewIsWhatSubmitDoes(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, s eventstore.Store) {

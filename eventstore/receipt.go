@@ -16,8 +16,8 @@ func (e *Executor) usedBefore(ctx context.Context, sub domain.Submission) (KeyUs
 	return e.store.KeyUse(ctx, sub.KeyScope, sub.Key)
 }
 
-// recall builds the receipt of the command that used the key, as its caller got
-// it: its records, and its subject as it was then and not as it is now.
+// recall builds the receipt of the command that used the key, as its caller got it: its
+// records, and its subject as it was then and not as it is now.
 func (e *Executor) recall(ctx context.Context, sub domain.Submission, use KeyUse) (domain.Receipt, error) {
 	if use.Hash != sub.Hash {
 		return domain.Receipt{}, keyReused()
@@ -50,7 +50,7 @@ func (e *Executor) recall(ctx context.Context, sub domain.Submission, use KeyUse
 	}
 }
 
-// outward turns a failure of the store into what callers of Submit get.
+// outward turns a failure of the store into the error that callers of Submit get.
 func outward(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -64,8 +64,8 @@ func outward(ctx context.Context, err error) error {
 	return unavailable(err)
 }
 
-// unavailable keeps the cause for logs behind the sentence for people. What is
-// not [ErrUnavailable] will not go away by waiting and keeps no code.
+// unavailable keeps the cause for logs after the sentence for people. An error other
+// than [ErrUnavailable] does not go away by waiting, so it gets no code.
 func unavailable(err error) error {
 	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -79,7 +79,7 @@ func keyReused() error {
 		Message: "This idempotency key was used with another request."}
 }
 
-func takenRefusal(c domain.Claim) error {
+func claimRefusal(c domain.Claim) error {
 	message := fmt.Sprintf("The %s %q is taken.", c.Scope, c.Value)
 	if c.Scope == domain.ClaimListener {
 		message = "Another mapping of the source client listens on this address."

@@ -7,22 +7,22 @@ import (
 )
 
 const (
-	recentRecords = 4096    // kept at most
-	recentBytes   = 8 << 20 // of their data, about
+	recentRecords = 4096    // the most that are kept
+	recentBytes   = 8 << 20 // of their data, approximately
 )
 
-// Recent keeps the newest records that a process has appended. What was appended
-// is read at once by all that follow the log there: the relay, the projector,
-// the reader. Stores of this module answer them from here, so that the database
-// is not asked three times for what it was just given. The zero value is ready.
+// Recent keeps the newest records that a process has appended. Appended records are
+// read at once by all that follow the log in this process: the relay, the projector,
+// the reader. The stores of this module answer them from here, so that the database is
+// not asked three times for records that it has just stored. The zero value is ready.
 type Recent struct {
 	mu      sync.Mutex
 	records []domain.Record // guarded by mu; without holes
 	bytes   int             // guarded by mu
 }
 
-// Add takes the records of an append. Records that do not follow those that are
-// kept replace them: others appended in between, or the log is another.
+// Add adds the records of an append. Records that do not follow those that are kept
+// replace them: others have appended in between, or it is another log.
 func (r *Recent) Add(records []domain.Record) {
 	if len(records) == 0 {
 		return
@@ -39,14 +39,15 @@ func (r *Recent) Add(records []domain.Record) {
 	drop := 0
 	for len(r.records)-drop > recentRecords || r.bytes > recentBytes {
 		r.bytes -= len(r.records[drop].Data)
-		r.records[drop] = domain.Record{} // or its data would live as long as the array
+		r.records[drop] = domain.Record{} // otherwise its data would live as long as the array
 		drop++
 	}
 	r.records = r.records[drop:]
 }
 
-// After gives up to limit records behind a position, if they are all kept that a
-// reader of the log would get, whose end is known to be at or beyond reached.
+// After gives up to limit records after a position. ok is false unless all records are
+// kept that a reader of the log would get. The end of the log is known to be at reached
+// or beyond.
 func (r *Recent) After(after domain.Position, limit int, reached domain.Position) ([]domain.Record, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,7 +65,7 @@ func (r *Recent) After(after domain.Position, limit int, reached domain.Position
 	return append([]domain.Record(nil), found[:min(len(found), limit)]...), true
 }
 
-// Newest gives the place of the newest record that is kept, which the log had.
+// Newest gives the place of the newest record that is kept, which was in the log.
 func (r *Recent) Newest() domain.Place {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -74,7 +75,7 @@ func (r *Recent) Newest() domain.Place {
 	return domain.PlaceOf(r.records[len(r.records)-1])
 }
 
-// Forget forgets all records: the log was taken back.
+// Forget drops all records: the log was rolled back.
 func (r *Recent) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// numbered are records at the positions from..to.
+// numbered gives records at the positions from from to to.
 func numbered(from, to domain.Position, size int) (records []domain.Record) {
 	for p := from; p <= to; p++ {
 		records = append(records, domain.Record{Position: p, Data: make([]byte, size)})
@@ -50,7 +50,7 @@ func TestRecent(t *testing.T) {
 	}
 	want(20_099-8, 10, 0, 20_092, 20_099)
 	want(20_099-10, 10, 0, 0, 0)
-	r.Add(numbered(20_100, 20_100, 9<<20)) // larger than all that is kept
+	r.Add(numbered(20_100, 20_100, 9<<20)) // larger than everything that is kept
 	want(20_099, 10, 0, 0, 0)
 	r.Add(numbered(20_101, 20_101, 1))
 	want(20_100, 10, 0, 20_101, 20_101)

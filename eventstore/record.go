@@ -8,8 +8,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// DecodeMeta reads the metadata of a record as a store keeps it. The result
-// shares its memory.
+// DecodeMeta reads the metadata of a record as a store keeps it. The result shares its
+// memory.
 func DecodeMeta(position domain.Position, meta string) (domain.Metadata, error) {
 	if m, ok := plainMeta(meta); ok {
 		return m, nil
@@ -21,10 +21,10 @@ func DecodeMeta(position domain.Position, meta string) (domain.Metadata, error) 
 	return m, nil
 }
 
-// plainMeta reads metadata as the stores write them: known fields, each once,
-// with nothing between, and ASCII without escapes. ok is false for all else,
-// which encoding/json then reads. Metadata are as long as events, every read of
-// the log goes through here, and this takes a tenth of the time.
+// plainMeta reads metadata as the stores write them: known fields, each once, with
+// nothing between, and ASCII without escapes. For everything else ok is false, and
+// encoding/json reads it. Metadata are as long as events, every read of the log goes
+// through here, and this takes a tenth of the time.
 func plainMeta(s string) (m domain.Metadata, ok bool) {
 	rest, ok := strings.CutPrefix(s, "{")
 	for ok {
@@ -73,7 +73,7 @@ func plainMeta(s string) (m domain.Metadata, ok bool) {
 	return m, false
 }
 
-// plainString cuts a JSON string off the front that stands for itself.
+// plainString cuts a JSON string without escapes from the front of s.
 func plainString(s string) (value, rest string, ok bool) {
 	if s == "" || s[0] != '"' {
 		return "", s, false
@@ -89,9 +89,9 @@ func plainString(s string) (value, rest string, ok bool) {
 	return "", s, false
 }
 
-// CheckDense returns an error unless the records follow after without a hole.
-// A hole means that the log was damaged: skipping it would make every read
-// model wrong for ever, so readers stop.
+// CheckDense returns an error unless the records follow after without a hole. A hole
+// means that the log was damaged. Skipping it would make every read model wrong for
+// ever, so readers stop.
 func CheckDense(after domain.Position, records []domain.Record) error {
 	for i := range records {
 		after++

@@ -10,7 +10,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// FuzzDecodeMeta holds the short way of reading metadata to encoding/json.
+// FuzzDecodeMeta compares the fast reading of metadata with encoding/json.
 func FuzzDecodeMeta(f *testing.F) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
 	for _, m := range []domain.Metadata{

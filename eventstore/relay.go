@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	relayPage      = 500                   // records published at a time
-	relayBackoff   = 50 * time.Millisecond // after the first failure; doubles
+	relayPage      = 500                   // records published together
+	relayBackoff   = 50 * time.Millisecond // after the first failure; it doubles
 	relayPatience  = 5 * time.Second       // the longest pause between attempts
-	heartbeatEvery = 2 * time.Second       // without records
+	heartbeatEvery = 2 * time.Second       // when there are no records
 )
 
 // Log is what the relay reads; a [Store] is one.
@@ -27,47 +27,48 @@ type Log interface {
 	Wait(ctx context.Context, after domain.Position) error
 }
 
-// Publisher is what the relay writes to: the publishing side of a feed.
+// Publisher is the publishing side of a feed, to which the relay writes.
 type Publisher interface {
 	// Last gives the place of the newest entry and the feed's epoch; ok is false when
 	// the feed is empty.
 	Last(ctx context.Context) (end domain.Place, epoch string, ok bool, err error)
-	// Publish appends records, which follow prev. What is on the feed already is
-	// left as it is.
+	// Publish appends records, which follow prev. Records that are on the feed already
+	// are left as they are.
 	Publish(ctx context.Context, prev domain.Place, records []domain.Record) error
-	// Heartbeat publishes that the feed is at a place and that somebody lives.
+	// Heartbeat publishes the feed's present place, which also shows that a relay
+	// lives.
 	Heartbeat(ctx context.Context, at domain.Place) error
-	// Name says which epoch the feed is of, where it has none.
+	// Name gives an epoch to a feed that has none.
 	Name(ctx context.Context, epoch string) error
-	// Reset empties the feed and begins an epoch. Whoever followed another one forgets
-	// what it knew.
+	// Reset empties the feed and begins an epoch. Followers of another epoch drop what
+	// they knew.
 	Reset(ctx context.Context, epoch string) error
 }
 
-// RelayOptions tune a relay; the zero value is good.
+// RelayOptions tune a relay; the zero value has good defaults.
 type RelayOptions struct {
-	// Start gives the position to begin behind when the feed is empty, usually the
-	// checkpoint of the read models from which followers take their snapshot; nil
-	// begins at the end of the log. Followers that are behind it find a gap and
+	// Start gives the position after which to begin when the feed is empty. Usually it
+	// is the checkpoint of the read models from which followers take their snapshot;
+	// nil begins at the end of the log. Followers before this position find a gap and
 	// take a new snapshot.
 	Start func(ctx context.Context) (domain.Position, error)
-	// Settle returns when what followers take their snapshots from is of this log
-	// again; nil = at once. It is called when the log was taken back, and followers
-	// hear of that only afterwards: a snapshot of the lost log would be beyond the end
-	// of this one, and they would wait for records behind it.
+	// Settle waits until the source of followers' snapshots shows this log again; nil =
+	// do not wait. It is called when the log was rolled back. Followers are told only
+	// after that: a snapshot of the lost log would be beyond the end of this log, and
+	// they would wait for records after it.
 	Settle  func(ctx context.Context) error
 	Metrics *Metrics
 	Logger  *slog.Logger
 }
 
-// Relay carries what was appended to the configuration feed.
+// Relay carries appended records to the configuration feed.
 //
-// It keeps nothing: where to go on is asked of the feed itself, so a crash
-// between append and publish, a flushed feed and a second relay beside this one
-// are all the same case. With each page it reads the record before it, so that it
-// notices a log that was taken back to before, by a restore or a failover to a
-// standby that lagged: that begins a new epoch of the feed. Every record of the log is published, in order; one
-// that cannot be published is tried again until it can.
+// It stores nothing. It asks the feed itself where to continue, so a crash between
+// append and publish, a flushed feed and a second relay beside this one are all the
+// same case. With each page it reads the record before the page, so it notices when the
+// log was rolled back, by a restore or a failover to a standby that lagged. A rollback
+// begins a new epoch of the feed. Every record of the log is published, in order; a
+// record that cannot be published is tried again until it can.
 type Relay struct {
 	log       Log
 	publisher Publisher
@@ -76,7 +77,7 @@ type Relay struct {
 }
 
 // errForked says that the feed has a record that the log does not have.
-var errForked = errors.New("the feed is of another log than this one")
+var errForked = errors.New("the feed contains records that are not in this log")
 
 // NewRelay makes a relay; it works while Run runs.
 func NewRelay(log Log, publisher Publisher, options RelayOptions) *Relay {
@@ -86,7 +87,7 @@ func NewRelay(log Log, publisher Publisher, options RelayOptions) *Relay {
 	return &Relay{log: log, publisher: publisher, options: options}
 }
 
-// Run carries records until ctx ends, which is no error.
+// Run carries records until ctx ends, which is not an error.
 func (r *Relay) Run(ctx context.Context) error {
 	pause := wait.Backoff{First: relayBackoff, Most: relayPatience}
 	for {
@@ -98,7 +99,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			pause.Reset()
 		}
 		r.options.Metrics.failed()
-		if pause.Tries() == 0 { // once a failure, not once an attempt
+		if pause.Tries() == 0 { // once for each failure, not for each attempt
 			r.options.Logger.Warn("cannot carry records to the feed, trying again", "error", err)
 		}
 		if !pause.Wait(ctx) {
@@ -107,8 +108,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
-// carry finds out where the feed is and publishes from there until something
-// fails. moved says that it had published before.
+// carry finds the end of the feed and publishes from there until something fails. moved
+// says that it has published something.
 func (r *Relay) carry(ctx context.Context) (moved bool, err error) {
 	at, err := r.begin(ctx)
 	if err != nil {
@@ -118,7 +119,7 @@ func (r *Relay) carry(ctx context.Context) (moved bool, err error) {
 		return false, fmt.Errorf("heartbeat: %w", err)
 	}
 	for {
-		records, err := r.behind(ctx, at, relayPage)
+		records, err := r.readAfter(ctx, at, relayPage)
 		if errors.Is(err, errForked) {
 			if err := r.fork(ctx, at); err != nil {
 				return moved, err
@@ -147,9 +148,9 @@ func (r *Relay) carry(ctx context.Context) (moved bool, err error) {
 	}
 }
 
-// behind reads the records behind a place, with the one at it, which must be the
-// one it was.
-func (r *Relay) behind(ctx context.Context, at domain.Place, limit int) ([]domain.Record, error) {
+// readAfter reads the records after a place, together with the record at the place,
+// which must be unchanged.
+func (r *Relay) readAfter(ctx context.Context, at domain.Place, limit int) ([]domain.Record, error) {
 	if at.Position == 0 {
 		return r.log.ReadAll(ctx, 0, limit)
 	}
@@ -163,10 +164,10 @@ func (r *Relay) behind(ctx context.Context, at domain.Place, limit int) ([]domai
 	return records[1:], nil
 }
 
-// fork begins the feed anew, for a log that was taken back.
+// fork begins the feed again, for a log that was rolled back.
 func (r *Relay) fork(ctx context.Context, at domain.Place) error {
 	r.options.Metrics.forked(true)
-	r.options.Logger.Error("the log was taken back: records that were published are not in it any more; every follower begins anew",
+	r.options.Logger.Error("the log was rolled back: published records are not in it any more; every follower begins again",
 		"published", at.Position, "event_id", at.EventID)
 	if r.options.Settle != nil {
 		if err := r.options.Settle(ctx); err != nil {
@@ -178,19 +179,19 @@ func (r *Relay) fork(ctx context.Context, at domain.Place) error {
 		return fmt.Errorf("reset the feed: %w", err)
 	}
 	r.options.Metrics.forked(false)
-	r.options.Logger.Warn("the feed begins anew with the log as it is", "epoch", r.epoch)
+	r.options.Logger.Warn("the feed begins again with the present log", "epoch", r.epoch)
 	return nil
 }
 
-// begin gives the place behind which to go on.
+// begin gives the place after which to continue.
 func (r *Relay) begin(ctx context.Context) (domain.Place, error) {
 	last, epoch, ok, err := r.publisher.Last(ctx)
 	if err != nil {
 		return domain.Place{}, fmt.Errorf("ask the feed for its end: %w", err)
 	}
 	if ok {
-		// What is on the feed was in the log before.
-		switch _, err := r.behind(ctx, last, 0); {
+		// Records on the feed were in the log before.
+		switch _, err := r.readAfter(ctx, last, 0); {
 		case errors.Is(err, errForked):
 			if err := r.fork(ctx, last); err != nil {
 				return domain.Place{}, err
@@ -222,9 +223,9 @@ func (r *Relay) begin(ctx context.Context) (domain.Place, error) {
 	return r.known(ctx, start)
 }
 
-// name names the epoch of a feed that has none: it is new, was flushed, or was
-// written by an older version. After a flush it is the same as before, or followers
-// would take the feed for one of another log.
+// name gives an epoch to a feed that has none: the feed is new, was flushed, or was
+// written by an older version. After a flush the epoch is the same as before. Otherwise
+// followers would think that the feed belongs to another log.
 func (r *Relay) name(ctx context.Context) error {
 	if r.epoch == "" {
 		first, err := r.log.ReadAll(ctx, 0, 1)
@@ -232,7 +233,7 @@ func (r *Relay) name(ctx context.Context) error {
 			return fmt.Errorf("read the log: %w", err)
 		}
 		if len(first) == 0 {
-			return nil // there is nothing to be told apart yet
+			return nil // there is nothing to distinguish yet
 		}
 		r.epoch = first[0].ID.String()
 	}
@@ -258,8 +259,8 @@ func (r *Relay) known(ctx context.Context, p domain.Position) (domain.Place, err
 	return domain.PlaceOf(records[0]), nil
 }
 
-// idle waits for the next record, with a heartbeat when it takes long. lost says
-// that the feed was emptied meanwhile, or that it is time to look at the log.
+// idle waits for the next record, and sends a heartbeat when that takes long. lost says
+// that the feed was emptied, or that the log must be checked.
 func (r *Relay) idle(ctx context.Context, at domain.Place) (lost bool, err error) {
 	for {
 		wctx, cancel := context.WithTimeout(ctx, heartbeatEvery)
@@ -271,7 +272,7 @@ func (r *Relay) idle(ctx context.Context, at domain.Place) (lost bool, err error
 		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return false, fmt.Errorf("wait for records: %w", err)
 		}
-		// Others may have published, or emptied the feed; both are for begin.
+		// Others may have published, or emptied the feed; begin handles both.
 		end, epoch, ok, err := r.publisher.Last(ctx)
 		if err != nil {
 			return false, fmt.Errorf("ask the feed for its end: %w", err)
@@ -279,8 +280,8 @@ func (r *Relay) idle(ctx context.Context, at domain.Place) (lost bool, err error
 		if !ok || epoch != r.epoch || epoch == "" && at.Position > 0 || end.Position != at.Position || end.Parted(at) {
 			return true, nil
 		}
-		if _, err := r.behind(ctx, at, 0); errors.Is(err, errForked) {
-			return false, nil // and is met again by who reads on
+		if _, err := r.readAfter(ctx, at, 0); errors.Is(err, errForked) {
+			return false, nil // the next read finds the same
 		} else if err != nil {
 			return false, fmt.Errorf("read the log: %w", err)
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/eventstoretest"
 )
 
-// feed is a publisher that keeps what it was given, with the contract of a real
-// one, and fails when told to.
+// feed is a publisher that keeps what was published, with the contract of a real one.
+// It fails when told to.
 type feed struct {
 	mu         sync.Mutex
 	positions  []domain.Position // of records
@@ -160,7 +160,7 @@ func TestRelayCarriesEveryRecordOnce(t *testing.T) {
 		synctest.Wait()
 		f.dense(t, 1, 5)
 		stop()
-		// A crash between append and publish: the next relay goes on from the feed.
+		// A crash between append and publish: the next relay continues from the feed.
 		write(t, s, 4)
 		stop = relay(t, s, f, eventstore.RelayOptions{})
 		synctest.Wait()
@@ -201,7 +201,7 @@ func TestRelayTriesUntilTheFeedIsBack(t *testing.T) {
 		})
 		time.Sleep(6 * time.Second)
 		f.dense(t, 1, 5)
-		// Failing every second call, it still gets everything across.
+		// Although every second call fails, everything arrives.
 		n := 0
 		f.do(func() {
 			f.fail = func(call string) error {
@@ -230,7 +230,7 @@ func TestRelayStartsAFlushedFeedAgain(t *testing.T) {
 		synctest.Wait()
 		f.dense(t, 8, 10)
 		f.do(f.flush)
-		time.Sleep(3 * time.Second) // it finds out when idle
+		time.Sleep(3 * time.Second) // the relay notices when it is idle
 		f.dense(t, 8, 10)
 		write(t, s, 1)
 		synctest.Wait()

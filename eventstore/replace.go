@@ -7,12 +7,12 @@ import (
 	"slices"
 )
 
-var errNoObject = errors.New("eventstore: data are no JSON object")
+var errNoObject = errors.New("eventstore: the data is not a JSON object")
 
-// replaceStrings replaces the values of some fields of a JSON object that are
-// strings. All other bytes stay as they are. Every record with personal data goes
-// through here whenever it is read, so it looks at each byte once instead of
-// decoding; it does not check what it passes over: stores keep only valid JSON.
+// replaceStrings replaces the values of some fields of a JSON object that are strings.
+// All other bytes stay as they are. Every record with personal data goes through here
+// whenever it is read, so the function looks at each byte once instead of decoding. It
+// does not check the parts that it skips: stores keep only valid JSON.
 func replaceStrings(data []byte, fields []string, by func(field, value string) string) ([]byte, error) {
 	at := skipSpace(data, 0)
 	if at == len(data) || data[at] != '{' {
@@ -57,7 +57,7 @@ func replaceStrings(data []byte, fields []string, by func(field, value string) s
 	return append(out, data[done:]...), nil
 }
 
-// oneOf gives the field that a quoted name is, if it is one of them.
+// oneOf gives the field whose name is quoted, if it is one of them.
 func oneOf(fields []string, quoted []byte) (string, bool) {
 	if bytes.IndexByte(quoted, '\\') >= 0 {
 		name, err := stringOf(quoted)
@@ -78,7 +78,7 @@ func skipSpace(data []byte, at int) int {
 	return at
 }
 
-// skipString gives what is behind the string at at, or -1.
+// skipString gives the index after the string at at, or -1.
 func skipString(data []byte, at int) int {
 	if at >= len(data) || data[at] != '"' {
 		return -1
@@ -94,7 +94,7 @@ func skipString(data []byte, at int) int {
 	return -1
 }
 
-// skipValue gives what is behind the value at at, or -1.
+// skipValue gives the index after the value at at, or -1.
 func skipValue(data []byte, at int) int {
 	if at < len(data) && data[at] == '"' {
 		return skipString(data, at)
@@ -127,7 +127,7 @@ func skipValue(data []byte, at int) int {
 	return -1
 }
 
-// stringOf gives what a JSON string stands for.
+// stringOf gives the text of a JSON string.
 func stringOf(quoted []byte) (string, error) {
 	plain := string(quoted[1 : len(quoted)-1])
 	if isPlain(plain) {
@@ -137,7 +137,7 @@ func stringOf(quoted []byte) (string, error) {
 	return plain, err
 }
 
-// appendString is what encoding/json would write.
+// appendString appends s as encoding/json would write it.
 func appendString(out []byte, s string) ([]byte, error) {
 	if isPlain(s) {
 		return append(append(append(out, '"'), s...), '"'), nil
@@ -146,8 +146,8 @@ func appendString(out []byte, s string) ([]byte, error) {
 	return append(out, quoted...), err
 }
 
-// isPlain reports whether a string stands for itself in JSON, and encoding/json
-// would leave it so.
+// isPlain reports whether a string has no escapes in JSON, and encoding/json would
+// write it without any.
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {

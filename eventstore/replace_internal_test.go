@@ -31,7 +31,7 @@ func TestReplaceStrings(t *testing.T) {
 	}
 }
 
-// FuzzReplaceStrings compares with what encoding/json makes of the same object.
+// FuzzReplaceStrings compares with the result of encoding/json for the same object.
 func FuzzReplaceStrings(f *testing.F) {
 	for _, seed := range []string{`{"a":"x","b":[1,2,{"a":"}"}],"c":"y\u0000"}`, `{"\u0061":"\\","a":"\ud800"}`, `{ "b" : "<>&" }`} {
 		f.Add([]byte(seed))

@@ -7,27 +7,26 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// round is one batch of the decider. Until the append is acknowledged, what was
-// decided stands only in planned; the cache never holds it.
+// round is one batch of the decider. Until the append is acknowledged, decided states
+// are only in planned; the cache never holds them.
 type round struct {
 	cache   *cache // guarded by Executor.mu, held while deciding and promoting
 	planned map[domain.StreamID]*plannedStream
 	appends []Append
-	decided []decided // one per append
-	held    []decided // refusals and no-changes that rest on planned streams
-	left    []*task   // not decided for want of room
+	decided []decided // one for each append
+	held    []decided // refusals and no-changes that depend on planned streams
+	left    []*task   // not decided because the batch is full
 	results []Result
 	bytes   int
 }
 
-// plannedStream is an event stream as it will be if the appends that write it
-// succeed.
+// plannedStream is an event stream as it will be if the appends that write it succeed.
 type plannedStream struct {
 	folded
 	writers []int // indexes of appends
 }
 
-// decided is a task with what it gets if the round succeeds.
+// decided is a task with the answer that it gets if the round succeeds.
 type decided struct {
 	*task
 	answer answer
@@ -38,9 +37,9 @@ func (r *round) at(t *task, id domain.StreamID) (f folded, planned, ok bool) {
 	if p, ok := r.planned[id]; ok {
 		return p.folded, true, true
 	}
-	// The task keeps what it carried: if it must come again, the cache may have
-	// dropped it meanwhile, and a command that reads more than the cache holds
-	// would come again for ever.
+	// The task keeps the states that its caller read. The cache may drop them before
+	// the task is decided again, and a command that reads more streams than the cache
+	// holds would be decided again for ever.
 	if carried, ok := t.carried[id]; ok {
 		r.cache.put(id, carried)
 	}
@@ -93,7 +92,7 @@ func haveAll(states domain.States, streams []domain.StreamID) bool {
 	return true
 }
 
-// states gathers what the task reads.
+// states collects what the task reads.
 func (r *round) states(t *task) (states domain.States, planned bool, missing []domain.StreamID) {
 	states = make(domain.States, len(t.streams))
 	for _, id := range t.streams {
@@ -108,7 +107,7 @@ func (r *round) states(t *task) (states domain.States, planned bool, missing []d
 	return states, planned, missing
 }
 
-// checkExpected is the If-Match of the subject.
+// checkExpected checks the If-Match of the subject.
 func (r *round) checkExpected(t *task) error {
 	if t.sub.Expect == nil {
 		return nil
@@ -125,8 +124,8 @@ func versionConflict(is, expected domain.Version) error {
 		Message: fmt.Sprintf("It is at version %d, not %d: somebody changed it.", is, expected)}
 }
 
-// hold answers what writes nothing, at once if it is certain, and otherwise when
-// the round has ended.
+// hold answers a task that writes nothing: at once if the answer is certain, otherwise
+// at the end of the round.
 func (r *round) hold(t *task, planned bool, a answer) {
 	switch {
 	case planned:
@@ -138,15 +137,15 @@ func (r *round) hold(t *task, planned bool, a answer) {
 	}
 }
 
-// receipt is what the task gets, as far as it is known before the append.
+// receipt gives the task's receipt, as far as it is known before the append.
 func (r *round) receipt(t *task) domain.Receipt {
 	subject := t.sub.Command.Subject()
 	f, _, _ := r.at(t, subject)
 	return domain.Receipt{Subject: subject, Version: f.version, State: f.state.Clone()}
 }
 
-// plan adds the decision to the batch, with every stream the task has read as
-// expected: written ones and guards alike.
+// plan adds the decision to the batch, with every stream that the task has read as
+// expected: written streams and guards alike.
 func (r *round) plan(t *task, d domain.Decision) error {
 	a := Append{Account: d.Account, Meta: t.sub.Meta, Releases: d.Releases, Claims: d.Claims,
 		Key: t.sub.Key, KeyScope: t.sub.KeyScope, Hash: t.sub.Hash, Subject: t.sub.Command.Subject()}
@@ -172,8 +171,8 @@ func (r *round) plan(t *task, d domain.Decision) error {
 		}
 		name, schema, data, err := domain.Encode(c.Event)
 		if err == nil {
-			// Applied is what will be read back, not what was encoded: the state
-			// must be the fold of the log to the last bit.
+			// Apply the event that will be read back, not the event that was encoded:
+			// the state must be the exact fold of the log.
 			events[i], err = domain.Decode(name, schema, data)
 		}
 		if err != nil {
@@ -197,8 +196,8 @@ func (r *round) plan(t *task, d domain.Decision) error {
 	return nil
 }
 
-// write gives the planned stream for the append that comes next. The state is
-// cloned once a round, not once a command: a quota may hold thousands.
+// write gives the planned stream for the next append. The state is cloned once in a
+// round, not for each command: a quota may hold thousands of entries.
 func (r *round) write(id domain.StreamID) *plannedStream {
 	p, ok := r.planned[id]
 	if !ok {
@@ -212,8 +211,8 @@ func (r *round) write(id domain.StreamID) *plannedStream {
 	return p
 }
 
-// promote moves to the cache what became true. A stream of which one planned
-// append failed is not what was planned; its older state stays.
+// promote moves successful plans to the cache. If one planned append on a stream
+// failed, the stream's planned state is wrong; its older state stays in the cache.
 func (r *round) promote(c *cache) {
 	for id, p := range r.planned {
 		written := true
@@ -228,8 +227,8 @@ func (r *round) promote(c *cache) {
 
 func (r *round) written(i int) bool { return r.results[i].Err == nil && !r.results[i].Duplicate }
 
-// settle answers the tasks and gives back those to decide again: what was held
-// on the strength of a plan that failed.
+// settle answers the tasks and returns those to decide again: the held answers that
+// depend on a plan that failed.
 func (r *round) settle() (again []*task) {
 	asPlanned := true
 	for i, d := range r.decided {
@@ -249,7 +248,7 @@ func (r *round) settle() (again []*task) {
 	return again
 }
 
-// fail answers everybody when it is not known what became of the batch.
+// fail answers all tasks when the outcome of the batch is not known.
 func (r *round) fail(err error) {
 	for _, d := range r.decided {
 		d.task.answer <- answer{err: err}
@@ -259,7 +258,7 @@ func (r *round) fail(err error) {
 	}
 }
 
-// outcome is the answer for what the store did.
+// outcome gives the answer for the store's result.
 func (d decided) outcome(result Result) answer {
 	if result.Duplicate {
 		return answer{next: stepDuplicate, use: KeyUse{Hash: d.sub.Hash, First: result.First, Last: result.Last, Subject: result.Subject}}
@@ -271,15 +270,15 @@ func (d decided) outcome(result Result) answer {
 		a.receipt.Position, a.receipt.Records = result.Last, result.Records
 		return a
 	case errors.Is(result.Err, ErrConflict), errors.Is(result.Err, ErrClosed):
-		// A closed stream cannot have been read as it is: decided again, the
-		// command finds that what it is about has ended.
+		// The command cannot have read the closed stream in its present state. When it
+		// is decided again, it finds that its subject has ended.
 		return answer{next: stepConflict}
 	case isTaken:
-		return answer{err: takenRefusal(taken.Claim)}
+		return answer{err: claimRefusal(taken.Claim)}
 	case errors.Is(result.Err, ErrKeyReused):
 		return answer{err: keyReused()}
 	case errors.Is(result.Err, ErrMalformed):
-		return answer{err: fmt.Errorf("%w: %w", &domain.Error{Code: domain.CodeInvalid, Message: "The log cannot keep this."}, result.Err)}
+		return answer{err: fmt.Errorf("%w: %w", &domain.Error{Code: domain.CodeInvalid, Message: "The log cannot store this."}, result.Err)}
 	}
 	return answer{err: result.Err}
 }

@@ -6,14 +6,15 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Searcher is the part of [Store] that audits ask. Every store keeps what it
-// takes to answer without reading the whole log: the records of an event stream,
-// of an account, of an actor and of an event's name are found by an index.
+// Searcher is the part of a [Store] that audits use. Every store has indexes, so that
+// it need not read the whole log: it finds the records of an event stream, of an
+// account, of an actor and of an event name by an index.
 type Searcher interface {
-	// Select gives up to limit records that the query wants, in its order.
+	// Select gives up to limit records that match the query, in the query's order.
 	Select(ctx context.Context, q domain.Query, limit int) ([]domain.Record, error)
-	// Count gives how many records the query wants.
+	// Count gives the number of records that match the query.
 	Count(ctx context.Context, q domain.Query) (int64, error)
-	// Holders gives who holds each of the claims, whatever Owner they name; "" = nobody.
+	// Holders gives the holder of each of the claims, whatever Owner they name; "" =
+	// nobody.
 	Holders(ctx context.Context, claims []domain.Claim) ([]domain.StreamID, error)
 }

@@ -8,14 +8,13 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// PollInterval is how soon [Store.Wait] notices an append by another process.
-// Polling is the guarantee and not LISTEN/NOTIFY: a notification takes a lock of
-// the whole Postgres cluster at commit, and a stuck listener fills a queue
-// until commits fail.
+// PollInterval is how soon [Store.Wait] notices an append by another process. Polling
+// gives the guarantee, not LISTEN/NOTIFY: a notification takes a lock on the whole
+// Postgres cluster at commit, and a stuck listener fills a queue until commits fail.
 const PollInterval = 250 * time.Millisecond
 
-// Signal tells waiting goroutines how far the log is. Stores of this module use
-// it for [Store.Wait]. The zero value is ready.
+// Signal tells waiting goroutines how far the log goes. Stores of this module use it
+// for [Store.Wait]. The zero value is ready.
 type Signal struct {
 	mu      sync.Mutex
 	reached domain.Position // guarded by mu
@@ -23,7 +22,7 @@ type Signal struct {
 	nudged  chan struct{}   // guarded by mu; closed by Nudge, nil when nobody waits
 }
 
-// Raise wakes those who wait for a position below p.
+// Raise wakes all that wait for a position below p.
 func (s *Signal) Raise(p domain.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -37,35 +36,35 @@ func (s *Signal) Raise(p domain.Position) {
 	}
 }
 
-// found takes what the database answered to a question that was asked when the
-// log was known to be at before. A log that ends earlier was taken back: to go on
-// claiming the old end would have everybody miss what comes until then.
+// found sets the position that the database has given. The question was asked when the
+// log was known to reach before. A log that ends earlier was rolled back; if the old
+// end stayed, everybody would miss the records up to that end.
 func (s *Signal) found(p, before domain.Position) {
 	s.mu.Lock()
-	if p < before && s.reached == before { // else somebody appended meanwhile
+	if p < before && s.reached == before { // otherwise somebody has appended since
 		s.reached = p
 	}
 	s.mu.Unlock()
 	s.Raise(p)
 }
 
-// Forget forgets how far the log is known to be: it was taken back.
+// Forget drops the known end of the log: it was rolled back.
 func (s *Signal) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reached = 0
 }
 
-// Reached gives how far the log is known to be.
+// Reached gives the known end of the log.
 func (s *Signal) Reached() domain.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reached
 }
 
-// Nudge has those who wait ask the database at once: somebody has heard that
-// another process appended. It claims nothing, so that hearsay costs a query and
-// can do no harm.
+// Nudge makes all that wait ask the database at once: somebody has heard that another
+// process appended. It sets no position, so a false report costs one query and does no
+// harm.
 func (s *Signal) Nudge() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,8 +86,8 @@ func (s *Signal) state() (reached domain.Position, raised, nudged <-chan struct{
 	return s.reached, s.raised, s.nudged
 }
 
-// Wait returns once the log is beyond after. poll asks the database; it may be
-// nil when nobody else appends. done ends all waiting when the store closes.
+// Wait returns when the log is beyond after. poll asks the database; it may be nil when
+// nobody else appends. done ends all waiting when the store closes.
 func (s *Signal) Wait(ctx context.Context, after domain.Position, done <-chan struct{}, poll func(context.Context) (domain.Position, error)) error {
 	var tick <-chan time.Time
 	if poll != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// Who hears that another process appended need not wait for the next poll, and
-// hearsay that is not true moves nobody.
+// After a report that another process appended nobody waits for the next poll, and a
+// false report moves nobody.
 func TestANudgeSparesTheWaitForThePoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s eventstore.Signal

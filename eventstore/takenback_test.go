@@ -12,8 +12,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/eventstoretest"
 )
 
-// The relay notices a log that was taken back, also one that has grown beyond its old
-// end since, and has followers begin anew only when they can.
+// The relay notices a log that was rolled back, also one that has since grown beyond
+// its old end. It makes followers begin again only when they can.
 func TestRelayBeginsAnewWhenTheLogWasTakenBack(t *testing.T) {
 	for _, grown := range []int{0, 1, 2, 20} {
 		t.Run(fmt.Sprintf("and grew by %d", grown), func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestRelayBeginsAnewWhenTheLogWasTakenBack(t *testing.T) {
 	}
 }
 
-// A flush is not a log that was taken back: followers that miss nothing go on.
+// A flush is not a rollback of the log: followers that miss nothing continue.
 func TestAFlushedFeedIsOfTheSameEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, f := eventstoretest.NewMemory(), &feed{}
@@ -72,7 +72,7 @@ func TestAFlushedFeedIsOfTheSameEpoch(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		var epoch string
 		f.do(func() { epoch = f.epoch })
-		for _, again := range []bool{false, true} { // by the same relay, by another
+		for _, again := range []bool{false, true} { // by the same relay, by another one
 			if again {
 				stop()
 				stop = relay(t, s, f, eventstore.RelayOptions{})
@@ -89,7 +89,8 @@ func TestAFlushedFeedIsOfTheSameEpoch(t *testing.T) {
 	})
 }
 
-// Commands are decided on the log as it is, not on what was acknowledged and lost.
+// Commands are decided on the present log, not on records that were acknowledged and
+// lost.
 func TestCommandsAfterTheLogWasTakenBack(t *testing.T) {
 	s := eventstoretest.NewMemory()
 	e := start(t, s, eventstore.ExecutorOptions{})
@@ -117,8 +118,8 @@ func TestCommandsAfterTheLogWasTakenBack(t *testing.T) {
 	do(domain.SetUserEnabled{ID: 1, Enabled: true})
 }
 
-// Where the lost part was replaced by another one of the same length, versions show
-// nothing. Continuity does.
+// If the lost part was replaced by another one of the same length, versions show
+// nothing. Continuity shows it.
 func TestContinuityForgetsALogThatWasTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := eventstoretest.NewMemory()
@@ -157,8 +158,8 @@ func TestContinuityForgetsALogThatWasTakenBack(t *testing.T) {
 	})
 }
 
-// Who waits for a position behind the end of a log that was taken back hears of the
-// records that come there.
+// A waiter for a position after the end of a rolled back log is told of the records
+// that come there.
 func TestSignalGoesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s eventstore.Signal

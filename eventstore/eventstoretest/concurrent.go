@@ -136,7 +136,8 @@ func testContext(t *testing.T, open Open) {
 	if n := len(whole(t, s)); n != 1 {
 		t.Fatalf("an append whose context had ended wrote %d records", n-1)
 	}
-	// Ended in the middle: written or not, but whole, and the store goes on.
+	// The call was cancelled in the middle: its append is written or not, but whole,
+	// and the store continues.
 	version := domain.Version(1)
 	for i := range 30 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(2000))*time.Microsecond)
@@ -148,8 +149,8 @@ func testContext(t *testing.T, open Open) {
 		if err == nil && results[0].Err != nil {
 			t.Fatalf("round %d: %v", i, results[0].Err)
 		}
-		// What was given up may still arrive: an append of another stream comes
-		// after it, because appends are in order.
+		// A cancelled append may still arrive. An append of another stream comes after
+		// it, because appends are in order.
 		must(t, s, one(domain.StreamID(fmt.Sprintf("user-%d", i+2)), 0, 1))
 		records, rerr := s.ReadStream(context10s(t), "user-1", 0, 1000)
 		if rerr != nil {
@@ -163,7 +164,7 @@ func testContext(t *testing.T, open Open) {
 	}
 }
 
-// leafReader is what stores have for audits beyond the contract.
+// leafReader is what stores have for audits in addition to the contract.
 type leafReader interface {
 	Leaves(ctx context.Context, after domain.Position, limit int) ([]eventstore.Leaf, error)
 }
@@ -195,8 +196,8 @@ func testLeaves(t *testing.T, open Open) {
 	}
 }
 
-// testWritersAndReader is the promise readers live by: whatever writers do, the
-// log a reader sees at any moment is a prefix of the log at the end.
+// testWritersAndReader checks the promise on which readers depend: whatever writers do,
+// the log that a reader sees at any moment is a prefix of the log at the end.
 func testWritersAndReader(t *testing.T, open Open) {
 	const writers, calls, streams = 8, 40, 5
 	s := open(t)
@@ -216,7 +217,7 @@ func testWritersAndReader(t *testing.T, open Open) {
 					if rng.IntN(3) == 0 {
 						a.Streams[0].Expected = eventstore.Any
 					}
-					// Keys of another writer, so that duplicates meet each other.
+					// Keys of another writer too, so that there are duplicates.
 					a.Key, a.KeyScope = fmt.Sprintf("%d-%d-%d", rng.IntN(2), c, b), "all"
 					a.Hash = sha256.Sum256([]byte("same"))
 					if rng.IntN(4) == 0 {
@@ -292,8 +293,8 @@ func testWritersAndReader(t *testing.T, open Open) {
 	t.Logf("%d records, %d conflicts, %d duplicates, %d taken", len(all), conflicts.Load(), duplicates.Load(), taken.Load())
 }
 
-// testLinearizable records when calls on one event stream began and ended, and
-// has porcupine look for an order that explains every answer.
+// testLinearizable records when calls on one event stream began and ended. Then
+// porcupine looks for an order that explains every answer.
 func testLinearizable(t *testing.T, open Open) {
 	type call struct {
 		append   bool

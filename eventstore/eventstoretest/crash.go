@@ -11,7 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// Acknowledged is an append that a writer was told is in the log.
+// Acknowledged is an append whose writer was told that it is in the log.
 type Acknowledged struct {
 	Key         string
 	First, Last domain.Position
@@ -28,8 +28,8 @@ func crashAppend(key string) eventstore.Append {
 	return a
 }
 
-// Hammer appends from four goroutines, in batches, until an append fails, and
-// reports each that was acknowledged. It gives the failure.
+// Hammer appends from four goroutines, in batches, until an append fails. It reports
+// each acknowledged append and returns the failure.
 func Hammer(ctx context.Context, s eventstore.Store, report func(Acknowledged)) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -62,9 +62,9 @@ func Hammer(ctx context.Context, s eventstore.Store, report func(Acknowledged)) 
 	return failure
 }
 
-// CheckAfterCrash checks that the log holds every acknowledged append, whole and
-// once, at the positions that were acknowledged, and nothing in part; and that
-// repeating the last commands finds out which of them were executed.
+// CheckAfterCrash checks that the log holds every acknowledged append, whole and once,
+// at the acknowledged positions, and no part of any append. It also checks that
+// repeating the last commands tells which of them were executed.
 func CheckAfterCrash(t testing.TB, s eventstore.Store, acknowledged []Acknowledged) {
 	t.Helper()
 	all := whole(t, s)
@@ -91,7 +91,8 @@ func CheckAfterCrash(t testing.TB, s eventstore.Store, acknowledged []Acknowledg
 			t.Errorf("%s is in the log with %d of 3 records", key, len(at))
 		}
 	}
-	// Neither written twice nor lost: the writer repeats what it did not hear of.
+	// The writer repeats the appends without an answer: none is written twice and none
+	// is lost.
 	for worker, n := range next {
 		for i := range 2 {
 			key := fmt.Sprintf("%s-%d", worker, n+i)

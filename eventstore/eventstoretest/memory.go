@@ -1,9 +1,9 @@
-// Package eventstoretest is the one suite every [eventstore.Store] must pass,
-// and the model it is compared with.
+// Package eventstoretest has the suite that every [eventstore.Store] must pass, and the
+// model with which stores are compared.
 //
-// Its duty: [Run] checks the contract; [Memory] is the contract in its simplest
-// form, written without the code the stores share, so that a mistake in that
-// code shows as a difference. Its limit: it is for tests.
+// Its duty: [Run] checks the contract. [Memory] is the contract in its simplest form,
+// written without the code that the stores share, so that a mistake in that code shows
+// as a difference. Its limit: it is for tests.
 package eventstoretest
 
 import (
@@ -21,8 +21,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// Memory is a store that forgets. Every rule is applied to the whole log, by
-// looking through it.
+// Memory is a store in memory. Every rule is applied by a search of the whole log.
 type Memory struct {
 	mu      sync.Mutex
 	records []domain.Record
@@ -245,8 +244,7 @@ func (m *Memory) Close() error {
 	return nil
 }
 
-// Backup copies the log as it is. What it gives takes the log back to that, as a
-// restore does.
+// Backup copies the present log. restore rolls the log back to the copy.
 func (m *Memory) Backup() (restore func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -258,7 +256,7 @@ func (m *Memory) Backup() (restore func()) {
 	}
 }
 
-// Newest implements [eventstore.Watched]: this store knows nothing but its log.
+// Newest implements [eventstore.Watched]: this store caches nothing.
 func (m *Memory) Newest() domain.Place { return domain.Place{} }
 
 // Forget implements [eventstore.Watched].

@@ -13,11 +13,11 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// testModel gives the same random batches to the store and to [Memory] and
-// compares every answer and, at the end, the logs.
+// testModel gives the same random batches to the store and to [Memory], and compares
+// every answer and, at the end, the logs.
 func testModel(t *testing.T, open Open) {
 	s := open(t)
-	run := 0 // streams, claims and keys of a run are its own, so that one store serves all
+	run := 0 // each run has its own streams, claims and keys, so that one store serves all
 	rapid.Check(t, func(rt *rapid.T) {
 		run++
 		model := NewMemory()

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// testCanAppend asks beside writers, and looks at the log before and after.
+// testCanAppend calls CanAppend while writers append, and compares the log before and
+// after.
 func testCanAppend(t *testing.T, open Open) {
 	s := open(t)
 	can := s.(interface{ CanAppend(context.Context) error }).CanAppend

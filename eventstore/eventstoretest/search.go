@@ -41,7 +41,7 @@ func (m *Memory) Holders(ctx context.Context, claims []domain.Claim) ([]domain.S
 	return holders, ctx.Err()
 }
 
-// testSearch compares every search with looking through the whole log.
+// testSearch compares every search with a search of the whole log.
 func testSearch(t *testing.T, open Open) {
 	s := open(t)
 	ctx := context10s(t)
@@ -88,7 +88,7 @@ func testSearch(t *testing.T, open Open) {
 	}
 }
 
-// positionsOf selects, and checks that the records are those of the log.
+// positionsOf selects records, and checks that they are those of the log.
 func positionsOf(t testing.TB, s eventstore.Store, q domain.Query, limit int, all []domain.Record) (positions []domain.Position) {
 	t.Helper()
 	found, err := s.Select(context10s(t), q, limit)

@@ -15,7 +15,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// Open gives a new, empty store that the test closes by itself at its end.
+// Open gives a new, empty store. The test closes it at its end.
 type Open func(t testing.TB) eventstore.Store
 
 // Run checks the whole contract of a store.
@@ -53,15 +53,15 @@ func Run(t *testing.T, open Open) {
 	}
 }
 
-// At is the time of the suite's appends: to the nanosecond, because metadata
-// must keep what came in with the command.
+// at is the time of the suite's appends. It has nanoseconds, because metadata must keep
+// the time that came with the command.
 var at = time.Date(2026, 11, 23, 1, 2, 3, 456789123, time.UTC)
 
 func meta() domain.Metadata {
 	return domain.Metadata{At: at, Actor: "user:1", Command: "test", Source: "192.0.2.1:4711", Request: "r-1", Allowed: "role:admin"}
 }
 
-// one is an append of n events to one event stream.
+// one makes an append of n events to one event stream.
 func one(stream domain.StreamID, expected domain.Version, n int) eventstore.Append {
 	a := eventstore.Append{Account: 7, Meta: meta(), Streams: []eventstore.StreamAppend{{Stream: stream, Expected: expected}}}
 	for i := range n {
@@ -90,7 +90,7 @@ func do(t testing.TB, s eventstore.Store, a eventstore.Append) eventstore.Result
 	return results[0]
 }
 
-// must appends what has to succeed.
+// must appends an append that must succeed.
 func must(t testing.TB, s eventstore.Store, a eventstore.Append) eventstore.Result {
 	t.Helper()
 	r := do(t, s, a)
@@ -100,7 +100,7 @@ func must(t testing.TB, s eventstore.Store, a eventstore.Append) eventstore.Resu
 	return r
 }
 
-// refused appends what has to fail.
+// refused appends an append that must fail.
 func refused(t testing.TB, s eventstore.Store, a eventstore.Append, want error) {
 	t.Helper()
 	if r := do(t, s, a); !errors.Is(r.Err, want) {
@@ -108,9 +108,9 @@ func refused(t testing.TB, s eventstore.Store, a eventstore.Append, want error) 
 	}
 }
 
-// whole reads the log in pages of an odd size and checks that it is dense, and
-// that its event streams hold the same: what a store remembers of its appends is
-// what it has written.
+// whole reads the log in pages of an odd size. It checks that the log is dense, and
+// that the event streams hold the same records: what a store caches of its appends must
+// be what it has written.
 func whole(t testing.TB, s eventstore.Store) []domain.Record {
 	t.Helper()
 	var all []domain.Record
@@ -141,7 +141,7 @@ func sameInStreams(t testing.TB, s eventstore.Store, all []domain.Record) {
 		if err != nil {
 			t.Fatalf("read event stream %s: %v", id, err)
 		}
-		got = got[:min(len(got), len(want))] // it may have grown
+		got = got[:min(len(got), len(want))] // the log may have grown
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("event stream %s is\n%+v, in the log it is\n%+v", id, got, want)
 		}
@@ -152,7 +152,7 @@ func testRoundTrip(t *testing.T, open Open) {
 	s := open(t)
 	a := one("user-1", eventstore.NotExist, 0)
 	a.Meta.At = at.In(time.FixedZone("", 3600))
-	// Key order, spaces, escapes and big numbers are what a store may lose.
+	// A store could lose key order, spaces, escapes and big numbers.
 	data := []string{`{"b":1, "a":2,"b":3}`, `"\u0000\ud83d\ude00 é"`, `123456789012345678901234567890.10`, `null`}
 	for _, d := range data {
 		a.Events = append(a.Events, eventstore.NewEvent{Name: "happened", Schema: 3, Data: []byte(d)})
@@ -263,7 +263,7 @@ func testClaims(t *testing.T, open Open) {
 	}
 	of := func(c domain.Claim, owner domain.StreamID) domain.Claim { c.Owner = owner; return c }
 	must(t, s, claiming("user-1", nil, []domain.Claim{ann}))
-	must(t, s, claiming("user-1", nil, []domain.Claim{ann})) // one's own again
+	must(t, s, claiming("user-1", nil, []domain.Claim{ann})) // a claim that its owner holds already
 	refused(t, s, claiming("user-2", nil, []domain.Claim{of(ann, "user-2")}), eventstore.ErrTaken)
 	taken, ok := errors.AsType[*eventstore.TakenError](do(t, s, claiming("user-2", nil, []domain.Claim{of(eve, "user-2"), of(ann, "user-2")})).Err)
 	if !ok || taken.Claim != of(ann, "user-2") {
@@ -273,7 +273,7 @@ func testClaims(t *testing.T, open Open) {
 	refused(t, s, claiming("user-2", []domain.Claim{of(ann, "user-2")}, []domain.Claim{of(ann, "user-2")}), eventstore.ErrTaken)
 	// The same value in another scope is another claim.
 	must(t, s, claiming("user-2", nil, []domain.Claim{{Scope: "email", Value: "ann", Owner: "user-2"}}))
-	// A rename gives back and takes in one append, also the same name.
+	// A claim of another owner cannot be released.
 	must(t, s, claiming("user-1", []domain.Claim{ann}, []domain.Claim{eve}))
 	must(t, s, claiming("user-1", []domain.Claim{eve}, []domain.Claim{eve}))
 	must(t, s, claiming("user-2", nil, []domain.Claim{of(ann, "user-2")}))
@@ -337,15 +337,15 @@ func testBatch(t *testing.T, open Open) {
 	closing.Streams[0].Close = true
 	batch := []eventstore.Append{
 		withClaims(one("user-1", 0, 1), nil, ann),    // 1
-		one("user-1", 0, 1),                          // conflict with the one before
+		one("user-1", 0, 1),                          // conflict with the append before
 		one("user-1", 1, 2),                          // 2, 3: sees the first
 		keyed(one("user-2", 0, 1), 1),                // 4
-		keyed(one("user-9", 0, 1), 1),                // duplicate of the one before
+		keyed(one("user-9", 0, 1), 1),                // duplicate of the append before
 		keyed(one("user-9", 0, 1), 2),                // key reused
-		withClaims(one("user-3", 0, 1), nil, annOf3), // taken by the first
-		closing,                          // 5
-		one("user-2", eventstore.Any, 1), // closed by the one before
-		withClaims(one("user-1", 3, 1), ann, nil),    // 6: gives ann back
+		withClaims(one("user-3", 0, 1), nil, annOf3), // claims what the first append holds
+		closing,                          // claims what the first append holds
+		one("user-2", eventstore.Any, 1), // closed by the append before
+		withClaims(one("user-1", 3, 1), ann, nil),    // 6: releases ann
 		withClaims(one("user-3", 0, 1), nil, annOf3), // 7
 	}
 	results, err := s.AppendBatch(context10s(t), batch)

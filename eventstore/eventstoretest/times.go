@@ -9,8 +9,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// testTimesRise appends to a log whose last record is of an hour to come, as after
-// a clock that was fast and was put right.
+// testTimesRise appends to a log whose last record has a time in the future, as after a
+// clock that was fast and was corrected.
 func testTimesRise(t *testing.T, open Open) {
 	first := open(t)
 	must(t, first, one("mapping-1", 0, 2))

@@ -11,9 +11,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/postgres/internal/queries"
 )
 
-// attempts is how often a batch is planned on a state that may move before the
-// head is locked for it. Two are enough unless other processes write to the same
-// event streams.
+// attempts is how often a batch is planned on a state that may change before the head
+// is locked. Two are enough unless other processes write to the same event streams.
 const attempts = 3
 
 // AppendBatch implements [eventstore.Store]. When what the appends expect is
@@ -30,7 +29,7 @@ func (s *Store) AppendBatch(ctx context.Context, batch []eventstore.Append) ([]e
 	return results, nil
 }
 
-// appended tells those who follow the log in this process.
+// appended tells the followers of the log in this process.
 func (s *Store) appended(results []eventstore.Result) {
 	var last domain.Position
 	for _, r := range results {
@@ -51,7 +50,7 @@ func (s *Store) appendBatch(ctx context.Context, batch []eventstore.Append) ([]e
 		}
 		plan := eventstore.NewPlan(state, batch)
 		if len(plan.Rows) == 0 && guessed {
-			// Nothing to write, so the database would not check the guess.
+			// There is nothing to write, so the database would not check the guess.
 			guessed = false
 			continue
 		}
@@ -64,9 +63,9 @@ func (s *Store) appendBatch(ctx context.Context, batch []eventstore.Append) ([]e
 	return s.appendLocked(ctx, batch)
 }
 
-// appendLocked takes the lock first, so that the state cannot move. It holds the
-// lock over three round trips, which is why it is the last resort; but it ends,
-// whatever the others do.
+// appendLocked takes the lock first, so that the state cannot change. It holds the lock
+// over three round trips, so it is the last resort. But it always ends, whatever other
+// processes do.
 func (s *Store) appendLocked(ctx context.Context, batch []eventstore.Append) (results []eventstore.Result, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		q := s.q.WithTx(tx)
@@ -83,7 +82,7 @@ func (s *Store) appendLocked(ctx context.Context, batch []eventstore.Append) (re
 	return results, err
 }
 
-// appendSingly finds out which append the database cannot store.
+// appendSingly appends one by one, to find the append that the database cannot store.
 func (s *Store) appendSingly(ctx context.Context, batch []eventstore.Append) ([]eventstore.Result, error) {
 	all := make([]eventstore.Result, 0, len(batch))
 	for i := range batch {
@@ -140,8 +139,8 @@ func readState(ctx context.Context, q *queries.Queries, batch []eventstore.Appen
 	return state, nil
 }
 
-// write has the database check the plan's state and write its rows. A plan
-// without rows stands on a state that was read, and is done.
+// write lets the database check the plan's state and write its rows. A plan without
+// rows was made on a state that was read, so it needs no check.
 func write(ctx context.Context, q *queries.Queries, plan *eventstore.Plan) ([]eventstore.Result, error) {
 	if len(plan.Rows) == 0 {
 		return plan.Results(0, eventstore.RecordedNow()), nil
@@ -153,8 +152,8 @@ func write(ctx context.Context, q *queries.Queries, plan *eventstore.Plan) ([]ev
 	return plan.Results(domain.Position(row.Base), row.Recorded.UTC()), nil
 }
 
-// params spreads the plan over arrays. Empty arrays must not be NULL: the
-// function asks for their cardinality.
+// params spreads the plan over arrays. Empty arrays must not be NULL: the function uses
+// their cardinality.
 func params(plan *eventstore.Plan) queries.AppendBatchParams {
 	n, streams, keys := len(plan.Rows), len(plan.Streams), len(plan.Keys)
 	p := queries.AppendBatchParams{

@@ -12,13 +12,13 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/postgres/internal/queries"
 )
 
-// patient takes the time-outs of short statements off a transaction that waits
-// for a file.
+// patient lifts the time-outs for short statements in a transaction that waits for a
+// file.
 const patient = `SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = '5min'`
 
 // Archive implements [eventstore.Archive], in one snapshot.
-func (s *Store) Archive(ctx context.Context, take func(eventstore.ArchiveItem) error) error {
-	var taking error // an error of the taker, which is no failure of the database
+func (s *Store) Archive(ctx context.Context, visit func(eventstore.ArchiveItem) error) error {
+	var visiting error // an error of the caller, not of the database
 	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, patient); err != nil {
 			return err
@@ -28,14 +28,14 @@ func (s *Store) Archive(ctx context.Context, take func(eventstore.ArchiveItem) e
 		if err != nil {
 			return err
 		}
-		kept := func(item eventstore.ArchiveItem) error { taking = take(item); return taking }
+		kept := func(item eventstore.ArchiveItem) error { visiting = visit(item); return visiting }
 		if err := kept(eventstore.ArchivedHead{Position: domain.Position(position)}); err != nil {
 			return err
 		}
 		return archiver(ctx, q).Each(ctx, kept)
 	})
-	if taking != nil {
-		return taking
+	if visiting != nil {
+		return visiting
 	}
 	if err != nil {
 		return failure(ctx, "read the whole log", err)
@@ -99,7 +99,7 @@ func archived[R, V any](rows []R, err error, each func(R) V) ([]V, error) {
 // Restore implements [eventstore.Archive]. It holds the head, so that nobody
 // appends to a log that is being filled.
 func (s *Store) Restore(ctx context.Context, fill func(put func(eventstore.ArchiveItem) error) error) error {
-	var filling error // an error of the source, which is no failure of the database
+	var filling error // an error of the source, not of the database
 	var head domain.Position
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, patient); err != nil {
@@ -144,7 +144,7 @@ func (s *Store) Restore(ctx context.Context, fill func(put func(eventstore.Archi
 	return nil
 }
 
-// restoring collects rows and copies them, a table at a time.
+// restoring collects rows and copies them, one table at a time.
 type restoring struct {
 	ctx  context.Context
 	tx   pgx.Tx
@@ -154,7 +154,7 @@ type restoring struct {
 	rows map[string][][]any // by table
 }
 
-// columns of the tables that are filled.
+// columns gives the columns of the tables that are filled.
 var columns = map[string][]string{
 	"records":   {"position", "stream", "version", "owner", "name", "schema", "event_id", "data", "meta", "leaf_hash", "recorded_at"},
 	"seals":     {"size", "before", "first_hash", "hashes", "note", "sealed_at"},
@@ -186,7 +186,7 @@ func (r *restoring) put(item eventstore.ArchiveItem) error {
 	case eventstore.ArchivedDataKey:
 		return r.row("data_keys", v.Account, v.Key)
 	}
-	return fmt.Errorf("eventstore: a %T is nothing this store keeps", item)
+	return fmt.Errorf("eventstore: this store cannot restore a %T", item)
 }
 
 func (r *restoring) row(table string, values ...any) error {

@@ -48,7 +48,7 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 		t.Fatalf("with the server killed: %v, want ErrUnavailable", err)
 	}
 	server.Start(t)
-	// The same store comes back by itself.
+	// The same store works again without help.
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		_, err := s.Head(t.Context())
 		if err == nil {
@@ -76,7 +76,7 @@ func TestSchemaMustFit(t *testing.T) {
 	if _, err := postgres.Open(t.Context(), url, postgres.Options{}); !errors.Is(err, eventstore.ErrSchema) || !strings.Contains(err.Error(), "older") {
 		t.Errorf("open an empty database: %v", err)
 	}
-	// Several processes start at once: one migrates.
+	// Several processes start at once; one of them migrates.
 	steps := make([]int, 3)
 	var wg sync.WaitGroup
 	for i := range steps {
@@ -123,7 +123,7 @@ func eventA() eventstore.Append {
 		Events: []eventstore.NewEvent{{Name: "happened", Schema: 1, Data: []byte(`{}`)}}, Account: 1}
 }
 
-// Another process's append wakes a waiting one by polling.
+// A waiter notices another process's append by polling.
 func TestWaitNoticesOtherProcesses(t *testing.T) {
 	url := services.Postgres(t)
 	a, b := openURL(t, url), openURL(t, url)
@@ -142,7 +142,7 @@ func TestWaitNoticesOtherProcesses(t *testing.T) {
 	}
 }
 
-// Somebody who sits on the head's lock is given up on, and says so.
+// If somebody keeps the lock of the head, an append gives up and says so.
 func TestHeldLockIsUnavailable(t *testing.T) {
 	url := services.Postgres(t)
 	s := openURL(t, url)
@@ -165,8 +165,8 @@ func TestHeldLockIsUnavailable(t *testing.T) {
 	}
 }
 
-// Writers of several processes move the same event streams under each other, so
-// that plans fail until the head is locked first: every batch still ends.
+// Writers of several processes change the same event streams, so that plans fail until
+// the head is locked first. Every batch still ends.
 func TestBatchesOfSeveralProcessesEnd(t *testing.T) {
 	url := services.Postgres(t)
 	var wg sync.WaitGroup

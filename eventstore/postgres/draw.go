@@ -10,18 +10,18 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/postgres/internal/queries"
 )
 
-// draw hands out the ids of one sequence. Who comes while a query is under way
-// shares the next one, and a shared query draws some more, for those who come
-// right after: with 32 callers, a query for each cost more than their appends.
-// A lone caller gets one id a query, so that in quiet times a restart leaves no
-// holes; after a busy time it leaves up to maxAhead.
+// draw hands out the ids of one sequence. Callers that come while a query is under way
+// share the next query. A shared query draws some more ids, for the callers that come
+// right after: with 32 callers, one query for each cost more than their appends. A lone
+// caller gets one id with each query, so in quiet times a restart leaves no holes.
+// After a busy time it leaves up to maxAhead.
 type draw struct {
 	next    func(ctx context.Context, count int32) ([]int64, error)
-	waiting chan chan<- drawn // those who wait for an id
-	turn    chan struct{}     // holds one token; who has it queries for all who wait
+	waiting chan chan<- drawn // the callers that wait for an id
+	turn    chan struct{}     // holds one token; its owner queries for all waiting callers
 
 	mu    sync.Mutex
-	stock []int64 // guarded by mu; drawn and not given, rising
+	stock []int64 // guarded by mu; drawn and not handed out, in rising order
 }
 
 type drawn struct {
@@ -30,8 +30,8 @@ type drawn struct {
 }
 
 const (
-	maxDraw  = 256 // how many share a query
-	maxAhead = 128 // how many more are drawn then
+	maxDraw  = 256 // how many callers share a query
+	maxAhead = 128 // how many more are drawn in a shared query
 )
 
 func newDraws(q *queries.Queries) map[domain.Sequence]*draw {
@@ -54,7 +54,7 @@ func (s *Store) NextID(ctx context.Context, sequence domain.Sequence) (int64, er
 	}
 	for {
 		id, err := d.wait(ctx)
-		// The query was another caller's, and so was the context that ended.
+		// The query belonged to another caller, and so did the context that ended.
 		if err != nil && ctx.Err() == nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 			continue
 		}
@@ -66,7 +66,7 @@ func (s *Store) NextID(ctx context.Context, sequence domain.Sequence) (int64, er
 }
 
 func (d *draw) wait(ctx context.Context) (int64, error) {
-	if ids := d.take(1); len(ids) > 0 && ctx.Err() == nil {
+	if ids := d.fromStock(1); len(ids) > 0 && ctx.Err() == nil {
 		return ids[0], nil
 	}
 	mine := make(chan drawn, 1)
@@ -80,7 +80,7 @@ func (d *draw) wait(ctx context.Context) (int64, error) {
 		case got := <-mine:
 			return got.id, got.err
 		case <-ctx.Done():
-			return 0, ctx.Err() // an id drawn for it is a hole
+			return 0, ctx.Err() // an id that was drawn for this caller becomes a hole
 		case <-d.turn:
 			d.serve(ctx)
 			d.turn <- struct{}{}
@@ -88,7 +88,7 @@ func (d *draw) wait(ctx context.Context) (int64, error) {
 	}
 }
 
-// serve draws for all who wait now.
+// serve draws for all waiting callers.
 func (d *draw) serve(ctx context.Context) {
 	var all []chan<- drawn
 	for len(all) < maxDraw {
@@ -100,8 +100,9 @@ func (d *draw) serve(ctx context.Context) {
 		}
 		break
 	}
-	// The stock first: it may have been filled while they came, and ids rise.
-	ids := d.take(len(all))
+	// The stock comes first: it may have been filled while the callers waited, and ids
+	// rise.
+	ids := d.fromStock(len(all))
 	var err error
 	if missing := len(all) - len(ids); missing > 0 {
 		var more []int64
@@ -120,8 +121,8 @@ func (d *draw) serve(ctx context.Context) {
 	}
 }
 
-// take gives up to n ids of the stock.
-func (d *draw) take(n int) []int64 {
+// fromStock gives up to n ids of the stock.
+func (d *draw) fromStock(n int) []int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n = min(n, len(d.stock))

@@ -10,22 +10,23 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// failure says what was being done when the database failed: with the context's
-// error if that was the cause, as [eventstore.ErrUnavailable] if trying again
-// later may help, and plainly if the program and the database disagree.
+// failure adds the operation to an error of the database. The result is the context's
+// error if that was the cause, an [eventstore.ErrUnavailable] if a later try may
+// succeed, and a plain error if the program and the database disagree.
 func failure(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
 	}
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || passing(pgErr.Code) {
-		// What is not an answer of the server is a failure to reach it.
+		// An error that is not an answer of the server means that the server was not
+		// reached.
 		return fmt.Errorf("%w: %s: %w", eventstore.ErrUnavailable, doing, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// passing reports whether the trouble may go away by itself.
+// passing reports whether the failure may pass by itself.
 func passing(code string) bool {
 	switch code {
 	case "55P03", // lock_timeout
@@ -47,8 +48,8 @@ func otherState(err error) bool {
 	return ok && (pgErr.Code == "ES001" || pgErr.Code == "23505")
 }
 
-// badData reports that the database refused to store something: it is the fault
-// of one append and must not fail its neighbours.
+// badData reports that the database refused to store a value. This is the fault of one
+// append, and the other appends of the batch must not fail with it.
 func badData(err error) bool {
 	pgErr, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "54")

@@ -1,17 +1,16 @@
-// Package postgres keeps the log in a Postgres database, shared by any number
-// of control-plane processes.
+// Package postgres keeps the log in a Postgres database that any number of control
+// planes share.
 //
-// Its duty is the contract of [eventstore.Store], which says what it promises.
-// How: the lock on one row, es.head, puts commits in order, and a whole batch is
-// one call of the function es.append in autocommit, so that the lock is held for
-// the time of a flush and never over a round trip. The rules of appends are not
-// in SQL: [eventstore.NewPlan] decides on a state that the appends themselves
-// name, and the function refuses the plan as a whole if the state was another.
+// Its duty is the contract of [eventstore.Store]. The lock on one row, es.head, orders
+// the commits. A whole batch is one call of the function es.append in autocommit, so
+// the lock is held for the time of a flush and never over a round trip. The rules of
+// appends are not in SQL: [eventstore.NewPlan] decides on a state that the appends
+// themselves name, and the function refuses the whole plan if the state was another.
 //
-// Its limit: durability is the database's. Session settings see to it that a
-// commit is flushed even where the server's default is not to, but a standby
-// that is promoted asynchronously may lack the end of the log; followers notice
-// by [eventstore.Store.Verify].
+// Its limit: the database provides the durability. Session settings make sure that a
+// commit is flushed even where the server's default is different. But a standby that is
+// promoted asynchronously may lack the end of the log; followers notice this with
+// [eventstore.Store.Verify].
 package postgres
 
 import (
@@ -30,10 +29,10 @@ import (
 	"github.com/tunnox-net/tunnox/primary"
 )
 
-// Options tune a store; the zero value is good.
+// Options tune a store; the zero value has good defaults.
 type Options struct {
-	// MaxConns bounds the connections; 0 is 8. More do not make appends faster:
-	// they wait for each other by design.
+	// MaxConns bounds the connections; 0 means 8. More do not make appends faster,
+	// because appends wait for each other by design.
 	MaxConns int
 }
 
@@ -47,8 +46,8 @@ type Store struct {
 	draws  map[domain.Sequence]*draw
 }
 
-// sessionSettings bound how long one process can hold up the others: the lock
-// on the head is everybody's.
+// sessionSettings bound how long one process can block the others: all of them need the
+// lock on the head.
 var sessionSettings = map[string]string{
 	"application_name":                    "tunnox",
 	"lock_timeout":                        "2s",
@@ -61,8 +60,8 @@ var sessionSettings = map[string]string{
 	"enable_mergejoin":                    "off",
 }
 
-// Migrate brings the database to the schema this program knows and gives how
-// many steps that took.
+// Migrate brings the database to the schema that this program knows and gives the
+// number of steps.
 func Migrate(ctx context.Context, url string) (applied int, err error) {
 	db, err := primary.DB(url)
 	if err != nil {
@@ -75,8 +74,8 @@ func Migrate(ctx context.Context, url string) (applied int, err error) {
 	return migrations.Postgres(ctx, db)
 }
 
-// Open opens the log. It is an [eventstore.ErrSchema] if the database's schema
-// is older or newer than this program's: [Migrate] first, or update the program.
+// Open opens the log. It gives [eventstore.ErrSchema] if the database's schema is older
+// or newer than this program's: then call [Migrate] first, or update the program.
 func Open(ctx context.Context, url string, options Options) (*Store, error) {
 	config, err := primary.Config(url)
 	if err != nil {
@@ -94,9 +93,9 @@ func Open(ctx context.Context, url string, options Options) (*Store, error) {
 		return nil, err
 	}
 	if !flushed {
-		// A commit that was not flushed may be lost in a crash and its positions
-		// given to other records. Other settings than off are left as they are:
-		// they may promise more than we ask for.
+		// A commit that was not flushed may be lost in a crash, and its positions given
+		// to other records. Settings other than off stay as they are: they may promise
+		// more than we need.
 		config.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
 	}
 	pool, err := primary.Open(ctx, config)
@@ -118,9 +117,9 @@ func inspect(ctx context.Context, config *pgx.ConnConfig) (flushed bool, err err
 	want := migrations.Newest(migrations.DialectPostgres)
 	switch {
 	case have < want:
-		return false, fmt.Errorf("%w: the database has %d, older than %d: run the migration", eventstore.ErrSchema, have, want)
+		return false, fmt.Errorf("%w: the database has version %d, older than %d: run the migration", eventstore.ErrSchema, have, want)
 	case have > want:
-		return false, fmt.Errorf("%w: the database has %d, newer than %d: update this program", eventstore.ErrSchema, have, want)
+		return false, fmt.Errorf("%w: the database has version %d, newer than %d: update this program", eventstore.ErrSchema, have, want)
 	}
 	var mode string
 	if err := db.QueryRowContext(ctx, "SHOW synchronous_commit").Scan(&mode); err != nil {
@@ -136,11 +135,10 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Newest gives the place of the newest record that this process is known to have
-// appended.
+// Newest gives the place of the newest record that this process has appended.
 func (s *Store) Newest() domain.Place { return s.recent.Newest() }
 
-// Forget forgets what is remembered of the log: it was taken back.
+// Forget drops all cached knowledge of the log: it was rolled back.
 func (s *Store) Forget() {
 	s.recent.Forget()
 	s.signal.Forget()

@@ -12,8 +12,8 @@ SELECT t.base::bigint AS base, t.recorded::timestamptz AS recorded FROM es.appen
   @schemas::smallint[], @ids::uuid[], @data::text[], @meta::text[]
 ) AS t(base, recorded);
 
--- State gives all that a batch touches in ONE statement, hence one snapshot: what
--- is decided on it was true together at one moment.
+-- State gives all that a batch touches in ONE statement, and so in one snapshot:
+-- everything in it was true at the same moment.
 -- name: State :many
 SELECT 's'::text AS kind, s.stream AS name, ''::text AS value, s.version, s.closed,
        ''::bytea AS hash, 0::bigint AS first_position, 0::bigint AS last_position, ''::text AS owner
@@ -64,8 +64,8 @@ SELECT nextval('es.client_ids')::bigint FROM generate_series(1, @count::int);
 -- name: NextMappingIDs :many
 SELECT nextval('es.mapping_ids')::bigint FROM generate_series(1, @count::int);
 
--- AppendSeal extends the tree, if nobody else has: it gives no row when the tree
--- is not at before, and a unique index refuses who comes at the same moment.
+-- AppendSeal extends the tree, if nobody else has. It gives no row when the tree is not
+-- at before, and a unique index refuses a second writer at the same moment.
 -- name: AppendSeal :execrows
 INSERT INTO es.seals (size, before, first_hash, hashes, note, sealed_at)
 SELECT @size, @before, @first_hash, @hashes, @note, @sealed_at
@@ -77,7 +77,7 @@ SELECT size, before, note, sealed_at FROM es.seals ORDER BY size DESC LIMIT 1;
 -- name: Seals :many
 SELECT size, before, first_hash, hashes, note, sealed_at FROM es.seals WHERE size > @after ORDER BY size LIMIT @count;
 
--- TreeHashes gives the hashes in the order of the numbers; empty where there is none.
+-- TreeHashes gives the hashes in the order of the numbers; a missing hash is empty.
 -- name: TreeHashes :many
 SELECT coalesce((SELECT substring(s.hashes FROM (32 * (n.number - s.first_hash) + 1)::int FOR 32)
                    FROM es.seals s WHERE s.first_hash <= n.number ORDER BY s.first_hash DESC LIMIT 1), '')::bytea AS hash
@@ -99,7 +99,7 @@ SELECT account, key FROM es.data_keys WHERE account > @after ORDER BY account LI
 -- name: SetHead :exec
 UPDATE es.head SET position = @position WHERE id = 1;
 
--- Used tells whether anything was ever written.
+-- Used reports whether anything was ever written.
 -- name: Used :one
 SELECT EXISTS (SELECT FROM es.records) OR EXISTS (SELECT FROM es.streams) OR EXISTS (SELECT FROM es.claims)
     OR EXISTS (SELECT FROM es.keys) OR EXISTS (SELECT FROM es.seals) OR EXISTS (SELECT FROM es.data_keys) AS used;
@@ -113,7 +113,8 @@ SELECT setval('es.client_ids', @last::bigint);
 -- name: RestoreMappingIDs :exec
 SELECT setval('es.mapping_ids', @last::bigint);
 
--- MakeDataKeys keeps the keys of accounts, but of those that have one or were erased.
+-- MakeDataKeys stores the keys of accounts, except accounts that have one or were
+-- erased.
 -- name: MakeDataKeys :exec
 INSERT INTO es.data_keys (account, key)
 SELECT unnest(@accounts::bigint[]), unnest(@keys::bytea[])

@@ -75,7 +75,7 @@ func (s *Store) Head(ctx context.Context) (eventstore.Checkpoint, error) {
 	if err != nil {
 		return eventstore.Checkpoint{}, failure(ctx, "read the head of the log", err)
 	}
-	s.signal.Raise(domain.Position(row.Position)) // so that who asked can read up to it
+	s.signal.Raise(domain.Position(row.Position)) // so that the caller can read up to it
 	return eventstore.Checkpoint{Position: domain.Position(row.Position), EventID: row.EventID}, nil
 }
 
@@ -110,10 +110,11 @@ func (s *Store) KeyUse(ctx context.Context, scope, key string) (eventstore.KeyUs
 	return use, true, nil
 }
 
-// Nudge has those who wait look at once: another process says that it appended.
+// Nudge makes all waiters ask the database at once: another process says that it has
+// appended.
 func (s *Store) Nudge() { s.signal.Nudge() }
 
-// Reached gives how far the log is known to be in this process.
+// Reached gives the end of the log as far as this process knows it.
 func (s *Store) Reached() domain.Position { return s.signal.Reached() }
 
 // Wait implements [eventstore.Store].

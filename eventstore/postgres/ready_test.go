@@ -28,7 +28,7 @@ func scan(t *testing.T, db *sql.DB, statement string) (text string) {
 	return text
 }
 
-// Reading goes on in each of these, so that reading does not tell.
+// Reading still works in each of these cases, so reading does not show them.
 func TestALogThatCannotBeWrittenIsNotReady(t *testing.T) {
 	url := services.Postgres(t)
 	s := openURL(t, url)
@@ -66,7 +66,7 @@ func TestALogThatCannotBeWrittenIsNotReady(t *testing.T) {
 		}
 	}, func() { _ = tx.Rollback() })
 
-	// Where no file of the database can be made there is no room for one either.
+	// Where no file of the database can be created there is no room for one either.
 	dir := filepath.Join(scan(t, db, "SHOW data_directory"), "base", scan(t, db, "SELECT oid::text FROM pg_database WHERE datname = current_database()"))
 	mode := func(m os.FileMode) {
 		if err := os.Chmod(dir, m); err != nil {
@@ -75,14 +75,14 @@ func TestALogThatCannotBeWrittenIsNotReady(t *testing.T) {
 	}
 	try("files that cannot be made", func() { mode(0o500) }, func() { mode(0o700) })
 
-	// Sessions keep the default they began with: those of the pool end with the first
-	// that is refused, once the default is another.
+	// Sessions keep the default with which they began. After the default has changed,
+	// the sessions of the pool end with the first refusal.
 	try("a server that is read-only", func() {
 		execute(fmt.Sprintf("ALTER DATABASE %s SET default_transaction_read_only = on", name))
 		execute(fmt.Sprintf("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '%s' AND pid <> pg_backend_pid()", name))
 	}, func() {
 		execute(fmt.Sprintf("ALTER DATABASE %s RESET default_transaction_read_only", name))
-		_ = can(t, s) // notices
+		_ = can(t, s) // this one notices it
 	})
 	if err := can(t, s); err != nil {
 		t.Errorf("after a failover: %v", err)

@@ -11,7 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/postgres/internal/queries"
 )
 
-// AppendSeal extends the tree, or is an [eventstore.ErrSealed] when it is not at
+// AppendSeal extends the tree. It gives [eventstore.ErrSealed] when the tree is not at
 // seal.Before any more.
 func (s *Store) AppendSeal(ctx context.Context, seal eventstore.Seal) error {
 	n, err := s.q.AppendSeal(ctx, queries.AppendSealParams{Size: seal.Size, Before: seal.Before, FirstHash: seal.FirstHash,

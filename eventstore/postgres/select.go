@@ -14,9 +14,10 @@ import (
 // recordColumns are the columns of a record, in the order of queries.ReadAllRow.
 const recordColumns = "position, stream, version, owner, name, schema, event_id, data, meta, recorded_at"
 
-// conditions turns a query into SQL. It is put together because sessions plan a
-// statement once: with every condition in it, that plan would be to read the
-// whole log. What is put together are constants; values are arguments.
+// conditions turns a query into SQL. The text contains only the conditions that the
+// query has, because sessions plan a statement once: the plan for a statement with
+// every condition would read the whole log. Only constants are put together; values are
+// arguments.
 func conditions(q domain.Query) (where string, args []any) {
 	and := func(condition string, value any) {
 		args = append(args, value)
@@ -41,7 +42,7 @@ func conditions(q domain.Query) (where string, args []any) {
 		and("meta ->> 'actor' = ?", q.Actor)
 	}
 	if len(q.Names) == 1 {
-		and("name = ?", q.Names[0]) // in the order of the index, which several are not
+		and("name = ?", q.Names[0]) // in the order of the index, which several names are not
 	} else if len(q.Names) > 1 {
 		and("name = ANY (?)", q.Names)
 	}
@@ -53,7 +54,7 @@ func (s *Store) Select(ctx context.Context, q domain.Query, limit int) ([]domain
 	where, args := conditions(q)
 	order := "position"
 	if q.Subject != "" {
-		order = "version" // the same order, and the one of the index
+		order = "version" // the same order, and the order of the index
 	}
 	if q.Newest {
 		order += " DESC"

@@ -43,7 +43,7 @@ func (s *Store) append(ctx context.Context, batch []eventstore.Append) (_ []even
 	}
 	defer func() {
 		if err != nil {
-			// After a failed commit there is nothing left to roll back.
+			// After a failed commit there is nothing to roll back.
 			if e := tx.Rollback(); !errors.Is(e, sql.ErrTxDone) {
 				err = errors.Join(err, e)
 			}
@@ -83,7 +83,7 @@ func readState(ctx context.Context, q *queries.Queries, batch []eventstore.Appen
 		Claims:  map[eventstore.ClaimName]domain.StreamID{},
 		Keys:    map[eventstore.KeyName]eventstore.KeyUse{},
 	}
-	looked := map[any]bool{} // also for what is not there
+	looked := map[any]bool{} // includes those that were not found
 	for _, a := range batch {
 		for _, stream := range a.Streams {
 			if looked[stream.Stream] {
@@ -125,7 +125,7 @@ func readState(ctx context.Context, q *queries.Queries, batch []eventstore.Appen
 	return state, nil
 }
 
-// rowFound tells a row that is not there from a failure.
+// rowFound tells a missing row from a failure.
 func rowFound(err error) (bool, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
@@ -173,7 +173,8 @@ func writePlan(ctx context.Context, q *queries.Queries, plan *eventstore.Plan, b
 		}
 	}
 	for _, r := range plan.Rows {
-		// The record as it is stored; its leaf covers the time of recording too.
+		// This is the record as it is stored; its leaf covers the time of recording
+		// too.
 		hash := eventstore.HashLeaf(eventstore.LeafContent(r.Record, r.MetaJSON, micros))
 		err := q.InsertRecord(ctx, queries.InsertRecordParams{
 			Position: int64(base + r.Position), Stream: string(r.Stream), Version: int64(r.Version), Owner: r.Owner,

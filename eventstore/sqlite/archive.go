@@ -12,7 +12,7 @@ import (
 )
 
 // Archive implements [eventstore.Archive], in one snapshot.
-func (s *Store) Archive(ctx context.Context, take func(eventstore.ArchiveItem) error) (err error) {
+func (s *Store) Archive(ctx context.Context, visit func(eventstore.ArchiveItem) error) (err error) {
 	tx, err := s.reader.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return failure(ctx, "read the whole log", err)
@@ -27,10 +27,10 @@ func (s *Store) Archive(ctx context.Context, take func(eventstore.ArchiveItem) e
 	if err != nil {
 		return failure(ctx, "read the whole log", err)
 	}
-	if err := take(eventstore.ArchivedHead{Position: domain.Position(position)}); err != nil {
+	if err := visit(eventstore.ArchivedHead{Position: domain.Position(position)}); err != nil {
 		return err
 	}
-	return archiver(ctx, q).Each(ctx, take)
+	return archiver(ctx, q).Each(ctx, visit)
 }
 
 func archiver(ctx context.Context, q *queries.Queries) eventstore.Archiver {
@@ -102,7 +102,7 @@ func archived[R, V any](ctx context.Context, what string, rows []R, err error, e
 
 // Restore implements [eventstore.Archive].
 func (s *Store) Restore(ctx context.Context, fill func(put func(eventstore.ArchiveItem) error) error) error {
-	var filling error // an error of the source, which is no failure of the database
+	var filling error // an error of the source, not of the database
 	var head domain.Position
 	err := s.writeAlone(ctx, "fill the log", func() (err error) {
 		tx, err := s.writer.BeginTx(ctx, nil) // immediate
@@ -176,5 +176,5 @@ func restore(ctx context.Context, q *queries.Queries, item eventstore.ArchiveIte
 		}
 		return q.MakeDataKey(ctx, queries.MakeDataKeyParams{Account: v.Account, Key: v.Key})
 	}
-	return fmt.Errorf("eventstore: a %T is nothing this store keeps", item)
+	return fmt.Errorf("eventstore: this store cannot restore a %T", item)
 }

@@ -21,10 +21,10 @@ import (
 	"github.com/tunnox-net/tunnox/migrations"
 )
 
-// crashEnv makes this test binary the process that is killed.
+// With crashEnv this test binary is the process that is killed.
 const crashEnv = "TUNNOX_CRASH_LOG"
 
-// TestHammerChild is the body of the killed process; it does nothing by itself.
+// TestHammerChild is the body of the killed process; without crashEnv it does nothing.
 func TestHammerChild(t *testing.T) {
 	path := os.Getenv(crashEnv)
 	if path == "" {
@@ -55,8 +55,8 @@ func TestKilledWriterLosesNothingAcknowledged(t *testing.T) {
 	}
 }
 
-// hammerAndKill starts a writer and kills it with signal 9 when it has reported
-// enough, in the middle of what it does then.
+// hammerAndKill starts a writer and kills it with signal 9 after enough reports, while
+// it is still writing.
 func hammerAndKill(t *testing.T, path string, enough int) (acknowledged []eventstoretest.Acknowledged) {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHammerChild$")
@@ -73,7 +73,7 @@ func hammerAndKill(t *testing.T, path string, enough int) (acknowledged []events
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		var a eventstoretest.Acknowledged
-		// A line cut off by the kill is no acknowledgement anybody got.
+		// Nobody got an acknowledgement from a line that the kill cut off.
 		if n, err := fmt.Sscanf(lines.Text()+"\n", "acknowledged %s %d %d\n", &a.Key, &a.First, &a.Last); n == 3 && err == nil {
 			acknowledged = append(acknowledged, a)
 		} else {
@@ -181,7 +181,7 @@ func TestReopenedLogGoesOn(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Close(); err != nil { // twice is once
+		if err := s.Close(); err != nil { // a second Close does nothing
 			t.Fatal(err)
 		}
 		if _, err := s.AppendBatch(t.Context(), []eventstore.Append{eventA()}); !errors.Is(err, eventstore.ErrUnavailable) {

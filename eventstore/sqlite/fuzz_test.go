@@ -10,8 +10,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
 )
 
-// FuzzAppend: whatever is appended is refused as malformed or comes back byte
-// for byte, with a leaf that matches.
+// FuzzAppend: every append is refused as malformed or comes back byte for byte, with a
+// leaf that matches.
 func FuzzAppend(f *testing.F) {
 	f.Add("user-1", "happened", 1, []byte(`{"b":1, "a":[null,"\u0000\ud800"]}`), "key", "actor")
 	f.Add("user-\x00", "", 0, []byte(`{`), "", "")

@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// lockFile is held while the log is open. Two processes would each keep a head
-// and ids of their own in memory. The kernel lets go of it when the process
-// dies, however it dies.
+// lockFile is held while the log is open. Two processes would each keep a head and ids
+// of their own in memory. The kernel releases the lock when the process dies, however
+// it dies.
 type lockFile struct{ file *os.File }
 
 func lockPath(path string) (*lockFile, error) {
@@ -25,7 +25,7 @@ func lockPath(path string) (*lockFile, error) {
 		n, _ := file.Read(holder) // only for the message
 		_ = file.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("the log %s is in use by another process (pid %s); one process at a time may open it", path, strings.TrimSpace(string(holder[:n])))
+			return nil, fmt.Errorf("the log %s is in use by another process (pid %s); only one process at a time may open it", path, strings.TrimSpace(string(holder[:n])))
 		}
 		return nil, fmt.Errorf("lock the log: %w", err)
 	}
@@ -35,8 +35,8 @@ func lockPath(path string) (*lockFile, error) {
 	return &lockFile{file: file}, nil
 }
 
-// release unlocks before it closes: a process that was forked at this moment has
-// the descriptor until it executes something else, and with it the lock.
+// release unlocks before it closes. A process that was forked at this moment has the
+// descriptor, and so the lock, until it executes another program.
 func (l *lockFile) release() error {
 	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
 }

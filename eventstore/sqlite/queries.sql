@@ -44,16 +44,16 @@ SELECT position, stream, version, owner, name, schema, event_id, data, meta, rec
 SELECT position, stream, version, owner, name, schema, event_id, data, meta, leaf_hash, recorded_at
   FROM records WHERE position > ?1 ORDER BY position LIMIT ?2;
 
--- Head reads both in one statement: two would see two moments.
+-- Head reads both in one statement: two statements would see two moments.
 -- name: Head :one
 SELECT h.position, r.event_id FROM head h LEFT JOIN records r ON r.position = h.position WHERE h.id = 1;
 
 -- name: EventID :one
 SELECT event_id FROM records WHERE position = ?1;
 
--- LastNumber is the highest number of a category's event streams in a range:
--- "client-600000000" sorts by its number as long as numbers have one length, so
--- the comparison is made on the number itself.
+-- LastNumber gives the highest number of a category's event streams in a range.
+-- "client-600000000" sorts by its number only while all numbers have one length, so the
+-- numbers themselves are compared.
 -- name: LastNumber :one
 SELECT CAST(coalesce(max(CAST(substr(stream, length(sqlc.arg(prefix)) + 1) AS INTEGER)), 0) AS INTEGER) AS number
   FROM streams WHERE stream >= sqlc.arg(prefix) AND stream < sqlc.arg(prefix) || ':';
@@ -84,12 +84,12 @@ SELECT scope, key, hash, first_position, last_position, subject, created_at
 -- name: ArchiveDataKeys :many
 SELECT account, key FROM data_keys WHERE account > ?1 ORDER BY account LIMIT ?2;
 
--- Used tells whether anything was ever written.
+-- Used reports whether anything was ever written.
 -- name: Used :one
 SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM streams) OR EXISTS (SELECT 1 FROM claims)
     OR EXISTS (SELECT 1 FROM keys) OR EXISTS (SELECT 1 FROM seals) OR EXISTS (SELECT 1 FROM data_keys) AS used;
 
--- MakeDataKey keeps the key of an account, unless it has one or was erased.
+-- MakeDataKey stores the key of an account, unless it has one or was erased.
 -- name: MakeDataKey :exec
 INSERT INTO data_keys (account, key) VALUES (?1, ?2) ON CONFLICT (account) DO NOTHING;
 

@@ -32,7 +32,7 @@ func (s *Store) ReadAll(ctx context.Context, after domain.Position, limit int) (
 		return records, ctx.Err()
 	}
 	records := make([]domain.Record, 0, max(0, min(limit, int(s.signal.Reached()-after))))
-	var broken error // a record that cannot be read, which is no failure of the database
+	var broken error // a record that cannot be read, not an error of the database
 	err := s.read.EachRecord(ctx, queries.ReadAllParams{Position: int64(after), Limit: int64(limit)}, func(row *queries.ReadAllRow) error {
 		var r domain.Record
 		if r, broken = record(row); broken != nil {

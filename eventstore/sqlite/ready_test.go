@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Reading goes on in each of these, so that reading does not tell.
+// Reading still works in each of these cases, so reading does not show them.
 func TestALogThatCannotBeWrittenIsNotReady(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.db")
 	s := openPath(t, path)
@@ -43,7 +43,8 @@ func TestALogThatCannotBeWrittenIsNotReady(t *testing.T) {
 	}
 	try("a locked file", func() { execute("BEGIN IMMEDIATE") }, func() { execute("ROLLBACK") })
 
-	// A limit on the size of files refuses as a full disk does, without one.
+	// A limit on the size of files refuses writes as a full disk does, without a full
+	// disk.
 	signal.Ignore(syscall.SIGXFSZ)
 	defer signal.Reset(syscall.SIGXFSZ)
 	var before syscall.Rlimit

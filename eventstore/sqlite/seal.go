@@ -13,7 +13,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/sqlite/internal/queries"
 )
 
-// AppendSeal extends the tree, or is an [eventstore.ErrSealed] when it is not at
+// AppendSeal extends the tree. It gives [eventstore.ErrSealed] when the tree is not at
 // seal.Before any more.
 func (s *Store) AppendSeal(ctx context.Context, seal eventstore.Seal) error {
 	return s.writeAlone(ctx, "extend the tree", func() error {
@@ -30,7 +30,7 @@ func sealRow(seal eventstore.Seal) queries.InsertSealParams {
 		Hashes: seal.Hashes, Note: seal.Note, SealedAt: seal.SealedAt.UnixMicro()}
 }
 
-// writeAlone writes in the one connection that does.
+// writeAlone writes on the only connection that writes.
 func (s *Store) writeAlone(ctx context.Context, doing string, write func() error) error {
 	if s.readOnly {
 		return errReadOnly

@@ -9,9 +9,9 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/sqlite/internal/queries"
 )
 
-// conditions turns a query into SQL. It is put together because a statement
-// with every condition in it would be planned for none of them. What is put
-// together are constants; values are arguments.
+// conditions turns a query into SQL. The text contains only the conditions that the
+// query has, because no index fits a statement with every condition. Only constants are
+// put together; values are arguments.
 func conditions(q domain.Query) (where string, args []any) {
 	and := func(condition string, values ...any) {
 		if where == "" {
@@ -49,13 +49,13 @@ func (s *Store) Select(ctx context.Context, q domain.Query, limit int) ([]domain
 	where, args := conditions(q)
 	order := "position"
 	if q.Subject != "" {
-		order = "version" // the same order, and the one of the index
+		order = "version" // the same order, and the order of the index
 	}
 	if q.Newest {
 		order += " DESC"
 	}
 	records := []domain.Record{}
-	var broken error // a record that cannot be read, which is no failure of the database
+	var broken error // a record that cannot be read, not an error of the database
 	err := s.read.EachOf(ctx, "SELECT "+queries.RecordColumns+" FROM records"+where+" ORDER BY "+order+" LIMIT ?", append(args, limit),
 		func(row *queries.ReadAllRow) error {
 			var r domain.Record

@@ -1,12 +1,11 @@
 // Package sqlite keeps the log in a file, for the embedded form.
 //
-// Its duty is the contract of [eventstore.Store], which says what it promises.
-// How: one connection writes, in transactions that begin immediately, so appends
-// are in order by construction; others read beside it (WAL). A commit is flushed
-// before it is acknowledged (synchronous FULL; NORMAL would lose the end of the
-// log with the machine).
+// Its duty is the contract of [eventstore.Store]. One connection writes, in immediate
+// transactions, so appends are in order by construction; other connections read at the
+// same time (WAL). A commit is flushed before it is acknowledged (synchronous FULL;
+// NORMAL would lose the end of the log when the machine fails).
 //
-// Its limit: one process at a time, which a lock file sees to.
+// Its limit: one process at a time. A lock file enforces this.
 package sqlite
 
 import (
@@ -44,12 +43,12 @@ type Store struct {
 	signal eventstore.Signal
 	recent eventstore.Recent
 
-	readOnly bool // beside another process that writes
+	readOnly bool // another process may be writing
 
 	closing sync.Once
 	done    chan struct{} // closed by Close
 
-	writing  chan struct{}   // holds one token; who has it may use writer
+	writing  chan struct{}   // holds one token; its owner may use writer
 	position domain.Position // guarded by writing
 	recorded time.Time       // of the last record; guarded by writing
 	tried    int             // what CanAppend wrote last; guarded by writing
@@ -58,8 +57,8 @@ type Store struct {
 	ids   map[domain.Sequence]int64 // guarded by idsMu; the last id drawn
 }
 
-// Migrate makes the file if there is none, brings it to the schema this program
-// knows, and gives how many steps that took. The file must not be in use.
+// Migrate makes the file if there is none, brings it to the schema that this program
+// knows, and gives the number of steps. The file must not be in use.
 func Migrate(ctx context.Context, path string) (applied int, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return 0, fmt.Errorf("migrate the log: %w", err)
@@ -77,8 +76,8 @@ func Migrate(ctx context.Context, path string) (applied int, err error) {
 	return migrations.SQLite(ctx, db)
 }
 
-// Open opens the log. It is an [eventstore.ErrSchema] if the file's schema is
-// older or newer than this program's, or if there is none yet: [Migrate] first.
+// Open opens the log. It gives [eventstore.ErrSchema] if the file's schema is older or
+// newer than this program's, or if there is none yet: then call [Migrate] first.
 func Open(ctx context.Context, path string) (_ *Store, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
@@ -115,10 +114,10 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 	return s, nil
 }
 
-var errReadOnly = errors.New("eventstore: the log was opened to be read")
+var errReadOnly = errors.New("eventstore: the log was opened for reading only")
 
-// OpenReadOnly opens the log beside a process that may be writing to it, for
-// backups and audits. It has no lock: readers of the file never disturb.
+// OpenReadOnly opens the log while another process may write to it, for backups and
+// audits. It takes no lock: readers of the file disturb nobody.
 func OpenReadOnly(ctx context.Context, path string) (_ *Store, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
@@ -165,15 +164,15 @@ func checkSchema(ctx context.Context, db *sql.DB) error {
 	want := migrations.Newest(migrations.DialectSQLite)
 	switch {
 	case have < want:
-		return fmt.Errorf("%w: the file has %d, older than %d: run the migration", eventstore.ErrSchema, have, want)
+		return fmt.Errorf("%w: the file has version %d, older than %d: run the migration", eventstore.ErrSchema, have, want)
 	case have > want:
-		return fmt.Errorf("%w: the file has %d, newer than %d: update this program", eventstore.ErrSchema, have, want)
+		return fmt.Errorf("%w: the file has version %d, newer than %d: update this program", eventstore.ErrSchema, have, want)
 	}
 	return nil
 }
 
-// count reads from the log how far it and the ids are. An id that was drawn and
-// used by no append before a restart is drawn again: nobody has seen it.
+// count reads the end of the log and of the ids from the log. An id that was drawn
+// before a restart, and that no append used, is drawn again: nobody has seen it.
 func (s *Store) count(ctx context.Context) error {
 	p, err := s.read.Position(ctx)
 	if err != nil {
@@ -197,7 +196,7 @@ func (s *Store) count(ctx context.Context) error {
 		if err != nil {
 			return failure(ctx, "open the log", err)
 		}
-		// Anonymous clients have numbers below the sequence's first.
+		// Anonymous clients have numbers below the sequence's first number.
 		s.ids[sequence] = max(last, sequence.First()-1)
 	}
 	return nil
@@ -208,15 +207,15 @@ func (s *Store) Close() (err error) {
 	s.closing.Do(func() {
 		close(s.done)
 		if !s.readOnly {
-			<-s.writing // an append that is running finishes; the token never comes back
+			<-s.writing // waits for a running append; the token never comes back
 		}
 		for _, q := range []*queries.Queries{s.read, s.write} {
 			if q != nil {
 				err = errors.Join(err, q.Close())
 			}
 		}
-		// The writer last: the last connection to close checkpoints the WAL, and
-		// a reader may not.
+		// Close the writer last: the last connection that closes checkpoints the WAL,
+		// and a reader may not do that.
 		for _, db := range []*sql.DB{s.reader, s.writer} {
 			if db != nil {
 				err = errors.Join(err, db.Close())
@@ -243,13 +242,13 @@ func (s *Store) NextID(ctx context.Context, sequence domain.Sequence) (int64, er
 	return s.ids[sequence], nil
 }
 
-// failure says what was being done when the database failed.
+// failure adds the operation to an error of the database.
 func failure(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, context.Cause(ctx))
 	}
 	if e, ok := errors.AsType[*driver.Error](err); ok {
-		switch e.Code() & 0xff { // the primary of an extended code
+		switch e.Code() & 0xff { // the primary code of an extended one
 		case sqlitelib.SQLITE_BUSY, sqlitelib.SQLITE_LOCKED, sqlitelib.SQLITE_IOERR, sqlitelib.SQLITE_FULL,
 			sqlitelib.SQLITE_CANTOPEN, sqlitelib.SQLITE_NOMEM, sqlitelib.SQLITE_READONLY, sqlitelib.SQLITE_INTERRUPT:
 			return fmt.Errorf("%w: %s: %w", eventstore.ErrUnavailable, doing, err)

@@ -41,7 +41,7 @@ func openPath(t testing.TB, path string) *sqlite.Store {
 
 func TestStore(t *testing.T) { eventstoretest.Run(t, open) }
 
-// rawDB opens the file past the store, as somebody with a shell would.
+// rawDB opens the file without the store, as somebody with a shell would.
 func rawDB(t testing.TB, path string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+path)

@@ -120,8 +120,8 @@ type AppendSealParams struct {
 	SealedAt  time.Time
 }
 
-// AppendSeal extends the tree, if nobody else has: it gives no row when the tree
-// is not at before, and a unique index refuses who comes at the same moment.
+// AppendSeal extends the tree, if nobody else has. It gives no row when the tree is not
+// at before, and a unique index refuses a second writer at the same moment.
 func (q *Queries) AppendSeal(ctx context.Context, arg AppendSealParams) (int64, error) {
 	result, err := q.db.Exec(ctx, appendSeal,
 		arg.Size,
@@ -399,7 +399,8 @@ type MakeDataKeysParams struct {
 	Keys     [][]byte
 }
 
-// MakeDataKeys keeps the keys of accounts, but of those that have one or were erased.
+// MakeDataKeys stores the keys of accounts, except accounts that have one or were
+// erased.
 func (q *Queries) MakeDataKeys(ctx context.Context, arg MakeDataKeysParams) error {
 	_, err := q.db.Exec(ctx, makeDataKeys, arg.Accounts, arg.Keys)
 	return err
@@ -745,8 +746,8 @@ type StateRow struct {
 	Owner         string
 }
 
-// State gives all that a batch touches in ONE statement, hence one snapshot: what
-// is decided on it was true together at one moment.
+// State gives all that a batch touches in ONE statement, and so in one snapshot:
+// everything in it was true at the same moment.
 func (q *Queries) State(ctx context.Context, arg StateParams) ([]StateRow, error) {
 	rows, err := q.db.Query(ctx, state,
 		arg.Streams,
@@ -789,7 +790,7 @@ SELECT coalesce((SELECT substring(s.hashes FROM (32 * (n.number - s.first_hash) 
   FROM unnest($1::bigint[]) WITH ORDINALITY n(number, ord) ORDER BY n.ord
 `
 
-// TreeHashes gives the hashes in the order of the numbers; empty where there is none.
+// TreeHashes gives the hashes in the order of the numbers; a missing hash is empty.
 func (q *Queries) TreeHashes(ctx context.Context, numbers []int64) ([][]byte, error) {
 	rows, err := q.db.Query(ctx, treeHashes, numbers)
 	if err != nil {
@@ -815,7 +816,7 @@ SELECT EXISTS (SELECT FROM es.records) OR EXISTS (SELECT FROM es.streams) OR EXI
     OR EXISTS (SELECT FROM es.keys) OR EXISTS (SELECT FROM es.seals) OR EXISTS (SELECT FROM es.data_keys) AS used
 `
 
-// Used tells whether anything was ever written.
+// Used reports whether anything was ever written.
 func (q *Queries) Used(ctx context.Context) (pgtype.Bool, error) {
 	row := q.db.QueryRow(ctx, used)
 	var used pgtype.Bool

@@ -219,7 +219,7 @@ type HeadRow struct {
 	EventID  []byte
 }
 
-// Head reads both in one statement: two would see two moments.
+// Head reads both in one statement: two statements would see two moments.
 func (q *Queries) Head(ctx context.Context) (HeadRow, error) {
 	row := q.queryRow(ctx, q.headStmt, head)
 	var i HeadRow
@@ -378,9 +378,9 @@ SELECT CAST(coalesce(max(CAST(substr(stream, length(?1) + 1) AS INTEGER)), 0) AS
   FROM streams WHERE stream >= ?1 AND stream < ?1 || ':'
 `
 
-// LastNumber is the highest number of a category's event streams in a range:
-// "client-600000000" sorts by its number as long as numbers have one length, so
-// the comparison is made on the number itself.
+// LastNumber gives the highest number of a category's event streams in a range.
+// "client-600000000" sorts by its number only while all numbers have one length, so the
+// numbers themselves are compared.
 func (q *Queries) LastNumber(ctx context.Context, prefix interface{}) (int64, error) {
 	row := q.queryRow(ctx, q.lastNumberStmt, lastNumber, prefix)
 	var number int64
@@ -420,7 +420,7 @@ type MakeDataKeyParams struct {
 	Key     []byte
 }
 
-// MakeDataKey keeps the key of an account, unless it has one or was erased.
+// MakeDataKey stores the key of an account, unless it has one or was erased.
 func (q *Queries) MakeDataKey(ctx context.Context, arg MakeDataKeyParams) error {
 	_, err := q.exec(ctx, q.makeDataKeyStmt, makeDataKey, arg.Account, arg.Key)
 	return err
@@ -693,7 +693,7 @@ SELECT EXISTS (SELECT 1 FROM records) OR EXISTS (SELECT 1 FROM streams) OR EXIST
     OR EXISTS (SELECT 1 FROM keys) OR EXISTS (SELECT 1 FROM seals) OR EXISTS (SELECT 1 FROM data_keys) AS used
 `
 
-// Used tells whether anything was ever written.
+// Used reports whether anything was ever written.
 func (q *Queries) Used(ctx context.Context) (sql.NullBool, error) {
 	row := q.queryRow(ctx, q.usedStmt, used)
 	var used sql.NullBool
