@@ -1,19 +1,18 @@
-// Package audit proves what the log holds.
+// Package audit proves the content of the log.
 //
-// Its duty: a Merkle tree over the records (RFC 6962; leaf = position - 1, the
-// leaf hash is that of [eventstore.LeafContent]) with signed checkpoints. The
-// [Sealer] extends and signs it, [Prover] answers with proofs, [Verifier] finds
-// the first position at which a log is not what was signed, and [Write] and
-// [Read] carry a whole log through a file of which all that can be checked
-// again.
+// Its duty: a Merkle tree over the records (RFC 6962; leaf = position - 1, the leaf
+// hash is that of [eventstore.LeafContent]) with signed checkpoints. The [Sealer]
+// extends and signs the tree. [Prover] answers with proofs. [Verifier] finds the first
+// position at which a log differs from the signed records. [Write] and [Read] carry a
+// whole log through a file, from which all of this can be checked again.
 //
-// A checkpoint is a signed note (golang.org/x/mod/sumdb/note) whose text is that
-// of C2SP tlog-checkpoint: name of the log, number of records, root hash, and
-// the time it was signed. The key that signs is never in the database.
+// A checkpoint is a signed note (golang.org/x/mod/sumdb/note). Its text is that of C2SP
+// tlog-checkpoint: name of the log, number of records, root hash, and the time of
+// signing. The signing key is never in the database.
 //
-// Its limit: between an append and the checkpoint that covers it, a few seconds,
-// who owns the database may change records unseen. What a checkpoint covers he
-// can change, and is found.
+// Its limit: an append is covered by a checkpoint after a few seconds. Until then, the
+// owner of the database can change its records unseen. Records under a checkpoint can
+// be changed too, but the change is found.
 package audit
 
 import (
@@ -25,7 +24,7 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// Log is a store as this package uses it; both eventstores are one.
+// Log is a store as this package uses it; both event stores implement it.
 type Log interface {
 	// Head gives the checkpoint at the end of the log.
 	Head(ctx context.Context) (eventstore.Checkpoint, error)
@@ -34,7 +33,7 @@ type Log interface {
 	Seals
 }
 
-// Seals is where the tree is kept.
+// Seals is the store of the tree.
 type Seals interface {
 	// LastSeal gives the newest seal without its hashes; ok is false when there is none.
 	LastSeal(ctx context.Context) (seal eventstore.Seal, ok bool, err error)
@@ -42,7 +41,7 @@ type Seals interface {
 	Seals(ctx context.Context, after int64, limit int) ([]eventstore.Seal, error)
 	// TreeHashes gives stored hashes by their numbers.
 	TreeHashes(ctx context.Context, numbers []int64) ([][32]byte, error)
-	// AppendSeal extends the tree; ErrSealed when another was first.
+	// AppendSeal extends the tree. It gives ErrSealed when another sealer was first.
 	AppendSeal(ctx context.Context, seal eventstore.Seal) error
 }
 

@@ -11,18 +11,18 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Checkpoint says what the first Size records of a log are.
+// Checkpoint identifies the first Size records of a log.
 type Checkpoint struct {
 	Origin string // the name of the log
 	Size   int64
 	Root   tlog.Hash
-	At     time.Time // when it was signed, in seconds
-	Note   string    // the text with its signatures, as it was signed
+	At     time.Time // the time of signing, in seconds
+	Note   string    // the text with its signatures, exactly as signed
 	Key    string    // name+hash of the key whose signature was checked, "" = none
 }
 
-// ErrUnknownKey says that a checkpoint is signed, but by no key that was given.
-var ErrUnknownKey = errors.New("audit: the checkpoint is not signed by a key that is known")
+// ErrUnknownKey says that a checkpoint is signed, but not by any of the given keys.
+var ErrUnknownKey = errors.New("audit: the checkpoint is not signed by a known key")
 
 const signedAt = "signed "
 
@@ -41,7 +41,7 @@ func (c *Checkpoint) sign(with note.Signer) error {
 	return nil
 }
 
-// keyID names a key as people compare it.
+// keyID gives the short form of a key that people compare.
 func keyID(k interface {
 	Name() string
 	KeyHash() uint32
@@ -49,9 +49,9 @@ func keyID(k interface {
 	return fmt.Sprintf("%s+%08x", k.Name(), k.KeyHash())
 }
 
-// OpenCheckpoint reads a signed checkpoint and checks its signature against the
-// keys. It is [ErrUnknownKey] when none of them signed it; the checkpoint is
-// then what somebody claims.
+// OpenCheckpoint reads a signed checkpoint and checks its signature against the keys.
+// It gives [ErrUnknownKey] when none of them signed the checkpoint; then the returned
+// checkpoint is not proved.
 func OpenCheckpoint(signed string, keys []note.Verifier) (Checkpoint, error) {
 	n, err := note.Open([]byte(signed), note.VerifierList(keys...))
 	if unverified, ok := errors.AsType[*note.UnverifiedNoteError](err); ok {
@@ -73,16 +73,16 @@ func OpenCheckpoint(signed string, keys []note.Verifier) (Checkpoint, error) {
 func parseCheckpoint(text string) (c Checkpoint, err error) {
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	if len(lines) < 3 || lines[0] == "" {
-		return c, errors.New("audit: a checkpoint has a name, a size and a hash, a line each")
+		return c, errors.New("audit: a checkpoint needs a name, a size and a hash, each on a line of its own")
 	}
 	c.Origin = lines[0]
 	if c.Size, err = strconv.ParseInt(lines[1], 10, 64); err != nil || c.Size < 0 || strconv.FormatInt(c.Size, 10) != lines[1] {
-		return c, fmt.Errorf("audit: the checkpoint's size is %.40q", lines[1])
+		return c, fmt.Errorf("audit: the checkpoint's size %.40q is not a number of records", lines[1])
 	}
 	if c.Root, err = tlog.ParseHash(lines[2]); err != nil {
 		return c, fmt.Errorf("audit: the checkpoint's hash: %w", err)
 	}
-	for _, line := range lines[3:] { // others are extensions
+	for _, line := range lines[3:] { // other lines are extensions
 		if at, ok := strings.CutPrefix(line, signedAt); ok {
 			if c.At, err = time.Parse(time.RFC3339, at); err != nil {
 				return c, fmt.Errorf("audit: the checkpoint's time: %w", err)

@@ -16,14 +16,14 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// This file is the form of a whole log in a file: one JSON object a line, each
-// with one field that says what it is. "tunnox_export" is the first line and
-// "end" the last, so that a file that was cut off is noticed. The bytes of data
-// and meta stand in strings, because the leaf hash is over these very bytes.
-// A "seal" stands behind the last record it covers and carries the leaf hashes
-// as they were signed: a second copy, beside that in each record.
+// This file defines the form of a whole log in a file: one JSON object in each line,
+// with one field that names its kind. The first line is "tunnox_export" and the last is
+// "end", so that a truncated file is noticed. The bytes of data and meta are in
+// strings, because the leaf hash is made of these very bytes. A "seal" comes after the
+// last record that it covers. It carries the leaf hashes as they were signed: a second
+// copy, beside the one in each record.
 
-// format is the number of the form.
+// format is the number of this form.
 const format = 1
 
 // maxLine bounds a line: a record of the largest event, escaped, or a seal.
@@ -45,8 +45,8 @@ type (
 		Format   int             `json:"format"`
 		Head     domain.Position `json:"head"`
 		Exported time.Time       `json:"exported"`
-		// Keys are the public keys the exporter knew. Who verifies compares them
-		// with what he was given by another way.
+		// Keys are the public keys that the exporter knew. A verifier compares them
+		// with keys that it got in another way.
 		Keys []string `json:"verifier_keys,omitempty"`
 	}
 	fileRecord struct {
@@ -93,7 +93,7 @@ type (
 		Key     []byte `json:"key,omitempty"` // none = erased
 	}
 	fileEnd struct {
-		Lines int64 `json:"lines"` // before this one
+		Lines int64 `json:"lines"` // lines before this one
 	}
 )
 
@@ -140,7 +140,7 @@ func (w *Writer) Put(item eventstore.ArchiveItem) error {
 	case eventstore.ArchivedDataKey:
 		l.DataKey = &fileDataKey{v.Account, v.Key}
 	default:
-		return fmt.Errorf("audit: a %T has no place in an export", item)
+		return fmt.Errorf("audit: an export cannot contain a %T", item)
 	}
 	w.lines++
 	return w.out.Encode(l)
@@ -149,7 +149,7 @@ func (w *Writer) Put(item eventstore.ArchiveItem) error {
 // End writes the last line.
 func (w *Writer) End() error { return w.out.Encode(line{End: &fileEnd{w.lines}}) }
 
-// FileError says which line of a file is not one of an export.
+// FileError says which line of a file is not a valid line of an export.
 type FileError struct {
 	Line int64
 	err  error
@@ -158,16 +158,16 @@ type FileError struct {
 // Error implements error.
 func (e *FileError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.err) }
 
-// Unwrap gives what is wrong with the line.
+// Unwrap gives the fault of the line.
 func (e *FileError) Unwrap() error { return e.err }
 
-// Read calls take with what a file holds and gives the verifier keys that stand
-// in it. An error of take ends it and is returned as it is.
-func Read(in io.Reader, take func(eventstore.ArchiveItem) error) error {
-	return read(in, func(*fileHead) error { return nil }, take)
+// Read calls visit with each item in a file. An error of visit ends Read and is
+// returned unchanged.
+func Read(in io.Reader, visit func(eventstore.ArchiveItem) error) error {
+	return read(in, func(*fileHead) error { return nil }, visit)
 }
 
-// VerifierKeys gives the public keys that stand in the head of a file.
+// VerifierKeys gives the public keys in the head of a file.
 func VerifierKeys(in io.Reader) (keys []string, err error) {
 	err = read(in, func(h *fileHead) error { keys = h.Keys; return errEnough }, func(eventstore.ArchiveItem) error { return nil })
 	if errors.Is(err, errEnough) {
@@ -178,14 +178,14 @@ func VerifierKeys(in io.Reader) (keys []string, err error) {
 
 var errEnough = errors.New("audit: enough was read")
 
-func read(in io.Reader, head func(*fileHead) error, take func(eventstore.ArchiveItem) error) error {
+func read(in io.Reader, head func(*fileHead) error, visit func(eventstore.ArchiveItem) error) error {
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(make([]byte, 1<<16), maxLine)
 	r := reader{}
 	for scanner.Scan() {
 		r.lines++
 		if r.ended {
-			return &FileError{r.lines, errors.New("there is more behind the end")}
+			return &FileError{r.lines, errors.New("there are lines after the last line")}
 		}
 		var l line
 		err := json.Unmarshal(scanner.Bytes(), &l)
@@ -202,7 +202,7 @@ func read(in io.Reader, head func(*fileHead) error, take func(eventstore.Archive
 			}
 		}
 		if item != nil {
-			if err := take(item); err != nil {
+			if err := visit(item); err != nil {
 				return err
 			}
 		}
@@ -211,21 +211,21 @@ func read(in io.Reader, head func(*fileHead) error, take func(eventstore.Archive
 		return &FileError{r.lines + 1, err}
 	}
 	if !r.ended {
-		return &FileError{r.lines + 1, errors.New("the file ends before its last line: it was cut off")}
+		return &FileError{r.lines + 1, errors.New("the file ends before its last line: it is truncated")}
 	}
 	return nil
 }
 
-// reader is what lines mean to each other.
+// reader keeps what one line means for the next ones.
 type reader struct {
 	lines int64
 	ended bool
-	tree  tree // of the seals' leaves, to have their inner hashes
+	tree  tree // made from the seals' leaves, to get the inner hashes
 }
 
 func (r *reader) item(l *line) (eventstore.ArchiveItem, error) {
 	if (r.lines == 1) != (l.Export != nil) {
-		return nil, errors.New("is not an export of tunnoxd: the first line, and no other, is tunnox_export")
+		return nil, errors.New("this is not an export of tunnoxd: the first line, and only the first, must be tunnox_export")
 	}
 	switch {
 	case l.Export != nil:
@@ -254,11 +254,11 @@ func (r *reader) item(l *line) (eventstore.ArchiveItem, error) {
 		return eventstore.ArchivedDataKey{Account: l.DataKey.Account, Key: l.DataKey.Key}, nil
 	case l.End != nil:
 		if r.ended = true; l.End.Lines != r.lines-1 {
-			return nil, fmt.Errorf("the file has %d lines, and was written with %d", r.lines-1, l.End.Lines)
+			return nil, fmt.Errorf("the file has %d lines, but was written with %d", r.lines-1, l.End.Lines)
 		}
 		return nil, nil
 	}
-	return nil, errors.New("is of no kind that is known")
+	return nil, errors.New("the kind of this line is not known")
 }
 
 func (f *fileRecord) item() (eventstore.ArchiveItem, error) {
@@ -266,18 +266,18 @@ func (f *fileRecord) item() (eventstore.ArchiveItem, error) {
 		Schema: f.Schema, ID: f.ID, Data: []byte(f.Data), Meta: []byte(f.Meta), RecordedMicros: f.Recorded}
 	leaf, err := base64.StdEncoding.DecodeString(f.Leaf)
 	if err != nil || len(leaf) != len(r.Leaf) {
-		return nil, fmt.Errorf("the leaf hash of record %d is not one", f.Position)
+		return nil, fmt.Errorf("the leaf hash of record %d is not a hash", f.Position)
 	}
 	copy(r.Leaf[:], leaf)
 	if strings.ContainsAny(string(r.Stream)+r.Name, "\n") {
-		return nil, fmt.Errorf("record %d has a line end in a name", f.Position)
+		return nil, fmt.Errorf("a name in record %d contains a line end", f.Position)
 	}
 	return r, nil
 }
 
 func (r *reader) seal(f *fileSeal) (eventstore.ArchiveItem, error) {
 	if f.Before != r.tree.size || f.Size <= f.Before || int64(len(f.Leaves)) != (f.Size-f.Before)*tlog.HashSize {
-		return nil, fmt.Errorf("the seal from %d to %d with %d bytes of leaf hashes does not follow the one of %d",
+		return nil, fmt.Errorf("the seal from %d to %d with %d bytes of leaf hashes does not follow the seal of %d",
 			f.Before, f.Size, len(f.Leaves), r.tree.size)
 	}
 	s := eventstore.Seal{Before: f.Before, Size: f.Size, FirstHash: tlog.StoredHashCount(f.Before), Note: f.Note, SealedAt: f.SealedAt,

@@ -15,14 +15,14 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
-// Key signs checkpoints. It stays in a file of the control plane: who has the
-// database must not have it too.
+// Key signs checkpoints. It is stored in a file of the control plane: a person with
+// access to the database must not have the key too.
 type Key struct {
 	signer note.Signer
 	public string
 }
 
-// NewKey draws a key. Its name is also the name of a log that has none yet.
+// NewKey draws a key. Its name also becomes the name of a log that has none yet.
 func NewKey() (secret string, err error) {
 	var id [6]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -33,12 +33,12 @@ func NewKey() (secret string, err error) {
 	return secret, nil
 }
 
-// ParseKey reads what NewKey drew.
+// ParseKey reads a key that NewKey drew.
 func ParseKey(secret string) (*Key, error) {
 	secret = strings.TrimSpace(secret)
 	signer, err := note.NewSigner(secret)
 	if err != nil {
-		return nil, errors.New("audit: the key is not one of a checkpoint signer")
+		return nil, errors.New("audit: this is not a key that signs checkpoints")
 	}
 	// PRIVATE+KEY+name+hash+base64 of the algorithm and the seed; base64 may hold a "+"
 	parts := strings.SplitN(secret, "+", 5)
@@ -57,13 +57,13 @@ func ParseKey(secret string) (*Key, error) {
 	return &Key{signer: signer, public: verifier}, nil
 }
 
-// VerifierKey is the public half, for who checks: name+hash+base64.
+// VerifierKey gives the public half, for verifiers: name+hash+base64.
 func (k *Key) VerifierKey() string { return k.public }
 
 // String names the key without showing it.
 func (k *Key) String() string { return keyID(k.signer) }
 
-// LoadKey reads a key file; it is fs.ErrNotExist when there is none.
+// LoadKey reads a key file; it gives fs.ErrNotExist when there is none.
 func LoadKey(path string) (*Key, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -76,8 +76,8 @@ func LoadKey(path string) (*Key, error) {
 	return key, nil
 }
 
-// CreateKey makes a key file that only its owner reads. Of two who make it at
-// once one wins, and both read the same.
+// CreateKey makes a key file that only its owner can read. If two processes make it at
+// once, one wins and both read the same key.
 func CreateKey(path string) (*Key, error) {
 	secret, err := NewKey()
 	if err != nil {
@@ -99,8 +99,8 @@ func CreateKey(path string) (*Key, error) {
 	return LoadKey(path)
 }
 
-// ParseVerifiers reads public keys, one a line; empty lines and such that begin
-// with # are left out.
+// ParseVerifiers reads public keys, one in each line. Empty lines and lines that begin
+// with # are skipped.
 func ParseVerifiers(text string) ([]note.Verifier, error) {
 	var keys []note.Verifier
 	for line := range strings.Lines(text) {

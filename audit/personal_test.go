@@ -14,7 +14,7 @@ import (
 
 const ann, bob = domain.FirstUserID, domain.FirstUserID + 1
 
-// person appends a user's events through a store that seals.
+// person appends a user's events through a store that encrypts.
 func (w *world) person(s eventstore.Store, id int64, events ...domain.Event) []domain.Record {
 	w.t.Helper()
 	stream := domain.UserStream(id)
@@ -40,7 +40,7 @@ func (w *world) person(s eventstore.Store, id int64, events ...domain.Event) []d
 	return results[0].Records
 }
 
-// folded gives a user as the log has it.
+// folded gives a user's state from the log.
 func (w *world) folded(s eventstore.Store, id int64) *domain.User {
 	w.t.Helper()
 	records, err := s.ReadStream(w.ctx(), domain.UserStream(id), 0, 100)
@@ -54,12 +54,13 @@ func (w *world) folded(s eventstore.Store, id int64) *domain.User {
 	return u
 }
 
-// TestPersonalDataIsForgotten on both stores: below the edge nothing is plain,
-// above it nothing is sealed, and an erasure changes neither bytes nor proofs.
+// TestPersonalDataIsForgotten, on both stores: below the layer nothing personal is
+// plain, above it nothing is encrypted, and an erasure changes neither bytes nor
+// proofs.
 func TestPersonalDataIsForgotten(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, w *world) {
-		// Written before there were keys: stays readable, and cannot be forgotten.
+		// Written before there were keys: stays readable, and cannot be erased.
 		w.person(w.store, 7, domain.UserCreated{UserID: 7, Username: "old", Email: "old@example.org"})
 		s := eventstore.NewPersonal(w.store)
 		if u := w.folded(s, 7); u.Email != "old@example.org" {
@@ -96,14 +97,14 @@ func TestPersonalDataIsForgotten(t *testing.T) {
 		before := w.export()
 		hidden("an export", before)
 
-		// Another process has read the key and remembers it.
+		// Another process has read the key and caches it.
 		other := eventstore.NewPersonal(w.store)
 		if u := w.folded(other, ann); u.Username != "ännchen" || u.PasswordHash != "$argon2id$ann" {
 			t.Errorf("another process reads %+v", u)
 		}
 		w.person(s, ann, domain.UserDeleted{}, domain.UserErased{})
 		for _, reader := range []eventstore.Store{s, other, eventstore.NewPersonal(w.store)} {
-			// The process that did not erase forgets when it reads of it.
+			// The process that did not erase drops the key when it reads the erasure.
 			_, first := reader.ReadAll(w.ctx(), 0, 100)
 			records, err := reader.ReadAll(w.ctx(), 0, 100)
 			if err := errors.Join(first, err); err != nil {
@@ -129,7 +130,8 @@ func TestPersonalDataIsForgotten(t *testing.T) {
 		if r := w.verifyFile(w.export(), checkpoint); r.Finding != nil {
 			t.Errorf("after the erasure, exported: %v", r.Finding)
 		}
-		// An erasure that was cut short between its event and the key is finished.
+		// An erasure that was interrupted between its event and the deletion of the key
+		// is finished.
 		w.person(s, 12, domain.UserCreated{UserID: 12, Username: "cid", Email: "cid@example.org"})
 		w.person(w.store, 12, domain.UserDeleted{}, domain.UserErased{})
 		if keys, err := w.store.DataKeys(w.ctx(), []int64{12}); err != nil || keys[12] == nil {
@@ -143,12 +145,13 @@ func TestPersonalDataIsForgotten(t *testing.T) {
 		if keys, err := w.store.DataKeys(w.ctx(), []int64{12}); err != nil || keys[12] != nil {
 			t.Errorf("after that the key is %v, %v", keys, err)
 		}
-		// What is written of an erased account later is not kept.
+		// Later data about an erased account is not stored.
 		w.person(s, ann, domain.UserChanged{Username: "again", Email: "again@example.org"})
 		if u := w.folded(s, ann); u.Username != domain.Erased {
 			t.Errorf("an erased account takes names again: %+v", u)
 		}
-		// An export without the key cannot bring it back; a log that is moved forgets too.
+		// An export without the key cannot restore the data; a moved log keeps it
+		// erased too.
 		into := &world{t: t, key: w.key, pg: w.pg}
 		into.store, into.raw = openStore(t, false)
 		file := w.export()
@@ -165,8 +168,8 @@ func TestPersonalDataIsForgotten(t *testing.T) {
 	})
 }
 
-// TestSealedValuesStayAtTheirPlace: who moves one to another field, event or
-// account gets nothing, and a value that looks sealed is a value.
+// TestSealedValuesStayAtTheirPlace: a value that is moved to another field, event or
+// account cannot be read, and a plain value that looks encrypted stays a plain value.
 func TestSealedValuesStayAtTheirPlace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -187,7 +190,7 @@ func TestSealedValuesStayAtTheirPlace(t *testing.T) {
 }
 
 // TestAddressIsReadWithEveryRecordOfAnAppend: records of another account than the
-// append's say where it came from too.
+// append's account name the address too.
 func TestAddressIsReadWithEveryRecordOfAnAppend(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -217,8 +220,8 @@ func TestAddressIsReadWithEveryRecordOfAnAppend(t *testing.T) {
 	}
 }
 
-// BenchmarkAppend gives what sealing costs an append, and BenchmarkReplay a
-// record that is read: the ratio of the two lines.
+// BenchmarkAppend measures what encryption costs an append, and BenchmarkReplay what it
+// costs a record that is read: compare the two lines.
 func BenchmarkAppend(b *testing.B) {
 	for name, edge := range edges {
 		b.Run(name, func(b *testing.B) {
@@ -233,13 +236,13 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// edges are a log with and without an edge that seals.
+// edges are a log with and without the layer that encrypts.
 var edges = map[string]func(provable) eventstore.Store{
 	"plain":  func(s provable) eventstore.Store { return s },
 	"sealed": func(s provable) eventstore.Store { return eventstore.NewPersonal(s) },
 }
 
-// BenchmarkReplay reads records that all have personal data in them.
+// BenchmarkReplay reads records that all contain personal data.
 func BenchmarkReplay(b *testing.B) {
 	for name, edge := range edges {
 		b.Run(name, func(b *testing.B) {
@@ -276,7 +279,7 @@ func BenchmarkReplay(b *testing.B) {
 	}
 }
 
-// BenchmarkSeal gives what signing costs a record.
+// BenchmarkSeal measures what signing costs a record.
 func BenchmarkSeal(b *testing.B) {
 	w := newWorld(b, false)
 	w.grow(20_000)

@@ -10,8 +10,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// ErrNoProof says that a proof was asked for what no checkpoint covers.
-var ErrNoProof = errors.New("audit: no checkpoint covers that")
+// ErrNoProof says that no checkpoint covers the requested range.
+var ErrNoProof = errors.New("audit: no checkpoint covers this")
 
 // Prover gives proofs from the stored tree.
 type Prover struct{ seals Seals }
@@ -19,8 +19,8 @@ type Prover struct{ seals Seals }
 // NewProver makes a prover.
 func NewProver(seals Seals) *Prover { return &Prover{seals} }
 
-// Inclusion proves that the record at Position is the one with LeafHash in the
-// tree of Size records (RFC 6962 §2.1.1).
+// Inclusion proves that the record at Position is the record with LeafHash in the tree
+// of Size records (RFC 6962 §2.1.1).
 type Inclusion struct {
 	Position domain.Position
 	Size     int64
@@ -29,7 +29,7 @@ type Inclusion struct {
 	Hashes   []tlog.Hash
 }
 
-// Inclusion proves a record's place. A size of 0 is that of the last checkpoint.
+// Inclusion proves a record's place. A size of 0 means that of the last checkpoint.
 func (p *Prover) Inclusion(ctx context.Context, position domain.Position, size int64) (Inclusion, error) {
 	signed, err := p.signed(ctx)
 	if err != nil {
@@ -55,12 +55,12 @@ func (p *Prover) Inclusion(ctx context.Context, position domain.Position, size i
 		return Inclusion{}, err
 	}
 	if err := tlog.CheckRecord(proof, size, root, n, leaf[0]); err != nil {
-		return Inclusion{}, fmt.Errorf("audit: the stored tree does not fit together: %w", err)
+		return Inclusion{}, fmt.Errorf("audit: the stored tree contradicts itself: %w", err)
 	}
 	return Inclusion{Position: position, Size: size, LeafHash: leaf[0], Root: root, Hashes: proof}, nil
 }
 
-// Consistency proves that the tree of To records begins with that of From
+// Consistency proves that the tree of To records begins with the tree of From records
 // (RFC 6962 §2.1.2).
 type Consistency struct {
 	From, To         int64
@@ -68,8 +68,8 @@ type Consistency struct {
 	Hashes           []tlog.Hash
 }
 
-// Consistency proves that nothing before from was changed between two
-// checkpoints. A to of 0 is the size of the last one.
+// Consistency proves that nothing before from was changed between two checkpoints. A to
+// of 0 means the size of the last one.
 func (p *Prover) Consistency(ctx context.Context, from, to int64) (Consistency, error) {
 	signed, err := p.signed(ctx)
 	if err != nil {
@@ -92,7 +92,7 @@ func (p *Prover) Consistency(ctx context.Context, from, to int64) (Consistency, 
 		return c, err
 	}
 	if err := tlog.CheckTree(c.Hashes, to, c.ToRoot, from, c.FromRoot); err != nil {
-		return c, fmt.Errorf("audit: the stored tree does not fit together: %w", err)
+		return c, fmt.Errorf("audit: the stored tree contradicts itself: %w", err)
 	}
 	return c, nil
 }

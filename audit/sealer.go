@@ -16,32 +16,31 @@ import (
 )
 
 const (
-	// sealRecords is how many records a seal covers at most, so that a range in
-	// which something is wrong is never larger than that.
+	// sealRecords is the largest number of records that a seal covers. So the range of
+	// an error that cannot be located further is never larger.
 	sealRecords = 1000
-	// sealEvery is how long a record waits for its checkpoint, unless others make
-	// it full before.
+	// sealEvery is how long a record waits for its checkpoint, unless the seal is full
+	// before.
 	sealEvery = 5 * time.Second
-	// lookEvery is how often the end of the log is looked at.
+	// lookEvery is the time between two looks at the end of the log.
 	lookEvery = 500 * time.Millisecond
-	// recheckRecords is how many records that were signed long ago are compared
-	// with the tree in every sealEvery.
+	// recheckRecords is how many records that were signed long ago are compared with
+	// the tree in each sealEvery.
 	recheckRecords = 5000
-	// announceEvery is how often a checkpoint goes to the process's log, which is
-	// a copy that the database's owner cannot take back.
+	// announceEvery is how often a checkpoint is written to the log of the process. The
+	// owner of the database cannot remove that copy.
 	announceEvery = 10 * time.Minute
 )
 
 // SealerOptions tune a sealer. The zero value reads and does not sign.
 type SealerOptions struct {
-	// Key signs. Without one the sealer checks what others sign.
+	// Key signs. A sealer without a key checks what others sign.
 	Key *Key
-	// Trusted are keys of others, and former ones, whose checkpoints are gone on
-	// from.
+	// Trusted are other keys, and former ones, whose checkpoints may be extended.
 	Trusted []note.Verifier
-	// Last gives the last checkpoint that this control plane knows to have been
-	// signed, "" for none, and Keep keeps it: outside the database, so that a
-	// history that was taken back is noticed.
+	// Last gives the last signed checkpoint that this control plane knows, "" for none.
+	// Keep stores it outside the database, so that a rollback of the history is
+	// noticed.
 	Last string
 	Keep func(signed string) error
 
@@ -51,9 +50,10 @@ type SealerOptions struct {
 	Clock   func() time.Time
 }
 
-// Alarm says that the log is not what was signed, or cannot be gone on from.
+// Alarm says that the log does not match its signed checkpoints, or that the tree
+// cannot be extended.
 type Alarm struct {
-	Position domain.Position // the first record that is wrong, 0 = not known
+	Position domain.Position // the first wrong record, 0 = not known
 	Reason   string
 }
 
@@ -64,12 +64,12 @@ func alarm(p domain.Position, format string, args ...any) *Alarm {
 	return &Alarm{Position: p, Reason: fmt.Sprintf(format, args...)}
 }
 
-// Sealer extends the tree over the log, signs checkpoints, and looks all the
-// time whether records that were signed are still what they were. What it finds
-// wrong stops it: it signs nothing until that is mended.
+// Sealer extends the tree over the log and signs checkpoints. It also compares records
+// that were signed before with the tree, all the time. When it finds a difference it
+// stops: it signs nothing until the difference is repaired.
 //
-// Any number of sealers may work on one log: each extension is made by one of
-// them, and the others go on from it.
+// Any number of sealers may work on one log. Each extension is made by one of them, and
+// the others continue from it.
 type Sealer struct {
 	log     Log
 	options SealerOptions
@@ -77,15 +77,15 @@ type Sealer struct {
 
 	working sync.Mutex // held while sealing or rechecking
 	tree    *tree      // guarded by working; nil = not read yet
-	signed  Checkpoint // guarded by working; the newest that was seen and is right
-	checked int64      // guarded by working; size of the seal that was rechecked last
-	told    time.Time  // guarded by working; when a checkpoint was announced
+	signed  Checkpoint // guarded by working; the newest checkpoint that was read and is right
+	checked int64      // guarded by working; size of the last seal that was rechecked
+	told    time.Time  // guarded by working; when a checkpoint was last announced
 
 	mu    sync.Mutex
 	state SealerStatus // guarded by mu
 }
 
-// SealerStatus is what a sealer says of itself.
+// SealerStatus is the state of a sealer.
 type SealerStatus struct {
 	Signed Checkpoint // zero = none yet
 	Alarm  *Alarm     // nil = nothing is wrong
@@ -114,7 +114,7 @@ func NewSealer(log Log, o SealerOptions) (*Sealer, error) {
 	if o.Last != "" {
 		c, err := OpenCheckpoint(o.Last, s.trusted)
 		if err != nil {
-			return nil, fmt.Errorf("the checkpoint kept outside the database: %w", err)
+			return nil, fmt.Errorf("the checkpoint that is stored outside the database: %w", err)
 		}
 		s.signed = c
 		s.state.Signed = c
@@ -129,7 +129,7 @@ func (s *Sealer) Status() SealerStatus {
 	return s.state
 }
 
-// Check is the alarm, as an error, or nil.
+// Check gives the alarm as an error, or nil.
 func (s *Sealer) Check(context.Context) error {
 	if a := s.Status().Alarm; a != nil {
 		return a
@@ -137,12 +137,12 @@ func (s *Sealer) Check(context.Context) error {
 	return nil
 }
 
-// Run seals and rechecks until ctx ends. Failures of the store are tried again.
+// Run seals and rechecks until ctx ends. After a failure of the store it tries again.
 func (s *Sealer) Run(ctx context.Context) error {
 	look := time.NewTicker(min(lookEvery, s.options.Every))
 	defer look.Stop()
 	due := s.options.Clock().Add(s.options.Every)
-	var waiting time.Time // since when a record waits
+	var waiting time.Time // since when a record has waited
 	for {
 		select {
 		case <-ctx.Done():
@@ -153,7 +153,7 @@ func (s *Sealer) Run(ctx context.Context) error {
 		size := s.Status().Signed.Size
 		head, err := s.log.Head(ctx)
 		if err != nil {
-			continue // what is unreachable is told by those who need it
+			continue // other parts report that the database cannot be reached
 		}
 		behind := int64(head.Position) - size
 		switch {
@@ -169,7 +169,7 @@ func (s *Sealer) Run(ctx context.Context) error {
 		if !now.Before(due) {
 			due = now.Add(s.options.Every)
 			if behind == 0 {
-				// Also when nothing is added: the tree may have been taken back.
+				// Also when nothing is added: the tree may have been rolled back.
 				s.outcome(ctx, ofSealing, "seal the log", s.seal(ctx))
 			}
 			s.outcome(ctx, ofRechecking, "recheck the log", s.recheck(ctx))
@@ -177,8 +177,8 @@ func (s *Sealer) Run(ctx context.Context) error {
 	}
 }
 
-// Seal signs all that the log holds now and gives the checkpoint. Without a key
-// it gives the last one.
+// Seal signs everything that is in the log now and gives the checkpoint. Without a key
+// it gives the last checkpoint.
 func (s *Sealer) Seal(ctx context.Context) (Checkpoint, error) {
 	err := s.seal(ctx)
 	s.outcome(ctx, ofSealing, "seal the log", err)
@@ -193,7 +193,7 @@ const (
 	ofRechecking
 )
 
-// outcome notes how work ended. An alarm is told once, and its end too.
+// outcome stores the result of work. The begin and the end of an alarm are logged once.
 func (s *Sealer) outcome(ctx context.Context, of int, doing string, err error) {
 	found, isAlarm := errors.AsType[*Alarm](err)
 	if err != nil && !isAlarm {
@@ -206,7 +206,7 @@ func (s *Sealer) outcome(ctx context.Context, of int, doing string, err error) {
 	defer s.mu.Unlock()
 	before := s.state.Alarm
 	s.state.alarms[of] = found
-	s.state.Alarm = s.state.alarms[ofRechecking] // it names a position
+	s.state.Alarm = s.state.alarms[ofRechecking] // this alarm names a position
 	if s.state.Alarm == nil || found != nil && found.Position != 0 && found.Position < s.state.Alarm.Position {
 		s.state.Alarm = s.state.alarms[ofSealing]
 	}
@@ -214,14 +214,14 @@ func (s *Sealer) outcome(ctx context.Context, of int, doing string, err error) {
 	s.options.Metrics.alarm(now != nil)
 	switch {
 	case now != nil && (before == nil || *now != *before):
-		s.options.Logger.Error("THE LOG IS NOT WHAT WAS SIGNED; no checkpoint is signed until this is mended",
+		s.options.Logger.Error("THE LOG DOES NOT MATCH ITS SIGNED CHECKPOINTS; no checkpoint is signed until this is repaired",
 			"position", int64(now.Position), "reason", now.Reason)
 	case now == nil && before != nil:
-		s.options.Logger.Info("the log is what was signed again")
+		s.options.Logger.Info("the log matches its signed checkpoints again")
 	}
 }
 
-// seal goes on from the newest checkpoint to the end of the log.
+// seal extends the tree from the newest checkpoint to the end of the log.
 func (s *Sealer) seal(ctx context.Context) error {
 	s.working.Lock()
 	defer s.working.Unlock()
@@ -238,12 +238,12 @@ func (s *Sealer) seal(ctx context.Context) error {
 			return s.rest(ctx, head)
 		}
 		if s.Status().alarms[ofRechecking] != nil {
-			return nil // told already; a signature would cover it
+			return nil // the alarm was logged; a signature would cover the wrong records
 		}
 		err := s.extend(ctx, head)
 		if errors.Is(err, eventstore.ErrSealed) {
 			s.tree = nil
-			continue // go on from what the other made
+			continue // continue from the seal of the other sealer
 		}
 		if err != nil {
 			s.tree = nil
@@ -255,20 +255,20 @@ func (s *Sealer) seal(ctx context.Context) error {
 // rest finds a log that ends before its tree.
 func (s *Sealer) rest(ctx context.Context, head eventstore.Checkpoint) (err error) {
 	if s.tree.size > int64(head.Position) {
-		// Usually another sealer has seen records that came since.
+		// Usually another sealer has sealed records that came since.
 		if head, err = s.log.Head(ctx); err != nil {
 			return err
 		}
 	}
 	if s.tree.size > int64(head.Position) {
-		return alarm(head.Position+1, "the log ends at %d, and %d records were signed", head.Position, s.tree.size)
+		return alarm(head.Position+1, "the log ends at %d, but %d records were signed", head.Position, s.tree.size)
 	}
 	return nil
 }
 
-// catchUp brings tree and signed to the newest seal, if it is one to go on from:
-// signed by a key that is trusted, over the stored tree, which has the last
-// checkpoint that is known in it.
+// catchUp reads tree and signed from the newest seal and checks that they may be
+// extended: a trusted key signed the seal, it covers the stored tree, and the tree
+// contains the last known checkpoint.
 func (s *Sealer) catchUp(ctx context.Context) error {
 	last, ok, err := s.log.LastSeal(ctx)
 	if err != nil {
@@ -277,7 +277,7 @@ func (s *Sealer) catchUp(ctx context.Context) error {
 	known := s.signed
 	if !ok {
 		if known.Size > 0 {
-			return alarm(1, "the checkpoints are gone from the database; %d records were signed", known.Size)
+			return alarm(1, "the checkpoints are missing in the database; %d records were signed", known.Size)
 		}
 		if s.tree == nil {
 			s.tree = &tree{}
@@ -290,15 +290,15 @@ func (s *Sealer) catchUp(ctx context.Context) error {
 	c, err := OpenCheckpoint(last.Note, s.trusted)
 	switch {
 	case errors.Is(err, ErrUnknownKey):
-		return alarm(0, "the last checkpoint in the database is signed by none of our keys: if another control plane signed it, give this one the same audit-key, or its verifier key in audit-trusted")
+		return alarm(0, "the last checkpoint in the database is not signed by any of our keys: if another control plane signed it, give this one the same audit-key, or that one's verifier key in audit-trusted")
 	case err != nil:
 		return alarm(0, "the last checkpoint in the database cannot be read: %v", err)
 	case c.Size != last.Size:
-		return alarm(0, "the checkpoint of %d records stands at %d", c.Size, last.Size)
+		return alarm(0, "the checkpoint of %d records is stored as that of %d", c.Size, last.Size)
 	case known.Size > 0 && c.Origin != known.Origin:
-		return alarm(0, "the database has the log %s, which was %s", c.Origin, known.Origin)
+		return alarm(0, "the database contains the log %s, but it was the log %s before", c.Origin, known.Origin)
 	case c.Size < known.Size:
-		return alarm(domain.Position(c.Size+1), "the log was taken back: its last checkpoint is of %d records, and %d were signed", c.Size, known.Size)
+		return alarm(domain.Position(c.Size+1), "the log was rolled back: its last checkpoint covers %d records, but %d were signed", c.Size, known.Size)
 	case c.Size == known.Size && c.Root != known.Root:
 		return alarm(0, "two checkpoints of %d records differ", c.Size)
 	}
@@ -310,7 +310,7 @@ func (s *Sealer) catchUp(ctx context.Context) error {
 		return alarm(0, "the tree cannot be read: %v", err)
 	}
 	if edge.root() != c.Root {
-		return alarm(0, "the stored tree of %d records is not the one that was signed", c.Size)
+		return alarm(0, "the stored tree of %d records is not the signed one", c.Size)
 	}
 	if known.Size > 0 && known.Size < c.Size {
 		proof, err := tlog.ProveTree(c.Size, known.Size, hashReader(ctx, s.log))
@@ -321,7 +321,7 @@ func (s *Sealer) catchUp(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			return alarm(0, "the checkpoint of %d records does not contain the one of %d: %v", c.Size, known.Size, err)
+			return alarm(0, "the checkpoint of %d records does not contain that of %d records: %v", c.Size, known.Size, err)
 		}
 	}
 	s.tree = edge
@@ -333,11 +333,11 @@ func passing(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || errors.Is(err, eventstore.ErrUnavailable)
 }
 
-// accept notes a checkpoint as the newest.
+// accept stores a checkpoint as the newest one.
 func (s *Sealer) accept(c Checkpoint) error {
 	if s.options.Keep != nil && c.Note != s.signed.Note {
 		if err := s.options.Keep(c.Note); err != nil {
-			return fmt.Errorf("keep a checkpoint outside the database: %w", err)
+			return fmt.Errorf("store a checkpoint outside the database: %w", err)
 		}
 	}
 	s.signed = c
@@ -352,8 +352,8 @@ func (s *Sealer) accept(c Checkpoint) error {
 	return nil
 }
 
-// extend adds up to sealRecords records to the tree and signs it. Every record
-// is hashed anew from what is stored.
+// extend adds up to sealRecords records to the tree and signs it. It hashes every
+// record again from its stored bytes.
 func (s *Sealer) extend(ctx context.Context, head eventstore.Checkpoint) error {
 	began := time.Now()
 	before := s.tree.size
@@ -392,14 +392,14 @@ func (s *Sealer) extend(ctx context.Context, head eventstore.Checkpoint) error {
 	return s.accept(c)
 }
 
-// recheck compares the next records that were signed before with the tree, and
-// begins again behind the last.
+// recheck compares the next signed records with the tree. After the last one it begins
+// again with the first.
 func (s *Sealer) recheck(ctx context.Context) error {
 	s.working.Lock()
 	defer s.working.Unlock()
 	standing := s.Status().alarms[ofRechecking]
 	if standing != nil {
-		s.checked = min(s.checked, max(0, int64(standing.Position)-sealRecords)) // has it been mended?
+		s.checked = min(s.checked, max(0, int64(standing.Position)-sealRecords)) // has the difference been repaired?
 	}
 	for done := 0; done < recheckRecords; {
 		seals, err := s.log.Seals(ctx, s.checked, 1)
@@ -422,8 +422,8 @@ func (s *Sealer) recheck(ctx context.Context) error {
 	return nil
 }
 
-// recheckSeal compares a seal with the records, and with itself: its leaf hashes
-// must come to the other hashes it stored and to the root that was signed.
+// recheckSeal compares a seal with the records, and with itself: its leaf hashes must
+// give its other stored hashes and the signed root.
 func recheckSeal(ctx context.Context, log Log, seal eventstore.Seal) error {
 	want, err := leavesOf(seal.Before, seal.Size, seal.Hashes)
 	if err != nil {
@@ -443,9 +443,9 @@ func recheckSeal(ctx context.Context, log Log, seal eventstore.Seal) error {
 		case i >= len(leaves) || leaves[i].Position != p:
 			return alarm(p, "record %d is missing", p)
 		case eventstore.HashLeaf(leaves[i].Content) != h:
-			return alarm(p, "record %d was changed since it was signed", p)
+			return alarm(p, "record %d was changed after it was signed", p)
 		case leaves[i].Hash != h:
-			return alarm(p, "the leaf hash of record %d was changed since it was signed", p)
+			return alarm(p, "the leaf hash of record %d was changed after it was signed", p)
 		}
 		stored = edge.add(h, stored)
 	}
@@ -454,7 +454,7 @@ func recheckSeal(ctx context.Context, log Log, seal eventstore.Seal) error {
 		return alarm(domain.Position(seal.Before+1), "the checkpoint of %d records cannot be read: %v", seal.Size, err)
 	}
 	if c.Root != edge.root() || string(stored) != string(seal.Hashes) {
-		return alarm(domain.Position(seal.Before+1), "the stored tree from %d to %d is not the one that was signed", seal.Before, seal.Size)
+		return alarm(domain.Position(seal.Before+1), "the stored tree from %d to %d is not the signed one", seal.Before, seal.Size)
 	}
 	return nil
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// TestProofs checks that what is proven is what RFC 6962 says, for every record
-// and between every two sizes.
+// TestProofs checks every record's proof and the proof between every two sizes with the
+// algorithms of RFC 6962.
 func TestProofs(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, w *world) {
@@ -70,8 +70,8 @@ func TestProofs(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestNothingIsSignedOverWhatIsWrong changes a record before it is signed, after
-// it was signed, and takes history back.
+// TestNothingIsSignedOverWhatIsWrong changes a record before it is signed and after it
+// was signed, and rolls the history back.
 func TestNothingIsSignedOverWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	eachOn := map[string]func(*testing.T, *world){}
@@ -108,8 +108,9 @@ func TestNothingIsSignedOverWhatIsWrong(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// One that starts now from what was kept, and the one that was there. That
-			// one has the right tree in memory, whatever was done to the stored one.
+			// A sealer that starts now from the stored checkpoint, and the sealer that
+			// was running. The latter has the right tree in memory, whatever was done
+			// to the stored one.
 			sealers := []*audit.Sealer{w.sealer(audit.SealerOptions{Last: kept}), s}
 			if name == "another tree" {
 				sealers = sealers[:1]
@@ -133,9 +134,9 @@ func TestNothingIsSignedOverWhatIsWrong(t *testing.T) {
 	onEachMany(t, eachOn)
 }
 
-// TestSignedRecordsAreWatched changes a record that was signed long ago: the
-// running sealer notices by itself, signs nothing more, and goes on when the
-// record is what it was.
+// TestSignedRecordsAreWatched changes a record that was signed long ago. The running
+// sealer notices it by itself, signs nothing more, and continues when the record is
+// restored.
 func TestSignedRecordsAreWatched(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, w *world) {
@@ -169,7 +170,7 @@ func (w *world) eventually(what string, is func() bool) {
 	}
 }
 
-// TestManySealersMakeOneTree has several control planes seal while others append.
+// TestManySealersMakeOneTree lets several control planes seal while others append.
 func TestManySealersMakeOneTree(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, w *world) {
@@ -195,7 +196,8 @@ func TestManySealersMakeOneTree(t *testing.T) {
 	})
 }
 
-// TestAnotherKeyIsNotGoneOnFrom unless it is trusted.
+// TestAnotherKeyIsNotGoneOnFrom: checkpoints of another key are extended only if the
+// key is trusted.
 func TestAnotherKeyIsNotGoneOnFrom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -212,7 +214,8 @@ func TestAnotherKeyIsNotGoneOnFrom(t *testing.T) {
 	}
 }
 
-// TestKeyFile is made once, for its owner only, and shows nothing.
+// TestKeyFile: the file is made once, for its owner only, and a key does not show
+// itself.
 func TestKeyFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "audit-key")
@@ -284,7 +287,7 @@ func TestArchives(t *testing.T) {
 	}
 }
 
-// goesOn checks that the copy is used as the original would be.
+// goesOn checks that the copy works as the original does.
 func (w *world) goesOn(original *world) {
 	w.t.Helper()
 	result := func(a eventstore.Append) eventstore.Result {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// tree is the right edge of a Merkle tree: the roots of its full subtrees, from
-// the largest to the smallest. It is all that is needed to go on.
+// tree is the right edge of a Merkle tree: the roots of its full subtrees, from the
+// largest to the smallest. Nothing more is needed to extend the tree.
 type tree struct {
 	size int64
 	edge []tlog.Hash
@@ -32,7 +32,7 @@ func loadTree(ctx context.Context, s Seals, size int64) (*tree, error) {
 		return nil, err
 	}
 	if len(hashes) != len(numbers) {
-		return nil, fmt.Errorf("audit: the tree has %d of %d hashes of its edge", len(hashes), len(numbers))
+		return nil, fmt.Errorf("audit: only %d of the %d hashes of the tree's edge are stored", len(hashes), len(numbers))
 	}
 	for _, h := range hashes {
 		t.edge = append(t.edge, h)
@@ -40,11 +40,11 @@ func loadTree(ctx context.Context, s Seals, size int64) (*tree, error) {
 	return t, nil
 }
 
-// add appends a leaf and gives to what the hashes that are stored with it, in
+// add appends a leaf. It appends to stored the hashes that are stored with the leaf, in
 // the order of package tlog, 32 bytes each.
 func (t *tree) add(leaf tlog.Hash, stored []byte) []byte {
 	t.edge, stored = append(t.edge, leaf), append(stored, leaf[:]...)
-	// Every trailing 1 of the old size is a full subtree that this one completes.
+	// Every trailing 1 of the old size is a full subtree that this leaf completes.
 	for n := t.size; n&1 == 1; n >>= 1 {
 		last := len(t.edge) - 1
 		joined := tlog.NodeHash(t.edge[last-1], t.edge[last])
@@ -54,7 +54,7 @@ func (t *tree) add(leaf tlog.Hash, stored []byte) []byte {
 	return stored
 }
 
-// root is the hash of the tree; of an empty one it is that of no bytes.
+// root gives the hash of the tree. The hash of an empty tree is that of no bytes.
 func (t *tree) root() tlog.Hash {
 	if t.size == 0 {
 		return emptyRoot
@@ -72,11 +72,11 @@ func (t *tree) clone() *tree {
 	return &tree{size: t.size, edge: append([]tlog.Hash(nil), t.edge...)}
 }
 
-// leavesOf picks the leaf hashes out of the hashes that a seal stored.
+// leavesOf gives the leaf hashes among the hashes that a seal stored.
 func leavesOf(before, size int64, hashes []byte) ([]tlog.Hash, error) {
 	first := tlog.StoredHashCount(before)
 	if want := (tlog.StoredHashCount(size) - first) * tlog.HashSize; int64(len(hashes)) != want {
-		return nil, fmt.Errorf("audit: the tree from %d to %d has %d bytes of hashes, want %d", before, size, len(hashes), want)
+		return nil, fmt.Errorf("audit: the tree from %d to %d has %d bytes of hashes, not %d", before, size, len(hashes), want)
 	}
 	leaves := make([]tlog.Hash, 0, size-before)
 	for n := before; n < size; n++ {

@@ -12,23 +12,23 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-// Kind is the way in which a record is wrong.
+// Kind is the kind of difference between a record and the signed log.
 type Kind string
 
-// The ways.
+// The kinds.
 const (
-	Changed  Kind = "changed"  // it is not what was written or signed
+	Changed  Kind = "changed"  // it differs from what was written or signed
 	Deleted  Kind = "deleted"  // it is missing
 	Inserted Kind = "inserted" // it was not there when the log was signed, or was never appended
-	Moved    Kind = "moved"    // it stands at another's place
-	Doubtful Kind = "doubtful" // somewhere from Position to Through something is wrong
+	Moved    Kind = "moved"    // it is at the place of another record
+	Doubtful Kind = "doubtful" // one of the records from Position to Through is wrong
 )
 
-// Finding is the first thing that is wrong. It is an error.
+// Finding is the first difference that was found. It is an error.
 type Finding struct {
 	Kind     Kind            `json:"kind"`
 	Position domain.Position `json:"position"`
-	Through  domain.Position `json:"through,omitempty"` // for Doubtful: the last that may be wrong
+	Through  domain.Position `json:"through,omitempty"` // for Doubtful: the last record that may be wrong
 	Detail   string          `json:"detail"`
 }
 
@@ -44,40 +44,40 @@ func finding(k Kind, p int64, format string, args ...any) *Finding {
 	return &Finding{Kind: k, Position: domain.Position(p), Detail: fmt.Sprintf(format, args...)}
 }
 
-// Report is what a verification came to.
+// Report is the result of a verification.
 type Report struct {
 	Records     int64  `json:"records"`     // that were read
-	Proven      int64  `json:"proven"`      // records up to here are those under a checkpoint
+	Proven      int64  `json:"proven"`      // a checkpoint proves the records up to here
 	Checkpoints int    `json:"checkpoints"` // that were compared
 	Log         string `json:"log,omitempty"`
-	Key         string `json:"key,omitempty"` // whose signatures were checked
-	// Finding is the first thing that is wrong, nil = nothing is.
+	Key         string `json:"key,omitempty"` // the key whose signatures were checked
+	// Finding is the first difference; nil = none.
 	Finding *Finding `json:"finding"`
 }
 
-// Verifier compares a log with what was signed. Give it all items of an archive
-// with Take, then ask End.
+// Verifier compares a log with its signed checkpoints. Give it all items of an archive
+// with Add, then call End.
 //
-// How it names the first wrong record exactly: the leaf hashes under a seal's
-// signature are those of the records as they were signed, so the first record
-// whose content has another hash is the one. Only who also replaced those hashes
-// leaves a range: from the last checkpoint that fits to the first that does not.
+// It can name the first wrong record exactly: a signature covers the leaf hashes of the
+// records as they were signed, so the wrong record is the first one whose content has
+// another hash. If somebody has replaced those leaf hashes too, only a range can be
+// named: from the last checkpoint that matches to the first that does not.
 type Verifier struct {
 	keys    []note.Verifier
-	anchors map[int64]Checkpoint // checkpoints the caller has, by size
+	anchors map[int64]Checkpoint // checkpoints of the caller, by size
 
-	tree    tree    // of the leaves up to the last seal that is right
-	pending []entry // records behind it
+	tree    tree    // of the leaves up to the last right seal
+	pending []entry // records after that seal
 	records int64
 	head    int64
 	streams map[domain.StreamID]streamEnd
-	ends    bool     // event streams' ends were read
+	ends    bool     // the ends of event streams were read
 	suspect *Finding // the first pending record that is wrong by itself
 	report  Report
 	tail    bool // pending was added to the tree
 }
 
-// entry is a record that no seal was seen for yet.
+// entry is a record that no seal has covered yet.
 type entry struct {
 	content, leaf tlog.Hash
 }
@@ -87,8 +87,8 @@ type streamEnd struct {
 	last    int64 // position of its last record
 }
 
-// NewVerifier makes a verifier. Signatures are checked against keys; without
-// any they are not. anchors are checkpoints that the caller kept, and trusts.
+// NewVerifier makes a verifier. Signatures are checked only if there are keys. anchors
+// are checkpoints that the caller has stored, and trusts.
 func NewVerifier(keys []note.Verifier, anchors ...Checkpoint) *Verifier {
 	v := &Verifier{keys: keys, anchors: map[int64]Checkpoint{}, streams: map[domain.StreamID]streamEnd{}}
 	for _, a := range anchors {
@@ -97,9 +97,9 @@ func NewVerifier(keys []note.Verifier, anchors ...Checkpoint) *Verifier {
 	return v
 }
 
-// Take takes the next item. The error is a *[Finding], after which nothing more
-// is taken.
-func (v *Verifier) Take(item eventstore.ArchiveItem) error {
+// Add verifies the next item. The error is a *[Finding]; after it nothing more is
+// verified.
+func (v *Verifier) Add(item eventstore.ArchiveItem) error {
 	if v.report.Finding != nil {
 		return v.report.Finding
 	}
@@ -120,8 +120,8 @@ func (v *Verifier) Take(item eventstore.ArchiveItem) error {
 	return nil
 }
 
-// record looks at a record by itself. What it finds waits for the seal, which
-// may show an earlier one to be wrong.
+// record checks a record by itself. A finding waits for the seal, because the seal may
+// show that an earlier record is wrong.
 func (v *Verifier) record(r *eventstore.ArchivedRecord) {
 	v.records++
 	e := entry{content: eventstore.HashLeaf(r.LeafContent()), leaf: r.Leaf}
@@ -135,30 +135,30 @@ func (v *Verifier) record(r *eventstore.ArchivedRecord) {
 	case int64(r.Position) > p:
 		v.suspect = finding(Deleted, p, "the next record has position %d", r.Position)
 	case int64(r.Position) < p:
-		v.suspect = finding(Moved, p, "a record with position %d stands here", r.Position)
+		v.suspect = finding(Moved, p, "there is a record with position %d here", r.Position)
 	case e.content != e.leaf:
-		v.suspect = finding(Changed, p, "it does not match the leaf hash it was written with")
+		v.suspect = finding(Changed, p, "the record does not match the leaf hash that was written with it")
 	case r.Version != was.version+1:
-		v.suspect = finding(Inserted, p, "it is version %d of %s, which was at %d", r.Version, r.Stream, was.version)
+		v.suspect = finding(Inserted, p, "the record is version %d of %s, but the record before was version %d", r.Version, r.Stream, was.version)
 	case p > v.head:
-		v.suspect = finding(Inserted, p, "it stands behind the end of the log, %d", v.head)
+		v.suspect = finding(Inserted, p, "the record is after the end of the log, %d", v.head)
 	}
 }
 
-// seal compares the pending records with what was signed.
+// seal compares the pending records with the signed checkpoint.
 func (v *Verifier) seal(s eventstore.Seal) *Finding {
 	if s.Before != v.tree.size {
-		return v.doubt(s.Size, "the checkpoint of %d records goes on from one of %d, which is missing", s.Size, s.Before)
+		return v.doubt(s.Size, "the checkpoint of %d records continues a checkpoint of %d records, which is missing", s.Size, s.Before)
 	}
 	c, err := OpenCheckpoint(s.Note, v.keys)
 	if err != nil && (len(v.keys) > 0 || !errors.Is(err, ErrUnknownKey)) {
 		return v.doubt(s.Size, "the checkpoint of %d records cannot be trusted: %v", s.Size, err)
 	}
 	if v.report.Log != "" && v.report.Log != c.Origin {
-		return v.doubt(s.Size, "the checkpoint is of the log %s, those before of %s", c.Origin, v.report.Log)
+		return v.doubt(s.Size, "the checkpoint is of the log %s, but those before are of the log %s", c.Origin, v.report.Log)
 	}
 	if c.Size != s.Size {
-		return v.doubt(s.Size, "the checkpoint is of %d records and stands at %d", c.Size, s.Size)
+		return v.doubt(s.Size, "the checkpoint is of %d records, but is stored at %d", c.Size, s.Size)
 	}
 	leaves, err := leavesOf(s.Before, s.Size, s.Hashes)
 	if err != nil {
@@ -191,7 +191,7 @@ func (v *Verifier) seal(s eventstore.Seal) *Finding {
 	return nil
 }
 
-// unsigned is for leaf hashes that do not come to the root that was signed.
+// unsigned handles leaf hashes that do not give the signed root.
 func (v *Verifier) unsigned(s eventstore.Seal, c Checkpoint, leaves []tlog.Hash) *Finding {
 	stored := v.tree.clone()
 	for _, e := range v.pending {
@@ -200,25 +200,25 @@ func (v *Verifier) unsigned(s eventstore.Seal, c Checkpoint, leaves []tlog.Hash)
 	if stored.size == s.Size && stored.root() == c.Root {
 		for i, e := range v.pending {
 			if e.content != leaves[i] {
-				return finding(Changed, s.Before+int64(i)+1, "the record is what was signed, but its hash in the tree was changed")
+				return finding(Changed, s.Before+int64(i)+1, "the record is the signed one, but its hash in the tree was changed")
 			}
 		}
-		return v.doubt(s.Size, "the records are what was signed, but hashes in the tree were changed")
+		return v.doubt(s.Size, "the records are the signed ones, but hashes in the tree were changed")
 	}
 	if v.suspect != nil {
 		return v.suspect
 	}
-	return v.doubt(s.Size, "they do not come to the checkpoint of %d records, and the leaf hashes beside it were replaced too", s.Size)
+	return v.doubt(s.Size, "the records do not match the checkpoint of %d records, and the leaf hashes beside it were replaced too", s.Size)
 }
 
-// doubt is a finding about everything behind what is proven.
+// doubt gives a finding about all records after the proven ones.
 func (v *Verifier) doubt(through int64, format string, args ...any) *Finding {
 	f := finding(Doubtful, v.report.Proven+1, format, args...)
 	f.Through = domain.Position(through)
 	return f
 }
 
-// anchored compares a tree with the caller's checkpoint of its size.
+// anchored compares a tree with the caller's checkpoint of the same size.
 func (v *Verifier) anchored(t *tree) *Finding {
 	a, ok := v.anchors[t.size]
 	if !ok {
@@ -226,7 +226,7 @@ func (v *Verifier) anchored(t *tree) *Finding {
 	}
 	delete(v.anchors, t.size)
 	if t.root() != a.Root {
-		return v.doubt(t.size, "they are not those of the given checkpoint of %d records", a.Size)
+		return v.doubt(t.size, "the records do not match the given checkpoint of %d records", a.Size)
 	}
 	v.report.Checkpoints++
 	if t.size > v.report.Proven {
@@ -238,7 +238,7 @@ func (v *Verifier) anchored(t *tree) *Finding {
 	return nil
 }
 
-// compare finds the first place where records and signed leaf hashes part.
+// compare finds the first place where records and signed leaf hashes differ.
 func compare(records []entry, leaves []tlog.Hash, before int64) *Finding {
 	i := 0
 	for i < len(records) && i < len(leaves) && records[i].content == leaves[i] {
@@ -250,22 +250,22 @@ func compare(records []entry, leaves []tlog.Hash, before int64) *Finding {
 	case i == len(records) && i == len(leaves):
 		return nil
 	case i == len(records):
-		return finding(Deleted, p, "it was signed and is not there")
+		return finding(Deleted, p, "the record was signed and is missing")
 	case i == len(leaves), is(i+1, i) && !is(i, i+1):
-		return finding(Inserted, p, "it was not there when the log was signed")
+		return finding(Inserted, p, "the record was not there when the log was signed")
 	case is(i, i+1) && !is(i+1, i):
-		return finding(Deleted, p, "what was signed behind it stands here")
+		return finding(Deleted, p, "the record that was signed after it is here")
 	}
 	for l := i; l < len(leaves); l++ {
 		if is(i, l) {
-			return finding(Moved, p, "what was signed at %d stands here", before+int64(l)+1)
+			return finding(Moved, p, "the record that was signed at position %d is here", before+int64(l)+1)
 		}
 	}
-	return finding(Changed, p, "it is not what was signed")
+	return finding(Changed, p, "the record differs from the signed one")
 }
 
-// behind looks at the records behind the last seal, once.
-func (v *Verifier) behind() *Finding {
+// trailing checks the records after the last seal, once.
+func (v *Verifier) trailing() *Finding {
 	if v.tail {
 		return nil
 	}
@@ -280,12 +280,12 @@ func (v *Verifier) behind() *Finding {
 	if left := sizes(v.anchors); len(left) > 0 {
 		size := left[0]
 		if a := v.anchors[size]; size > v.records {
-			return v.first(finding(Deleted, v.records+1, "the log ends here, and the given checkpoint is of %d records", a.Size))
+			return v.first(finding(Deleted, v.records+1, "the log ends here, but the given checkpoint is of %d records", a.Size))
 		}
 		return v.first(v.doubt(size, "the given checkpoint of %d records was not reached", size))
 	}
 	if v.records < v.head {
-		return v.first(finding(Deleted, v.records+1, "the log ends here and should go on to %d", v.head))
+		return v.first(finding(Deleted, v.records+1, "the log ends here, but should reach position %d", v.head))
 	}
 	return v.first(nil)
 }
@@ -299,7 +299,7 @@ func sizes(anchors map[int64]Checkpoint) []int64 {
 	return list
 }
 
-// first gives what stands first: f, or what a pending record is suspected of.
+// first gives the finding with the lowest position: f, or the suspected pending record.
 func (v *Verifier) first(f *Finding) *Finding {
 	if v.suspect != nil && (f == nil || v.suspect.Position <= f.Position || f.Kind == Doubtful) {
 		return v.suspect
@@ -309,16 +309,16 @@ func (v *Verifier) first(f *Finding) *Finding {
 
 // end compares an event stream's end with its records.
 func (v *Verifier) end(s eventstore.ArchivedStream) *Finding {
-	if f := v.behind(); f != nil {
+	if f := v.trailing(); f != nil {
 		return f
 	}
 	was, ok := v.streams[s.Stream]
 	delete(v.streams, s.Stream)
 	switch {
 	case !ok || was.version < s.Version:
-		return finding(Deleted, v.records+1, "%s is at version %d, and its records end with %d", s.Stream, s.Version, was.version)
+		return finding(Deleted, v.records+1, "%s is at version %d, but its records end with version %d", s.Stream, s.Version, was.version)
 	case was.version > s.Version:
-		return finding(Inserted, was.last, "it is version %d of %s, which is at %d", was.version, s.Stream, s.Version)
+		return finding(Inserted, was.last, "the record is version %d of %s, but the stream ends with version %d", was.version, s.Stream, s.Version)
 	}
 	return nil
 }
@@ -326,11 +326,11 @@ func (v *Verifier) end(s eventstore.ArchivedStream) *Finding {
 // End gives the report.
 func (v *Verifier) End() Report {
 	if v.report.Finding == nil {
-		v.report.Finding = v.behind()
+		v.report.Finding = v.trailing()
 	}
 	if v.report.Finding == nil && v.ends {
 		for stream, end := range v.streams {
-			if f := finding(Inserted, end.last, "its event stream %s does not exist", stream); v.report.Finding == nil || f.Position < v.report.Finding.Position {
+			if f := finding(Inserted, end.last, "the event stream %s of the record does not exist", stream); v.report.Finding == nil || f.Position < v.report.Finding.Position {
 				v.report.Finding = f
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/tunnox-net/tunnox/audit"
 )
 
-// TestWhatIsRightIsProven also with records that no checkpoint covers yet.
+// TestWhatIsRightIsProven, also with records that no checkpoint covers yet.
 func TestWhatIsRightIsProven(t *testing.T) {
 	t.Parallel()
 	onEach(t, func(t *testing.T, w *world) {
@@ -27,12 +27,12 @@ func TestWhatIsRightIsProven(t *testing.T) {
 	})
 }
 
-// TestTamperingIsFound changes the database with all rights and wants the
+// TestTamperingIsFound changes the database with all rights. The verifier must name the
 // position, whether the log is read in the database or from an export.
 func TestTamperingIsFound(t *testing.T) {
 	t.Parallel()
 	const records = "es.records (position, stream, version, owner, name, schema, event_id, data, meta, leaf_hash, recorded_at)"
-	shift := func(from, by int) []string { // renumbers, as who closes or opens a hole would
+	shift := func(from, by int) []string { // renumbers records, as an attacker would who closes or opens a hole
 		return []string{fmt.Sprintf("UPDATE es.records SET position = -position WHERE position >= %d", from),
 			fmt.Sprintf("UPDATE es.records SET position = -position + %d WHERE position < 0", by)}
 	}
@@ -128,8 +128,8 @@ func TestTamperingIsFound(t *testing.T) {
 	onEachMany(t, eachOn)
 }
 
-// TestARewrittenExportIsFound is about a file whose every hash fits, and which
-// has checkpoints of another key or none: what is left is the given checkpoint.
+// TestARewrittenExportIsFound: a file whose hashes all match, with checkpoints of
+// another key or none. Only the given checkpoint shows the difference.
 func TestARewrittenExportIsFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, false)
@@ -165,15 +165,15 @@ func TestADamagedFileIsFound(t *testing.T) {
 	w.wants(edit(func(l []string) []string { l[9] = strings.Replace(l[9], "user:7", "user:8", 1); return l }), audit.Changed, 9, 0)
 	for _, cut := range []int{0, 1, 5, len(lines) - 2} {
 		v := audit.NewVerifier(w.keys(), c)
-		if err := audit.Read(strings.NewReader(strings.Join(lines[:cut], "")), v.Take); err == nil {
+		if err := audit.Read(strings.NewReader(strings.Join(lines[:cut], "")), v.Add); err == nil {
 			t.Errorf("a file of %d lines was read to its end", cut)
 		}
 	}
 }
 
-// verifyLoose is verifyFile of a file that may not be readable to its end.
+// verifyLoose is verifyFile for a file that may not be readable to its end.
 func (w *world) verifyLoose(file []byte, anchors ...audit.Checkpoint) audit.Report {
 	v := audit.NewVerifier(w.keys(), anchors...)
-	_ = audit.Read(bytes.NewReader(file), v.Take) // the report says what it came to
+	_ = audit.Read(bytes.NewReader(file), v.Add) // the report gives the result
 	return v.End()
 }

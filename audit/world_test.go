@@ -24,19 +24,20 @@ import (
 
 func TestMain(m *testing.M) { services.Main(m) }
 
-// provable is a store with a tree, as both are.
+// provable is a store with a tree, as both stores are.
 type provable interface {
 	eventstore.PersonalStore
 	eventstore.Archive
 	audit.Log
 }
 
-// world is a log, the key it is signed with, and what its owner can do to it.
+// world is a log, the key that signs it, and what the owner of the database can do to
+// it.
 type world struct {
 	t     testing.TB
 	store provable
 	key   *audit.Key
-	raw   *sql.DB // past the store, with all rights
+	raw   *sql.DB // without the store, with all rights
 	pg    bool
 	n     int // records appended
 }
@@ -90,8 +91,8 @@ func onEach(t *testing.T, test func(*testing.T, *world)) {
 	t.Run("postgres", func(t *testing.T) { t.Parallel(); test(t, newWorld(t, true)) })
 }
 
-// onEachMany runs tests over both stores, in one Postgres database one after the
-// other: to make one takes longer than the test.
+// onEachMany runs tests over both stores, in one Postgres database one after the other:
+// creating a database takes longer than a test.
 func onEachMany(t *testing.T, tests map[string]func(*testing.T, *world)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
@@ -161,7 +162,7 @@ func (w *world) sealer(o audit.SealerOptions) *audit.Sealer {
 	return s
 }
 
-// seal signs all there is.
+// seal signs all records.
 func (w *world) seal() audit.Checkpoint {
 	w.t.Helper()
 	c, err := w.sealer(audit.SealerOptions{}).Seal(w.ctx())
@@ -198,7 +199,7 @@ func (w *world) export() []byte {
 func (w *world) verify(anchors ...audit.Checkpoint) audit.Report {
 	w.t.Helper()
 	v := audit.NewVerifier(w.keys(), anchors...)
-	err := w.store.Archive(w.ctx(), v.Take)
+	err := w.store.Archive(w.ctx(), v.Add)
 	if _, isFinding := errors.AsType[*audit.Finding](err); err != nil && !isFinding {
 		w.t.Fatal(err)
 	}
@@ -209,15 +210,15 @@ func (w *world) verify(anchors ...audit.Checkpoint) audit.Report {
 func (w *world) verifyFile(file []byte, anchors ...audit.Checkpoint) audit.Report {
 	w.t.Helper()
 	v := audit.NewVerifier(w.keys(), anchors...)
-	err := audit.Read(bytes.NewReader(file), v.Take)
+	err := audit.Read(bytes.NewReader(file), v.Add)
 	if _, isFinding := errors.AsType[*audit.Finding](err); err != nil && !isFinding {
 		w.t.Fatal(err)
 	}
 	return v.End()
 }
 
-// tamper runs statements as the owner of the database, the triggers out of the
-// way. "es." is left out where there are no schemas.
+// tamper runs statements as the owner of the database, without the triggers. "es." is
+// left out for a database without schemas.
 func (w *world) tamper(statements ...string) {
 	w.t.Helper()
 	if w.pg {
@@ -242,8 +243,8 @@ func (w *world) tamper(statements ...string) {
 	}
 }
 
-// rehash makes the leaf hash of a record fit its content, as who knows how it is
-// made would do.
+// rehash makes the leaf hash of a record match its content, as an attacker would who
+// knows how it is made.
 func (w *world) rehash(position int) {
 	w.t.Helper()
 	leaves, err := w.store.Leaves(w.ctx(), domain.Position(position-1), 1)

@@ -9,11 +9,11 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Metrics of the feed; main registers them. A nil *Metrics counts nothing.
+// Metrics are those of the feed; main registers them. A nil *Metrics counts nothing.
 type Metrics struct {
 	Published prometheus.Gauge     // newest position put on the feed by this process
-	Position  prometheus.Gauge     // newest position a follower of this process was given
-	Lag       prometheus.Histogram // seconds from the record being appended to its delivery
+	Position  prometheus.Gauge     // newest position delivered to a follower of this process
+	Lag       prometheus.Histogram // seconds from the append of a record to its delivery
 	Gaps      prometheus.Counter   // followers that had to start again from a snapshot
 }
 
@@ -25,22 +25,22 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		Position: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_feed_position",
 			Help: "Newest position of the configuration feed delivered in this process."}),
 		Lag: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_feed_lag_seconds",
-			Help: "Time from a record being appended to its delivery.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
+			Help: "Time from the append of a record to its delivery.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
 		Gaps: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_feed_gaps_total",
-			Help: "Gaps met by followers of the configuration feed."}),
+			Help: "Gaps found by followers of the configuration feed."}),
 	}
 	r.MustRegister(m.Published, m.Position, m.Lag, m.Gaps)
 	return m
 }
 
-// Put notes that the feed reaches to p.
+// Put sets the newest position on the feed to p.
 func (m *Metrics) Put(p domain.Position) {
 	if m != nil {
 		m.Published.Set(float64(p))
 	}
 }
 
-// Delivered notes an entry that a follower was given, or the gap it met.
+// Delivered counts a delivered entry, or the gap that a follower found.
 func (m *Metrics) Delivered(e Entry, err error) {
 	switch {
 	case m == nil:

@@ -1,4 +1,4 @@
-// Package brokertest is the suite every configuration feed passes.
+// Package brokertest is the suite that every configuration feed must pass.
 package brokertest
 
 import (
@@ -21,13 +21,13 @@ type Feed struct {
 	// Another is a second publisher of the same feed.
 	Another  broker.Publisher
 	Follower broker.Follower
-	// Trim takes the records up to a position off the feed, and Flush everything,
-	// as a full ring or an operator does.
+	// Trim removes the records up to a position from the feed, as a full ring does.
+	// Flush removes everything, as an operator does.
 	Trim  func(domain.Position)
 	Flush func()
 }
 
-// Run runs the suite; open gives an empty feed for each test.
+// Run runs the suite. open gives an empty feed for each test.
 func Run(t *testing.T, open func(testing.TB) Feed) {
 	tests := []struct {
 		name string
@@ -71,7 +71,7 @@ func Records(from, to int) []domain.Record {
 	return records
 }
 
-// At is the place of the nth of Records.
+// At gives the place of the nth of Records.
 func At(n int) domain.Place {
 	if n == 0 {
 		return domain.Place{}
@@ -87,7 +87,7 @@ func Publish(t testing.TB, p broker.Publisher, from, to int) {
 	}
 }
 
-// Follow follows until the test's end.
+// Follow follows until the end of the test.
 func Follow(t testing.TB, f broker.Follower, after int) broker.Subscription {
 	t.Helper()
 	s, err := f.Follow(context.Background(), domain.Position(after))
@@ -109,7 +109,7 @@ func next(t testing.TB, s broker.Subscription) (broker.Entry, error) {
 	return s.Next(ctx)
 }
 
-// Want reads the records from one position to another, passing over control entries.
+// Want reads the records from one position to another and skips control entries.
 func Want(t testing.TB, s broker.Subscription, from, to int) {
 	t.Helper()
 	for n := from; n <= to; {
@@ -127,7 +127,7 @@ func Want(t testing.TB, s broker.Subscription, from, to int) {
 	}
 }
 
-// WantGap reads until the gap, at most control entries before it.
+// WantGap reads until the gap. Only control entries may come before it.
 func WantGap(t testing.TB, s broker.Subscription) {
 	t.Helper()
 	for range 2 { // a gap stays a gap
@@ -143,11 +143,11 @@ func WantGap(t testing.TB, s broker.Subscription) {
 	}
 }
 
-// WantForked reads until the follower is told that it followed another log, at most
-// control entries before it.
+// WantForked reads until the follower is told that it has followed another log. Only
+// control entries may come before that.
 func WantForked(t testing.TB, s broker.Subscription) {
 	t.Helper()
-	for range 2 { // and is told again
+	for range 2 { // the answer stays the same
 		for {
 			e, err := next(t, s)
 			if errors.Is(err, broker.ErrForked) {
@@ -160,7 +160,7 @@ func WantForked(t testing.TB, s broker.Subscription) {
 	}
 }
 
-// silent checks that no record comes and no gap, for a moment.
+// silent checks for a moment that neither a record nor a gap comes.
 func silent(t testing.TB, s broker.Subscription) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
@@ -226,7 +226,7 @@ func testSeveral(t *testing.T, f Feed) {
 	for _, s := range subs {
 		Want(t, s, 1, 20)
 	}
-	for range 2 { // closing twice is closing once
+	for range 2 { // a second Close does nothing
 		if err := subs[2].Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
@@ -315,7 +315,7 @@ func testFlush(t *testing.T, f Feed) {
 		t.Fatalf("last after a flush: %v, %v; want nothing", ok, err)
 	}
 	behind := Follow(t, f.Follower, 9)
-	// What a relay does that finds the feed empty.
+	// A relay that finds the feed empty does this.
 	if err := f.Publisher.Heartbeat(context.Background(), At(10)); err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +350,7 @@ func testHeartbeat(t *testing.T, f Feed) {
 		t.Fatal(err)
 	}
 	WantGap(t, s)
-	Publish(t, f.Publisher, 4, 6) // 4 and 5 come too late: the feed says it is at 5
+	Publish(t, f.Publisher, 4, 6) // 4 and 5 come too late: the feed is at 5 already
 	WantGap(t, Follow(t, f.Follower, 3))
 	Want(t, Follow(t, f.Follower, 5), 6, 6)
 }
@@ -369,8 +369,8 @@ func testReset(t *testing.T, f Feed) {
 	WantGap(t, Follow(t, f.Follower, 20))
 }
 
-// testForked: a log was taken back. Its positions are used again, so that who had
-// come further sees nothing that looks new.
+// testForked: a log was rolled back. Its positions are used again, so a follower that
+// was further sees nothing that looks new.
 func testForked(t *testing.T, f Feed) {
 	ctx := context.Background()
 	if err := f.Publisher.Reset(ctx, "first"); err != nil {
@@ -382,7 +382,7 @@ func testForked(t *testing.T, f Feed) {
 	for _, s := range []broker.Subscription{beyond, waiting} {
 		silent(t, s)
 	}
-	// A second Reset with the same epoch, as after a flush, is no other log.
+	// A second Reset with the same epoch, as after a flush, does not mean another log.
 	f.Flush()
 	if err := f.Publisher.Reset(ctx, "first"); err != nil {
 		t.Fatal(err)
@@ -407,8 +407,8 @@ func testForked(t *testing.T, f Feed) {
 	Want(t, again, 21, 25)
 }
 
-// testParted: an entry names the record before it, and who had another one there
-// has followed another log.
+// testParted: an entry names the record before it. A follower that had another record
+// there has followed another log.
 func testParted(t *testing.T, f Feed) {
 	ctx := context.Background()
 	s, control, far := Follow(t, f.Follower, 0), Follow(t, f.Follower, 0), Follow(t, f.Follower, 3)
@@ -424,7 +424,7 @@ func testParted(t *testing.T, f Feed) {
 		t.Fatal(err)
 	}
 	WantForked(t, s)
-	Want(t, far, 4, 4) // it does not know what was at 3
+	Want(t, far, 4, 4) // this follower does not know the record at 3
 }
 
 func testContext(t *testing.T, f Feed) {
@@ -456,7 +456,7 @@ func testClose(t *testing.T, f Feed) {
 		_, err := s.Next(context.Background())
 		result <- err
 	}()
-	time.Sleep(20 * time.Millisecond) // lets Next wait; the result is the same without
+	time.Sleep(20 * time.Millisecond) // lets Next wait; the result is the same without this
 	begin := time.Now()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -483,14 +483,14 @@ func testSlow(t *testing.T, f Feed) {
 	Want(t, slow, 1, 5000)
 }
 
-// Latency publishes one record at a time and gives how long each took to reach
-// the follower, sorted.
+// Latency publishes one record at a time and gives the times until they reached the
+// follower, sorted.
 func Latency(t testing.TB, f Feed, n int) []time.Duration {
 	t.Helper()
 	s := Follow(t, f.Follower, 0)
 	sent := make(chan time.Time, 1)
 	done := make(chan struct{})
-	defer func() { <-done }() // the last record may be here before its Publish returns
+	defer func() { <-done }() // the last record may arrive before its Publish returns
 	go func() {
 		defer close(done)
 		for i := 1; i <= n; i++ {
@@ -500,7 +500,7 @@ func Latency(t testing.TB, f Feed, n int) []time.Duration {
 				t.Errorf("publish: %v", err)
 				return
 			}
-			time.Sleep(200 * time.Microsecond) // an idle feed, not a queue
+			time.Sleep(200 * time.Microsecond) // for an idle feed, not a queue
 		}
 	}()
 	var took []time.Duration

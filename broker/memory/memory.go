@@ -1,8 +1,8 @@
-// Package memory is the configuration feed within one process: a ring that
-// followers read at their own pace.
+// Package memory is the configuration feed within one process: a ring that followers
+// read at their own pace.
 //
-// It is bounded. A follower that is overrun gets [broker.ErrGap] and takes a
-// snapshot, as it would in a cluster; nobody waits for it and nothing piles up.
+// The ring is bounded. A follower that is overrun gets [broker.ErrGap] and takes a
+// snapshot, as in a cluster. Nobody waits for it and nothing accumulates.
 package memory
 
 import (
@@ -23,7 +23,7 @@ type Feed struct {
 	metrics *broker.Metrics
 
 	mu      sync.Mutex
-	ring    []broker.Entry // guarded by mu; entry n of all is at n % len
+	ring    []broker.Entry // guarded by mu; the nth entry is at n % len
 	first   int64          // guarded by mu; number of the oldest entry kept
 	end     int64          // guarded by mu; number of the next entry
 	control broker.Entry   // guarded by mu; the newest control entry
@@ -54,7 +54,7 @@ func (f *Feed) Last(ctx context.Context) (domain.Place, string, bool, error) {
 	return end, f.epoch, ok, ctx.Err()
 }
 
-// last needs mu.
+// last gives the newest position. The caller holds mu.
 func (f *Feed) last() (domain.Position, bool) {
 	p, ok := f.control.Position, f.beats > 0
 	if f.end > f.first {
@@ -76,7 +76,7 @@ func (f *Feed) Publish(ctx context.Context, prev domain.Place, records []domain.
 		return broker.ErrClosed
 	}
 	last, some := f.last()
-	records = slices.Clone(records) // entries point into it
+	records = slices.Clone(records) // entries point into the slice
 	for i := range records {
 		r := &records[i]
 		if !some || r.Position > last {
@@ -90,14 +90,14 @@ func (f *Feed) Publish(ctx context.Context, prev domain.Place, records []domain.
 	return nil
 }
 
-// push needs mu.
+// push appends an entry. The caller holds mu.
 func (f *Feed) push(e broker.Entry) {
 	*f.at(f.end) = e
 	f.end++
 	f.first = max(f.first, f.end-int64(len(f.ring)))
 }
 
-// wake needs mu.
+// wake wakes all that wait for a change. The caller holds mu.
 func (f *Feed) wake() {
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -149,7 +149,7 @@ func (f *Feed) Reset(ctx context.Context, epoch string) error {
 	return nil
 }
 
-// Flush forgets everything, the epoch too, as a Redis that was flushed does.
+// Flush removes everything, also the epoch, as the flush of a Redis does.
 func (f *Feed) Flush() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -157,7 +157,7 @@ func (f *Feed) Flush() {
 	f.first, f.beats, f.control, f.ids, f.epoch = f.end, 0, broker.Entry{}, domain.Place{}, ""
 }
 
-// Trim forgets the records up to p, as a full ring does.
+// Trim removes the records up to p, as a full ring does.
 func (f *Feed) Trim(p domain.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -188,12 +188,12 @@ func (f *Feed) Follow(ctx context.Context, after domain.Position) (broker.Subscr
 	return &subscription{feed: f, position: after, epoch: f.epoch, ended: make(chan struct{})}, ctx.Err()
 }
 
-// subscription is a cursor on the ring.
+// subscription is a place on the ring.
 type subscription struct {
 	feed     *Feed
-	position domain.Position // what was delivered, or where the follower began
+	position domain.Position // the last delivered position, or where the follower began
 	id       domain.EventID  // of the record at position, zero when it is not known
-	epoch    string          // that was heard of; "" = none
+	epoch    string          // the follower's epoch; "" = none
 	next     int64           // number of the entry to look at
 	beats    int64           // control entries seen
 	ended    chan struct{}
@@ -217,7 +217,7 @@ func (s *subscription) Next(ctx context.Context) (broker.Entry, error) {
 	}
 }
 
-// look takes the next entry, if there is one.
+// look gives the next entry, if there is one.
 func (s *subscription) look() (e broker.Entry, found bool, changed <-chan struct{}, err error) {
 	f := s.feed
 	f.mu.Lock()
@@ -232,7 +232,7 @@ func (s *subscription) look() (e broker.Entry, found bool, changed <-chan struct
 	}
 	if f.epoch != s.epoch && f.epoch != "" {
 		if s.epoch != "" {
-			return e, false, nil, broker.ErrForked // and stays so
+			return e, false, nil, broker.ErrForked // and every later call gives the same
 		}
 		s.epoch = f.epoch
 	}
@@ -268,7 +268,7 @@ func (s *subscription) look() (e broker.Entry, found bool, changed <-chan struct
 	return broker.Entry{}, false, f.changed, nil
 }
 
-// place is where the follower is.
+// place gives the follower's place.
 func (s *subscription) place() domain.Place { return domain.Place{Position: s.position, EventID: s.id} }
 
 // Close implements broker.Subscription.

@@ -9,11 +9,11 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// bellChannel is where control planes tell each other that they appended.
+// bellChannel is the channel on which control planes tell each other of appends.
 const bellChannel = "tunnox:appended"
 
-// Bell carries how far the log is between control planes. It is only for speed:
-// nobody relies on hearing it, and what it carries is hearsay.
+// Bell tells control planes the end of the log. It is only for speed: nobody depends on
+// hearing it, and its positions are unchecked.
 type Bell struct {
 	client *goredis.Client
 }
@@ -21,13 +21,13 @@ type Bell struct {
 // NewBell makes a bell over a client that its caller closes.
 func NewBell(client *goredis.Client) *Bell { return &Bell{client} }
 
-// Ring says that the log is at a position. Nobody may be there to hear.
+// Ring says that the log has reached a position. There may be no listener.
 func (b *Bell) Ring(ctx context.Context, at domain.Position) error {
 	return b.client.Publish(ctx, bellChannel, int64(at)).Err()
 }
 
-// Listen calls heard for each position that somebody rings with, until ctx ends.
-// It connects again by itself.
+// Listen calls heard for each position of a Ring, until ctx ends. It reconnects by
+// itself.
 func (b *Bell) Listen(ctx context.Context, heard func(domain.Position)) error {
 	subscription := b.client.Subscribe(ctx, bellChannel)
 	defer subscription.Close()
@@ -38,7 +38,7 @@ func (b *Bell) Listen(ctx context.Context, heard func(domain.Position)) error {
 			return nil
 		case m, ok := <-messages:
 			if !ok {
-				return nil // the connections were closed, which is the end
+				return nil // the connections were closed; that is the end
 			}
 			if position, err := strconv.ParseInt(m.Payload, 10, 64); err == nil {
 				heard(domain.Position(position))

@@ -16,8 +16,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// relay does what the real one does, over and over: it looks where the feed is
-// and publishes what is missing of the log, which is 1 to head.
+// relay does the same as the real one, in a loop: it asks for the end of the feed and
+// publishes the missing records of the log, which has the records 1 to head.
 func relay(ctx context.Context, p broker.Publisher, head func() int) {
 	for ctx.Err() == nil {
 		end, _, ok, err := p.Last(ctx)
@@ -26,7 +26,7 @@ func relay(ctx context.Context, p broker.Publisher, head func() int) {
 			err = p.Heartbeat(ctx, end)
 		}
 		if last, to := int(end.Position), head(); err == nil && last < to {
-			_ = p.Publish(ctx, end, brokertest.Records(last+1, min(to, last+50))) // tried again
+			_ = p.Publish(ctx, end, brokertest.Records(last+1, min(to, last+50))) // the next round tries again
 		}
 		select {
 		case <-ctx.Done():
@@ -35,8 +35,8 @@ func relay(ctx context.Context, p broker.Publisher, head func() int) {
 	}
 }
 
-// follow reads like a forwarder: a gap means to start again from a snapshot,
-// which is the log's head. It checks that nothing between is skipped or repeated.
+// follow reads as a forwarder does: after a gap it starts again from a snapshot, which
+// is the log's head. It checks that no record in between is skipped or repeated.
 func follow(t *testing.T, f broker.Follower, head func() int, until int) (gaps int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -82,10 +82,10 @@ func (c *counter) add(n int) {
 	c.n += n
 }
 
-// disturb runs two relays and two followers while disturb does its worst.
+// disturb runs two relays and two followers while worst disturbs them.
 func disturb(t *testing.T, publish, read *goredis.Options, worst func(head *counter)) (gaps int) {
 	t.Helper()
-	head := &counter{n: 1} // an empty feed would be a gap, and rightly
+	head := &counter{n: 1} // an empty feed would be a gap, which is right
 	first := goredis.NewClient(publish)
 	brokertest.Publish(t, NewPublisher(first, Options{}), 1, 1)
 	if err := first.Close(); err != nil {
@@ -139,7 +139,7 @@ func TestServerKilledInTheMiddle(t *testing.T) {
 				for _, n := range []int{500, 1500} {
 					reach(head, n)
 					server.Kill(t)
-					time.Sleep(100 * time.Millisecond) // a time without a server
+					time.Sleep(100 * time.Millisecond) // some time without a server
 					server.Start(t)
 				}
 			})
@@ -186,8 +186,8 @@ func TestConnectionCut(t *testing.T) {
 	}
 }
 
-// freezer passes bytes until it is frozen: then connections there are stay open
-// and nothing comes through, as behind a firewall that forgot them. New ones work.
+// freezer passes bytes until it is frozen. Then present connections stay open and no
+// bytes pass, as behind a firewall that forgot them. New connections work.
 type freezer struct {
 	listener net.Listener
 	server   string
@@ -245,7 +245,7 @@ func (f *freezer) accept() {
 	}
 }
 
-// pass copies until frozen, and from then on swallows.
+// pass copies until frozen, and then drops all bytes.
 func pass(from, to net.Conn, frozen chan struct{}) {
 	buf := make([]byte, 4096)
 	for {
@@ -295,10 +295,10 @@ func TestPoisonEntries(t *testing.T) {
 	put("3-7", "garbage", "1")
 	put("3-8", "_watermill_message_uuid", "x", "metadata", "not msgpack", "payload", "")
 	brokertest.Publish(t, f.Publisher, 4, 6)
-	brokertest.Want(t, s, 1, 6) // beside the records: passed over
+	brokertest.Want(t, s, 1, 6) // between records: skipped
 	put("7-0", "garbage", "1")
 	brokertest.Publish(t, f.Publisher, 7, 9)
-	brokertest.WantGap(t, s) // in the place of record 7: it must come from elsewhere
+	brokertest.WantGap(t, s) // in the place of record 7: the record must come from elsewhere
 	brokertest.Want(t, brokertest.Follow(t, f.Follower, 7), 8, 9)
 
 	put("999999999-0", "garbage", "1")
@@ -338,8 +338,8 @@ func TestFeedKeepsABoundedNumberOfPositions(t *testing.T) {
 	}
 }
 
-// A publisher that was frozen while the log was taken back has records that may be
-// in no log any more.
+// A publisher that was frozen while the log was rolled back has records that may be in
+// no log any more.
 func TestAPublisherOfAnEpochBeforePublishesNothing(t *testing.T) {
 	ctx := t.Context()
 	f := open(t, services.Redis(t))
@@ -357,5 +357,5 @@ func TestAPublisherOfAnEpochBeforePublishesNothing(t *testing.T) {
 	if end, epoch, _, err := f.Publisher.Last(ctx); end != brokertest.At(2) || epoch != "second" || err != nil {
 		t.Errorf("the feed is at %v of %q, %v", end, epoch, err)
 	}
-	brokertest.Publish(t, f.Publisher, 3, 4) // it has heard of the new one
+	brokertest.Publish(t, f.Publisher, 3, 4) // it knows the new epoch now
 }

@@ -20,9 +20,9 @@ type Follower struct {
 	logger  *slog.Logger
 
 	mu    sync.Mutex
-	epoch string // guarded by mu; that was heard of last, "" = none
+	epoch string // guarded by mu; the last known epoch, "" = none
 
-	// open makes the reader behind an entry id; a test puts another in its place.
+	// open makes the reader that starts after an entry id; a test replaces it.
 	open func(after string) (message.Subscriber, error)
 }
 
@@ -41,14 +41,14 @@ func (f *Follower) Follow(ctx context.Context, after domain.Position) (broker.Su
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// Behind POSITION-0 come the control entries of that position, and then POSITION+1.
+	// After POSITION-0 come the control entries of that position, and then POSITION+1.
 	reader, err := f.open(fmt.Sprintf("%d-0", after))
 	if err != nil {
 		return nil, fmt.Errorf("feed: follow: %w", err)
 	}
 	s := &subscription{follower: f, reader: reader, position: after, ended: make(chan struct{})}
 	f.mu.Lock()
-	s.epoch = f.epoch // of a subscription before this one
+	s.epoch = f.epoch // from an earlier subscription
 	f.mu.Unlock()
 	life, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
@@ -66,8 +66,8 @@ type subscription struct {
 	messages <-chan *message.Message
 	position domain.Position
 	id       domain.EventID // of the record at position, zero when it is not known
-	epoch    string         // that was heard of last, "" = none
-	over     error          // a gap or another log was met; it stays
+	epoch    string         // the last known epoch, "" = none
+	over     error          // the gap or the other log that was found; it stays
 
 	cancel  context.CancelFunc
 	endOnce sync.Once
@@ -104,8 +104,8 @@ func (s *subscription) Next(ctx context.Context) (broker.Entry, error) {
 	}
 }
 
-// check decides what a message is to this follower: the next entry, one to pass
-// over, or a gap.
+// check decides whether a message is the next entry for this follower, an entry to
+// skip, or a gap.
 func (s *subscription) check(m *message.Message) (e broker.Entry, deliver bool, err error) {
 	if m.Metadata.Get(metaEpoch) != "" {
 		return e, false, s.heard(m.Metadata.Get(metaEpoch))
@@ -130,14 +130,14 @@ func (s *subscription) check(m *message.Message) (e broker.Entry, deliver bool, 
 	return e, true, nil
 }
 
-// end keeps an error: the subscription gives nothing else from now on.
+// end keeps an error: from now on the subscription gives nothing else.
 func (s *subscription) end(why error) error {
 	s.over = why
 	return why
 }
 
-// heard takes the feed's epoch. One that is another than was heard of last, by this
-// subscription or one before it, is that of another log.
+// heard handles the feed's epoch. An epoch that differs from the last known one, of
+// this subscription or an earlier one, means another log.
 func (s *subscription) heard(epoch string) error {
 	s.follower.mu.Lock()
 	s.follower.epoch = epoch
@@ -149,11 +149,11 @@ func (s *subscription) heard(epoch string) error {
 	return nil
 }
 
-// poison judges what somebody else has put on the stream. In the place of a
-// record it hides that record, which is a gap; elsewhere it is passed over.
+// poison handles an entry that others have put on the stream. In the place of a record
+// it hides that record, which is a gap. Elsewhere it is skipped.
 func (s *subscription) poison(m *message.Message, cause error) (broker.Entry, bool, error) {
 	id := m.Metadata.Get(metaID)
-	s.follower.logger.Error("feed entry is not ours", "entry_id", id, "error", cause, "unmarshal", m.Metadata.Get(metaPoison))
+	s.follower.logger.Error("feed entry was not written by Tunnox", "entry_id", id, "error", cause, "unmarshal", m.Metadata.Get(metaPoison))
 	position, record, err := parseID(id)
 	if err == nil && record && position > s.position {
 		return broker.Entry{}, false, s.end(broker.ErrGap)

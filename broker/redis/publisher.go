@@ -1,15 +1,15 @@
 // Package redis is the configuration feed of a cluster: one Redis stream, in
 // watermill's messages, read by every forwarder at its own pace.
 //
-// An entry's id is its position (POSITION-0), so publishing twice is refused by
-// Redis itself, several publishers need no leader, and a follower's checkpoint
-// is all it needs to come back. Each entry names the position before it, because
-// Redis says nothing to a reader whose place was trimmed or flushed. A control
-// entry has the id POSITION-MILLISECONDS: those rise also over a flush.
+// An entry's id is its position (POSITION-0). So Redis itself refuses to publish a
+// position twice, several publishers need no leader, and a follower needs only its
+// checkpoint to continue. Each entry names the position before it, because Redis does
+// not tell a reader that its place was trimmed or flushed. A control entry has the id
+// POSITION-MILLISECONDS: these ids rise also over a flush.
 //
-// The marshaller is watermill-redisstream's, so its tools read this stream. Its
-// Subscriber is not used, but one of our own with the same interface: the stock
-// one takes one entry a round trip, and the whole stream in its first.
+// The marshaller is watermill-redisstream's, so its tools can read this stream. Its
+// Subscriber is replaced by one of our own with the same interface: the stock one reads
+// one entry in a round trip, and the whole stream in the first.
 package redis
 
 import (
@@ -32,15 +32,15 @@ import (
 const (
 	// defaultStream is the key of the feed.
 	defaultStream = "tunnox:feed"
-	// defaultKeep is how many positions the feed keeps: about 40 MB of Redis, and
-	// half a minute at two thousand records a second for a follower to come back
-	// without a snapshot.
+	// defaultKeep is how many positions the feed keeps. That is about 40 MB of Redis.
+	// At two thousand records a second, a follower has half a minute to return without
+	// a snapshot.
 	defaultKeep = 65_536
-	// publishChunk bounds how long one script holds Redis.
+	// publishChunk bounds how long one script blocks Redis.
 	publishChunk = 256
 )
 
-// Metadata of a message.
+// The metadata of a message.
 const (
 	metaPosition = "position"
 	metaPrev     = "prev"
@@ -49,20 +49,20 @@ const (
 	metaControl  = "control" // set on control entries
 )
 
-// Options of publisher and follower. The zero value works.
+// Options configure publisher and follower. The zero value works.
 type Options struct {
 	Stream  string // key of the stream
-	Keep    int64  // positions kept behind the newest, 0 = 65,536
+	Keep    int64  // positions kept before the newest, 0 = 65,536
 	Metrics *broker.Metrics
 }
 
-// epochs is the stream with the feed's epochs, of which the last counts. It is apart
-// from the feed, because a follower that is beyond the end of a feed that was taken
-// back would see nothing of that. The braces keep both at one node of a Redis
-// Cluster.
+// epochs gives the key of the stream with the feed's epochs. The last entry is the
+// present epoch. The stream is separate from the feed, because a follower beyond the
+// end of a rolled back feed would see nothing of that feed. The braces keep both on one
+// node of a Redis Cluster.
 func epochs(stream string) string { return "{" + stream + "}:epochs" }
 
-// fieldEpoch is the epoch in an entry of that stream.
+// fieldEpoch is the field of that stream that holds the epoch.
 const fieldEpoch = "epoch"
 
 func (o Options) stream() string {
@@ -82,7 +82,7 @@ type Publisher struct {
 
 	mu      sync.Mutex
 	control string // guarded by mu; id of our newest control entry
-	epoch   string // guarded by mu; as this publisher knows it, "" = not
+	epoch   string // guarded by mu; the epoch that this publisher knows, "" = none
 }
 
 // NewPublisher publishes through the client, which it does not close.
@@ -93,8 +93,8 @@ func NewPublisher(client goredis.UniversalClient, o Options) *Publisher {
 	return &Publisher{client: client, stream: o.stream(), keep: o.Keep, metrics: o.Metrics}
 }
 
-// newest gives the id of the newest entry there ever was on the stream; it is
-// kept when that entry is trimmed. nil when there is no stream.
+// newest gives the highest id that the stream ever had. Redis keeps it when the entry
+// is trimmed. It is nil when there is no stream.
 const newest = `
 local function newest()
   local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
@@ -109,8 +109,8 @@ end
 local function position(id) return tonumber(string.match(id, '^%d+')) end
 `
 
-// lastScript: KEYS feed, epochs. Gives the newest id, or ”, the epoch, and the
-// metadata and uuid of the newest entry that is there.
+// lastScript: KEYS feed, epochs. It gives the highest id (empty when there is none), the epoch, and the
+// metadata and uuid of the newest entry that is still there.
 var lastScript = goredis.NewScript(newest + `
 local answer = {newest() or '', '', '', ''}
 local epoch = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
@@ -136,11 +136,11 @@ redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', '` + fieldEpoch + `', ARGV[1])
 return 1
 `)
 
-// publishScript: KEYS feed, epochs. ARGV positions to keep, the epoch as the publisher
-// knows it, then position, uuid, metadata and
-// payload of each entry. Those at or before the newest entry are left out. Gives 0
-// when the feed is of another epoch: this publisher was frozen while the log was
-// taken back, and what it has may be in no log any more.
+// publishScript: KEYS feed, epochs. ARGV positions to keep, the epoch that the
+// publisher knows, then position, uuid, metadata and payload of each entry. Entries at
+// or before the newest one are left out. It gives 0 when the feed has another epoch:
+// this publisher was frozen while the log was rolled back, and its records may be in no
+// log any more.
 var publishScript = goredis.NewScript(newest + `
 local epoch = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if epoch and ARGV[2] ~= '' and epoch[2][2] ~= ARGV[2] then return 0 end
@@ -158,9 +158,9 @@ if oldest > 0 then redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0
 return 1
 `)
 
-// heartbeatScript: ARGV position, uuid, metadata and the id of the control entry
-// that this one replaces, so that an idle feed does not fill with them. Gives
-// the new id, or ” when the feed is beyond.
+// heartbeatScript: ARGV position, uuid, metadata and the id of the control entry that
+// this one replaces, so that an idle feed does not fill with control entries. It gives
+// the new id, which is empty when the feed is beyond the position.
 var heartbeatScript = goredis.NewScript(newest + `
 local id = newest()
 if id and position(id) > tonumber(ARGV[1]) then return '' end
@@ -192,14 +192,14 @@ func (p *Publisher) Last(ctx context.Context) (end domain.Place, epoch string, o
 	}
 	end.Position = position
 	if record {
-		end.EventID, _ = domain.ParseEventID(found[3]) // what is not ours tells nothing
+		end.EventID, _ = domain.ParseEventID(found[3]) // an entry of others has no id
 	} else if m, err := p.marshaller.Unmarshal(map[string]any{redisstream.UUIDHeaderKey: found[3], "metadata": found[2], "payload": ""}); err == nil {
 		end.EventID, _ = domain.ParseEventID(m.Metadata.Get(metaPrevID))
 	}
 	return end, epoch, true, nil
 }
 
-// parseID reads an entry's id: its position, and whether it is a record's.
+// parseID reads an entry's id: its position, and whether it is the id of a record.
 func parseID(id string) (position domain.Position, record bool, err error) {
 	first, second, _ := strings.Cut(id, "-")
 	n, err := strconv.ParseInt(first, 10, 64)
@@ -238,8 +238,8 @@ func (p *Publisher) Publish(ctx context.Context, prev domain.Place, records []do
 
 // entry gives position, uuid, metadata and payload.
 func (p *Publisher) entry(prev domain.Place, r *domain.Record) ([]any, error) {
-	// The data is the payload as it is, because encoding/json would compact and
-	// escape it and a hash over it would no longer fit.
+	// The payload is the data, byte for byte. encoding/json would compact and escape
+	// it, and a hash over it would not match any more.
 	header := *r
 	header.Data = nil
 	text, err := json.Marshal(header)
@@ -280,8 +280,8 @@ func (p *Publisher) Heartbeat(ctx context.Context, place domain.Place) error {
 	return nil
 }
 
-// errEpoch is why a publisher that knows another epoch may not publish.
-var errEpoch = errors.New("the feed has begun another epoch")
+// errEpoch is the reason why a publisher that knows another epoch may not publish.
+var errEpoch = errors.New("the feed is in another epoch")
 
 // Name implements broker.Publisher.
 func (p *Publisher) Name(ctx context.Context, epoch string) error { return p.name(ctx, epoch, false) }
@@ -301,7 +301,7 @@ func (p *Publisher) name(ctx context.Context, epoch string, empty bool) error {
 	return nil
 }
 
-// known and knows keep the epoch that this publisher has heard of.
+// known and knows read and set the epoch that this publisher knows.
 func (p *Publisher) known() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -321,8 +321,8 @@ func setPrevID(m *message.Message, id domain.EventID) {
 	}
 }
 
-// decode reads a message: the entry it is, or an error for one that nobody of
-// ours has written.
+// decode reads a message. It gives the entry, or an error for a message that Tunnox has
+// not written.
 func decode(m *message.Message) (broker.Entry, error) {
 	position, err1 := strconv.ParseInt(m.Metadata.Get(metaPosition), 10, 64)
 	prev, err2 := strconv.ParseInt(m.Metadata.Get(metaPrev), 10, 64)

@@ -25,7 +25,7 @@ func stockFollower(opts *goredis.Options) *Follower {
 	return f
 }
 
-// The feed is watermill's: its own Subscriber reads it.
+// The feed is a watermill stream: watermill's own Subscriber can read it.
 func TestStockSubscriberReadsTheFeed(t *testing.T) {
 	url := services.Redis(t)
 	f := open(t, url)
@@ -38,10 +38,10 @@ func TestStockSubscriberReadsTheFeed(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	time.Sleep(150 * time.Millisecond) // its last blocked read outlives Close by its BlockTime
+	time.Sleep(150 * time.Millisecond) // its last blocked read continues after Close for up to BlockTime
 }
 
-// BenchmarkCatchUp is why the Subscriber is ours: the stock one needs a round
+// BenchmarkCatchUp shows why the Subscriber is our own: the stock one needs a round
 // trip for each entry.
 func BenchmarkCatchUp(b *testing.B) {
 	const entries = 5000

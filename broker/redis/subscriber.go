@@ -16,32 +16,32 @@ import (
 )
 
 const (
-	// readCount is how many entries one read takes.
+	// readCount is how many entries one read gives.
 	readCount = 256
 	// readBlock is how long an idle read waits at the server.
 	readBlock = time.Second
-	// readGrace is how much later than that the answer may come: a server that is
-	// silent for longer is taken for gone, also when the connection looks alive.
+	// readGrace is how much longer than readBlock an answer may need. A server that is
+	// silent for longer counts as gone, also when the connection seems alive.
 	readGrace = 2 * time.Second
 	// retryFirst and retryMost bound the pause after a failed read; it doubles.
 	retryFirst = 20 * time.Millisecond
 	retryMost  = time.Second
 )
 
-// Metadata the subscriber adds, which is not on the stream.
+// Metadata that the subscriber adds; it is not on the stream.
 const (
 	metaID     = "entry_id"
 	metaPoison = "poison" // why the entry is not a message
 	metaEpoch  = "epoch"  // the message only says that this is the feed's epoch now
 )
 
-// subscriber reads a stream from an entry on, as a watermill [message.Subscriber]
-// for one topic and one place. Beside the stock one it takes many entries a
-// read, never more than readCount, says each entry's id, passes on what it
-// cannot unmarshal instead of ending, and ends at once when its context does.
+// subscriber reads a stream from an entry on, as a watermill [message.Subscriber] for
+// one topic and one place. It differs from the stock one: it reads many entries at
+// once, never more than readCount; it gives each entry's id; it passes on entries that
+// it cannot unmarshal instead of ending; and it ends at once when its context ends.
 type subscriber struct {
 	connect *goredis.Options
-	after   string // entry id to start behind
+	after   string // entry id after which to start
 	logger  *slog.Logger
 
 	closing context.Context // ended by Close
@@ -51,8 +51,8 @@ type subscriber struct {
 
 func newSubscriber(connect *goredis.Options, after string, logger *slog.Logger) *subscriber {
 	own := *connect
-	// A connection of its own, because a blocked read keeps it; no retries inside
-	// go-redis, which would hide a failure for seconds.
+	// The client has a connection of its own, because a blocked read occupies it. It
+	// has no retries inside go-redis, which would hide a failure for seconds.
 	own.PoolSize, own.MaxRetries, own.DialerRetries, own.ContextTimeoutEnabled = 1, -1, 1, true
 	own.DialTimeout = readGrace
 	s := &subscriber{connect: &own, after: after, logger: logger}
@@ -60,8 +60,8 @@ func newSubscriber(connect *goredis.Options, after string, logger *slog.Logger) 
 	return s
 }
 
-// Subscribe implements message.Subscriber. Messages come one by one, each after
-// the one before was acknowledged.
+// Subscribe implements message.Subscriber. Messages come one by one; each comes after
+// the message before was acknowledged.
 func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	stopClosing := context.AfterFunc(s.closing, cancel)
@@ -84,7 +84,8 @@ func (s *subscriber) Close() error {
 
 func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message.Message) {
 	client := goredis.NewClient(s.connect)
-	// go-redis does not end a blocked read with its context; closing does.
+	// go-redis does not end a blocked read when its context ends; closing the client
+	// does.
 	defer context.AfterFunc(ctx, func() { _ = client.Close() })()
 	defer client.Close()
 	after, epoch, pause := s.after, "0", wait.Backoff{First: retryFirst, Most: retryMost}
@@ -104,7 +105,8 @@ func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message
 			continue
 		}
 		pause.Reset()
-		// Epochs first: what else came with another one is not to be applied.
+		// Epochs come first: entries that came with a new epoch must not be applied
+		// before it.
 		for _, stream := range streams {
 			for _, entry := range stream.Messages {
 				if !deliver(ctx, out, toMessage(entry, stream.Stream == topic)) {
@@ -120,8 +122,8 @@ func (s *subscriber) read(ctx context.Context, topic string, out chan<- *message
 	}
 }
 
-// pause waits after a failed read, longer each time, and never as long as
-// another follower that met the same failure.
+// pause waits after a failed read, longer each time. The pause is drawn, so that
+// followers with the same failure do not retry together.
 func (s *subscriber) pause(ctx context.Context, pause *wait.Backoff, err error) bool {
 	if ctx.Err() != nil {
 		return false
@@ -129,13 +131,13 @@ func (s *subscriber) pause(ctx context.Context, pause *wait.Backoff, err error) 
 	level := slog.LevelWarn
 	in := pause.Next()
 	if _, ok := errors.AsType[net.Error](err); ok && in < retryMost/2 {
-		level = slog.LevelDebug // the first tries; a restart is not worth a warning
+		level = slog.LevelDebug // the first tries; a restart of Redis needs no warning
 	}
 	s.logger.Log(ctx, level, "feed read failed", "error", err, "retry_in", in)
 	return wait.For(ctx, in)
 }
 
-// toMessage reads an entry of the feed, or one that names the feed's epoch.
+// toMessage reads an entry of the feed, or an entry that names the feed's epoch.
 func toMessage(entry goredis.XMessage, feed bool) *message.Message {
 	if !feed {
 		m := message.NewMessage(entry.ID, nil)

@@ -49,7 +49,7 @@ func importLog(ctx context.Context, cfg *config, in string, stdout, stderr io.Wr
 				records++
 				bar.at(records, head)
 			}
-			if err := checked.Take(item); err != nil {
+			if err := checked.Add(item); err != nil {
 				return err
 			}
 			return put(item)

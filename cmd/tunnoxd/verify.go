@@ -73,7 +73,7 @@ func verifyLog(ctx context.Context, cfg *config, o verifyOptions, stdout, stderr
 			records++
 			bar.at(records, head)
 		}
-		return verifier.Take(item)
+		return verifier.Add(item)
 	}
 	if o.export != "" {
 		err = readExport(o.export, take)
