@@ -18,7 +18,7 @@ type remote struct {
 // newRemote makes one whose calls end with life.
 func newRemote(life context.Context, config LookupConfig) *remote {
 	r := &remote{config: config}
-	r.wants = gather.New(r.call, gather.Options{Flights: config.Calls, Keys: config.Batch, Limit: config.Timeout, Life: life})
+	r.wants = gather.New(r.call, gather.Options{Concurrent: config.Calls, Keys: config.Batch, Limit: config.Timeout, Life: life})
 	return r
 }
 

@@ -1,12 +1,12 @@
-// Package gather lets callers who ask at the same time share a round trip.
+// Package gather lets callers that ask at the same time share a round trip.
 //
-// Its duty: a store in another process answers a question about twenty keys in
-// hardly more time than one about one, and most of what a single question costs
-// is the way there, on both sides. A [Gatherer] sends what its callers ask at
-// once; while that is on its way, it collects what others ask and sends that
-// together. So nobody waits for company: one caller alone is served as before,
-// and the more there are the less each costs. Nothing is remembered: every
-// answer was given after it was asked for.
+// Its duty: a store in another process answers a question about twenty keys in hardly
+// more time than a question about one. Most of the cost of a single question is the
+// round trip, on both sides. A [Gatherer] sends the present questions of its callers
+// together. During that round trip it collects further questions and sends them
+// together next. So nobody waits for others to arrive: a single caller is served as
+// without a gatherer, and the more callers there are, the less each of them costs.
+// Nothing is cached: every answer was given after its question.
 package gather
 
 import (
@@ -16,16 +16,17 @@ import (
 	"time"
 )
 
-// Options of a gatherer; the zero value works.
+// Options configure a gatherer; the zero value works.
 type Options struct {
-	// Flights is how many round trips are under way at a time; 0 = 2. A second one
-	// goes on when the first is stuck, and lets the peer work while we do.
-	Flights int
-	// Keys bounds a round trip, during which a peer may serve nobody else; 0 = 256.
+	// Concurrent is how many round trips are under way at the same time; 0 = 2. A
+	// second one continues when the first is stuck, and the peer can work while we do.
+	Concurrent int
+	// Keys bounds the keys in a round trip, because a peer may serve nobody else during
+	// it; 0 = 256.
 	Keys int
-	// Limit bounds a round trip, whoever waits for it; 0 = 2 s.
+	// Limit bounds the time of a round trip, whoever waits for it; 0 = 2 s.
 	Limit time.Duration
-	// Life ends every round trip; nil = nothing does but the limit.
+	// Life ends every round trip when it ends; nil = only Limit does.
 	Life context.Context
 }
 
@@ -36,31 +37,31 @@ type Gatherer[K, V any] struct {
 
 	mu      sync.Mutex
 	waiting []*question[K, V] // guarded by mu
-	flights int               // guarded by mu; running goroutines
+	trips   int               // guarded by mu; goroutines that make round trips
 	running sync.WaitGroup
 }
 
-// question is what one caller asks.
+// question is the question of one caller.
 type question[K, V any] struct {
 	asker  context.Context
 	keys   []K
-	done   chan struct{} // closed when what is below is there
+	done   chan struct{} // closed when the fields below are set
 	values []V
 	err    error
 }
 
-// New makes a gatherer. ask gives a value for each key, in order, or an error
-// for all of them.
+// New makes a gatherer. ask gives a value for each key, in order, or an error for all
+// of them.
 func New[K, V any](ask func(ctx context.Context, keys []K) ([]V, error), o Options) *Gatherer[K, V] {
-	o.Flights, o.Keys, o.Limit = cmp.Or(o.Flights, 2), cmp.Or(o.Keys, 256), cmp.Or(o.Limit, 2*time.Second)
+	o.Concurrent, o.Keys, o.Limit = cmp.Or(o.Concurrent, 2), cmp.Or(o.Keys, 256), cmp.Or(o.Limit, 2*time.Second)
 	if o.Life == nil {
 		o.Life = context.Background()
 	}
 	return &Gatherer[K, V]{ask: ask, options: o}
 }
 
-// Ask gives a value for each key, in order. A caller whose context ends leaves;
-// those who share the round trip with it get their answers.
+// Ask gives a value for each key, in order. A caller whose context ends returns; other
+// callers in the same round trip still get their answers.
 func (g *Gatherer[K, V]) Ask(ctx context.Context, keys ...K) ([]V, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -68,9 +69,9 @@ func (g *Gatherer[K, V]) Ask(ctx context.Context, keys ...K) ([]V, error) {
 	q := &question[K, V]{asker: ctx, keys: keys, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, q)
-	if g.flights < g.options.Flights {
-		g.flights++
-		g.running.Go(g.fly)
+	if g.trips < g.options.Concurrent {
+		g.trips++
+		g.running.Go(g.serve)
 	}
 	g.mu.Unlock()
 	select {
@@ -84,13 +85,13 @@ func (g *Gatherer[K, V]) Ask(ctx context.Context, keys ...K) ([]V, error) {
 // Close waits for the round trips that are under way.
 func (g *Gatherer[K, V]) Close() { g.running.Wait() }
 
-// fly makes round trips until nobody waits for one.
-func (g *Gatherer[K, V]) fly() {
+// serve makes round trips until nobody waits for one.
+func (g *Gatherer[K, V]) serve() {
 	for {
 		g.mu.Lock()
-		together, keys := g.board()
+		together, keys := g.collect()
 		if len(together) == 0 {
-			g.flights--
+			g.trips--
 			g.mu.Unlock()
 			return
 		}
@@ -107,14 +108,15 @@ func (g *Gatherer[K, V]) fly() {
 	}
 }
 
-// board takes those who wait, as many as fit; it needs mu.
-func (g *Gatherer[K, V]) board() (together []*question[K, V], keys []K) {
+// collect gives the waiting questions that fit into one round trip. The caller holds
+// mu.
+func (g *Gatherer[K, V]) collect() (together []*question[K, V], keys []K) {
 	seen := 0
 	for _, q := range g.waiting {
 		if len(together) > 0 && len(keys)+len(q.keys) > g.options.Keys {
 			break
 		}
-		if seen++; q.asker.Err() == nil { // who has left is asked for no more
+		if seen++; q.asker.Err() == nil { // the keys of a caller that has returned are not asked for
 			together, keys = append(together, q), append(keys, q.keys...)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// double answers after a while, and counts the round trips and the longest.
+// double answers after a while. It counts the round trips and remembers the longest.
 type double struct {
 	trips, longest atomic.Int64
 }
@@ -143,7 +143,7 @@ func TestARoundTripIsBounded(t *testing.T) {
 func TestWhoHasLeftIsAskedForNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d double
-		g := gather.New(d.ask, gather.Options{Flights: 1})
+		g := gather.New(d.ask, gather.Options{Concurrent: 1})
 		var callers sync.WaitGroup
 		callers.Go(func() { _, _ = g.Ask(t.Context(), 0) })
 		synctest.Wait() // its round trip is under way

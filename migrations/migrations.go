@@ -1,11 +1,11 @@
-// Package migrations holds the schemas of the databases, in two dialects, and
-// brings a database up to the newest.
+// Package migrations holds the schemas of the databases, in two dialects, and brings a
+// database to the newest one.
 //
-// Its duty: [Postgres] and [SQLite] apply what is missing, one process at a
-// time; [PostgresVersion] and [SQLiteVersion] tell, without changing anything,
-// which schema a database has, and [Newest] which one this program knows.
+// Its duty: [Postgres] and [SQLite] apply the missing steps, one process at a time.
+// [PostgresVersion] and [SQLiteVersion] read the version of a database's schema and
+// change nothing. [Newest] gives the version that this program knows.
 //
-// Its limit: it only goes forward. A database is taken back by restoring it.
+// Its limit: it only goes forward. To go back, restore a backup of the database.
 package migrations
 
 import (
@@ -20,13 +20,13 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// table is where goose keeps what was applied.
+// table is where goose stores the applied steps.
 const table = "tunnox_schema"
 
 //go:embed postgres/*.sql sqlite/*.sql
 var files embed.FS
 
-// Dialect is one of the two kinds of databases, and its folder here.
+// Dialect is one of the two kinds of databases, and the name of its folder here.
 type Dialect string
 
 // The dialects.
@@ -35,8 +35,8 @@ const (
 	DialectSQLite   Dialect = "sqlite"
 )
 
-// Postgres brings a database to the newest schema and gives how many steps that
-// took. Several processes may call it at once: one works, the others wait.
+// Postgres brings a database to the newest schema and gives the number of steps.
+// Several processes may call it at once: one works, the others wait.
 func Postgres(ctx context.Context, db *sql.DB) (applied int, err error) {
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {
@@ -45,8 +45,8 @@ func Postgres(ctx context.Context, db *sql.DB) (applied int, err error) {
 	return up(ctx, DialectPostgres, db, goose.WithSessionLocker(locker))
 }
 
-// SQLite brings a database to the newest schema and gives how many steps that
-// took. The caller sees to it that it is the only process with the file.
+// SQLite brings a database to the newest schema and gives the number of steps. The
+// caller makes sure that no other process uses the file.
 func SQLite(ctx context.Context, db *sql.DB) (applied int, err error) {
 	return up(ctx, DialectSQLite, db)
 }
@@ -73,7 +73,7 @@ func up(ctx context.Context, d Dialect, db *sql.DB, options ...goose.ProviderOpt
 	return len(results), nil
 }
 
-// Newest is the schema this program knows.
+// Newest gives the version of the schema that this program knows.
 func Newest(d Dialect) int64 {
 	entries, err := files.ReadDir(string(d))
 	if err != nil {
@@ -90,13 +90,13 @@ func Newest(d Dialect) int64 {
 	return newest
 }
 
-// PostgresVersion gives the schema a database has, 0 for none. It changes
-// nothing, so that it may be asked by a role that only reads.
+// PostgresVersion gives the version of a database's schema, 0 for none. It changes
+// nothing, so a role that may only read can call it.
 func PostgresVersion(ctx context.Context, db *sql.DB) (int64, error) {
 	return version(ctx, db, `SELECT to_regclass('`+table+`') IS NOT NULL`)
 }
 
-// SQLiteVersion gives the schema a database has, 0 for none.
+// SQLiteVersion gives the version of a database's schema, 0 for none.
 func SQLiteVersion(ctx context.Context, db *sql.DB) (int64, error) {
 	return version(ctx, db, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '`+table+`')`)
 }
@@ -104,7 +104,7 @@ func SQLiteVersion(ctx context.Context, db *sql.DB) (int64, error) {
 func version(ctx context.Context, db *sql.DB, exists string) (int64, error) {
 	var there bool
 	if err := db.QueryRowContext(ctx, exists).Scan(&there); err != nil {
-		return 0, fmt.Errorf("look for the schema: %w", err)
+		return 0, fmt.Errorf("look for the table of schema versions: %w", err)
 	}
 	if !there {
 		return 0, nil

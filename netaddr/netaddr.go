@@ -1,9 +1,9 @@
-// Package netaddr says what counts as one network address where limits go by
-// addresses.
+// Package netaddr says what counts as one network address where limits are counted by
+// address.
 //
-// Its duty: a limit that each address of a machine had for itself would be none.
-// Its limit: it decides from the address alone; who is behind a proxy or a NAT, it
-// cannot know.
+// Its duty: a machine with many addresses must not get a limit for each of them. Its
+// limit: it decides from the address alone. It cannot know who is behind a proxy or a
+// NAT.
 package netaddr
 
 import (
@@ -11,12 +11,12 @@ import (
 	"net/netip"
 )
 
-// networkBits is what one customer is given of IPv6, and a single machine may use
-// all of it.
+// networkBits is the size of the IPv6 network that one customer gets. A single machine
+// may use all of its addresses.
 const networkBits = 64
 
-// Group gives what a remote address counts as, with or without a port: of IPv4 the
-// address, of IPv6 its /64. What is no address counts as its host.
+// Group gives the group of a remote address, with or without a port: the address itself
+// for IPv4, its /64 for IPv6. For a text that is not an address it gives the host.
 func Group(remote string) string {
 	host, _, err := net.SplitHostPort(remote)
 	if err != nil {

@@ -1,15 +1,14 @@
-// Package primary gives connections to the Postgres server that takes writes,
-// and lets go of those to one that did so yesterday.
+// Package primary connects to the Postgres server that accepts writes, and closes
+// connections to a server that no longer does.
 //
-// Its duty: every pool of the program is made here, so that all of them live
-// through a failover alike. A server that was demoted goes on answering its old
-// connections, with "read-only" to every write and with rows of the past to every
-// read. So the first answer that tells of it ends all connections of the pool and
-// not the one that heard it: those that only read would stay for as long as they
-// are asked.
+// Its duty: every pool of the program is made here, so all of them handle a failover in
+// the same way. A demoted server still answers its old connections, with "read-only" to
+// every write and with old rows to every read. So the first answer that shows it ends
+// all connections of the pool, not only the one that got the answer: otherwise
+// connections that only read would stay for as long as they are used.
 //
-// Its limit: a demoted server that nobody writes to is found when somebody does,
-// which the readiness of the log does too, or when the connection's life is over.
+// Its limit: a demoted server to which nobody writes is noticed at the next write (the
+// readiness check of the log writes too), or when the life of the connection ends.
 package primary
 
 import (
@@ -28,21 +27,21 @@ import (
 )
 
 const (
-	// maxLife is how long a connection is used at most. A name that has come to
-	// mean another server is looked up again within it.
+	// maxLife is how long a connection is used at most. So a host name that points to
+	// another server now is looked up again within this time.
 	maxLife = 5 * time.Minute
-	// lifeSpread keeps the connections of a pool from ending together.
+	// lifeSpread spreads the ends of a pool's connections.
 	lifeSpread = time.Minute
-	// connectTimeout bounds the try at one host: with several, one that is frozen
-	// must not use up the time of a request before the next is asked.
+	// connectTimeout bounds the attempt at one host. With several hosts, a frozen one
+	// must not use up the time of a request before the next one is tried.
 	connectTimeout = 3 * time.Second
-	// resetEvery bounds how often a pool is emptied: where every server is
-	// read-only, each refused write ends its own connection and no others.
+	// resetEvery bounds how often a pool is emptied. Where every server is read-only,
+	// each refused write ends its own connection and no others.
 	resetEvery = time.Second
 )
 
-// Config reads a URL. Of several hosts it connects to one that takes writes,
-// unless the URL says otherwise (target_session_attrs).
+// Config reads a URL. With several hosts it connects to one that accepts writes, unless
+// the URL says otherwise (target_session_attrs).
 func Config(url string) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -55,13 +54,14 @@ func Config(url string) (*pgxpool.Config, error) {
 	if c.ValidateConnect == nil && severalHosts(c) {
 		c.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
-	// A shorter life in the URL (pool_max_conn_lifetime) holds.
+	// A shorter life in the URL (pool_max_conn_lifetime) stays.
 	config.MaxConnLifetime = min(config.MaxConnLifetime, maxLife)
 	config.MaxConnLifetimeJitter = min(lifeSpread, config.MaxConnLifetime/5)
 	return config, nil
 }
 
-// severalHosts tells hosts from the ways to one (with TLS, and without it).
+// severalHosts tells several hosts from several ways to one host (with and without
+// TLS).
 func severalHosts(c *pgx.ConnConfig) bool {
 	for _, f := range c.Fallbacks {
 		if f.Host != c.Host || f.Port != c.Port {
@@ -71,7 +71,7 @@ func severalHosts(c *pgx.ConnConfig) bool {
 	return false
 }
 
-// Open makes a pool. Like all pools it connects when it is asked for something.
+// Open makes a pool. Like all pools it connects when it is first used.
 func Open(ctx context.Context, config *pgxpool.Config) (*pgxpool.Pool, error) {
 	var (
 		made  atomic.Pointer[pgxpool.Pool]
@@ -98,22 +98,22 @@ func Open(ctx context.Context, config *pgxpool.Config) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-// lost reports an answer that a primary in order does not give.
+// lost reports whether an error code is one that a working primary does not give.
 func lost(code string) bool {
 	switch code {
-	case "25006", // read-only: it is a standby now
-		"57P01", "57P02", "57P03", // it ends, has crashed, does not take connections yet
-		"57P05": // idle for too long, in its opinion
+	case "25006", // read-only: the server is a standby now
+		"57P01", "57P02", "57P03", // the server ends, has crashed, does not accept connections yet
+		"57P05": // the server closed the connection because it was idle for too long
 		return true
 	}
-	return strings.HasPrefix(code, "08") // the connection to it is gone, in the opinion of what is between
+	return strings.HasPrefix(code, "08") // the connection to the server is lost, as a proxy in between reports
 }
 
-// DB opens a database for what is done once, such as a look at the schema.
+// DB opens a database for a single task, such as a look at the schema.
 func DB(url string) (*sql.DB, error) {
 	config, err := Config(url)
 	if err != nil {
-		return nil, fmt.Errorf("reach Postgres: %w", err)
+		return nil, fmt.Errorf("connect to Postgres: %w", err)
 	}
 	return stdlib.OpenDB(*config.ConnConfig), nil
 }

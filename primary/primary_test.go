@@ -75,8 +75,9 @@ func readOnly(t *testing.T, pool *pgxpool.Pool, n int) (count int) {
 	return count
 }
 
-// The sessions of a database whose default was read-only when they began are what
-// those of a demoted server are: new ones would do, and old ones never again.
+// A session keeps the read-only default of the database that it began with. So sessions
+// that began while the default was read-only behave like those of a demoted server: new
+// sessions would accept writes, old ones never will.
 func TestSessionsOfYesterdaysPrimaryEnd(t *testing.T) {
 	at := services.Postgres(t)
 	execute(t, at, "CREATE TABLE things (id int)")
@@ -86,7 +87,7 @@ func TestSessionsOfYesterdaysPrimaryEnd(t *testing.T) {
 	if n := readOnly(t, pool, 4); n != 4 {
 		t.Fatalf("%d of 4 sessions are read-only: the test tests nothing", n)
 	}
-	over := open(t, at) // it will write over a connection that it has
+	over := open(t, at) // this one will write over a connection that it has already
 	if n := readOnly(t, over, 1); n != 1 {
 		t.Fatal("the session is not read-only: the test tests nothing")
 	}
@@ -153,7 +154,7 @@ func TestOfSeveralHostsTheOneThatTakesWrites(t *testing.T) {
 		t.Errorf("after b was demoted the pool is still at port %d", after)
 	}
 
-	a.Kill(t) // and b is the primary again
+	a.Kill(t) // b is the primary again
 	mode(b, "off")
 	until(t, func() error { return write(pool) })
 	if after := port(); after != before {
@@ -161,7 +162,7 @@ func TestOfSeveralHostsTheOneThatTakesWrites(t *testing.T) {
 	}
 }
 
-// until tries something while servers read their settings anew.
+// until tries do while servers read their settings again.
 func until(t *testing.T, do func() error) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {

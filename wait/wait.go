@@ -1,9 +1,9 @@
-// Package wait pauses: for a time, or between tries of something that fails.
+// Package wait pauses: for a time, or between attempts at something that fails.
 //
-// Its duty: a pause that ends with its context and leaves no timer behind, and
-// tries that grow rarer and do not come together with those of others. Its limit:
-// it counts time while the machine is awake. What must happen at a time of day
-// looks at a clock.
+// Its duty: pauses that end with their context and leave no timer behind, and attempts
+// that become rarer and do not happen together with those of others. Its limit: it
+// counts the time while the machine is awake. Work that must happen at a time of day
+// needs a clock.
 package wait
 
 import (
@@ -24,9 +24,9 @@ func For(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Backoff is the pause between tries of something that keeps failing. It doubles
-// each time. Half of it is drawn, so that many who lost the same thing do not come
-// back at once.
+// Backoff is the pause between attempts at something that keeps failing. It doubles
+// each time. Half of it is drawn, so that many callers with the same failure do not
+// return at once.
 type Backoff struct {
 	First time.Duration // about the pause after the first failure; 0 = 5 ms
 	Most  time.Duration // the longest pause; 0 = 1 s
@@ -51,11 +51,11 @@ func (b *Backoff) Next() time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// Wait pauses before the next try. It reports false when ctx ended first.
+// Wait pauses before the next attempt. It reports false when ctx ended first.
 func (b *Backoff) Wait(ctx context.Context) bool { return For(ctx, b.Next()) }
 
-// Reset has the next pause be a first one.
+// Reset makes the next pause a first one.
 func (b *Backoff) Reset() { b.tries = 0 }
 
-// Tries is how many pauses there were since the last Reset.
+// Tries gives the number of pauses since the last Reset.
 func (b *Backoff) Tries() int { return b.tries }

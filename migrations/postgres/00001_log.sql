@@ -1,26 +1,26 @@
--- The log of all records and what appends are checked against.
+-- The log of all records, and the tables that appends are checked against.
 
 -- +goose Up
 CREATE SCHEMA es;
 
--- One row. The lock on it is what puts commits in order: every append takes it
--- first and holds it until it is committed, so positions are dense and a reader
--- never sees a later one before an earlier one.
+-- One row. The lock on it orders the commits: every append takes it first and holds it
+-- until the commit. So positions are dense, and a reader never sees a later one before
+-- an earlier one.
 CREATE TABLE es.head (
   id       smallint PRIMARY KEY DEFAULT 1 CHECK (id = 1),
   position bigint   NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0);
 INSERT INTO es.head DEFAULT VALUES;
 
--- The end of every event stream. What an append expects is checked here.
+-- The end of every event stream. The expected version of an append is checked here.
 CREATE TABLE es.streams (
   stream  text    PRIMARY KEY,
   version bigint  NOT NULL CHECK (version > 0),
   closed  boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 85);
 
--- json and not jsonb: jsonb re-orders keys, and a hash over what was stored
--- could not be checked again.
+-- json and not jsonb: jsonb re-orders keys, and a hash over the stored bytes could not
+-- be checked again.
 CREATE TABLE es.records (
   position    bigint      PRIMARY KEY,
   stream      text        NOT NULL,
@@ -37,7 +37,7 @@ CREATE TABLE es.records (
 -- Unique, so that even a mistake in es.append could not write a version twice.
 CREATE UNIQUE INDEX records_stream_version ON es.records (stream, version);
 
--- Unique names held by aggregates.
+-- Unique names that aggregates hold.
 CREATE TABLE es.claims (
   scope    text   NOT NULL,
   value    text   NOT NULL,
@@ -45,7 +45,7 @@ CREATE TABLE es.claims (
   PRIMARY KEY (scope, value)
 );
 
--- Idempotency keys that were used.
+-- Used idempotency keys.
 CREATE TABLE es.keys (
   scope          text        NOT NULL,
   key            text        NOT NULL,
@@ -71,19 +71,19 @@ END $$;
 CREATE TRIGGER records_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON es.records
   FOR EACH STATEMENT EXECUTE FUNCTION es.refuse_change();
 
--- append writes what the caller planned on a state it assumed, or, if the state
--- is another, raises ES001 and writes nothing. All appends of a batch go in one
--- call and every step is one statement over the whole batch: the lock on the
--- head is held for the time of a flush and not for the time of 32 commands.
+-- append writes a plan that the caller made for an assumed state. If the state is
+-- another, it raises ES001 and writes nothing. All appends of a batch are one call, and
+-- every step is one statement for the whole batch. So the lock on the head is held for
+-- the time of a flush and not for the time of 32 commands.
 --
--- It must run alone, in autocommit, or the lock is held over round trips. It
--- needs READ COMMITTED: there each statement of a VOLATILE function sees what was
--- committed until the statement before it got the lock.
+-- It must run alone, in autocommit; otherwise the lock is held over round trips. It
+-- needs READ COMMITTED: there, each statement of a VOLATILE function sees everything
+-- that was committed before the statement before it got the lock.
 --
--- Planner: the arrays are short and the tables long, but a plan made while the
--- tables were empty would scan them for as long as it stays cached. So sessions
--- of the store plan once and without scans; settings of the function itself
--- would do the same and cost a tenth of its time.
+-- Planner: the arrays are short and the tables long. But a plan that was made while the
+-- tables were empty would scan them for as long as it stays cached. So sessions of the
+-- store plan once and without scans. Settings of the function itself would do the same
+-- and cost a tenth of its time.
 -- +goose StatementBegin
 CREATE FUNCTION es.append(
   -- event streams that are written: version before and after

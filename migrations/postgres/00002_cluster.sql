@@ -3,25 +3,26 @@
 -- +goose Up
 CREATE SCHEMA cluster;
 
--- The authority's key and the join token, sealed with a key derived from the API
--- key, which is in no database: a copy of this one is not the cluster's keys.
+-- The data that the control planes of a cluster share beside the log.
+-- cluster's keys.
 CREATE TABLE cluster.secrets (
   name       text        PRIMARY KEY,
   sealed     bytea       NOT NULL,
   changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Work that one control plane at a time does. The token rises with every change
--- of hands; the clock is the database's.
+-- Work that only one control plane does at a time. The token rises whenever another one
+-- takes over; the times are those of the database's clock.
 CREATE TABLE cluster.leases (
   name    text        PRIMARY KEY,
   holder  text        NOT NULL,
-  session text        NOT NULL, -- drawn by each process, so that a restarted one is another
+  session text        NOT NULL, -- drawn by each process, so that a restarted process is another one
   token   bigint      NOT NULL,
   until   timestamptz NOT NULL
 ) WITH (fillfactor = 10);
 
--- The control planes that are there: who has not shown itself for a while is not.
+-- The running control planes. One that has not updated its row for a while is not
+-- running.
 CREATE TABLE cluster.control_planes (
   id      text        PRIMARY KEY,
   session text        NOT NULL,

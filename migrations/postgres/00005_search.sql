@@ -1,7 +1,7 @@
--- What audits look for. Everything in the log is found by its position and by
--- its event stream already; these are for the other questions: what belongs to
--- an account, what an actor did, where an event occurs. Times need no index:
--- positions rise with them.
+-- Indexes for audits. Everything in the log is found by its position and by its event
+-- stream already. These indexes are for other questions: which records belong to an
+-- account, what an actor did, where an event occurs. Times need no index: positions
+-- rise with them.
 
 -- +goose Up
 CREATE INDEX records_owner ON es.records (owner, position);

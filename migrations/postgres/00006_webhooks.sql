@@ -1,5 +1,5 @@
--- Webhooks: the checkpoint of who delivers, the endpoints as of it, and what is
--- on its way to them. Times are milliseconds since 1970; 0 is none.
+-- Webhooks: the checkpoint of the deliverer, the endpoints as of the checkpoint, and
+-- the deliveries to them. Times are milliseconds since 1970; 0 is none.
 
 -- +goose Up
 CREATE SCHEMA webhook;
@@ -17,7 +17,7 @@ CREATE TABLE webhook.endpoints (
   failing_times bigint  NOT NULL DEFAULT 0,
   failing_since bigint  NOT NULL DEFAULT 0,
   rest_until    bigint  NOT NULL DEFAULT 0,
-  due_at        bigint              -- when there is something to send; NULL = nothing waits
+  due_at        bigint -- when the next delivery is due; NULL = nothing waits
 ) WITH (fillfactor = 70);
 CREATE INDEX endpoints_due ON webhook.endpoints (due_at) WHERE active AND due_at IS NOT NULL;
 
@@ -37,7 +37,7 @@ CREATE TABLE webhook.deliveries (
   code         bigint NOT NULL DEFAULT 0,
   error        text   NOT NULL DEFAULT ''
 ) WITH (fillfactor = 80);
--- A record is delivered to a webhook under one delivery, whoever writes it.
+-- A record has one delivery to a webhook, whichever process writes it.
 CREATE UNIQUE INDEX deliveries_position ON webhook.deliveries (webhook, position) WHERE position > 0;
 CREATE INDEX deliveries_webhook ON webhook.deliveries (webhook, id);
 CREATE INDEX deliveries_pending ON webhook.deliveries (webhook, next_at) WHERE status = 'pending';

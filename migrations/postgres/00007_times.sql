@@ -1,6 +1,6 @@
--- Recorded times rise from append to append, also when the clock is set back: who
--- asks for what was recorded until a time looks for its place among positions.
--- es.append is as it was, but for the line that reads the clock.
+-- Recorded times rise from append to append, also when the clock is set back, because a
+-- search for a time looks for its place among the positions. es.append is unchanged,
+-- except for the line that reads the clock.
 
 -- +goose Up
 -- +goose StatementBegin

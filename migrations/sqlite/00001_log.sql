@@ -1,5 +1,5 @@
--- The log of all records and what appends are checked against. The tables are
--- those of the Postgres log; appends are put in order by the one writer.
+-- The log of all records, and the tables that appends are checked against. The tables
+-- are those of the Postgres log. The only writer keeps appends in order.
 
 -- +goose Up
 CREATE TABLE head (
@@ -8,7 +8,7 @@ CREATE TABLE head (
 ) STRICT;
 INSERT INTO head (id, position) VALUES (1, 0);
 
--- The end of every event stream. What an append expects is checked here.
+-- The end of every event stream. The expected version of an append is checked here.
 CREATE TABLE streams (
   stream  TEXT    PRIMARY KEY,
   version INTEGER NOT NULL CHECK (version > 0),
@@ -30,7 +30,7 @@ CREATE TABLE records (
 ) STRICT;
 CREATE UNIQUE INDEX records_stream_version ON records (stream, version);
 
--- Unique names held by aggregates.
+-- Unique names that aggregates hold.
 CREATE TABLE claims (
   scope TEXT NOT NULL,
   value TEXT NOT NULL,
@@ -38,7 +38,7 @@ CREATE TABLE claims (
   PRIMARY KEY (scope, value)
 ) STRICT, WITHOUT ROWID;
 
--- Idempotency keys that were used.
+-- Used idempotency keys.
 CREATE TABLE keys (
   scope          TEXT    NOT NULL,
   key            TEXT    NOT NULL,
@@ -50,9 +50,8 @@ CREATE TABLE keys (
   PRIMARY KEY (scope, key)
 ) STRICT, WITHOUT ROWID;
 
--- There is no TRUNCATE in SQLite, but INSERT OR REPLACE deletes without firing a
--- delete trigger unless recursive triggers are on; the third
--- refuses it for both unique keys.
+-- SQLite has no TRUNCATE. But INSERT OR REPLACE deletes without firing a delete trigger
+-- unless recursive triggers are on; the third trigger refuses it for both unique keys.
 -- +goose StatementBegin
 CREATE TRIGGER records_no_update BEFORE UPDATE ON records BEGIN
   SELECT RAISE(ABORT, 'the log is append-only');

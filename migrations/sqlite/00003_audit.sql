@@ -1,11 +1,11 @@
--- What makes the log provable, and the keys of what can be forgotten. The
--- tables are those of the Postgres log.
+-- The tables that make the log provable, and the keys of personal data. The tables are
+-- those of the Postgres log.
 
 -- +goose Up
 
--- Each row extends the Merkle tree over the records (leaf = position - 1) and
--- holds the signed checkpoint of the tree it makes. hashes are those that the
--- records before+1..size add to the tree, 32 bytes each, in the order of
+-- Each row extends the Merkle tree over the records (leaf = position - 1) and holds the
+-- signed checkpoint of the resulting tree. hashes are those that the records
+-- before+1..size add to the tree, 32 bytes each, in the order of
 -- golang.org/x/mod/sumdb/tlog; the first is number first_hash.
 CREATE TABLE seals (
   size       INTEGER PRIMARY KEY,
@@ -33,8 +33,8 @@ WHEN NEW.before <> (SELECT coalesce(max(size), 0) FROM seals) BEGIN
 END;
 -- +goose StatementEnd
 
--- The keys under which personal data stand in records. This table, unlike the
--- log, forgets: an erased account keeps its row and has no key.
+-- The keys that encrypt the personal data in records. Unlike the log, this table can
+-- delete: an erased account keeps its row and has no key.
 CREATE TABLE data_keys (
   account INTEGER PRIMARY KEY,
   key     BLOB CHECK (length(key) = 32)

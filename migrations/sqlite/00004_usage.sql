@@ -1,14 +1,14 @@
--- What was used: counters that change, beside the log and not in it. Times are
--- seconds since 1970; a bucket's and a month's is its beginning, in UTC.
+-- Usage: counters that change, beside the log and not in it. Times are seconds since
+-- 1970. The time of a bucket or a month is its beginning, in UTC.
 
 -- +goose Up
--- One life of a forwarder each, with the last report that was counted.
+-- Each row is one run of a forwarder, with the last report that was counted.
 CREATE TABLE usage_reporters (
   reporter       TEXT    PRIMARY KEY,
   node           TEXT    NOT NULL,
   sequence       INTEGER NOT NULL,
   seen_at        INTEGER NOT NULL,
-  rate_to_target INTEGER NOT NULL DEFAULT 0, -- bytes per second, of its last report
+  rate_to_target INTEGER NOT NULL DEFAULT 0, -- bytes per second, in its last report
   rate_to_source INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
@@ -22,7 +22,7 @@ CREATE TABLE usage_months (
   PRIMARY KEY (account, month)
 ) STRICT, WITHOUT ROWID;
 
--- Minutes, hours and days of a mapping, rolled up as they are written.
+-- Minutes, hours and days of a mapping. All three are written at once.
 CREATE TABLE usage_buckets (
   step      INTEGER NOT NULL, -- seconds
   at        INTEGER NOT NULL,
@@ -40,8 +40,8 @@ CREATE INDEX usage_buckets_account ON usage_buckets (account, step, at);
 CREATE INDEX usage_buckets_source ON usage_buckets (source, step, at);
 CREATE INDEX usage_buckets_target ON usage_buckets (target, step, at);
 
--- The streams that are open now, of each reporter. They count as long as it
--- goes on reporting.
+-- The streams of each reporter that are open now. They count as long as the reporter
+-- sends reports.
 CREATE TABLE usage_live (
   reporter TEXT    NOT NULL,
   mapping  INTEGER NOT NULL,
@@ -54,7 +54,7 @@ CREATE TABLE usage_live (
 CREATE INDEX usage_live_mapping ON usage_live (mapping);
 CREATE INDEX usage_live_account ON usage_live (account);
 
--- Which part of an account's bandwidth each reporter may use.
+-- The fraction of an account's bandwidth that each reporter may use.
 CREATE TABLE usage_shares (
   account  INTEGER NOT NULL,
   reporter TEXT    NOT NULL,

@@ -1,7 +1,7 @@
--- What audits look for. Everything in the log is found by its position and by
--- its event stream already; these are for the other questions: what belongs to
--- an account, what an actor did, where an event occurs. Times need no index:
--- positions rise with them. An index ends with the position by itself.
+-- Indexes for audits. Everything in the log is found by its position and by its event
+-- stream already. These indexes are for other questions: which records belong to an
+-- account, what an actor did, where an event occurs. Times need no index: positions
+-- rise with them. Every index of SQLite ends with the row's position.
 
 -- +goose Up
 CREATE INDEX records_owner ON records (owner);

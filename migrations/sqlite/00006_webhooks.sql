@@ -1,5 +1,5 @@
--- Webhooks: the checkpoint of who delivers, the endpoints as of it, and what is
--- on its way to them. Times are milliseconds since 1970; 0 is none.
+-- Webhooks: the checkpoint of the deliverer, the endpoints as of the checkpoint, and
+-- the deliveries to them. Times are milliseconds since 1970; 0 is none.
 
 -- +goose Up
 CREATE TABLE webhook_checkpoint (
@@ -15,7 +15,7 @@ CREATE TABLE webhook_endpoints (
   failing_times INTEGER NOT NULL DEFAULT 0,
   failing_since INTEGER NOT NULL DEFAULT 0,
   rest_until    INTEGER NOT NULL DEFAULT 0,
-  due_at        INTEGER           -- when there is something to send; NULL = nothing waits
+  due_at        INTEGER -- when the next delivery is due; NULL = nothing waits
 ) STRICT;
 CREATE INDEX webhook_endpoints_due ON webhook_endpoints (due_at) WHERE active = 1 AND due_at IS NOT NULL;
 
@@ -35,7 +35,7 @@ CREATE TABLE webhook_deliveries (
   code         INTEGER NOT NULL DEFAULT 0,
   error        TEXT    NOT NULL DEFAULT ''
 ) STRICT;
--- A record is delivered to a webhook under one delivery, whoever writes it.
+-- A record has one delivery to a webhook, whichever process writes it.
 CREATE UNIQUE INDEX webhook_deliveries_position ON webhook_deliveries (webhook, position) WHERE position > 0;
 CREATE INDEX webhook_deliveries_webhook ON webhook_deliveries (webhook, id);
 CREATE INDEX webhook_deliveries_pending ON webhook_deliveries (webhook, next_at) WHERE status = 'pending';

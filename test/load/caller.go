@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// callLimit bounds one request; on a machine that is busy with other things a
-// second is nothing.
+// callLimit bounds one request. It is long, because on a busy machine a second is
+// nothing.
 const callLimit = 30 * time.Second
 
-// Caller is one connection to an API with one key. It speaks just enough
-// HTTP/1.1: on two cores that the server needs too, net/http's client would be
-// half of what is measured.
+// Caller is one connection to an API with one key. It speaks only as much HTTP/1.1 as
+// it needs: on two cores that the server uses too, net/http's client would cost half of
+// the measured time.
 type Caller struct {
 	conn    net.Conn
 	reader  *bufio.Reader
-	headers []byte // what every request has behind its first line
+	headers []byte // the lines that every request has after its first line
 	request []byte
 	answer  []byte
 }
@@ -38,7 +38,7 @@ func Dial(address, key string) (*Caller, error) {
 // Close ends the connection.
 func (c *Caller) Close() error { return c.conn.Close() }
 
-// Do makes one request and gives the answer, which is good until the next.
+// Do makes one request and gives the answer, which is valid until the next request.
 func (c *Caller) Do(method, path string, body []byte) (status int, answer []byte, err error) {
 	b := append(c.request[:0], method...)
 	b = append(append(b, ' '), path...)

@@ -1,11 +1,10 @@
-// Package load asks a REST API as many callers at once and measures what it
-// answers.
+// Package load asks a REST API as many callers at once and measures its answers.
 //
-// Its duty: callers that cost next to nothing ([Caller]), accounts with keys,
-// clients and mappings for them to ask about ([Populate]), the two mixes whose
-// rates are promised ([World.Read], [World.Write]), and figures ([Run]). Its
-// limit: it speaks to one address, by the documented contract only, and judges
-// nothing but whether an answer is the right one.
+// Its duty: callers that cost almost nothing ([Caller]); accounts with keys, clients
+// and mappings for their requests ([Populate]); the two kinds of requests whose rates
+// are promised ([World.Read], [World.Write]); and figures ([Run]). Its limit: it speaks
+// to one address, uses the documented contract only, and judges only whether an answer
+// is the right one.
 package load
 
 import (
@@ -16,40 +15,40 @@ import (
 	"time"
 )
 
-// Result is what a run measured.
+// Result is the result of a run.
 type Result struct {
 	Took     time.Duration
-	Done     int             // requests that were answered as they should be
-	Failed   int             // others
-	Err      error           // some of what was wrong with those
-	Duration []time.Duration // of each that was done, rising
+	Done     int             // requests with the right answer
+	Failed   int             // all other requests
+	Err      error           // some of the errors of failed requests
+	Duration []time.Duration // of each request in Done, rising
 }
 
 // Rate gives the requests done per second.
 func (r Result) Rate() float64 { return float64(r.Done) / max(r.Took.Seconds(), 1e-9) }
 
-// Quantile gives the duration that a share of the requests did not exceed.
-func (r Result) Quantile(share float64) time.Duration {
+// Quantile gives the duration that this fraction of the requests did not exceed.
+func (r Result) Quantile(fraction float64) time.Duration {
 	if len(r.Duration) == 0 {
 		return 0
 	}
-	return r.Duration[min(int(share*float64(len(r.Duration))), len(r.Duration)-1)]
+	return r.Duration[min(int(fraction*float64(len(r.Duration))), len(r.Duration)-1)]
 }
 
-// String is one line for people.
+// String gives one line for people.
 func (r Result) String() string {
 	return fmt.Sprintf("%.0f requests/s, p50 %v, p99 %v, %d errors", r.Rate(), r.Quantile(0.5).Round(10*time.Microsecond),
 		r.Quantile(0.99).Round(10*time.Microsecond), r.Failed)
 }
 
-// keptErrors is how many errors of a run are told.
+// keptErrors is how many errors of a run are kept.
 const keptErrors = 5
 
-// Enough is what the work of [Run] returns to end before its time.
+// Enough is returned by the work of [Run] to end the run early.
 var Enough = errors.New("enough")
 
-// Run has every caller make requests for d, one after the other. do makes the
-// next one of a caller; a caller whose connection broke is done.
+// Run lets every caller make requests for d, one after the other. do makes the next
+// request of a caller; a caller whose connection broke stops.
 func Run(callers []*Caller, d time.Duration, do func(caller int, c *Caller) error) Result {
 	var mu sync.Mutex
 	var total Result // guarded by mu
@@ -94,7 +93,7 @@ func Run(callers []*Caller, d time.Duration, do func(caller int, c *Caller) erro
 	return total
 }
 
-// wrongAnswer is an answer that is not the one that was asked for.
+// wrongAnswer is an answer that differs from the expected one.
 type wrongAnswer struct {
 	asked  string
 	status int

@@ -15,28 +15,29 @@ import (
 
 const prefix = "/api/v1"
 
-// World is what callers ask about: each has an account and an API key of its own.
+// World is the set of accounts that callers ask about. Each caller has an account and
+// an API key of its own.
 type World struct {
 	Callers  []*Caller
 	accounts []*account
 }
 
-// account is a caller's: what there is to be read, and where its writes are.
+// account belongs to one caller: what it reads, and where its writes are.
 type account struct {
 	user     int64
 	paths    []string // of single resources that stay
-	contents []string // what the answer for each must have
+	contents []string // what the answer for each path must contain
 	client   int64    // a client that stays
 	random   *rand.Rand
 
 	step, port  int
-	made, rule  int64  // what the writes have made last
-	clientPath  string // of made
-	mappingPath string // of rule
+	made, rule  int64  // the ids that the last writes have made
+	clientPath  string // path of the made client
+	mappingPath string // path of the made mapping
 }
 
-// Populate makes accounts with a key, clients and mappings each, and a connection
-// for each, which ends with the test.
+// Populate makes accounts, each with a key, clients and mappings, and a connection for
+// each account. The connections end with the test.
 func Populate(t testing.TB, api *programs.API, callers, clients int) *World {
 	t.Helper()
 	w := &World{Callers: make([]*Caller, callers), accounts: make([]*account, callers)}
@@ -120,7 +121,7 @@ func (a *account) add(path, content string) {
 // Read reads one user, client or mapping, drawn from all that the caller has.
 func (w *World) Read(caller int, c *Caller) error {
 	a := w.accounts[caller]
-	// One third each, though there are many clients and mappings and one user.
+	// One third each, although there are many clients and mappings and only one user.
 	i := 0
 	if kind := a.random.IntN(3); kind > 0 {
 		i = 2*a.random.IntN(len(a.paths)/2) + kind
@@ -135,7 +136,7 @@ func (w *World) Read(caller int, c *Caller) error {
 	return nil
 }
 
-// Both writes once in ten times and reads otherwise.
+// Both writes once in ten calls and reads otherwise.
 func (w *World) Both(caller int, c *Caller) error {
 	if w.accounts[caller].random.IntN(10) == 0 {
 		return w.Write(caller, c)
@@ -143,8 +144,8 @@ func (w *World) Both(caller int, c *Caller) error {
 	return w.Read(caller, c)
 }
 
-// Write makes the next of eight writes that leave what they found: a client and
-// a mapping from it are made, changed, disabled, enabled and deleted.
+// Write makes the next of eight writes, which together change nothing: a client and a
+// mapping from it are made, changed, disabled, enabled and deleted.
 func (w *World) Write(caller int, c *Caller) error {
 	a := w.accounts[caller]
 	step := a.step % 8
@@ -170,7 +171,7 @@ func (w *World) Write(caller int, c *Caller) error {
 	return a.change(c, http.MethodDelete, a.clientPath, "")
 }
 
-// make makes something and remembers its id and path.
+// make makes something and stores its id and path.
 func (a *account) make(c *Caller, path, body, field string, id *int64, at *string) error {
 	status, answer, err := c.Do(http.MethodPost, prefix+path, []byte(body))
 	if err != nil {

@@ -1,15 +1,14 @@
-// Package pace measures how slow the machine is while a test runs, so that a test
-// may say how long something takes and pass beside other work.
+// Package pace measures how slow the machine is while a test runs. So a test can bound
+// how long something takes and still pass beside other work.
 //
-// A second of work is the time in which this process would compute for a second if
-// it had a core for itself. On a calm machine it is a second; beside four busy
-// loops on two cores it is about three. A limit of work catches what became slower
-// and lets pass what only had to wait for a core.
+// A second of work is the time in which this process would compute for a second if it
+// had a core for itself. On a calm machine it is a second; beside four busy loops on
+// two cores it is about three. A limit of work fails a test when the code became
+// slower, and not when it only had to wait for a core.
 //
-// Its duty ends there: waiting for a disk or for a timer of somebody else is not
-// measured, and a program that keeps the cores busy itself slows the measure down
-// too. Bounds that are counts or happen in virtual time (testing/synctest) are
-// better where they can be had.
+// Its limits: waiting for a disk or for another program's timer is not measured, and a
+// program that keeps the cores busy itself makes the measured slowness larger. Where a
+// test can count, or run in virtual time (testing/synctest), that is better.
 package pace
 
 import (
@@ -21,34 +20,33 @@ import (
 	"time"
 )
 
-// Guard is how long a test waits for what never may take so long. It bounds how
-// long a test hangs, and says nothing about speed: what must be fast is compared
-// with [Watch.Allow].
+// Guard bounds waits that should never be so long. It bounds how long a test can hang
+// and says nothing about speed. What must be fast is compared with [Watch.Allow].
 const Guard = time.Minute
 
 const (
-	// sampleEvery and sampleWork: measuring takes 4 % of a core. A sample is longer
-	// than the slice that the kernel gives to who has slept (3 ms), so that its
-	// later parts wait for a core like everybody else.
+	// Measuring takes 4 % of a core (sampleEvery and sampleWork). A sample is longer
+	// than the slice that the kernel gives to a process that has slept (3 ms), so its
+	// later parts wait for a core as all other work does.
 	sampleEvery = 200 * time.Millisecond
 	sampleWork  = 8 * time.Millisecond
 
-	chunkRounds = 300_000 // about a third of a millisecond: short enough to be whole now and then on any machine
+	chunkRounds = 300_000 // about a third of a millisecond: on any machine some chunks run without interruption
 )
 
-// A sampler runs while somebody holds it. There is one for a process.
+// A sampler runs while it has a holder. There is one for the process.
 var shared sampler
 
 type sampler struct {
-	life    sync.Mutex    // held while it begins and ends, so that one runs at a time
+	life    sync.Mutex    // held while the sampler begins and ends, so that only one runs at a time
 	holders int           // guarded by life
-	stop    chan struct{} // guarded by life; closed when nobody holds it any more
+	stop    chan struct{} // guarded by life; closed when there is no holder any more
 	ended   chan struct{} // guarded by life
 
 	mu       sync.Mutex
-	chunk    time.Duration // guarded by mu; the shortest that was seen: it had a core for itself
+	chunk    time.Duration // guarded by mu; the shortest time of a chunk so far: that chunk had a core for itself
 	slowness float64       // guarded by mu; of the last sample, 1 or more
-	work     time.Duration // guarded by mu; what passed until at
+	work     time.Duration // guarded by mu; the time of work that passed until at
 	at       time.Time     // guarded by mu
 }
 
@@ -88,7 +86,7 @@ func (s *sampler) run(stop, ended chan struct{}) {
 	}
 }
 
-// sample computes for a while, and compares with the fastest that was seen.
+// sample computes for a while, and compares the time with the shortest so far.
 func (s *sampler) sample() {
 	began := time.Now()
 	fastest, chunks := time.Duration(0), 0
@@ -105,7 +103,7 @@ func (s *sampler) sample() {
 	if s.chunk == 0 || fastest < s.chunk {
 		s.chunk = fastest
 	}
-	if s.chunk <= 0 { // a clock that stands, as in a bubble of testing/synctest
+	if s.chunk <= 0 { // the clock stands still, as in a bubble of testing/synctest
 		return
 	}
 	s.slowness = max(1, float64(now.Sub(began))/float64(time.Duration(chunks)*s.chunk))
@@ -113,7 +111,7 @@ func (s *sampler) sample() {
 	s.at = now
 }
 
-// now takes a sample of its own.
+// now takes a separate sample.
 func (s *sampler) now() float64 {
 	s.sample()
 	s.mu.Lock()
@@ -121,7 +119,7 @@ func (s *sampler) now() float64 {
 	return s.slowness
 }
 
-var sink atomic.Uint64 // keeps the compiler from leaving the computing out
+var sink atomic.Uint64 // keeps the compiler from removing the computation
 
 func compute() {
 	x := uint64(88172645463325252)
@@ -151,13 +149,13 @@ func Start() *Watch {
 	return &Watch{time.Now(), shared.spent()}
 }
 
-// Stop ends the measuring. It is called once.
+// Stop ends the measurement. Call it once.
 func (w *Watch) Stop() { shared.release() }
 
-// Work is how much time of work has passed since the start.
+// Work gives the time of work that has passed since the start.
 func (w *Watch) Work() time.Duration { return shared.spent() - w.from }
 
-// Slowness is how many times as long as on a calm machine everything has taken
+// Slowness gives how many times longer than on a calm machine everything has taken
 // since the start: 1 or more.
 func (w *Watch) Slowness() float64 {
 	work := w.Work()
@@ -167,12 +165,13 @@ func (w *Watch) Slowness() float64 {
 	return max(1, float64(time.Since(w.began))/float64(work))
 }
 
-// Allow is how long what takes d on a calm machine may have taken since the start.
+// Allow gives how long something may have taken since the start if it takes d on a calm
+// machine.
 func (w *Watch) Allow(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * w.Slowness())
 }
 
-// Now is how many times as long as on a calm machine something takes at this
+// Now gives how many times longer than on a calm machine something takes at this
 // moment: 1 or more.
 func Now() float64 {
 	w := Start()
@@ -180,7 +179,7 @@ func Now() float64 {
 	return shared.now()
 }
 
-// Measure starts a watch that is stopped at the test's end.
+// Measure starts a watch and stops it at the end of the test.
 func Measure(t testing.TB) *Watch {
 	t.Helper()
 	w := Start()
@@ -188,11 +187,10 @@ func Measure(t testing.TB) *Watch {
 	return w
 }
 
-// ErrSpent is why a context of [Within] ended.
+// ErrSpent is the cause of the end of a context of [Within].
 var ErrSpent = errors.New("pace: the time of work is spent")
 
-// Within gives a context that ends when so much time of work has passed, or with
-// the test.
+// Within gives a context that ends after so much time of work, or with the test.
 func Within(t testing.TB, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -207,7 +205,7 @@ func Within(t testing.TB, d time.Duration) context.Context {
 				cancel(ErrSpent)
 				return
 			}
-			timer := time.NewTimer(left) // at the earliest
+			timer := time.NewTimer(left) // the earliest possible end
 			select {
 			case <-ctx.Done():
 				timer.Stop()
@@ -223,9 +221,9 @@ func Within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// Poll asks until what it asks gives no error, for d of work at most, and gives
-// the last error. Its pauses grow to the longest given. It measures only when it
-// has waited for half of d.
+// Poll calls ask until it gives no error, for d of work at most, and gives the last
+// error. Its pauses grow to longest. It measures only after it has waited for half of
+// d.
 func Poll(d, longest time.Duration, ask func() error) error {
 	pause := min(time.Millisecond, longest)
 	next := func() { time.Sleep(pause); pause = min(2*pause, longest) }
@@ -241,7 +239,7 @@ func Poll(d, longest time.Duration, ask func() error) error {
 	w := Start()
 	defer w.Stop()
 	for ; ; next() {
-		over := w.Work() > d-d/2 // before asking: what was true at the end counts
+		over := w.Work() > d-d/2 // before ask: its last answer comes after the time is over
 		err := ask()
 		if err == nil || over {
 			return err
@@ -251,7 +249,8 @@ func Poll(d, longest time.Duration, ask func() error) error {
 
 var errNotYet = errors.New("not yet")
 
-// Until asks until it is so, for d of work at most, and tells whether it is.
+// Until calls is until it gives true, for d of work at most, and reports whether it
+// did.
 func Until(d, longest time.Duration, is func() bool) bool {
 	return Poll(d, longest, func() error {
 		if is() {

@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// busy keeps every core of this process busy n times over, until the test ends.
+// busy keeps every core busy with n loops of this process until the end of the test.
 func busy(t *testing.T, n int) {
 	t.Helper()
 	done := make(chan struct{})
@@ -39,12 +39,12 @@ func busy(t *testing.T, n int) {
 
 func TestBusyCoresAreSeen(t *testing.T) {
 	calm := Start()
-	time.Sleep(time.Second) // what is measured
+	time.Sleep(time.Second) // the pause that is measured
 	before := calm.Slowness()
 	calm.Stop()
 	busy(t, 4)
 	w := Start()
-	time.Sleep(2 * time.Second) // what is measured
+	time.Sleep(2 * time.Second) // the pause that is measured
 	beside := w.Slowness()
 	work := w.Work()
 	w.Stop()
@@ -86,7 +86,7 @@ func TestManyShareOneSampler(t *testing.T) {
 	for range 20 {
 		running.Go(func() {
 			w := Start()
-			time.Sleep(10 * time.Millisecond) // what is measured
+			time.Sleep(10 * time.Millisecond) // the pause that is measured
 			if w.Work() < 0 || w.Slowness() < 1 {
 				t.Errorf("%v of work at a slowness of %f", w.Work(), w.Slowness())
 			}

@@ -1,12 +1,12 @@
-// Watch runs a command and says at its end whether the machine had other work
-// meanwhile: a test that failed because the machine was slow looks like one that
-// failed because the code is.
+// Watch runs a command and then says whether the machine did other work at the same
+// time. A test that failed because the machine was slow looks like a test that failed
+// because the code is slow.
 //
 //	watch make test
 //
-// It ends with the command's status, and changes nothing for it. What others used
-// is known on Linux only; how slow a fixed piece of work is, before and after, is
-// measured everywhere.
+// It ends with the command's status and does not affect the command. The use by other
+// programs is known on Linux only. How long a fixed piece of work takes, before and
+// after, is measured everywhere.
 package main
 
 import (
@@ -25,8 +25,8 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// muchOther is the share of the cores that others may use before a run counts as
-// disturbed: an idle system's own programs stay well below.
+// muchOther is the fraction of the cores that others may use before a run counts as
+// disturbed. The programs of an idle system stay well below.
 const muchOther = 0.1
 
 func run(args []string, stdout, stderr io.Writer) int {
@@ -47,7 +47,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
-		status = max(1, exit.ExitCode()) // killed by a signal: -1
+		status = max(1, exit.ExitCode()) // a command that a signal killed has -1
 	case err != nil:
 		fmt.Fprintln(stderr, "watch:", err)
 		return 127
@@ -64,7 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return status
 }
 
-// verdict says what the cores did, in shares of all of them: for the command, for
+// verdict says what the cores did, in fractions of all of them: for the command, for
 // other programs, and for other machines on the same hardware.
 func verdict(own, others, stolen float64) string {
 	s := fmt.Sprintf("of the cores' time it used %.0f %%, other programs %.0f %%, other machines %.0f %%", 100*own, 100*others, 100*stolen)
@@ -74,7 +74,7 @@ func verdict(own, others, stolen float64) string {
 	return s + ": the machine was calm"
 }
 
-// usage is what the cores did since the machine started.
+// usage is what the cores have done since the machine started.
 type usage struct{ busy, stolen time.Duration }
 
 // cores reads the first line of /proc/stat: user, nice, system, idle, iowait, irq,
