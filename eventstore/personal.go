@@ -61,7 +61,7 @@ type dataKey struct {
 }
 
 const (
-	sealedPrefix = "sealed:1:"
+	encryptedPrefix = "sealed:1:"
 	// sourcePrefix begins an encrypted address. The account follows under whose key it
 	// is encrypted, because an append may have records of several accounts.
 	sourcePrefix = "sealed:2:"
@@ -123,14 +123,14 @@ func (p *Personal) FinishErasures(ctx context.Context) (finished int, err error)
 
 // AppendBatch implements [Store].
 func (p *Personal) AppendBatch(ctx context.Context, batch []Append) ([]Result, error) {
-	sealed := slices.Clone(batch)
+	encrypted := slices.Clone(batch)
 	if err := p.load(ctx, accountsOf(batch), true); err != nil {
 		return nil, err
 	}
-	for i := range sealed {
-		p.sealAppend(&sealed[i])
+	for i := range encrypted {
+		p.encryptAppend(&encrypted[i])
 	}
-	results, err := p.PersonalStore.AppendBatch(ctx, sealed)
+	results, err := p.PersonalStore.AppendBatch(ctx, encrypted)
 	if err != nil {
 		return results, err
 	}
@@ -254,14 +254,14 @@ func (p *Personal) key(account int64) cipher.AEAD {
 	return p.cache[account].aead
 }
 
-// sealAppend encrypts an append in place. It copies the caller's lists before it
+// encryptAppend encrypts an append in place. It copies the caller's lists before it
 // changes them.
-func (p *Personal) sealAppend(a *Append) {
+func (p *Personal) encryptAppend(a *Append) {
 	if a.Meta.Source != "" {
 		account := sourceAccount(a.Meta, a.Account)
 		if aead := p.key(account); account != 0 {
-			if a.Meta.Source = seal(aead, a.Meta.Source, sourcePlace(account)); aead != nil {
-				a.Meta.Source = sourcePrefix + strconv.FormatInt(account, 10) + ":" + strings.TrimPrefix(a.Meta.Source, sealedPrefix)
+			if a.Meta.Source = encrypt(aead, a.Meta.Source, sourcePlace(account)); aead != nil {
+				a.Meta.Source = sourcePrefix + strconv.FormatInt(account, 10) + ":" + strings.TrimPrefix(a.Meta.Source, encryptedPrefix)
 			}
 		}
 	}
@@ -273,7 +273,7 @@ func (p *Personal) sealAppend(a *Append) {
 		}
 		aead, stream := p.key(a.Account), a.Streams[e.Stream].Stream
 		data, err := replaceStrings(e.Data, fields, func(field, plain string) string {
-			return seal(aead, plain, place(stream, e.Name, e.Schema, field))
+			return encrypt(aead, plain, place(stream, e.Name, e.Schema, field))
 		})
 		if err != nil {
 			continue // not an object; the store refuses it, or stores it as it is
@@ -293,29 +293,29 @@ func sourcePlace(account int64) []byte {
 	return []byte("meta|source|" + strconv.FormatInt(account, 10))
 }
 
-func seal(aead cipher.AEAD, plain string, place []byte) string {
+func encrypt(aead cipher.AEAD, plain string, place []byte) string {
 	switch {
 	case plain == "":
 		return ""
 	case aead == nil:
 		return domain.Erased // the account was erased: nothing new is stored about it
 	}
-	return sealedPrefix + base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, []byte(plain), place))
+	return encryptedPrefix + base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, []byte(plain), place))
 }
 
-func unseal(aead cipher.AEAD, value string, place []byte) string {
-	text, ok := strings.CutPrefix(value, sealedPrefix)
+func decrypt(aead cipher.AEAD, value string, place []byte) string {
+	text, ok := strings.CutPrefix(value, encryptedPrefix)
 	if !ok {
 		return value
 	}
-	sealed, err := base64.RawURLEncoding.DecodeString(text)
+	encrypted, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
 		return value // not encrypted by this layer
 	}
 	if aead == nil {
 		return domain.Erased
 	}
-	plain, err := aead.Open(nil, nil, sealed, place)
+	plain, err := aead.Open(nil, nil, encrypted, place)
 	if err != nil {
 		return domain.Erased // its key is gone, or it was moved from its place
 	}
@@ -345,7 +345,7 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 	var accounts []int64
 	for i := range records {
 		r := &records[i]
-		if account, _, ok := sealedSource(r); ok {
+		if account, _, ok := encryptedSource(r); ok {
 			accounts = append(accounts, account)
 		}
 		if len(domain.PersonalFields(r.Name)) > 0 {
@@ -360,16 +360,16 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 	}
 	for i := range records {
 		r := &records[i]
-		if account, value, ok := sealedSource(r); ok {
-			r.Meta.Source = unseal(p.key(account), value, sourcePlace(account))
+		if account, value, ok := encryptedSource(r); ok {
+			r.Meta.Source = decrypt(p.key(account), value, sourcePlace(account))
 		}
 		fields := domain.PersonalFields(r.Name)
-		if len(fields) == 0 || !bytes.Contains(r.Data, []byte(sealedPrefix)) {
+		if len(fields) == 0 || !bytes.Contains(r.Data, []byte(encryptedPrefix)) {
 			continue
 		}
 		aead := p.key(r.Owner)
 		if data, err := replaceStrings(r.Data, fields, func(field, value string) string {
-			return unseal(aead, value, place(r.Stream, r.Name, r.Schema, field))
+			return decrypt(aead, value, place(r.Stream, r.Name, r.Schema, field))
 		}); err == nil {
 			r.Data = data
 		}
@@ -377,16 +377,16 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 	return nil
 }
 
-// sealedSource gives the account under whose key the address of a record is encrypted.
+// encryptedSource gives the account under whose key the address of a record is encrypted.
 // Old records do not name the account; for them it is the owner of the record.
-func sealedSource(r *domain.Record) (account int64, value string, ok bool) {
+func encryptedSource(r *domain.Record) (account int64, value string, ok bool) {
 	text, ok := strings.CutPrefix(r.Meta.Source, sourcePrefix)
 	if !ok {
-		return sourceAccount(r.Meta, r.Owner), r.Meta.Source, strings.HasPrefix(r.Meta.Source, sealedPrefix)
+		return sourceAccount(r.Meta, r.Owner), r.Meta.Source, strings.HasPrefix(r.Meta.Source, encryptedPrefix)
 	}
-	number, sealed, _ := strings.Cut(text, ":")
+	number, encrypted, _ := strings.Cut(text, ":")
 	account, err := strconv.ParseInt(number, 10, 64)
-	return account, sealedPrefix + sealed, err == nil
+	return account, encryptedPrefix + encrypted, err == nil
 }
 
 // finishErasure finishes an erasure that was interrupted between its event and the

@@ -51,10 +51,10 @@ func (b *Brake) Limit(bytesPerSecond int64) {
 	b.rate.Store(max(0, bytesPerSecond))
 }
 
-// Waited tells whether a splice has had to wait since the last call of Waited.
+// Waited reports whether a splice has had to wait since the last call of Waited.
 func (b *Brake) Waited() bool { return b.waited.Load() && b.waited.Swap(false) }
 
-// braking tells whether there is a rate.
+// braking reports whether there is a rate.
 func (b *Brake) braking() bool { return b != nil && b.rate.Load() > 0 }
 
 // most is how many bytes may move at once; maxBody when there is no rate.
@@ -65,7 +65,7 @@ func (b *Brake) most() int {
 	return int(min(max(1, b.rate.Load()/int64(time.Second/brakePiece)), maxBody))
 }
 
-// settle pays for the time that has passed. The lock is held.
+// settle pays for the time that has passed. The caller holds the lock.
 func (b *Brake) settle(rate int64) {
 	now := time.Now()
 	paid := b.paid + now.Sub(b.at).Seconds()*float64(rate)
@@ -176,7 +176,7 @@ type heldBack struct {
 	asleep atomic.Bool
 }
 
-// held tells whether the pump must wait, and sets the timer that wakes it.
+// held reports whether the pump must wait, and sets the timer that wakes it.
 func (h *heldBack) held(b *Brake, p hook) bool {
 	if h.turn == 0 {
 		return false

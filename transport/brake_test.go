@@ -15,8 +15,8 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// crossing gives the two outer ends of a join of two streams, which is what a
-// forwarder does, and what tells how the join ended.
+// crossing gives the two outer ends of a join of two streams, as a forwarder joins
+// them, and a channel that tells how the join ended.
 func crossing(t testing.TB, pair sessionPair, count transport.Count) (a, b transport.Stream, ended chan error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
@@ -45,8 +45,8 @@ func crossing(t testing.TB, pair sessionPair, count transport.Count) (a, b trans
 	return a, b, ended
 }
 
-// A rate is kept by many splices together, both ways, from one byte a second to
-// more than one read's size.
+// Many splices together keep a rate, in both directions, from one byte a second to more
+// than the size of one read.
 func TestBrakeHoldsTheRate(t *testing.T) {
 	for _, rate := range []int64{1, 10, 1000, 1 << 20, 8 << 20} {
 		synctest.Test(t, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestBrakeHoldsTheRate(t *testing.T) {
 				running.Go(func() { <-ended })
 				ends = append(ends, a, b)
 			}
-			time.Sleep(2 * time.Second) // the first pieces of all are not waited for
+			time.Sleep(2 * time.Second) // the first pieces of all splices need no wait
 			before, began := moved.Load(), time.Now()
 			const span = 20 * time.Second
 			time.Sleep(span)
@@ -91,7 +91,7 @@ func TestBrakeHoldsTheRate(t *testing.T) {
 	}
 }
 
-// After a pause there is no burst: what was not used is gone.
+// After a pause there is no burst: unused rate is gone.
 func TestBrakeSavesNothingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var brake transport.Brake
@@ -112,8 +112,8 @@ func TestBrakeSavesNothingUp(t *testing.T) {
 	})
 }
 
-// Over real sessions: a rate holds, one that is taken away or raised is felt at
-// once, and so is a reset in the middle of a long wait.
+// Over real sessions: a rate holds. The end or the rise of a rate works at once, and so
+// does a reset in the middle of a long wait.
 func TestBrakeOverSessions(t *testing.T) {
 	eachPair(t, func(t *testing.T, pair sessionPair) {
 		t.Parallel()
@@ -173,8 +173,8 @@ func TestBrakeOverSessions(t *testing.T) {
 	})
 }
 
-// Who has no limit pays nothing: go test -bench Brake ./transport. On a busy
-// machine the processor's time says more than the clock's.
+// A splice without a limit costs nothing more: go test -bench Brake ./transport. On a
+// busy machine compare the CPU time, not the clock's.
 func BenchmarkBrake(b *testing.B) {
 	for _, with := range []struct {
 		name  string

@@ -21,8 +21,8 @@ type carrier struct {
 	got    int // bytes of header
 	left   int // bytes of the record that have not been read
 
-	// The reader calls beforeWait, if set, when TLS has got all bytes that have come and
-	// the reader may have to wait for more.
+	// The reader calls beforeWait, if set, when TLS has got all received bytes and the
+	// reader may have to wait for more.
 	beforeWait func()
 
 	now *promptWriter // writes the bytes that the socket takes at once; nil if this system cannot do that
@@ -170,7 +170,7 @@ func (c *carrier) endNow() (all bool, err error) {
 	return true, err
 }
 
-// flush writes the gathered bytes. The lock is held.
+// flush writes the gathered bytes. The caller holds the lock.
 func (c *carrier) flush() error {
 	_, err := c.Conn.Write(*c.gather)
 	*c.gather = (*c.gather)[:0]

@@ -11,9 +11,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/pace"
 )
 
-// A connection that ends under a session, because its process was killed or
-// because somebody in between forged the end, cuts its streams off: that must
-// never look like the end of the data.
+// A connection that breaks under a session, because its process was killed or because
+// somebody in between forged the end, breaks its streams. This must never look like the
+// end of the data.
 func TestCutConnectionIsNoEndOfData(t *testing.T) {
 	for name, torn := range map[string][]byte{"between frames": nil, "in a header": {0x30, 0}, "in a body": data(0, 1, "half")[:headerSize+2]} {
 		t.Run(name, func(t *testing.T) {

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// deadline makes waits on a condition end at a time. Its fields are guarded by
-// the condition's lock; the zero deadline never passes and has no timer.
+// deadline ends waits on a condition at a given time. Its fields are guarded by the
+// condition's lock. The zero deadline never passes and has no timer.
 type deadline struct {
 	timer  *time.Timer
 	set    uint32 // counts calls of move, so that a late timer does nothing
 	passed bool
 }
 
-// move sets the deadline to t; the zero time takes it away. cond is woken when
-// it passes. The lock is held.
+// move sets the deadline to t; the zero time removes it. The condition is woken when
+// the deadline passes. The caller holds the lock.
 func (d *deadline) move(t time.Time, cond *sync.Cond) {
 	if d.timer != nil {
 		d.timer.Stop()
@@ -43,7 +43,7 @@ func (d *deadline) move(t time.Time, cond *sync.Cond) {
 	})
 }
 
-// stop takes the deadline away for good. The lock is held.
+// stop removes the deadline for good. The caller holds the lock.
 func (d *deadline) stop() {
 	if d.timer != nil {
 		d.timer.Stop()
@@ -52,7 +52,8 @@ func (d *deadline) stop() {
 	d.set++
 }
 
-// err is os.ErrDeadlineExceeded once the deadline has passed. The lock is held.
+// err is os.ErrDeadlineExceeded after the deadline has passed. The caller holds the
+// lock.
 func (d *deadline) err() error {
 	if d.passed {
 		return os.ErrDeadlineExceeded

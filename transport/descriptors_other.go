@@ -2,5 +2,5 @@
 
 package transport
 
-// descriptors is how many this process may have; 0: nobody knows.
+// descriptors gives how many descriptors this process may have; 0 = not known.
 func descriptors() int { return 0 }

@@ -4,8 +4,8 @@ package transport
 
 import "syscall"
 
-// descriptors is how many this process may have, of which each connection takes
-// one; 0: nobody knows.
+// descriptors gives how many descriptors this process may have; 0 = not known. Each
+// connection needs one.
 func descriptors() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

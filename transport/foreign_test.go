@@ -9,9 +9,9 @@ import (
 	"github.com/tunnox-net/tunnox/transport/transporttest"
 )
 
-// The carriers below have types of their own, as one in another package has, and
-// only what package transport's documentation asks for. They are here so that
-// nothing comes to depend on the multiplexer's types.
+// The carriers below have types of their own, as a carrier of another package has, and
+// only the methods that the documentation of package transport requires. With them the
+// tests notice when something depends on the multiplexer's types.
 
 func overPlain(t testing.TB) (transport.Session, transport.Session) {
 	return foreign(func(st transport.Stream) transport.Stream { return plainStream{st} })(t)
@@ -23,12 +23,12 @@ func overPrompt(t testing.TB) (transport.Session, transport.Session) {
 	})(t)
 }
 
-// TestForeignCarrier is a carrier that has a Stream and nothing else.
+// TestForeignCarrier is a carrier whose streams are only a Stream.
 func TestForeignCarrier(t *testing.T) {
 	transporttest.Run(t, overPlain)
 }
 
-// TestForeignPromptCarrier is a carrier whose streams are moved without goroutines.
+// TestForeignPromptCarrier is a carrier whose bytes are moved without goroutines.
 func TestForeignPromptCarrier(t *testing.T) {
 	transporttest.Run(t, overPrompt)
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/tunnox-net/tunnox/netaddr"
 )
 
-// Gate limits strangers, in number and in time. A stranger is a peer that has not proved
-// yet who it is. Each listener of a carrier has a Gate, whatever kind its connections
-// are.
+// Gate limits strangers, in number and in time. A stranger is a peer that has not
+// proved its identity yet. Each listener of a carrier has a Gate, whatever kind its
+// connections are.
 type Gate struct {
 	config  GateConfig
 	running sync.WaitGroup // a goroutine for each stranger that is served
@@ -28,16 +28,16 @@ type Gate struct {
 type GateConfig struct {
 	Authenticate, Wait                      time.Duration
 	MaxStrangers, MaxPerAddress, MaxWaiting int
-	// Hearing is how long a stranger may say nothing before it counts as silent and
-	// may be closed for another. If more connections of its address wait than are
-	// served, the time is a hundredth of that.
+	// Hearing is how long a stranger may send nothing before it counts as silent. A
+	// silent stranger may be closed to make room for another. While more connections of
+	// its address wait than are served, the time is a hundredth of that.
 	Hearing time.Duration
 }
 
 // Visitor is a connection that comes to a Gate.
 type Visitor interface {
 	RemoteAddr() net.Addr
-	// Unread tells whether unread bytes, or the end, have come.
+	// Unread reports whether unread bytes, or the end, have arrived.
 	Unread() bool
 	// Close does not block. It may be repeated.
 	Close() error
@@ -57,7 +57,8 @@ type Stranger struct {
 }
 
 // queue holds the strangers that have a place, the oldest first. It has two lists:
-// silent for the strangers that said nothing for Hearing, and served for the others.
+// silent for the strangers that have sent nothing for Hearing, and served for the
+// others.
 type queue struct{ silent, served list.List }
 
 func (q *queue) len() int { return q.silent.Len() + q.served.Len() }
@@ -67,10 +68,10 @@ func NewGate(config GateConfig) *Gate {
 	return &Gate{config: config, all: new(queue), address: make(map[string]*queue), lines: newLines()}
 }
 
-// Enter calls serve for a visitor, in a goroutine of its own, as soon as there is a place
-// for it. It closes the visitor if too many wait already, or if the visitor waits for too
-// long. Enter does not block. Addresses take turns; within an address, the first visitor
-// to come is served first.
+// Enter calls serve for a visitor, in a goroutine of its own, as soon as there is a
+// place for it. It closes the visitor if too many wait already, or if the visitor waits
+// for too long. Enter does not block. Addresses take turns; within an address, the
+// first visitor to come is served first.
 func (g *Gate) Enter(visitor Visitor, serve func(*Stranger)) {
 	s := &Stranger{gate: g, visitor: visitor, serve: serve, host: netaddr.Group(visitor.RemoteAddr().String())}
 	g.mu.Lock()
@@ -95,10 +96,10 @@ func (s *Stranger) Limit(d time.Duration) {
 
 // settle gives places to waiting strangers, one address after another. If the limit of
 // the address or the limit of all is reached, the oldest silent stranger is closed, if
-// there is one. An agent says something at once, so the silent connections of a flood
-// push out each other. When many thousand agents come back at the same moment, those
+// there is one. An agent sends its first bytes at once, so the silent connections of a
+// flood push out each other. When many thousand agents return at the same moment, those
 // that are being served keep their places until they are done, and the others wait. The
-// lock is held.
+// caller holds the lock.
 func (g *Gate) settle() {
 	if g.closed {
 		return
@@ -139,8 +140,8 @@ func (g *Gate) tire(s *Stranger) {
 	}
 }
 
-// pushOut closes the oldest silent stranger of a queue, if there is one. The lock is
-// held.
+// pushOut closes the oldest silent stranger of a queue, if there is one. The caller
+// holds the lock.
 func (g *Gate) pushOut(q *queue) bool {
 	oldest := q.silent.Front()
 	if oldest == nil {
@@ -152,8 +153,8 @@ func (g *Gate) pushOut(q *queue) bool {
 	return true
 }
 
-// listenTo marks a stranger as silent if nothing comes from it in time. The lock is
-// held.
+// listenTo marks a stranger as silent if nothing arrives from it in time. The caller
+// holds the lock.
 func (g *Gate) listenTo(s *Stranger) {
 	limit := g.config.Hearing
 	if g.lines.of(s.host) > g.config.MaxPerAddress {
@@ -195,8 +196,8 @@ func (s *Stranger) Spoke() {
 	s.all, s.address = g.all.served.PushBack(s), same.served.PushBack(s)
 }
 
-// Admit stops counting the visitor, because it has proved who it is or has gone. Admit
-// may be called again.
+// Admit stops counting the visitor, because it has proved its identity or has gone.
+// Admit may be called again.
 func (s *Stranger) Admit() {
 	g := s.gate
 	g.mu.Lock()
@@ -209,7 +210,7 @@ func (s *Stranger) Admit() {
 	g.settle()
 }
 
-// remove takes s off the queues. The lock is held.
+// remove takes s off the queues. The caller holds the lock.
 func (g *Gate) remove(s *Stranger) {
 	if s.all == nil {
 		return

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// calm is a listener whose limits of time do not come into these tests.
+// calm sets limits of time that do not matter in these tests.
 func calm(c *ListenConfig) {
 	c.Handshake, c.Authenticate = time.Minute, time.Minute
 }
 
-// dialAsGuest gives a stranger that speaks frames, and the session that the listener has of it.
+// dialAsGuest gives a stranger that sends frames, and the listener's session with it.
 func dialAsGuest(t *testing.T, l *TLSListener) (net.Conn, *muxSession) {
 	t.Helper()
 	c := tls.Client(dialRaw(t, l), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocolName}})
@@ -31,7 +31,7 @@ func dialAsGuest(t *testing.T, l *TLSListener) (net.Conn, *muxSession) {
 	return c, s.(*muxSession)
 }
 
-// What a stranger sends costs the memory of one login at most, and a session that
+// The data of a stranger costs at most the memory of one login. A session whose peer
 // sends more ends, whatever it sends.
 func TestAStrangerCostsNoMoreThanALogin(t *testing.T) {
 	control := data(flagOpen, 1, "")
@@ -71,7 +71,7 @@ func TestAStrangerCostsNoMoreThanALogin(t *testing.T) {
 	}
 }
 
-// Who was admitted is not counted any more, and what it sent before is forgotten.
+// After Admit a session is not counted any more, and what it sent before is forgotten.
 func TestWhoIsAdmittedMaySendMuch(t *testing.T) {
 	l, _ := startTLS(t, calm)
 	c, s := dialAsGuest(t, l)

@@ -91,7 +91,7 @@ func (h *heartbeats) remove(s *muxSession) {
 	}
 }
 
-// set sets the timer to a step. The lock is held.
+// set sets the timer to a step. The caller holds the lock.
 func (h *heartbeats) set(step int64) {
 	h.next = step
 	in := h.step*time.Duration(step) - time.Since(h.began)
@@ -139,14 +139,14 @@ func (h *heartbeats) due() (due []*muxSession) {
 }
 
 // beat probes the session if it has been quiet, and ends it if it is dead. It returns
-// the time until the next beat; 0 means never. A beat can be late by one step, which
-// is what early says: a session is ended up to one step early, rather than late.
+// the time until the next beat; 0 means never. early is the length of one step. A beat
+// can be one step late, so beat ends a session up to one step too early, never too
+// late.
 func (s *muxSession) beat(early time.Duration) time.Duration {
 	quiet := time.Since(s.began) - time.Duration(s.heard.Load())
 	if quiet+early >= s.config.DeadAfter {
-		// In a goroutine, because end closes the connection and calls the hooks of
-		// those who wait.
-		go s.end(fmt.Errorf("%w: nothing came for %s", ErrSessionClosed, s.config.DeadAfter), byeDead)
+		// In a goroutine, because end closes the connection and calls hooks.
+		go s.end(fmt.Errorf("%w: nothing was received for %s", ErrSessionClosed, s.config.DeadAfter), byeDead)
 		return 0
 	}
 	s.mu.Lock()

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// idlePeer answers pings for as long as it answers anything, and counts them.
+// idlePeer answers pings until it is told to stop, and counts them.
 type idlePeer struct {
 	conn  net.Conn
 	pings atomic.Int64
@@ -38,9 +38,9 @@ func (p *idlePeer) run() {
 	}
 }
 
-// The sessions of a listener are probed together, each once an interval, which is
-// all that idle sessions do. One whose peer falls silent ends in time, and nothing
-// is left of those that have ended.
+// The sessions of a listener are probed together, once in each interval; idle sessions
+// do nothing else. A session whose peer falls silent ends in time, and nothing is left
+// of ended sessions.
 func TestHeartbeatsOfManySessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 300
@@ -95,7 +95,7 @@ func TestHeartbeatsOfManySessions(t *testing.T) {
 	})
 }
 
-// Where both ends are of this package, one probe does for both.
+// If both ends use this package, one probe is enough for both.
 func TestOneSideProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c1, c2 := net.Pipe()

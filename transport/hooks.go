@@ -9,8 +9,8 @@ import (
 // a stream, costs an idle session several kilobytes. OnOpen, OnRead and OnReset call a
 // function instead.
 
-// AcceptEach is OnOpen for a carrier that has Accept only. It uses a goroutine that ends
-// with the session.
+// AcceptEach implements OnOpen for a carrier that has only Accept. It uses a goroutine
+// that ends with the session.
 func AcceptEach(s interface {
 	Accept(context.Context) (Stream, error)
 }, do func(Stream)) {

@@ -6,12 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpCloseWait is the state of a connection of which the peer has closed its end
+// tcpCloseWait is the state of a connection whose peer has closed its end
 // (TCP_CLOSE_WAIT in include/net/tcp_states.h).
 const tcpCloseWait = 8
 
-// hungUp tells whether the peer has closed its end, whatever is still to be read
-// before that. Nobody does so before a handshake who wants one.
+// hungUp reports whether the peer has closed its end, even if there are bytes to read
+// before that. A peer that wants a handshake does not close its end before it.
 func hungUp(conn net.Conn) (gone bool) {
 	raw := rawConn(conn)
 	if raw == nil {

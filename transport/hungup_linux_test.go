@@ -8,7 +8,7 @@ import (
 	"github.com/tunnox-net/tunnox/test/pace"
 )
 
-// Who has said something and hung up while it waited in line is known before a
+// A peer that has sent something and closed while it waited in line is noticed before a
 // handshake is computed for it.
 func TestHungUp(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

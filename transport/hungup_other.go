@@ -4,5 +4,5 @@ package transport
 
 import "net"
 
-// hungUp is only known on Linux; elsewhere the handshake finds it out.
+// hungUp works on Linux only; elsewhere the handshake fails.
 func hungUp(net.Conn) bool { return false }

@@ -24,14 +24,14 @@ import (
 	"time"
 )
 
-// Pin is the SHA-256 of a certificate's public key (its SubjectPublicKeyInfo), so
-// that it outlives the certificate's renewal with the same key.
+// Pin is the SHA-256 of a certificate's public key (its SubjectPublicKeyInfo). So it
+// stays the same when the certificate is renewed with the same key.
 type Pin [sha256.Size]byte
 
 // pinPrefix names the hash in a pin's text.
 const pinPrefix = "sha256:"
 
-// PinOf gives a certificate's pin.
+// PinOf gives the pin of a certificate.
 func PinOf(cert *x509.Certificate) Pin {
 	return sha256.Sum256(cert.RawSubjectPublicKeyInfo)
 }
@@ -41,7 +41,7 @@ func PinOf(cert *x509.Certificate) Pin {
 func ParsePin(text string) (Pin, error) {
 	hash, ok := strings.CutPrefix(strings.TrimSpace(text), pinPrefix)
 	if !ok {
-		return Pin{}, fmt.Errorf("a pin begins with %q", pinPrefix)
+		return Pin{}, fmt.Errorf("a pin must begin with %q", pinPrefix)
 	}
 	if len(hash) == hex.EncodedLen(sha256.Size) {
 		if sum, err := hex.DecodeString(hash); err == nil {
@@ -51,7 +51,7 @@ func ParsePin(text string) (Pin, error) {
 	bare := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimSuffix(hash, "="))
 	sum, err := base64.RawStdEncoding.Strict().DecodeString(bare)
 	if err != nil || len(sum) != sha256.Size {
-		return Pin{}, fmt.Errorf("a pin is %q and a SHA-256 in hexadecimal or base64", pinPrefix)
+		return Pin{}, fmt.Errorf("a pin must be %q followed by a SHA-256 in hexadecimal or base64", pinPrefix)
 	}
 	return Pin(sum), nil
 }
@@ -59,12 +59,12 @@ func ParsePin(text string) (Pin, error) {
 // String gives the pin as ParsePin reads it.
 func (p Pin) String() string { return pinPrefix + hex.EncodeToString(p[:]) }
 
-// identityLife is how long a self-made certificate is good. Agents that pin its
-// key do not look at it.
+// identityLife is how long a self-signed certificate is valid. Agents that pin its key
+// do not check this.
 const identityLife = 10 * 365 * 24 * time.Hour
 
-// LoadIdentity reads a server's certificate chain and key. With Leaf set in the
-// result, PinOf(c.Leaf) is what agents pin.
+// LoadIdentity reads a server's certificate chain and key. With Leaf set in the result,
+// PinOf(c.Leaf) is the pin for agents.
 func LoadIdentity(certFile, keyFile string) (tls.Certificate, error) {
 	c, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
@@ -73,10 +73,10 @@ func LoadIdentity(certFile, keyFile string) (tls.Certificate, error) {
 	return c, nil
 }
 
-// LoadOrCreateIdentity is LoadIdentity, after making a self-signed ECDSA P-256
-// identity for the names (host names and IP addresses; localhost always) when
-// there is none yet. A key without certificate, as a crash between the two
-// leaves it, gets a certificate; a certificate without key is an error.
+// LoadOrCreateIdentity is LoadIdentity. If there is no identity yet, it first makes a
+// self-signed ECDSA P-256 identity for the names (host names and IP addresses;
+// localhost always). A key without certificate, which a crash between the two leaves,
+// gets a certificate. A certificate without key is an error.
 func LoadOrCreateIdentity(certFile, keyFile string, names ...string) (tls.Certificate, error) {
 	if _, err := os.Stat(certFile); err == nil {
 		return LoadIdentity(certFile, keyFile)
@@ -118,7 +118,7 @@ func loadOrCreateKey(file string) (crypto.Signer, error) {
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("read identity key: %s holds no PEM block", file)
+		return nil, fmt.Errorf("read identity key: %s contains no PEM block", file)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
@@ -126,7 +126,7 @@ func loadOrCreateKey(file string) (crypto.Signer, error) {
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("read identity key: a %T does not sign", key)
+		return nil, fmt.Errorf("read identity key: a %T cannot sign", key)
 	}
 	return signer, nil
 }

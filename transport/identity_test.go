@@ -131,8 +131,8 @@ func issue(t *testing.T, name string, authority bool, until time.Time, issuer *x
 	return cert, key
 }
 
-// A pin vouches for a leaf, or for an authority that really signed the leaf for
-// the name; an appended certificate proves nothing.
+// A pin matches a leaf, or an authority that really signed the leaf for the name. An
+// appended certificate proves nothing.
 func TestPinsAndChains(t *testing.T) {
 	later, past := time.Now().Add(24*time.Hour), time.Now().Add(-24*time.Hour)
 	root, rootKey := issue(t, "root", true, past, nil, nil)

@@ -11,8 +11,8 @@ import (
 // memoryBacklog is how many opened streams may wait to be accepted.
 const memoryBacklog = 256
 
-// Pipe gives the two ends of a session in memory, for tests of what runs over
-// sessions: no socket, no goroutine, so that it works in virtual time too.
+// Pipe gives the two ends of a session in memory, for tests of code that uses sessions.
+// It has no socket and no goroutine, so it works in virtual time too.
 func Pipe() (Session, Session) {
 	binding := make([]byte, 32)
 	_, _ = rand.Read(binding) // never fails, see its documentation
@@ -23,14 +23,14 @@ func Pipe() (Session, Session) {
 	return link.ends[0], link.ends[1]
 }
 
-// memoryLink is what both ends of a session in memory share.
+// memoryLink is the common part of both ends of a session in memory.
 type memoryLink struct {
 	binding []byte
 	ends    [2]*memorySession
 	done    chan struct{}
 
 	mu    sync.Mutex // before memoryPair.mu
-	err   error      // why it ended
+	err   error      // why the session ended
 	pairs map[*memoryPair]struct{}
 	live  [2]int // streams that have not ended, as each side counts
 }
@@ -101,7 +101,7 @@ func (s *memorySession) Open(ctx context.Context) (Stream, error) {
 
 func (s *memorySession) Accept(ctx context.Context) (Stream, error) {
 	select {
-	case <-s.link.done: // a stream that nobody took has died with the session
+	case <-s.link.done: // a stream that nobody accepted has ended with the session
 		return nil, ErrSessionClosed
 	default:
 	}
@@ -148,7 +148,7 @@ type memoryAddr struct{}
 func (memoryAddr) Network() string { return "memory" }
 func (memoryAddr) String() string  { return "memory" }
 
-// MemoryListener is a Listener whose sessions are begun with its Dial.
+// MemoryListener is a Listener whose sessions begin with its Dial.
 type MemoryListener struct {
 	sessions chan Session
 	done     chan struct{}
@@ -185,7 +185,7 @@ func (l *MemoryListener) Accept(ctx context.Context) (Session, error) {
 	}
 }
 
-// Addr is the address of all that is in memory.
+// Addr is the address of everything in memory.
 func (l *MemoryListener) Addr() net.Addr { return memoryAddr{} }
 
 // Close ends the listener.

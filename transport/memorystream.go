@@ -7,24 +7,24 @@ import (
 	"time"
 )
 
-// memoryWindow bounds what one direction of a stream in memory holds.
+// memoryWindow bounds the bytes under way in one direction of a stream in memory.
 const memoryWindow = 64 << 10
 
-// memoryPair is a stream in memory: its two ends and what is under way.
+// memoryPair is a stream in memory: its two ends and the bytes under way.
 type memoryPair struct {
 	link *memoryLink
 	ends [2]memoryStream
-	gone [2]bool // this side counts it no more; guarded by link.mu
+	gone [2]bool // this side does not count it any more; guarded by link.mu
 
 	mu     sync.Mutex
 	bytes  [2][]byte // written by this side, not yet read by the other
 	eof    [2]bool   // this side ended its writing
 	closed [2]bool   // this side closed
 	deaf   [2]bool   // this side reads no more
-	broken [2]bool   // this side reset the stream behind what it wrote
+	broken [2]bool   // this side reset the stream after its written bytes
 	err    error     // both sides ended at once: ErrReset or ErrSessionClosed
 
-	tellRead, tellRoom [2]bool // the side's hook is to be called when mu is given back
+	tellRead, tellRoom [2]bool // call the side's hook when mu is released
 }
 
 func newMemoryPair(l *memoryLink) *memoryPair {
@@ -37,7 +37,7 @@ func newMemoryPair(l *memoryLink) *memoryPair {
 	return p
 }
 
-// wake wakes everybody; the lock is held.
+// wake wakes all that wait. The caller holds the lock.
 func (p *memoryPair) wake() {
 	for i := range p.ends {
 		p.canRead(i)
@@ -45,19 +45,19 @@ func (p *memoryPair) wake() {
 	}
 }
 
-// canRead wakes who reads at the side. The lock is held.
+// canRead wakes readers at the side. The caller holds the lock.
 func (p *memoryPair) canRead(side int) {
 	p.ends[side].readable.Broadcast()
 	p.tellRead[side] = true
 }
 
-// hasRoom wakes who writes at the side. The lock is held.
+// hasRoom wakes writers at the side. The caller holds the lock.
 func (p *memoryPair) hasRoom(side int) {
 	p.ends[side].writable.Broadcast()
 	p.tellRoom[side] = true
 }
 
-// unlock gives the lock back and calls the hooks.
+// unlock releases the lock and calls the hooks.
 func (p *memoryPair) unlock() {
 	var hooks [4]func()
 	for i := range p.ends {
@@ -113,7 +113,7 @@ func (s *memoryStream) Read(b []byte) (int, error) {
 	}
 }
 
-// read gives what has come, or 0. The lock is held.
+// read gives received bytes, or 0. The caller holds the lock.
 func (s *memoryStream) read(b []byte) (int, error) {
 	p, from := s.pair, 1-s.side
 	switch {
@@ -154,7 +154,7 @@ func (s *memoryStream) Write(b []byte) (n int, err error) {
 		if err != nil || len(b) == 0 {
 			return n, err
 		}
-		if m > 0 { // whoever is told of it makes room
+		if m > 0 { // the hook's function reads and so makes room
 			s.pair.unlock()
 			s.pair.mu.Lock()
 		} else {
@@ -163,7 +163,7 @@ func (s *memoryStream) Write(b []byte) (n int, err error) {
 	}
 }
 
-// write takes what there is room for, or 0. The lock is held.
+// write accepts as many bytes as there is room for, or 0. The caller holds the lock.
 func (s *memoryStream) write(b []byte) (int, error) {
 	p, to := s.pair, 1-s.side
 	switch {
@@ -186,14 +186,14 @@ func (s *memoryStream) write(b []byte) (int, error) {
 	return n, nil
 }
 
-// ReadNow gives what has come, or 0.
+// ReadNow gives received bytes, or 0.
 func (s *memoryStream) ReadNow(b []byte) (int, error) {
 	s.pair.mu.Lock()
 	defer s.pair.unlock()
 	return s.read(b)
 }
 
-// WriteNow takes what there is room for.
+// WriteNow accepts as many bytes as there is room for.
 func (s *memoryStream) WriteNow(pieces [][]byte) (n int, err error) {
 	s.pair.mu.Lock()
 	defer s.pair.unlock()
@@ -210,7 +210,7 @@ func (s *memoryStream) WriteNow(pieces [][]byte) (n int, err error) {
 	return n, nil
 }
 
-// Watch sets what is called when ReadNow and WriteNow are worth a try.
+// Watch sets the functions that are called when ReadNow and WriteNow can make progress.
 func (s *memoryStream) Watch(onRead, onRoom func()) {
 	s.pair.mu.Lock()
 	defer s.pair.mu.Unlock()
@@ -269,7 +269,7 @@ func (s *memoryStream) StopRead() error {
 	return nil
 }
 
-// ResetInOrder ends both sides, the write side behind what was written.
+// ResetInOrder ends both sides, the write side after the written bytes.
 func (s *memoryStream) ResetInOrder() error {
 	p := s.pair
 	p.mu.Lock()

@@ -18,7 +18,7 @@ import (
 type rawPeer struct {
 	t    *testing.T
 	conn net.Conn
-	got  chan header // frames that came
+	got  chan header // received frames
 	body chan []byte
 }
 
@@ -91,7 +91,7 @@ func join(frames ...[]byte) (all []byte) {
 	return all
 }
 
-// The bytes that other implementations have to write.
+// The bytes that other implementations must write.
 func TestFrameBytes(t *testing.T) {
 	for want, frame := range map[string][]byte{
 		"\x30\x00\x02\x00\x00\x00\x00\x01hi":                               data(flagOpen|flagFin, 1, "hi"),
@@ -108,7 +108,7 @@ func TestFrameBytes(t *testing.T) {
 	}
 }
 
-// Who breaks the protocol is told so and loses the session, and nothing else
+// A peer that breaks the protocol is told so and loses the session, and nothing else
 // happens.
 func TestProtocolViolations(t *testing.T) {
 	open := data(flagOpen, 1, "x")
@@ -157,7 +157,7 @@ func TestProtocolViolations(t *testing.T) {
 	}
 }
 
-// Frames that cross the end of their stream are no offence.
+// Frames that cross the end of their stream are allowed.
 func TestLateFramesAreIgnored(t *testing.T) {
 	s, p := startRaw(t, SessionConfig{})
 	p.send(data(flagOpen, 1, "x"))
@@ -196,7 +196,7 @@ func TestMoreStreamsThanAllowedAreReset(t *testing.T) {
 	}
 }
 
-// A peer that asks and does not read the answers fills no memory.
+// A peer that sends pings and does not read the answers fills no memory.
 func TestPingFlood(t *testing.T) {
 	c1, c2 := net.Pipe()
 	s := newMux(c1, false, make([]byte, 32), SessionConfig{})
@@ -250,7 +250,8 @@ func TestSmallPiecesShareSegments(t *testing.T) {
 	}
 }
 
-// Windows grow for who needs it, under the session's budget, which comes back.
+// Windows grow for streams that need it, within the session's budget, and the budget is
+// released again.
 func TestWindowsGrowUnderABudget(t *testing.T) {
 	s, p := startRaw(t, SessionConfig{})
 	s.mu.Lock()
@@ -288,8 +289,7 @@ func TestWindowsGrowUnderABudget(t *testing.T) {
 	}
 }
 
-// A session stays up for ten times every timeout, idle or not, and its streams
-// with it.
+// A session lives for ten times every timeout, idle or not, and its streams with it.
 func TestIdleSessionLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c1, c2 := net.Pipe()
@@ -320,8 +320,8 @@ func TestIdleSessionLives(t *testing.T) {
 	})
 }
 
-// A connection that carries nothing any more ends the session within 15 s, for
-// readers and writers.
+// A connection that carries nothing any more ends the session within 15 s, for readers
+// and writers.
 func TestBlackHoleIsNoticed(t *testing.T) {
 	for _, every := range []time.Duration{0, 5 * time.Second, 7510 * time.Millisecond, 10 * time.Second, 11990 * time.Millisecond, 20 * time.Second} {
 		synctest.Test(t, func(t *testing.T) { blackHole(t, every) })
@@ -359,8 +359,8 @@ func blackHole(t *testing.T, every time.Duration) {
 	_ = s.Close()
 }
 
-// The suite's frames, and whatever the fuzzer makes of them: the session may end,
-// but does not panic, leak or wait.
+// The suite's frames, and the fuzzer's variations: the session may end, but does not
+// panic, leak or wait.
 func FuzzFrames(f *testing.F) {
 	f.Add(join(data(flagOpen, 1, "x"), data(flagFin, 1, ""), appendNumber(nil, frameWindow, 1, 5)))
 	f.Add(join(data(flagOpen|flagFin|flagStop, 1, ""), appendEcho(nil, framePing, 1), appendEcho(nil, framePong, 0)))

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// The multiplexer's frames; wire/SPEC.md, "Frames", says the same in words. Each
-// begins with a header of 8 bytes, big endian:
+// The multiplexer's frames; wire/SPEC.md, "Frames", says the same in words. Each begins
+// with a header of 8 bytes, big endian:
 //
 //	 0        1        3                        8
 //	+--------+--------+------------------------+
@@ -49,7 +49,7 @@ const (
 const (
 	resetAsked   = 0 // the sender's program called Reset
 	resetTooMany = 1 // more streams than the receiver of the open allows
-	resetInOrder = 2 // the reset comes behind the stream's data, which must still be read
+	resetInOrder = 2 // the reset comes after the stream's data, which must still be read
 )
 
 // Codes of frameBye.
@@ -94,10 +94,10 @@ func parseHeader(b []byte) (header, error) {
 	case frameData:
 		ofStream, length = true, -1
 		if flags&^(flagOpen|flagFin|flagStop) != 0 {
-			return h, fmt.Errorf("data frame with flags %#x", flags)
+			return h, fmt.Errorf("a data frame with the flags %#x", flags)
 		}
 		if h.length > maxBody {
-			return h, fmt.Errorf("data frame of %d bytes", h.length)
+			return h, fmt.Errorf("a data frame of %d bytes", h.length)
 		}
 	case frameWindow, frameReset:
 		ofStream = true
@@ -105,15 +105,15 @@ func parseHeader(b []byte) (header, error) {
 	case framePing, framePong:
 		length = 8
 	default:
-		return h, fmt.Errorf("frame of kind %#x", kind)
+		return h, fmt.Errorf("a frame of the unknown kind %#x", kind)
 	}
 	switch {
 	case kind != frameData && flags != 0:
-		return h, fmt.Errorf("frame %#x with flags %#x", kind, flags)
+		return h, fmt.Errorf("a frame of kind %#x with the flags %#x", kind, flags)
 	case length >= 0 && h.length != length:
-		return h, fmt.Errorf("frame %#x of %d bytes", kind, h.length)
+		return h, fmt.Errorf("a frame of kind %#x with %d bytes", kind, h.length)
 	case ofStream != (h.stream != 0):
-		return h, fmt.Errorf("frame %#x with stream %d", kind, h.stream)
+		return h, fmt.Errorf("a frame of kind %#x with the stream %d", kind, h.stream)
 	}
 	return h, nil
 }

@@ -2,19 +2,18 @@ package transport
 
 import "fmt"
 
-// The goroutine that makes a small frame also writes it, if the connection takes it
-// without a wait. The writer goroutine writes large frames, and whatever the
-// connection did not take. If the writer wrote small frames too, it would have to be
+// The goroutine that makes a small frame also writes it, if the connection accepts it
+// without a wait. The writer goroutine writes large frames, and all bytes that the
+// connection did not accept. If the writer wrote small frames too, it would have to be
 // woken for each of them. A byte passes three programs on its way, and these wake-ups
-// would be most of the time it needs.
+// would be most of its time.
 
-// promptBatches is how many batches a goroutine writes at most when it came to write
-// one. The writer gathers further frames of other goroutines into fewer batches.
+// promptBatches is how many batches a goroutine writes at most when it has begun to
+// write. The writer gathers further frames of other goroutines into fewer batches.
 const promptBatches = 4
 
-// later is a list of writes that a goroutine puts off until its other work is done.
-// The reader handles all frames that have come, and then writes once to each
-// destination.
+// later is a list of writes that a goroutine postpones until its other work is done.
+// The reader handles all received frames, and then writes once to each destination.
 type later struct{ list []postponed }
 
 // postponed is a destination that has something to write.
@@ -83,9 +82,9 @@ func (s *muxSession) hand() {
 	}
 }
 
-// release gives the lock back, and makes sure that pending frames are written. Four
-// cases: another goroutine is writing and will write them too; l takes the session,
-// for later; release writes them now, if that needs no wait; or the writer does.
+// release releases the lock, and makes sure that pending frames are written. There are
+// four cases: another goroutine is writing and will write them too; the session is put
+// on l; release writes them now, if that needs no wait; or the writer writes them.
 func (s *muxSession) release(l *later) {
 	switch {
 	case s.writing:
@@ -96,7 +95,7 @@ func (s *muxSession) release(l *later) {
 	case s.rest || s.bye || !s.prompt(false):
 		s.wakeWriter()
 	case l == nil:
-		s.writeNow(false) // gives the lock back
+		s.writeNow(false) // releases the lock
 		return
 	default:
 		if !l.add(s) {
@@ -108,8 +107,8 @@ func (s *muxSession) release(l *later) {
 	s.mu.Unlock()
 }
 
-// prompt tells whether the next frame can be written without a wait. The lock is
-// held.
+// prompt reports whether the next frame can be written without a wait. The caller holds
+// the lock.
 func (s *muxSession) prompt(large bool) bool {
 	if s.config.beneath == nil || s.config.beneath.now == nil || len(s.urgent) > keptUrgent {
 		return false
@@ -149,7 +148,7 @@ func (s *muxSession) writeNow(large bool) {
 		s.writing = false
 		if err != nil {
 			b.drop()
-			s.wakeWriter() // at the session's end it may have found writing set, and gone to sleep
+			s.wakeWriter() // when the session ended, the writer may have found writing set, and gone to sleep
 			s.mu.Unlock()
 			l.hand()
 			s.end(fmt.Errorf("%w: %w", ErrSessionClosed, err), byeClosed)

@@ -16,8 +16,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/pace"
 )
 
-// stuckPeer gives a session over TLS to a peer that does not read before it is
-// told to, and the peer's end. Its sockets take little.
+// stuckPeer gives a session over TLS to a peer that does not read until it is told to,
+// and the peer's end. Its sockets have small buffers.
 func stuckPeer(t *testing.T) (*muxSession, net.Conn) {
 	t.Helper()
 	dir := t.TempDir()
@@ -65,9 +65,9 @@ func stuckPeer(t *testing.T) (*muxSession, net.Conn) {
 	return session.(*muxSession), conn
 }
 
-// Whoever has something small writes it himself, but never waits for the
-// connection to do so: what a stuck peer does not take waits in its stream. All
-// of it arrives in the end, each stream's in order.
+// A goroutine with a small frame writes it itself, but never waits for the connection:
+// bytes that a stuck peer does not read wait in their stream. All of them arrive in the
+// end, those of each stream in order.
 func TestPromptWritesWaitForNobody(t *testing.T) {
 	const streams, writes = 20, 500
 	s, peer := stuckPeer(t)
@@ -78,7 +78,7 @@ func TestPromptWritesWaitForNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = st.SetWriteDeadline(time.Now().Add(pace.Guard)) // the peer reads when all is written
+		_ = st.SetWriteDeadline(time.Now().Add(pace.Guard)) // the peer reads when everything is written
 		work.Go(func() {
 			for i := range writes {
 				if _, err := st.Write(message(n, i)); err != nil {
@@ -134,8 +134,8 @@ func TestPromptWritesWaitForNobody(t *testing.T) {
 	}
 }
 
-// What comes in one piece goes on in one piece: the reader writes to a session
-// once for all the frames it has had for it.
+// Frames that arrive together are sent on together: the reader writes to a session once
+// for all the frames that it has for the session.
 func TestFramesThatCameTogetherGoOnTogether(t *testing.T) {
 	in, from := stuckPeer(t)
 	out, to := stuckPeer(t)
@@ -175,14 +175,14 @@ func TestFramesThatCameTogetherGoOnTogether(t *testing.T) {
 	_, _ = from.Write(all(flagOpen, "first"))
 	read("first")
 	_, _ = from.Write(all(0, "second"))
-	// TLS gives a record at a time. It would be a record for each frame otherwise.
+	// TLS gives one record at a time. Otherwise there would be a record for each frame.
 	if records := read("second"); records > streams/5 {
 		t.Errorf("%d frames went on in %d records", streams, records)
 	}
 }
 
-// A session whose connection breaks while others write to it ends, and so does
-// its writer, whoever of them notices first.
+// A session whose connection breaks while others write to it ends, and so does its
+// writer, whoever notices it first.
 func TestBrokenConnectionUnderPromptWrites(t *testing.T) {
 	for round := range 40 {
 		s, peer := stuckPeer(t)

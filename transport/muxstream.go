@@ -41,7 +41,7 @@ type muxStream struct {
 	finAsked, finSent bool  // this side writes no more
 	closed            bool  // Close was called
 	deaf, stopSent    bool  // this side reads no more, and discards what comes
-	resets, wasReset  bool  // this side (resets) or the peer (wasReset) has reset the stream behind its data
+	resets, wasReset  bool  // this side (resets) or the peer (wasReset) has reset the stream after its data
 	gone              bool  // the stream has ended for both sides
 	failed            error // why the stream ended early
 }
@@ -84,7 +84,8 @@ func (st *muxStream) Read(b []byte) (int, error) {
 	}
 }
 
-// readErr is the error that a read returns, apart from io.EOF. The lock is held.
+// readErr is the error that a read returns, apart from io.EOF. The caller holds the
+// lock.
 func (st *muxStream) readErr() error {
 	if st.failed == nil && st.resets {
 		return ErrReset
@@ -95,8 +96,8 @@ func (st *muxStream) readErr() error {
 	return st.failed
 }
 
-// takeSegment returns the first waiting piece, nil if there is none, or io.EOF. The
-// caller owns the piece, and calls consumed after handing the piece on.
+// takeSegment removes and returns the first waiting piece, nil if there is none, or
+// io.EOF. The caller owns the piece, and calls consumed after handing the piece on.
 func (st *muxStream) takeSegment() (*segment, error) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
@@ -122,11 +123,11 @@ func (st *muxStream) consumed(n int, l *later) {
 
 // consume counts n bytes as read, and tells the peer when there are enough for a window
 // frame. A window that was used up within a few round trips limits its stream. It is
-// doubled as long as the session's budget lasts. The lock is held.
+// doubled as long as the session's budget lasts. The caller holds the lock.
 func (st *muxStream) consume(n int) {
 	st.mayEnd()
 	st.owed += n
-	st.payBack()
+	st.repay()
 	if st.owed < st.window/2 || st.finGot || st.gone {
 		return
 	}
@@ -219,7 +220,7 @@ func (st *muxStream) offerAll(all *segments) error {
 	return nil
 }
 
-// writeErr is the error that a write returns. The lock is held.
+// writeErr is the error that a write returns. The caller holds the lock.
 func (st *muxStream) writeErr() error {
 	switch {
 	case st.closed:
@@ -236,11 +237,11 @@ func (st *muxStream) writeErr() error {
 	return nil
 }
 
-// room is how many bytes can be queued now. The lock is held.
+// room is how many bytes can be queued now. The caller holds the lock.
 func (st *muxStream) room() int { return min(st.credit, sendBuffer-st.out.size) }
 
-// hasRoom wakes the writes that wait for room. The lock is held. The caller must call
-// the hook that hasRoom returns, but after releasing the lock.
+// hasRoom wakes the writes that wait for room. The caller holds the lock. It must call
+// the hook that hasRoom returns, after it has released the lock.
 func (st *muxStream) hasRoom() hook {
 	st.writable.Broadcast()
 	if !st.starved {
@@ -312,7 +313,7 @@ func (st *muxStream) ResetInOrder() error {
 	st.readable.Broadcast()
 	st.writable.Broadcast()
 	if st.wasReset || st.id == 0 && st.out.size == 0 {
-		st.remove() // no frame is needed: the peer reset it too, or has never heard of it
+		st.remove() // no frame is needed: the peer has reset the stream too, or was never told of it
 	}
 	s.queue(st)
 	onRead, onRoom := st.onRead, st.onRoom
@@ -348,7 +349,7 @@ func (st *muxStream) Reset() error {
 	return nil
 }
 
-// fail ends the stream early, with an error. The lock is held.
+// fail ends the stream early, with an error. The caller holds the lock.
 func (st *muxStream) fail(err error) {
 	if st.failed == nil {
 		st.failed = err
@@ -363,14 +364,14 @@ func (st *muxStream) fail(err error) {
 }
 
 // mayEnd removes the stream when both directions have ended, so that further frames of
-// it do not matter. The lock is held.
+// it do not matter. The caller holds the lock.
 func (st *muxStream) mayEnd() {
 	if st.wasReset && st.in.size == 0 || !st.resets && (st.finSent || st.stopGot) && (st.finGot || st.stopSent) {
 		st.remove()
 	}
 }
 
-// remove takes the stream out of its session. The lock is held.
+// remove removes the stream from its session. The caller holds the lock.
 func (st *muxStream) remove() {
 	s := st.s
 	if st.gone {
@@ -391,7 +392,7 @@ func (st *muxStream) remove() {
 	}
 }
 
-// announce gives the stream its id. The lock is held.
+// announce gives the stream its id. The caller holds the lock.
 func (st *muxStream) announce() {
 	s := st.s
 	st.id = s.nextID

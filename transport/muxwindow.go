@@ -4,8 +4,8 @@ import "time"
 
 // A window grows when it limits its stream, as long as the session's budget lasts. A
 // reader that was fast and then stalls would keep its growth for good, and eight such
-// readers used up the whole budget. So when the budget is used up, the session takes
-// growth back from streams that do not use it. The window of such a stream is the start
+// readers used up the whole budget. So when the budget is used up, the session reclaims
+// growth from streams that do not use it. The window of such a stream is the start
 // window again. The bytes that the peer may still send beyond that window, or has sent,
 // are lent to the stream until they are read. Lent bytes have a bound of their own, of
 // the same size as the budget.
@@ -19,20 +19,21 @@ const (
 	sweepEvery = 100 * time.Millisecond
 )
 
-// mayGrow tells whether a window may become n bytes larger. The lock is held.
+// mayGrow reports whether a window may become n bytes larger. The caller holds the
+// lock.
 func (s *muxSession) mayGrow(n int, now time.Duration) bool {
 	if s.extra+n > windowBudget && now-s.swept >= sweepEvery {
 		s.swept = now
 		for _, st := range s.streams {
-			st.takeBack(now)
+			st.reclaim(now)
 		}
 	}
 	return s.extra+n <= windowBudget
 }
 
-// takeBack takes back the stream's growth if the stream does not use it. The lock is
-// held.
-func (st *muxStream) takeBack(now time.Duration) {
+// reclaim reclaims the stream's growth if the stream does not use it. The caller holds
+// the lock.
+func (st *muxStream) reclaim(now time.Duration) {
 	s, growth := st.s, st.window-startWindow
 	if growth == 0 || now-st.told < max(unusedFor, unusedRounds*s.rtt) || s.lent+growth > windowBudget {
 		return
@@ -41,12 +42,12 @@ func (st *muxStream) takeBack(now time.Duration) {
 	st.surplus += growth
 	s.extra -= growth
 	s.lent += growth
-	st.payBack()
+	st.repay()
 }
 
-// payBack uses bytes that were read to reduce what is lent to the stream, before the
-// peer may send more. The lock is held.
-func (st *muxStream) payBack() {
+// repay uses bytes that were read to reduce the bytes lent to the stream, before the
+// peer may send more. The caller holds the lock.
+func (st *muxStream) repay() {
 	n := min(st.owed, st.surplus)
 	st.owed -= n
 	st.surplus -= n

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Readers that were fast and stall do not keep others from growing, and what they
-// were given is counted until it is read or thrown away.
+// Readers that were fast and then stall do not prevent the growth of others. What was
+// lent to them is counted until it is read or discarded.
 func TestStalledReadersGiveGrowthBack(t *testing.T) {
 	s, p := startRaw(t, SessionConfig{})
 	accept := func(id uint64, body string) *muxStream {
@@ -32,7 +32,7 @@ func TestStalledReadersGiveGrowthBack(t *testing.T) {
 	}
 	busy := accept(2*stalled+1, "x")
 	s.mu.Lock()
-	s.began = s.began.Add(-time.Minute) // the others have read nothing for so long
+	s.began = s.began.Add(-time.Minute) // the others have read nothing for this time
 	s.rtt = time.Second
 	busy.told = time.Since(s.began)
 	busy.owed = startWindow / 2
@@ -47,13 +47,13 @@ func TestStalledReadersGiveGrowthBack(t *testing.T) {
 	if s.extra > windowBudget || s.lent != windowBudget {
 		t.Errorf("windows are %d above the start and %d is lent", s.extra, s.lent)
 	}
-	// A second lot of stalled readers finds that no more is lent.
+	// A second group of stalled readers finds that no more is lent.
 	busy.window, s.extra = busy.window+maxWindow, s.extra+maxWindow
-	busy.takeBack(time.Since(s.began) + time.Hour)
+	busy.reclaim(time.Since(s.began) + time.Hour)
 	if s.lent > windowBudget {
 		t.Errorf("%d is lent", s.lent)
 	}
-	// What is read of it is not given again.
+	// Lent bytes that were read are not granted again.
 	all[0].consume(1000)
 	if want := windowBudget - 1000; s.lent != want || all[0].owed != 0 {
 		t.Errorf("%d is lent after a read, want %d", s.lent, want)

@@ -30,8 +30,8 @@ func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// A service that answers and closes while it has not read all of the request resets
-// the connection behind its answer.
+// A service that answers and closes before it has read the whole request resets the
+// connection after its answer.
 func TestAnswerBeforeAResetArrives(t *testing.T) {
 	for range 10 {
 		overSplices(t, func(t *testing.T, user, service *net.TCPConn) {
@@ -50,8 +50,8 @@ func TestAnswerBeforeAResetArrives(t *testing.T) {
 	}
 }
 
-// Who writes and closes with a reset, as programs with SO_LINGER 0 do, has written:
-// what came before the reset arrives, and then a reset, which is no end.
+// A program that writes and closes with a reset, as with SO_LINGER 0, has sent its
+// bytes: the bytes before the reset arrive, and then a reset, not an end.
 func TestLinesBeforeAResetArrive(t *testing.T) {
 	for range 10 {
 		overSplices(t, func(t *testing.T, user, service *net.TCPConn) {
@@ -71,7 +71,7 @@ func TestLinesBeforeAResetArrive(t *testing.T) {
 	}
 }
 
-// Much that is under way before a reset arrives too, as fast as the reader likes.
+// Many bytes that are under way before a reset arrive too, as fast as the reader reads.
 func TestMuchBeforeAResetArrives(t *testing.T) {
 	overSplices(t, func(t *testing.T, user, service *net.TCPConn) {
 		_ = service.SetReadBuffer(4 << 10)
@@ -80,7 +80,7 @@ func TestMuchBeforeAResetArrives(t *testing.T) {
 		for end := time.Now().Add(10 * time.Second); unacknowledged(t, user) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
 		}
 		_ = transport.Reset(user)
-		time.Sleep(50 * time.Millisecond) // the reset has come everywhere by then; if not, the test is easier
+		time.Sleep(50 * time.Millisecond) // by now the reset has arrived everywhere; if not, the test is easier
 		n, err := io.Copy(io.Discard, service)
 		if n != much || !isReset(err) {
 			t.Errorf("%d bytes of %d came, then %v", n, much, err)
@@ -88,8 +88,8 @@ func TestMuchBeforeAResetArrives(t *testing.T) {
 	})
 }
 
-// Until a splice has ended in order its sockets end with a reset, also when the
-// process is killed: half of a file must not look like all of it.
+// Until a splice has ended in order its sockets end with a reset, also when the process
+// is killed: half of a file must not look like the whole file.
 func TestKilledProcessResetsItsSockets(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

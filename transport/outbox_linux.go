@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outbox is what the system has of a socket and has not sent.
+// outbox is the unsent bytes of a socket.
 type outbox struct {
 	raw syscall.RawConn
 	ask func(fd uintptr) // made once
 	n   int
 }
 
-// newOutbox gives nil where the connection is no TCP socket.
+// newOutbox gives nil if the connection is not a TCP socket.
 func newOutbox(conn net.Conn) *outbox {
 	if _, tcp := conn.(*net.TCPConn); !tcp {
 		return nil
@@ -32,7 +32,7 @@ func newOutbox(conn net.Conn) *outbox {
 	return o
 }
 
-// unsent counts the bytes that are not on their way yet.
+// unsent counts the bytes that the system has not sent yet.
 func (o *outbox) unsent() int {
 	o.n = 0
 	_ = o.raw.Control(o.ask)

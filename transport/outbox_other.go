@@ -4,8 +4,7 @@ package transport
 
 import "net"
 
-// outbox is what the system has of a socket and has not sent, which is not known
-// here.
+// outbox is the unsent bytes of a socket, which are not known on this system.
 type outbox struct{}
 
 func newOutbox(net.Conn) *outbox { return nil }

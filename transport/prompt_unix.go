@@ -8,18 +8,18 @@ import (
 	"syscall"
 )
 
-// promptWriter writes to a socket what it takes at once, and never waits for it.
-// One goroutine at a time may use it.
+// promptWriter writes as many bytes as a socket accepts at once, and never waits for
+// the socket. One goroutine at a time may use it.
 type promptWriter struct {
 	raw syscall.RawConn
-	try func(fd uintptr) bool // tryWrite, so that it is made once
+	try func(fd uintptr) bool // tryWrite, stored so that the function value is made once
 
 	b   []byte
 	n   int
 	err error // of tryWrite
 }
 
-// newPromptWriter gives nil where the connection is no plain socket.
+// newPromptWriter gives nil if the connection is not a plain socket.
 func newPromptWriter(conn net.Conn) *promptWriter {
 	raw := rawConn(conn)
 	if raw == nil {
@@ -30,8 +30,8 @@ func newPromptWriter(conn net.Conn) *promptWriter {
 	return w
 }
 
-// write gives how much of b the socket has taken, which is not an error when it
-// is less than all.
+// write gives how much of b the socket has accepted. Less than all of b is not an
+// error.
 func (w *promptWriter) write(b []byte) (int, error) {
 	w.b, w.n, w.err = b, 0, nil
 	err := w.raw.Write(w.try)
@@ -45,7 +45,7 @@ func (w *promptWriter) write(b []byte) (int, error) {
 	return w.n, nil
 }
 
-// tryWrite writes once and tells that there is nothing to wait for.
+// tryWrite writes once. It reports true, so that RawConn.Write does not wait.
 func (w *promptWriter) tryWrite(fd uintptr) bool {
 	for {
 		n, err := syscall.Write(int(fd), w.b)

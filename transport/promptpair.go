@@ -27,7 +27,7 @@ func promptToPrompt(f *flow) (func(), bool) {
 }
 
 func (p *promptPump) wake(*later) {
-	if !p.take() {
+	if !p.acquire() {
 		return
 	}
 	for {

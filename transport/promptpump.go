@@ -38,7 +38,7 @@ func (p *promptSink) wake(l *later) {
 func (p *promptSink) hand() { go p.write() }
 
 func (p *promptSink) write() {
-	if !p.take() {
+	if !p.acquire() {
 		return
 	}
 	for { // window frames for the source are written once after each move
@@ -91,7 +91,7 @@ func (p *promptSink) move(l *later) error {
 	}
 }
 
-// gather takes the waiting pieces and puts them behind the held ones. If there are none,
+// gather takes the waiting pieces and puts them after the held ones. If there are none,
 // the error says why.
 func (p *promptSink) gather(pieces *[promptPieces][]byte) (n int, err error) {
 	for seg := p.held.head; seg != nil; seg = seg.next {
@@ -153,7 +153,7 @@ func promptToPieces(f *flow) (func(), bool) {
 // wake gets a nil by from the goroutine of the Prompt. This goroutine has nothing else to
 // do, so it writes the frames to the stream's session itself.
 func (p *promptSource) wake(by *later) {
-	if !p.take() {
+	if !p.acquire() {
 		return
 	}
 	for {

@@ -2,30 +2,31 @@ package transport
 
 import "sync/atomic"
 
-// turn lets one goroutine at a time run a pump. When other goroutines want to run it
-// meanwhile, they do not wait: the running goroutine learns of it and looks again.
+// turn lets one goroutine at a time run a pump. Other goroutines that want to run the
+// pump at the same time do not wait: they tell the running goroutine, which then looks
+// again.
 type turn struct {
 	state atomic.Uint32
 }
 
 // States of a turn.
 const (
-	turnFree  = iota
-	turnTaken // a goroutine runs
-	turnAgain // a goroutine runs, and another has called take meanwhile
-	turnOver  // no goroutine will run again
+	turnFree    = iota
+	turnRunning // a goroutine runs
+	turnAgain   // a goroutine runs, and another has called acquire since
+	turnOver    // no goroutine will run again
 )
 
-// take tells whether the caller must run now.
-func (t *turn) take() bool {
+// acquire reports whether the caller must run now.
+func (t *turn) acquire() bool {
 	for {
 		switch t.state.Load() {
 		case turnFree:
-			if t.state.CompareAndSwap(turnFree, turnTaken) {
+			if t.state.CompareAndSwap(turnFree, turnRunning) {
 				return true
 			}
-		case turnTaken:
-			if t.state.CompareAndSwap(turnTaken, turnAgain) {
+		case turnRunning:
+			if t.state.CompareAndSwap(turnRunning, turnAgain) {
 				return false
 			}
 		default:
@@ -34,13 +35,13 @@ func (t *turn) take() bool {
 	}
 }
 
-// leave ends the run. If another goroutine has called take meanwhile, leave returns
-// false, and the caller must go on.
+// leave ends the run. If another goroutine has called acquire since, leave returns
+// false, and the caller must look again.
 func (t *turn) leave() bool {
-	if t.state.CompareAndSwap(turnTaken, turnFree) {
+	if t.state.CompareAndSwap(turnRunning, turnFree) {
 		return true
 	}
-	t.state.Store(turnTaken)
+	t.state.Store(turnRunning)
 	return false
 }
 
@@ -74,7 +75,7 @@ func piecesToPieces(f *flow) (func(), bool) {
 }
 
 func (p *streamPump) wake(l *later) {
-	if !p.take() {
+	if !p.acquire() {
 		return
 	}
 	for {

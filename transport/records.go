@@ -14,7 +14,7 @@ func NewRecords(conn net.Conn) Records {
 	return Records{c}
 }
 
-// Whole tells whether TLS can read a record without a wait.
+// Whole reports whether TLS can read a record without a wait.
 func (r Records) Whole() bool {
 	if r.ahead == nil || r.got != 0 || len(r.ahead.held) < recordHeader {
 		return false

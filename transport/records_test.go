@@ -24,8 +24,8 @@ func (c *countedConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// What was gathered is written at once; what has come can be read up to the last
-// whole record without waiting; and a deadline is whoever's it was.
+// Gathered bytes are written at once; received bytes can be read up to the last whole
+// record without waiting; and deadlines stay with the caller.
 func TestRecords(t *testing.T) {
 	dir := t.TempDir()
 	cert, err := LoadOrCreateIdentity(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))

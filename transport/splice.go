@@ -16,12 +16,12 @@ type Count struct {
 
 // Splice joins a and b in both directions, waits until both directions have ended, and
 // closes a and b. The end of one side's data closes only the write side of the other.
-// If one side cannot be read, Splice resets it, and then resets the other side behind
+// If one side cannot be read, Splice resets it, and then resets the other side after
 // the bytes that came before. If one side cannot be written, Splice still carries the
 // bytes that this side sends, to their end. Splice returns the first error, with the
-// numbers of bytes moved. Until a splice has ended in order, the close of its socket is
-// a reset, whoever closes it: when a process is killed, its peer must not believe that
-// all the data has come.
+// numbers of bytes moved. Until a splice has ended in order, closing its socket is a
+// reset, whoever closes it: when a process is killed, its peer must not believe that
+// the data is complete.
 //
 // Splice removes the deadlines that were set on a and b before.
 //
@@ -108,7 +108,7 @@ type flow struct {
 	src, dst Duplex
 	count    func(int)
 	moved    atomic.Int64
-	breaks   atomic.Bool // the flow resets dst behind the bytes it has written
+	breaks   atomic.Bool // the flow resets dst after the bytes it has written
 	torn     atomic.Bool // the other flow found src reset; reads of src may then show an end instead
 }
 
@@ -136,7 +136,7 @@ func (f *flow) start() func() {
 	return f.copy
 }
 
-// handed counts n bytes that dst has taken.
+// handed counts n bytes that dst has accepted.
 func (f *flow) handed(n int) {
 	f.moved.Add(int64(n))
 	if f.count != nil {

@@ -36,8 +36,8 @@ func tcpPair(t testing.TB) (*net.TCPConn, *net.TCPConn) {
 	return c.(*net.TCPConn), d.(*net.TCPConn)
 }
 
-// joined is the way of a tunnel: user - tcp - agent - stream - forwarder - stream
-// - agent - tcp - service.
+// joined is the path of a tunnel: user - tcp - agent - stream - forwarder - stream -
+// agent - tcp - service.
 type joined struct {
 	user, service transport.Duplex
 	sessions      []transport.Session
@@ -91,7 +91,7 @@ func tunnelOn(t testing.TB, agent1, forwarder1, forwarder2, agent2 transport.Ses
 		j.ended <- err
 	}
 	go splice(local, s1, transport.Count{})
-	// As the forwarder does it.
+	// As a forwarder does it.
 	transport.Join(s2, s3, transport.Count{
 		AToB: func(n int) { j.forth.Add(int64(n)) },
 		BToA: func(n int) { j.back.Add(int64(n)) },
@@ -108,8 +108,8 @@ func tunnel(t testing.TB, pair sessionPair) *joined {
 	return j
 }
 
-// eachPair runs the test over the multiplexer, where splices are zero-copy, over
-// memory, where nobody waits for bytes, and over a carrier of which nothing is known.
+// eachPair runs the test over the multiplexer, where splices copy nothing, over memory,
+// where nobody waits for bytes, and over a carrier of unknown type.
 func eachPair(t *testing.T, test func(*testing.T, sessionPair)) {
 	t.Run("TLS", func(t *testing.T) { test(t, overTLS) })
 	t.Run("Memory", func(t *testing.T) { test(t, overMemory) })
@@ -143,7 +143,7 @@ func TestSpliceCarriesHalfClose(t *testing.T) {
 		answer := bytes.Repeat([]byte("0123456789"), 20<<10)
 		go func() {
 			request, _ := io.ReadAll(j.service)
-			time.Sleep(500 * time.Millisecond) // what is tested
+			time.Sleep(500 * time.Millisecond) // the case under test
 			_, _ = j.service.Write(append(request, answer...))
 			_ = j.service.Close()
 		}()
@@ -203,7 +203,8 @@ func TestSpliceCountsLive(t *testing.T) {
 		for i := range 10 {
 			_, _ = j.user.Write([]byte("12345"))
 			_, _ = io.ReadFull(j.service, make([]byte, 5))
-			// Who moves bytes may be interrupted between handing them on and counting.
+			// A goroutine may be interrupted between handing bytes on and counting
+			// them.
 			for end := time.Now().Add(10 * time.Second); j.forth.Load() != int64(5*(i+1)); time.Sleep(time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("%d bytes counted, %d moved", j.forth.Load(), 5*(i+1))
@@ -291,8 +292,8 @@ func TestSpliceEndsWithSession(t *testing.T) {
 	})
 }
 
-// A service that answers and closes without reading to the end is heard, though
-// the user goes on talking; and a deadline from before the splice does no harm.
+// The answer of a service that closes without reading to the end arrives, although the
+// user still sends. A deadline from before the splice has no effect.
 func TestSpliceDeliversTheAnswerOfWhoStopsListening(t *testing.T) {
 	agent, forwarder := overTLS(t)
 	agent2, forwarder2 := overTLS(t)

@@ -88,9 +88,9 @@ func (p *pull) step() (err error) {
 	return p.err
 }
 
-// tryRead reads if there is something to read, and tells whether it has read. When there
-// is much, it reads as many pieces as one batch may have: the next program on the way is
-// then woken once for all of them.
+// tryRead reads if there is something to read, and reports whether it has read. When
+// there is much, it reads as many pieces as one batch may have: the next program on the
+// way is then woken once for all of them.
 func (p *pull) tryRead(fd uintptr) bool {
 	for pieces := 1; ; pieces++ {
 		seg := newSegment(p.size)
@@ -125,8 +125,8 @@ func (p *pull) tryRead(fd uintptr) bool {
 const inlineWrite = 4 << 10
 
 // socketPump moves the bytes of a stream to a socket. The session's reader writes a
-// small piece at once, if the socket takes it. Everything else is written by a goroutine
-// that ends when there are no more bytes.
+// small piece at once, if the socket accepts it. Everything else is written by a
+// goroutine that ends when there are no more bytes.
 type socketPump struct {
 	turn
 	f    *flow
@@ -152,7 +152,7 @@ func piecesToSocket(f *flow) (func(), bool) {
 }
 
 func (p *socketPump) wake(l *later) {
-	if !p.take() {
+	if !p.acquire() {
 		return
 	}
 	for {
@@ -170,8 +170,8 @@ func (p *socketPump) wake(l *later) {
 	}
 }
 
-// moveSmall writes small pieces as long as the socket takes them at once. It returns true
-// if there is more, for which a goroutine has to wait.
+// moveSmall writes small pieces as long as the socket accepts them at once. It returns
+// true if there is more, for which a goroutine has to wait.
 func (p *socketPump) moveSmall(l *later) (more bool, err error) {
 	for {
 		p.held, err = p.src.takeAtMost(maxBody)
@@ -198,7 +198,7 @@ func (p *socketPump) moveSmall(l *later) (more bool, err error) {
 }
 
 // run writes the waiting pieces, several at once, and returns when there are no more.
-// The pump's turn is held.
+// The caller holds the pump's turn.
 func (p *socketPump) run() {
 	var pieces [writePieces]*segment
 	var vector [writePieces][]byte

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// These go over all three hops in one process, TLS included.
+// These benchmarks go over all three hops in one process, TLS included.
 
 func BenchmarkTunnelThroughput(b *testing.B) {
 	for _, n := range []int{1, 8} {
@@ -57,7 +57,7 @@ func BenchmarkTunnelThroughput(b *testing.B) {
 	}
 }
 
-// cpuTime is what this process has used.
+// cpuTime gives the CPU time that this process has used.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
@@ -79,8 +79,8 @@ func BenchmarkTunnelRoundTrip(b *testing.B) {
 	_ = j.service.Close()
 }
 
-// BenchmarkTunnelIdle tells the memory of an idle connection over all three
-// hops, without its two outer ends: two sockets, four stream ends, three splices.
+// BenchmarkTunnelIdle measures the memory of an idle connection over all three hops,
+// without its two outer ends: two sockets, four stream ends, three splices.
 func BenchmarkTunnelIdle(b *testing.B) {
 	const tunnels = 1000
 	a1, f1 := overTLS(b)

@@ -21,8 +21,8 @@ func Reset(c net.Conn) error {
 	return c.Close()
 }
 
-// ResetInOrder is Reset behind the bytes that were written. For a socket, call it only
-// after the system has sent everything: RST would overtake the unsent bytes.
+// ResetInOrder is Reset after the written bytes. For a socket, call it only after the
+// system has sent everything: RST would overtake the unsent bytes.
 func ResetInOrder(c net.Conn) error {
 	if c, ok := c.(interface{ ResetInOrder() error }); ok {
 		return c.ResetInOrder()
@@ -70,7 +70,7 @@ func (f *flow) ended(err error) {
 		}
 		f.once.Do(func() { f.err = err })
 		f.breaks.Store(true)
-		if !f.reverse().breaks.Load() { // otherwise the reverse flow resets src behind its bytes
+		if !f.reverse().breaks.Load() { // otherwise the reverse flow resets src after its bytes
 			_ = Reset(f.src) // so that the other flow's writes to src fail
 		}
 		if unsent(f.dst) {
@@ -161,8 +161,8 @@ const (
 	sendLimit           = 10 * time.Second
 )
 
-// awaitSent waits until the peer's system has taken everything that was written to a
-// socket, or has taken nothing for too long.
+// awaitSent waits until the peer's system has received everything that was written to a
+// socket, or has received nothing for too long.
 func awaitSent(c net.Conn) {
 	pause, last, moved := firstLook, unsentBytes(c), time.Now()
 	for last > 0 && time.Since(moved) < sendLimit {
@@ -176,5 +176,5 @@ func awaitSent(c net.Conn) {
 	}
 }
 
-// unsent tells whether the system still has bytes of c to send.
+// unsent reports whether the system still has bytes of c to send.
 func unsent(c net.Conn) bool { return unsentBytes(c) > 0 }

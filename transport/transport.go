@@ -10,8 +10,9 @@
 // no goroutine. If they implement [ReadStopper], a writer learns at once that its peer
 // reads no more. [Carriers] finds the carrier by the scheme of an address.
 //
-// The limit of the package: it does not know who the peer is or what the bytes mean.
-// The messages of package wire prove the identity, bound to [Session.Binding].
+// The limit of the package: it does not know the identity of the peer or the meaning of
+// the bytes. The messages of package wire prove the identity, bound to
+// [Session.Binding].
 package transport
 
 import (
@@ -37,10 +38,10 @@ type Session interface {
 	// replaces Accept. do must not block: other streams of the session would wait. A
 	// carrier without an OnOpen of its own can use AcceptEach.
 	OnOpen(do func(Stream))
-	// Admit tells the session's listener that the peer has proved who it is. Until
+	// Admit tells the session's listener that the peer has proved its identity. Until
 	// then the session counts against the limits of the listener's Gate. It is closed
-	// when it takes too long, when the peer opens a stream or when the peer sends
-	// more than a login needs. On the side that dialled, Admit does nothing.
+	// when it takes too long, when the peer opens a stream or when the peer sends more
+	// than a login needs. On the side that dialled, Admit does nothing.
 	Admit()
 	// Binding is a value of 32 bytes that only the two ends of this session can
 	// compute (RFC 9266: the TLS exporter). It binds a proof of identity to the
@@ -52,19 +53,19 @@ type Session interface {
 	RemoteAddr() net.Addr
 	// Done is closed when the session has ended, for any reason.
 	Done() <-chan struct{}
-	// Err tells why the session ended; nil while it lives.
+	// Err gives the reason for the end of the session; nil while it lives.
 	Err() error
 	// NumStreams counts streams that have not ended.
 	NumStreams() int
-	// Close ends the session and resets its streams. It is safe to repeat.
+	// Close ends the session and resets its streams. It may be repeated.
 	Close() error
 }
 
-// Stream is one multiplexed byte stream. Read and write sides are independent.
-// It passes golang.org/x/net/nettest. Closing twice, or while another goroutine
-// reads or writes, is safe; Close and Reset wake blocked calls. If a Write has failed
-// with an error other than ErrStopped or a deadline, reads fail too, after they have
-// returned the data that has come.
+// Stream is one multiplexed byte stream. Read and write sides are independent. It
+// passes golang.org/x/net/nettest. Closing twice, or while another goroutine reads or
+// writes, is safe; Close and Reset wake blocked calls. If a Write has failed with an
+// error other than ErrStopped or a deadline, reads fail too, after they have returned
+// the received data.
 type Stream interface {
 	net.Conn
 	// CloseWrite ends the write side: the peer reads the data that was written, and
@@ -73,10 +74,9 @@ type Stream interface {
 	// Reset ends both sides at once. The peer's reads and writes fail with ErrReset,
 	// and data that was not read is lost.
 	Reset() error
-	// ResetInOrder is Reset behind the data that was written: the peer reads this
-	// data first and then gets ErrReset, and its writes fail at once. Use it when the
-	// source of the data has failed: Reset would destroy the data that came before
-	// the failure.
+	// ResetInOrder is Reset after the written data: the peer reads this data first and
+	// then gets ErrReset, and its writes fail at once. Use it when the source of the
+	// data has failed: Reset would destroy the data that came before the failure.
 	ResetInOrder() error
 	// OnRead makes do be called once, in a goroutine of its own, as soon as a Read
 	// would not wait: there is data, or the end, or the stream or its session has
@@ -85,7 +85,7 @@ type Stream interface {
 	OnRead(do func()) (now func())
 }
 
-// Errors of sessions and streams; test with errors.Is.
+// Errors of sessions and streams. Test for them with errors.Is.
 var (
 	// ErrSessionClosed: the session and all its streams have ended.
 	ErrSessionClosed = errors.New("transport: session is closed")

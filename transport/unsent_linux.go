@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unsentBytes counts what was written to a socket and its peer's system has not
-// acknowledged, 0 where that is not known.
+// unsentBytes counts the bytes that were written to a socket and that the peer's system
+// has not acknowledged. It gives 0 if that is not known.
 func unsentBytes(conn net.Conn) (n int) {
 	raw := rawConn(conn)
 	if raw == nil {

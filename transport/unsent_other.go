@@ -4,5 +4,5 @@ package transport
 
 import "net"
 
-// unsentBytes is not known here.
+// unsentBytes is not known on this system.
 func unsentBytes(net.Conn) int { return 0 }

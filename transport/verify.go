@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// LoadRoots reads a file of PEM certificates to verify a server with.
+// LoadRoots reads a file of PEM certificates that verify a server.
 func LoadRoots(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -17,20 +17,20 @@ func LoadRoots(file string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("read roots: %s holds no certificate", file)
+		return nil, fmt.Errorf("read roots: %s contains no certificate", file)
 	}
 	return pool, nil
 }
 
-// ErrPin: the server is not the one that was pinned.
+// ErrPin: the server is not the pinned one.
 var ErrPin = errors.New("transport: the server's identity matches no pin")
 
-// verifyPins accepts a chain that one of the pins vouches for. A pinned leaf has
-// proved its key in the handshake. A pinned authority further up counts only
-// when each certificate below it is signed by the next: anybody can append
-// somebody else's certificate to his own. Then the name must be right too,
-// because an authority signs for many. Dates do not matter: who pins a key
-// trusts it until told otherwise.
+// verifyPins accepts a chain that contains a pinned certificate. A pinned leaf has
+// proved its key in the handshake. A pinned authority further up counts only if each
+// certificate below it is signed by the next one: anybody can append a certificate of
+// somebody else to a chain. Then the name must match too, because an authority signs
+// for many servers. Dates are not checked: a pinned key is trusted until the pin is
+// removed.
 func verifyPins(state tls.ConnectionState, name string, pins []Pin) error {
 	chain := state.PeerCertificates
 	if len(chain) == 0 {

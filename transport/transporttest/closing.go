@@ -34,7 +34,7 @@ func testHalfClose(t *testing.T, pair Pair) {
 	_ = in.Close()
 }
 
-// Request, end, and a large answer half a second later: most tunnels lose it.
+// Request, end, and a large answer half a second later: most tunnels lose the answer.
 func testLateAnswer(t *testing.T, pair Pair) {
 	a, b := pair(t)
 	out, in := streams(t, a, b)
@@ -45,7 +45,7 @@ func testLateAnswer(t *testing.T, pair Pair) {
 		if err == nil && string(request) != "request" {
 			err = errors.New("another request came")
 		}
-		time.Sleep(500 * time.Millisecond) // what is tested
+		time.Sleep(500 * time.Millisecond) // the case under test
 		if err == nil {
 			_, err = in.Write(answer)
 		}
@@ -109,7 +109,7 @@ func testReset(t *testing.T, pair Pair) {
 	eventually(t, "no stream is left", func() bool { return a.NumStreams() == 0 && b.NumStreams() == 0 })
 }
 
-// What was written before a reset in order is read, then the reset; the peer may have
+// Data written before a reset in order is read, and then the reset. The peer may have
 // much to write, and learns at once that nobody reads it.
 func testResetInOrder(t *testing.T, pair Pair) {
 	a, b := pair(t)

@@ -7,11 +7,11 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// OnOpen takes what waits to be accepted and what is opened later, all of it once
-// and in order.
+// OnOpen gets the streams that wait to be accepted and those that are opened later,
+// each once and in order.
 func testOnOpen(t *testing.T, pair Pair) {
 	a, b := pair(t)
-	const early, all = 20, 300 // more than may be opened without being taken
+	const early, all = 20, 300 // more than may be opened before any is accepted
 	opened := make(chan transport.Stream, all)
 	for i := range all {
 		if i == early {
@@ -39,8 +39,8 @@ func testOnOpen(t *testing.T, pair Pair) {
 	}
 }
 
-// OnRead calls once, when there is something to read: data that is there or comes,
-// the end, a reset, the end of the session, or because it is asked to.
+// OnRead calls once, when there is something to read: present or later data, the end, a
+// reset, the end of the session, or a call of now.
 func testOnRead(t *testing.T, pair Pair) {
 	a, b := pair(t)
 	called := make(chan struct{}, 10)

@@ -15,8 +15,8 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// A reader that does not read stops its writer, holds a bounded piece of memory
-// and nobody else.
+// A reader that does not read stops its writer, uses a bounded amount of memory, and
+// delays nobody else.
 func testBackPressure(t *testing.T, pair Pair) {
 	const most = 8 << 20
 	a, b := pair(t)
@@ -107,7 +107,8 @@ func testManyStreams(t *testing.T, pair Pair) {
 	eventually(t, "no stream is left", func() bool { return a.NumStreams() == 0 && b.NumStreams() == 0 })
 }
 
-// Both ways at once on several streams, in pieces of odd sizes, hashes equal.
+// Both directions at once on several streams, in pieces of odd sizes; the hashes must
+// be equal.
 func testManyBytes(t *testing.T, pair Pair) {
 	const streamsEach, size = 4, 2<<20 + 12345
 	a, b := pair(t)
@@ -212,8 +213,8 @@ func measure() (goroutines int, heap uint64) {
 	return runtime.NumGoroutine(), m.HeapAlloc
 }
 
-// When nobody accepts, Open waits as long as its context allows, and goes on when
-// somebody does.
+// When nobody accepts, Open waits as long as its context allows, and returns when
+// somebody accepts.
 func testOpenWaits(t *testing.T, pair Pair) {
 	a, b := pair(t)
 	var open []transport.Stream

@@ -11,8 +11,8 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// crossing gives the outer ends of two streams whose inner ends are joined, which
-// is what a forwarder does, and tells how the join has ended.
+// crossing gives the outer ends of two streams whose inner ends are joined, as a
+// forwarder joins them, and a channel that tells how the join ended.
 func crossing(t *testing.T, pair Pair, count transport.Count) (a, b transport.Stream, ended chan error) {
 	t.Helper()
 	agent1, forwarder1 := pair(t)
@@ -24,7 +24,7 @@ func crossing(t *testing.T, pair Pair, count transport.Count) (a, b transport.St
 	return a, b, ended
 }
 
-// Two streams that are joined are one: bytes, half-closes and what is counted.
+// Two joined streams are one: bytes, half-closes and counts.
 func testSplice(t *testing.T, pair Pair) {
 	var forth, back atomic.Int64
 	a, b, ended := crossing(t, pair, transport.Count{
@@ -72,7 +72,7 @@ func testSpliceReset(t *testing.T, pair Pair) {
 	}
 }
 
-// A brake holds joined streams to its rate, and lets go when it is told to.
+// A brake keeps joined streams at its rate, and releases them when it is told to.
 func testSpliceLimit(t *testing.T, pair Pair) {
 	var brake transport.Brake
 	brake.Limit(50_000)

@@ -1,9 +1,9 @@
-// Package transporttest is the one suite that every transport passes: what agents
-// and forwarders rely on, whatever carries the bytes.
+// Package transporttest is the suite that every carrier must pass: the behaviour on
+// which agents and forwarders depend, whatever carries the bytes.
 //
 // Its duty is behaviour that can be seen through transport.Session and
-// transport.Stream. Its limit: how fast and how large a transport is, is measured
-// in package muxbench.
+// transport.Stream. Its limit: speed and size of a carrier are measured in package
+// muxbench.
 package transporttest
 
 import (
@@ -22,7 +22,8 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// Pair gives two connected ends of a fresh session, and closes them in the end.
+// Pair gives two connected ends of a new session, and closes them at the end of the
+// test.
 type Pair func(t testing.TB) (a, b transport.Session)
 
 // Run runs the suite.
@@ -63,7 +64,7 @@ func Run(t *testing.T, pair Pair) {
 	}
 }
 
-// limit is how long any step of a test may take; only a broken transport does.
+// limit bounds every step of a test; only a broken carrier needs so long.
 const limit = pace.Guard
 
 func ctx(t testing.TB) context.Context {
@@ -72,7 +73,7 @@ func ctx(t testing.TB) context.Context {
 	return c
 }
 
-// streams gives the two ends of a fresh stream, opened by a.
+// streams gives the two ends of a new stream, opened by a.
 func streams(t testing.TB, a, b transport.Session) (transport.Stream, transport.Stream) {
 	t.Helper()
 	out, err := a.Open(ctx(t))
@@ -115,7 +116,7 @@ func readAll(t testing.TB, r io.Reader) []byte {
 	return b
 }
 
-// eventually waits until done tells true.
+// eventually waits until done gives true.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(limit); !done(); time.Sleep(time.Millisecond) {
@@ -215,7 +216,7 @@ func testDataBehindOpen(t *testing.T, pair Pair) {
 	}
 }
 
-// Streams may be used in another order than they were opened in, and not at all.
+// Streams may be used in another order than that of their opening, or not at all.
 func testOpenOrder(t *testing.T, pair Pair) {
 	a, b := pair(t)
 	open := func() transport.Stream {
