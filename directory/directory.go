@@ -120,8 +120,10 @@ type Directory interface {
 	// RequestDrain tells a node to drain. A request to one run of a node does not reach
 	// the next run. ErrNoNode means that there is no such node.
 	RequestDrain(ctx context.Context, node string) error
-	// LeaseID leases the lowest free node id (node-001 to node-1000) to the owner. The
-	// owner prolongs the lease with the same call.
+	// LeaseID leases a node id (node-001 to node-1000) to the owner. The owner prolongs
+	// the lease with the same call. The id is the lowest one that had no owner for
+	// IDKept, so that a node keeps its id while it cannot reach the directory. If there
+	// is none, the id is the lowest one whose lease has ended.
 	LeaseID(ctx context.Context, owner string) (string, error)
 }
 
@@ -142,6 +144,8 @@ const (
 	// Memory is how long a client's epoch and last-seen time are kept after its last
 	// session.
 	Memory = 30 * 24 * time.Hour
+	// IDKept is how long a node id is kept for its last owner after the lease has ended.
+	IDKept = 24 * time.Hour
 	// MaxNodes is the number of node ids.
 	MaxNodes = 1000
 	// MaxRenew bounds the sessions in one call of Renew.

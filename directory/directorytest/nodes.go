@@ -77,7 +77,7 @@ func testNodesFenced(t *testing.T, b Backend) {
 	announce(t, b.A, "ann", old)
 	b.Clock.Advance(directory.TTL - time.Millisecond)
 	announce(t, b.A, "ann", old) // the record outlives the lease
-	b.Clock.Advance(time.Millisecond)
+	b.Clock.Advance(directory.IDKept + time.Millisecond)
 	heir := node(lease(t, b.B, "bob"), "192.0.2.2:50052")
 	if heir.ID != old.ID {
 		t.Fatalf("bob leases %s", heir.ID)

@@ -454,14 +454,20 @@ func testLeaseID(t *testing.T, b Backend) {
 		want(b.A, "ann", "node-001")
 		want(b.B, "cid", "node-003")
 	}
-	want(b.B, "dan", "node-002") // bob's lease, which has expired
-	want(b.A, "bob", "node-004")
+	want(b.B, "dan", "node-004") // not bob's, whose lease has run out: bob may be alive
+	want(b.A, "bob", "node-002")
+	for range int(directory.IDKept / directory.TTL) {
+		b.Clock.Advance(directory.TTL)
+		want(b.A, "ann", "node-001")
+	}
 	b.Clock.Advance(directory.TTL)
-	want(b.B, "dan", "node-002") // dan's lease has expired too, and nobody else has the id
+	want(b.B, "dan", "node-004") // run out too, but nobody has taken it
+	want(b.A, "eve", "node-002") // bob has been away for too long
+	want(b.A, "bob", "node-003")
 	if b.Flush != nil {
 		b.Flush()
-		want(b.B, "dan", "node-002") // dan asks for the id it had
-		want(b.A, "eve", "node-001")
+		want(b.B, "dan", "node-004") // it asks for what it had
+		want(b.A, "fay", "node-001")
 	}
 }
 

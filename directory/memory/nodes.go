@@ -41,11 +41,10 @@ func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
 	now := d.now()
 	n := d.owners[owner]
 	if n == 0 || d.nodes[n].owner != owner {
-		n = 1
-		for n <= directory.MaxNodes && d.nodes[n].expires.After(now) {
-			n++
+		if n = d.freeID(now.Add(-directory.IDKept)); n == 0 {
+			n = d.freeID(now)
 		}
-		if n > directory.MaxNodes {
+		if n == 0 {
 			return "", directory.ErrNoFreeID
 		}
 		delete(d.owners, d.nodes[n].owner)
@@ -54,6 +53,16 @@ func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
 	}
 	d.nodes[n] = lease{owner: owner, expires: now.Add(directory.TTL)}
 	return directory.NodeID(n), nil
+}
+
+// freeID returns the lowest id whose lease ended by then, and 0 if there is none. The caller holds mu.
+func (d *Directory) freeID(by time.Time) int {
+	for n := 1; n <= directory.MaxNodes; n++ {
+		if !d.nodes[n].expires.After(by) {
+			return n
+		}
+	}
+	return 0
 }
 
 // leasedTo reports whether the id is leased to the owner now. The caller holds mu.

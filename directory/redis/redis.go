@@ -372,7 +372,7 @@ func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
 	had := d.leased[owner]
 	d.mu.Unlock()
 	n, err := leaseScript.Run(ctx, d.client, []string{nodeIDs, nodeOwners, nodeRecords, nodeLeases, nodeTaken},
-		d.clock(), directory.TTL.Milliseconds(), owner, had, directory.MaxNodes).Int()
+		d.clock(), directory.TTL.Milliseconds(), owner, had, directory.MaxNodes, directory.IDKept.Milliseconds(), d.channel).Int()
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("directory: lease a node id: %w", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/directory/directorytest"
 	"github.com/tunnox-net/tunnox/directory/redis"
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
@@ -126,7 +127,7 @@ func TestOwnersOfTheIDsOnlyAreKept(t *testing.T) {
 		if id, err := redis.New(c, clock.Now).LeaseID(ctx, owner); err != nil || id != "node-001" {
 			t.Fatalf("%s leases %s, %v", owner, id, err)
 		}
-		clock.Advance(directory.TTL)
+		clock.Advance(directory.TTL + directory.IDKept)
 	}
 	if n, err := c.HLen(ctx, "{tunnox:nodes}:owners").Result(); err != nil || n != 1 {
 		t.Errorf("%d owners are kept, %v; want the one that has the id", n, err)
@@ -178,8 +179,8 @@ func TestALivingNodeKeepsItsIDOverAFlush(t *testing.T) {
 	}
 }
 
-// An id that was leased in the ordinary way stays with its owner, also when an earlier
-// owner asks for it.
+// An id is kept for a node that is silent. After IDKept it may be leased to another
+// owner, and then stays with that one.
 func TestAnIDThatWasLostIsNotTakenBack(t *testing.T) {
 	ctx, url := t.Context(), services.Redis(t)
 	clock := time.Now()
@@ -192,14 +193,55 @@ func TestAnIDThatWasLostIsNotTakenBack(t *testing.T) {
 		want  string
 	}{
 		{frozen, "frozen", 0, "node-001"},
-		{next, "next", directory.TTL + time.Second, "node-001"},
-		{frozen, "frozen", time.Second, "node-002"},
-		{next, "next", time.Second, "node-001"},
+		{next, "next", directory.TTL + time.Second, "node-002"},
+		{frozen, "frozen", directory.IDKept - time.Minute, "node-001"},
+		{next, "next", time.Second, "node-002"},
+		{next, "next", directory.TTL + directory.IDKept, "node-002"},
+		{next, "another", 0, "node-001"},
+		{frozen, "frozen", time.Second, "node-003"},
+		{next, "next", time.Second, "node-002"},
 	} {
 		clock = clock.Add(step.after)
 		if id, err := step.of.LeaseID(ctx, step.owner); id != step.want || err != nil {
 			t.Errorf("%s has %s, %v; want %s", step.owner, id, err, step.want)
 		}
+	}
+}
+
+// After a flush the id of a node that watches its channel is leased to no other owner,
+// also before that node has asked for the id again.
+func TestAnIDThatSomebodyListensForIsNotFree(t *testing.T) {
+	ctx, url := t.Context(), services.Redis(t)
+	client := connect(t, url)
+	living, other := redis.New(client, nil), redis.New(connect(t, url), nil)
+	if id, err := living.LeaseID(ctx, "living"); id != "node-001" || err != nil {
+		t.Fatal(id, err)
+	}
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- living.Watch(watching, "node-001", func(directory.Notice) {}) }()
+	channel := fmt.Sprintf("tunnox:node:%d:node-001", client.Options().DB)
+	if !pace.Until(10*time.Second, time.Millisecond, func() bool {
+		n, err := client.PubSubNumSub(ctx, channel).Result()
+		return err == nil && n[channel] == 1
+	}) {
+		t.Fatal("nobody listens at", channel)
+	}
+	if err := client.FlushDB(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		of          *redis.Directory
+		owner, want string
+	}{{other, "other", "node-002"}, {living, "living", "node-001"}, {other, "other", "node-002"}} {
+		if id, err := step.of.LeaseID(ctx, step.owner); id != step.want || err != nil {
+			t.Errorf("%s has %s, %v; want %s", step.owner, id, err, step.want)
+		}
+	}
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 

@@ -176,12 +176,15 @@ return answer
 
 // leaseScript: KEYS id -> end and owner, owner -> id, id -> record, node -> lease, and
 // a hash of when the first id was leased and of who was given any free id. ARGV now,
-// TTL, owner, the number the owner had (0 = none), how many ids there are. It gives a
-// number; 0 = no id is free.
+// TTL, owner, the number the owner had (0 = none), how many ids there are, how long an
+// id is kept for its owner, the prefix of the nodes' channels. It gives a number; 0 = no
+// id is free.
 //
 // After a flush the ids of all nodes are unknown until their owners ask again, which
-// takes up to a third of a TTL. A new owner that asks before may get the id of a living
-// node. So an id that was given to a new owner within a TTL of the first lease of all
+// takes up to a third of a TTL. A living node is still subscribed to its channel, so an
+// id is not free while its channel has a subscriber. After a restart of Redis there are
+// no subscribers for a moment, and a new owner may get the id of a living node. So
+// an id that was given to a new owner within a TTL of the first lease of all
 // is given back to an owner that says it had the id. The sessions that the new owner
 // has registered under the id are fenced.
 var leaseScript = goredis.NewScript(preamble + `
@@ -217,7 +220,7 @@ end
 if ARGV[4] ~= '0' then
   local ends, other = lease(ARGV[4])
   local mistaken = settling and redis.call('HGET', KEYS[5], ARGV[4]) == other
-  if ends <= now or mistaken then
+  if ends + (ends > 0 and ARGV[6] or 0) <= now or mistaken then
     if ends > now then
       local run = string.match(redis.call('HGET', KEYS[4], node(ARGV[4])) or '', '^%d+ (%S*) ')
       if run and run ~= '' then redis.call('HSET', KEYS[4], node(ARGV[4]), '0  ' .. milliseconds(now) .. ' ' .. run) end
@@ -226,16 +229,24 @@ if ARGV[4] ~= '0' then
     return take(ARGV[4])
   end
 end
+local function heard(n)
+  local listeners = redis.pcall('PUBSUB', 'NUMSUB', ARGV[7] .. node(n))
+  return type(listeners[2]) == 'number' and listeners[2] > 0 -- a server may forbid to ask
+end
 local all, ends = redis.call('HGETALL', ids), {}
 for i = 1, #all, 2 do ends[all[i]] = tonumber(string.match(all[i + 1], '^%d+')) end
-for n = 1, tonumber(ARGV[5]) do
-  if (ends[tostring(n)] or 0) <= now then
-    if settling then
-      redis.call('HSET', KEYS[5], n, owner)
-    else
-      redis.call('HDEL', KEYS[5], n)
+-- The last owner may be alive and cut off: its id is for others only when there is no other.
+for _, kept in ipairs({tonumber(ARGV[6]), 0}) do
+  for n = 1, tonumber(ARGV[5]) do
+    local free = (ends[tostring(n)] or -kept) + kept <= now
+    if free and not heard(n) then
+      if settling then
+        redis.call('HSET', KEYS[5], n, owner)
+      else
+        redis.call('HDEL', KEYS[5], n)
+      end
+      return take(n)
     end
-    return take(n)
   end
 end
 return 0

@@ -31,9 +31,12 @@ type cluster struct {
 	mapping        programs.Mapping
 	service        int
 	live           *net.TCPConn
+	joined         []*programs.Server // forwarders that came later
+	proxy          *services.Proxy    // between the first one and Redis; nil: none
 }
 
-func newCluster(t *testing.T) *cluster {
+// newCluster starts one. redisOf says how the forwarder reaches Redis, if not directly.
+func newCluster(t *testing.T, redisOf ...func(*testing.T, *cluster) string) *cluster {
 	t.Helper()
 	c := &cluster{
 		postgres: services.StartPostgres(t, services.PostgresOptions{Durable: true}),
@@ -42,7 +45,11 @@ func newCluster(t *testing.T) *cluster {
 	}
 	database := c.postgres.Database(t)
 	c.control = programs.StartServer(t, "control", "--postgres", database, "--redis", c.redis.URL())
-	c.forwarder = programs.StartServer(t, "forwarder", "--redis", c.redis.URL())
+	redis := c.redis.URL()
+	for _, of := range redisOf {
+		redis = of(t, c)
+	}
+	c.forwarder = programs.StartServer(t, "forwarder", "--redis", redis)
 	c.API = c.control.API
 	c.user = c.CreateUser(t, "ann")
 	c.source, c.target = c.CreateClient(t, c.user.ID, "source"), c.CreateClient(t, c.user.ID, "target")
