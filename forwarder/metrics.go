@@ -2,6 +2,7 @@ package forwarder
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -28,6 +29,7 @@ type Metrics struct {
 	opens    prometheus.Counter     // streams joined
 	opensNo  *prometheus.CounterVec // streams refused, by code
 	push     prometheus.Histogram   // from the decision of a change to the agent's acknowledgement
+	queued   prometheus.Histogram   // how long a new byte to an agent would wait here, at each look at a link that is full
 	failures prometheus.Counter     // listeners that agents reported as not opened
 	position prometheus.Gauge       // position of the last record applied
 	lag      prometheus.Gauge       // age of the last record when it was applied
@@ -75,6 +77,9 @@ func NewMetrics() *Metrics {
 		push: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_push_latency_seconds",
 			Help:    "From the decision of a change to the acknowledgement of the agent that applied it.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}),
+		queued: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_link_queue_seconds",
+			Help:    "How long a new byte to an agent would wait in this machine, at each look at a link that is full.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}}),
 		failures: counter("tunnox_listener_failures_total", "Listeners that agents reported as not opened."),
 		position: gauge("tunnox_forwarder_position", "Position of the configuration feed that was applied last."),
 		lag:      gauge("tunnox_forwarder_lag_seconds", "Age of the last record of the configuration feed when it was applied."),
@@ -93,11 +98,14 @@ func NewMetrics() *Metrics {
 	return m
 }
 
+// Queued is for the sessions of agents: see transport.SessionConfig.
+func (m *Metrics) Queued(wait time.Duration) { m.queued.Observe(wait.Seconds()) }
+
 // observe lets the gauges read the forwarder's state when they are collected.
 func (m *Metrics) observe(f *Forwarder) { m.of.Store(f) }
 
 func (m *Metrics) parts() []prometheus.Collector {
-	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.failures,
+	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.queued, m.failures,
 		m.position, m.lag, m.gaps, m.forks, m.anew, m.panics, m.renewals, m.bridged, m.located, m.commands, m.reports, m.portions}
 }
 

@@ -15,6 +15,9 @@ type SessionConfig struct {
 	// MaxStreams bounds the streams that the peer may have open at once; one more
 	// is reset. Default 65,536.
 	MaxStreams int
+	// Queued, if set, is told of a link that holds bulk back: how long a new byte would
+	// now wait in this system before it is sent. It must not block.
+	Queued func(wait time.Duration)
 
 	// beneath gathers what the session's writer writes at once; nil without TLS.
 	beneath *carrier

@@ -114,7 +114,7 @@ func newMux(conn net.Conn, client bool, binding []byte, config SessionConfig) *m
 	}
 	s.work.L = &s.mu
 	if s.config.beneath != nil {
-		s.pace = newPace(s.config.beneath.Conn)
+		s.pace = newPace(s.config.beneath.Conn, s.config.Queued)
 	}
 	s.urgent = appendEcho(nil, framePing, 0) // measures the first round trip
 	s.probing = true

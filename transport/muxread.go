@@ -302,4 +302,5 @@ func (s *muxSession) gotPong(n uint64) {
 		return
 	}
 	s.rtt = time.Since(s.began) - time.Duration(n)
+	s.pace.roundTrip(s.rtt)
 }

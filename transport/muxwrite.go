@@ -105,17 +105,23 @@ func (s *muxSession) writeLoop() {
 // nap waits until bulk may go on, or until there is something else to write. The lock is
 // held, except during the wait.
 func (s *muxSession) nap() {
-	if s.alarm == nil {
-		s.alarm = time.AfterFunc(s.pace.nap(), func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.work.Signal()
-		})
-	} else {
-		s.alarm.Reset(s.pace.nap())
+	if !s.pace.asleep {
+		s.pace.asleep = true
+		if s.alarm == nil {
+			s.alarm = time.AfterFunc(s.pace.nap(), s.rouse)
+		} else {
+			s.alarm.Reset(s.pace.nap())
+		}
 	}
 	s.work.Wait()
-	s.alarm.Stop()
+}
+
+// rouse lets bulk look whether it may go on.
+func (s *muxSession) rouse() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pace.asleep = false
+	s.work.Signal()
 }
 
 // wake calls the hooks of the batch.

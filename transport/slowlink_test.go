@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -275,4 +276,58 @@ func besideBulkDirect(t *testing.T, rate float64, bulks int) (key, fresh time.Du
 	key, _ = median(keys)
 	fresh, _ = median(news)
 	return key, fresh
+}
+
+// On a fast link bulk does not wait: a few times at most, until the rate is known.
+func TestFastLinkIsNotHeldBack(t *testing.T) {
+	for _, streams := range []int{1, 8} {
+		l, pin := listen(t)
+		var held atomic.Int64
+		ctx := t.Context()
+		agent, err := transport.DialTLS(ctx, l.Addr().String(), transport.DialConfig{Pins: []transport.Pin{pin}, ServerName: "x",
+			Session: transport.SessionConfig{Queued: func(time.Duration) { held.Add(1) }}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer agent.Close()
+		server, err := l.Accept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.Admit()
+		defer server.Close()
+		const total = 128 << 20
+		var all sync.WaitGroup
+		for range streams {
+			st, err := agent.Open(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() {
+				for left := total / streams; left > 0; left -= 32 << 10 {
+					if _, err := st.Write(make([]byte, 32<<10)); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+				_ = st.CloseWrite()
+			})
+		}
+		for range streams {
+			st, err := server.Accept(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() {
+				if n, err := io.Copy(io.Discard, st); n != total/int64(streams) || err != nil {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+			})
+		}
+		all.Wait()
+		const most = 30 // a machine that stands still for a while looks like a slow link
+		if n := held.Load(); n > most {
+			t.Errorf("%d streams: bulk was held back %d times, at most %d are right", streams, n, most)
+		}
+	}
 }

@@ -137,7 +137,8 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 			return identity{}, err
 		}
 	}
-	agents, err := transport.ListenTLS(p.sockets.agents, transport.ListenConfig{GetCertificate: self.certificate}, log)
+	agents, err := transport.ListenTLS(p.sockets.agents, transport.ListenConfig{GetCertificate: self.certificate,
+		Session: transport.SessionConfig{Queued: cfg.Metrics.Queued}}, log)
 	if err != nil {
 		return identity{}, err
 	}

@@ -155,7 +155,7 @@ func TestServeShowsItsNumbersAndProfilesOnlyWhenAsked(t *testing.T) {
 		}
 		for _, name := range []string{"tunnox_build_info", "tunnox_clients_online", "tunnox_mappings_active", "tunnox_bytes_transferred_total",
 			"tunnox_append_latency_seconds", "tunnox_projection_position", "tunnox_relay_position", "tunnox_feed_position",
-			"tunnox_push_latency_seconds", "tunnox_api_request_duration_seconds", "go_goroutines", "process_open_fds"} {
+			"tunnox_push_latency_seconds", "tunnox_link_queue_seconds", "tunnox_api_request_duration_seconds", "go_goroutines", "process_open_fds"} {
 			if !strings.Contains(body, "\n# TYPE "+name) {
 				t.Errorf("/metrics lacks %s", name)
 			}
