@@ -18,7 +18,7 @@ import (
 const (
 	attemptTimeout = 10 * time.Second // for name, connection, request and answer together
 	dialTimeout    = 5 * time.Second
-	answerMost     = 64 << 10 // bytes of an answer's body that are read, to have the connection again
+	answerMost     = 64 << 10 // bytes of an answer's body that are read, so that the connection can be used again
 	headersMost    = 16 << 10
 	retryAfterMost = 24 * time.Hour
 )
@@ -35,11 +35,11 @@ type sender struct {
 func newSender(o Options) *sender {
 	dialer := &net.Dialer{Timeout: dialTimeout, Control: o.Networks.control}
 	return &sender{keys: o.Keys, timeout: o.Timeout, insecure: o.AllowHTTP, agent: "Tunnox-Webhook/" + o.Version, client: &http.Client{
-		// A redirect would be dialled with the same guard, but it could turn a POST
-		// into a GET somewhere else: the owner is to give the right address.
+		// A redirect would be dialled with the same guard. But it could turn a POST
+		// into a GET at another place, so the owner must give the right address.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			Proxy:                  nil, // of the environment: it would dial what the guard forbids
+			Proxy:                  nil, // no proxy from the environment: it would dial addresses that the guard forbids
 			DialContext:            dialer.DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs},
 			TLSHandshakeTimeout:    dialTimeout,
@@ -48,26 +48,26 @@ func newSender(o Options) *sender {
 			MaxIdleConnsPerHost:    2,
 			IdleConnTimeout:        30 * time.Second,
 			MaxResponseHeaderBytes: headersMost,
-			DisableCompression:     true, // what is not asked for cannot be a bomb
+			DisableCompression:     true, // an answer that is never unpacked cannot be a decompression bomb
 		},
 	}}
 }
 
 func (s *sender) close() { s.client.CloseIdleConnections() }
 
-// attempt is what came of sending something once.
+// attempt is the result of sending a message once.
 type attempt struct {
 	code  int           // 0 = no answer
 	kind  string        // for the metrics; "" = delivered
-	err   string        // why it was no success
-	after time.Duration // the receiver asked to be left alone for so long
+	err   string        // why the attempt failed
+	after time.Duration // the receiver asked for this pause
 	took  time.Duration
 }
 
 func (a attempt) ok() bool { return a.err == "" }
 
-// send makes one attempt. Nothing of the answer's body is kept: it would show
-// whoever names the address what is there.
+// send makes one attempt. Nothing of the answer's body is stored: it would show the
+// content of the address to the person who named the address.
 func (s *sender) send(ctx context.Context, e Endpoint, message string, now time.Time, body []byte) attempt {
 	began := time.Now()
 	a := s.post(ctx, e, message, now, body)
@@ -83,11 +83,11 @@ func (s *sender) post(ctx context.Context, e Endpoint, message string, now time.
 		return attempt{kind: "unreachable", err: "the URL cannot be used"}
 	}
 	if r.URL.Scheme != "https" && !s.insecure {
-		return attempt{kind: "closed", err: "the URL is not https, which this server asks for (--webhook-http)"}
+		return attempt{kind: "closed", err: "the URL is not https, which this server requires (--webhook-http)"}
 	}
 	r.Header = http.Header{
 		"Content-Type": {"application/json"}, "User-Agent": {s.agent},
-		// As the specification spells them.
+		// The spelling is that of the specification.
 		"Webhook-Id": {message}, "Webhook-Timestamp": {strconv.FormatInt(now.Unix(), 10)},
 		"Webhook-Signature": {s.keys.sign(e.ID, e.Generations(now), message, now, body)},
 	}
@@ -95,8 +95,8 @@ func (s *sender) post(ctx context.Context, e Endpoint, message string, now time.
 	if err != nil {
 		return s.unreached(err)
 	}
-	// What it says is not looked at; reading a little lets the connection be used
-	// again. With 101 the body is the connection itself, which no context ends.
+	// The body is not used. Reading a little of it lets the connection be used again.
+	// With 101 the body is the connection itself, which no context ends.
 	if answer.StatusCode != http.StatusSwitchingProtocols {
 		_, _ = io.CopyN(io.Discard, answer.Body, answerMost)
 	}
@@ -110,9 +110,9 @@ func answered(r *http.Response, now time.Time) attempt {
 	case r.StatusCode >= 200 && r.StatusCode < 300:
 		return a
 	case r.StatusCode >= 300 && r.StatusCode < 400:
-		a.err = fmt.Sprintf("it answered %d, a redirect, which is not followed: give the webhook the right address", r.StatusCode)
+		a.err = fmt.Sprintf("the receiver answered %d, a redirect, which is not followed: give the webhook the right address", r.StatusCode)
 	default:
-		a.err = strings.TrimSpace(fmt.Sprintf("it answered %d %s", r.StatusCode, http.StatusText(r.StatusCode)))
+		a.err = strings.TrimSpace(fmt.Sprintf("the receiver answered %d %s", r.StatusCode, http.StatusText(r.StatusCode)))
 	}
 	a.kind = "refused"
 	if r.StatusCode == http.StatusTooManyRequests || r.StatusCode == http.StatusServiceUnavailable {
@@ -132,8 +132,9 @@ func retryAfter(text string, now time.Time) time.Duration {
 	return min(max(d, 0), retryAfterMost)
 }
 
-// unreached tells why there was no answer, in words that are the same whatever is
-// at the address: its owner needs them, and nobody learns of what is inside.
+// unreached says why there was no answer. The words are the same whatever is at the
+// address: the owner of the webhook needs the reason, and must not learn anything about
+// closed networks.
 func (s *sender) unreached(err error) attempt {
 	a := attempt{kind: "unreachable"}
 	var resolve *net.DNSError
@@ -146,17 +147,17 @@ func (s *sender) unreached(err error) attempt {
 	case errors.As(err, new(errClosed)):
 		a.kind, a.err = "closed", errClosed{}.Error()
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		a.err = fmt.Sprintf("it did not answer within %v", s.timeout)
+		a.err = fmt.Sprintf("the receiver did not answer within %v", s.timeout)
 	case errors.As(err, &resolve):
-		a.err = "its name could not be resolved"
+		a.err = "the receiver's name could not be resolved"
 	case errors.As(err, &certificate), errors.As(err, &authority), errors.As(err, &name):
-		a.err = "its certificate is not one to be trusted"
+		a.err = "the receiver's certificate is not trusted"
 	case errors.As(err, &op) && op.Op == "dial":
-		a.err = "it could not be connected to"
+		a.err = "no connection to the receiver could be made"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		a.err = "it closed the connection without an answer"
+		a.err = "the receiver closed the connection without an answer"
 	default:
-		a.err = "it did not answer as HTTP"
+		a.err = "the receiver's answer was not HTTP"
 	}
 	return a
 }

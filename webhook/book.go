@@ -9,27 +9,28 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Log is what the deliverer reads.
+// Log is the log that the deliverer reads.
 type Log interface {
 	// ReadStream gives up to limit records of a stream with a version above after.
 	ReadStream(ctx context.Context, stream domain.StreamID, after domain.Version, limit int) ([]domain.Record, error)
 	// ReadAll gives up to limit records with a position above after, in order.
 	ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error)
-	// Select gives up to limit records that the query wants, in its order.
+	// Select gives up to limit records that match the query, in the query's order.
 	Select(ctx context.Context, q domain.Query, limit int) ([]domain.Record, error)
-	// Wait returns once the log reaches beyond after, or with the context's error.
+	// Wait returns when the log has records after the position after, or with the
+	// context's error.
 	Wait(ctx context.Context, after domain.Position) error
 }
 
-// book holds the endpoints as of a position. What a record is delivered to is
-// decided on the state of that very position, not on what the endpoints are now:
-// so it comes out the same whoever decides it, and however late.
+// book holds the endpoints as of a position. The receivers of a record are decided on
+// the state at the record's position, not on the present state. So the result is the
+// same whoever decides it, and however late.
 type book struct {
 	log       Log
 	endpoints map[int64]*Endpoint
 	owned     map[int64]map[int64]bool // webhooks by owner
 	all       map[int64]bool           // webhooks that ask for everything
-	changed   map[int64]bool           // since the last advance; those that are no more have ended
+	changed   map[int64]bool           // since the last advance; an endpoint that is gone has ended
 }
 
 func newBook(log Log, endpoints []Endpoint) *book {
@@ -62,16 +63,16 @@ func (b *book) drop(e *Endpoint) {
 	delete(b.all, e.ID)
 }
 
-// take applies a record, and gives the deliveries it comes to. What a webhook is
-// told of its own end and beginning follows from the order: it is told that it was
-// created, and not that it was deleted.
-func (b *book) take(ctx context.Context, r domain.Record) ([]Delivery, error) {
+// apply applies a record, and gives the deliveries that follow from it. Because of the
+// order, a webhook gets the event of its own creation, and not that of its own
+// deletion.
+func (b *book) apply(ctx context.Context, r domain.Record) ([]Delivery, error) {
 	var err error
 	switch r.Stream.Category() {
 	case domain.CategoryWebhook:
-		err = b.takeWebhook(ctx, r)
+		err = b.applyWebhook(ctx, r)
 	case domain.CategoryUser:
-		err = b.takeUser(r)
+		err = b.applyUser(r)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("record %d: %w", r.Position, err)
@@ -85,7 +86,7 @@ func (b *book) take(ctx context.Context, r domain.Record) ([]Delivery, error) {
 	return deliveries, nil
 }
 
-// concerned lists the webhooks that a record of an account may be for, each once.
+// concerned lists the webhooks that may get a record of an account, each once.
 func (b *book) concerned(owner int64) []int64 {
 	own := b.owned[owner]
 	ids := make([]int64, 0, len(own)+len(b.all))
@@ -101,7 +102,7 @@ func (b *book) concerned(owner int64) []int64 {
 	return ids
 }
 
-func (b *book) takeWebhook(ctx context.Context, r domain.Record) error {
+func (b *book) applyWebhook(ctx context.Context, r domain.Record) error {
 	event, err := r.Event()
 	if err != nil {
 		return err
@@ -116,7 +117,7 @@ func (b *book) takeWebhook(ctx context.Context, r domain.Record) error {
 		}
 	}
 	if e == nil {
-		return fmt.Errorf("%s began before the webhooks did", r.Stream)
+		return fmt.Errorf("%s began before the checkpoint of the webhooks", r.Stream)
 	}
 	e.Apply(event, r.Meta.At)
 	b.changed[e.ID] = true
@@ -128,7 +129,7 @@ func (b *book) takeWebhook(ctx context.Context, r domain.Record) error {
 	return nil
 }
 
-// ofUser gives an endpoint with what counts of its owner as of a position.
+// ofUser gives an endpoint with the state of its owner as of a position.
 func (b *book) ofUser(ctx context.Context, user int64, at domain.Position) (*Endpoint, error) {
 	const page = 500
 	u := &domain.User{}
@@ -151,8 +152,8 @@ func (b *book) ofUser(ctx context.Context, user int64, at domain.Position) (*End
 	}
 }
 
-// takeUser applies to a user's webhooks what decides what they may be told.
-func (b *book) takeUser(r domain.Record) error {
+// applyUser applies a change of a user to the rights of the user's webhooks.
+func (b *book) applyUser(r domain.Record) error {
 	own := b.owned[r.Stream.Number()]
 	if len(own) == 0 {
 		return nil
@@ -178,7 +179,7 @@ func (b *book) takeUser(r domain.Record) error {
 	return nil
 }
 
-// flush gives what has changed since the last time into an advance.
+// flush adds the changes since the last flush to an advance.
 func (b *book) flush(a *Advance) {
 	for _, id := range slices.Sorted(maps.Keys(b.changed)) {
 		if e := b.endpoints[id]; e != nil {

@@ -18,17 +18,17 @@ import (
 )
 
 // Schedule is how long a delivery waits after each failed attempt. After one more
-// it is given up.
+// failure it is given up.
 var Schedule = []time.Duration{5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
 
 const (
-	mostAtOnce      = 64                 // attempts of this process
-	mostOfOwner     = 4                  // of one owner's: slow receivers of one must not hold up others
+	mostAtOnce      = 64                 // attempts of this process at the same time
+	mostOfOwner     = 4                  // of one owner: slow receivers of one owner must not delay others
 	mostInTurn      = 50                 // deliveries of one webhook before others have a turn
-	turnTime        = time.Second        // after which a turn ends with the attempt that is under way
-	restAfter       = 3                  // failures of a webhook, one after the other, before it is left alone for a while
-	restMost        = 60                 // times the first wait of the schedule: the first rest is one, and each is twice the one before
-	disableAfter    = 3 * 24 * time.Hour // of nothing but failures, and no fewer of them than one delivery may have: the machine may have slept
+	turnTime        = time.Second        // after this time a turn ends with the present attempt
+	restAfter       = 3                  // failures of a webhook in a row before it rests
+	restMost        = 60                 // times the first pause of the schedule: the first rest is one such pause, and each later one is twice the one before
+	disableAfter    = 3 * 24 * time.Hour // of failures only, and at least as many as one delivery may have: the machine may have been asleep
 	lookEvery       = time.Second
 	pruneEvery      = 10 * time.Minute
 	measureEvery    = 5 * time.Second
@@ -37,22 +37,22 @@ const (
 	disablePatience = 10 * time.Second
 )
 
-// Options say how a deliverer works. Show and Disable are required.
+// Options configure a deliverer. Show and Disable are required.
 type Options struct {
 	Keys      Keys
 	Networks  Networks
 	AllowHTTP bool           // URLs may be http
-	RootCAs   *x509.CertPool // who signs for receivers; nil: the system's
+	RootCAs   *x509.CertPool // authorities for receivers; nil: the system's
 	Version   string         // of this program, for the User-Agent header
 
-	// Show gives a record as the audit shows it.
+	// Show gives a record in the form of the audit.
 	Show func(domain.Record) (any, error)
 	// Disable disables a webhook, with a reason for people.
 	Disable func(ctx context.Context, webhook int64, reason string) error
 
 	Schedule []time.Duration // nil: [Schedule]
 	Timeout  time.Duration   // of an attempt; 0: 10 s
-	Metrics  *Metrics        // nil: counted and thrown away
+	Metrics  *Metrics        // nil: nothing is published
 	Logger   *slog.Logger    // nil: nothing is logged
 	Clock    func() time.Time
 }
@@ -65,13 +65,13 @@ type Deliverer struct {
 	sender  *sender
 	metrics *Metrics
 	logger  *slog.Logger
-	kicked  chan struct{} // there is something to send, or a place is free
+	kicked  chan struct{} // there may be something to send, or a free place
 
-	position atomic.Int64 // up to which records have become deliveries
+	position atomic.Int64 // records up to this position have become deliveries
 
 	mu     sync.Mutex
-	busy   map[int64]bool // guarded by mu; webhooks that are being sent to
-	owners map[int64]int  // guarded by mu; how many of an owner's
+	busy   map[int64]bool // guarded by mu; webhooks with an attempt under way
+	owners map[int64]int  // guarded by mu; attempts under way by owner
 }
 
 // NewDeliverer makes a deliverer over a store and a log.
@@ -97,7 +97,7 @@ func NewDeliverer(store Store, log Log, o Options) *Deliverer {
 
 func (d *Deliverer) now() time.Time { return d.options.Clock().UTC() }
 
-// kick has the deliverer look for something to send.
+// kick makes the deliverer look for something to send.
 func (d *Deliverer) kick() {
 	select {
 	case d.kicked <- struct{}{}:
@@ -105,8 +105,8 @@ func (d *Deliverer) kick() {
 	}
 }
 
-// Run follows the log and delivers until ctx ends, which is no error. Attempts
-// that are under way then are broken off and made again by whoever goes on.
+// Run follows the log and delivers until ctx ends, which is not an error. It cancels
+// the attempts that are under way then; the next deliverer makes them again.
 func (d *Deliverer) Run(ctx context.Context) error {
 	defer d.sender.close()
 	var parts sync.WaitGroup
@@ -118,7 +118,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	for failing := false; ; {
 		err := d.dispatch(ctx, &parts)
 		if err != nil && ctx.Err() == nil && !failing {
-			d.logger.Warn("cannot look for deliveries, trying on", "error", err)
+			d.logger.Warn("cannot look for deliveries, trying again", "error", err)
 		}
 		failing = err != nil
 		select {
@@ -133,7 +133,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	}
 }
 
-// dispatch begins to send to webhooks that have something to be sent.
+// dispatch begins to send to the webhooks that have something to send.
 func (d *Deliverer) dispatch(ctx context.Context, parts *sync.WaitGroup) error {
 	ready, err := d.store.Ready(ctx, d.now(), readyMost)
 	if err != nil {
@@ -155,9 +155,9 @@ func (d *Deliverer) dispatch(ctx context.Context, parts *sync.WaitGroup) error {
 	return nil
 }
 
-// sortByPlaces puts webhooks first whose owners have the fewest places. What waits
-// for slow receivers waits for longest: by time alone, enough of them would take
-// every place that is free again.
+// sortByPlaces puts the webhooks first whose owners use the fewest places. Deliveries
+// to slow receivers have waited longest: in order of time alone, enough of them would
+// take every free place.
 func (d *Deliverer) sortByPlaces(ready []Ready) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -184,8 +184,7 @@ func (d *Deliverer) end(r Ready) {
 	}
 }
 
-// turn sends to one webhook what is to be sent to it now, and reports whether
-// there may be more.
+// turn sends the due deliveries of one webhook, and reports whether there may be more.
 func (d *Deliverer) turn(ctx context.Context, webhook int64) (more bool) {
 	began := time.Now()
 	for n := 0; n < mostInTurn && time.Since(began) < turnTime; n++ {
@@ -197,20 +196,20 @@ func (d *Deliverer) turn(ctx context.Context, webhook int64) (more bool) {
 		case ctx.Err() != nil:
 			return false
 		case errors.Is(err, ErrMoved):
-			return true // another process is, or was, at it
+			return true // another process sends to it, or has sent
 		case err != nil:
-			d.logger.Warn("cannot deliver to a webhook, trying on", "webhook", webhook, "error", err)
+			d.logger.Warn("cannot deliver to a webhook, trying again", "webhook", webhook, "error", err)
 			wait.For(ctx, lookEvery)
 			return true
 		case !ok:
-			// A place is free, which somebody may have waited for.
+			// A place is free, and another webhook may wait for it.
 			return true
 		}
 	}
 	return true
 }
 
-// deliver makes one attempt and notes it.
+// deliver makes one attempt and stores its result.
 func (d *Deliverer) deliver(ctx context.Context, due Due) error {
 	body, err := d.payload(ctx, due)
 	for _, why := range []error{errHidden, errMissing, errUnshown} {
@@ -224,7 +223,7 @@ func (d *Deliverer) deliver(ctx context.Context, due Due) error {
 	began := d.now()
 	a := d.sender.send(ctx, due.Endpoint, due.Message, began, body)
 	if ctx.Err() != nil {
-		return ctx.Err() // it was broken off here and not there
+		return ctx.Err() // the attempt was cancelled by this process
 	}
 	o := d.outcome(due, a, began)
 	if err := d.store.Finish(ctx, o); err != nil {
@@ -233,15 +232,15 @@ func (d *Deliverer) deliver(ctx context.Context, due Due) error {
 	d.count(o, a)
 	switch {
 	case a.code == http.StatusGone:
-		d.disable(ctx, due.Webhook, "gone", "It answered 410 Gone.")
+		d.disable(ctx, due.Webhook, "gone", "The receiver answered 410 Gone.")
 	case !a.ok() && o.Attempted.Sub(o.Failing.Since) >= disableAfter && o.Failing.Times > len(d.options.Schedule):
-		d.disable(ctx, due.Webhook, "failing", "It has taken nothing for three days. The last time: "+a.err+".")
+		d.disable(ctx, due.Webhook, "failing", "The receiver has accepted nothing for three days. The last error: "+a.err+".")
 	}
 	return nil
 }
 
-// giveUp notes that a delivery cannot be sent. Its owner is told why, and the log of
-// this program the whole of it.
+// giveUp stores that a delivery cannot be sent. The owner gets the reason, and the log
+// of this program gets the whole error.
 func (d *Deliverer) giveUp(ctx context.Context, due Due, why, err error) error {
 	if !errors.Is(why, errHidden) {
 		d.logger.Warn("gave up a delivery", "webhook", due.Webhook, "position", int64(due.Position), "error", err)
@@ -252,7 +251,7 @@ func (d *Deliverer) giveUp(ctx context.Context, due Due, why, err error) error {
 	return d.store.Finish(ctx, o)
 }
 
-// outcome decides what an attempt means.
+// outcome decides what follows from an attempt.
 func (d *Deliverer) outcome(due Due, a attempt, began time.Time) Outcome {
 	o := Outcome{Delivery: due.Delivery}
 	o.Attempts++
@@ -271,7 +270,7 @@ func (d *Deliverer) outcome(due Due, a attempt, began time.Time) Outcome {
 		o.Failing.Rest = now.Add(varied(d.options.Schedule[0] * time.Duration(min(1<<min(over, 20), restMost))))
 	}
 	if a.after > 0 {
-		o.Failing.Rest = now.Add(a.after) // it asked for that, whatever was to be sent
+		o.Failing.Rest = now.Add(a.after) // the receiver asked for this, whatever was to be sent
 	}
 	if a.code == http.StatusGone {
 		o.Failing.Rest = now.Add(d.options.Schedule[0] * restMost) // until it is disabled
@@ -284,8 +283,8 @@ func (d *Deliverer) outcome(due Due, a attempt, began time.Time) Outcome {
 	return o
 }
 
-// varied is a time a little longer or shorter, so that what failed at the same
-// moment is not tried again at the same moment.
+// varied makes a time a little longer or shorter, so that deliveries that failed at the
+// same moment are not tried again at the same moment.
 func varied(t time.Duration) time.Duration {
 	if t <= 0 {
 		return 0
@@ -305,7 +304,7 @@ func (d *Deliverer) count(o Outcome, a attempt) {
 	}
 }
 
-// disable has a webhook disabled, for its owner to see. What waits for it waits on.
+// disable disables a webhook, which its owner can see. Waiting deliveries still wait.
 func (d *Deliverer) disable(ctx context.Context, webhook int64, kind, reason string) {
 	ctx, cancel := context.WithTimeout(ctx, disablePatience)
 	defer cancel()
@@ -317,7 +316,7 @@ func (d *Deliverer) disable(ctx context.Context, webhook int64, kind, reason str
 	d.logger.Info("disabled a webhook", "webhook", webhook, "why", kind)
 }
 
-// tend deletes what is kept no longer, and measures.
+// tend deletes old deliveries, and measures.
 func (d *Deliverer) tend(ctx context.Context) {
 	measure, prune := time.NewTicker(measureEvery), time.NewTicker(pruneEvery)
 	defer measure.Stop()
@@ -337,7 +336,8 @@ func (d *Deliverer) tend(ctx context.Context) {
 }
 
 func (d *Deliverer) measure(ctx context.Context) {
-	// What cannot be read now is shown as it was; who reads or writes says so.
+	// A number that cannot be read now keeps its last value; other parts report that
+	// the store cannot be read.
 	if n, err := d.store.Waiting(ctx); err == nil {
 		d.metrics.pending.Set(float64(n))
 	}
@@ -351,7 +351,7 @@ func (d *Deliverer) measure(ctx context.Context) {
 func (d *Deliverer) prune(ctx context.Context) error {
 	crowded, err := d.store.Crowded(ctx, MaxWaiting)
 	for _, webhook := range crowded {
-		d.disable(ctx, webhook, "crowded", "More waits for it than is kept: it takes less than happens.")
+		d.disable(ctx, webhook, "crowded", "Too many deliveries wait for it: the receiver accepts fewer events than happen.")
 	}
 	return errors.Join(err, d.store.Prune(ctx, d.now()))
 }

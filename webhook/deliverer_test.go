@@ -50,7 +50,7 @@ func TestEverybodyIsToldWhatTheyMaySee(t *testing.T) {
 			}
 		}
 	}
-	// An admin that is none any more, and a user who is disabled.
+	// A user who is not an admin any more, and a disabled user.
 	w.do(domain.SetUserRole{ID: root, Role: domain.RoleUser})
 	w.do(domain.SetUserEnabled{ID: ann})
 	w.client(100, bob)
@@ -61,8 +61,8 @@ func TestEverybodyIsToldWhatTheyMaySee(t *testing.T) {
 	}
 }
 
-// What was asked of a client is its owner's to know; what was asked of a node is
-// nobody's, and admins' alone.
+// A request about a client is visible to its owner. A request about a node belongs to
+// nobody and is visible to admins only.
 func TestADisconnectIsToldToItsOwnerAndADrainToAdmins(t *testing.T) {
 	w := newWorld(t)
 	w.start()
@@ -150,7 +150,8 @@ func TestWhatIsNotTakenIsSentAgainUnderTheSameID(t *testing.T) {
 	}
 }
 
-// TestOneBadEventDoesNotHoldUpTheRest, nor does a dead receiver those of others.
+// TestOneBadEventDoesNotHoldUpTheRest: a bad event does not delay the others, and a
+// dead receiver does not delay those of others.
 func TestOneBadEventDoesNotHoldUpTheRest(t *testing.T) {
 	w := newWorld(t)
 	w.start()
@@ -174,7 +175,7 @@ func TestOneBadEventDoesNotHoldUpTheRest(t *testing.T) {
 	if bad.Attempts != 6 || bad.Code != 400 || !strings.Contains(bad.Error, "400 Bad Request") {
 		t.Errorf("%+v", bad)
 	}
-	// By hand it is sent again, whatever became of it.
+	// Redelivery by hand sends it again, whatever its status is.
 	r.answer = nil
 	_, err := w.store.Redeliver(t.Context(), 1, bad.ID, w.now())
 	w.must(err)
@@ -197,7 +198,7 @@ func TestWhatCannotBeShownDoesNotHoldUpTheRest(t *testing.T) {
 	w.client(0, ann)
 	w.client(1, ann)
 	w.eventually("the other one is taken", func() bool { list := w.deliveries(1); return len(list) == 2 && list[1].Status == webhook.Delivered })
-	if d := w.deliveries(1)[0]; d.Status != webhook.Failed || d.Error != "this cannot be shown" {
+	if d := w.deliveries(1)[0]; d.Status != webhook.Failed || d.Error != "this event cannot be shown" {
 		t.Errorf("%+v", d)
 	}
 }
@@ -213,17 +214,17 @@ func TestAnswersThatAreNoSuccess(t *testing.T) {
 	}{
 		"a redirect is not followed": {func(out http.ResponseWriter, in *http.Request, _ message) {
 			http.Redirect(out, in, trap.URL, http.StatusTemporaryRedirect)
-		}, 307, "it answered 307, a redirect", false},
+		}, 307, "the receiver answered 307, a redirect", false},
 		"a redirect to metadata is not followed": {func(out http.ResponseWriter, in *http.Request, _ message) {
 			http.Redirect(out, in, "http://169.254.169.254/latest/meta-data/", http.StatusFound)
-		}, 302, "it answered 302, a redirect", false},
+		}, 302, "the receiver answered 302, a redirect", false},
 		"a slow one is not waited for": {func(_ http.ResponseWriter, in *http.Request, _ message) { <-in.Context().Done() },
-			0, "it did not answer within", true},
+			0, "the receiver did not answer within", true},
 		"one that closes": {func(http.ResponseWriter, *http.Request, message) { panic(http.ErrAbortHandler) },
-			0, "it closed the connection without an answer", false},
+			0, "the receiver closed the connection without an answer", false},
 		"headers without end": {func(out http.ResponseWriter, _ *http.Request, _ message) {
 			out.Header().Set("X-Big", strings.Repeat("x", 1<<20))
-		}, 0, "it did not answer as HTTP", false},
+		}, 0, "the receiver's answer was not HTTP", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -269,7 +270,7 @@ func TestAReceiverThatSwitchesProtocolsHoldsNobodyUp(t *testing.T) {
 					return
 				}
 				_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: silence\r\n\r\n")
-				_, _ = io.Copy(io.Discard, conn) // until the other side leaves
+				_, _ = io.Copy(io.Discard, conn) // until the other side closes
 			})
 		}
 	})
@@ -281,10 +282,10 @@ func TestAReceiverThatSwitchesProtocolsHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-// TestSlowReceiversOfManyDoNotStarveAnother: they may take every place there is,
-// and have waited for longer.
+// TestSlowReceiversOfManyDoNotStarveAnother: slow receivers may use every place, and
+// have waited longer.
 func TestSlowReceiversOfManyDoNotStarveAnother(t *testing.T) {
-	const slowUsers, each, events = 16, 4, 30 // as many as are sent to at once
+	const slowUsers, each, events = 16, 4, 30 // as many as can be sent to at once
 	w := newWorld(t)
 	slow, quick := newReceiver(w), newReceiver(w)
 	slow.answer = func(http.ResponseWriter, *http.Request, message) { time.Sleep(200 * time.Millisecond) }
@@ -383,10 +384,10 @@ func TestGoneDisables(t *testing.T) {
 	w.hook(1, ann, r.URL, "client_created")
 	w.client(0, ann)
 	w.eventually("it is disabled", func() bool { return w.webhook(1).Disabled })
-	if reason := w.webhook(1).Reason; reason != "It answered 410 Gone." {
+	if reason := w.webhook(1).Reason; reason != "The receiver answered 410 Gone." {
 		t.Errorf("reason %q", reason)
 	}
-	w.client(1, ann) // is not for it
+	w.client(1, ann) // this event is not for the webhook
 	r.answer = nil
 	w.do(domain.SetWebhookEnabled{ID: 1, Enabled: true})
 	w.client(2, ann)
@@ -425,8 +426,8 @@ func TestThreeDaysOfFailuresDisable(t *testing.T) {
 	}
 }
 
-// TestAMachineThatSleptDisablesNothingAtOnce: days have passed, and a receiver that
-// failed before and behind them has not failed for days.
+// TestAMachineThatSleptDisablesNothingAtOnce: days have passed, but a receiver that
+// failed before them and after them has not failed for days.
 func TestAMachineThatSleptDisablesNothingAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.start(func(o *webhook.Options) {
@@ -442,15 +443,15 @@ func TestAMachineThatSleptDisablesNothingAtOnce(t *testing.T) {
 		w.pass(slept)
 		w.eventually("the next attempt", func() bool { list := w.deliveries(1); return len(list) == 1 && list[0].Attempts == n+1 })
 	}
-	if hook := w.webhook(1); hook.Disabled { // an attempt comes behind what the one before came to
+	if hook := w.webhook(1); hook.Disabled { // an attempt waits for the result of the one before
 		t.Errorf("disabled: %s", hook.Reason)
 	}
 	w.pass(8 * time.Hour)
 	w.eventually("it is disabled", func() bool { return w.webhook(1).Disabled })
 }
 
-// TestAProcessThatEndsInTheMiddleMissesNothing: what the receiver has and nobody
-// noted is sent again, under the same id.
+// TestAProcessThatEndsInTheMiddleMissesNothing: a message that the receiver has, and
+// whose result nobody stored, is sent again under the same id.
 func TestAProcessThatEndsInTheMiddleMissesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.start()
@@ -514,8 +515,8 @@ func TestBothSecretsSignAfterARotation(t *testing.T) {
 	}
 }
 
-// TestClosedNetworksAreNotReached: whatever way the address is written, and though
-// a receiver is there.
+// TestClosedNetworksAreNotReached, however the address is written, and although there
+// is a receiver.
 func TestClosedNetworksAreNotReached(t *testing.T) {
 	w := newWorld(t)
 	w.start(func(o *webhook.Options) { o.Networks = webhook.Networks{}; o.Schedule = []time.Duration{time.Hour} })
@@ -531,8 +532,8 @@ func TestClosedNetworksAreNotReached(t *testing.T) {
 		id := int64(1 + i)
 		w.eventually(host+" was tried", func() bool { list := w.deliveries(id); return len(list) == 1 && list[0].Attempts == 1 })
 		d := w.deliveries(id)[0]
-		// The odd ways to write an address are names, which nobody has; a resolver that
-		// reads them as addresses comes to the guard.
+		// Unusual forms of an address are names, which nobody has. If a resolver reads
+		// them as addresses, the guard stops them.
 		if !strings.Contains(d.Error, "webhooks may not reach") && !strings.Contains(d.Error, "could not be resolved") || d.Code != 0 {
 			t.Errorf("%s: %+v", host, d)
 		}
@@ -554,8 +555,8 @@ func TestHTTPIsRefusedUnlessAllowed(t *testing.T) {
 	}
 }
 
-// TestALogFromElsewhereIsNotToldAgain: webhooks come with it, and are told what
-// happens from then on.
+// TestALogFromElsewhereIsNotToldAgain: its webhooks come with it, and get the events
+// from then on.
 func TestALogFromElsewhereIsNotToldAgain(t *testing.T) {
 	w := newWorld(t)
 	r := newReceiver(w)
@@ -571,7 +572,8 @@ func TestALogFromElsewhereIsNotToldAgain(t *testing.T) {
 	}
 }
 
-// TestALogThatWasTakenBack: its positions come again, and are told again.
+// TestALogThatWasTakenBack: the positions of a rolled back log are used again, and
+// their new records are delivered.
 func TestALogThatWasTakenBack(t *testing.T) {
 	w := newWorld(t)
 	r := newReceiver(w)

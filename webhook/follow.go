@@ -12,14 +12,14 @@ import (
 
 const (
 	followPage  = 500
-	saveEvery   = time.Second // the checkpoint, while nothing is to be delivered
+	saveEvery   = time.Second // for the checkpoint, while there are no deliveries
 	followPause = time.Second // after an error
 )
 
-// Begin sets the checkpoint at the end of the log, when there is none yet. It is
-// called before anything can be written that somebody is to be told of. Webhooks
-// that are in the log already, because it came from elsewhere, are told what
-// happens from now on: where they were, they have been told of the rest.
+// Begin sets the checkpoint at the end of the log, if there is none yet. It is called
+// before any record can be written that a webhook must get. A log that was moved here
+// may contain webhooks already. They get the events from now on: at the old place they
+// have got the others.
 func (d *Deliverer) Begin(ctx context.Context) error {
 	at, began, was, err := d.store.Load(ctx)
 	if err != nil {
@@ -42,11 +42,10 @@ func (d *Deliverer) Begin(ctx context.Context) error {
 	return d.store.Begin(ctx, head, endpoints)
 }
 
-// beginAgain sets the checkpoint at the end of a log that was taken back to before,
-// as a backup of it is. Its positions are used again, so that what is known of them is
-// wrong.
+// beginAgain sets the checkpoint at the end of a log that was rolled back, for example
+// to a backup. Its positions are used again, so the stored state is wrong.
 func (d *Deliverer) beginAgain(ctx context.Context, at, head domain.Position, was []Endpoint) error {
-	d.logger.Error("the log was taken back to before what was delivered, beginning again at its end", "checkpoint", int64(at), "end", int64(head))
+	d.logger.Error("the log was rolled back to a state before the last delivery, beginning again at its end", "checkpoint", int64(at), "end", int64(head))
 	endpoints, err := d.endpoints(ctx, head)
 	if err != nil {
 		return fmt.Errorf("begin webhooks again: %w", err)
@@ -56,16 +55,17 @@ func (d *Deliverer) beginAgain(ctx context.Context, at, head domain.Position, wa
 		back.Ended = append(back.Ended, e.ID)
 	}
 	if err := d.store.Advance(ctx, back); errors.Is(err, ErrMoved) {
-		return nil // another process is at it
+		return nil // another process does the same
 	} else if err != nil {
 		return err
 	}
 	return d.store.Advance(ctx, Advance{From: head, To: head, Now: d.now(), Endpoints: endpoints})
 }
 
-// behind reads the records behind a place, with the one at it; goesOn is false when
-// that is not there, or is another one: the log was taken back.
-func (d *Deliverer) behind(ctx context.Context, known *domain.Place) (records []domain.Record, goesOn bool, err error) {
+// readAfter reads the records after a place, together with the record at the place.
+// goesOn is false when that record is missing or is another one: the log was rolled
+// back.
+func (d *Deliverer) readAfter(ctx context.Context, known *domain.Place) (records []domain.Record, goesOn bool, err error) {
 	if known.Position == 0 {
 		records, err = d.log.ReadAll(ctx, 0, followPage)
 		return records, true, err
@@ -95,7 +95,7 @@ func (d *Deliverer) endpoints(ctx context.Context, head domain.Position) ([]Endp
 			return nil, err
 		}
 		for _, r := range records {
-			if _, err := b.take(ctx, r); err != nil {
+			if _, err := b.apply(ctx, r); err != nil {
 				return nil, err
 			}
 			after = r.Position
@@ -117,8 +117,8 @@ func (d *Deliverer) head(ctx context.Context) (domain.Position, error) {
 	return last[0].Position, nil
 }
 
-// follow turns records into deliveries until ctx ends. After an error it begins
-// again from what is stored.
+// follow turns records into deliveries until ctx ends. After an error it begins again
+// from the stored state.
 func (d *Deliverer) follow(ctx context.Context) {
 	for failing := false; ctx.Err() == nil; {
 		err := d.followFrom(ctx, &failing)
@@ -128,7 +128,7 @@ func (d *Deliverer) follow(ctx context.Context) {
 		case errors.Is(err, ErrMoved):
 			d.logger.Info("another process has turned records into deliveries, beginning again from there")
 		case !failing:
-			d.logger.Warn("cannot turn records into deliveries, trying on", "error", err)
+			d.logger.Warn("cannot turn records into deliveries, trying again", "error", err)
 		}
 		failing = true
 		wait.For(ctx, followPause)
@@ -141,14 +141,14 @@ func (d *Deliverer) followFrom(ctx context.Context, failing *bool) error {
 		return err
 	}
 	if !began {
-		return errors.New("webhooks have not begun")
+		return errors.New("the webhooks have no checkpoint yet")
 	}
 	b := newBook(d.log, endpoints)
 	at, last := saved, time.Now()
-	known := domain.Place{Position: at} // whose id is that of the record here
+	known := domain.Place{Position: at} // its id is that of the record here
 	d.position.Store(int64(at))
 	for {
-		records, goesOn, err := d.behind(ctx, &known)
+		records, goesOn, err := d.readAfter(ctx, &known)
 		if err != nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func (d *Deliverer) followFrom(ctx context.Context, failing *bool) error {
 		}
 		a := Advance{From: saved, Now: d.now()}
 		for _, r := range records {
-			deliveries, err := b.take(ctx, r)
+			deliveries, err := b.apply(ctx, r)
 			if err != nil {
 				return err
 			}
@@ -171,8 +171,8 @@ func (d *Deliverer) followFrom(ctx context.Context, failing *bool) error {
 		}
 		b.flush(&a)
 		a.To = at
-		// A checkpoint that is behind costs work and not correctness: without
-		// deliveries it is written once in a while.
+		// An old checkpoint costs work and not correctness: without deliveries it is
+		// written only from time to time.
 		if something := len(a.Endpoints)+len(a.Ended)+len(a.Deliveries) > 0; something || at > saved && time.Since(last) >= saveEvery {
 			if err := d.store.Advance(ctx, a); err != nil {
 				return err

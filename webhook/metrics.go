@@ -2,15 +2,15 @@ package webhook
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics of a deliverer; main registers them. No series is of one webhook: there
-// may be any number.
+// Metrics are those of a deliverer; main registers them. No series is for a single
+// webhook, because their number has no bound.
 type Metrics struct {
-	deliveries *prometheus.CounterVec // deliveries that are over, by outcome
+	deliveries *prometheus.CounterVec // finished deliveries, by outcome
 	attempts   *prometheus.CounterVec // attempts, by outcome
-	seconds    prometheus.Histogram   // what an attempt took
+	seconds    prometheus.Histogram   // duration of an attempt
 	position   prometheus.Gauge       // the checkpoint
-	lag        prometheus.Gauge       // records behind the end of the log
-	pending    prometheus.Gauge       // deliveries that wait
+	lag        prometheus.Gauge       // records between the checkpoint and the end of the log
+	pending    prometheus.Gauge       // waiting deliveries
 	disabled   *prometheus.CounterVec // webhooks that were disabled, by reason
 }
 
@@ -18,19 +18,19 @@ type Metrics struct {
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tunnox_webhook_deliveries_total",
-			Help: "Deliveries that are over: delivered, or failed when they were given up."}, []string{"outcome"}),
+			Help: "Finished deliveries: delivered, or failed if they were given up."}, []string{"outcome"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tunnox_webhook_attempts_total",
-			Help: "Attempts to deliver: delivered, refused by an answer, unreachable without one, or closed when the address may not be reached."}, []string{"outcome"}),
+			Help: "Attempts to deliver: delivered, refused by the receiver's answer, unreachable if there was no answer, or closed if the address may not be reached."}, []string{"outcome"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_webhook_attempt_seconds",
-			Help: "Time an attempt to deliver took.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 12)}),
+			Help: "Duration of an attempt to deliver.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 12)}),
 		position: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_webhook_position",
-			Help: "Position up to which records have become deliveries, at the process that delivers."}),
+			Help: "Position up to which records have become deliveries, in the process that delivers."}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_webhook_lag_records",
-			Help: "Records at the end of the log that have not become deliveries yet, at the process that delivers."}),
+			Help: "Records at the end of the log that have not become deliveries yet, in the process that delivers."}),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_webhook_pending",
-			Help: "Deliveries that wait to be sent, or sent again, at the process that delivers."}),
+			Help: "Deliveries that wait to be sent for the first time or again, in the process that delivers."}),
 		disabled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tunnox_webhook_disabled_total",
-			Help: "Webhooks that were disabled by the system: gone, failing or crowded."}, []string{"reason"}),
+			Help: "Webhooks that the system disabled: gone, failing or crowded."}, []string{"reason"}),
 	}
 	if r != nil {
 		r.MustRegister(m.deliveries, m.attempts, m.seconds, m.position, m.lag, m.pending, m.disabled)

@@ -8,26 +8,26 @@ import (
 	"syscall"
 )
 
-// Networks says which addresses may be dialled for a webhook. Users name the
-// addresses, and the server dials them: without this it would reach for anybody
-// what only it can reach.
+// Networks says which addresses may be dialled for a webhook. Users name the addresses,
+// and the server dials them. Without this check anybody could reach, through the
+// server, addresses that only the server can reach.
 type Networks struct {
 	allowed []netip.Prefix
 }
 
-// closed are the networks that nobody on the Internet is at: of the special-purpose
-// registries of IANA, those that are not globally reachable, and those through which
-// an IPv4 address is reached under another name.
+// closed are the networks that are not on the Internet: those in IANA's special-purpose
+// registries that are not globally reachable, and those through which an IPv4 address
+// can be reached under another address.
 var closed = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
 	"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-	"168.63.129.16/32", // Azure's own, which answers every machine there
-	"2001::/23",        // protocol assignments, among them Teredo
+	"168.63.129.16/32", // Azure's own service, which answers every machine there
+	"2001::/23",        // protocol assignments, Teredo among them
 	"2001:db8::/32", "2002::/16", "3fff::/20",
 )
 
-// global is where the IPv6 Internet is. What is outside is loopback, local, mapped,
-// translated (64:ff9b::/96), multicast or nothing.
+// global contains all addresses of the IPv6 Internet. Everything else is loopback,
+// local, mapped, translated (64:ff9b::/96), multicast or unused.
 var global = netip.MustParsePrefix("2000::/3")
 
 func prefixes(texts ...string) []netip.Prefix {
@@ -38,14 +38,14 @@ func prefixes(texts ...string) []netip.Prefix {
 	return list
 }
 
-// ParseNetworks reads networks that may be reached although they are closed, with
-// commas between them.
+// ParseNetworks reads networks, separated by commas, that may be reached although they
+// are closed.
 func ParseNetworks(text string) (Networks, error) {
 	var n Networks
 	for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == ' ' }) {
 		p, err := netip.ParsePrefix(part)
 		if err != nil {
-			return Networks{}, fmt.Errorf("%q is not a network such as 10.1.0.0/16", part)
+			return Networks{}, fmt.Errorf("%q is not a network, for example 10.1.0.0/16", part)
 		}
 		if p.Addr().Is4In6() {
 			return Networks{}, fmt.Errorf("%q: write it as an IPv4 network", part)
@@ -74,16 +74,16 @@ func (n Networks) Allows(addr netip.Addr) bool {
 	return addr.IsValid()
 }
 
-// errClosed is why an address is not dialled. It names no address: what a name
-// means inside is nobody's business.
+// errClosed is the reason why an address is not dialled. It names no address, so that
+// nobody learns to which address a name resolves inside.
 type errClosed struct{}
 
 func (errClosed) Error() string {
 	return "the address is in a network that webhooks may not reach (--webhook-networks)"
 }
 
-// control decides where it cannot be got around: on the address that is about to
-// be dialled, behind whatever the name resolved to.
+// control decides at the only place that cannot be bypassed: on the address that is
+// about to be dialled, after the name was resolved.
 func (n Networks) control(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {

@@ -11,24 +11,24 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Payload is what a receiver is sent.
+// Payload is the message to a receiver.
 type Payload struct {
 	Type      string          `json:"type"`
-	Timestamp time.Time       `json:"timestamp"` // when it happened
+	Timestamp time.Time       `json:"timestamp"` // when the event happened
 	Position  domain.Position `json:"position"`  // its place in the log; 0 for a test
-	Data      any             `json:"data"`      // the record, as the audit shows it
+	Data      any             `json:"data"`      // the record, in the form of the audit
 }
 
-// Why deliveries are given up at once: what cannot be sent now never can, and
-// others wait behind it.
+// Reasons to give a delivery up at once: it can never be sent, and others wait behind
+// it.
 var (
-	errHidden  = errors.New("the owner may not see this any more")
-	errMissing = errors.New("the log does not have this any more")
-	errUnshown = errors.New("this cannot be shown")
+	errHidden  = errors.New("the owner may not see this event any more")
+	errMissing = errors.New("the log does not contain this event any more")
+	errUnshown = errors.New("this event cannot be shown")
 )
 
-// payload makes the body of a delivery. It is made anew for every attempt, of the
-// record as it can be read then: what was erased meanwhile is not sent.
+// payload makes the body of a delivery. It is made again for every attempt, from the
+// record as it can be read then: data that was erased since are not sent.
 func (d *Deliverer) payload(ctx context.Context, due Due) ([]byte, error) {
 	p := Payload{Type: due.Event, Timestamp: due.Created, Position: due.Position, Data: map[string]int64{"webhook_id": due.Webhook}}
 	if due.Position > 0 {

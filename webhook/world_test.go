@@ -31,18 +31,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	ann, bob, root = domain.FirstUserID, domain.FirstUserID + 1, domain.FirstUserID + 2
-	patience       = 60 * time.Second // for what happens by itself, on a busy machine
+	patience       = 60 * time.Second // for work in the background, on a busy machine
 )
 
-// world is the log and the deliveries of the embedded form, with a clock that can
-// be put forward.
+// world is the log and the deliveries of the embedded form, with a clock that can be
+// moved forward.
 type world struct {
 	*testing.T
 	log      *eventlog.Store
 	executor *eventstore.Executor
 	store    webhook.Store
 	keys     webhook.Keys
-	stop     func() // the deliverer, as a process that is killed
+	stop     func() // ends the deliverer, as a killed process ends
 
 	mu      sync.Mutex
 	forward time.Duration // guarded by mu
@@ -87,7 +87,7 @@ func (w *world) now() time.Time {
 	return time.Now().Add(w.forward)
 }
 
-// pass puts the clock forward.
+// pass moves the clock forward.
 func (w *world) pass(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -101,7 +101,7 @@ func (w *world) do(c domain.Command) domain.Receipt {
 	return r
 }
 
-// start begins the deliverer, which is waited for at the end of the test or by stop.
+// start begins the deliverer. The end of the test or stop ends it and waits for it.
 func (w *world) start(change ...func(*webhook.Options)) {
 	w.Helper()
 	loopback, err := webhook.ParseNetworks("127.0.0.1/32")
@@ -137,13 +137,13 @@ func (w *world) hook(id, user int64, url string, events ...string) {
 	w.do(domain.CreateWebhook{ID: id, UserID: user, URL: url, Events: events})
 }
 
-// client makes a client of a user, which is one event of its own.
+// client makes a client of a user, which is one event.
 func (w *world) client(n int, user int64) {
 	w.Helper()
 	w.do(domain.CreateClient{ID: domain.FirstClientID + int64(n), UserID: user, Name: fmt.Sprint("c", n), PublicKey: make([]byte, 32)})
 }
 
-// deliveries lists those of a webhook, the oldest first.
+// deliveries lists the deliveries of a webhook, the oldest first.
 func (w *world) deliveries(id int64) []webhook.Delivery {
 	w.Helper()
 	list, err := w.store.List(context.Background(), id, 0, 1000)
@@ -154,7 +154,7 @@ func (w *world) deliveries(id int64) []webhook.Delivery {
 	return list
 }
 
-// eventually waits until something is so.
+// eventually waits until is gives true.
 func (w *world) eventually(what string, is func() bool) {
 	w.Helper()
 	for until := time.Now().Add(patience); !is(); time.Sleep(2 * time.Millisecond) {
@@ -164,7 +164,7 @@ func (w *world) eventually(what string, is func() bool) {
 	}
 }
 
-// message is what a receiver was sent.
+// message is a received message.
 type message struct {
 	id        string
 	signed    time.Time
@@ -175,7 +175,7 @@ type message struct {
 	Data      map[string]any
 }
 
-// receiver is somebody's server. It checks signatures as the specification says,
+// receiver is the server of a receiver. It checks signatures as the specification says,
 // with code of its own.
 type receiver struct {
 	*httptest.Server
@@ -197,7 +197,7 @@ func newReceiver(w *world, secrets ...string) *receiver {
 func (r *receiver) ServeHTTP(out http.ResponseWriter, in *http.Request) {
 	body, err := io.ReadAll(in.Body)
 	if err != nil {
-		return // broken off by who sends
+		return // the sender cancelled the attempt
 	}
 	m := message{id: in.Header.Get("webhook-id"), body: body, signature: in.Header.Get("webhook-signature")}
 	seconds, err := strconv.ParseInt(in.Header.Get("webhook-timestamp"), 10, 64)
@@ -240,7 +240,7 @@ func (r *receiver) messages() []message {
 	return append([]message(nil), r.got...)
 }
 
-// types gives what came, in order.
+// types gives the types of the received messages, in order.
 func (r *receiver) types() (types []string) {
 	for _, m := range r.messages() {
 		types = append(types, m.Type)

@@ -1,4 +1,4 @@
-// Package webhooktest is what every [webhook.Store] does, as one suite.
+// Package webhooktest is the suite that every [webhook.Store] must pass.
 package webhooktest
 
 import (
@@ -24,7 +24,7 @@ type suite struct {
 	webhook.Store
 }
 
-// Run runs the suite over stores that open makes: empty, each for one test.
+// Run runs the suite. open makes an empty store for each test.
 func Run(t *testing.T, open func(t testing.TB) webhook.Store) {
 	for name, test := range map[string]func(*suite){
 		"the checkpoint begins once":                             begins,
@@ -51,12 +51,12 @@ func endpoint(id, owner int64) webhook.Endpoint {
 		CreatedAt: at, UpdatedAt: at}, OwnerAdmin: true}
 }
 
-// fresh is a delivery as records come to it.
+// fresh gives a new delivery, as it follows from a record.
 func fresh(id int64, position domain.Position) webhook.Delivery {
 	return webhook.Delivery{Webhook: id, Message: fmt.Sprint("message ", position), Position: position, Event: "mapping_created"}
 }
 
-// given has some deliveries wait for webhook 7 of ann, at positions 1 and up.
+// given adds waiting deliveries for webhook 7 of ann, at positions 1 and up.
 func (s *suite) given(deliveries int) {
 	s.Helper()
 	s.must(s.Begin(ctx, 0, []webhook.Endpoint{endpoint(7, ann)}))
@@ -76,7 +76,7 @@ func (s *suite) must(err error) {
 	}
 }
 
-// next gives the position of what is to be sent to webhook 7, 0 for nothing.
+// next gives the position of the delivery that is to be sent to webhook 7, 0 for none.
 func (s *suite) next(now time.Time) (webhook.Due, domain.Position) {
 	s.Helper()
 	due, ok, err := s.Next(ctx, 7, now)
@@ -105,7 +105,7 @@ func (s *suite) wantReady(now time.Time, want ...webhook.Ready) {
 	}
 }
 
-// finish notes an attempt.
+// finish stores the result of an attempt.
 func (s *suite) finish(due webhook.Due, status webhook.Status, next time.Time, f webhook.Failing) {
 	s.Helper()
 	o := webhook.Outcome{Delivery: due.Delivery, Failing: f}
@@ -182,7 +182,7 @@ func oldest(s *suite) {
 		s.Fatalf("failing %+v", second.Failing)
 	}
 	s.finish(second, webhook.Delivered, at, webhook.Failing{})
-	s.wantNext(at.Add(2*time.Minute), 1) // before the third
+	s.wantNext(at.Add(2*time.Minute), 1) // before the third delivery
 	third := s.wantNext(at, 3)
 	s.finish(third, webhook.Delivered, at, webhook.Failing{})
 	s.wantNext(at, 0)
@@ -222,7 +222,7 @@ func rests(s *suite) {
 	s.wantReady(at.Add(2 * time.Second))
 	s.wantReady(at.Add(time.Minute), webhook.Ready{Webhook: 7, Owner: ann})
 	s.wantNext(at.Add(time.Minute), 1)
-	// Whoever changes it wants it to be tried anew.
+	// A change of the webhook makes it due again.
 	s.must(s.Advance(ctx, webhook.Advance{From: 3, To: 4, Now: at.Add(3 * time.Second), Endpoints: []webhook.Endpoint{endpoint(7, ann)}}))
 	if due := s.wantNext(at.Add(3*time.Second), 1); due.Failing != (webhook.Failing{}) {
 		s.Fatalf("still failing: %+v", due.Failing)
@@ -241,8 +241,8 @@ func disabled(s *suite) {
 	s.wantNext(at, 1)
 }
 
-// meanwhile: a delivery that comes while an attempt is noted, or while nothing was
-// found, is not forgotten until the next one.
+// meanwhile: a delivery that comes while an attempt is stored, or after a search that
+// found nothing, is sent without waiting for another one.
 func meanwhile(s *suite) {
 	s.given(1)
 	const rounds = 50
@@ -275,8 +275,8 @@ func meanwhile(s *suite) {
 	}
 }
 
-// changed: whoever makes or changes a webhook may test it at once, while the
-// checkpoint is coming to the change. What was added then is sent.
+// changed: a user may make or change a webhook and test it at once, before the
+// checkpoint reaches the change. The test is sent then.
 func changed(s *suite) {
 	s.must(s.Begin(ctx, 0, nil))
 	const rounds = 100
@@ -324,7 +324,8 @@ func byHand(s *suite) {
 	if err != nil || test.ID <= list[0].ID || test.Status != webhook.Pending || !test.NextAt.Equal(later) {
 		s.Fatalf("%+v, %v", test, err)
 	}
-	// One for a webhook that the checkpoint has not come to yet is sent when it has.
+	// A delivery for a webhook that the checkpoint has not reached yet is sent when the
+	// checkpoint has reached it.
 	_, err = s.Add(ctx, webhook.Delivery{Webhook: 8, Message: "test", Event: webhook.TestEvent, Created: later})
 	s.must(err)
 	s.must(s.Advance(ctx, webhook.Advance{From: 1, To: 2, Now: later, Endpoints: []webhook.Endpoint{endpoint(8, bob)}}))
