@@ -33,7 +33,7 @@ func (p *process) joined() (nodeIdentity, error) {
 	cfg := p.cfg
 	switch files := cfg.NodeCert != "" || cfg.NodeKey != "" || cfg.ClusterCA != ""; {
 	case files && (cfg.NodeCert == "" || cfg.NodeKey == "" || cfg.ClusterCA == ""):
-		return nil, usageError{errors.New("--node-cert, --node-key and --cluster-ca belong together")}
+		return nil, usageError{errors.New("--node-cert, --node-key and --cluster-ca must be given together")}
 	case files:
 		trust := control.FileTrust(cfg.NodeCert, cfg.NodeKey, cfg.ClusterCA)
 		return func(_ context.Context, node string) (control.Trust, error) {
@@ -42,13 +42,13 @@ func (p *process) joined() (nodeIdentity, error) {
 				return trust, err
 			}
 			if !control.FitsNode(node)(cert.Leaf) {
-				return trust, fmt.Errorf("--node-cert %s is not made out to %s, which is this node's id", cfg.NodeCert, bridge.IdentityURI(node))
+				return trust, fmt.Errorf("--node-cert %s does not name %s, which is this node", cfg.NodeCert, bridge.IdentityURI(node))
 			}
 			_, err = trust.Roots()
 			return trust, err
 		}, nil
 	case cfg.Control == "" && cfg.JoinTokenFile != "":
-		return nil, usageError{errors.New("--join-token-file is for --control")}
+		return nil, usageError{errors.New("--join-token-file needs --control")}
 	case cfg.Control == "":
 		return nil, nil
 	case cfg.JoinTokenFile == "":

@@ -19,7 +19,7 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	switch {
 	case errors.Is(err, errAway):
 		b.away = true
-		p.log.Warn("starting without Redis: commands are taken and single resources read from the log; lists, forwarders and agents follow when Redis is there", "error", err)
+		p.log.Warn("starting without Redis: commands are accepted and single resources are read from the log; lists, forwarders and agents work when Redis is there", "error", err)
 	case err != nil:
 		return nil, err
 	}
@@ -28,7 +28,7 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	}
 	store, err := postgres.Open(ctx, p.cfg.Postgres, postgres.Options{})
 	if errors.Is(err, eventstore.ErrSchema) {
-		return nil, fmt.Errorf("%w\n  for an older one, with a backup at hand and the other servers stopped: tunnoxd migrate --postgres URL", err)
+		return nil, fmt.Errorf("%w\n  if the schema is older: make a backup, stop the other servers, and run tunnoxd migrate --postgres URL", err)
 	}
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func makeFirstSchema(ctx context.Context, url string) (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	version, err := migrations.PostgresVersion(ctx, db)
 	if err != nil {
-		return fmt.Errorf("reach Postgres: %w", err)
+		return fmt.Errorf("connect to Postgres: %w", err)
 	}
 	if version > 0 {
 		return nil

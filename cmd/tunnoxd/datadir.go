@@ -38,7 +38,7 @@ func openDataDir(path string) (*dataDir, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		fault := fmt.Errorf("lock data directory %s: %w", path, err)
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			fault = fmt.Errorf("data directory %s is used by another tunnoxd", path)
+			fault = fmt.Errorf("the data directory %s is used by another tunnoxd", path)
 		}
 		return nil, errors.Join(fault, lock.Close())
 	}

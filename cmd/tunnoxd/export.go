@@ -16,14 +16,14 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-const exportLong = `Write the whole log to a file: every record with its exact bytes and leaf hash,
-the signed checkpoints, event streams, claims and idempotency keys, as they were at
-one moment. Servers may go on working. The file is what "tunnoxd import" fills an
-empty database with, and what "tunnoxd audit verify" proves without any server.
+const exportLong = `Write the whole log to a file: every record with its exact bytes and leaf hash, the
+signed checkpoints, event streams, claims and idempotency keys, all as of one moment.
+Servers may run at the same time. "tunnoxd import" fills an empty database from the
+file, and "tunnoxd audit verify" proves the file without any server.
 
-It holds the keys of personal data, so that an import can read them. Leave them out
-(--no-data-keys) of what you give away or keep for long: a file without keys cannot
-undo an erasure, and proves as much.`
+The file contains the keys of personal data, so that an import can read the data.
+Leave them out (--no-data-keys) of files that you give away or keep for long: a file
+without keys cannot undo an erasure, and it proves as much.`
 
 type exportOptions struct {
 	out        string
@@ -33,7 +33,7 @@ type exportOptions struct {
 // exportLog writes the log to a file.
 func exportLog(ctx context.Context, cfg *config, o exportOptions, stdout, stderr io.Writer) (err error) {
 	if o.out == "" {
-		return usageError{errors.New("--out: name the file to write, or - for standard output")}
+		return usageError{errors.New("--out is required: the file to write, or - for standard output")}
 	}
 	log, err := openToRead(ctx, cfg)
 	if err != nil {

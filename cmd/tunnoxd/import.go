@@ -13,18 +13,18 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
 )
 
-const importLong = `Fill an empty database with what "tunnoxd export" wrote: that of --postgres, or
-without it the one in --data. Bytes, positions, proofs, claims, closed event streams
-and idempotency keys are those of the original, and ids go on behind those in use.
-All of the file is checked on the way, and nothing is kept of one that is wrong.
+const importLong = `Fill an empty database from a file of "tunnoxd export": the database of --postgres,
+or without it the one in --data. Bytes, positions, proofs, claims, closed event
+streams and idempotency keys are those of the original, and new ids follow the ids in
+use. The whole file is checked on the way. If it is wrong, the database stays empty.
 
-To go on with the same servers and agents, keep the data directory: it has the API
+To continue with the same servers and agents, keep the data directory: it has the API
 key, the identity that agents know, and audit-key, which signs checkpoints.`
 
 // importLog fills an empty store from a file.
 func importLog(ctx context.Context, cfg *config, in string, stdout, stderr io.Writer) (err error) {
 	if in == "" {
-		return usageError{errors.New("--in: name the file that tunnoxd export wrote")}
+		return usageError{errors.New("--in is required: the file that tunnoxd export wrote")}
 	}
 	file, err := os.Open(in)
 	if err != nil {

@@ -44,7 +44,7 @@ func (cp *controlPlane) joinCode(ctx context.Context, id int64, secret []byte) (
 	}
 	servers := to.servers(ctx)
 	if len(servers) == 0 {
-		return "", errors.New("no forwarder is up")
+		return "", errors.New("no forwarder is running")
 	}
 	invite := wire.Invite{ID: id, Secret: secret, Servers: servers[:min(len(servers), maxJoinServers)], Pins: [][]byte{to.pin[:]}}
 	return invite.Code()

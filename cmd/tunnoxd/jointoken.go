@@ -11,15 +11,15 @@ import (
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 )
 
-const joinTokenLong = `Print the join token, which lets forwarders into the cluster: from the database of
---postgres with the API key of the control planes (TUNNOX_API_KEY, else
-DATA/api-key), or without it from DATA/join-token. Who has it can be a node of the
-cluster: keep it in files that only the forwarders' account can read. --out writes
-such a file, so that a forwarder can be given the token and nothing else.`
+const joinTokenLong = `Print the join token, with which forwarders join the cluster. With --postgres it is
+read from the database, with the API key of the control planes (TUNNOX_API_KEY, or
+else DATA/api-key); without it from DATA/join-token. Everybody who has the token can
+become a node of the cluster: keep it in files that only the forwarders' account can
+read. --out writes such a file, so that a forwarder gets the token and nothing else.`
 
-const rotateJoinTokenLong = `Make a new join token and print it. The one before lets nobody in any more; nodes
-that are in stay in, and renew their certificates without it. Control planes know
-at once; their DATA/join-token is written anew when they start.`
+const rotateJoinTokenLong = `Make a new join token and print it. The old token is refused at once. Nodes that have
+joined stay in the cluster, and renew their certificates without a token. Control
+planes know the new token at once; they write DATA/join-token again when they start.`
 
 // tokenTo is what becomes of a join token.
 type tokenTo func(control.JoinToken) error
@@ -54,7 +54,7 @@ func joinToken(ctx context.Context, cfg *config, to tokenTo) error {
 // rotateJoinToken replaces it.
 func rotateJoinToken(ctx context.Context, cfg *config, to tokenTo) error {
 	if cfg.Postgres == "" {
-		return usageError{errors.New("--postgres is required: that is where the cluster's secrets are")}
+		return usageError{errors.New("--postgres is required: it has the cluster's secrets")}
 	}
 	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Rotate(ctx) }, to)
 }
@@ -71,7 +71,7 @@ func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinToke
 		return err
 	}
 	if !ok {
-		return fmt.Errorf("there is no API key to open the cluster's secrets with: set TUNNOX_API_KEY, or --data to the data directory of a control plane (%s has no api-key)", dir)
+		return fmt.Errorf("an API key is needed to open the cluster's secrets: set TUNNOX_API_KEY, or set --data to the data directory of a control plane (%s has no api-key)", dir)
 	}
 	shared, err := controlpostgres.Open(ctx, cfg.Postgres)
 	if err != nil {
@@ -79,7 +79,7 @@ func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinToke
 	}
 	defer shared.Close()
 	if some, err := shared.HasSecrets(ctx); err != nil || !some {
-		return errors.Join(err, errors.New("this database has no cluster's secrets: start a control plane first"))
+		return errors.Join(err, errors.New("this database has no secrets of a cluster yet: start a control plane first"))
 	}
 	vault := vaultOf(shared, key, cfg.apiKeyBefore)
 	authority, err := control.OpenAuthority(ctx, vault, control.AuthorityOptions{})

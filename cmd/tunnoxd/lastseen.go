@@ -23,7 +23,7 @@ func (p *process) keepLastSeen(d *directorymemory.Directory) {
 	path := p.dir.file("last-seen.json")
 	kept, err := readLastSeen(path)
 	if err != nil {
-		p.log.Warn("when clients were last seen is not known any more", "error", err)
+		p.log.Warn("the times when clients were last seen are lost", "error", err)
 	}
 	d.Recall(kept)
 	p.run("last seen", func(ctx context.Context) error {
@@ -39,7 +39,7 @@ func (p *process) keepLastSeen(d *directorymemory.Directory) {
 				continue
 			}
 			if err := writeLastSeen(path, seen); err != nil {
-				p.log.Warn("keeping when clients were last seen", "error", err)
+				p.log.Warn("cannot store the times when clients were last seen", "error", err)
 				continue
 			}
 			kept = seen

@@ -58,13 +58,14 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 
 	root := &cobra.Command{
 		Use:   "tunnoxd",
-		Short: "Server of Tunnox: joins agents behind NAT to each other",
-		Long: `Tunnoxd is the server of Tunnox. "tunnoxd serve" is all of it in one process;
-"control" and "forwarder" are its two roles apart, over Postgres and Redis.
+		Short: "Server of Tunnox: connects agents behind NAT with each other",
+		Long: `Tunnoxd is the server of Tunnox. "tunnoxd serve" runs all of it in one process.
+"control" and "forwarder" run its two roles in separate processes, which need
+Postgres and Redis.
 
 Every setting is a flag, an environment variable (--log-level is
 TUNNOX_LOG_LEVEL) and a line of the YAML file of --config (log-level: debug);
-the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
+the first of these that sets it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       shortVersion(),
@@ -90,21 +91,21 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		serveLong, serveSettings, serve)
 	command("control", "Run the control plane: API, relay and projector",
 		controlLong, controlSettings, controlOnly)
-	command("forwarder", "Run a forwarder: agents connect to it",
+	command("forwarder", "Run a forwarder, to which agents connect",
 		forwarderLong, forwarderSettings, forwarderOnly)
-	command("migrate", "Bring a database to the schema this version knows",
+	command("migrate", "Bring a database to the schema of this version",
 		migrateLong, migrateSettings, migrate)
 	for _, c := range []struct {
 		use, short, long string
 		do               func(context.Context, *config, tokenTo) error
 	}{
-		{"join-token", "Print the token that lets forwarders into the cluster", joinTokenLong, joinToken},
-		{"rotate-join-token", "Make a new join token the only one, and print it", rotateJoinTokenLong, rotateJoinToken},
+		{"join-token", "Print the token with which forwarders join the cluster", joinTokenLong, joinToken},
+		{"rotate-join-token", "Replace the join token by a new one, and print it", rotateJoinTokenLong, rotateJoinToken},
 	} {
 		var file string
 		command(c.use, c.short, c.long, tokenSettings, func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
 			return c.do(ctx, cfg, tokenOut(file, out))
-		}).Flags().StringVar(&file, "out", "", "`file` to write the token to, which only its owner can read, instead of printing it")
+		}).Flags().StringVar(&file, "out", "", "`file` to which the token is written instead of printing it; only its owner can read the file")
 	}
 
 	var exported exportOptions
@@ -115,7 +116,7 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 	to.StringVar(&exported.out, "out", "", "`file` to write, - for standard output")
 	to.BoolVar(&exported.noDataKeys, "no-data-keys", false, "leave out the keys of personal data")
 	var imported string
-	command("import", "Fill an empty database from such a file", importLong, logSettings,
+	command("import", "Fill an empty database from an exported file", importLong, logSettings,
 		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
 			return importLog(ctx, cfg, imported, out, stderr)
 		}).Flags().StringVar(&imported, "in", "", "`file` to read")
@@ -124,16 +125,16 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	root.AddCommand(under)
 	var verified verifyOptions
-	of := command("verify", "Prove that the log is what was signed", verifyLong, logSettings,
+	of := command("verify", "Prove that the log matches its signed checkpoints", verifyLong, logSettings,
 		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
 			return verifyLog(ctx, cfg, verified, out, stderr)
 		}).Flags()
 	of.StringVar(&verified.export, "export", "", "`file` of tunnoxd export, instead of a database")
-	of.StringArrayVar(&verified.checkpoints, "checkpoint", nil, "`file` with a checkpoint that was kept; may be repeated")
+	of.StringArrayVar(&verified.checkpoints, "checkpoint", nil, "`file` with a checkpoint that you have kept; may be repeated")
 	of.StringVar(&verified.key, "key", "", "`key` that signs checkpoints (name+hash+base64), or a file of them")
 	of.BoolVar(&verified.json, "json", false, "print the report as JSON")
 	var replayed replayOptions
-	of = command("replay", "Print what there was at a position or a moment", replayLong, logSettings,
+	of = command("replay", "Print users, clients and mappings as of a position or a moment", replayLong, logSettings,
 		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
 			return replay(ctx, cfg, replayed, out, stderr)
 		}).Flags()
@@ -142,10 +143,10 @@ the first of these that names it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 	under = root
 
 	var check bool
-	command("rebuild", "Build the read models anew, or check them", rebuildLong, rebuildSettings,
+	command("rebuild", "Rebuild the read models, or check them", rebuildLong, rebuildSettings,
 		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
 			return rebuild(ctx, cfg, check, out, stderr)
-		}).Flags().BoolVar(&check, "check", false, "replace nothing and print what differs")
+		}).Flags().BoolVar(&check, "check", false, "replace nothing and print the differences")
 
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

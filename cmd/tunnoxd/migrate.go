@@ -14,10 +14,10 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
 )
 
-const migrateLong = `Bring a database to the schema this version knows: the Postgres of --postgres, or
-without it the embedded one in --data. It only goes forward, is safe to repeat,
-and ends with 0 when there was nothing to do. Servers of another version must not
-be running.`
+const migrateLong = `Bring a database to the schema that this version knows: the Postgres of --postgres,
+or without it the embedded database in --data. The schema only goes forward. The
+command may be repeated, and ends with 0 when there is nothing to do. Servers of
+another version must not be running.`
 
 // migrate brings the schema of one database up to date.
 func migrate(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) (err error) {

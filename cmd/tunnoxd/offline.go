@@ -29,7 +29,7 @@ func openToRead(ctx context.Context, cfg *config) (provable, error) {
 // explainSchema says what to do about a schema of another version.
 func explainSchema[S provable](s S, err error) (provable, error) {
 	if errors.Is(err, eventstore.ErrSchema) {
-		return nil, fmt.Errorf("%w\n  for an older one, with a backup at hand and the servers stopped: tunnoxd migrate", err)
+		return nil, fmt.Errorf("%w\n  if the schema is older: make a backup, stop the servers, and run tunnoxd migrate", err)
 	}
 	if err != nil {
 		return nil, err

@@ -21,17 +21,17 @@ import (
 	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
 )
 
-const rebuildLong = `Fold the whole log into new read models. With --redis they are built beside the ones
-that are read, and switched to in one step; servers go on working. Without it there
-is nothing to replace, since an embedded server builds its own at each start; the
-time that takes is printed.
+const rebuildLong = `Fold the whole log into new read models. With --redis the new read models are built
+beside the present ones and replace them in one step; servers may be running. Without
+--redis there is nothing to replace, because an embedded server builds its read models
+at each start; the command then prints the time that this takes.
 
-With --check nothing is replaced: the models are built in memory and compared with
-those of --redis, or, without it, with those that a server comes to which follows
-the log as it grows. Every row that differs is printed. Status 0: none. 1: some.`
+With --check nothing is replaced. The read models are built in memory and compared with
+those in --redis or, without --redis, with those of a server that follows the log as it
+grows. Every row that differs is printed. Status 0: no difference. 1: some.`
 
 // errDifferent ends the program with status 1; what differs has been printed.
-var errDifferent = errors.New("the read models are not what the log comes to")
+var errDifferent = errors.New("the read models differ from the log")
 
 // rebuild builds read models anew, or checks them.
 func rebuild(ctx context.Context, cfg *config, check bool, stdout, stderr io.Writer) (err error) {
@@ -80,7 +80,7 @@ func rebuildInMemory(ctx context.Context, log projections.Log, head domain.Posit
 		if err := foldTo(ctx, log, built, head, bar); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(stdout, "built the read models in memory from %s; an embedded server does so at each start\n", pace(int64(head), bar.end()))
+		_, err := fmt.Fprintf(stdout, "built the read models in memory from %s; an embedded server does this at each start\n", pace(int64(head), bar.end()))
 		return err
 	}
 	followed := memory.New()
@@ -160,7 +160,7 @@ func differs(d projections.Difference) string {
 	}
 	live, want := map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	if json.Unmarshal([]byte(d.Live), &live) != nil || json.Unmarshal([]byte(d.Want), &want) != nil {
-		return "is not a row, or in another form"
+		return "is not a row, or has another form"
 	}
 	var fields []string
 	for name := range want {
@@ -174,7 +174,7 @@ func differs(d projections.Difference) string {
 		}
 	}
 	if slices.Sort(fields); len(fields) == 0 {
-		return "is written in another way"
+		return "is encoded in another way"
 	}
 	return "differs in " + strings.Join(slices.Compact(fields), ", ")
 }

@@ -18,7 +18,7 @@ import (
 
 // errAway is a service that cannot be reached, or is not up yet. One that answers
 // and refuses is something to mend.
-var errAway = errors.New("it is away")
+var errAway = errors.New("there is no answer")
 
 // askRedis tells whether Redis is there.
 func askRedis(ctx context.Context, client *redis.Client) error {
@@ -29,9 +29,9 @@ func askRedis(ctx context.Context, client *redis.Client) error {
 		return nil
 	}
 	if _, refused := errors.AsType[redis.Error](err); refused && !redis.HasErrorPrefix(err, "LOADING") {
-		return fmt.Errorf("reach Redis: %w", err)
+		return fmt.Errorf("connect to Redis: %w", err)
 	}
-	return fmt.Errorf("reach Redis: %w: %w", errAway, err)
+	return fmt.Errorf("connect to Redis: %w: %w", errAway, err)
 }
 
 // redisServer is a Redis that several contracts are kept in.

@@ -65,7 +65,7 @@ func (r *registrar) redeem(ctx context.Context, asked domain.Registration) (int6
 	}
 	id, ok := domain.Invited(receipt, asked.PublicKey)
 	if !ok {
-		return 0, errors.New("redeem an invitation: it names no client")
+		return 0, errors.New("redeem an invitation: the answer names no client")
 	}
 	return id, r.reader.Wait(ctx, receipt.Position)
 }

@@ -16,10 +16,10 @@ import (
 	"github.com/tunnox-net/tunnox/projections/memory"
 )
 
-const replayLong = `Fold the log anew up to a position or a moment and print what there was then: users,
-clients and mappings. It reads the log beside the servers that may be working on it
-and changes nothing. A moment is that of RFC 3339, such as 2026-01-02T15:04:05Z; a
-record counts from when the log kept it.`
+const replayLong = `Fold the log up to a position or a moment and print what there was then: users,
+clients and mappings. The command reads the log while servers may be running, and
+changes nothing. A moment is written as in RFC 3339, for example 2026-01-02T15:04:05Z.
+The time of a record is the time at which the log stored it.`
 
 type replayOptions struct {
 	until string

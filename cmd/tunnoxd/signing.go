@@ -39,7 +39,7 @@ func loadSigningKeys(dir *dataDir, files string) ([]httpapi.SigningKey, error) {
 			return nil, fmt.Errorf("read signing key: %w", err)
 		}
 		if mode := info.Mode().Perm(); mode&0o007 != 0 {
-			return nil, fmt.Errorf("signing key %s is open to everybody on this machine (mode %#o); run chmod 600 %s", path, mode, path)
+			return nil, fmt.Errorf("everybody on this machine can read the signing key %s (mode %#o); run chmod 600 %s", path, mode, path)
 		}
 		key, err := httpapi.ParseSigningKey(text)
 		if err != nil {

@@ -67,7 +67,7 @@ func readFile(known *pflag.FlagSet, path string) (map[string]string, []error) {
 		return nil, nil
 	}
 	if body.Kind != yaml.MappingNode {
-		return nil, []error{fmt.Errorf("--config %s: want lines of the form \"setting: value\"", path)}
+		return nil, []error{fmt.Errorf("--config %s: each line must have the form \"setting: value\"", path)}
 	}
 	values, errs := map[string]string{}, []error(nil)
 	for i := 0; i+1 < len(body.Content); i += 2 {
@@ -80,7 +80,7 @@ func readFile(known *pflag.FlagSet, path string) (map[string]string, []error) {
 		case twice:
 			errs = append(errs, fmt.Errorf("%s:%d: %s: is set twice", path, key.Line, key.Value))
 		case value.Kind != yaml.ScalarNode:
-			errs = append(errs, fmt.Errorf("%s:%d: %s: want one value", path, value.Line, key.Value))
+			errs = append(errs, fmt.Errorf("%s:%d: %s: must have one value", path, value.Line, key.Value))
 		default:
 			values[key.Value] = value.Value
 		}

@@ -59,8 +59,8 @@ func (h history) settle(ctx context.Context) error {
 }
 
 var (
-	errRowsForked = errors.New("the log was taken back, and the read models still show what it has lost; they are being built anew")
-	errFeedForked = errors.New("the log was taken back, and forwarders still follow what it has lost; they are told when the read models are built anew")
+	errRowsForked = errors.New("the log was rolled back, and the read models still show records that it has lost; they are being rebuilt")
+	errFeedForked = errors.New("the log was rolled back, and forwarders still use records that it has lost; they are told when the read models are rebuilt")
 )
 
 // check is an alarm of readiness: until it is well, lists and forwarders show what the

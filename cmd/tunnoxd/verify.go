@@ -17,16 +17,15 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore"
 )
 
-const verifyLong = `Prove that the log is what was signed, or name the first position at which it is
-not. With --export nothing but the file is needed; without it the log of --postgres,
-or the one in --data, is read.
+const verifyLong = `Prove that the log matches its signed checkpoints, or name the first position that
+differs. With --export only the file is needed; without it the log of --postgres, or
+the one in --data, is read.
 
---checkpoint is what GET /api/v1/audit/checkpoint answered: keep some where nobody
-who runs the server can change them, and give each with a --checkpoint of its own.
-Signatures are checked with --key, a verifier key or a file of them, one a line;
-without it with the key in the checkpoint file, in --data, or in the export, and the
-key that was used is printed, for you to compare.
-
+--checkpoint is an answer of GET /api/v1/audit/checkpoint. Keep some answers at a place
+where the people who run the server cannot change them, and give each with its own
+--checkpoint. Signatures are checked with --key: a verifier key, or a file with one key
+in each line. Without --key the key comes from the checkpoint file, from --data, or from
+the export; the key is printed, so that you can compare it.
 Status 0: proven. 1: not proven; the first wrong position is named. 2: usage.`
 
 type verifyOptions struct {
@@ -37,7 +36,7 @@ type verifyOptions struct {
 }
 
 // errUnproven ends the program with status 1; what was found has been said.
-var errUnproven = errors.New("the log is not what was signed")
+var errUnproven = errors.New("the log does not match its signed checkpoints")
 
 // verifyLog compares a log with its checkpoints.
 func verifyLog(ctx context.Context, cfg *config, o verifyOptions, stdout, stderr io.Writer) (err error) {
@@ -60,7 +59,7 @@ func verifyLog(ctx context.Context, cfg *config, o verifyOptions, stdout, stderr
 		return err
 	}
 	if len(anchors) == 0 && len(keys) == 0 {
-		return usageError{errors.New("--checkpoint or --key: there is nothing to compare the log with")}
+		return usageError{errors.New("--checkpoint or --key is needed: without them there is nothing to compare the log with")}
 	}
 	verifier := audit.NewVerifier(keys, anchors...)
 	bar := newProgress(stderr, "verifying")
@@ -122,7 +121,7 @@ func (o verifyOptions) print(out io.Writer, r audit.Report, keyFrom, pace string
 	if r.Key != "" {
 		fmt.Fprintf(&b, "signed by %s (%s)\n", r.Key, keyFrom)
 	} else if r.Checkpoints > 0 {
-		fmt.Fprintf(&b, "no signature was checked: there is no --key\n")
+		fmt.Fprintf(&b, "no signature was checked, because there is no --key\n")
 	}
 	switch {
 	case r.Finding != nil:
@@ -133,9 +132,9 @@ func (o verifyOptions) print(out io.Writer, r audit.Report, keyFrom, pace string
 	case r.Records == 0:
 		fmt.Fprintf(&b, "the log is empty\n")
 	default:
-		fmt.Fprintf(&b, "PROVEN: records 1 to %d are what was signed; %s\n", r.Proven, pace)
+		fmt.Fprintf(&b, "PROVEN: records 1 to %d are the signed ones; %s\n", r.Proven, pace)
 		if r.Records > r.Proven {
-			fmt.Fprintf(&b, "records %d to %d came after the last checkpoint; they fit their own hashes\n", r.Proven+1, r.Records)
+			fmt.Fprintf(&b, "records %d to %d came after the last checkpoint; they match their own hashes\n", r.Proven+1, r.Records)
 		}
 	}
 	_, err := io.WriteString(out, b.String())
@@ -156,7 +155,7 @@ func readCheckpoint(path string) (savedCheckpoint, error) {
 	var c savedCheckpoint
 	if trimmed := strings.TrimSpace(string(b)); strings.HasPrefix(trimmed, "{") {
 		if err := json.Unmarshal(b, &c); err != nil || c.Checkpoint == "" {
-			return c, fmt.Errorf("--checkpoint: %s is not an answer of /api/v1/audit/checkpoint", path)
+			return c, fmt.Errorf("--checkpoint: %s is not an answer of GET /api/v1/audit/checkpoint", path)
 		}
 		return c, nil
 	}
@@ -224,7 +223,7 @@ func (o verifyOptions) keys(cfg *config) (keys []note.Verifier, from string, err
 		return nil, "", nil // what is wrong with the file is found when it is read
 	}
 	keys, err = audit.ParseVerifiers(strings.Join(lines, "\n"))
-	return keys, "key from the export itself: compare it with one you know", err
+	return keys, "key from the export itself: compare it with a key that you know", err
 }
 
 func readExport(path string, take func(eventstore.ArchiveItem) error) error {
