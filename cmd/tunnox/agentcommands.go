@@ -18,13 +18,13 @@ import (
 // localCommands are those that speak to the agent that runs on this machine.
 func localCommands(s surroundings) []*cobra.Command {
 	f := &localFlags{surroundings: s}
-	mappings := &cobra.Command{Use: "mapping", Short: "Create, list and delete mappings that the running agent is an end of"}
+	mappings := &cobra.Command{Use: "mapping", Short: "Create, list and delete mappings from or to the running agent"}
 	mappings.AddCommand(f.listMappings(), f.createMapping(), f.deleteMapping())
 	cmds := []*cobra.Command{f.status(), mappings, f.redeem()}
 	for _, cmd := range cmds {
 		flags := cmd.PersistentFlags()
-		flags.StringVar(&f.state, "state", "", "`directory` that the agent was started with (environment: TUNNOX_STATE)")
-		flags.Int64Var(&f.clientID, "client-id", 0, "`id` of the client whose agent is meant, where several run")
+		flags.StringVar(&f.state, "state", "", "`directory` with which the agent was started (environment: TUNNOX_STATE)")
+		flags.Int64Var(&f.clientID, "client-id", 0, "`id` of the client, if several agents run")
 		flags.BoolVar(&f.json, "json", false, "print JSON")
 		flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
 	}
@@ -43,8 +43,8 @@ func (f *localFlags) do(run func(ctx context.Context, c *restClient, r *resource
 }
 
 func (f *localFlags) status() *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Show how the running agent is: its sessions and listeners", Args: cobra.NoArgs,
-		Long: "Show how the agent that runs on this machine is. Ends with 0 when it is connected and every\nlistener is open, and with 1 when not.",
+	return &cobra.Command{Use: "status", Short: "Show the sessions and listeners of the running agent", Args: cobra.NoArgs,
+		Long: "Show the state of the agent that runs on this machine. The status is 0 when it is connected and every\nlistener is open, and 1 when not.",
 		RunE: f.do(func(ctx context.Context, c *restClient, r *resource, _ []string) error {
 			b, err := c.call(ctx, http.MethodGet, "/status", nil)
 			if err != nil {
@@ -75,7 +75,7 @@ func (f *localFlags) status() *cobra.Command {
 				return err
 			}
 			if s.Fenced != nil {
-				return fmt.Errorf("another agent has this identity: %s\n  it is asked again at %s whether that one is still there; the agent's log says how to get an identity of its own",
+				return fmt.Errorf("another agent has this identity: %s\n  this agent tries again at %s; its log says how to get an identity of its own",
 					oneLine(s.Fenced.By), timeText(s.Fenced.Until))
 			}
 			if !s.Online {
@@ -96,7 +96,7 @@ func printAgent(out io.Writer, clientID int64, version string, sessions, listene
 		return err
 	}
 	if len(listeners) == 0 {
-		_, err := fmt.Fprintln(out, "\nno mapping asks for a listener here")
+		_, err := fmt.Fprintln(out, "\nno mapping has a listener here")
 		return err
 	}
 	fmt.Fprintln(out)
@@ -110,7 +110,7 @@ func printAgent(out io.Writer, clientID int64, version string, sessions, listene
 }
 
 func (f *localFlags) listMappings() *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the mappings that the agent is an end of", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "list", Short: "List the mappings from or to the agent", Args: cobra.NoArgs,
 		RunE: f.do(func(ctx context.Context, c *restClient, r *resource, _ []string) error {
 			p, err := c.list(ctx, "/mappings", 0, 0)
 			if err != nil {
@@ -147,7 +147,7 @@ other client must be one of the same user.`,
 	flags.Int64Var(&source, "source", 0, "`id` of the client that listens (default: this agent's)")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service (default: this agent's)")
 	protocolFlag(cmd, &protocol)
-	flags.StringVar(&listen, "listen", "", "`[host:]port` to listen on (host 127.0.0.1 unless given)")
+	flags.StringVar(&listen, "listen", "", "`[host:]port` to listen on (default host: 127.0.0.1)")
 	flags.StringVar(&service, "service", "", "`host:port` to dial")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
@@ -157,7 +157,7 @@ other client must be one of the same user.`,
 }
 
 func (f *localFlags) deleteMapping() *cobra.Command {
-	return &cobra.Command{Use: "delete ID...", Aliases: []string{"rm"}, Short: "Delete mappings that the agent is an end of", Args: someIDs,
+	return &cobra.Command{Use: "delete ID...", Aliases: []string{"rm"}, Short: "Delete mappings from or to the agent", Args: someIDs,
 		RunE: f.do(func(ctx context.Context, c *restClient, r *resource, args []string) error {
 			for _, id := range args {
 				if _, err := c.call(ctx, http.MethodDelete, "/mappings/"+id, nil); err != nil {
@@ -193,7 +193,7 @@ needed. The code is read from standard input, or from a file.`,
 		}
 		return r.print(f.stdout, b)
 	})
-	cmd.Flags().StringVar(&listen, "listen", "", "`[host:]port` to listen on (host 127.0.0.1 unless given)")
+	cmd.Flags().StringVar(&listen, "listen", "", "`[host:]port` to listen on (default host: 127.0.0.1)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people (default: the share's)")
 	cmd.Flags().StringVar(&file, "code-file", "-", "`file` with the share code (- = standard input)")
 	require(cmd, "listen")

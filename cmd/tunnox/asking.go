@@ -24,7 +24,7 @@ type asking struct {
 // reads gives commands what goes with reading.
 func reads(cmds ...*cobra.Command) {
 	for _, cmd := range cmds {
-		cmd.Flags().String("as-of", "", "what was then: a `position` of the log, or a time such as 2026-01-02T15:04:05Z")
+		cmd.Flags().String("as-of", "", "show the state at this `position` of the log, or at a time, for example 2026-01-02T15:04:05Z")
 	}
 }
 
@@ -32,7 +32,7 @@ func reads(cmds ...*cobra.Command) {
 func changes(cmds ...*cobra.Command) {
 	for _, cmd := range cmds {
 		cmd.Flags().Bool("dry-run", false, "change nothing; show the events this would write and the live connections it would end")
-		cmd.Flags().String("idempotency-key", "", "make a repeat harmless: the same `key` with the same command gives the first answer again")
+		cmd.Flags().String("idempotency-key", "", "`key` that makes a repeat harmless: the same key with the same command gives the first answer again")
 	}
 }
 
@@ -40,7 +40,7 @@ func changes(cmds ...*cobra.Command) {
 func changesOne(cmds ...*cobra.Command) {
 	changes(cmds...)
 	for _, cmd := range cmds {
-		cmd.Flags().String("if-match", "", "refuse unless this is still its `version`, as the last event of its history has it")
+		cmd.Flags().String("if-match", "", "refuse the change unless this is still the `version` of the resource (the last event of its history shows it)")
 	}
 }
 
@@ -138,7 +138,7 @@ func (p *plan) show(out io.Writer) error {
 		return fmt.Errorf("read the API's answer: %w", err)
 	}
 	if len(planned.Events) == 0 {
-		fmt.Fprintf(out, "%s would write nothing: it is so already\n", oneLine(planned.Command))
+		fmt.Fprintf(out, "%s would write nothing: there is nothing to change\n", oneLine(planned.Command))
 	} else {
 		fmt.Fprintf(out, "%s would write:\n", oneLine(planned.Command))
 		if err := printTable(out, planColumns, planned.Events); err != nil {

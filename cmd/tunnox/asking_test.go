@@ -48,7 +48,7 @@ func TestDryRunsShowWhatWouldHappen(t *testing.T) {
 // command, which must not look like success.
 func TestDryRunThatWasNone(t *testing.T) {
 	code, _, stderr := tunnox(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) }, "client", "delete", "6", "--dry-run")
-	if code != exitFailure || !strings.Contains(stderr, "it may have done what was asked") {
+	if code != exitFailure || !strings.Contains(stderr, "it may have executed the command") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 }

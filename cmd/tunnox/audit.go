@@ -23,13 +23,13 @@ compares a whole log, or an export of it, with them. What was done, when and by 
 is shown by "tunnox events".`}
 	cmd.AddCommand(checkpointCommand(api),
 		proofCommand(api, "inclusion POSITION", "Prove the place of one event", "position", "size", "events in the tree (default: those of the last checkpoint)"),
-		proofCommand(api, "consistency FROM", "Prove that the first FROM events are still what they were", "from", "to", "events in the newer tree (default: those of the last checkpoint)"))
+		proofCommand(api, "consistency FROM", "Prove that the first FROM events are unchanged", "from", "to", "events in the newer tree (default: those of the last checkpoint)"))
 	return cmd
 }
 
 func checkpointCommand(api *apiFlags) *cobra.Command {
 	var file string
-	cmd := &cobra.Command{Use: "checkpoint", Short: "Sign what the log holds now", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "checkpoint", Short: "Sign the present log", Args: cobra.NoArgs}
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		b, err := c.call(ctx, http.MethodGet, "/api/v1/audit/checkpoint", nil)
 		if err != nil {

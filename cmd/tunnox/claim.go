@@ -23,7 +23,7 @@ const claimLast = 7 * 24 * time.Hour
 func claimCode(s surroundings) *cobra.Command {
 	var state, user string
 	lasts := lifetime(time.Hour)
-	cmd := &cobra.Command{Use: "claim-code", Short: "Print what lets a user take this machine's anonymous client over", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "claim-code", Short: "Print a code with which a user takes over this machine's anonymous client", Args: cobra.NoArgs,
 		Long: `Print a claim code: signed with the key of this machine's anonymous agent, it
 lets a user make its client their own (tunnox client claim). The agent may run; it
 goes on under its new id by itself. With --for only that user can use the code.`}
@@ -35,14 +35,14 @@ goes on under its new id by itself. With --for only that user can use the code.`
 			state = defaultStateDir(s)
 		}
 		if time.Duration(lasts) > claimLast {
-			return usageError("--expires %v: want at most %v", time.Duration(lasts), claimLast)
+			return usageError("--expires %v: must be at most %v", time.Duration(lasts), claimLast)
 		}
 		id, err := (&agent.State{File: filepath.Join(state, "client.json")}).Load()
 		if err != nil {
 			return err
 		}
 		if id.ClientID == 0 {
-			return fmt.Errorf("there is no registered agent in %s: start one first, or name its --state", state)
+			return fmt.Errorf("there is no registered agent in %s: start one first, or give its --state", state)
 		}
 		code, err := id.Credential.ClaimCode(id.ClientID, user, time.Now().Add(time.Duration(lasts)))
 		if err != nil {
@@ -52,16 +52,16 @@ goes on under its new id by itself. With --for only that user can use the code.`
 		return err
 	}
 	cmd.Flags().StringVar(&state, "state", "", "`directory` of the agent's client.json (environment: TUNNOX_STATE)")
-	cmd.Flags().StringVar(&user, "for", "", "`name` of the one user who may use it (default: anybody who has it)")
-	cmd.Flags().Var(&lasts, "expires", "how `long` it is good, for example 30m or 2d")
+	cmd.Flags().StringVar(&user, "for", "", "`name` of the only user who may use the code (default: anybody who has it)")
+	cmd.Flags().Var(&lasts, "expires", "how `long` the code is valid, for example 30m or 2d")
 	return cmd
 }
 
 func (r *resource) claim() *cobra.Command {
 	var user int64
 	var name, file string
-	cmd := &cobra.Command{Use: "claim --code-file FILE", Short: "Make an anonymous client one of a user, with its mappings", Args: cobra.NoArgs,
-		Long: "Make an anonymous client one of a user, with the claim code that\n\"tunnox agent claim-code\" prints on its machine."}
+	cmd := &cobra.Command{Use: "claim --code-file FILE", Short: "Give an anonymous client, with its mappings, to a user", Args: cobra.NoArgs,
+		Long: "Give an anonymous client to a user, with the claim code that\n\"tunnox agent claim-code\" prints on the client's machine."}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		code, err := r.api.readSecret(file)
 		if err != nil {
@@ -85,7 +85,7 @@ func (r *resource) claim() *cobra.Command {
 	})
 	cmd.Flags().StringVar(&file, "code-file", "", "`file` with the claim code (- = standard input)")
 	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
-	cmd.Flags().StringVar(&name, "name", "", "`name` from now on (default: as it is)")
+	cmd.Flags().StringVar(&name, "name", "", "new `name` (default: the present name)")
 	changes(cmd)
 	require(cmd, "code-file")
 	return cmd

@@ -16,21 +16,21 @@ func clientCommand(api *apiFlags) *cobra.Command {
 	}, first: []string{"client_id", "client_name", "client_desc", "client_type", "user_id", "status"}}
 	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
 	cmd.AddCommand(r.createClient(), r.claim(), filtering(r.list("user"), "status", "type"), r.show(), r.updateClient(), r.rotate(), r.disconnect(), r.remove(), r.history())
-	cmd.AddCommand(r.switches("Let a client connect again", "End a client's session and let it not connect")...)
+	cmd.AddCommand(r.switches("Let a client connect again", "End a client's sessions and refuse new ones")...)
 	return cmd
 }
 
 func (r *resource) createClient() *cobra.Command {
 	var user int64
 	var name, description, file string
-	cmd := &cobra.Command{Use: "create --user ID --name NAME", Short: "Create a client and print its auth code, this once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --user ID --name NAME", Short: "Create a client and print its auth code, only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		return r.withSecret(out, file, authCode, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path,
 				map[string]any{"user_id": user, "client_name": name, "client_desc": description})
 		})
 	})
-	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the user the client belongs to (default: the caller)")
+	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringVar(&description, "description", "", "`text` for people")
 	authCodeFile(cmd, &file)
@@ -43,14 +43,14 @@ func (r *resource) updateClient() *cobra.Command {
 	cmd := r.act("update ID", "Change a client's name or description", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
 		return changedStrings(flags, map[string]string{"name": "client_name", "description": "client_desc"}), nil
 	})
-	cmd.Flags().String("name", "", "`name` from now on")
-	cmd.Flags().String("description", "", "`text` from now on")
+	cmd.Flags().String("name", "", "new `name`")
+	cmd.Flags().String("description", "", "new `text`")
 	cmd.MarkFlagsOneRequired("name", "description")
 	return cmd
 }
 
 func (r *resource) disconnect() *cobra.Command {
-	cmd := &cobra.Command{Use: "disconnect ID", Short: "End a client's sessions, wherever it is connected; its agent may come back", Args: oneID,
+	cmd := &cobra.Command{Use: "disconnect ID", Short: "End a client's sessions at all nodes; its agent may connect again", Args: oneID,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			b, err := c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/disconnect", nil)
 			if err != nil {
@@ -64,7 +64,7 @@ func (r *resource) disconnect() *cobra.Command {
 
 func (r *resource) rotate() *cobra.Command {
 	var file string
-	cmd := &cobra.Command{Use: "rotate ID", Short: "Give a client another auth code; the one it has ends now", Args: oneID,
+	cmd := &cobra.Command{Use: "rotate ID", Short: "Give a client a new auth code; the old one ends at once", Args: oneID,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			return r.withSecret(out, file, authCode, func() ([]byte, error) {
 				return c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/rotate-credential", nil)

@@ -33,10 +33,10 @@ type eventFilter struct {
 }
 
 func (f *eventFilter) declare(flags *pflag.FlagSet) {
-	flags.StringVar(&f.actor, "actor", "", "only what this `actor` caused, for example user:100000001")
-	flags.StringVar(&f.subject, "subject", "", "only what happened to one `thing`, for example mapping-1001")
-	flags.StringVar(&f.kind, "type", "", "only these `events`, with commas between, for example mapping_created")
-	flags.Int64Var(&f.owner, "owner", 0, "only what belongs to this account `id`")
+	flags.StringVar(&f.actor, "actor", "", "only events that this `actor` caused, for example user:100000001")
+	flags.StringVar(&f.subject, "subject", "", "only events of one `resource`, for example mapping-1001")
+	flags.StringVar(&f.kind, "type", "", "only `events` with these names, separated by commas, for example mapping_created")
+	flags.Int64Var(&f.owner, "owner", 0, "only events of the account with this `id`")
 	flags.StringVar(&f.from, "from", "", "only from this `time` on, for example 2026-01-02T15:04:05Z")
 	flags.StringVar(&f.to, "to", "", "only before this `time`")
 }
@@ -60,8 +60,8 @@ func (f *eventFilter) query() url.Values {
 func eventsCommand(api *apiFlags) *cobra.Command {
 	var after int64
 	filter := &eventFilter{}
-	cmd := &cobra.Command{Use: "events", Short: "Show the log: what was done, when and by whom", Args: cobra.NoArgs,
-		Long: "Show the log. With --json each event has its data too. \"tunnox mapping history ID\" shows one resource's."}
+	cmd := &cobra.Command{Use: "events", Short: "Show the events of the log, with their times and actors", Args: cobra.NoArgs,
+		Long: "Show the events of the log. --json shows their data too. \"tunnox mapping history ID\" shows the events of one resource."}
 	limit := limitFlag(cmd.Flags())
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		p, err := c.list(ctx, "/api/v1/audit?"+filter.query().Encode(), after, int(*limit))
@@ -71,7 +71,7 @@ func eventsCommand(api *apiFlags) *cobra.Command {
 		return api.printList(out, eventColumns, p)
 	})
 	filter.declare(cmd.PersistentFlags())
-	cmd.Flags().Int64Var(&after, "after", 0, "only events behind this `position`")
+	cmd.Flags().Int64Var(&after, "after", 0, "only events after this `position`")
 	cmd.Flags().BoolVar(&filter.newest, "newest", false, "the newest first")
 	cmd.AddCommand(followCommand(api, filter), exportCommand(api, filter), revertCommand(api))
 	return cmd
@@ -79,8 +79,8 @@ func eventsCommand(api *apiFlags) *cobra.Command {
 
 func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 	var after int64
-	cmd := &cobra.Command{Use: "follow", Short: "Print events as they happen, one JSON object a line", Args: cobra.NoArgs,
-		Long: "Print events as they happen. A connection that ends is made again, and nothing is missed."}
+	cmd := &cobra.Command{Use: "follow", Short: "Print events as they happen, one JSON object in each line", Args: cobra.NoArgs,
+		Long: "Print events as they happen. When the connection ends, it is made again and no event is missed."}
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		q := filter.query()
 		q.Set("after", strconv.FormatInt(after, 10))
@@ -95,7 +95,7 @@ func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 			wait.For(ctx, time.Second)
 		}
 	})
-	cmd.Flags().Int64Var(&after, "after", -1, "begin behind this `position`: 0 is the whole log, -1 what happens from now on")
+	cmd.Flags().Int64Var(&after, "after", -1, "begin after this `position`: 0 = the whole log, -1 = only new events")
 	return cmd
 }
 
@@ -152,8 +152,8 @@ func (c *restClient) follow(ctx context.Context, path string, last *string, out 
 
 func exportCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 	var file string
-	cmd := &cobra.Command{Use: "export", Short: "Write events to a file, one JSON object a line", Args: cobra.NoArgs,
-		Long: "Write events as the API shows them, without secrets. A log that is to be verified or moved is exported by \"tunnoxd export\"."}
+	cmd := &cobra.Command{Use: "export", Short: "Write events to a file, one JSON object in each line", Args: cobra.NoArgs,
+		Long: "Write events as the API shows them, without secrets. To verify or move the log, use \"tunnoxd export\"."}
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) (err error) {
 		resp, err := c.open(ctx, "/api/v1/audit?"+filter.query().Encode(), http.Header{"Accept": {"application/x-ndjson"}})
 		if err != nil {
@@ -178,7 +178,7 @@ func exportCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
-			return fmt.Errorf("the export broke off after %d of %d events: %w", n, total, err)
+			return fmt.Errorf("the export ended after %d of %d events: %w", n, total, err)
 		}
 		return nil
 	})
@@ -209,7 +209,7 @@ func copyLines(to io.Writer, from io.Reader, progress io.Writer, total int) (n i
 }
 
 func revertCommand(api *apiFlags) *cobra.Command {
-	cmd := &cobra.Command{Use: "revert POSITION", Short: "Take an event back: ask for what was before it", Args: oneID}
+	cmd := &cobra.Command{Use: "revert POSITION", Short: "Revert an event: send the command that restores the state before it", Args: oneID}
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		b, err := c.call(ctx, http.MethodPost, "/api/v1/events/"+args[0]+"/revert", nil)
 		if err != nil {

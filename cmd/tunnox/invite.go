@@ -23,8 +23,8 @@ func (r *resource) createInvite() *cobra.Command {
 	var user, uses int64
 	var name, file string
 	var lasts lifetime
-	cmd := &cobra.Command{Use: "create", Short: "Make an invitation and print its code, this once", Args: cobra.NoArgs,
-		Long: "Make an invitation and print its code, this once. Whoever has the code makes their\nmachine a client of the user, with: tunnox join CODE"}
+	cmd := &cobra.Command{Use: "create", Short: "Make an invitation and print its code, only once", Args: cobra.NoArgs,
+		Long: "Make an invitation and print its code, only once. With the code a machine becomes\na client of the user: tunnox join CODE"}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"uses": uses, "name": name}
 		if user != 0 {
@@ -41,8 +41,8 @@ func (r *resource) createInvite() *cobra.Command {
 	flags := cmd.Flags()
 	flags.Int64Var(&user, "user", 0, "`id` of the user whose clients the machines become (default: the caller)")
 	flags.StringVar(&name, "name", "", "`name` for people")
-	flags.Int64Var(&uses, "uses", 1, "how `many` machines may join with it")
-	flags.Var(&lasts, "expires", "after so `long` it is good no more, for example 1h, 2d or 1w (default: 1w)")
+	flags.Int64Var(&uses, "uses", 1, "`number` of machines that may join with it")
+	flags.Var(&lasts, "expires", "how `long` it is valid, for example 1h, 2d or 1w (default: 1w)")
 	flags.StringVar(&file, "code-file", "", "write the code to this new `file`, readable by you only, instead of printing it")
 	changes(cmd)
 	return cmd

@@ -23,7 +23,7 @@ func (r *resource) createKey() *cobra.Command {
 	var name, file string
 	var scopes []string
 	var lasts lifetime
-	cmd := &cobra.Command{Use: "create --name NAME", Short: "Create an API key and print it, this once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --name NAME", Short: "Create an API key and print it, only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"name": name}
 		if user != 0 {
@@ -41,8 +41,8 @@ func (r *resource) createKey() *cobra.Command {
 	})
 	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
-	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "what it may be used for: read, users:write, clients:write, mappings:write, shares:write, keys:write, webhooks:write, admin (default: all you may)")
-	cmd.Flags().Var(&lasts, "expires", "after so `long` it is good no more, for example 36h, 30d or 1w (default: never)")
+	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "allowed uses: read, users:write, clients:write, mappings:write, shares:write, keys:write, webhooks:write, admin (default: all that you have)")
+	cmd.Flags().Var(&lasts, "expires", "how `long` it is valid, for example 36h, 30d or 1w (default: without end)")
 	cmd.Flags().StringVar(&file, "key-file", "", "write the key to this new `file`, readable by you only, instead of printing it")
 	changes(cmd)
 	require(cmd, "name")

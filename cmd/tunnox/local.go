@@ -32,7 +32,7 @@ func socketPath(state string, clientID int64) string {
 func serveLocal(path string, handler http.Handler, log *slog.Logger) (stop func()) {
 	listener, err := listenLocal(path)
 	if err != nil {
-		log.Warn("commands on this machine, such as tunnox agent status, will not find this agent", "error", err)
+		log.Warn("commands on this machine, for example tunnox agent status, will not find this agent", "error", err)
 		return func() {}
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
@@ -108,7 +108,7 @@ func (f *localFlags) client() (*restClient, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}}
 	return &restClient{base: "http://agent", timeout: f.timeout, http: &http.Client{Transport: transport},
-		missing: fmt.Sprintf("no agent answers at %s", path), advice: "is it running? Its log says why not; another is named with --state or --client-id"}, nil
+		missing: fmt.Sprintf("no agent answers at %s", path), advice: "is it running? If not, its log says why. For another agent give --state or --client-id"}, nil
 }
 
 // socket gives the socket of the agent that is meant: the one that was named, or
@@ -129,9 +129,9 @@ func (f *localFlags) socket() (string, error) {
 	}
 	switch len(found) {
 	case 0:
-		return "", codedError{exitUnreachable, fmt.Errorf("no agent runs with its state in %s\n  start one with tunnox agent --server ..., or name its --state", f.state)}
+		return "", codedError{exitUnreachable, fmt.Errorf("no agent runs with its state in %s\n  start one with tunnox agent --server ..., or give its --state", f.state)}
 	case 1:
 		return found[0], nil
 	}
-	return "", usageError("several agents have their state in %s: name one with --client-id (%s)", f.state, strings.Join(found, ", "))
+	return "", usageError("several agents have their state in %s: choose one with --client-id (%s)", f.state, strings.Join(found, ", "))
 }

@@ -43,7 +43,7 @@ func loginCommand(api *apiFlags) *cobra.Command {
 		if err := api.logins().change(ctx, func(all map[string]keptLogin) error { all[c.base] = kept; return nil }); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(out, "logged in to %s as %s, until %s unless it is used before; end it with tunnox logout\n", c.base, oneLine(name), timeText(kept.RefreshEnds))
+		_, err = fmt.Fprintf(out, "logged in to %s as %s, until %s, or longer if the login is used before that; end it with tunnox logout\n", c.base, oneLine(name), timeText(kept.RefreshEnds))
 		return err
 	})
 	cmd.Flags().StringVar(&username, "username", "", "`name` of the user")
@@ -78,7 +78,7 @@ func (a *apiFlags) credentials(ctx context.Context, username, passwordFile strin
 
 func refreshCommand(api *apiFlags) *cobra.Command {
 	var file string
-	cmd := &cobra.Command{Use: "refresh --refresh-token-file FILE", Short: "Change a refresh token for new tokens; it is good once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "refresh --refresh-token-file FILE", Short: "Exchange a refresh token for new tokens; it is valid once", Args: cobra.NoArgs}
 	cmd.RunE = api.open(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		token, err := api.readSecret(file)
 		if err != nil {
@@ -92,7 +92,7 @@ func refreshCommand(api *apiFlags) *cobra.Command {
 }
 
 func logoutCommand(api *apiFlags) *cobra.Command {
-	return &cobra.Command{Use: "logout", Short: "End the login that is kept, or the one that the given access token is of", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "logout", Short: "End the stored login, or the login of the given access token", Args: cobra.NoArgs,
 		RunE: api.do(func(ctx context.Context, c *restClient, _ io.Writer, _ []string) error {
 			_, err := c.call(ctx, http.MethodPost, "/api/v1/auth/logout", nil)
 			if !c.kept {
@@ -107,7 +107,7 @@ func logoutCommand(api *apiFlags) *cobra.Command {
 }
 
 func whoamiCommand(api *apiFlags) *cobra.Command {
-	return &cobra.Command{Use: "whoami", Short: "Show whose key or token is used, and what it may do", Args: cobra.NoArgs,
+	return &cobra.Command{Use: "whoami", Short: "Show the owner of the key or token in use, and its rights", Args: cobra.NoArgs,
 		RunE: api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 			return api.ask(ctx, c, out, http.MethodGet, "/api/v1/auth/me", nil)
 		})}

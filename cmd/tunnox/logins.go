@@ -49,7 +49,7 @@ func (l logins) read() (map[string]keptLogin, error) {
 		err = json.Unmarshal(b, &all)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the logins in %s: %w; delete it to log in anew", l.file, err)
+		return nil, fmt.Errorf("read the logins in %s: %w; delete the file to log in again", l.file, err)
 	}
 	return all, nil
 }
@@ -58,11 +58,11 @@ func (l logins) read() (map[string]keptLogin, error) {
 // that used one that another has used would end the login.
 func (l logins) change(ctx context.Context, do func(all map[string]keptLogin) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(l.file), 0o700); err != nil {
-		return fmt.Errorf("keep the login: %w", err)
+		return fmt.Errorf("store the login: %w", err)
 	}
 	lock, err := os.OpenFile(l.file+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("keep the login: %w", err)
+		return fmt.Errorf("store the login: %w", err)
 	}
 	defer lock.Close()
 	ctx, cancel := context.WithTimeout(ctx, loginsWait)
@@ -73,7 +73,7 @@ func (l logins) change(ctx context.Context, do func(all map[string]keptLogin) er
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errors.New("keep the login: another command holds " + l.file)
+			return errors.New("store the login: another command has locked " + l.file)
 		}
 	}
 	if err == nil { // a file system without locks has one command at a time
@@ -92,14 +92,14 @@ func (l logins) change(ctx context.Context, do func(all map[string]keptLogin) er
 	}
 	next, err := os.CreateTemp(filepath.Dir(l.file), ".logins-*") // CreateTemp makes it 0600
 	if err != nil {
-		return fmt.Errorf("keep the login: %w", err)
+		return fmt.Errorf("store the login: %w", err)
 	}
 	_, err = next.Write(append(b, '\n'))
 	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
 		err = os.Rename(next.Name(), l.file)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("keep the login: %w", err), os.Remove(next.Name()))
+		return errors.Join(fmt.Errorf("store the login: %w", err), os.Remove(next.Name()))
 	}
 	return nil
 }

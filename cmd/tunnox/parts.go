@@ -23,7 +23,7 @@ func protocolFlag(cmd *cobra.Command, into *string) {
 	for _, p := range domain.Protocols() {
 		names = append(names, string(p))
 	}
-	cmd.Flags().StringVar(into, "protocol", string(domain.ProtocolTCP), "what is carried: "+strings.Join(names, ", "))
+	cmd.Flags().StringVar(into, "protocol", string(domain.ProtocolTCP), "the `protocol`: "+strings.Join(names, ", "))
 	complete(cmd, "protocol", names)
 }
 

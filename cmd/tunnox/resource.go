@@ -98,9 +98,9 @@ func (r *resource) list(owners ...string) *cobra.Command {
 		return r.api.printList(out, r.columns, p)
 	})
 	reads(cmd)
-	cmd.Flags().Int64Var(&after, "after", 0, "begin behind this `id`: the next of a list that was limited")
+	cmd.Flags().Int64Var(&after, "after", 0, "begin after this `id`, to continue a limited list")
 	for i, owner := range owners {
-		cmd.Flags().Int64Var(&ids[i], owner, 0, "only those of this "+owner+" `id`")
+		cmd.Flags().Int64Var(&ids[i], owner, 0, "only those of the "+owner+" with this `id`")
 	}
 	if len(owners) > 1 {
 		cmd.MarkFlagsMutuallyExclusive(owners...)
@@ -114,7 +114,7 @@ const filterFlag = "filter"
 // filtering gives a list flags that narrow it down.
 func filtering(list *cobra.Command, names ...string) *cobra.Command {
 	for _, name := range names {
-		list.Flags().String(name, "", "only those of this `"+name+"`")
+		list.Flags().String(name, "", "only those with this `"+name+"`")
 		mark(list, name, name)
 	}
 	return list
@@ -122,7 +122,7 @@ func filtering(list *cobra.Command, names ...string) *cobra.Command {
 
 // ofOwner gives a list a flag for whose they are.
 func ofOwner(list *cobra.Command) *cobra.Command {
-	list.Flags().Int64("user", 0, "only those of this user `id`")
+	list.Flags().Int64("user", 0, "only those of the user with this `id`")
 	mark(list, "user", "owner")
 	return list
 }
@@ -232,14 +232,14 @@ func (r *resource) switches(enable, disable string) []*cobra.Command {
 // of anything else.
 func oneID(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usageError("want one id: %s", cmd.UseLine())
+		return usageError("one id is needed: %s", cmd.UseLine())
 	}
 	return someIDs(cmd, args)
 }
 
 func someIDs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return usageError("want an id: %s", cmd.UseLine())
+		return usageError("an id is needed: %s", cmd.UseLine())
 	}
 	for _, arg := range args {
 		if id, err := strconv.ParseInt(arg, 10, 64); err != nil || id <= 0 {

@@ -51,7 +51,7 @@ type restClient struct {
 // client reads the flags and the environment.
 func (f *apiFlags) client() (*restClient, error) {
 	if f.timeout <= 0 {
-		return nil, usageError("--timeout %v: want more than 0, for example 30s", f.timeout)
+		return nil, usageError("--timeout %v: must be more than 0, for example 30s", f.timeout)
 	}
 	base := f.url
 	if base == "" {
@@ -65,7 +65,7 @@ func (f *apiFlags) client() (*restClient, error) {
 	}
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, usageError("--api %q: want a URL like http://127.0.0.1:9000", base)
+		return nil, usageError("--api %q: must be a URL, for example http://127.0.0.1:9000", base)
 	}
 	c := &restClient{base: strings.TrimSuffix(base, "/"), key: f.variable("TUNNOX_API_KEY"), keyFrom: "TUNNOX_API_KEY", timeout: f.timeout, http: &http.Client{}}
 	if f.keyFile != "" {
@@ -112,7 +112,7 @@ func (p *problem) Error() string {
 		place := strings.TrimPrefix(e.Location, "body.")
 		text += "\n  " + place + ": " + e.Message
 		if place == "user_id" && e.Message == "is required" {
-			text += "; whose is it? Name the user with --user"
+			text += "; give the user with --user"
 		}
 	}
 	return text
@@ -142,7 +142,7 @@ func (c *restClient) call(ctx context.Context, method, path string, body any) ([
 	}
 	if method != http.MethodGet && c.dryRun {
 		if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != planType {
-			return nil, errors.New("the server did not answer a dry run as such: it may have done what was asked")
+			return nil, errors.New("the server did not answer as for a dry run: it may have executed the command")
 		}
 		return nil, &plan{b}
 	}
@@ -200,12 +200,12 @@ func (c *restClient) unreachable(err error) error {
 		err = e.Err // the method and the URL are in our own sentence
 	}
 	if strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) { // an alert of TLS
-		return codedError{exitUnreachable, fmt.Errorf("what answers at %s speaks TLS and not HTTP: if it is the port for agents, name the API's with --api or TUNNOX_API", c.base)}
+		return codedError{exitUnreachable, fmt.Errorf("the server at %s speaks TLS and not HTTP: if this is the port for agents, give the address of the API with --api or TUNNOX_API", c.base)}
 	}
 	if c.missing != "" {
 		return codedError{exitUnreachable, fmt.Errorf("%s: %w\n  %s", c.missing, err, c.advice)}
 	}
-	return codedError{exitUnreachable, fmt.Errorf("cannot reach the API at %s: %w\n  is tunnoxd running there? Name another with --api or TUNNOX_API", c.base, err)}
+	return codedError{exitUnreachable, fmt.Errorf("cannot reach the API at %s: %w\n  is tunnoxd running there? Give another address with --api or TUNNOX_API", c.base, err)}
 }
 
 // answerError says why the API refused, and what to do about a key that it does not
@@ -216,11 +216,11 @@ func (c *restClient) answerError(resp *http.Response, body []byte) error {
 	case resp.StatusCode != http.StatusUnauthorized || c.missing != "" || strings.HasPrefix(resp.Request.URL.Path, "/api/v1/auth/login"):
 		return err
 	case c.key == "":
-		return codedError{exitRefused, fmt.Errorf("%s wants to know who you are, and no API key was given [unauthorized]\n  log in with tunnox login, or set TUNNOX_API_KEY or --api-key-file; the server keeps its own key in the file api-key of its data directory", c.base)}
+		return codedError{exitRefused, fmt.Errorf("no API key was given, and %s needs one [unauthorized]\n  log in with tunnox login, or set TUNNOX_API_KEY or --api-key-file; the operator's key is in the file api-key of the server's data directory", c.base)}
 	case c.kept:
-		return codedError{exitRefused, fmt.Errorf("%s does not take %s any more [unauthorized]\n  log in again with tunnox login", c.base, c.keyFrom)}
+		return codedError{exitRefused, fmt.Errorf("%s does not accept %s any more [unauthorized]\n  log in again with tunnox login", c.base, c.keyFrom)}
 	}
-	return codedError{exitRefused, fmt.Errorf("%s does not take the API key of %s: it is of another server, was revoked, or has expired [unauthorized]", c.base, c.keyFrom)}
+	return codedError{exitRefused, fmt.Errorf("%s does not accept the API key of %s: it belongs to another server, was revoked, or has expired [unauthorized]", c.base, c.keyFrom)}
 }
 
 func answerError(resp *http.Response, body []byte) error {

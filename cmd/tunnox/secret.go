@@ -34,7 +34,7 @@ func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() (
 		if err := r.print(out, b); err != nil || r.api.json || o[s.field] == nil {
 			return err
 		}
-		_, err = fmt.Fprintf(out, "\nThe %s is shown this once.%s\n", s.name, strings.NewReplacer("ID", o.text(s.id), "CODE", o.text(s.field)).Replace(s.use))
+		_, err = fmt.Fprintf(out, "\nThe %s is shown only once.%s\n", s.name, strings.NewReplacer("ID", o.text(s.id), "CODE", o.text(s.field)).Replace(s.use))
 		return err
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -52,11 +52,11 @@ func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() (
 	text, ok := o[s.field].(string)
 	again := strings.ReplaceAll(s.again, "ID", o.text(s.id))
 	if !ok { // it was asked for before, with the same key
-		return errors.Join(fmt.Errorf("the %s was given before and is not given again; make another with: %s", s.name, again), file.Close(), os.Remove(path))
+		return errors.Join(fmt.Errorf("the %s was shown before and is not shown again; make another one with: %s", s.name, again), file.Close(), os.Remove(path))
 	}
 	_, err = fmt.Fprintln(file, text)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return fmt.Errorf("%s file: %w; make another with: %s", s.name, err, again)
+		return fmt.Errorf("%s file: %w; make another one with: %s", s.name, err, again)
 	}
 	delete(o, s.field)
 	if b, err = json.Marshal(o); err != nil {

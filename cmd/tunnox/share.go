@@ -23,7 +23,7 @@ func (r *resource) createShare() *cobra.Command {
 	var user, target, uses int64
 	var protocol, name, service, file string
 	var lasts lifetime
-	cmd := &cobra.Command{Use: "create --target CLIENT --service HOST:PORT", Short: "Share a service behind a client and print the code, this once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --target CLIENT --service HOST:PORT", Short: "Share a service behind a client and print the code, only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"target_client_id": target, "protocol": protocol, "max_uses": uses}
 		if user != 0 {
@@ -48,11 +48,11 @@ func (r *resource) createShare() *cobra.Command {
 	flags := cmd.Flags()
 	flags.Int64Var(&user, "user", 0, "`id` of the user who shares (default: the caller)")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
-	flags.StringVar(&service, "service", "", "`address` the target dials, host:port")
+	flags.StringVar(&service, "service", "", "`host:port` that the target dials")
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&name, "name", "", "`name` for people")
-	flags.Int64Var(&uses, "uses", 1, "how `often` the code is good")
-	flags.Var(&lasts, "expires", "after so `long` it is good no more, for example 36h, 2d or 1w (default: never)")
+	flags.Int64Var(&uses, "uses", 1, "`number` of times that the code can be used")
+	flags.Var(&lasts, "expires", "how `long` the code is valid, for example 36h, 2d or 1w (default: without end)")
 	flags.StringVar(&file, "code-file", "", "write the code to this new `file`, readable by you only, instead of printing it")
 	optionFlags(cmd, mappingOptions)
 	changes(cmd)
@@ -63,7 +63,7 @@ func (r *resource) createShare() *cobra.Command {
 func (r *resource) redeem() *cobra.Command {
 	var source int64
 	var name, listen, codeFile string
-	cmd := &cobra.Command{Use: "redeem --source CLIENT --listen [HOST:]PORT --code-file FILE", Short: "Make a mapping of a share code, from a client of yours", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "redeem --source CLIENT --listen [HOST:]PORT --code-file FILE", Short: "Make a mapping from one of your clients, with a share code", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		code, err := r.api.readSecret(codeFile)
 		if err != nil {
@@ -83,7 +83,7 @@ func (r *resource) redeem() *cobra.Command {
 		return r.print(out, b)
 	})
 	cmd.Flags().Int64Var(&source, "source", 0, "`id` of the client that listens")
-	cmd.Flags().StringVar(&listen, "listen", "", "`address` it listens on, [host:]port")
+	cmd.Flags().StringVar(&listen, "listen", "", "`[host:]port` on which it listens")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people (default: the share's)")
 	cmd.Flags().StringVar(&codeFile, "code-file", "", "`file` with the share code (- = standard input)")
 	changes(cmd)

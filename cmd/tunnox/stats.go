@@ -16,13 +16,13 @@ import (
 )
 
 func statsCommand(api *apiFlags) *cobra.Command {
-	cmd := &cobra.Command{Use: "stats", Short: "Show what was used: traffic and connections, while they are open"}
+	cmd := &cobra.Command{Use: "stats", Short: "Show traffic and connections"}
 	cmd.AddCommand(
-		api.stats("system", "Show what there is and what has gone through", "/api/v1/stats/system"),
-		api.stats("realtime", "Show what flows now", "/api/v1/stats/realtime"),
+		api.stats("system", "Show the numbers of users, clients and mappings, and the traffic of all", "/api/v1/stats/system"),
+		api.stats("realtime", "Show the present traffic", "/api/v1/stats/realtime"),
 		api.statsOfUsers(),
-		api.statsOf("user", "Show what a user has used", "/api/v1/stats/users/"),
-		api.statsOf("client", "Show what has gone through a client", "/api/v1/stats/clients/"),
+		api.statsOf("user", "Show the traffic of a user", "/api/v1/stats/users/"),
+		api.statsOf("client", "Show the traffic through a client", "/api/v1/stats/clients/"),
 		api.traffic(),
 	)
 	return cmd
@@ -55,7 +55,7 @@ func (a *apiFlags) statsOf(use, short, path string) *cobra.Command {
 }
 
 func (a *apiFlags) statsOfUsers() *cobra.Command {
-	cmd := &cobra.Command{Use: "users", Short: "List what users have used in this month", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "users", Short: "List the traffic of users in this month", Args: cobra.NoArgs}
 	columns := []column{field("USER", "user_id"), field("USERNAME", "username"), field("TRAFFIC", "current_month_traffic"),
 		{"LIMIT", func(o object) string {
 			if o["monthly_traffic_limit"] == nil {
@@ -116,7 +116,7 @@ func (a *apiFlags) traffic() *cobra.Command {
 		}
 		switch {
 		case t.Total == trafficBucket{From: t.Total.From}: // rows of zeros say less
-			_, err := fmt.Fprintf(out, "nothing has gone through in %s\n", oneLine(t.Range))
+			_, err := fmt.Fprintf(out, "no traffic in %s\n", oneLine(t.Range))
 			return err
 		case chart || isTerminal(out):
 			return t.draw(out)
@@ -124,9 +124,9 @@ func (a *apiFlags) traffic() *cobra.Command {
 		return t.table(out)
 	})
 	cmd.Flags().StringVar(&span, "range", "24h", "how far back: 1h, 24h, 7d or 30d")
-	cmd.Flags().BoolVar(&chart, "chart", false, "draw a chart also where there is no terminal")
+	cmd.Flags().BoolVar(&chart, "chart", false, "draw a chart also without a terminal")
 	for _, name := range []string{"user", "client", "mapping"} {
-		cmd.Flags().Int64Var(subjects[name], name, 0, "only of this "+name+" `id`")
+		cmd.Flags().Int64Var(subjects[name], name, 0, "only of the "+name+" with this `id`")
 	}
 	cmd.MarkFlagsMutuallyExclusive("user", "client", "mapping")
 	return cmd

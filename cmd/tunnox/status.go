@@ -25,7 +25,7 @@ type serverStatus struct {
 
 func statusCommand(api *apiFlags) *cobra.Command {
 	return &cobra.Command{Use: "status", Short: "Show whether a server is ready, and how many clients are online", Args: cobra.NoArgs,
-		Long: "Show whether a server is ready, and how many clients are online.\nEnds with 0 when it is ready, and with 1 when it is not.",
+		Long: "Show whether a server is ready, and how many clients are online.\nThe status is 0 when it is ready, and 1 when it is not.",
 		RunE: api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 			s, err := c.status(ctx)
 			if err != nil {

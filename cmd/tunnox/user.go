@@ -22,8 +22,8 @@ func userCommand(api *apiFlags) *cobra.Command {
 		field("STATUS", "status"), field("CREATED", "created_at"),
 	}}
 	cmd := &cobra.Command{Use: "user", Short: "Create, list, show, change and delete users"}
-	cmd.AddCommand(r.createUser(), filtering(r.list(), "status", "role"), r.setWord("role", "admin or user", "Set what a user may do at most"), r.setWord("plan", "one of tunnox plan list", "Put a user on a plan"), r.show(), r.updateUser(), r.remove(), r.erase(), r.history(), r.quota())
-	cmd.AddCommand(r.switches("Let a user use what it has again", "Stop everything a user has")...)
+	cmd.AddCommand(r.createUser(), filtering(r.list(), "status", "role"), r.setWord("role", "admin or user", "Set the role of a user"), r.setWord("plan", "one of tunnox plan list", "Put a user on a plan"), r.show(), r.updateUser(), r.remove(), r.erase(), r.history(), r.quota())
+	cmd.AddCommand(r.switches("Enable a user again", "Disable a user with all clients and mappings")...)
 	return cmd
 }
 
@@ -56,7 +56,7 @@ func (r *resource) createUser() *cobra.Command {
 	cmd.Flags().StringVar(&email, "email", "", "e-mail `address`, unique")
 	cmd.Flags().StringVar(&passwordFile, "password-file", "", "`file` with a password (- = standard input)")
 	cmd.Flags().StringVar(&role, "role", "", "admin or user (default: user)")
-	cmd.Flags().StringVar(&plan, "plan", "", "`name` of the plan whose limits it gets (default: no limits; see tunnox plan list)")
+	cmd.Flags().StringVar(&plan, "plan", "", "`name` of the plan whose limits the user gets (default: no limits; see tunnox plan list)")
 	require(cmd, "username", "email")
 	return cmd
 }
@@ -84,10 +84,10 @@ func (r *resource) updateUser() *cobra.Command {
 		}
 		return body, nil
 	})
-	cmd.Flags().String("username", "", "`name` of the user from now on")
-	cmd.Flags().String("email", "", "e-mail `address` from now on")
-	cmd.Flags().String("password-file", "", "`file` with the password from now on (- = standard input)")
-	cmd.Flags().String("current-password-file", "", "`file` with the password until now, which a user must give to change their own (- = standard input)")
+	cmd.Flags().String("username", "", "new `name` of the user")
+	cmd.Flags().String("email", "", "new e-mail `address`")
+	cmd.Flags().String("password-file", "", "`file` with the new password (- = standard input)")
+	cmd.Flags().String("current-password-file", "", "`file` with the present password, which users must give to change their own (- = standard input)")
 	cmd.MarkFlagsOneRequired("username", "email", "password-file")
 	return cmd
 }
@@ -97,7 +97,7 @@ func (r *resource) setWord(field, values, short string) *cobra.Command {
 	cmd := &cobra.Command{Use: field + " ID VALUE", Short: short, Long: short + ": VALUE is " + values + "."}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) != 2 {
-			return usageError("want an id and %s: %s", values, cmd.UseLine())
+			return usageError("an id and %s are needed: %s", values, cmd.UseLine())
 		}
 		return someIDs(cmd, args[:1])
 	}
@@ -114,7 +114,7 @@ func (r *resource) setWord(field, values, short string) *cobra.Command {
 
 // erase deletes a user and what is about the person.
 func (r *resource) erase() *cobra.Command {
-	cmd := &cobra.Command{Use: "erase ID", Short: "Delete a user and forget what is about the person, for ever", Args: oneID,
+	cmd := &cobra.Command{Use: "erase ID", Short: "Delete a user and erase the personal data, for ever", Args: oneID,
 		Long: `Delete a user with all clients, mappings, keys and shares, and forget what the log
 holds about the person: names, addresses, passwords. The log stays as it is, and so
 do its proofs; what was about the person cannot be read any more. A user who was
@@ -165,8 +165,8 @@ func isLimit(field string) bool {
 
 // quota shows what a user may have and has, or sets the limits that are given.
 func (r *resource) quota() *cobra.Command {
-	cmd := &cobra.Command{Use: "quota ID", Short: "Show or set what a user may have", Args: oneID,
-		Long: "Show what a user may have and has. With flags, set these limits: a number, or \"unlimited\"."}
+	cmd := &cobra.Command{Use: "quota ID", Short: "Show or set the limits of a user", Args: oneID,
+		Long: "Show the limits of a user and what the user has. Flags set limits: a number, or \"unlimited\"."}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		limits, err := givenLimits(cmd.Flags())
 		if err != nil {
@@ -178,9 +178,9 @@ func (r *resource) quota() *cobra.Command {
 		}
 		switch {
 		case len(limits) > 0 && c.asOf != "":
-			return usageError("--as-of shows what was; the limits of then cannot be set")
+			return usageError("--as-of shows the past, and limits of the past cannot be set")
 		case len(limits) == 0 && (c.dryRun || c.once != "" || c.ifMatch != ""):
-			return usageError("there is no limit to set: name one, for example --max-clients 10")
+			return usageError("there is no limit to set: give one, for example --max-clients 10")
 		}
 		b, err := c.call(ctx, method, r.path+"/"+args[0]+"/quota", body)
 		if err != nil {
@@ -213,7 +213,7 @@ func givenLimits(flags *pflag.FlagSet) (map[string]any, error) {
 		}
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 {
-			return nil, usageError("--%s %q: want a number from 0, or unlimited", limit.Flag, text)
+			return nil, usageError("--%s %q: must be a number, 0 or more, or unlimited", limit.Flag, text)
 		}
 		limits[limit.Name] = n
 	}

@@ -23,7 +23,7 @@ var (
 
 // Set implements [pflag.Value].
 func (l *lifetime) Set(text string) error {
-	wrong := errors.New("want more than 0, for example 30m, 36h, 2d or 1w")
+	wrong := errors.New("must be more than 0, for example 30m, 36h, 2d or 1w")
 	parts := longUnits.FindStringSubmatch(text)
 	weeks, _ := strconv.ParseInt("0"+parts[1], 10, 64) // only digits
 	days, _ := strconv.ParseInt("0"+parts[2], 10, 64)
@@ -69,7 +69,7 @@ type count int
 func (c *count) Set(text string) error {
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil || n < 0 {
-		return fmt.Errorf("want a number from 0")
+		return fmt.Errorf("must be a number, 0 or more")
 	}
 	*c = count(n)
 	return nil
@@ -84,6 +84,6 @@ func (*count) Type() string { return "number" }
 // limitFlag declares --limit of a list.
 func limitFlag(flags *pflag.FlagSet) *count {
 	var limit count
-	flags.Var(&limit, "limit", "print at most this many (0 = all)")
+	flags.Var(&limit, "limit", "print at most this `number` (0 = all)")
 	return &limit
 }

@@ -15,10 +15,10 @@ func webhookCommand(api *apiFlags) *cobra.Command {
 		field("WEBHOOK", "webhook_id"), field("URL", "url"), field("EVENTS", "events"), field("SCOPE", "scope"), field("STATUS", "status"),
 		field("USER", "user_id"), field("CREATED", "created_at"),
 	}, first: []string{"webhook_id", "url", "events", "scope", "status", "reason", "user_id"}}
-	cmd := &cobra.Command{Use: "webhook", Short: "Have others told what happens: create, change, test and delete webhooks, and see what was sent"}
+	cmd := &cobra.Command{Use: "webhook", Short: "Send events to others: create, change, test and delete webhooks, and show deliveries"}
 	cmd.AddCommand(r.createWebhook(), ofOwner(r.list()), r.show(), r.updateWebhook(), r.remove(), r.rotateWebhook(),
-		r.send("test ID", "Send a webhook something, to see whether it takes it", "/test"), r.deliveries(), r.redeliver())
-	cmd.AddCommand(r.switches("Tell a webhook again what happens; what waited is sent", "Tell a webhook nothing")...)
+		r.send("test ID", "Send a test message to a webhook", "/test"), r.deliveries(), r.redeliver())
+	cmd.AddCommand(r.switches("Enable a webhook; waiting deliveries are sent", "Disable a webhook")...)
 	return cmd
 }
 
@@ -29,7 +29,7 @@ func (r *resource) createWebhook() *cobra.Command {
 	var address, description, file string
 	var events []string
 	var all bool
-	cmd := &cobra.Command{Use: "create --url URL", Short: "Create a webhook and print its secret, this once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --url URL", Short: "Create a webhook and print its secret, only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"url": address}
 		if user != 0 {
@@ -50,9 +50,9 @@ func (r *resource) createWebhook() *cobra.Command {
 	})
 	flags := cmd.Flags()
 	flags.Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
-	flags.StringVar(&address, "url", "", "`URL` that is told")
-	flags.StringSliceVar(&events, "event", nil, "`name` of an event, or its beginning with a * behind, for example \"mapping_*\" (default: all)")
-	flags.BoolVar(&all, "all", false, "tell what happens to every account; admins only (the operator's always are)")
+	flags.StringVar(&address, "url", "", "`URL` to which events are sent")
+	flags.StringSliceVar(&events, "event", nil, "`name` of an event, or the beginning of names followed by *, for example \"mapping_*\" (default: all)")
+	flags.BoolVar(&all, "all", false, "send the events of every account; admins only (webhooks of the operator always do)")
 	flags.StringVar(&description, "description", "", "`text` for people")
 	flags.StringVar(&file, "secret-file", "", "write the secret to this new `file`, readable by you only, instead of printing it")
 	changes(cmd)
@@ -61,7 +61,7 @@ func (r *resource) createWebhook() *cobra.Command {
 }
 
 func (r *resource) updateWebhook() *cobra.Command {
-	cmd := r.act("update ID", "Change what a webhook is told, and where", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
+	cmd := r.act("update ID", "Change the events or the URL of a webhook", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
 		body := map[string]any{}
 		for _, name := range []string{"url", "scope", "description"} {
 			if flags.Changed(name) {
@@ -80,16 +80,16 @@ func (r *resource) updateWebhook() *cobra.Command {
 		}
 		return body, nil
 	})
-	cmd.Flags().String("url", "", "`URL` that is told")
-	cmd.Flags().StringSlice("event", nil, "`names` of events, or beginnings with a * behind; \"\" = all")
-	cmd.Flags().String("scope", "", "own or all: what happens to every account; admins only")
+	cmd.Flags().String("url", "", "`URL` to which events are sent")
+	cmd.Flags().StringSlice("event", nil, "`names` of events, or beginnings of names followed by *; \"\" = all")
+	cmd.Flags().String("scope", "", "own, or all = the events of every account; admins only")
 	cmd.Flags().String("description", "", "`text` for people")
 	return cmd
 }
 
 func (r *resource) rotateWebhook() *cobra.Command {
 	var file string
-	cmd := &cobra.Command{Use: "rotate-secret ID", Short: "Replace a webhook's secret and print it, this once; the one before is signed with for a day", Args: oneID}
+	cmd := &cobra.Command{Use: "rotate-secret ID", Short: "Replace a webhook's secret and print it, only once; messages are signed with both secrets for a day", Args: oneID}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		return r.withSecret(out, file, webhookSecret, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/rotate-secret", nil)
@@ -123,7 +123,7 @@ func (r *resource) send(use, short, suffix string) *cobra.Command {
 func (r *resource) deliveries() *cobra.Command {
 	limit := count(50)
 	var after int64
-	cmd := &cobra.Command{Use: "deliveries ID", Short: "List what was sent to a webhook lately, and what waits, the newest first", Args: oneID}
+	cmd := &cobra.Command{Use: "deliveries ID", Short: "List recent and waiting deliveries of a webhook, the newest first", Args: oneID}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		p, err := c.list(ctx, r.path+"/"+args[0]+"/deliveries", after, int(limit))
 		if err != nil {
@@ -131,8 +131,8 @@ func (r *resource) deliveries() *cobra.Command {
 		}
 		return r.api.printList(out, r.delivery().columns, p)
 	})
-	cmd.Flags().Var(&limit, "limit", "print at most this many (0 = all)")
-	cmd.Flags().Int64Var(&after, "after", 0, "only those older than this delivery `id`")
+	cmd.Flags().Var(&limit, "limit", "print at most this `number` (0 = all)")
+	cmd.Flags().Int64Var(&after, "after", 0, "only those older than the delivery with this `id`")
 	return cmd
 }
 
@@ -140,7 +140,7 @@ func (r *resource) redeliver() *cobra.Command {
 	return &cobra.Command{Use: "redeliver WEBHOOK DELIVERY", Short: "Send a delivery again, at once",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return usageError("want two ids: %s", cmd.UseLine())
+				return usageError("two ids are needed: %s", cmd.UseLine())
 			}
 			return someIDs(cmd, args)
 		},
