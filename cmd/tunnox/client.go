@@ -23,7 +23,7 @@ func clientCommand(api *apiFlags) *cobra.Command {
 func (r *resource) createClient() *cobra.Command {
 	var user int64
 	var name, description, file string
-	cmd := &cobra.Command{Use: "create --user ID --name NAME", Short: "Create a client and print its auth code, only once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --user ID --name NAME", Short: "Create a client and print its auth code, which is shown only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		return r.withSecret(out, file, authCode, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path,

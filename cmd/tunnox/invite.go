@@ -23,8 +23,8 @@ func (r *resource) createInvite() *cobra.Command {
 	var user, uses int64
 	var name, file string
 	var lasts lifetime
-	cmd := &cobra.Command{Use: "create", Short: "Make an invitation and print its code, only once", Args: cobra.NoArgs,
-		Long: "Make an invitation and print its code, only once. With the code a machine becomes\na client of the user: tunnox join CODE"}
+	cmd := &cobra.Command{Use: "create", Short: "Make an invitation and print its code, which is shown only once", Args: cobra.NoArgs,
+		Long: "Make an invitation and print its code, which is shown only once. With the code a machine becomes\na client of the user: tunnox join CODE"}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"uses": uses, "name": name}
 		if user != 0 {

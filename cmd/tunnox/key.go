@@ -23,7 +23,7 @@ func (r *resource) createKey() *cobra.Command {
 	var name, file string
 	var scopes []string
 	var lasts lifetime
-	cmd := &cobra.Command{Use: "create --name NAME", Short: "Create an API key and print it, only once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --name NAME", Short: "Create an API key and print it; it is shown only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"name": name}
 		if user != 0 {

@@ -23,7 +23,7 @@ func (r *resource) createShare() *cobra.Command {
 	var user, target, uses int64
 	var protocol, name, service, file string
 	var lasts lifetime
-	cmd := &cobra.Command{Use: "create --target CLIENT --service HOST:PORT", Short: "Share a service behind a client and print the code, only once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --target CLIENT --service HOST:PORT", Short: "Share a service behind a client and print the code, which is shown only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"target_client_id": target, "protocol": protocol, "max_uses": uses}
 		if user != 0 {

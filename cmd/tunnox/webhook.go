@@ -29,7 +29,7 @@ func (r *resource) createWebhook() *cobra.Command {
 	var address, description, file string
 	var events []string
 	var all bool
-	cmd := &cobra.Command{Use: "create --url URL", Short: "Create a webhook and print its secret, only once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --url URL", Short: "Create a webhook and print its secret, which is shown only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		body := map[string]any{"url": address}
 		if user != 0 {
@@ -89,7 +89,7 @@ func (r *resource) updateWebhook() *cobra.Command {
 
 func (r *resource) rotateWebhook() *cobra.Command {
 	var file string
-	cmd := &cobra.Command{Use: "rotate-secret ID", Short: "Replace a webhook's secret and print it, only once; messages are signed with both secrets for a day", Args: oneID}
+	cmd := &cobra.Command{Use: "rotate-secret ID", Short: "Replace a webhook's secret and print the new one, only once; messages are signed with both for a day", Args: oneID}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		return r.withSecret(out, file, webhookSecret, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/rotate-secret", nil)
