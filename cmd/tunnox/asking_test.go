@@ -57,7 +57,7 @@ func TestSecretThatIsNotGivenAgain(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "code")
 	code, _, stderr := tunnox(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"client_id":6}`) },
 		"client", "create", "--name", "x", "--auth-code-file", file, "--idempotency-key", "k")
-	if code != exitFailure || !strings.Contains(stderr, "make another with: tunnox client rotate 6") {
+	if code != exitFailure || !strings.Contains(stderr, "make another one with: tunnox client rotate 6") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 	if _, err := os.Stat(file); err == nil {

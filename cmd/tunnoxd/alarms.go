@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// alarms are what readiness shows although the process goes on working: a balancer
-// that took every process out for it would end what still works. Parts add theirs as
-// they start.
+// alarms are faults that readiness shows while the process still works. If a balancer
+// removed every process because of them, the work that is still possible would end.
+// Parts add their alarms when they start.
 type alarms struct {
 	mu  sync.Mutex
 	all map[string][]func(context.Context) error // guarded by mu
 }
 
-// add has readiness ask check, under a name that several may share.
+// add makes readiness ask check, under a name that several checks may have.
 func (a *alarms) add(name string, check func(context.Context) error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -25,7 +25,7 @@ func (a *alarms) add(name string, check func(context.Context) error) {
 	a.all[name] = append(a.all[name], check)
 }
 
-// check asks those of a name, and gives what the first says that is not well.
+// check calls the checks of a name, and gives the first error.
 func (a *alarms) check(ctx context.Context, name string) error {
 	a.mu.Lock()
 	checks := a.all[name]
@@ -38,7 +38,7 @@ func (a *alarms) check(ctx context.Context, name string) error {
 	return nil
 }
 
-// names gives the names there are.
+// names gives all names.
 func (a *alarms) names() (names []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -48,19 +48,19 @@ func (a *alarms) names() (names []string) {
 	return names
 }
 
-// The names.
+// The names of alarms.
 const (
 	alarmAudit        = "audit"        // the log's proofs
-	alarmHistory      = "history"      // followers show what the log has lost
-	alarmCertificates = "certificates" // one has ended, or soon does
+	alarmHistory      = "history"      // followers show records that the log has lost
+	alarmCertificates = "certificates" // a certificate has expired, or will soon
 )
 
-// named is a check of httpapi for a name that is added to later.
+// named gives a check for httpapi under a name to which parts may add later.
 func (a *alarms) named(name string) func(context.Context) error {
 	return func(ctx context.Context) error { return a.check(ctx, name) }
 }
 
-// probe answers /ready where there is no API: whether the process takes work, and its
+// probe answers /ready in a process without an API: whether it accepts work, and its
 // alarms.
 func (p *process) probe(w http.ResponseWriter, r *http.Request) {
 	answer := struct {
@@ -86,5 +86,5 @@ func (p *process) probe(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_, _ = w.Write(append(text, '\n')) // who probed may be gone
+	_, _ = w.Write(append(text, '\n')) // the prober may be gone
 }

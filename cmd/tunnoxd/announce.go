@@ -13,17 +13,17 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// announcement is what a process tells people once it is up.
+// announcement is the message that a process prints when it is running.
 type announcement struct {
 	key      *apiKey // nil in a role without an API
 	pin      transport.Pin
-	joinable bool     // it serves forwarders of other processes
-	join     string   // the command that joins a machine; "" = this is not the first start
-	servers  []string // where agents connect, in a process that has no listener for them
+	joinable bool     // forwarders of other processes may join
+	join     string   // the command that joins a machine; "" = not the first start
+	servers  []string // where agents connect, for a process without a listener for them
 }
 
-// announce tells people how to go on: at the first start all of it, at later
-// ones what is asked for most.
+// announce prints the next steps: all of them at the first start, the most needed ones
+// at later starts.
 func (p *process) announce(a announcement) error {
 	var b strings.Builder
 	bound := p.sockets.addresses()
@@ -85,12 +85,12 @@ client over the API and add --client-id and --auth-code-file.
 		}
 	}
 	p.sayGuesses()
-	p.up.Store(true) // before the message: who reads it may probe at once
+	p.up.Store(true) // before the message: a reader of the message may probe at once
 	_, err := p.out.Write([]byte(b.String()))
 	return err
 }
 
-// agentsLine is the command that joins an agent.
+// agentsLine gives the command that joins an agent.
 func (a announcement) agentsLine() string {
 	if a.pin == (transport.Pin{}) {
 		return ""
@@ -99,7 +99,7 @@ func (a announcement) agentsLine() string {
 	return fmt.Sprintf("tunnox agent --server %s --pin %s", server, a.pin)
 }
 
-// forwarderLine is the command that joins a forwarder. It shows no password.
+// forwarderLine gives the command that joins a forwarder. It shows no password.
 func (p *process) forwarderLine() string {
 	redis := "URL"
 	if u, err := url.Parse(p.cfg.Redis); err == nil {
@@ -109,8 +109,8 @@ func (p *process) forwarderLine() string {
 		reachable("", p.sockets.state.Addr()), p.dir.file("join-token"), redis)
 }
 
-// sayGuesses tells which of this machine's addresses others are given, where
-// nobody said.
+// sayGuesses logs which of this machine's addresses others get, if no setting names
+// one.
 func (p *process) sayGuesses() {
 	for flag, l := range map[string]struct {
 		advertise string
@@ -126,8 +126,8 @@ func (p *process) sayGuesses() {
 	}
 }
 
-// agentsServers gives where forwarders that are up now take agents, for a line
-// that somebody pastes: a few, in order.
+// agentsServers gives the addresses for agents of running forwarders, in order: only a
+// few, because people paste the line.
 func (p *process) agentsServers(ctx context.Context, nodes directory.Nodes) []string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -10,18 +10,18 @@ import (
 	"strings"
 )
 
-// minKeyLength is the shortest API key that is accepted. There is no default
-// key: an empty or well-known one is how systems like this are taken over.
+// minKeyLength is the shortest API key that is accepted. There is no default key:
+// attackers take over systems like this one by an empty or well-known key.
 const minKeyLength = 32
 
-// apiKey is what callers of the REST API prove themselves with.
+// apiKey is the operator's key of the REST API.
 type apiKey struct {
 	secret string
-	source string // where it stands, for people
+	source string // where the key comes from, for people
 }
 
-// loadAPIKey takes the key of the environment, else of the data directory, else
-// makes one there: 256 bits, readable by the owner only.
+// loadAPIKey gives the key from the environment, or else from the data directory, or
+// else makes one there: 256 bits, readable by the owner only.
 func loadAPIKey(dir *dataDir, override string) (apiKey, error) {
 	key, ok, err := readAPIKey(dir, override)
 	if err != nil || ok {
@@ -30,7 +30,7 @@ func loadAPIKey(dir *dataDir, override string) (apiKey, error) {
 	return createAPIKey(dir.file("api-key"))
 }
 
-// readAPIKey gives the key there is; ok is false when there is none.
+// readAPIKey gives the present key; ok is false when there is none.
 func readAPIKey(dir *dataDir, override string) (key apiKey, ok bool, err error) {
 	if override != "" {
 		key := apiKey{secret: override, source: "TUNNOX_API_KEY"}
@@ -61,7 +61,7 @@ func createAPIKey(path string) (apiKey, error) {
 	return key, nil
 }
 
-// check refuses a key that can be guessed. It never repeats the key.
+// check refuses a key that can be guessed. Its error never contains the key.
 func (k apiKey) check() error {
 	if len(k.secret) < minKeyLength {
 		return fmt.Errorf("the API key in %s has %d characters; it needs at least %d, for example from: openssl rand -base64 32",

@@ -15,16 +15,16 @@ import (
 	"github.com/tunnox-net/tunnox/httpapi"
 )
 
-// The files of an audit in the data directory.
+// The files of the audit in the data directory.
 const (
 	auditKeyFile        = "audit-key"        // signs checkpoints; 0600
-	auditPublicFile     = "audit-key.pub"    // its public half, for who verifies
-	auditTrustedFile    = "audit-trusted"    // public keys of others and of the past
-	auditCheckpointFile = "audit-checkpoint" // the last one that is known
+	auditPublicFile     = "audit-key.pub"    // its public half, for verifiers
+	auditTrustedFile    = "audit-trusted"    // public keys of other control planes, and former ones
+	auditCheckpointFile = "audit-checkpoint" // the last known checkpoint
 )
 
-// provable is what both stores are: a log with a tree over it that can be moved,
-// and keys of what can be forgotten.
+// provable is a store as both stores are: a log with a tree over it that can be moved,
+// and keys that can be erased.
 type provable interface {
 	eventstore.PersonalStore
 	eventstore.Archive
@@ -32,9 +32,9 @@ type provable interface {
 	CanAppend(ctx context.Context) error
 }
 
-// loadAuditKey gives the key that signs checkpoints. It is made when nothing was
-// ever signed; a log that has checkpoints needs the key they were signed with,
-// and one made here would only be refused.
+// loadAuditKey gives the key that signs checkpoints. It makes one when nothing was ever
+// signed. A log with checkpoints needs the key that signed them; a new key would only
+// be refused.
 func loadAuditKey(ctx context.Context, dir *dataDir, log audit.Log) (*audit.Key, error) {
 	key, err := audit.LoadKey(dir.file(auditKeyFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -50,7 +50,7 @@ func loadAuditKey(ctx context.Context, dir *dataDir, log audit.Log) (*audit.Key,
 	return key, err
 }
 
-// readVerifiers reads public keys from a file; none when there is no file.
+// readVerifiers reads public keys from a file; none if there is no file.
 func readVerifiers(path string) ([]note.Verifier, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -141,7 +141,7 @@ func bytesOf[H ~[32]byte](hashes []H) [][]byte {
 	return list
 }
 
-// outward says in the API's words why there is no proof.
+// outward gives the API's error for a missing proof.
 func outward(err error) error {
 	if _, ok := errors.AsType[*audit.Alarm](err); ok {
 		return fmt.Errorf("%w: %w", httpapi.ErrAlarm, err)

@@ -10,19 +10,19 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// backend is what the parts of a process stand on, in both forms.
+// backend is the set of stores that the parts of a process use, in both forms.
 type backend struct {
 	between
-	raw     provable                 // as it is kept, for the feed and for proofs
-	store   *eventstore.Personal     // before it: what is about a person is plain
-	watched eventstore.Watched       // nil: nobody can take the log back while this process runs
+	raw     provable                 // as stored, for the feed and for proofs
+	store   *eventstore.Personal     // the layer above raw: personal data is plain
+	watched eventstore.Watched       // nil: nobody can roll the log back while this process runs
 	shared  *controlpostgres.Cluster // nil: there is no other control plane
-	away    bool                     // what is between the processes was, when this one started
+	away    bool                     // the services between the processes were away when this one started
 }
 
-// between is what stands between the processes of a cluster, or between the parts of
-// one process: feed, read models, presence. Nothing in it is the truth. Another
-// broker is another maker of it (redis.go, embedded.go).
+// between is what connects the processes of a cluster, or the parts of one process:
+// feed, read models, presence. Nothing in it is the truth. Another broker needs another
+// function that makes it (redis.go, embedded.go).
 type between struct {
 	publisher broker.Publisher
 	follower  broker.Follower
@@ -30,13 +30,13 @@ type between struct {
 	rows      projections.Store
 	views     views // nil: embedded
 	directory presences
-	portions  directory.Portions // nil: there is one forwarder, which counts by itself
-	clustered bool               // other processes may stand on it too
+	portions  directory.Portions // nil: there is only one forwarder, which counts alone
+	clustered bool               // other processes may use it too
 
-	reach func(context.Context) error // whether all of it is there; errAway
+	reach func(context.Context) error // reports whether all of it can be reached; errAway
 
-	// needs are what the API does without when it must: lists and who is where come
-	// from here, commands and single reads from the log.
+	// needs are checks of services without which the API still works partly: lists and
+	// presence come from here, commands and single reads from the log.
 	needs map[string]func(context.Context) error
 }
 

@@ -16,19 +16,19 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// nodeIdentity gets a node what it proves itself with to the rest of the cluster,
-// once its id is known; nil in a process that has no cluster.
+// nodeIdentity gets the certificate with which a node proves its identity in the
+// cluster, after its id is known. It is nil in a process without a cluster.
 type nodeIdentity func(ctx context.Context, node string) (control.Trust, error)
 
-// ownAuthority is for the process that has the authority.
+// ownAuthority is the nodeIdentity of the process that has the authority.
 func (p *process) ownAuthority(authority *control.Authority) nodeIdentity {
 	return func(ctx context.Context, node string) (control.Trust, error) {
 		return p.renewed(ctx, node, func(context.Context, *control.Issued) (control.Issued, error) { return authority.IssueNode(node) })
 	}
 }
 
-// joined is for a forwarder: the control plane gives it certificates, the first
-// for the join token, or somebody else keeps files of them.
+// joined is the nodeIdentity of a forwarder: the control plane gives it certificates,
+// the first one in exchange for the join token, or the operator provides files.
 func (p *process) joined() (nodeIdentity, error) {
 	cfg := p.cfg
 	switch files := cfg.NodeCert != "" || cfg.NodeKey != "" || cfg.ClusterCA != ""; {
@@ -91,9 +91,10 @@ func (p *process) dialControl(trust control.Trust) (*control.Client, *control.Cl
 	return client, metrics, nil
 }
 
-// lookThrough adds memory and the control plane to where a forwarder looks clients
-// up, and has the feed watch over the memory on its way to the forwarder. Without
-// that watch nothing is served from memory while somebody else answers.
+// lookThrough adds the memory and the control plane to the places where a forwarder
+// looks clients up. The feed passes the lookup on its way to the forwarder and keeps
+// the memory valid. Without a live feed nothing is served from memory if another place
+// can answer.
 func (p *process) lookThrough(client *control.Client, metrics *control.ClientMetrics, rows keptViews, feed broker.Follower) (forwarder.Lookup, broker.Follower, error) {
 	lookup, err := control.NewLookup(control.LookupConfig{ReadModel: rows, Keep: rows.Keep, Remote: client, MaxAge: time.Millisecond,
 		Logger: p.log.With("part", "lookup"), Metrics: metrics})
@@ -104,8 +105,8 @@ func (p *process) lookThrough(client *control.Client, metrics *control.ClientMet
 	return lookup, witness{feed, lookup}, nil
 }
 
-// witness is a feed that a lookup hears before the forwarder does: what the
-// forwarder has applied, no lookup can be ignorant of.
+// witness is a feed that a lookup sees before the forwarder does, so that a lookup
+// knows every record that the forwarder has applied.
 type witness struct {
 	broker.Follower
 	lookup *control.Lookup
@@ -161,7 +162,7 @@ func (p *process) openPool(trust control.Trust) (forwarder.Peers, error) {
 	return peers{pool}, nil
 }
 
-// serveBridge takes streams from other forwarders.
+// serveBridge accepts streams from other forwarders.
 func (p *process) serveBridge(trust control.Trust, f *forwarder.Forwarder) error {
 	server, err := bridge.NewServer(bridge.ServerConfig{Trust: bridge.Trust(trust), Log: p.log.With("part", "bridge"),
 		Handle: func(_ context.Context, from bridge.Identity, stream transport.Stream) { f.Deliver(from.Node, stream) }})

@@ -11,7 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/primary"
 )
 
-// openCluster works over Postgres and Redis, which others use at the same time.
+// openCluster uses Postgres and Redis, which other processes use at the same time.
 func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	b := &backend{}
 	var err error
@@ -40,8 +40,8 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	return b, err
 }
 
-// makeFirstSchema gives a database that has no schema of ours its first. An
-// older one is left to "tunnoxd migrate": other servers may be working on it.
+// makeFirstSchema makes the schema of an empty database. It leaves an older schema to
+// "tunnoxd migrate", because other servers may be using it.
 func makeFirstSchema(ctx context.Context, url string) (err error) {
 	db, err := primary.DB(url)
 	if err != nil {

@@ -121,7 +121,7 @@ func TestPlansAreDataOfTheFile(t *testing.T) {
 func TestUnknownSettingsAreNamed(t *testing.T) {
 	_, err := loadConfig(t, nil, []string{"TUNNOX_POSTGRESS=x", "TUNNOX_LISTEN_ADDR=x"}, "lissten: x\napi: 127.0.0.1:0\napi: 127.0.0.1:1\ndata: [a]\n")
 	for _, want := range []string{"TUNNOX_POSTGRESS: there is no such setting", "TUNNOX_LISTEN_ADDR: there is no such setting",
-		":1: lissten: there is no such setting", ":3: api: is set twice", ":4: data: want one value"} {
+		":1: lissten: there is no such setting", ":3: api: is set twice", ":4: data: must have one value"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not say %q", err, want)
 		}

@@ -12,17 +12,17 @@ import (
 	"syscall"
 )
 
-// dataDir is the folder of one server: database, API key, identity, addresses.
-// It is held for the life of the process.
+// dataDir is the folder of one server: database, API key, identity, addresses. It is
+// locked for the life of the process.
 type dataDir struct {
 	path  string
 	lock  *os.File
-	fresh bool // no server has started here yet
+	fresh bool // no server has started here before
 }
 
-// openDataDir makes the folder (0700) when it is not there and locks it: two
-// servers in one folder would be one node to the others, and would not see each
-// other's appends in the embedded form.
+// openDataDir makes the folder (0700) if it is missing, and locks it. Two servers with
+// one folder would be one node to others, and in the embedded form they would not see
+// each other's appends.
 func openDataDir(path string) (*dataDir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -44,7 +44,7 @@ func openDataDir(path string) (*dataDir, error) {
 	}
 	d := &dataDir{path: path, lock: lock}
 	d.fresh = true
-	for _, name := range []string{"server.key", "agents.pem", "join-token"} { // a role leaves one of them
+	for _, name := range []string{"server.key", "agents.pem", "join-token"} { // each role leaves one of these files
 		if _, err := os.Stat(d.file(name)); !errors.Is(err, fs.ErrNotExist) {
 			d.fresh = false
 		}
@@ -55,11 +55,11 @@ func openDataDir(path string) (*dataDir, error) {
 // file gives the path of a file in the folder.
 func (d *dataDir) file(name string) string { return filepath.Join(d.path, name) }
 
-// close lets another server have the folder. The lock also ends with the process.
+// close releases the folder for another server. The lock also ends with the process.
 func (d *dataDir) close() error { return d.lock.Close() }
 
-// writeAddresses tells scripts what was bound, also for port 0. It is the last
-// step of a start before traffic: whoever sees the file can connect.
+// writeAddresses writes the bound addresses for scripts, also for port 0. It is the
+// last step of a start before traffic: when the file is there, connections work.
 func (d *dataDir) writeAddresses(addresses map[string]string) error {
 	b, err := json.MarshalIndent(addresses, "", "  ")
 	if err != nil {
@@ -68,8 +68,8 @@ func (d *dataDir) writeAddresses(addresses map[string]string) error {
 	return replaceFile(d.file("addresses.json"), append(b, '\n'), 0o644)
 }
 
-// removeAddresses takes back what writeAddresses said: a script must not read
-// the ports of a process that is gone, or of the start before this one.
+// removeAddresses removes the file of writeAddresses: a script must not read the ports
+// of a process that has ended, or of an earlier start.
 func (d *dataDir) removeAddresses() error {
 	err := os.Remove(d.file("addresses.json"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,8 +78,8 @@ func (d *dataDir) removeAddresses() error {
 	return err
 }
 
-// nodeKey gives a random name that stays with the folder. A node id is leased
-// under it, so that a server that restarts gets its id back at once.
+// nodeKey gives a random name that stays with the folder. A node id is leased under it,
+// so that a restarted server gets its id back at once.
 func (d *dataDir) nodeKey() (string, error) {
 	path := d.file("node-key")
 	b, err := os.ReadFile(path)
@@ -93,7 +93,7 @@ func (d *dataDir) nodeKey() (string, error) {
 	return key, replaceFile(path, []byte(key+"\n"), 0o600)
 }
 
-// nodeID gives the id that this node had last, "" when it had none.
+// nodeID gives the last id of this node, "" when it had none.
 func (d *dataDir) nodeID() (string, error) {
 	b, err := os.ReadFile(d.file("node-id"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +102,7 @@ func (d *dataDir) nodeID() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// keepNodeID keeps it, for a start when Redis has forgotten who had which.
+// keepNodeID stores the id, for a start after Redis has lost the leases.
 func (d *dataDir) keepNodeID(id string) error {
 	if had, err := d.nodeID(); err == nil && had == id {
 		return nil
@@ -110,8 +110,8 @@ func (d *dataDir) keepNodeID(id string) error {
 	return replaceFile(d.file("node-id"), []byte(id+"\n"), 0o600)
 }
 
-// replaceFile writes a file so that, whenever the process or the machine dies,
-// the path holds all of the old content or all of the new.
+// replaceFile writes a file so that the path has all of the old content or all of the
+// new, whenever the process or the machine dies.
 func replaceFile(path string, content []byte, mode os.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")

@@ -14,9 +14,8 @@ import (
 // logFile is the embedded log in the data directory.
 const logFile = "tunnox.db"
 
-// openEmbedded needs nothing but the data directory: the log in SQLite, all else
-// in memory. It brings the schema up to date itself, since nobody else may have
-// the file and there is nobody to ask.
+// openEmbedded needs only the data directory: the log in SQLite, everything else in
+// memory. It migrates the schema itself, because no other process may use the file.
 func (p *process) openEmbedded(ctx context.Context) (*backend, error) {
 	path := p.dir.file(logFile)
 	steps, err := sqlite.Migrate(ctx, path)

@@ -60,7 +60,7 @@ func exportLog(ctx context.Context, cfg *config, o exportOptions, stdout, stderr
 				bar.at(records, head)
 			case eventstore.ArchivedDataKey:
 				if o.noDataKeys && i.Key != nil {
-					return nil // an erasure is told all the same
+					return nil // an erasure is reported all the same
 				}
 			}
 			return file.Put(item)
@@ -87,8 +87,8 @@ func exportLog(ctx context.Context, cfg *config, o exportOptions, stdout, stderr
 	return err
 }
 
-// publicKeys are those in the data directory, if there is one. They are a help
-// and no proof: who verifies has them by another way.
+// publicKeys gives the public keys in the data directory, if there is one. They are a
+// help and no proof: a verifier must get them in another way.
 func publicKeys(cfg *config) (keys []string, err error) {
 	for _, name := range []string{auditPublicFile, auditTrustedFile} {
 		b, err := os.ReadFile(filepath.Join(cfg.Data, name))
@@ -107,10 +107,10 @@ func publicKeys(cfg *config) (keys []string, err error) {
 	return keys, nil
 }
 
-// writeFile writes a file that only its owner reads, whole or not at all. Unlike
-// replaceFile it never has all of it in memory. Through a link it writes the file
-// that the link means. What is there and is no file, such as a device or a pipe, is
-// written to: as root a file in its place would replace /dev/null.
+// writeFile writes a file that only its owner can read, whole or not at all. Unlike
+// replaceFile it never has all of it in memory. For a link it writes the target of the
+// link. If the path is not a regular file, such as a device or a pipe, it is written
+// to: replaced by a file, /dev/null would be lost for root.
 func writeFile(path string, write func(io.Writer) error) (err error) {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
@@ -135,7 +135,7 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	return syncDir(filepath.Dir(path))
 }
 
-// writeTo writes to what is there, or to what a link to nothing yet means.
+// writeTo writes to the present path, or to the missing target of a link.
 func writeTo(path string, write func(io.Writer) error) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {

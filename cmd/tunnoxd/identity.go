@@ -14,16 +14,15 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// identity is what a server proves itself to agents with, and what they pin.
+// identity is the certificate of a server for agents, and the pin for agents.
 type identity struct {
 	certificate func() (*tls.Certificate, error)
 	pin         transport.Pin
 }
 
-// ownIdentity reads the identity in the data directory, or makes one there.
-// Replace server.crt and server.key to use a certificate that an authority signed;
-// the pin is that of the key, so that a renewed certificate with the same key
-// keeps its agents.
+// ownIdentity reads the identity in the data directory, or makes one there. Replace
+// server.crt and server.key to use a certificate that an authority signed. The pin is
+// that of the key, so agents accept a renewed certificate with the same key.
 func (p *process) ownIdentity() (identity, error) {
 	var hosts []string
 	for address := range strings.SplitSeq(reachable(p.cfg.AdvertiseAgents, p.sockets.agents.Addr()), ",") {
@@ -40,9 +39,9 @@ func (p *process) ownIdentity() (identity, error) {
 	return identity{certificate: func() (*tls.Certificate, error) { return &certificate, nil }, pin: transport.PinOf(certificate.Leaf)}, nil
 }
 
-// clusterIdentity has the cluster's authority certify this server for the names
-// agents reach it under, and keeps that valid. Agents pin the authority, so that
-// one join line holds for every server of the cluster.
+// clusterIdentity gets a certificate of the cluster's authority for the names at which
+// agents reach this server, and keeps it valid. Agents pin the authority, so one join
+// line is valid for every server of the cluster.
 func (p *process) clusterIdentity(ctx context.Context, trust control.Trust, certify func(ctx context.Context, names ...string) (control.Issued, error)) (identity, error) {
 	roots, err := trust.Roots()
 	if err != nil {
@@ -65,8 +64,8 @@ func (p *process) clusterIdentity(ctx context.Context, trust control.Trust, cert
 	return identity{certificate: renewer.Certificate, pin: transport.PinOf(authorities[0])}, nil
 }
 
-// fitsNames tells whether a certificate that was kept is of this cluster and good
-// for the names.
+// fitsNames reports whether a stored certificate is of this cluster and valid for the
+// names.
 func fitsNames(names []string, roots *x509.CertPool) func(*x509.Certificate) bool {
 	return func(c *x509.Certificate) bool {
 		_, err := c.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
@@ -77,9 +76,9 @@ func fitsNames(names []string, roots *x509.CertPool) func(*x509.Certificate) boo
 // maxAgentsNames is how many host names and addresses a certificate may have.
 const maxAgentsNames = 32
 
-// agentsNames gives the names under which agents may reach a listener: what is
-// advertised, what is bound, this machine's name, and loopback for agents beside
-// it. The first are the most likely.
+// agentsNames gives the names at which agents may reach a listener: the advertised
+// names, the bound address, this machine's name, and loopback for agents on this
+// machine. The most likely come first.
 func agentsNames(advertise string, bound net.Addr) []string {
 	var names []string
 	add := func(name string) {
@@ -106,7 +105,7 @@ func agentsNames(advertise string, bound net.Addr) []string {
 	return names
 }
 
-// dnsName keeps out what cannot stand in a certificate as a host name.
+// dnsName refuses names that cannot be a host name in a certificate.
 func dnsName(name string) bool {
 	for _, c := range []byte(name) {
 		if c != '.' && c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {

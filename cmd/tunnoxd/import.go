@@ -70,7 +70,7 @@ func importLog(ctx context.Context, cfg *config, in string, stdout, stderr io.Wr
 	return err
 }
 
-// openToFill opens the store that is to be filled, and makes its schema.
+// openToFill opens the store to fill, and makes its schema.
 func openToFill(ctx context.Context, cfg *config) (log provable, end func() error, err error) {
 	if cfg.Postgres != "" {
 		if err := makeFirstSchema(ctx, cfg.Postgres); err != nil {

@@ -15,24 +15,24 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// joining is what an invitation's code says of where to connect.
+// joining is the part of an invitation's code that says where to connect.
 type joining struct {
 	pin     transport.Pin
-	servers func(context.Context) []string // where agents are taken now, the best first
+	servers func(context.Context) []string // addresses for agents now, the best first
 }
 
 const (
-	// maxJoinServers is how many addresses a code has: one that is up is enough, since
-	// the server tells of the others.
+	// maxJoinServers is how many addresses a code has. One that works is enough,
+	// because the server names the others.
 	maxJoinServers = 3
 
-	// The invitation of the first start: enough for a first evening, and no door that
-	// stays open.
+	// The invitation of the first start has enough uses for a first evening, and
+	// expires.
 	firstInviteUses = 10
 	firstInviteTime = 30 * 24 * time.Hour
 
-	// firstUserID is the id of the user that the first start makes: the one before those
-	// that are counted.
+	// firstUserID is the id of the user that the first start makes: the last id before
+	// those of the sequence.
 	firstUserID = domain.FirstUserID - 1
 )
 
@@ -50,7 +50,8 @@ func (cp *controlPlane) joinCode(ctx context.Context, id int64, secret []byte) (
 	return invite.Code()
 }
 
-// ownServers are where this process takes agents, and in a cluster other forwarders too.
+// ownServers gives the addresses for agents of this process and, in a cluster, of other
+// forwarders.
 func (p *process) ownServers(ctx context.Context, b *backend, cluster bool) []string {
 	servers := strings.Split(reachable(p.cfg.AdvertiseAgents, p.sockets.agents.Addr()), ",")
 	if cluster {
@@ -63,16 +64,16 @@ func (p *process) ownServers(ctx context.Context, b *backend, cluster bool) []st
 	return servers
 }
 
-// firstInvite makes, at the first start over an empty log, a user and an invitation to
-// become a client of that user, so that nobody begins with ids. It gives the line that
-// joins a machine; "" when there is nothing to begin.
+// firstInvite makes a user and an invitation for that user, at the first start with an
+// empty log, so that nobody has to begin with ids. It gives the command that joins a
+// machine; "" if this is not the first start.
 func (p *process) firstInvite(ctx context.Context, cp *controlPlane) (string, error) {
 	if !p.dir.fresh || p.cfg.FirstInvite != "on" {
 		return "", nil
 	}
 	users, _, err := cp.reader.Users(ctx, 0, 1)
 	if err != nil || len(users) > 0 {
-		return "", err // whoever has users has begun
+		return "", err // with users, this is not the first start
 	}
 	submit := func(c domain.Command) error {
 		_, err := cp.executor.Submit(ctx, domain.Submission{Command: c, Meta: domain.Metadata{At: time.Now().UTC(), Actor: "system",

@@ -10,27 +10,26 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// janitor ends what nobody ends: logins whose time is over, and anonymous clients
-// that nobody has used. Every control plane has one; what one was first with,
-// another finds gone.
+// janitor ends expired logins, and anonymous clients that nobody has used. Every
+// control plane has one; all but the first to end something find it gone.
 type janitor struct {
 	executor httpapi.Executor
 	reader   *projections.Reader
 	presence httpapi.Presence
-	expiry   time.Duration // of anonymous clients without a mapping, since they were seen last; 0 = never
+	expiry   time.Duration // of anonymous clients without a mapping, after they were last seen; 0 = never
 	log      *slog.Logger
 	now      func() time.Time
 }
 
 const (
 	janitorPage = 500
-	// Presence forgets who was seen when, for example with a restart of the embedded
-	// form: for so long after the start nobody is ended for not having been seen.
-	// An agent that runs is back within a minute.
+	// Presence can lose the times of clients, for example by a restart of the embedded
+	// form. For this long after the start no client is deleted because it was not seen.
+	// An agent that runs is connected again within a minute.
 	janitorPause = time.Hour
 )
 
-// run looks around now and then until ctx ends.
+// run cleans up from time to time until ctx ends.
 func (j *janitor) run(ctx context.Context) error {
 	pause := janitorPause
 	if j.expiry > 0 {
@@ -63,7 +62,7 @@ func (j *janitor) endLogins(ctx context.Context) (ended int, err error) {
 			return ended, err
 		}
 		for _, l := range page {
-			// An expired login cannot be refreshed, so that the row cannot be behind.
+			// An expired login cannot be refreshed, so the row cannot be out of date.
 			if j.now().Before(l.ExpiresAt) {
 				continue
 			}
@@ -99,7 +98,7 @@ func (j *janitor) endClients(ctx context.Context) (ended int, err error) {
 	return ended, nil
 }
 
-// unused gives the anonymous clients of a page that have no mapping, are away and
+// unused gives the anonymous clients of a page that have no mapping, are offline, and
 // were not seen for the time of expiry.
 func (j *janitor) unused(ctx context.Context, page []projections.ClientRow) (unused []int64, err error) {
 	since := j.now().Add(-j.expiry)

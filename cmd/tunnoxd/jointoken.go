@@ -21,7 +21,7 @@ const rotateJoinTokenLong = `Make a new join token and print it. The old token i
 joined stay in the cluster, and renew their certificates without a token. Control
 planes know the new token at once; they write DATA/join-token again when they start.`
 
-// tokenTo is what becomes of a join token.
+// tokenTo writes a join token.
 type tokenTo func(control.JoinToken) error
 
 // tokenOut prints a token, or writes it to a file that only its owner can read.
@@ -51,7 +51,7 @@ func joinToken(ctx context.Context, cfg *config, to tokenTo) error {
 	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Current(ctx) }, to)
 }
 
-// rotateJoinToken replaces it.
+// rotateJoinToken replaces the join token.
 func rotateJoinToken(ctx context.Context, cfg *config, to tokenTo) error {
 	if cfg.Postgres == "" {
 		return usageError{errors.New("--postgres is required: it has the cluster's secrets")}
@@ -59,8 +59,8 @@ func rotateJoinToken(ctx context.Context, cfg *config, to tokenTo) error {
 	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Rotate(ctx) }, to)
 }
 
-// withJoinTokens opens the cluster's secrets beside running control planes: it
-// takes no data directory and starts nothing.
+// withJoinTokens opens the cluster's secrets while control planes may be running. It
+// locks no data directory and starts nothing.
 func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinTokens) (control.JoinToken, error), to tokenTo) error {
 	dir, err := filepath.Abs(cfg.Data)
 	if err != nil {

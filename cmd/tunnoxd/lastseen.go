@@ -13,12 +13,12 @@ import (
 	directorymemory "github.com/tunnox-net/tunnox/directory/memory"
 )
 
-// lastSeenEvery is how often it is kept when clients were seen: of what a process that
-// is killed has seen, so much is forgotten.
+// lastSeenEvery is how often the times are stored. A killed process loses at most this
+// much.
 const lastSeenEvery = time.Minute
 
-// keepLastSeen keeps in a file of the data directory when clients were seen last, for
-// the next start. In a cluster Redis keeps it.
+// keepLastSeen stores the times when clients were last seen in a file of the data
+// directory, for the next start. In a cluster Redis has these times.
 func (p *process) keepLastSeen(d *directorymemory.Directory) {
 	path := p.dir.file("last-seen.json")
 	kept, err := readLastSeen(path)
@@ -32,7 +32,7 @@ func (p *process) keepLastSeen(d *directorymemory.Directory) {
 		for ctx.Err() == nil {
 			select {
 			case <-tick.C:
-			case <-ctx.Done(): // the last sessions have ended by now
+			case <-ctx.Done(): // the last sessions have ended now
 			}
 			seen := d.Seen()
 			if maps.EqualFunc(seen, kept, time.Time.Equal) {

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// life is what a process has started, and how it ends: in reverse order, each
-// part waited for. The order of the calls to run and atEnd is therefore the
-// order of dependence: a part is started after what it needs.
+// life holds the parts that a process has started. They end in reverse order, each
+// waited for. So the order of the calls to run and atEnd is the order of dependence: a
+// part is started after the parts that it needs.
 type life struct {
 	log    *slog.Logger
-	failed chan error // the first task that ended by itself
+	failed chan error // the error of the first task that ended by itself
 	ending atomic.Bool
 	ends   []ending
 }
@@ -26,15 +26,15 @@ type ending struct {
 
 func newLife(log *slog.Logger) *life { return &life{log: log, failed: make(chan error, 1)} }
 
-// atEnd registers what ends a part. Its context carries the deadline of the
-// whole shutdown; after it, end must not wait for work any more.
+// atEnd registers a function that ends a part. Its context carries the deadline of the
+// whole shutdown. After the deadline the function must not wait for work any more.
 func (l *life) atEnd(name string, end func(context.Context) error) {
 	l.ends = append(l.ends, ending{name, end})
 }
 
-// run starts a named goroutine that is to work until the process ends. One that
-// ends before it was asked to, with or without error, ends the process: a server
-// without a projector or a relay looks alive and is not.
+// run starts a named goroutine that should work until the process ends. If it ends
+// earlier, with or without an error, it ends the process: a server without a projector
+// or a relay seems to work and does not.
 func (l *life) run(name string, work func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -43,9 +43,9 @@ func (l *life) run(name string, work func(context.Context) error) {
 		if ctx.Err() == nil && !l.ending.Load() {
 			select {
 			case l.failed <- taskError(name, err):
-			default: // another was first, and this one may be its consequence
+			default: // another task was first, and this error may be its consequence
 			}
-			err = nil // told once
+			err = nil // reported only once
 		}
 		done <- err
 	}()
@@ -65,8 +65,8 @@ func taskError(name string, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// wait blocks until ctx ends, which is a signal, or a task fails, and then ends
-// everything within the drain time. It returns what went wrong.
+// wait blocks until ctx ends, because of a signal, or until a task fails. Then it ends
+// everything within the drain time. It returns the error that ended the process.
 func (l *life) wait(ctx context.Context, drain time.Duration) error {
 	var cause error
 	select {
@@ -78,10 +78,10 @@ func (l *life) wait(ctx context.Context, drain time.Duration) error {
 	return errors.Join(cause, l.end(drain))
 }
 
-// end ends all parts, the last one first. It goes on after errors: what is left
-// open by one part must not keep the others from flushing.
+// end ends all parts, the last one first. It continues after errors: an error of one
+// part must not keep the others from flushing.
 func (l *life) end(drain time.Duration) error {
-	l.ending.Store(true) // parts that end each other are no failures now
+	l.ending.Store(true) // parts that end because of each other are not failures now
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
 	var errs []error

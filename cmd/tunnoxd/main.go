@@ -1,7 +1,7 @@
 // Tunnoxd is the server of Tunnox: control plane, forwarder, or both.
 //
-// Its duty is to read what it was told, build the parts, start them and end
-// them in order. It decides nothing itself.
+// Its duty is to read its settings, make the parts, start them and end them in order.
+// It makes no decisions of its own.
 package main
 
 import (
@@ -19,28 +19,28 @@ import (
 )
 
 func main() {
-	syscall.Umask(0o077) // what the server writes is for its own account; SQLite makes files of its own
+	syscall.Umask(0o077) // files of the server are for its own account; SQLite creates files itself
 	os.Exit(exitCode(os.Stderr, run(context.Background(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr)))
 }
 
-// Exit codes; scripts rely on them.
+// Exit codes; scripts depend on them.
 const (
 	exitOK      = 0
-	exitFailure = 1 // the program could not do what it was asked
-	exitUsage   = 2 // it was asked in a way it does not understand
+	exitFailure = 1 // the program could not do its work
+	exitUsage   = 2 // the command line, the environment or a file is wrong
 )
 
-// usageError is a fault of the command line, the environment or the file.
+// usageError is a fault in the command line, the environment or the file of settings.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// exitCode says what went wrong and gives the process's status.
+// exitCode prints the error and gives the process's status.
 func exitCode(stderr io.Writer, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	for line := range strings.Lines(err.Error()) { // a fault a line
+	for line := range strings.Lines(err.Error()) { // one fault in each line
 		fmt.Fprintf(stderr, "tunnoxd: %s\n", strings.TrimSuffix(line, "\n"))
 	}
 	if _, ok := errors.AsType[usageError](err); ok {
@@ -49,8 +49,8 @@ func exitCode(stderr io.Writer, err error) int {
 	return exitFailure
 }
 
-// run is the whole program. It ends when ctx does, or on SIGINT or SIGTERM; a
-// second signal ends the process at once.
+// run is the whole program. It ends when ctx ends, or on SIGINT or SIGTERM; a second
+// signal ends the process at once.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -71,7 +71,7 @@ the first of these that sets it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		Version:       shortVersion(),
 	}
 	root.SetVersionTemplate(buildVersion() + "\n")
-	began := false // before a command begins, an error is one of usage
+	began := false // before a command begins, an error is a usage error
 	under := root
 	command := func(use, short, long string, settings []string, do func(context.Context, *config, io.Writer, *slog.Logger) error) *cobra.Command {
 		cfg := &config{}
@@ -167,7 +167,7 @@ the first of these that sets it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 func newLogger(stderr io.Writer, cfg *config) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cfg.LogLevel)); err != nil {
-		level = slog.LevelInfo // check has refused it; for tests that skip it
+		level = slog.LevelInfo // check has refused other levels; this is for tests that skip it
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {

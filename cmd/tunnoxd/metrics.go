@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// newRegistry begins with the numbers of the process and the Go runtime.
+// newRegistry makes a registry with the metrics of the process and the Go runtime.
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tunnox_build_info", Help: "1, with the version of this build.",
@@ -27,9 +27,9 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-// metricsServer serves /metrics, the probes of the process, and the profiles
-// when they were asked for. The probes are here because a forwarder has no API.
-// There is no key on it, so that it stays on loopback unless told otherwise.
+// metricsServer serves /metrics, the probes of the process and, if the setting is on,
+// profiles. The probes are here because a forwarder has no API. There is no key, so the
+// server stays on loopback unless the settings say otherwise.
 func (p *process) metricsServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{
@@ -48,22 +48,22 @@ func (p *process) metricsServer() *http.Server {
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug)}
 }
 
-// probed answers a probe in the form the API's probes have.
+// probed answers a probe in the form of the API's probes.
 func probed(w http.ResponseWriter, code int, status string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_, _ = io.WriteString(w, `{"status":"`+status+`"}`+"\n") // who probed may be gone
+	_, _ = io.WriteString(w, `{"status":"`+status+`"}`+"\n") // the prober may be gone
 }
 
-// serveHTTP runs a server until the process ends. Running requests are waited
-// for, until the drain time is over.
+// serveHTTP runs a server until the process ends. It waits for running requests until
+// the drain time is over.
 func (l *life) serveHTTP(name string, server *http.Server, on net.Listener) {
 	l.run(name, func(ctx context.Context) error {
 		if err := server.Serve(on); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
-		<-ctx.Done() // closed by the ending below, which comes before this one's
+		<-ctx.Done() // closed by the function below, which runs before this task is ended
 		return nil
 	})
 	l.atEnd(name, func(ctx context.Context) error {

@@ -27,7 +27,7 @@ func migrate(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) (e
 		what = "the Postgres database"
 		steps, err = postgres.Migrate(ctx, cfg.Postgres)
 	} else {
-		// A server makes its directory; here a new one would be a typing error
+		// A server makes its directory. Here a new directory would be a typing error
 		// that looks like success.
 		path, err := filepath.Abs(cfg.Data)
 		if err != nil {

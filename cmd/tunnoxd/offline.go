@@ -13,8 +13,8 @@ import (
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
 )
 
-// openToRead opens the log of --postgres, or that in --data, beside the servers
-// that may be working on it.
+// openToRead opens the log of --postgres, or the log in --data, while servers may be
+// running.
 func openToRead(ctx context.Context, cfg *config) (provable, error) {
 	if cfg.Postgres != "" {
 		return explainSchema(postgres.Open(ctx, cfg.Postgres, postgres.Options{MaxConns: 4}))
@@ -26,7 +26,7 @@ func openToRead(ctx context.Context, cfg *config) (provable, error) {
 	return explainSchema(sqlite.OpenReadOnly(ctx, filepath.Join(path, logFile)))
 }
 
-// explainSchema says what to do about a schema of another version.
+// explainSchema adds what to do about a schema of another version.
 func explainSchema[S provable](s S, err error) (provable, error) {
 	if errors.Is(err, eventstore.ErrSchema) {
 		return nil, fmt.Errorf("%w\n  if the schema is older: make a backup, stop the servers, and run tunnoxd migrate", err)
@@ -37,8 +37,8 @@ func explainSchema[S provable](s S, err error) (provable, error) {
 	return s, nil
 }
 
-// existing gives the data directory, which must be there: to make one would be
-// a typing error that looks like an empty log.
+// existing gives the data directory, which must exist: a new one would be a typing
+// error that looks like an empty log.
 func existing(data string) (string, error) {
 	path, err := filepath.Abs(data)
 	if err != nil {

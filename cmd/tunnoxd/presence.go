@@ -9,8 +9,8 @@ import (
 	"github.com/tunnox-net/tunnox/httpapi"
 )
 
-// presence tells httpapi where clients are, from the directory. Requests that ask
-// at the same time share a round trip.
+// presence gives httpapi the places of clients, from the directory. Requests at the
+// same time share a round trip.
 type presence struct {
 	asked *gather.Gatherer[int64, directory.Presence]
 }
@@ -30,7 +30,7 @@ func (p presence) Lookup(ctx context.Context, clientIDs ...int64) ([]httpapi.Cli
 	for i, f := range found {
 		present[i] = httpapi.ClientPresence{Online: f.Online, LastSeen: f.LastSeen}
 		for at, s := range f.Sessions {
-			if at == 0 { // the newest
+			if at == 0 { // the newest session
 				present[i].Node, present[i].AgentVersion = s.Node, s.Version
 				present[i].Protocols = strings.FieldsFunc(s.Protocols, func(r rune) bool { return r == ',' })
 			}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// progress shows how far work over the log is: a bar on a terminal, and nothing
+// progress shows how far work on the log is: a bar on a terminal, and nothing
 // elsewhere, where it would fill a file.
 type progress struct {
 	out   io.Writer // nil: not a terminal
@@ -17,7 +17,7 @@ type progress struct {
 	due   time.Time
 }
 
-// progressEvery is how often the bar moves.
+// progressEvery is the time between two moves of the bar.
 const progressEvery = 100 * time.Millisecond
 
 func newProgress(stderr io.Writer, doing string) *progress {
@@ -52,7 +52,7 @@ func (p *progress) draw(done, whole int64, now time.Time) {
 	fmt.Fprintf(p.out, "\r%s [%s] %s  %d events, %d/s \x1b[K", p.doing, bar, percent, done, int64(rate(done, now.Sub(p.began))))
 }
 
-// end takes the bar away and gives the time the work took.
+// end removes the bar and gives the duration of the work.
 func (p *progress) end() time.Duration {
 	if p.out != nil {
 		fmt.Fprint(p.out, "\r\x1b[K")
@@ -64,7 +64,7 @@ func rate(done int64, took time.Duration) float64 {
 	return float64(done) / max(took.Seconds(), 1e-9)
 }
 
-// pace is work as people read it.
+// pace describes work for people.
 func pace(done int64, took time.Duration) string {
 	return fmt.Sprintf("%d events in %.2f s (%d events/s)", done, took.Seconds(), int64(rate(done, took)))
 }

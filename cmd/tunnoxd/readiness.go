@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// checkedFor is how long the answer of a check is given again. However many ask
-// /ready, of whom nobody needs a key, what a check costs is paid once in it.
+// checkedFor is how long the result of a check is used again. /ready needs no key and
+// may be called often; the cost of a check is paid once in this time.
 const checkedFor = time.Second
 
-// check is one thing that readiness asks, which others may be asking at the same
+// check is one check of readiness, which several callers may ask for at the same
 // moment.
 type check struct {
 	ask  func(context.Context) error
-	turn chan struct{} // holds one token; who has it may ask, and use what follows
+	turn chan struct{} // holds one token; its owner may check, and use the fields below
 	at   time.Time
 	err  error
 }
@@ -25,7 +25,7 @@ func newCheck(ask func(context.Context) error) *check {
 	return c
 }
 
-// run gives the answer, from less than checkedFor ago.
+// run gives the result, which is less than checkedFor old.
 func (c *check) run(ctx context.Context) error {
 	select {
 	case <-c.turn:
@@ -38,7 +38,7 @@ func (c *check) run(ctx context.Context) error {
 	}
 	err := c.ask(ctx)
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return err // who asked has left, which says nothing of what was asked
+		return err // this caller has left, which says nothing about the check
 	}
 	c.at, c.err = time.Now(), err
 	return err

@@ -30,10 +30,10 @@ With --check nothing is replaced. The read models are built in memory and compar
 those in --redis or, without --redis, with those of a server that follows the log as it
 grows. Every row that differs is printed. Status 0: no difference. 1: some.`
 
-// errDifferent ends the program with status 1; what differs has been printed.
+// errDifferent ends the program with status 1; the differences have been printed.
 var errDifferent = errors.New("the read models differ from the log")
 
-// rebuild builds read models anew, or checks them.
+// rebuild rebuilds read models, or checks them.
 func rebuild(ctx context.Context, cfg *config, check bool, stdout, stderr io.Writer) (err error) {
 	kept, err := openToRead(ctx, cfg)
 	if err != nil {
@@ -91,8 +91,8 @@ func rebuildInMemory(ctx context.Context, log projections.Log, head domain.Posit
 	return printChecked(stdout, checked, err, bar)
 }
 
-// follow keeps read models at the end of a log that grows by a few records at a
-// time, as a server does that was there all the time.
+// follow keeps read models at the end of a log that grows by a few records at a time,
+// as a server does that runs all the time.
 func follow(ctx context.Context, log projections.Log, into *memory.Store, head domain.Position) error {
 	if head == 0 {
 		return nil
@@ -148,9 +148,9 @@ func printChecked(out io.Writer, c projections.Checked, err error, bar *progress
 	return errDifferent
 }
 
-// differs tells how what is read differs from what the log comes to. It names
-// fields and shows no value: rows hold password hashes and addresses, and what is
-// printed ends in tickets.
+// differs says how a row differs from the fold of the log. It names fields and shows no
+// values: rows contain password hashes and addresses, and output is pasted into
+// tickets.
 func differs(d projections.Difference) string {
 	switch {
 	case d.Live == "":

@@ -16,11 +16,11 @@ import (
 	"github.com/tunnox-net/tunnox/wait"
 )
 
-// errAway is a service that cannot be reached, or is not up yet. One that answers
-// and refuses is something to mend.
+// errAway is the error of a service that cannot be reached, or has not started yet. If
+// a service answers and refuses, the operator must act.
 var errAway = errors.New("there is no answer")
 
-// askRedis tells whether Redis is there.
+// askRedis reports whether Redis can be reached.
 func askRedis(ctx context.Context, client *redis.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -34,37 +34,37 @@ func askRedis(ctx context.Context, client *redis.Client) error {
 	return fmt.Errorf("connect to Redis: %w: %w", errAway, err)
 }
 
-// redisServer is a Redis that several contracts are kept in.
+// redisServer is a Redis server that several contracts use.
 type redisServer struct {
 	options *redis.Options
 	client  *redis.Client
 }
 
-// probeKey is what takesWrites writes. It expires, and nobody reads it.
+// probeKey is the key that takesWrites writes. It expires, and nobody reads it.
 const probeKey = "tunnox:probe"
 
-// takesWrites asks Redis for what is needed of it: one that answers reads and
-// refuses writes, a replica or one at its limit, is of no use.
+// takesWrites asks Redis to write. A Redis that answers reads and refuses writes, such
+// as a replica or one at its limit, is useless.
 func (r *redisServer) takesWrites(ctx context.Context) error {
 	return r.client.Set(ctx, probeKey, 1, time.Minute).Err()
 }
 
-// dialRedis connects to the server of --redis. What it gives with errAway is of use
-// when Redis comes.
+// dialRedis connects to the server of --redis. Its result can be used even with
+// errAway, after Redis has come.
 func (p *process) dialRedis(ctx context.Context) (*redisServer, error) {
 	options, err := redis.ParseURL(p.cfg.Redis)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--redis: %w", err)}
 	}
-	options.ContextTimeoutEnabled = true // or a Redis that swallows what it is asked holds callers for longer than they wait
+	options.ContextTimeoutEnabled = true // otherwise callers wait longer than they want for a Redis that does not answer
 	redis.SetLogger(redisLog{p.log.With("part", "redis")})
 	client := redis.NewClient(options)
 	p.atEnd("redis", func(context.Context) error { return client.Close() })
 	return &redisServer{options, client}, askRedis(ctx, client)
 }
 
-// openRedis is the part of a cluster that a forwarder has too, all of it in one
-// Redis. What it gives with errAway is of use when Redis comes.
+// openRedis is the part of a cluster that a forwarder has too, all of it in one Redis.
+// Its result can be used even with errAway, after Redis has come.
 func (p *process) openRedis(ctx context.Context) (between, error) {
 	server, err := p.dialRedis(ctx)
 	if err != nil && !errors.Is(err, errAway) {
@@ -79,7 +79,7 @@ func (p *process) openRedis(ctx context.Context) (between, error) {
 	return b, err
 }
 
-// feedIn has the configuration feed, and word of appends, in Redis.
+// feedIn keeps the configuration feed, and reports of appends, in Redis.
 func (p *process) feedIn(server *redisServer, b *between) {
 	options := brokerredis.Options{Metrics: broker.NewMetrics(p.registry)}
 	b.publisher = brokerredis.NewPublisher(server.client, options)
@@ -87,21 +87,21 @@ func (p *process) feedIn(server *redisServer, b *between) {
 	b.bell = brokerredis.NewBell(server.client)
 }
 
-// rowsIn has the read models, and views that control planes gave, in Redis.
+// rowsIn keeps the read models, and the views that control planes gave, in Redis.
 func (p *process) rowsIn(server *redisServer, b *between) {
 	rows := projectionsredis.New(server.client)
 	p.atEnd("read models", func(context.Context) error { return rows.Close() })
 	b.rows, b.views = rows, projectionsredis.NewViews(server.client)
 }
 
-// directoryIn has presence, and portions of limits under its leases, in Redis.
+// directoryIn keeps presence, and portions of limits under its leases, in Redis.
 func (p *process) directoryIn(server *redisServer, b *between) {
 	d := directoryredis.New(server.client, nil)
 	b.directory, b.portions = d, d
 }
 
-// awaitBetween waits until what stands between the processes is there, in whatever
-// order things are started.
+// awaitBetween waits until the services between the processes can be reached, so that
+// the processes may start in any order.
 func (p *process) awaitBetween(ctx context.Context, b between) error {
 	return p.waitFor(ctx, func(ctx context.Context) error {
 		told := time.Time{}
@@ -121,8 +121,8 @@ func (p *process) awaitBetween(ctx context.Context, b between) error {
 	})
 }
 
-// redisLog keeps the library's own lines, one for each failed attempt, out of
-// the log: who called it says what it could not do.
+// redisLog drops the library's own lines, one for each failed attempt: the caller logs
+// what it could not do.
 type redisLog struct{ log *slog.Logger }
 
 func (r redisLog) Printf(ctx context.Context, format string, v ...any) {

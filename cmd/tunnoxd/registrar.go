@@ -13,22 +13,22 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// registrar gives identities to agents that have none: anonymous clients, or clients
-// of whoever has invited them.
+// registrar gives identities to agents that have none: anonymous clients, or clients of
+// the user who invited them.
 type registrar struct {
 	executor httpapi.Executor
 	reader   *projections.Reader
-	refuses  bool          // agents without an invitation
-	limits   domain.Limits // what an anonymous client begins with
+	refuses  bool          // refuse agents without an invitation
+	limits   domain.Limits // the first limits of an anonymous client
 }
 
-// drawAttempts bounds how often an id is drawn. With ten million anonymous
-// clients one draw in ten meets an id in use, so that eight in a row are one
-// registration in a hundred million.
+// drawAttempts bounds how often an id is drawn. With ten million anonymous clients one
+// draw in ten gives an id in use, so eight in a row are one registration in a hundred
+// million.
 const drawAttempts = 8
 
-// Register begins a client. It returns when the read models show it, since the
-// forwarder looks the client up there next.
+// Register makes a client. It returns when the read models show the client, because the
+// forwarder looks it up there next.
 func (r *registrar) Register(ctx context.Context, asked domain.Registration) (int64, error) {
 	if asked.Invite != nil {
 		return r.redeem(ctx, asked)
@@ -48,7 +48,7 @@ func (r *registrar) Register(ctx context.Context, asked domain.Registration) (in
 	return id, r.reader.Wait(ctx, receipt.Position)
 }
 
-// redeem makes the agent a client of who invited it.
+// redeem makes the agent a client of the user who invited it.
 func (r *registrar) redeem(ctx context.Context, asked domain.Registration) (int64, error) {
 	command, err := asked.Redeem()
 	if err != nil {
@@ -70,7 +70,7 @@ func (r *registrar) redeem(ctx context.Context, asked domain.Registration) (int6
 	return id, r.reader.Wait(ctx, receipt.Position)
 }
 
-// draw submits a command for something new, drawing ids until one is free.
+// draw submits a command for a new client. It draws ids until one is free.
 func (r *registrar) draw(ctx context.Context, next func() (domain.Submission, error)) (receipt domain.Receipt, err error) {
 	for range drawAttempts {
 		var s domain.Submission
@@ -89,8 +89,8 @@ func submissionOf(command domain.Command, actor, source, allowed string) domain.
 		Command: command.CommandName(), Source: source, Allowed: allowed}}
 }
 
-// drawAnonymousID draws an id that nobody can guess: to know a client's id is
-// not to be it, but lists of ids are what attacks begin with.
+// drawAnonymousID draws an id that nobody can guess. Knowing a client's id gives no
+// rights, but attacks begin with lists of ids.
 func drawAnonymousID() int64 {
 	var b [8]byte
 	rand.Read(b[:]) // never fails

@@ -29,7 +29,7 @@ type replayOptions struct {
 // replayPage is how many rows are read at a time.
 const replayPage = 1000
 
-// replay prints the state of a moment.
+// replay prints the state at a moment.
 func replay(ctx context.Context, cfg *config, o replayOptions, stdout, stderr io.Writer) (err error) {
 	at, moment, err := parseUntil(o.until)
 	if err != nil {
@@ -83,9 +83,8 @@ func parseUntil(s string) (domain.Position, time.Time, error) {
 	return 0, t, nil
 }
 
-// lastBefore finds the last record that the log kept by a moment. Positions rise
-// with time, but for clocks that were set back, so half of what is left goes with
-// each read.
+// lastBefore finds the last record that the log stored before a moment. Times rise with
+// positions, except where the clock was set back, so each read halves the range.
 func lastBefore(ctx context.Context, log projections.Log, head domain.Position, moment time.Time) (domain.Position, error) {
 	low, high := domain.Position(0), head // the answer is in low..high
 	for low < high {
@@ -118,14 +117,14 @@ func foldTo(ctx context.Context, log projections.Log, into *memory.Store, at dom
 }
 
 // each pages through a list.
-func each[R any](list func(after int64, limit int) ([]R, int64, error), take func(R) error) error {
+func each[R any](list func(after int64, limit int) ([]R, int64, error), visit func(R) error) error {
 	for after := int64(0); ; {
 		rows, next, err := list(after, replayPage)
 		if err != nil {
 			return err
 		}
 		for _, r := range rows {
-			if err := take(r); err != nil {
+			if err := visit(r); err != nil {
 				return err
 			}
 		}
@@ -135,8 +134,8 @@ func each[R any](list func(after int64, limit int) ([]R, int64, error), take fun
 	}
 }
 
-// printJSON prints an object with three lists. The hash of a password is no
-// state that anybody audits.
+// printJSON prints an object with three lists. Password hashes are left out, because no
+// audit needs them.
 func printJSON(ctx context.Context, out io.Writer, at domain.Position, r *projections.Reader) error {
 	state := struct {
 		Position domain.Position          `json:"position"`
@@ -163,20 +162,20 @@ func printJSON(ctx context.Context, out io.Writer, at domain.Position, r *projec
 	return enc.Encode(state)
 }
 
-func eachUser(ctx context.Context, r *projections.Reader, take func(projections.UserRow) error) error {
-	return each(func(after int64, limit int) ([]projections.UserRow, int64, error) { return r.Users(ctx, after, limit) }, take)
+func eachUser(ctx context.Context, r *projections.Reader, visit func(projections.UserRow) error) error {
+	return each(func(after int64, limit int) ([]projections.UserRow, int64, error) { return r.Users(ctx, after, limit) }, visit)
 }
 
-func eachClient(ctx context.Context, r *projections.Reader, take func(projections.ClientRow) error) error {
+func eachClient(ctx context.Context, r *projections.Reader, visit func(projections.ClientRow) error) error {
 	return each(func(after int64, limit int) ([]projections.ClientRow, int64, error) {
 		return r.Clients(ctx, projections.AllClients, after, limit)
-	}, take)
+	}, visit)
 }
 
-func eachMapping(ctx context.Context, r *projections.Reader, take func(projections.MappingRow) error) error {
+func eachMapping(ctx context.Context, r *projections.Reader, visit func(projections.MappingRow) error) error {
 	return each(func(after int64, limit int) ([]projections.MappingRow, int64, error) {
 		return r.Mappings(ctx, projections.AllMappings, after, limit)
-	}, take)
+	}, visit)
 }
 
 func printTables(ctx context.Context, out io.Writer, r *projections.Reader) error {

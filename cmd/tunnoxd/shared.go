@@ -13,14 +13,14 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The work that one control plane at a time does for all.
+// Work that one control plane at a time does for all.
 const (
 	leaseRelay     = "relay"
 	leaseProjector = "projector"
 	leaseWebhooks  = "webhooks"
 )
 
-// openShared connects to what the control planes of a cluster share.
+// openShared connects to the shared data of the control planes of a cluster.
 func (p *process) openShared(ctx context.Context) (*controlpostgres.Cluster, error) {
 	shared, err := controlpostgres.Open(ctx, p.cfg.Postgres)
 	if err != nil {
@@ -30,8 +30,8 @@ func (p *process) openShared(ctx context.Context) (*controlpostgres.Cluster, err
 	return shared, nil
 }
 
-// clusterKey is the API key of a control plane that may be one of several. All
-// have the same one, and one that has none does not make another.
+// clusterKey gives the API key of a control plane in a cluster. All control planes have
+// the same key, and a control plane without a key does not make another one.
 func (p *process) clusterKey(ctx context.Context, shared *controlpostgres.Cluster) (apiKey, error) {
 	key, ok, err := readAPIKey(p.dir, p.cfg.apiKey)
 	if err != nil || ok {
@@ -49,8 +49,8 @@ func (p *process) clusterKey(ctx context.Context, shared *controlpostgres.Cluste
 	return createAPIKey(path)
 }
 
-// key is the API key of a process that may be one of a cluster, or has none beside
-// it. The database tells.
+// key gives the API key of a process that may be in a cluster. The database decides
+// whether it is.
 func (p *process) key(ctx context.Context, shared *controlpostgres.Cluster) (apiKey, error) {
 	if shared == nil {
 		return loadAPIKey(p.dir, p.cfg.apiKey)
@@ -71,7 +71,7 @@ func vaultOf(shared *controlpostgres.Cluster, key apiKey, before string) control
 	return shared.Vault([]byte(key.secret), keys...)
 }
 
-// otherKey says what to do about secrets that the API key does not open.
+// otherKey adds what to do about secrets that the API key does not open.
 func otherKey(err error, key apiKey) error {
 	if !errors.Is(err, controlpostgres.ErrSealed) {
 		return err
@@ -80,8 +80,8 @@ func otherKey(err error, key apiKey) error {
 		err, key.source)
 }
 
-// beginSession makes this control plane one of the cluster's, for those who work
-// beside it and for GET /nodes.
+// beginSession makes this control plane visible in the cluster, for the leases and for
+// GET /nodes.
 func (p *process) beginSession(shared *controlpostgres.Cluster) (*controlpostgres.Session, error) {
 	id, err := p.controlID()
 	if err != nil {
@@ -98,7 +98,8 @@ func (p *process) beginSession(shared *controlpostgres.Cluster) (*controlpostgre
 	return session, nil
 }
 
-// controlID names a control plane, the same after a restart with the same data.
+// controlID names a control plane. The name is the same after a restart with the same
+// data.
 func (p *process) controlID() (string, error) {
 	key, err := p.dir.nodeKey()
 	if err != nil {
@@ -108,9 +109,9 @@ func (p *process) controlID() (string, error) {
 	return "control-" + hex.EncodeToString(sum[:4]), nil
 }
 
-// runAlone runs work that one control plane at a time does, where there may be
-// several. What comes late from one that was frozen is refused by what it writes
-// to: the feed by position, the read models by their checkpoint.
+// runAlone runs work that one control plane at a time does, if there may be several. A
+// late write of a frozen one is refused by its destination: by the feed because of its
+// position, by the read models because of their checkpoint.
 func (p *process) runAlone(session *controlpostgres.Session, lease string, work func(context.Context) error) {
 	if session == nil {
 		p.run(lease, work)
@@ -119,8 +120,8 @@ func (p *process) runAlone(session *controlpostgres.Session, lease string, work 
 	p.run(lease, func(ctx context.Context) error { return session.Hold(ctx, lease, work) })
 }
 
-// complete waits until the read models show what was in the log, whoever it is
-// that builds them.
+// complete waits until the read models show the log as it was at the start, whichever
+// process builds them.
 func (cp *controlPlane) complete(ctx context.Context) error {
 	if cp.session == nil {
 		return cp.projector.Ready(ctx)
@@ -147,7 +148,7 @@ func (cp *controlPlane) complete(ctx context.Context) error {
 	}
 }
 
-// end gives the end of the log, unless it cannot be asked now.
+// end gives the end of the log, if the log can be asked now.
 func (cp *controlPlane) end(ctx context.Context) (domain.Position, bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -155,7 +156,7 @@ func (cp *controlPlane) end(ctx context.Context) (domain.Position, bool) {
 	return head.Position, err == nil
 }
 
-// shown tells whether the read models are there and have come to a position.
+// shown reports whether the read models exist and have reached a position.
 func (cp *controlPlane) shown(ctx context.Context, position domain.Position) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
@@ -163,6 +164,6 @@ func (cp *controlPlane) shown(ctx context.Context, position domain.Position) boo
 	if err != nil || at.Position < position {
 		return false
 	}
-	_, _, err = cp.reader.Users(ctx, 0, 1) // those of an empty log are at 0, as are none
+	_, _, err = cp.reader.Users(ctx, 0, 1) // read models of an empty log are at 0, and so are missing ones
 	return err == nil
 }

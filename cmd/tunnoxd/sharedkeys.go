@@ -13,37 +13,38 @@ import (
 	"github.com/tunnox-net/tunnox/webhook"
 )
 
-// sharedKey is a key that every control plane of a cluster needs, kept in a file
-// of the data directory and, for the others, among the cluster's secrets.
+// sharedKey is a key that every control plane of a cluster needs. It is stored in a
+// file of the data directory and, for the others, among the cluster's secrets.
 type sharedKey struct {
 	file string
 	draw func(ctx context.Context) ([]byte, error) // nil: nobody may make one now
-	sane func([]byte) error                        // refuses what is none, before others get it
+	sane func([]byte) error                        // refuses an invalid key before others get it
 }
 
-// adoptKeys sees to it that the data directory has the cluster's keys before they
-// are loaded: what is there is given to the cluster, what is not is taken from it,
-// and what nobody has is made. A copy of the database does not hold them: they are
-// sealed with the API key.
+// adoptKeys makes sure that the data directory has the cluster's keys before they are
+// loaded. A key in the directory is given to the cluster, a missing key is copied from
+// the cluster, and a key that nobody has is made. A copy of the database does not
+// contain the keys in readable form: they are encrypted with the API key.
 func (p *process) adoptKeys(ctx context.Context, b *backend, key apiKey) error {
 	if b.shared == nil {
-		return nil // nobody stands beside this one
+		return nil // there is no other process
 	}
 	others, err := b.shared.HasSecrets(ctx)
 	if err != nil {
 		return err
 	}
 	if !others && p.sockets.state == nil {
-		return nil // nor beside this one, so far
+		return nil // there is no other process yet
 	}
 	vault := p.vault(b.shared, key)
-	// Without --state nothing else would open a secret, and notice that it cannot.
+	// Without --state no other part would open a secret, and notice that the key is
+	// wrong.
 	if _, err := vault.Load(ctx, auditKeyFile); err != nil && !errors.Is(err, control.ErrAbsent) {
 		return otherKey(err, key)
 	}
 	keys := []sharedKey{{auditKeyFile, func(ctx context.Context) ([]byte, error) {
 		if _, signed, err := b.raw.LastSeal(ctx); err != nil || signed {
-			return nil, err // a new one would not fit what was signed
+			return nil, err // a new key would not match the signed checkpoints
 		}
 		secret, err := audit.NewKey()
 		return []byte(secret + "\n"), err
@@ -84,7 +85,7 @@ func (k sharedKey) adopt(ctx context.Context, path string, vault control.Vault) 
 			return err
 		}
 		if err = vault.Create(ctx, k.file, shared); errors.Is(err, control.ErrPresent) {
-			shared, err = vault.Load(ctx, k.file) // another one was quicker
+			shared, err = vault.Load(ctx, k.file) // another control plane was faster
 		}
 	}
 	if err != nil {
@@ -93,7 +94,7 @@ func (k sharedKey) adopt(ctx context.Context, path string, vault control.Vault) 
 	return replaceFile(path, shared, 0o600)
 }
 
-// showAuditKey writes the public half of the key that signs checkpoints beside it.
+// showAuditKey writes the public half of the key that signs checkpoints beside the key.
 func (p *process) showAuditKey() error {
 	key, err := audit.LoadKey(p.dir.file(auditKeyFile))
 	if errors.Is(err, fs.ErrNotExist) {

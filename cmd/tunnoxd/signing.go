@@ -10,12 +10,12 @@ import (
 	"github.com/tunnox-net/tunnox/httpapi"
 )
 
-// jwtKeyFile signs access tokens where --jwt-key names no other; 0600.
+// jwtKeyFile signs access tokens if --jwt-key names no other file; 0600.
 const jwtKeyFile = "jwt-key"
 
-// loadSigningKeys takes the keys of access tokens from the files of --jwt-key,
-// else from the data directory, else makes one there. Control planes of one
-// cluster need the same: a token is good at all of them or at one.
+// loadSigningKeys reads the keys of access tokens from the files of --jwt-key, or else
+// from the data directory, or else makes one there. Control planes of one cluster need
+// the same keys: otherwise a token is valid at only one of them.
 func loadSigningKeys(dir *dataDir, files string) ([]httpapi.SigningKey, error) {
 	if files == "" {
 		path := dir.file(jwtKeyFile)

@@ -13,18 +13,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// otherVariables are TUNNOX_ variables that are not settings of tunnoxd: the
-// key, and what package cmd/tunnox reads.
+// otherVariables are TUNNOX_ variables that are not settings of tunnoxd: the API key,
+// and the variables of cmd/tunnox.
 var otherVariables = []string{"TUNNOX_API_KEY", "TUNNOX_API_KEY_BEFORE", "TUNNOX_API_KEY_FILE",
 	"TUNNOX_CLIENT_ID", "TUNNOX_AUTH_CODE", "TUNNOX_AUTH_CODE_FILE", "TUNNOX_SERVER", "TUNNOX_PIN", "TUNNOX_CA", "TUNNOX_STATE", "TUNNOX_ALLOW", "TUNNOX_NAME"}
 
-// foreignVariable matches TUNNOX_ variables that others make: Kubernetes for a
-// service that is named tunnox, and the tests.
+// foreignVariable matches TUNNOX_ variables of others: those that Kubernetes makes for
+// a service named tunnox, and those of the tests.
 var foreignVariable = regexp.MustCompile(`_SERVICE_(HOST|PORT.*)$|_PORT(_.*)?$|^TUNNOX_(TEST|BENCH|DEMO)_`)
 
-// readEnvironment gives the settings among the variables, by flag name. A
-// TUNNOX_ variable that nothing knows is a fault: a misspelt TUNNOX_POSTGRES must
-// not start a server on an empty database. An empty one is one that is not set.
+// readEnvironment gives the settings in the environment, by flag name. An unknown
+// TUNNOX_ variable is a fault: a misspelt TUNNOX_POSTGRES must not start a server on an
+// empty database. An empty variable counts as not set.
 func readEnvironment(known *pflag.FlagSet, environ []string) (map[string]string, []error) {
 	flagOf := map[string]string{"TUNNOX_CONFIG": "config"}
 	known.VisitAll(func(f *pflag.Flag) { flagOf[variable(f.Name)] = f.Name })
@@ -44,8 +44,8 @@ func readEnvironment(known *pflag.FlagSet, environ []string) (map[string]string,
 	return values, errs
 }
 
-// readFile reads a YAML mapping of settings to scalars. Settings of other
-// commands are fine, so that one file serves a machine; unknown ones are not.
+// readFile reads a YAML mapping of settings to scalars. Settings of other commands are
+// allowed, so that one file can serve a whole machine; unknown settings are not.
 func readFile(known *pflag.FlagSet, path string) (map[string]string, []error) {
 	if path == "" {
 		return nil, nil

@@ -9,18 +9,19 @@ import (
 	"github.com/tunnox-net/tunnox/wait"
 )
 
-// settleTime is how long after the read models are of this log again followers hear
-// that it was taken back: other control planes, which they ask too, notice within it.
+// settleTime is the pause between two events after a rollback: the read models show
+// this log again, and followers are told. In this time the other control planes, which
+// followers ask too, also notice the rollback.
 const settleTime = time.Second
 
-// history tells whether what stands between the processes is of the log as it is. A
-// log is taken back by a restore, or by a failover to a standby that lagged.
+// history reports whether the services between the processes show the present log. A
+// restore, or a failover to a standby that lagged, rolls the log back.
 type history struct {
 	log eventstore.Store
 	between
 }
 
-// rowsGoOn tells whether the read models are of the log.
+// rowsGoOn reports whether the read models belong to the log.
 func (h history) rowsGoOn(ctx context.Context) (bool, error) {
 	at, err := h.rows.Checkpoint(ctx)
 	if err != nil {
@@ -29,7 +30,7 @@ func (h history) rowsGoOn(ctx context.Context) (bool, error) {
 	return h.has(ctx, eventstore.Checkpoint(at))
 }
 
-// has tells whether the log has a place.
+// has reports whether the log contains a place.
 func (h history) has(ctx context.Context, at eventstore.Checkpoint) (bool, error) {
 	err := h.log.Verify(ctx, at)
 	if errors.Is(err, eventstore.ErrForked) {
@@ -38,7 +39,7 @@ func (h history) has(ctx context.Context, at eventstore.Checkpoint) (bool, error
 	return err == nil, err
 }
 
-// settle waits until followers can take a snapshot of the log as it is.
+// settle waits until followers can take a snapshot of the present log.
 func (h history) settle(ctx context.Context) error {
 	for {
 		goOn, err := h.rowsGoOn(ctx)
@@ -63,10 +64,10 @@ var (
 	errFeedForked = errors.New("the log was rolled back, and forwarders still use records that it has lost; they are told when the read models are rebuilt")
 )
 
-// check is an alarm of readiness: until it is well, lists and forwarders show what the
-// log has lost.
+// check is an alarm of readiness: until it is over, lists and forwarders show records
+// that the log has lost.
 func (h history) check(ctx context.Context) error {
-	if goOn, err := h.rowsGoOn(ctx); err == nil && !goOn { // an error is Redis's or the log's, which have checks
+	if goOn, err := h.rowsGoOn(ctx); err == nil && !goOn { // an error comes from Redis or the log, which have checks
 		return errRowsForked
 	}
 	end, _, ok, err := h.publisher.Last(ctx)

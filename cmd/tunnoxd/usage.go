@@ -10,16 +10,16 @@ import (
 	"github.com/tunnox-net/tunnox/usage/sqlite"
 )
 
-// Bounds of --usage-interval: below, reports cost more than they tell; above, a
-// forwarder would count as gone between two of them.
+// Bounds of --usage-interval: with less, reports cost more than they are worth; with
+// more, a forwarder would count as gone between two reports.
 const (
 	shortestReport = 50 * time.Millisecond
 	longestReport  = usage.Fresh / 3
 )
 
 // startUsage opens the counters, which are in the same database as the log. It is
-// called after that was opened, because that sees to the schema, and so they are
-// closed before it.
+// called after the log was opened, because the log's opener makes the schema; so the
+// counters are closed before the log.
 func (p *process) startUsage(ctx context.Context) (*usage.Book, error) {
 	var store usage.Store
 	var err error

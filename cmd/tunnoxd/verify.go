@@ -35,7 +35,7 @@ type verifyOptions struct {
 	json        bool
 }
 
-// errUnproven ends the program with status 1; what was found has been said.
+// errUnproven ends the program with status 1; the finding has been printed.
 var errUnproven = errors.New("the log does not match its signed checkpoints")
 
 // verifyLog compares a log with its checkpoints.
@@ -51,7 +51,7 @@ func verifyLog(ctx context.Context, cfg *config, o verifyOptions, stdout, stderr
 	}
 	if kept := filepath.Join(cfg.Data, auditCheckpointFile); o.export == "" && len(keys) > 0 {
 		if _, err := os.Stat(kept); err == nil {
-			o.checkpoints = append(o.checkpoints, kept) // the server's own, outside the database
+			o.checkpoints = append(o.checkpoints, kept) // the server's own checkpoint, from outside the database
 		}
 	}
 	anchors, err := o.anchors(keys)
@@ -101,7 +101,7 @@ func verifyLog(ctx context.Context, cfg *config, o verifyOptions, stdout, stderr
 	return nil
 }
 
-// doubt is a finding about all that is not proven.
+// doubt gives a finding about all records that are not proven.
 func doubt(r audit.Report, why string) *audit.Finding {
 	return &audit.Finding{Kind: audit.Doubtful, Position: domain.Position(r.Proven + 1),
 		Through: domain.Position(max(r.Records, r.Proven+1)), Detail: why}
@@ -141,7 +141,7 @@ func (o verifyOptions) print(out io.Writer, r audit.Report, keyFrom, pace string
 	return err
 }
 
-// savedCheckpoint is the answer of the API, or the note alone.
+// savedCheckpoint is the API's answer, or only the note.
 type savedCheckpoint struct {
 	Checkpoint  string `json:"checkpoint"`
 	VerifierKey string `json:"verifier_key"`
@@ -162,7 +162,7 @@ func readCheckpoint(path string) (savedCheckpoint, error) {
 	return savedCheckpoint{Checkpoint: strings.TrimRight(string(b), "\n") + "\n"}, nil
 }
 
-// anchors are the checkpoints that were given, signatures checked.
+// anchors gives the checkpoints of the command line, after a check of their signatures.
 func (o verifyOptions) anchors(keys []note.Verifier) ([]audit.Checkpoint, error) {
 	var anchors []audit.Checkpoint
 	for _, path := range o.checkpoints {
@@ -179,7 +179,7 @@ func (o verifyOptions) anchors(keys []note.Verifier) ([]audit.Checkpoint, error)
 	return anchors, nil
 }
 
-// keys gives the keys to check signatures with, and where they come from.
+// keys gives the keys for the signatures, and where they come from.
 func (o verifyOptions) keys(cfg *config) (keys []note.Verifier, from string, err error) {
 	if o.key != "" {
 		if b, err := os.ReadFile(o.key); err == nil {
@@ -220,7 +220,7 @@ func (o verifyOptions) keys(cfg *config) (keys []note.Verifier, from string, err
 	defer file.Close()
 	lines, err := audit.VerifierKeys(file)
 	if err != nil {
-		return nil, "", nil // what is wrong with the file is found when it is read
+		return nil, "", nil // the fault of the file is found when it is read
 	}
 	keys, err = audit.ParseVerifiers(strings.Join(lines, "\n"))
 	return keys, "key from the export itself: compare it with a key that you know", err

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// version is set by the Makefile (-ldflags -X main.version=...); a build without
-// it says what the Go toolchain recorded.
+// version is set by the Makefile (-ldflags -X main.version=...). A build without it
+// shows what the Go toolchain recorded.
 var version string
 
-// shortVersion is one word, for messages to agents and for /version.
+// shortVersion gives one word, for messages to agents and for /version.
 func shortVersion() string {
 	if version != "" {
 		return version
@@ -23,7 +23,7 @@ func shortVersion() string {
 	return strings.Trim(info.Main.Version, "()")
 }
 
-// buildVersion is one line for people: what was built, from what, with what.
+// buildVersion gives one line for people about the build.
 func buildVersion() string {
 	revision, dirty := "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {

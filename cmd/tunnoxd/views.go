@@ -9,22 +9,22 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// views keeps views of clients that control planes gave, for other forwarders.
+// views stores views of clients that control planes gave, for other forwarders.
 type views interface {
 	Kept(ctx context.Context, clientID int64) (domain.ClientView, bool)
 	Keep(ctx context.Context, v domain.ClientView) error
 	Forget(ctx context.Context) error
 }
 
-// keptViews are the read models, and behind them the views that control planes
-// gave while there were none.
+// keptViews are the read models and, behind them, the views that control planes gave
+// while there were no read models.
 type keptViews struct {
 	rows forwarder.Lookup
 	kept views
 }
 
-// ClientView implements forwarder.Lookup. A kept view counts only where the caller
-// knows how new it must be: it was true at its position, and nobody takes it back.
+// ClientView implements forwarder.Lookup. A stored view is used only if the caller
+// knows the minimum position: the view was true at its own position, and stays so.
 func (k keptViews) ClientView(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error) {
 	v, err := k.rows.ClientView(ctx, clientID, min)
 	if min == 0 || !errors.Is(err, projections.ErrUnavailable) {
@@ -36,11 +36,11 @@ func (k keptViews) ClientView(ctx context.Context, clientID int64, min domain.Po
 	return v, err
 }
 
-// IngressView implements forwarder.Lookup. None is kept: a forwarder asks when it
-// starts, and that is rare.
+// IngressView implements forwarder.Lookup. No view is stored: a forwarder asks only
+// when it starts.
 func (k keptViews) IngressView(ctx context.Context, what domain.Ingress, min domain.Position) (domain.IngressView, error) {
 	return k.rows.IngressView(ctx, what, min)
 }
 
-// Keep is for control.LookupConfig.
+// Keep implements the store of control.LookupConfig.
 func (k keptViews) Keep(ctx context.Context, v domain.ClientView) error { return k.kept.Keep(ctx, v) }

@@ -16,17 +16,17 @@ import (
 	"github.com/tunnox-net/tunnox/webhook/sqlite"
 )
 
-// webhookKeyFile is what secrets of webhooks are derived from; 0600.
+// webhookKeyFile is the key from which the secrets of webhooks are derived; 0600.
 const webhookKeyFile = "webhook-key"
 
-// webhooks is what the API asks about webhooks.
+// webhooks answers the API's questions about webhooks.
 type webhooks struct {
 	webhook.Keys
 	webhook.Store
 }
 
-// loadWebhookKeys takes the key from the data directory, where one of a cluster
-// has it by now, or makes one there.
+// loadWebhookKeys reads the key from the data directory, or makes one there. In a
+// cluster the directory has the cluster's key by now.
 func loadWebhookKeys(dir *dataDir) (webhook.Keys, error) {
 	path := dir.file(webhookKeyFile)
 	text, err := os.ReadFile(path)
@@ -44,9 +44,9 @@ func loadWebhookKeys(dir *dataDir) (webhook.Keys, error) {
 	return keys, nil
 }
 
-// startWebhooks delivers what happens from the present end of the log, or from
-// where somebody was. It is called before the API can write anything, and after
-// the log was opened, because that sees to the schema.
+// startWebhooks delivers events from the present end of the log, or from the stored
+// checkpoint. It is called before the API can write anything, and after the log was
+// opened, because the log's opener makes the schema.
 func (p *process) startWebhooks(ctx context.Context, b *backend, cp *controlPlane) (httpapi.Webhooks, error) {
 	keys, err := loadWebhookKeys(p.dir)
 	if err != nil {
@@ -80,7 +80,7 @@ func (p *process) startWebhooks(ctx context.Context, b *backend, cp *controlPlan
 	return webhooks{keys, store}, nil
 }
 
-// disabler has the system disable a webhook; one that is gone meanwhile is no
+// disabler lets the system disable a webhook. A webhook that is gone by then is not a
 // failure.
 func disabler(executor *eventstore.Executor) func(context.Context, int64, string) error {
 	return func(ctx context.Context, id int64, reason string) error {
