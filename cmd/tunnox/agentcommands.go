@@ -15,7 +15,7 @@ import (
 	"github.com/tunnox-net/tunnox/agent"
 )
 
-// localCommands are those that speak to the agent that runs on this machine.
+// localCommands are the commands that control the agent that runs on this machine.
 func localCommands(s surroundings) []*cobra.Command {
 	f := &localFlags{surroundings: s}
 	mappings := &cobra.Command{Use: "mapping", Short: "Create, list and delete mappings from or to the running agent"}
@@ -31,7 +31,8 @@ func localCommands(s surroundings) []*cobra.Command {
 	return cmds
 }
 
-// do runs a command that speaks to the agent. What it answers has the API's form.
+// do runs a command with a client of the running agent. The agent's answers have the
+// API's form.
 func (f *localFlags) do(run func(ctx context.Context, c *restClient, r *resource, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, err := f.client()
@@ -200,8 +201,8 @@ needed. The code is read from standard input, or from a file.`,
 	return cmd
 }
 
-// readCode reads a share code. Who sits before a terminal is asked for it, and
-// need not end the input.
+// readCode reads a share code. At a terminal it asks for the code, and needs no end of
+// input.
 func (f *localFlags) readCode(file string) (string, error) {
 	if file != "-" || !f.atTerminal() {
 		return f.readSecret(file)

@@ -12,8 +12,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// asking is how a command asks, beside what it asks for. Its flags are the same
-// at every command that reads, and at every one that changes something.
+// asking has the options of a request that are the same for many commands. Every
+// command that reads has the same flags, and so has every command that changes
+// something.
 type asking struct {
 	asOf    string
 	dryRun  bool
@@ -21,14 +22,14 @@ type asking struct {
 	ifMatch string
 }
 
-// reads gives commands what goes with reading.
+// reads adds the flags for reading to commands.
 func reads(cmds ...*cobra.Command) {
 	for _, cmd := range cmds {
 		cmd.Flags().String("as-of", "", "show the state at this `position` of the log, or at a time, for example 2026-01-02T15:04:05Z")
 	}
 }
 
-// changes gives commands what goes with changing something.
+// changes adds the flags for changes to commands.
 func changes(cmds ...*cobra.Command) {
 	for _, cmd := range cmds {
 		cmd.Flags().Bool("dry-run", false, "change nothing; show the events this would write and the live connections it would end")
@@ -36,7 +37,7 @@ func changes(cmds ...*cobra.Command) {
 	}
 }
 
-// changesOne is changes for commands about one thing that is there.
+// changesOne is changes for commands that change one existing resource.
 func changesOne(cmds ...*cobra.Command) {
 	changes(cmds...)
 	for _, cmd := range cmds {
@@ -44,7 +45,7 @@ func changesOne(cmds ...*cobra.Command) {
 	}
 }
 
-// askingOf reads the flags that a command has of these.
+// askingOf reads those of the flags that a command has.
 func askingOf(flags *pflag.FlagSet) asking {
 	text := func(name string) string {
 		if f := flags.Lookup(name); f != nil {
@@ -59,7 +60,7 @@ func askingOf(flags *pflag.FlagSet) asking {
 	return a
 }
 
-// path adds what goes into a request's query.
+// path adds the options to a request's query.
 func (a asking) path(method, path string) string {
 	switch {
 	case method == http.MethodGet && a.asOf != "":
@@ -70,7 +71,7 @@ func (a asking) path(method, path string) string {
 	return path
 }
 
-// header adds what goes into a request's header.
+// header adds the options to a request's header.
 func (a asking) header(req *http.Request) {
 	if req.Method == http.MethodGet {
 		return
@@ -91,14 +92,14 @@ func withQuery(path, query string) string {
 	return path + joint + query
 }
 
-// plan is the answer to a dry run. It travels as an error, because it is not the
-// answer that a command waits for.
+// plan is the answer to a dry run. It is returned as an error, because it is not the
+// answer that a command expects.
 type plan struct{ body []byte }
 
 // Error implements error.
 func (p *plan) Error() string { return "nothing was changed: this was a dry run" }
 
-// planType is how the API marks such an answer.
+// planType is the content type with which the API marks such an answer.
 const planType = "application/vnd.tunnox.dry-run+json"
 
 var planColumns = []column{field("STREAM", "stream"), field("VERSION", "version"), field("EVENT", "name"), field("OWNER", "owner"),
@@ -110,7 +111,7 @@ var planColumns = []column{field("STREAM", "stream"), field("VERSION", "version"
 		return string(b)
 	}}}
 
-// print shows what would be written and what would end.
+// print shows the events that would be written and the connections that would end.
 func (p *plan) print(out io.Writer, asJSON bool) error {
 	if asJSON {
 		return printJSON(out, p.body)
@@ -122,7 +123,7 @@ func (p *plan) print(out io.Writer, asJSON bool) error {
 	return err
 }
 
-// show shows it to people.
+// show is print for people.
 func (p *plan) show(out io.Writer) error {
 	var planned struct {
 		Command string            `json:"command"`
@@ -148,7 +149,7 @@ func (p *plan) show(out io.Writer) error {
 	ends := ""
 	if n := planned.Ends.Sessions; n == nil || *n > 0 {
 		of := ""
-		if len(planned.Ends.Clients) > 0 { // of a node's sessions only their number is known
+		if len(planned.Ends.Clients) > 0 { // of a node's sessions only the number is known
 			of = fmt.Sprintf(" of the clients %v", planned.Ends.Clients)
 		}
 		ends += fmt.Sprintf("would end %s%s\n", counted(n, "session"), of)
@@ -160,7 +161,7 @@ func (p *plan) show(out io.Writer) error {
 	return err
 }
 
-// counted is a number of things for people; nil is not known.
+// counted gives a number of things for people; nil is not known.
 func counted(n *int64, thing string) string {
 	switch {
 	case n == nil:

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// auditCommand is what an auditor takes from a server: signed statements about the
-// log, and proofs that lead to them.
+// auditCommand has the commands for auditors: signed checkpoints of the log, and proofs
+// that lead to them.
 func auditCommand(api *apiFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "audit", Short: "Get signed checkpoints of the log, and proofs",
 		Long: `Get what proves the log: checkpoints, signed, and proofs that lead to them. Keep
@@ -49,14 +49,14 @@ func checkpointCommand(api *apiFlags) *cobra.Command {
 		if !ok {
 			return errors.New("read the API's answer: it has no checkpoint")
 		}
-		_, err = io.WriteString(out, note) // lines that are signed as they are
+		_, err = io.WriteString(out, note) // the signed lines, unchanged
 		return err
 	})
 	cmd.Flags().StringVar(&file, "out", "", "write the API's answer to this new `file`, for tunnoxd audit verify --checkpoint")
 	return cmd
 }
 
-// writeNew writes a file that must not be there: what was kept is not lost.
+// writeNew writes a file that must not exist, so that nothing kept is lost.
 func writeNew(path string, b []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -69,8 +69,8 @@ func writeNew(path string, b []byte) error {
 	return nil
 }
 
-// proofCommand asks for one kind of proof about its argument; more is a second
-// number that the kind knows.
+// proofCommand asks for one kind of proof about its argument. more is the name of a
+// second number that this kind has.
 func proofCommand(api *apiFlags, use, short, of, more, about string) *cobra.Command {
 	var size int64
 	cmd := &cobra.Command{Use: use, Short: short, Args: oneID}

@@ -14,12 +14,12 @@ import (
 	"github.com/tunnox-net/tunnox/agent"
 )
 
-// claimLast bounds how long a claim code is good: it is for now, and for whoever
-// sees it.
+// claimLast bounds how long a claim code is valid: it is for use at once, and everybody
+// who sees it can use it.
 const claimLast = 7 * 24 * time.Hour
 
-// claimCode shows, on the machine of an anonymous agent, what proves that the
-// agent is its owner's.
+// claimCode prints, on the machine of an anonymous agent, a proof that the agent
+// belongs to its owner.
 func claimCode(s surroundings) *cobra.Command {
 	var state, user string
 	lasts := lifetime(time.Hour)

@@ -79,6 +79,6 @@ func authCodeFile(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "auth-code-file", "", "write the auth code to this new `file`, readable by you only, instead of printing it")
 }
 
-// authCode is what a client is given to prove itself with.
+// authCode is the secret with which a client proves its identity.
 var authCode = secret{field: "auth_code", name: "auth code", again: "tunnox client rotate ID", id: "client_id", use: ` On the client's machine, with it in a file:
   tunnox agent --server HOST:PORT --pin sha256:... --client-id ID --auth-code-file FILE`}

@@ -25,7 +25,7 @@ var eventColumns = []column{
 	field("ACTOR", "meta.actor"), field("FROM", "meta.source"),
 }
 
-// eventFilter says which events are wanted, as the API does.
+// eventFilter selects events, with the API's filters.
 type eventFilter struct {
 	actor, subject, kind, from, to string
 	owner                          int64
@@ -88,7 +88,7 @@ func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 		for {
 			err := c.follow(ctx, "/api/v1/events/stream?"+q.Encode(), &last, out)
 			if coded, ok := errors.AsType[codedError](err); ctx.Err() != nil {
-				return nil // interrupted, which is how it ends
+				return nil // interrupted by the user; this is the normal end
 			} else if ok && (coded.code == exitRefused || last == "") {
 				return err
 			}
@@ -99,7 +99,7 @@ func followCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 	return cmd
 }
 
-// open sends a GET whose answer is read for as long as it lasts.
+// open sends a GET whose answer is read as long as it lasts.
 func (c *restClient) open(ctx context.Context, path string, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path, nil)
 	if err != nil {
@@ -121,7 +121,7 @@ func (c *restClient) open(ctx context.Context, path string, header http.Header) 
 	return resp, nil
 }
 
-// follow prints what a live stream sends until it ends, and keeps its place.
+// follow prints the events of a live stream until it ends, and remembers its place.
 func (c *restClient) follow(ctx context.Context, path string, last *string, out io.Writer) error {
 	header := http.Header{"Accept": {"text/event-stream"}}
 	if *last != "" {
@@ -186,7 +186,7 @@ func exportCommand(api *apiFlags, filter *eventFilter) *cobra.Command {
 	return cmd
 }
 
-// copyLines copies lines and says every second how far it is.
+// copyLines copies lines and reports its progress every second.
 func copyLines(to io.Writer, from io.Reader, progress io.Writer, total int) (n int, err error) {
 	lines := bufio.NewScanner(from)
 	lines.Buffer(nil, 4<<20)

@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// A running agent answers to its owner on a unix socket in its state directory:
-// other programs with its identity would displace it. An agent that was given its
-// identity has the client's number in the socket's name, so that several can run.
+// A running agent answers its owner on a unix socket in its state directory, because
+// another program with its identity would fence it. If an agent was given its identity,
+// the client's number is in the socket's name, so that several agents can run.
 
 func socketPath(state string, clientID int64) string {
 	name := "agent.sock"
@@ -27,8 +27,8 @@ func socketPath(state string, clientID int64) string {
 	return filepath.Join(state, name)
 }
 
-// serveLocal serves handler at path until the given function is called. An agent
-// without a socket works all the same, so that a failure is told and no more.
+// serveLocal serves handler at path until the returned function is called. An agent
+// works without a socket too, so a failure is only logged.
 func serveLocal(path string, handler http.Handler, log *slog.Logger) (stop func()) {
 	listener, err := listenLocal(path)
 	if err != nil {
@@ -44,15 +44,15 @@ func serveLocal(path string, handler http.Handler, log *slog.Logger) (stop func(
 		}
 	}()
 	return func() {
-		_ = os.Remove(path) // it may be gone
-		_ = server.Close()  // what is under way breaks off with the agent
+		_ = os.Remove(path) // the socket may be gone
+		_ = server.Close()  // requests under way end with the agent
 		<-done
 	}
 }
 
-// listenLocal opens a socket that only its owner can connect to. It is made in a
-// folder that nobody else can enter and moved when its mode is right, so that
-// there is no moment at which others could.
+// listenLocal opens a socket to which only its owner can connect. The socket is made in
+// a folder that nobody else can enter, and moved after its mode is set. So others can
+// never connect.
 func listenLocal(path string) (net.Listener, error) {
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		conn.Close()
@@ -75,7 +75,7 @@ func listenLocal(path string) (net.Listener, error) {
 	listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	err = os.Chmod(made, 0o600)
 	if err == nil {
-		err = os.Rename(made, path) // over one that a killed agent left
+		err = os.Rename(made, path) // replaces the socket of a killed agent
 	}
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -83,7 +83,7 @@ func listenLocal(path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// localFlags say which of this machine's agents is meant.
+// localFlags say which of this machine's agents a command is for.
 type localFlags struct {
 	surroundings
 	state    string
@@ -111,8 +111,7 @@ func (f *localFlags) client() (*restClient, error) {
 		missing: fmt.Sprintf("no agent answers at %s", path), advice: "is it running? If not, its log says why. For another agent give --state or --client-id"}, nil
 }
 
-// socket gives the socket of the agent that is meant: the one that was named, or
-// the only one there is.
+// socket gives the socket of that agent: the named one, or the only one.
 func (f *localFlags) socket() (string, error) {
 	if f.clientID != 0 {
 		return socketPath(f.state, f.clientID), nil

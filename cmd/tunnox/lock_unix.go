@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// lockFile locks a file for this process alone, and waits for nobody.
+// lockFile locks a file for this process alone, and does not wait.
 func lockFile(file *os.File) error {
 	err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// locked is the byte that is locked: one far behind the content, which others may
-// read on.
+// locked is the locked byte: one far after the content, so that others can still read
+// the content.
 var locked = windows.Overlapped{OffsetHigh: 1}
 
-// lockFile locks a file for this process alone, and waits for nobody.
+// lockFile locks a file for this process alone, and does not wait.
 func lockFile(file *os.File) error {
 	at := locked
 	err := windows.LockFileEx(windows.Handle(file.Fd()), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at)

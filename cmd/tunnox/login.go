@@ -52,7 +52,7 @@ func loginCommand(api *apiFlags) *cobra.Command {
 	return cmd
 }
 
-// credentials completes what the command line left open.
+// credentials asks for those that the command line does not give.
 func (a *apiFlags) credentials(ctx context.Context, username, passwordFile string) (name, password string, err error) {
 	if username == "" {
 		if !a.atTerminal() {
@@ -98,7 +98,7 @@ func logoutCommand(api *apiFlags) *cobra.Command {
 			if !c.kept {
 				return err
 			}
-			// What the server does not know any more is not worth keeping either.
+			// A login that the server does not know any more is deleted here too.
 			if coded, ok := errors.AsType[codedError](err); err == nil || ok && coded.code == exitRefused {
 				return api.logins().change(ctx, func(all map[string]keptLogin) error { delete(all, c.base); return nil })
 			}

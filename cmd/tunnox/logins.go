@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// keptLogin is what a login gave. It is kept for the commands that follow, so that
-// nobody has to carry tokens about.
+// keptLogin has the tokens of a login. They are stored for later commands, so that
+// users need not handle tokens.
 type keptLogin struct {
 	Username     string    `json:"username"`
 	AccessToken  string    `json:"access_token"`
@@ -22,14 +22,14 @@ type keptLogin struct {
 	RefreshEnds  time.Time `json:"refresh_ends"`
 }
 
-// logins are kept in one file that only its owner can read, by the API's address.
+// logins are stored in one file that only its owner can read, by the API's address.
 type logins struct{ file string }
 
 const (
-	// early is how long before its end an access token is changed for another: a
-	// request that is on its way then arrives in time.
+	// early is how long before its end an access token is exchanged for another one, so
+	// that a request under way still arrives in time.
 	early = 30 * time.Second
-	// loginsWait bounds how long another command of the same user may hold the file.
+	// loginsWait bounds how long another command of the same user may lock the file.
 	loginsWait = 30 * time.Second
 	loginsLook = 20 * time.Millisecond
 )
@@ -54,8 +54,8 @@ func (l logins) read() (map[string]keptLogin, error) {
 	return all, nil
 }
 
-// change changes the file, under a lock: a refresh token is good once, and a command
-// that used one that another has used would end the login.
+// change changes the file, under a lock. A refresh token is valid once: if two commands
+// used the same one, the login would end.
 func (l logins) change(ctx context.Context, do func(all map[string]keptLogin) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(l.file), 0o700); err != nil {
 		return fmt.Errorf("store the login: %w", err)
@@ -76,7 +76,7 @@ func (l logins) change(ctx context.Context, do func(all map[string]keptLogin) er
 			return errors.New("store the login: another command has locked " + l.file)
 		}
 	}
-	if err == nil { // a file system without locks has one command at a time
+	if err == nil { // a file system without locks must have only one command at a time
 		defer func() { _ = unlockFile(lock) }()
 	}
 	all, err := l.read()
@@ -104,8 +104,8 @@ func (l logins) change(ctx context.Context, do func(all map[string]keptLogin) er
 	return nil
 }
 
-// use gives the client the access token of the login that is kept for its server, a
-// fresh one when that is about to end. Without a login it does nothing.
+// use gives the client the stored access token for its server, or a new one when the
+// old one expires soon. Without a login it does nothing.
 func (l logins) use(ctx context.Context, c *restClient) error {
 	all, err := l.read()
 	if err != nil {
@@ -121,7 +121,7 @@ func (l logins) use(ctx context.Context, c *restClient) error {
 	}
 	return l.change(ctx, func(all map[string]keptLogin) error {
 		kept, ok := all[c.base]
-		if ok && time.Until(kept.AccessEnds) <= early { // nobody else was faster
+		if ok && time.Until(kept.AccessEnds) <= early { // no other command was faster
 			asking := *c
 			asking.key = ""
 			b, err := asking.call(ctx, http.MethodPost, "/api/v1/auth/refresh", map[string]any{"refresh_token": kept.RefreshToken})

@@ -25,8 +25,8 @@ func parseObject(b []byte) (object, error) {
 	return o, nil
 }
 
-// text gives a field for people; what is not there is a dash. A dot leads into
-// an object.
+// text gives a field for people; a missing field is a dash. A dot leads into a nested
+// object.
 func (o object) text(field string) string {
 	if outer, inner, ok := strings.Cut(field, "."); ok {
 		nested, _ := o[outer].(map[string]any) // nil is empty
@@ -54,8 +54,8 @@ func (o object) text(field string) string {
 	}
 }
 
-// timeText is a moment for people: the same everywhere and on every machine, as logs
-// have it and as --as-of, --from and --to take it.
+// timeText gives a time for people: the same text on every machine, in the form that
+// logs have and that --as-of, --from and --to accept.
 func timeText(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05Z") }
 
 // address gives two fields as host:port.
@@ -71,7 +71,7 @@ func field(title, name string) column {
 	return column{title, func(o object) string { return o.text(name) }}
 }
 
-// printTable prints one row an object, and says so when there is none.
+// printTable prints one row for each object, or a sentence when there is none.
 func printTable(w io.Writer, columns []column, items []json.RawMessage) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	titles := make([]string, len(columns))
@@ -93,7 +93,8 @@ func printTable(w io.Writer, columns []column, items []json.RawMessage) error {
 	return out.Flush()
 }
 
-// oneLine keeps text that somebody else chose from moving the cursor.
+// oneLine removes control characters from text of others, so that it cannot move the
+// cursor.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
@@ -103,8 +104,8 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// printFields prints an object as "name  value" lines: the first ones as named,
-// the others in the order the API gave.
+// printFields prints an object as "name  value" lines: the first ones as named, the
+// others in the API's order.
 func printFields(w io.Writer, b []byte, first []string) error {
 	fields, err := parseFields(b)
 	if err != nil {
@@ -124,7 +125,7 @@ func printFields(w io.Writer, b []byte, first []string) error {
 	return out.Flush()
 }
 
-// jsonField is one field of an object, as it was sent.
+// jsonField is one field of an object, unchanged.
 type jsonField struct {
 	name  string
 	value json.RawMessage
@@ -178,7 +179,7 @@ func writeFields(out io.Writer, prefix string, fields []jsonField) error {
 	return nil
 }
 
-// printJSON prints what the API sent, a value a document.
+// printJSON prints the API's JSON, each value as a document.
 func printJSON(w io.Writer, b []byte) error {
 	var indented bytes.Buffer
 	if err := json.Indent(&indented, bytes.TrimSpace(b), "", "  "); err != nil {

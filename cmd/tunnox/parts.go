@@ -11,13 +11,14 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The options of a mapping are flags of every command that makes or changes one, by
-// the tags of the domain's struct: an option that is added there is a flag here.
+// The options of a mapping are flags of every command that makes or changes one. The
+// flags are made from the tags of the domain's struct, so a new option is a flag
+// without further code.
 
-// mappingOptions are what the flags are made of.
+// mappingOptions are the options from which the flags are made.
 var mappingOptions = domain.Options{}
 
-// protocolFlag gives a command the flag for what is carried.
+// protocolFlag adds the flag for the protocol to a command.
 func protocolFlag(cmd *cobra.Command, into *string) {
 	var names []string
 	for _, p := range domain.Protocols() {
@@ -27,8 +28,8 @@ func protocolFlag(cmd *cobra.Command, into *string) {
 	complete(cmd, "protocol", names)
 }
 
-// optionFlags gives a command the flags of a part of a mapping. A field that is an
-// object has a flag for each of its fields, with its name before theirs.
+// optionFlags adds the flags for a part of a mapping to a command. If a field is an
+// object, each of its fields has a flag, whose name begins with the name of the object.
 func optionFlags(cmd *cobra.Command, part any) { fieldFlags(cmd, "", domain.Fields(part)) }
 
 func fieldFlags(cmd *cobra.Command, prefix string, fields []domain.Field) {
@@ -70,7 +71,7 @@ func fieldHelp(field domain.Field) string {
 
 func flagName(field string) string { return strings.ReplaceAll(field, "_", "-") }
 
-// structOf gives an empty struct of a type that is one or points to one, or nil.
+// structOf gives an empty struct of a type that is a struct or points to one, or nil.
 func structOf(t reflect.Type) any {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -81,13 +82,13 @@ func structOf(t reflect.Type) any {
 	return reflect.Zero(t).Interface()
 }
 
-// complete has a shell offer the values of a flag.
+// complete makes a shell offer the values of a flag.
 func complete(cmd *cobra.Command, flag string, values []string) {
-	// It fails for a flag that there is not, and the one who calls has just made it.
+	// This fails only for a missing flag, and the caller has just made the flag.
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// addOptions adds the fields of a part whose flags were given to a body.
+// addOptions adds the given fields of a part to a body.
 func addOptions(flags *pflag.FlagSet, part any, body map[string]any) error {
 	return addFields(flags, "", domain.Fields(part), body)
 }
@@ -131,7 +132,7 @@ func flagValue(flags *pflag.FlagSet, name string) (any, error) {
 	return flags.GetString(name)
 }
 
-// optionNames are the flags that optionFlags gives.
+// optionNames gives the names of the flags that optionFlags adds.
 func optionNames(part any) []string {
 	cmd := &cobra.Command{}
 	optionFlags(cmd, part)

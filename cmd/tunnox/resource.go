@@ -14,16 +14,16 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// resource is what users, clients and mappings have in common on the command line.
+// resource is the common part of the commands for users, clients, mappings and so on.
 type resource struct {
 	api     *apiFlags
-	name    string // as the command is called
+	name    string // the name of the command
 	path    string // below the API's base, for example /api/v1/users
 	columns []column
-	first   []string // the fields people look for first, in order
+	first   []string // the fields that are shown first, in order
 }
 
-// do runs a command that speaks to the API.
+// do runs a command that calls the API.
 func (a *apiFlags) do(run func(ctx context.Context, c *restClient, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
 	return a.open(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		if c.key == "" {
@@ -35,7 +35,7 @@ func (a *apiFlags) do(run func(ctx context.Context, c *restClient, out io.Writer
 	})
 }
 
-// open is do for what needs no key, such as a login.
+// open is do for a command that needs no key, such as a login.
 func (a *apiFlags) open(run func(ctx context.Context, c *restClient, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, err := a.client()
@@ -50,7 +50,7 @@ func (a *apiFlags) open(run func(ctx context.Context, c *restClient, out io.Writ
 	}
 }
 
-// planned prints what became of a dry run, which is no failure.
+// planned prints the answer to a dry run, which is not a failure.
 func (a *apiFlags) planned(err error) error {
 	if p, ok := errors.AsType[*plan](err); ok {
 		return p.print(a.stdout, a.json)
@@ -78,7 +78,7 @@ func (a *apiFlags) printList(out io.Writer, columns []column, p page) error {
 	return printJSON(out, b)
 }
 
-// list lists all there are, or those of one of the owners: of a user, of a client.
+// list lists all resources, or those of one owner: of a user, of a client.
 func (r *resource) list(owners ...string) *cobra.Command {
 	var after int64
 	ids := make([]int64, len(owners))
@@ -108,10 +108,11 @@ func (r *resource) list(owners ...string) *cobra.Command {
 	return cmd
 }
 
-// filterFlag marks a flag of a list as a filter, with the API's name of it.
+// filterFlag marks a flag of a list as a filter. Its value is the API's name of the
+// filter.
 const filterFlag = "filter"
 
-// filtering gives a list flags that narrow it down.
+// filtering adds filters to a list.
 func filtering(list *cobra.Command, names ...string) *cobra.Command {
 	for _, name := range names {
 		list.Flags().String(name, "", "only those with this `"+name+"`")
@@ -120,7 +121,7 @@ func filtering(list *cobra.Command, names ...string) *cobra.Command {
 	return list
 }
 
-// ofOwner gives a list a flag for whose they are.
+// ofOwner adds a filter for the owner to a list.
 func ofOwner(list *cobra.Command) *cobra.Command {
 	list.Flags().Int64("user", 0, "only those of the user with this `id`")
 	mark(list, "user", "owner")
@@ -131,7 +132,7 @@ func mark(list *cobra.Command, flag, parameter string) {
 	list.Flags().Lookup(flag).Annotations = map[string][]string{filterFlag: {parameter}}
 }
 
-// filters is the query of those that were given.
+// filters gives the query of the given filters.
 func filters(flags *pflag.FlagSet) string {
 	query := url.Values{}
 	flags.Visit(func(f *pflag.Flag) {
@@ -191,15 +192,14 @@ func (r *resource) remove() *cobra.Command {
 	return cmd
 }
 
-// revoke is remove for what people revoke: keys and codes.
+// revoke is remove for keys and codes, which people revoke.
 func (r *resource) revoke() *cobra.Command {
 	cmd := r.remove()
 	cmd.Use, cmd.Aliases, cmd.Short = "revoke ID...", []string{"delete", "rm"}, "Revoke "+r.name+"s"
 	return cmd
 }
 
-// act is a command that changes one resource, with one request, and prints the
-// answer.
+// act is a command that changes one resource with one request, and prints the answer.
 func (r *resource) act(use, short, method, suffix string, body func(*pflag.FlagSet) (any, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: oneID}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
@@ -220,7 +220,7 @@ func (r *resource) act(use, short, method, suffix string, body func(*pflag.FlagS
 	return cmd
 }
 
-// switches are the two commands that stop a resource and let it go on.
+// switches are the two commands that disable and enable a resource.
 func (r *resource) switches(enable, disable string) []*cobra.Command {
 	return []*cobra.Command{
 		r.act("enable ID", enable, http.MethodPost, "/enable", nil),
@@ -228,8 +228,7 @@ func (r *resource) switches(enable, disable string) []*cobra.Command {
 	}
 }
 
-// oneID checks an id before the server is asked, so that a path cannot be made
-// of anything else.
+// oneID checks an id before the request, so that the path cannot contain anything else.
 func oneID(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return usageError("one id is needed: %s", cmd.UseLine())

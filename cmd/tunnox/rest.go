@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// apiFlags are the flags of every command that speaks to the REST API.
+// apiFlags are the flags of every command that calls the REST API.
 type apiFlags struct {
 	surroundings
 	url     string
@@ -33,7 +33,7 @@ func (f *apiFlags) declare(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
 }
 
-// restClient speaks to the REST API of one server.
+// restClient calls the REST API of one server.
 type restClient struct {
 	base    string // without a slash at the end
 	key     string
@@ -41,11 +41,11 @@ type restClient struct {
 	http    *http.Client
 	asking
 
-	keyFrom string                             // where the key is from, for people
-	kept    bool                               // the key is the token of a login that is kept
-	confirm func(context.Context, *plan) error // nil: what changes something is not asked about
+	keyFrom string                             // where the key comes from, for people
+	kept    bool                               // the key is the token of a stored login
+	confirm func(context.Context, *plan) error // nil: changes need no confirmation
 
-	missing, advice string // what to say when nobody answers; "" = about the REST API
+	missing, advice string // what to print when nobody answers; "" = the text for the REST API
 }
 
 // client reads the flags and the environment.
@@ -81,7 +81,7 @@ func (f *apiFlags) client() (*restClient, error) {
 	return c, nil
 }
 
-// problem is an answer of the API that says no (RFC 9457).
+// problem is an error answer of the API (RFC 9457).
 type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
@@ -107,7 +107,7 @@ func (p *problem) Error() string {
 	}
 	for _, e := range p.Errors {
 		if e.Message == p.Detail || p.Status == http.StatusUnauthorized {
-			continue // it was just said; or a header, which is not what people write
+			continue // the sentence has said it; or it is a header, which people do not write
 		}
 		place := strings.TrimPrefix(e.Location, "body.")
 		text += "\n  " + place + ": " + e.Message
@@ -118,8 +118,8 @@ func (p *problem) Error() string {
 	return text
 }
 
-// call sends a request, with body as JSON unless it is nil, and gives the
-// answer's body. It does not repeat a request: whether to is the caller's choice.
+// call sends a request, with body as JSON unless it is nil, and gives the body of the
+// answer. It does not repeat a request: the caller decides about that.
 func (c *restClient) call(ctx context.Context, method, path string, body any) ([]byte, error) {
 	if method != http.MethodGet && c.confirm != nil && !c.dryRun {
 		first := *c
@@ -149,8 +149,8 @@ func (c *restClient) call(ctx context.Context, method, path string, body any) ([
 	return b, nil
 }
 
-// send is call for callers that look at the status themselves. The response's
-// body has been read.
+// send is call for callers that check the status themselves. The body of the response
+// has been read.
 func (c *restClient) send(ctx context.Context, method, path string, body any) ([]byte, *http.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -181,7 +181,7 @@ func (c *restClient) send(ctx context.Context, method, path string, body any) ([
 	return b, resp, nil
 }
 
-// do sends a request with what every one has.
+// do sends a request with the headers that all requests have.
 func (c *restClient) do(req *http.Request) (*http.Response, error) {
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
@@ -208,8 +208,8 @@ func (c *restClient) unreachable(err error) error {
 	return codedError{exitUnreachable, fmt.Errorf("cannot reach the API at %s: %w\n  is tunnoxd running there? Give another address with --api or TUNNOX_API", c.base, err)}
 }
 
-// answerError says why the API refused, and what to do about a key that it does not
-// take: to have none, and to have a wrong one, are mended in different ways.
+// answerError gives the API's error, and advice for a key that the API does not accept.
+// The advice for a missing key differs from that for a wrong one.
 func (c *restClient) answerError(resp *http.Response, body []byte) error {
 	err := answerError(resp, body)
 	switch {
@@ -239,13 +239,13 @@ func answerError(resp *http.Response, body []byte) error {
 // page is the form of every list of the API.
 type page struct {
 	Items []json.RawMessage `json:"items"`
-	Next  *int64            `json:"next"` // where the next page begins, nil = this was the last
+	Next  *int64            `json:"next"` // where the next page begins, nil = this was the last page
 }
 
-// pageSize is the most the API gives at a time.
+// pageSize is the largest page of the API.
 const pageSize = 500
 
-// list follows a list's pages behind after, to its end or to limit items.
+// list reads a list's pages after after, to its end or to limit items.
 func (c *restClient) list(ctx context.Context, path string, after int64, limit int) (page, error) {
 	all := page{Items: []json.RawMessage{}}
 	for {

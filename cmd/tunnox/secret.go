@@ -9,18 +9,17 @@ import (
 	"strings"
 )
 
-// secret is something that the API shows once.
+// secret is a value that the API shows only once.
 type secret struct {
-	field string // of the answer that holds it
+	field string // the field of the answer that contains it
 	name  string // for people
-	again string // the command that makes another; ID in it is the answer's id
+	again string // the command that makes another one; ID in it is the answer's id
 	id    string // the field with that id
-	use   string // what people read behind it, when it is on the screen
+	use   string // text after the secret when it is printed
 }
 
-// withSecret asks for a secret and hands it to people: in a file, or on the
-// screen. The file is opened before the secret is asked for, since afterwards
-// nobody has it a second time.
+// withSecret asks for a secret and gives it to people: in a file, or on the screen. It
+// opens the file before it asks, because the secret cannot be shown a second time.
 func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() ([]byte, error)) error {
 	if path == "" {
 		b, err := ask()
@@ -51,7 +50,7 @@ func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() (
 	}
 	text, ok := o[s.field].(string)
 	again := strings.ReplaceAll(s.again, "ID", o.text(s.id))
-	if !ok { // it was asked for before, with the same key
+	if !ok { // the same key was used before
 		return errors.Join(fmt.Errorf("the %s was shown before and is not shown again; make another one with: %s", s.name, again), file.Close(), os.Remove(path))
 	}
 	_, err = fmt.Fprintln(file, text)
@@ -65,8 +64,8 @@ func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() (
 	return r.print(out, b)
 }
 
-// readSecret reads a secret from a file, or from standard input for "-". It is
-// never an argument: every user of a machine sees those.
+// readSecret reads a secret from a file, or from standard input for "-". A secret is
+// never an argument: every user of a machine can see arguments.
 func (s surroundings) readSecret(path string) (string, error) {
 	var b []byte
 	var err error

@@ -9,12 +9,11 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// pinMark stands between a server's address and its pin, where both are one word.
+// pinMark separates a server's address from its pin, where both are one word.
 const pinMark = "#"
 
-// parseServers reads what --server was given: HOST:PORT, or HOST:PORT#sha256:...
-// with the pin of the server's key behind it. A fault that no try can mend is told
-// before the first.
+// parseServers reads the values of --server: HOST:PORT, or HOST:PORT#sha256:... with
+// the pin of the server's key. A fault in them is reported before the first connection.
 func parseServers(given []string) (addresses []string, pins []transport.Pin, err error) {
 	var faults []error
 	for _, text := range words(given) {
@@ -38,8 +37,8 @@ func parseServers(given []string) (addresses []string, pins []transport.Pin, err
 	return addresses, pins, errors.Join(faults...)
 }
 
-// words are what a flag for several things was given, without the blanks that people
-// write behind commas. What is empty is none.
+// words splits the values of a flag for several things, and removes the blanks that
+// people write after commas. Empty words are dropped.
 func words(given []string) []string {
 	some := []string{}
 	for _, text := range given {

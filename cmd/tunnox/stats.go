@@ -115,7 +115,7 @@ func (a *apiFlags) traffic() *cobra.Command {
 			return fmt.Errorf("read the API's answer: %w", err)
 		}
 		switch {
-		case t.Total == trafficBucket{From: t.Total.From}: // rows of zeros say less
+		case t.Total == trafficBucket{From: t.Total.From}: // rows of zeros say less than a sentence
 			_, err := fmt.Fprintf(out, "no traffic in %s\n", oneLine(t.Range))
 			return err
 		case chart || isTerminal(out):
@@ -145,11 +145,11 @@ func (t trafficChart) table(out io.Writer) error {
 		field("TOTAL", "total"), field("CONNECTIONS", "connections")}, items)
 }
 
-// chartWidth is how many characters the longest bar has; with what stands beside
-// it the chart fits a terminal of 80.
+// chartWidth is how many characters the longest bar has. With the text beside it the
+// chart fits a terminal of 80.
 const chartWidth = 50
 
-// draw draws one bar a bucket, as long as its bytes.
+// draw draws one bar for each bucket, as long as its bytes.
 func (t trafficChart) draw(out io.Writer) error {
 	var most int64
 	for _, b := range t.Buckets {
@@ -172,7 +172,7 @@ func (t trafficChart) draw(out io.Writer) error {
 	return err
 }
 
-// bar is n of most, in eighths of a character.
+// bar draws n of most, in eighths of a character.
 func bar(n, most int64) string {
 	if n <= 0 || most <= 0 {
 		return ""

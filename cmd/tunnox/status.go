@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// serverStatus is what status shows; its JSON is its own, made of the API's.
+// serverStatus is the output of status. Its JSON is made from the API's answers.
 type serverStatus struct {
 	API     string            `json:"api"`
 	Ready   bool              `json:"ready"`
@@ -59,7 +59,7 @@ func (c *restClient) status(ctx context.Context) (*serverStatus, error) {
 	}
 	s.Ready, s.Checks = resp.StatusCode == http.StatusOK, ready.Checks
 	if !s.Ready {
-		return s, nil // lists may not be readable, and that is the answer already
+		return s, nil // the lists may not be readable; the server is not ready, and that is the answer
 	}
 	clients, err := c.list(ctx, "/api/v1/clients", 0, 0)
 	if err != nil {

@@ -11,25 +11,25 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// ends gives commands that end something which cannot be had back with one more
-// command a flag to do so without asking. They ask whoever sits at a terminal, and
-// show what would happen first; scripts are not asked.
+// ends adds a flag that suppresses the question to commands whose effect cannot be
+// undone with one more command. At a terminal they show the effect and ask first;
+// scripts are not asked.
 func ends(cmds ...*cobra.Command) {
 	for _, cmd := range cmds {
 		cmd.Flags().Bool("yes", false, "do it without asking")
 	}
 }
 
-// asks tells whether a command with these flags is to ask first.
+// asks reports whether a command with these flags must ask first.
 func (a *apiFlags) asks(flags *pflag.FlagSet) bool {
 	yes := flags.Lookup("yes")
 	return yes != nil && yes.Value.String() == "false" && !a.json && a.atTerminal()
 }
 
-// errUnsure ends a command whose question was not answered with yes.
+// errUnsure ends a command after an answer that is not yes.
 var errUnsure = errors.New("nothing was changed")
 
-// sure shows what a request would do and asks whether to send it.
+// sure shows the effect of a request and asks whether to send it.
 func (a *apiFlags) sure(ctx context.Context, p *plan) error {
 	if err := p.show(a.stderr); err != nil {
 		return err

@@ -13,36 +13,37 @@ import (
 	"golang.org/x/term"
 )
 
-// isTerminal reports whether people sit at it. A device such as /dev/null is none.
+// isTerminal reports whether the stream is a terminal. A device such as /dev/null is
+// not.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// atTerminal reports whether there is somebody who can be asked.
+// atTerminal reports whether there is a person to ask.
 func (s surroundings) atTerminal() bool { return isTerminal(s.stdin) && isTerminal(s.stderr) }
 
-// askLine asks whoever sits at the terminal for a line.
+// askLine asks the person at the terminal for a line.
 func (s surroundings) askLine(ctx context.Context, question string) (string, error) {
 	fmt.Fprint(s.stderr, question)
 	return answered(ctx, func() (string, error) { return readLine(s.stdin) })
 }
 
-// How often, and how many times, the terminal is looked at for its echo to be off.
+// How long and how often the echo of the terminal is checked until it is off.
 const (
 	echoLook     = 2 * time.Millisecond
 	maxEchoLooks = 1000
 )
 
-// askHidden is askLine for what nobody shall read over a shoulder.
+// askHidden is askLine for text that nobody else may read.
 func (s surroundings) askHidden(ctx context.Context, question string) (string, error) {
 	fd := int(s.stdin.(*os.File).Fd())
 	before, err := term.GetState(fd)
 	if err != nil {
 		return "", fmt.Errorf("ask for a secret: %w", err)
 	}
-	// The question comes when the terminal shows nothing any more: whoever types as
-	// soon as it stands there would see the first letters otherwise.
+	// The question is printed after the terminal's echo is off. Otherwise people who
+	// type at once would see the first letters.
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
@@ -59,14 +60,14 @@ func (s surroundings) askHidden(ctx context.Context, question string) (string, e
 		return string(b), err
 	})
 	<-asked
-	// Whoever interrupts wants to see what they type next.
+	// After an interrupt, people want to see what they type next.
 	err = errors.Join(err, term.Restore(fd, before))
 	fmt.Fprintln(s.stderr)
 	return text, err
 }
 
 // answered waits for people or for the end of ctx. A read from a terminal cannot be
-// broken off, so that one is left behind; the process is about to end then.
+// cancelled, so it is left running; the process ends soon.
 func answered(ctx context.Context, read func() (string, error)) (string, error) {
 	type answer struct {
 		text string
@@ -85,8 +86,7 @@ func answered(ctx context.Context, read func() (string, error)) (string, error) 
 	}
 }
 
-// readLine reads to the end of a line, and takes no more: what follows may be for the
-// next question.
+// readLine reads one line and no more: the rest may be the answer to the next question.
 func readLine(in io.Reader) (string, error) {
 	var line strings.Builder
 	one := make([]byte, 1)

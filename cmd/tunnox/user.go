@@ -112,7 +112,7 @@ func (r *resource) setWord(field, values, short string) *cobra.Command {
 	return cmd
 }
 
-// erase deletes a user and what is about the person.
+// erase deletes a user and erases the personal data.
 func (r *resource) erase() *cobra.Command {
 	cmd := &cobra.Command{Use: "erase ID", Short: "Delete a user and erase the personal data, for ever", Args: oneID,
 		Long: `Delete a user with all clients, mappings, keys and shares, and forget what the log
@@ -163,7 +163,7 @@ func isLimit(field string) bool {
 	return slices.ContainsFunc(domain.LimitFields(), func(limit domain.LimitField) bool { return limit.Name == field })
 }
 
-// quota shows what a user may have and has, or sets the limits that are given.
+// quota shows the limits of a user and what the user has, or sets the given limits.
 func (r *resource) quota() *cobra.Command {
 	cmd := &cobra.Command{Use: "quota ID", Short: "Show or set the limits of a user", Args: oneID,
 		Long: "Show the limits of a user and what the user has. Flags set limits: a number, or \"unlimited\"."}
@@ -196,7 +196,7 @@ func (r *resource) quota() *cobra.Command {
 	return cmd
 }
 
-// givenLimits are the limits among the flags; null is unlimited to the API.
+// givenLimits gives the limits among the flags; null means unlimited to the API.
 func givenLimits(flags *pflag.FlagSet) (map[string]any, error) {
 	limits := map[string]any{}
 	for _, limit := range domain.LimitFields() {
@@ -220,11 +220,11 @@ func givenLimits(flags *pflag.FlagSet) (map[string]any, error) {
 	return limits, nil
 }
 
-// require marks flags a command cannot do without; cobra names the missing ones.
+// require marks flags that a command needs; cobra names the missing ones.
 func require(cmd *cobra.Command, flags ...string) {
 	for _, flag := range flags {
 		if err := cmd.MarkFlagRequired(flag); err != nil {
-			panic(err) // the flag is declared a line above the call
+			panic(err) // the flag is declared one line above the call
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// lifetime is a flag's value: how long something is good. Beyond what Go's durations
-// have, it takes days and weeks, which is how people think of it. Zero is not given.
+// lifetime is the value of a flag that says how long something is valid. In addition to
+// Go's durations it accepts days and weeks. Zero means not given.
 type lifetime time.Duration
 
 var (
@@ -53,7 +53,7 @@ func (l *lifetime) String() string {
 // Type implements [pflag.Value].
 func (*lifetime) Type() string { return "duration" }
 
-// end gives when it is over, for something that begins now; nil when it was not given.
+// end gives the end of a time that begins now; nil when the flag was not given.
 func (l *lifetime) end() *time.Time {
 	if *l == 0 {
 		return nil
@@ -62,7 +62,7 @@ func (l *lifetime) end() *time.Time {
 	return &at
 }
 
-// count is a flag's value: how many, from 0.
+// count is the value of a flag: a number, 0 or more.
 type count int
 
 // Set implements [pflag.Value].

@@ -10,11 +10,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the Makefile (-ldflags -X main.version=...); a build without
-// it says what the Go toolchain recorded.
+// version is set by the Makefile (-ldflags -X main.version=...). A build without it
+// shows what the Go toolchain recorded.
 var version string
 
-// shortVersion is one word, for the server's lists of agents and its logs.
+// shortVersion gives one word, for the server's lists of agents and its logs.
 func shortVersion() string {
 	if version != "" {
 		return version
@@ -26,7 +26,7 @@ func shortVersion() string {
 	return strings.Trim(info.Main.Version, "()")
 }
 
-// versionText is what the command and the flag print.
+// versionText gives the output of the command and of the flag.
 func versionText() string {
 	return fmt.Sprintf("tunnox %s %s %s/%s\n", shortVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

@@ -100,7 +100,7 @@ func (r *resource) rotateWebhook() *cobra.Command {
 	return cmd
 }
 
-// delivery is what deliveries look like to people.
+// delivery is the form of deliveries for people.
 func (r *resource) delivery() *resource {
 	return &resource{api: r.api, columns: []column{
 		field("DELIVERY", "delivery_id"), field("TYPE", "type"), field("POSITION", "position"), field("STATUS", "status"), field("ATTEMPTS", "attempts"),
@@ -108,7 +108,7 @@ func (r *resource) delivery() *resource {
 	}, first: []string{"delivery_id", "message_id", "type", "position", "status", "attempts"}}
 }
 
-// send is a command that has something sent.
+// send is a command that makes the server send something.
 func (r *resource) send(use, short, suffix string) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: oneID,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
