@@ -15,9 +15,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// seen says which secrets each role may see, whatever it is deployed with. A
-// forwarder stands in the internet: whoever takes one over gets these and no more.
-// "redis" is the address of Redis with its password.
+// seen says which secrets each role may see, whatever deploys it. A forwarder is
+// reachable from the Internet: an attacker who controls one gets these secrets and no
+// more. "redis" is the address of Redis with its password.
 var seen = map[string][]string{
 	"control":    {"api-key", "postgres", "redis"},
 	"migrate":    {"postgres"},
@@ -25,7 +25,7 @@ var seen = map[string][]string{
 	"forwarder":  {"redis", "join-token"},
 }
 
-// secretSettings are settings whose value is a secret or leads to one.
+// secretSettings are settings whose value is a secret or the path of one.
 var secretSettings = map[string]string{"TUNNOX_API_KEY": "api-key", "TUNNOX_API_KEY_BEFORE": "api-key",
 	"TUNNOX_POSTGRES": "postgres", "TUNNOX_REDIS": "redis", "TUNNOX_JOIN_TOKEN_FILE": "join-token"}
 
@@ -44,7 +44,7 @@ func allow(t *testing.T, where, role string, secrets []string) {
 	}
 }
 
-// files gives the files of a folder of deploy, of which there must be some.
+// files gives the files of a folder of deploy. There must be some.
 func files(t *testing.T, pattern string) []string {
 	t.Helper()
 	found, err := filepath.Glob("../deploy/" + pattern)
@@ -54,7 +54,7 @@ func files(t *testing.T, pattern string) []string {
 	return found
 }
 
-// composed is what the compose file says of a service.
+// composed is the compose file's description of a service.
 type composed struct {
 	Image       string
 	Command     []string
@@ -130,7 +130,7 @@ func TestComposeGivesEachRoleItsSecretsOnly(t *testing.T) {
 	}
 }
 
-// manifest is what of a Kubernetes object has to do with secrets.
+// manifest is the part of a Kubernetes object that concerns secrets.
 type manifest struct {
 	Kind     string
 	Metadata struct{ Name string }
@@ -211,7 +211,8 @@ func TestKubernetesGivesEachRoleItsSecretsOnly(t *testing.T) {
 	}
 }
 
-// On one machine accounts keep roles apart: a data folder is its account's alone.
+// On one machine accounts separate the roles: a data folder belongs to its account
+// only.
 func TestSystemdGivesEachRoleItsOwnAccount(t *testing.T) {
 	line := regexp.MustCompile(`(?m)^(User|Group|StateDirectory|StateDirectoryMode|EnvironmentFile|LoadCredential|BindPaths|BindReadOnlyPaths|SupplementaryGroups)=(.*)$`)
 	of := map[string]map[string]string{}

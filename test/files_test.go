@@ -59,7 +59,7 @@ func unfit(t *testing.T, file string) string {
 	return ""
 }
 
-// The test above finds what it is there for.
+// The test above finds the files that it should find.
 func TestProgramsAndLargeFilesAreFound(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{

@@ -1,5 +1,5 @@
-// Package test holds what needs more than one package: the rules between
-// packages, and what is only true of the whole.
+// Package test has the tests that need more than one package: the rules between
+// packages, and properties of the whole.
 package test
 
 import (
@@ -170,10 +170,10 @@ func TestTheArchitectureShowsTheTable(t *testing.T) {
 	}
 }
 
-// forbiddenNames are names that say nothing about what a package gives.
+// forbiddenNames are names that say nothing about the purpose of a package.
 var forbiddenNames = []string{"util", "utils", "common", "helper", "helpers", "base", "types", "models", "manager", "core", "misc", "shared"}
 
-// goPackage is what this test reads of `go list -json`.
+// goPackage is the part of `go list -json` that this test reads.
 type goPackage struct {
 	ImportPath   string
 	Name         string
@@ -218,7 +218,7 @@ func listPackages(t *testing.T, args ...string) []goPackage {
 	return pkgs
 }
 
-// ours gives the path inside the module, or ok false for somebody else's package.
+// ours gives the path inside the module; ok is false for a package of others.
 func ours(importPath string) (rel string, ok bool) { return strings.CutPrefix(importPath, module) }
 
 // matches compares a path to a pattern of importRule, element by element.
@@ -281,7 +281,7 @@ func TestSuitesAndHarnessesAreImportedByTestsOnly(t *testing.T) {
 	}
 }
 
-// forTests tells suites and harnesses, which end up in no program.
+// forTests reports whether a package is a suite or a harness, which are in no program.
 func forTests(rel string) bool {
 	return matches("*/*test", rel) || matches("test/**", rel)
 }
@@ -366,9 +366,9 @@ func TestBinariesLinkOnlyWhatTheyNeed(t *testing.T) {
 	}
 }
 
-// The domain gets time, ids and randomness with the command, so that a replay
-// decides and folds what the original did. Package sync is allowed: a pool of
-// decoders changes nothing that is decided.
+// The domain gets time, ids and randomness with the command, so that a replay gives the
+// same decisions and states as the original. Package sync is allowed: a pool of
+// decoders changes no decision.
 func TestDomainIsPure(t *testing.T) {
 	impure := []string{"os", "net/http", "database/sql", "math/rand", "math/rand/v2", "crypto/rand", "log/slog", "log", "context", "io"}
 	for _, imp := range listPackages(t, "./domain")[0].Imports {
@@ -381,8 +381,7 @@ func TestDomainIsPure(t *testing.T) {
 	}
 }
 
-// A pool that is made elsewhere would keep its connections to a server that was
-// demoted.
+// A pool that is made elsewhere would keep its connections to a demoted server.
 func TestPoolsOfPostgresAreMadeInOnePlace(t *testing.T) {
 	for _, p := range listPackages(t, "./...") {
 		rel, _ := ours(p.ImportPath)

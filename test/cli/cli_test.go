@@ -1,5 +1,5 @@
-// Package cli holds what scripts rely on: the flags, files, messages and exit
-// codes of tunnoxd and tunnox, told as scripts that run the real programs.
+// Package cli tests the contract with scripts: the flags, files, messages and exit
+// codes of tunnoxd and tunnox. Its tests are scripts that run the real programs.
 package cli
 
 import (
@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("ANY", "127.0.0.1:0")
-			env.Setenv("TUNNOX_FIRST_INVITE", "off") // scripts count what they make; join.txt is about it
+			env.Setenv("TUNNOX_FIRST_INVITE", "off") // scripts count what they make; join.txt tests the invitation
 			env.Values[testingKey{}] = t
 			return nil
 		},
@@ -46,10 +46,10 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// limit is how long anything may take to come true.
+// limit bounds how long a condition may take to become true.
 const limit = 20 * time.Second
 
-// poll gives the last error when check was never nil.
+// poll gives the last error if check never gave nil.
 func poll(ts *testscript.TestScript, check func() error) {
 	ts.Check(programs.Poll(limit, check))
 }
@@ -70,8 +70,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ready DIR waits until the server of a data directory is ready, and sets API,
-// AGENTS and METRICS to what it bound.
+// ready DIR waits until the server of a data directory is ready, and sets API, AGENTS
+// and METRICS to its addresses.
 func ready(ts *testscript.TestScript, _ bool, args []string) {
 	path := filepath.Join(ts.MkAbs(args[0]), "addresses.json")
 	poll(ts, func() error {

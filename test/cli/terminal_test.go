@@ -11,8 +11,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// TestWhatEndsThingsAsksFirst: whoever sits at a terminal is shown what a command would
-// end and is asked; no is the answer of who just presses return.
+// TestWhatEndsThingsAsksFirst: a person at a terminal sees what a command would end and
+// is asked; return alone means no.
 func TestWhatEndsThingsAsksFirst(t *testing.T) {
 	s := programs.StartServer(t, "serve")
 	user := s.API.CreateUser(t, "ann")
@@ -68,7 +68,7 @@ func TestWhatEndsThingsAsksFirst(t *testing.T) {
 }
 
 // TestAPasswordIsNotShown: tunnox login asks for name and password on a terminal, and
-// keeps what it got for the commands that follow.
+// stores the login for later commands.
 func TestAPasswordIsNotShown(t *testing.T) {
 	s := programs.StartServer(t, "serve")
 	const password = "correct horse battery staple"
@@ -85,7 +85,7 @@ func TestAPasswordIsNotShown(t *testing.T) {
 	if shown, err = programs.Talk(t, home, env, nil, "tunnox", "whoami"); err != nil || !strings.Contains(shown, "user:") {
 		t.Errorf("afterwards whoami says %v\n%s", err, shown)
 	}
-	// Interrupted at the question, it ends, and whoever typed sees what they type again.
+	// Interrupted at the question, it ends, and the person sees again what they type.
 	shown, err = programs.Talk(t, home, env, []programs.Reply{{To: "User name: ", Type: "ann\n"}, {To: "Password: ", Type: "\x03"}}, "tunnox", "login")
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("an interrupted login ended with %v\n%s", err, shown)

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// build builds the programs, unless that was done: make demo does it, and shows how
-// far it is.
+// build builds the programs, unless they are built: make demo builds them and shows the
+// progress.
 func build(ctx context.Context, bin string) error {
 	if os.Getenv("DEMO_BUILT") != "" {
 		return nil
@@ -30,7 +30,7 @@ func build(ctx context.Context, bin string) error {
 	return nil
 }
 
-// child is a program the demo started.
+// child is a program that the demo has started.
 type child struct {
 	name   string
 	cmd    *exec.Cmd
@@ -40,18 +40,18 @@ type child struct {
 	err    error
 }
 
-// children are all programs the demo started, in order.
+// children are all programs that the demo has started, in order.
 type children struct {
 	bin    string // where the programs are
 	all    []*child
-	failed chan error // one that ended by itself
+	failed chan error // the error of one that ended by itself
 	ending bool       // guarded by mu
 	mu     sync.Mutex
 }
 
-// start runs a program. It gets a process group of its own, so that Ctrl-C
-// reaches it through end and not before; where the system can, it dies with us
-// even when we are killed.
+// start runs a program. It gets a process group of its own, so that Ctrl-C reaches it
+// through end and not before. Where the system allows it, it dies with this process
+// even when that is killed.
 func (cs *children) start(name, program string, args, environ []string) (*child, error) {
 	if cs.failed == nil {
 		cs.failed = make(chan error, 1)
@@ -82,8 +82,8 @@ func (cs *children) start(name, program string, args, environ []string) (*child,
 	return c, nil
 }
 
-// withoutSettings leaves out what the caller's shell sets for servers and agents
-// of its own: the demo's are to be as the demo says.
+// withoutSettings removes the settings of the caller's shell for other servers and
+// agents, so that the demo always runs in the same way.
 func withoutSettings(environ []string) []string {
 	return slices.DeleteFunc(environ, func(entry string) bool { return strings.HasPrefix(entry, "TUNNOX_") })
 }

@@ -24,9 +24,9 @@ func TestMain(m *testing.M) {
 	programs.Main(m)
 }
 
-// startDemo starts the demo at the top of the repository, with its files below a
-// directory of its own. The programs are shared: building them four times takes
-// longer than all the rest.
+// startDemo starts the demo at the top of the repository, with its files in a directory
+// of its own. The programs are shared: building them four times takes longer than the
+// tests.
 func startDemo(t *testing.T, environ ...string) (cmd *exec.Cmd, out *transcript, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -49,7 +49,8 @@ func startDemo(t *testing.T, environ ...string) (cmd *exec.Cmd, out *transcript,
 	return cmd, out, dir
 }
 
-// children of a demo name its directory in their arguments or their path.
+// childrenOf gives the children of a demo, which name its directory in their arguments
+// or their path.
 func childrenOf(dir string) []string {
 	var found []string
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well-formed

@@ -1,10 +1,10 @@
-// Demo shows Tunnox at work on one machine: a server, two agents, two services
-// and a mapping to each, with a request going through.
+// Demo shows Tunnox at work on one machine: a server, two agents, two services, a
+// mapping to each, and a request through them.
 //
-// It runs the real programs as a newcomer would, over REST and sockets, and
-// imports nothing of them. It stays up until it is interrupted; with ONCE=1 in
-// the environment it ends after the check. It leaves no process and no file
-// behind but the programs in bin/.
+// It runs the real programs as a newcomer would, over REST and sockets, and imports
+// nothing of them. It runs until it is interrupted; with ONCE=1 in the environment it
+// ends after the check. It leaves no process and no file behind except the programs in
+// bin/.
 package main
 
 import (
@@ -34,11 +34,10 @@ type options struct {
 	bin  string // where the programs are built; bin/ is where make build puts them, so that the printed lines can be pasted
 }
 
-// startTimeout bounds every wait for something to come up, on a slow machine
-// under load.
+// startTimeout bounds every wait for a start, on a slow machine under load.
 const startTimeout = 30 * time.Second
 
-// run is the demo as a story.
+// run is the whole demo.
 func run(ctx context.Context, o options, out io.Writer) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -54,7 +53,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 
-	// Ends what was started, newest first: agents before their server.
+	// This ends what was started, newest first: agents before their server.
 	started := children{bin: o.bin}
 	defer func() { err = errors.Join(err, started.end()) }()
 

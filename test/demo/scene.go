@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// server is the running tunnoxd as its files and its first lines tell.
+// server is the running tunnoxd as its files and its first lines describe it.
 type server struct {
 	api, agents string // host:port
 	key         string
@@ -61,7 +61,7 @@ func startServer(ctx context.Context, started *children, dir string) (*server, e
 	return s, err
 }
 
-// call speaks REST and gives the answer's body.
+// call calls the REST API and gives the body of the answer.
 func (s *server) call(ctx context.Context, method, path string, body any) ([]byte, error) {
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -94,7 +94,7 @@ func (s *server) create(ctx context.Context, path string, body map[string]any, w
 	return json.Unmarshal(b, what)
 }
 
-// services are what the agents expose: they know nothing of Tunnox.
+// services are the services that the agents expose: they know nothing of Tunnox.
 type services struct {
 	web  *http.Server
 	http net.Listener
@@ -131,20 +131,20 @@ func startServices() (*services, error) {
 
 func (s *services) close() error { return errors.Join(s.web.Close(), s.echo.Close()) }
 
-// client is one end, with what its agent proves itself with.
+// client is one end of a mapping, with the credential of its agent.
 type client struct {
 	name     string
 	ID       int64  `json:"client_id"`
 	AuthCode string `json:"auth_code"`
 }
 
-// mapping is what the demo must know of one.
+// mapping is what the demo needs of a mapping.
 type mapping struct {
 	ID       int64 `json:"mapping_id"`
 	listener string
 }
 
-// scene is what createScene made: office listens for web, datacentre for echo.
+// scene is the result of createScene: office listens for web, datacentre for echo.
 type scene struct {
 	office, datacentre client
 	web, echo          mapping
@@ -208,7 +208,7 @@ func startAgent(started *children, s *server, c client, dir string) error {
 	return err
 }
 
-// until repeats try until it succeeds, a program fails, or it takes too long.
+// until repeats try until it succeeds, a program fails, or time runs out.
 func until(ctx context.Context, failed <-chan error, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

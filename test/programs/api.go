@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// API speaks to the REST API of a server. It may be used by several goroutines.
+// API calls the REST API of a server. It may be used by several goroutines.
 type API struct {
 	URL string // without a trailing slash
 	Key string
@@ -20,14 +20,14 @@ type API struct {
 	client *http.Client
 }
 
-// Answer is what the API answered.
+// Answer is an answer of the API.
 type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
 }
 
-// Problem is an answer that refuses (RFC 9457).
+// Problem is an error answer (RFC 9457).
 type Problem struct {
 	Status int
 	Code   string
@@ -35,7 +35,7 @@ type Problem struct {
 	Errors []Fault
 }
 
-// Fault is one thing wrong with a request, and where.
+// Fault is one fault of a request, and its place.
 type Fault struct{ Location, Message string }
 
 // NewAPI gives a caller with connections of its own, which end with the test.
@@ -45,7 +45,7 @@ func NewAPI(t testing.TB, url, key string) *API {
 	return &API{URL: url, Key: key, t: t, client: &http.Client{Transport: transport, Timeout: 30 * time.Second}}
 }
 
-// Call makes one request. A body of bytes goes as it is, anything else as JSON.
+// Call makes one request. A body of bytes is sent unchanged, anything else as JSON.
 // Headers are name and value in turn.
 func (a *API) Call(method, path string, body any, headers ...string) (Answer, error) {
 	var reader io.Reader
@@ -117,7 +117,7 @@ func (a *API) RefusedAs(t testing.TB, what string, status int, code, method, pat
 	return p
 }
 
-// Problem reads an answer that refuses; it is empty when the answer is none.
+// Problem reads an error answer; it is empty for any other answer.
 func (r Answer) Problem() Problem {
 	var p Problem
 	if json.Unmarshal(r.Body, &p) != nil {
@@ -140,7 +140,7 @@ type User struct {
 	Username string `json:"username"`
 }
 
-// Client is a client as the API shows it; AuthCode is there once.
+// Client is a client as the API shows it; AuthCode is shown only once.
 type Client struct {
 	ID       int64  `json:"client_id"`
 	UserID   int64  `json:"user_id"`
@@ -151,7 +151,7 @@ type Client struct {
 	NodeID   string `json:"node_id"`
 }
 
-// Mapping is a mapping as the API shows it, and as it takes it.
+// Mapping is a mapping as the API shows and accepts it.
 type Mapping struct {
 	ID         int64  `json:"mapping_id,omitempty"`
 	UserID     int64  `json:"user_id"`
@@ -219,7 +219,7 @@ func All[T any](t testing.TB, a *API, path string) []T {
 	return all
 }
 
-// List is All for who takes a failure into account.
+// List is All for a caller that handles failures.
 func List[T any](a *API, path string) ([]T, error) {
 	var all []T
 	next := ""

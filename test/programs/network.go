@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Listen opens a service on a loopback port that gives every connection to
-// serve. It ends with the test, and so do its connections.
+// Listen opens a service on a loopback port that gives every connection to serve. The
+// service and its connections end with the test.
 func Listen(t testing.TB, serve func(*net.TCPConn)) *net.TCPAddr {
 	t.Helper()
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -39,7 +39,7 @@ func Listen(t testing.TB, serve func(*net.TCPConn)) *net.TCPAddr {
 					mu.Lock()
 					delete(open, c)
 					mu.Unlock()
-					_ = c.Close() // serve has seen what matters
+					_ = c.Close() // serve has seen everything that matters
 				}()
 				serve(c)
 			})
@@ -57,7 +57,7 @@ func Listen(t testing.TB, serve func(*net.TCPConn)) *net.TCPAddr {
 	return listener.Addr().(*net.TCPAddr)
 }
 
-// Echo sends back what comes, and the end of it.
+// Echo sends all bytes back, and then the end.
 func Echo(c *net.TCPConn) {
 	_, _ = io.Copy(c, c) // the peer sees how it ended
 	_ = c.CloseWrite()
@@ -66,10 +66,10 @@ func Echo(c *net.TCPConn) {
 // FreePort gives a loopback port that was free a moment ago.
 func FreePort(t testing.TB) int { t.Helper(); return FreePorts(t, 1)[0] }
 
-// FreePorts gives different loopback ports that were free a moment ago. They are
-// below those that the kernel gives to outgoing connections and to port 0, so
-// that nothing takes one by chance before the program under test does, and none
-// is given twice, since tests run beside each other.
+// FreePorts gives different loopback ports that were free a moment ago. They are below
+// the ports that the kernel gives to outgoing connections and to port 0, so that no
+// other socket gets one by chance before the program under test does. No port is given
+// twice, because tests run at the same time.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	const lowest, count = 10000, 22000
@@ -95,15 +95,15 @@ func FreePorts(t testing.TB, n int) []int {
 	return ports
 }
 
-// given are the ports that FreePorts gave.
+// given are the ports that FreePorts has given.
 var given = struct {
 	mu    sync.Mutex
 	ports map[int]bool // guarded by mu
 }{ports: map[int]bool{}}
 
-// DialPort connects to a loopback port. It does so from another loopback address:
-// Linux lets a port that nobody listens on connect to itself, and a test that
-// waits for a listener would sooner or later talk to itself.
+// DialPort connects to a loopback port. It uses another loopback address as its source:
+// Linux lets a port without a listener connect to itself, and a test that waits for a
+// listener would sooner or later talk to itself.
 func DialPort(port int) (*net.TCPConn, error) {
 	return net.DialTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 }
@@ -121,8 +121,7 @@ func Dial(t testing.TB, port int) *net.TCPConn {
 	return c
 }
 
-// Ask sends a message and a half-close to a loopback port and gives all that
-// comes back.
+// Ask sends a message and a half-close to a loopback port and gives the whole answer.
 func Ask(port int, message []byte) ([]byte, error) {
 	c, err := DialPort(port)
 	if err != nil {
@@ -141,8 +140,8 @@ func Ask(port int, message []byte) ([]byte, error) {
 	return io.ReadAll(c)
 }
 
-// Metric reads one value from a server's /metrics; a name with labels as it is
-// written there. A metric that is not there is an error.
+// Metric reads one value from a server's /metrics; a name with labels is given as it is
+// written there. A missing metric is an error.
 func (s *Server) Metric(name string) (float64, error) {
 	page, err := s.metrics.Call("GET", "/metrics", nil)
 	if err != nil {
@@ -179,7 +178,7 @@ func (s *Server) Sum(name string) (sum float64, err error) {
 func (s *Server) Profile(t testing.TB, page string) []byte {
 	t.Helper()
 	api := NewAPI(t, "http://"+s.Metrics, "")
-	api.client.Timeout = 2 * time.Minute // a CPU profile answers when it is done
+	api.client.Timeout = 2 * time.Minute // a CPU profile answers at its end
 	answer, err := api.Call("GET", "/debug/pprof/"+page, nil)
 	if err != nil || answer.Status != 200 {
 		t.Fatalf("profile %s of %s: %d %v", page, s.Name, answer.Status, err)
@@ -207,7 +206,7 @@ func (p *Process) Status(file, name string) (int64, error) {
 	return 0, errors.New("no " + name + " in " + file)
 }
 
-// CPU is the processor time the process has used, in user and kernel.
+// CPU gives the processor time that the process has used, in user and kernel.
 func (p *Process) CPU() (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
 	if err != nil {

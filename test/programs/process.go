@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// stopLimit is how long an ordered end may take, drain included.
+// stopLimit bounds an orderly end, with its drain.
 const stopLimit = 15 * time.Second
 
 // Process is a running program of ours.
@@ -24,18 +24,19 @@ type Process struct {
 
 	t    testing.TB
 	cmd  *exec.Cmd
-	log  string        // the file with all it said
+	log  string        // the file with the whole output
 	done chan struct{} // closed when it was reaped
 	err  error         // how it ended; read after done
 
-	failing bool // it is meant to end with another status than 0
+	failing bool // the process should end with another status than 0
 }
 
 var processNumber atomic.Int64
 
-// Start runs a built program; one that is not ours is named by its whole path. The environment is env and what a program needs to
-// run at all: TUNNOX_ variables of whoever runs the tests are not for it. The
-// process is ended in order with the test, and must then end well.
+// Start runs a built program; a program that is not ours is named by its whole path.
+// Its environment is env and what every program needs: TUNNOX_ variables of the person
+// who runs the tests are not passed on. The process is ended in order with the test,
+// and must then end with status 0.
 func Start(t testing.TB, program string, env []string, args ...string) *Process {
 	t.Helper()
 	p := &Process{Name: program, t: t, done: make(chan struct{})}
@@ -97,8 +98,8 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Stop ends the process in order. It is an error if it does not end within a
-// limit or ends with another status than 0; a process that Kill ended is fine.
+// Stop ends the process in order. It gives an error if the process does not end within
+// a limit or ends with another status than 0; a process that Kill ended is fine.
 func (p *Process) Stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); errors.Is(err, os.ErrProcessDone) {
 		return p.ended()
@@ -107,7 +108,7 @@ func (p *Process) Stop() error {
 	case <-p.done:
 		return p.ended()
 	case <-time.After(stopLimit):
-		// A stack of every goroutine tells what it waits for.
+		// The stacks of all goroutines show what it waits for.
 		_ = p.cmd.Process.Signal(syscall.SIGQUIT)
 		select {
 		case <-p.done:
@@ -118,8 +119,8 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Fails waits until the process ends with another status than 0, which it is
-// meant to do, and gives the status.
+// Fails waits until the process ends with another status than 0, as it should, and
+// gives the status.
 func (p *Process) Fails(limit time.Duration) int {
 	p.t.Helper()
 	p.failing = true
@@ -130,7 +131,7 @@ func (p *Process) Fails(limit time.Duration) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Abandon ends the process without a word about how it ended.
+// Abandon ends the process and ignores its status.
 func (p *Process) Abandon() {
 	p.failing = true
 	p.Kill()
@@ -167,7 +168,7 @@ func (p *Process) ended() error {
 	return nil
 }
 
-// Said gives the last bytes of what the process wrote, at most limit.
+// Said gives the last bytes of the process's output, at most limit.
 func (p *Process) Said(limit int) string {
 	b, err := os.ReadFile(p.log)
 	if err != nil {
@@ -180,14 +181,14 @@ func (p *Process) Said(limit int) string {
 	return string(b)
 }
 
-// Says waits until the process has written what matches and gives the match
-// with its groups. It fails at once when the process ends without having said it.
+// Says waits until the output of the process matches and gives the match with its
+// groups. It fails at once when the process ends without such output.
 func (p *Process) Says(expr string, limit time.Duration) []string {
 	p.t.Helper()
 	pattern := regexp.MustCompile(expr)
 	var found []string
 	err := Poll(limit, func() error {
-		gone := p.Exited() // before reading: what it wrote last counts
+		gone := p.Exited() // before reading: the last output counts too
 		if found = pattern.FindStringSubmatch(p.Said(1 << 20)); found != nil || gone {
 			return nil
 		}

@@ -1,14 +1,14 @@
 // Package programs runs the real programs, tunnoxd and tunnox, for tests and
 // measurements of the whole.
 //
-// Its duty: [Build] makes both once per test binary, [Serve], [Start] and [Join]
-// run them as processes of their own that end with the test, and [API] speaks
-// REST to them as a script would. What a process said is shown when a test
-// fails. Everything is waited for by a condition with a deadline.
+// Its duty: [Build] builds both once for each test binary. [Serve], [Start] and [Join]
+// run them as processes of their own that end with the test, and [API] calls their REST
+// API as a script would. The output of a process is shown when its test fails. Every
+// wait is for a condition, with a deadline.
 //
-// Its limit: it knows the programs by their documented contract only (flags,
-// addresses.json, the join line, the API) and imports nothing of them, so that
-// it breaks when the contract does.
+// Its limit: it knows the programs only by their documented contract (flags,
+// addresses.json, the join line, the API) and imports nothing of them, so that it
+// breaks when the contract does.
 package programs
 
 import (
@@ -34,8 +34,8 @@ var built struct {
 	err  error
 }
 
-// Build builds both programs, once, and gives the directory they are in.
-// TUNNOX_TEST_BIN names a directory with built ones to use instead.
+// Build builds both programs once, and gives their directory. TUNNOX_TEST_BIN names a
+// directory with built programs to use instead.
 func Build(t testing.TB) string {
 	t.Helper()
 	built.once.Do(func() {

@@ -33,12 +33,12 @@ type Server struct {
 	args    []string
 	metrics *API
 
-	forwarders []*Server    // of a cluster: agents go to them in turn
-	agents     atomic.Int64 // that went
+	forwarders []*Server    // of a cluster: agents use them in turn
+	agents     atomic.Int64 // number of agents that were started
 }
 
-// Serve starts "tunnoxd serve", embedded unless args name Postgres and Redis,
-// with ports of its own choice, and waits until it is ready.
+// Serve starts "tunnoxd serve", embedded unless args name Postgres and Redis, with
+// ports that it chooses itself, and waits until it is ready.
 func Serve(t testing.TB, args ...string) *Server {
 	t.Helper()
 	return StartServer(t, "serve", args...)
@@ -56,8 +56,8 @@ func StartServerAt(t testing.TB, host, role string, args ...string) *Server {
 	return startServerIn(t, t.TempDir(), host, role, args)
 }
 
-// StartControlBeside starts another control plane of the cluster that first is
-// one of: with the same services and API key, and data of its own.
+// StartControlBeside starts another control plane in the cluster of first: with the
+// same services and API key, and data of its own.
 func StartControlBeside(t testing.TB, host string, first *Server) *Server {
 	t.Helper()
 	dir := t.TempDir()
@@ -67,8 +67,8 @@ func StartControlBeside(t testing.TB, host string, first *Server) *Server {
 	return startServerIn(t, dir, host, "control", first.args)
 }
 
-// forTests are settings of whoever has an API. Tests ask faster than any caller is
-// meant to, and what receives their webhooks is on this machine; the limits have
+// forTests are settings for every role with an API. Tests ask faster than any caller
+// should, and the receivers of their webhooks are on this machine; the limits have
 // tests of their own.
 var forTests = []string{"--rate-limit", "0", "--webhook-http", "--webhook-networks", "127.0.0.0/8"}
 
@@ -80,8 +80,8 @@ func startServerIn(t testing.TB, dir, host, role string, args []string) *Server 
 	return s
 }
 
-// LaunchServer is StartServerAt for a server that cannot be ready yet; see
-// WaitReady. Until then only its process can be used.
+// LaunchServer is StartServerAt for a server that cannot be ready yet; see WaitReady.
+// Until then only its process can be used.
 func LaunchServer(t testing.TB, host, role string, args ...string) *Server {
 	t.Helper()
 	s := &Server{Dir: t.TempDir(), role: role, args: args}
@@ -89,7 +89,7 @@ func LaunchServer(t testing.TB, host, role string, args ...string) *Server {
 	return s
 }
 
-// anyPorts are the arguments by which the server chooses its own.
+// anyPorts gives the arguments with which the server chooses its ports.
 func (s *Server) anyPorts(host string) []string {
 	anyPort := host + ":0"
 	bind := []string{"--metrics", anyPort}
@@ -100,7 +100,7 @@ func (s *Server) anyPorts(host string) []string {
 		bind = append(append(bind, "--api", anyPort), forTests...)
 	}
 	if s.role == "serve" {
-		bind = append(bind, "--first-invite", "off") // tests count what there is
+		bind = append(bind, "--first-invite", "off") // tests count users and invitations
 	}
 	if s.role != "control" {
 		bind = append(bind, "--listen", anyPort, "--bridge", anyPort)
@@ -108,8 +108,8 @@ func (s *Server) anyPorts(host string) []string {
 	return bind
 }
 
-// Restart starts a server that has ended once more, with the same data and
-// addresses, and waits until it is ready.
+// Restart starts a server that has ended again, with the same data and addresses, and
+// waits until it is ready.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	if !s.Exited() {
@@ -129,7 +129,7 @@ func (s *Server) Restart(t testing.TB) {
 	if s.Bridge != "" {
 		bind = append(bind, "--bridge", s.Bridge)
 	}
-	// What a killed server left says nothing about the new one.
+	// A file of the killed server says nothing about the new one.
 	if err := os.Remove(s.addressFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func (s *Server) RestartWith(t testing.TB, args ...string) {
 	s.Restart(t)
 }
 
-// Args are what the server was started with beside its role, data and addresses.
+// Args gives the server's arguments except its role, data and addresses.
 func (s *Server) Args() []string { return slices.Clone(s.args) }
 
 func (s *Server) addressFile() string { return filepath.Join(s.Dir, "addresses.json") }
@@ -155,7 +155,7 @@ func (s *Server) launch(t testing.TB, bind []string) {
 	s.Process = Start(t, "tunnoxd", nil, append(args, s.args...)...)
 }
 
-// WaitReady waits until a server that was launched serves all that it is for.
+// WaitReady waits until a launched server serves everything that it should.
 func (s *Server) WaitReady(t testing.TB) {
 	t.Helper()
 	s.WaitAPI(t)
@@ -164,8 +164,8 @@ func (s *Server) WaitReady(t testing.TB) {
 	}
 }
 
-// WaitAPI waits until a server that was launched has all of its addresses, and is
-// ready for work over the API, if it has one.
+// WaitAPI waits until a launched server has all of its addresses, and is ready over the
+// API, if it has one.
 func (s *Server) WaitAPI(t testing.TB) {
 	t.Helper()
 	var bound struct{ API, Agents, Metrics, State, Bridge string }
@@ -202,8 +202,8 @@ func (s *Server) WaitAPI(t testing.TB) {
 	})
 }
 
-// Join starts an agent as a client and waits until the API says it is online.
-// The auth code goes into a file, as an operator would do it.
+// Join starts an agent as a client and waits until the API shows it online. The auth
+// code is in a file, as an operator would do it.
 func (s *Server) Join(t testing.TB, api *API, c Client, args ...string) *Process {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "auth-code")

@@ -17,18 +17,18 @@ import (
 // talkLimit is how long a program on a terminal may take.
 const talkLimit = 30 * time.Second
 
-// OnTerminal runs a built program to its end, as a person does, and gives what
-// stood on its terminal. Standard output and errors are both there.
+// OnTerminal runs a built program to its end, as a person does, and gives the text on
+// its terminal. Standard output and errors are both there.
 func OnTerminal(t testing.TB, program string, args ...string) (string, error) {
 	t.Helper()
 	return Talk(t, t.TempDir(), nil, nil, program, args...)
 }
 
-// Reply is what a person types when something stands on the terminal.
+// Reply is the text that a person types when To is on the terminal.
 type Reply struct{ To, Type string }
 
-// Talk is OnTerminal for a program that asks: each reply is typed, in order, when what
-// it answers has been shown. The program's home is dir.
+// Talk is OnTerminal for a program that asks: each reply is typed, in order, when its
+// question has been shown. The program's home is dir.
 func Talk(t testing.TB, dir string, env []string, replies []Reply, program string, args ...string) (string, error) {
 	t.Helper()
 	terminal, screen, err := openTerminal()
@@ -46,7 +46,7 @@ func Talk(t testing.TB, dir string, env []string, replies []Reply, program strin
 		_ = screen.Close()
 		return "", err
 	}
-	hung := time.AfterFunc(talkLimit, func() { _ = cmd.Process.Kill() }) // it waits for what nobody types
+	hung := time.AfterFunc(talkLimit, func() { _ = cmd.Process.Kill() }) // it waits for input that never comes
 	defer hung.Stop()
 	var shown strings.Builder
 	read, buffer := 0, make([]byte, 4096)
@@ -56,7 +56,7 @@ func Talk(t testing.TB, dir string, env []string, replies []Reply, program strin
 		if len(replies) > 0 {
 			if at := strings.Index(shown.String()[read:], replies[0].To); at >= 0 {
 				read += at + len(replies[0].To)
-				_, _ = io.WriteString(screen, replies[0].Type) // a program that has ended says so below
+				_, _ = io.WriteString(screen, replies[0].Type) // if the program has ended, the status below shows it
 				replies = replies[1:]
 			}
 		}

@@ -25,14 +25,14 @@ import (
 // may create databases.
 const PostgresEnv = "TUNNOX_TEST_POSTGRES"
 
-// PostgresOptions say how a server of a test's own runs.
+// PostgresOptions configure a server that belongs to one test.
 type PostgresOptions struct {
 	// Durable flushes to disk as in production; without it, a crash of the
 	// machine loses data and tests are several times faster.
 	Durable bool
 	// TCP listens on a free port of 127.0.0.1 too, for proxies and tunnels.
 	TCP bool
-	// Settings are more lines of the configuration, name to value.
+	// Settings are further lines of the configuration, name to value.
 	Settings map[string]string
 }
 
@@ -88,7 +88,7 @@ func StartPostgres(t testing.TB, options PostgresOptions) *PostgresServer {
 }
 
 func newPostgres(options PostgresOptions) (*PostgresServer, error) {
-	// Debian keeps the servers of all versions off the PATH.
+	// Debian installs the servers of all versions outside of PATH.
 	dirs, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func (s *PostgresServer) spawn(program string, args ...string) (*process, error)
 	if err != nil {
 		return nil, err
 	}
-	// The child has its own descriptor: a file and not a pipe, because backends
+	// The child has its own descriptor. It is a file and not a pipe, because backends
 	// that outlive a killed postmaster would keep a pipe open.
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(filepath.Join(s.bin, program), args...)
@@ -150,7 +150,7 @@ func (s *PostgresServer) run(program string, limit time.Duration, args ...string
 
 func (s *PostgresServer) log() string { return filepath.Join(s.dir, "log") }
 
-// logTail is the end of what the server said, for messages.
+// logTail gives the end of the server's log, for messages.
 func (s *PostgresServer) logTail() string {
 	b, err := os.ReadFile(s.log())
 	if err != nil {
@@ -208,8 +208,8 @@ func (s *PostgresServer) start() error {
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)
 	}
-	// A postmaster killed with -9 leaves these; its successor would refuse to
-	// start while another process happens to have the old one's id.
+	// A killed postmaster leaves these files. The next one would refuse to start while
+	// another process happens to have the old process id.
 	_ = os.Remove(filepath.Join(s.data(), "postmaster.pid"))
 	p, err := s.spawn("postgres", args...)
 	if err != nil {
@@ -252,8 +252,8 @@ func (s *PostgresServer) Kill(t testing.TB) {
 	}
 	backends := childrenOf(s.running.pid())
 	s.running.end(syscall.SIGKILL)
-	// Backends notice the death of the postmaster only when they next wait; a
-	// new server refuses to start while one is attached to the shared memory.
+	// Backends notice the death of the postmaster only at their next wait. A new server
+	// refuses to start while one of them uses the shared memory.
 	for _, pid := range backends {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -278,8 +278,8 @@ func (s *PostgresServer) end(sig syscall.Signal) {
 	}
 }
 
-// remove ends the server without care for its data, which it deletes: SIGQUIT
-// takes the backends along and writes no checkpoint.
+// remove ends the server and deletes its data. SIGQUIT ends the backends too and writes
+// no checkpoint.
 func (s *PostgresServer) remove() {
 	s.end(syscall.SIGQUIT)
 	if err := os.RemoveAll(s.dir); err != nil {
@@ -312,7 +312,7 @@ func (s *PostgresServer) Database(t testing.TB) string {
 	return createDatabase(t, s.URL())
 }
 
-// Pgbench is the path of pgbench beside the server, or "" when it is missing.
+// Pgbench gives the path of pgbench beside the server, or "" when it is missing.
 func (s *PostgresServer) Pgbench() string {
 	path, err := findBinary("pgbench", "postgresql-contrib", s.bin)
 	if err != nil {

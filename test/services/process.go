@@ -22,10 +22,10 @@ type process struct {
 	done chan struct{} // closed when the child was reaped
 }
 
-// startProcess starts the command, as nobody when we are root, so that the
-// kernel kills it when this process dies. The kernel ties that to the THREAD
-// that forked: if Go let it go, the server would be killed in the middle of the
-// tests. So one goroutine keeps its thread from fork to reaping.
+// startProcess starts the command, as nobody if we are root, so that the kernel kills
+// it when this process dies. The kernel ties this to the THREAD that forked: if Go
+// ended that thread, the server would be killed in the middle of the tests. So one
+// goroutine keeps its thread from fork to reaping.
 func startProcess(cmd *exec.Cmd) (*process, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if os.Getuid() == 0 {
@@ -41,7 +41,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // how a killed server ended is of no interest
+			_ = cmd.Wait() // the status of a killed server does not matter
 		}
 	}()
 	if err := <-started; err != nil {

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Proxy stands before a server and makes the network to it sick. Its zero state
-// passes everything on.
+// Proxy stands before a server and can disturb the network to it. Its zero state passes
+// everything on.
 type Proxy struct {
-	Addr string // who should go through it connects here
+	Addr string // clients of the server connect here
 
 	upstream string
 	running  sync.WaitGroup
@@ -53,30 +53,29 @@ func (p *Proxy) Cut() {
 	p.cutLinks()
 }
 
-// cutLinks ends all connections. It is called with mu held.
+// cutLinks ends all connections. The caller holds mu.
 func (p *Proxy) cutLinks() {
 	for l := range p.links {
 		l.close()
 	}
 }
 
-// Delay holds everything up in both directions by so many milliseconds together.
+// Delay delays both directions together by so many milliseconds.
 func (p *Proxy) Delay(ms int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = time.Duration(ms) * time.Millisecond / 2
 }
 
-// Swallow lets connections stay and be made, and nothing come through: a peer that
-// is half open.
+// Swallow drops all bytes; connections stay open and can be made: a half-open peer.
 func (p *Proxy) Swallow() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.swallow = true
 }
 
-// Heal makes the network well again. Connections whose bytes were swallowed end:
-// what is lost does not come back.
+// Heal repairs the network. Connections whose bytes were dropped end, because lost
+// bytes do not come back.
 func (p *Proxy) Heal(t testing.TB) {
 	t.Helper()
 	p.mu.Lock()
@@ -116,7 +115,7 @@ func (p *Proxy) carry(from net.Listener, client net.Conn) {
 	l := &link{client, server}
 	defer l.close()
 	p.mu.Lock()
-	if p.listener != from { // it was cut meanwhile
+	if p.listener != from { // the network was cut in between
 		p.mu.Unlock()
 		return
 	}
@@ -131,14 +130,14 @@ func (p *Proxy) carry(from net.Listener, client net.Conn) {
 	p.mu.Unlock()
 }
 
-// parcel is what was read at once, and when it is due at the other end.
+// parcel is the result of one read, with the time when it is due at the other end.
 type parcel struct {
 	bytes []byte
 	due   time.Time
 }
 
-// pass carries one direction. What waits to be due holds nothing up behind the
-// connection but itself: a delay is no limit of throughput.
+// pass carries one direction. A delay does not limit the throughput: parcels that are
+// not due yet do not stop further reads.
 func (p *Proxy) pass(l *link, from, to net.Conn) {
 	parcels := make(chan parcel, 1024)
 	var writing sync.WaitGroup
@@ -146,7 +145,7 @@ func (p *Proxy) pass(l *link, from, to net.Conn) {
 		for next := range parcels {
 			time.Sleep(time.Until(next.due))
 			if _, err := to.Write(next.bytes); err != nil {
-				l.close() // ends the reading too
+				l.close() // ends the reads too
 			}
 		}
 	})

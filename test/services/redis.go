@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	// databases is how many logical databases a private server has, one a test.
+	// databases is how many logical databases a private server has, one for each test.
 	databases = 1024
-	// leaseTTL bounds how long a database of a given server stays taken when its
-	// test binary was killed.
+	// leaseTTL bounds how long a database of a given server stays in use after its test
+	// binary was killed.
 	leaseTTL = 10 * time.Minute
 )
 
@@ -56,8 +56,8 @@ func Redis(t testing.TB) string {
 	return leaseDatabase(t, shared.url)
 }
 
-// leaseDatabase takes a logical database of the server by a lease in its
-// database 0, because several test binaries may share a given server.
+// leaseDatabase reserves a logical database of the server by a lease in its database 0,
+// because several test binaries may share a given server.
 func leaseDatabase(t testing.TB, server string) string {
 	t.Helper()
 	u, err := url.Parse(server)
@@ -89,7 +89,7 @@ func leaseDatabase(t testing.TB, server string) string {
 				emptyDatabase(t, u, db)
 				admin := client(t, u, 0)
 				defer admin.Close()
-				_ = admin.Del(context.Background(), lease).Err() // runs out by itself
+				_ = admin.Del(context.Background(), lease).Err() // it expires anyway
 			})
 			own := *u
 			own.Path = "/" + strconv.Itoa(db)
@@ -247,8 +247,8 @@ func (s *RedisServer) launch() error {
 	return nil
 }
 
-// await returns once the process answers: the one on the port must be ours, and
-// done with loading its data.
+// await returns when the process answers. The server on the port must be ours, and must
+// have loaded its data.
 func (s *RedisServer) await(p *process) error {
 	admin := redis.NewClient(&redis.Options{Addr: s.Addr(), PoolSize: 1, MaxRetries: -1, DialerRetries: 1})
 	defer admin.Close()

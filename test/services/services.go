@@ -1,11 +1,11 @@
-// Package services starts private servers for tests: real ones, because a
-// fake database agrees with its author and not with the database.
+// Package services starts private servers for tests. They are real servers, because a
+// fake database only confirms what its author believes.
 //
-// Its duty: [Postgres] and [Redis] give a test an empty database of its own on
-// a server that is started once per test binary and ended with it, also when
-// the binary is killed. Nothing needs to be running before; the programs of the
-// Debian packages are enough, as root or not. TUNNOX_TEST_POSTGRES and
-// TUNNOX_TEST_REDIS name servers to use instead.
+// Its duty: [Postgres] and [Redis] give a test an empty database of its own, on a
+// server that is started once for each test binary and ended with it, also when the
+// binary is killed. Nothing needs to run before; the programs of the Debian packages
+// are enough, as root or not. TUNNOX_TEST_POSTGRES and TUNNOX_TEST_REDIS name servers
+// to use instead.
 //
 // Its limit: it is for tests. Servers run without flushing to disk unless a
 // test asks for durability.
@@ -26,15 +26,15 @@ var (
 	stops   []func() // guarded by stopsMu; run newest first by Main
 )
 
-// atExit registers what Main runs after the tests, newest first. Every file of
-// this package that starts something shared registers its end here.
+// atExit registers what Main runs after the tests, newest first. Every file of this
+// package that starts something shared registers its end here.
 func atExit(stop func()) {
 	stopsMu.Lock()
 	defer stopsMu.Unlock()
 	stops = append(stops, stop)
 }
 
-// AtExit is atExit for what packages above this one keep for a whole test binary.
+// AtExit is atExit for packages that keep something for a whole test binary.
 func AtExit(stop func()) { atExit(stop) }
 
 // Main is the body of TestMain of every package that uses this one: it runs the
@@ -42,8 +42,8 @@ func AtExit(stop func()) { atExit(stop) }
 func Main(m *testing.M, options ...goleak.Option) {
 	code := m.Run()
 	stopAll()
-	// Only after success: a failed test leaves goroutines, and their list would
-	// hide the failure.
+	// Only after success: a failed test leaves goroutines, and their list would hide
+	// the failure.
 	if code == 0 {
 		if err := goleak.Find(options...); err != nil {
 			fmt.Fprintln(os.Stderr, "services: goroutines left after the tests:", err)

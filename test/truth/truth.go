@@ -1,12 +1,12 @@
-// Package truth compares what a cluster shows, knows and does with what its log
-// says, for tests that have taken something away and given it back.
+// Package truth compares a cluster with its log: what it shows, what it knows and what
+// it does. It is for tests that have taken a service away and brought it back.
 //
-// Its duty: [Read] folds the whole log; [Log.Shown] compares every list and quota
-// of the API, [Log.Known] what a forwarder holds, [Log.Listened] the sockets that
-// an agent has open, by the kernel's word.
+// Its duty: [Read] folds the whole log. [Log.Shown] compares every list and quota of
+// the API, [Log.Known] the mappings of a forwarder, and [Log.Listened] the sockets that
+// an agent has open, as the kernel lists them.
 //
-// Its limit: it compares once and says all that differs; who expects things to
-// settle calls it until they have.
+// Its limit: it compares once and names all differences. A caller that waits for a
+// cluster to settle calls it until there are none.
 package truth
 
 import (
@@ -22,7 +22,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// Log is what a log says: its records, and what they fold to, as the API shows it.
+// Log is the content of a log: its records, and the state they fold to, in the API's
+// form.
 type Log struct {
 	Records  []domain.Record
 	Users    map[int64]programs.User
@@ -83,7 +84,7 @@ func (l *Log) add(state domain.Aggregate) {
 	}
 }
 
-// String says how much there is.
+// String gives the size of the log.
 func (l *Log) String() string {
 	return fmt.Sprintf("%d records fold to %d users, %d clients and %d mappings", len(l.Records), len(l.Users), len(l.Clients), len(l.Mappings))
 }
@@ -108,7 +109,7 @@ func (l *Log) Shown(api *programs.API) error {
 
 func mappingID(m *programs.Mapping) int64 { return m.ID }
 
-// clientID also takes out what the log does not know: presence.
+// clientID also removes presence, which the log does not know.
 func clientID(c *programs.Client) int64 { c.Status, c.NodeID = "", ""; return c.ID }
 
 func having[T any](all map[int64]T, is func(T) bool) map[int64]T {
@@ -121,7 +122,7 @@ func having[T any](all map[int64]T, is func(T) bool) map[int64]T {
 	return some
 }
 
-// listed compares a list with what it should be.
+// listed compares a list with the expected one.
 func listed[T any](api *programs.API, path string, want map[int64]T, id func(*T) int64) error {
 	list, err := programs.List[T](api, path+"?limit=500")
 	if err != nil {
@@ -171,8 +172,8 @@ func quota(api *programs.API, q *domain.Quota) error {
 // usable gives the mappings that may carry streams.
 func (l *Log) usable(m programs.Mapping) bool { return m.Status == "active" && !l.disabled[m.UserID] }
 
-// Known compares how many mappings a forwarder holds as usable with the log.
-// clients are all that are connected to it: it knows their mappings and no others.
+// Known compares how many usable mappings a forwarder has with the log. clients are all
+// that are connected to it: it knows their mappings and no others.
 func (l *Log) Known(forwarder *programs.Server, clients ...int64) error {
 	want := having(l.Mappings, func(m programs.Mapping) bool {
 		return l.usable(m) && (slices.Contains(clients, m.Source) || slices.Contains(clients, m.Target))
@@ -184,7 +185,7 @@ func (l *Log) Known(forwarder *programs.Server, clients ...int64) error {
 	return err
 }
 
-// Listened compares what an agent listens on with the log.
+// Listened compares the addresses on which an agent listens with the log.
 func (l *Log) Listened(agent *programs.Process, client int64) error {
 	got, err := agent.Listens()
 	if err != nil {

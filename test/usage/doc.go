@@ -1,3 +1,3 @@
-// Package usage shows, with the real programs, that what was used is counted
-// right and limits hold: over several forwarders, and through kill -9.
+// Package usage shows, with the real programs, that usage is counted right and that
+// limits hold: over several forwarders, and through kill -9.
 package usage

@@ -42,7 +42,7 @@ func (a *account) mapping(t *testing.T, name string, source, target *programs.Se
 	return m.LocalPort
 }
 
-// used is what the API says of the account.
+// used is the account's usage as the API shows it.
 type used struct {
 	Traffic int64 `json:"current_month_traffic"`
 	Open    int64 `json:"connections_open"`
@@ -110,7 +110,7 @@ func newFlow(t *testing.T) *flow {
 	return f
 }
 
-// stop ends the service's side and waits until the user has seen that.
+// stop ends the service's side and waits until the user has seen the end.
 func (f *flow) stop() {
 	select {
 	case <-f.end:

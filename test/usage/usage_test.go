@@ -14,7 +14,7 @@ import (
 // interval is how often forwarders report by default.
 const interval = time.Second
 
-// exact waits until the API says what was carried, to the byte.
+// exact waits until the API shows the carried bytes, to the byte.
 func exact(t *testing.T, a *account, f *flow) {
 	t.Helper()
 	programs.Eventually(t, 15*time.Second, func() error {
@@ -25,9 +25,9 @@ func exact(t *testing.T, a *account, f *flow) {
 	})
 }
 
-// The control plane is killed while bytes flow, and comes back: not a byte is
-// missing or counted twice. Then a forwarder is: what it had not reported is
-// lost, one interval's, and nothing is counted that was not carried.
+// The control plane is killed while bytes flow, and starts again: no byte is missing or
+// counted twice. Then a forwarder is killed: its unreported counts are lost, those of
+// one interval, and no byte is counted that was not carried.
 func TestKills(t *testing.T) {
 	t.Parallel()
 	c := programs.StartCluster(t, 2, services.Postgres(t), services.Redis(t))
@@ -45,7 +45,7 @@ func TestKills(t *testing.T) {
 
 	before := f.received.Load()
 	c.Control.Kill()
-	time.Sleep(2 * interval) // what is counted meanwhile waits
+	time.Sleep(2 * interval) // counts of this time wait for the control plane
 	c.Control.Restart(t)
 	if got := f.received.Load(); got <= before {
 		t.Error("nothing flows without a control plane")
@@ -85,7 +85,7 @@ func TestKills(t *testing.T) {
 	if again := a.used(t).Month.ToSource - known; again != counted {
 		t.Errorf("after the kill %d more bytes were counted", again-counted)
 	}
-	// Its next life begins at zero, and adds.
+	// Its next run begins at zero, and adds.
 	c.Forwarders[0].Restart(t)
 	known = a.used(t).Month.ToSource
 	h := newFlow(t)
@@ -101,8 +101,8 @@ func TestKills(t *testing.T) {
 	})
 }
 
-// Forwarder and control plane in one process end at once: what was counted is
-// there when it is back, and no more than was carried.
+// Forwarder and control plane in one process end at once: the counts are there after a
+// restart, and no more than was carried.
 func TestKillOfEverything(t *testing.T) {
 	t.Parallel()
 	s := programs.Serve(t)
@@ -127,8 +127,8 @@ func TestKillOfEverything(t *testing.T) {
 	}
 }
 
-// A user's bandwidth is held over two mappings whose sources are at two
-// forwarders. TUNNOX_TEST_STRICT holds it for 10 s to a tenth.
+// A user's bandwidth limit holds over two mappings whose sources are at two forwarders.
+// TUNNOX_TEST_STRICT checks it for 10 s to a tenth.
 func TestBandwidthOverTwoForwarders(t *testing.T) {
 	if os.Getenv("TUNNOX_TEST_STRICT") == "" {
 		t.Parallel()
@@ -169,7 +169,7 @@ func TestBandwidthOverTwoForwarders(t *testing.T) {
 	if per < low || per > high {
 		t.Errorf("%.3f of the limit went through", per)
 	}
-	// Without a limit at once much more.
+	// Without a limit the rate is much higher at once.
 	a.limit(t, map[string]any{"total_bandwidth_limit": nil})
 	_, sum = received()
 	programs.Eventually(t, 20*time.Second, func() error {
@@ -180,8 +180,8 @@ func TestBandwidthOverTwoForwarders(t *testing.T) {
 	})
 }
 
-// At the limit of a month a live connection ends, at whichever forwarder it is,
-// new ones are refused, and a raise lets them through.
+// At the monthly limit a live connection ends, at whichever forwarder it is, new ones
+// are refused, and a higher limit allows them.
 func TestMonthlyTraffic(t *testing.T) {
 	t.Parallel()
 	s := programs.Serve(t)

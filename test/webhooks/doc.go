@@ -1,9 +1,9 @@
-// Package webhooks tests that webhooks miss nothing, over the real programs: the
-// control plane that delivers is killed, and the embedded server, while events
-// happen and messages are under way.
+// Package webhooks tests that webhooks miss nothing, with the real programs: the
+// control plane that delivers, and the embedded server, are killed while events happen
+// and messages are under way.
 //
-// Its duty: whatever the audit shows in the end, the receiver was told, under one
-// id and with a good signature.
+// Its duty: the receiver has got every event that the audit shows at the end, under one
+// id and with a valid signature.
 //
-// Its limit: what a receiver may answer is tested in package webhook.
+// Its limit: the answers of receivers are tested in package webhook.
 package webhooks

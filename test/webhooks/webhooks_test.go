@@ -21,8 +21,8 @@ import (
 
 func TestMain(m *testing.M) { programs.Main(m) }
 
-// receiver takes messages, each after a moment, so that there is always one under
-// way, and refuses some of the first ones once: they come again 5 s later.
+// receiver accepts messages, each after a moment, so that there is always one under
+// way. It refuses some of the first ones once: these come again 5 s later.
 type receiver struct {
 	*httptest.Server
 	t *testing.T
@@ -33,7 +33,7 @@ type receiver struct {
 	asked  int              // guarded by mu; requests
 
 	refused map[int64]bool // guarded by mu; by position
-	again   int            // guarded by mu; of what had been taken
+	again   int            // guarded by mu; of accepted messages
 }
 
 func newReceiver(t *testing.T) *receiver {
@@ -46,9 +46,9 @@ func newReceiver(t *testing.T) *receiver {
 func (r *receiver) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	body, err := io.ReadAll(in.Body)
 	if err != nil {
-		return // who sent it was killed
+		return // the sender was killed
 	}
-	time.Sleep(3 * time.Millisecond) // what a receiver does
+	time.Sleep(3 * time.Millisecond) // the receiver's work
 	var m struct{ Position int64 }
 	if err := json.Unmarshal(body, &m); err != nil {
 		r.t.Errorf("was sent %q: %v", body, err)
@@ -76,11 +76,11 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, in *http.Request) {
 	r.ids[m.Position] = id
 }
 
-// hook makes a user whose webhook the receiver is.
+// hook makes a user whose webhook sends to the receiver.
 func (r *receiver) hook(api *programs.API) programs.User {
 	r.t.Helper()
 	user := api.CreateUser(r.t, "ann")
-	r.mu.Lock() // what comes at once waits for the secret
+	r.mu.Lock() // messages that come at once wait for the secret
 	defer r.mu.Unlock()
 	var made struct{ Secret string }
 	api.Do(r.t, http.MethodPost, "/api/v1/webhooks", map[string]any{"user_id": user.ID, "url": r.URL, "events": []string{"client_*"}}, &made)
@@ -88,7 +88,7 @@ func (r *receiver) hook(api *programs.API) programs.User {
 	return user
 }
 
-// complete waits until the receiver was told all that the audit shows.
+// complete waits until the receiver has got all events that the audit shows.
 func (r *receiver) complete(api *programs.API, user programs.User) {
 	r.t.Helper()
 	records := programs.All[struct {
@@ -160,7 +160,7 @@ func (l *load) end() {
 	l.running.Wait()
 }
 
-// told waits until so many have come.
+// told waits for so many messages.
 func (r *receiver) told(n int) {
 	r.t.Helper()
 	programs.Eventually(r.t, 60*time.Second, func() error {
@@ -179,7 +179,8 @@ func (r *receiver) count() int {
 	return len(r.ids)
 }
 
-// TestKillOfTheControlPlaneThatDelivers: another goes on where it was.
+// TestKillOfTheControlPlaneThatDelivers: another control plane continues where the
+// first one was.
 func TestKillOfTheControlPlaneThatDelivers(t *testing.T) {
 	t.Parallel()
 	first := programs.StartServerAt(t, "127.0.0.30", "control", "--postgres", services.Postgres(t), "--redis", services.Redis(t))
@@ -188,7 +189,7 @@ func TestKillOfTheControlPlaneThatDelivers(t *testing.T) {
 	user := r.hook(second.API)
 	l := newLoad(t, second.API, user)
 	r.told(30)
-	// The first holds the lease: it was there before the second.
+	// The first has the lease: it started before the second.
 	if held, err := first.Sum("tunnox_lease_held"); err != nil || held < 3 {
 		t.Errorf("the first holds %v leases, %v", held, err)
 	}
@@ -201,7 +202,7 @@ func TestKillOfTheControlPlaneThatDelivers(t *testing.T) {
 	r.complete(second.API, user)
 }
 
-// TestKillOfTheEmbeddedServer: it goes on where it was when it is started again.
+// TestKillOfTheEmbeddedServer: after its restart it continues where it was.
 func TestKillOfTheEmbeddedServer(t *testing.T) {
 	t.Parallel()
 	s := programs.Serve(t)
@@ -217,8 +218,8 @@ func TestKillOfTheEmbeddedServer(t *testing.T) {
 	r.complete(s.API, user)
 }
 
-// TestPrivateNetworksAreClosedByDefault: a server whose operator has said nothing
-// reaches no receiver on its own machine.
+// TestPrivateNetworksAreClosedByDefault: a server with default settings reaches no
+// receiver on its own machine.
 func TestPrivateNetworksAreClosedByDefault(t *testing.T) {
 	t.Parallel()
 	s := programs.Serve(t, "--webhook-networks", "")
