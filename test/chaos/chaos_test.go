@@ -12,14 +12,14 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// TestRedisKilled: without Redis bytes flow and commands are taken; what was
-// commanded meanwhile reaches the agents when Redis is back, empty.
+// TestRedisKilled: without Redis bytes flow and commands are accepted; their effects
+// reach the agents when Redis is back, empty.
 func TestRedisKilled(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.redis.Kill(t)
 	c.carries(t)
-	missed := c.create(t) // only the log is asked
+	missed := c.create(t) // only the log is needed
 	var shown programs.Mapping
 	c.Do(t, http.MethodGet, fmt.Sprintf("/api/v1/mappings/%d", missed.ID), nil, &shown)
 	if shown != missed {
@@ -31,8 +31,8 @@ func TestRedisKilled(t *testing.T) {
 	c.works(t, 2)
 }
 
-// TestRedisFlushed: read models, feed and presence are gone in the middle of work
-// and come back by themselves.
+// TestRedisFlushed: read models, feed and presence are lost under load and are rebuilt
+// without help.
 func TestRedisFlushed(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -43,9 +43,9 @@ func TestRedisFlushed(t *testing.T) {
 	}
 }
 
-// TestPostgresKilledUnderLoad: kill -9 of the database under a load of commands.
-// Bytes flow, commands are refused with a code that says to try again, and after
-// the restart every acknowledged command is there once.
+// TestPostgresKilledUnderLoad: kill -9 of the database under a load of commands. Bytes
+// flow, commands are refused with a code that says to try again, and after the restart
+// every acknowledged command is there once.
 func TestPostgresKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -121,8 +121,8 @@ func TestPostgresKilledUnderLoad(t *testing.T) {
 	c.works(t, 1)
 }
 
-// TestControlPlaneKilled: bytes flow without it, and what it is told after its
-// restart reaches the agents.
+// TestControlPlaneKilled: bytes flow without it, and commands after its restart reach
+// the agents.
 func TestControlPlaneKilled(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -132,8 +132,8 @@ func TestControlPlaneKilled(t *testing.T) {
 	c.works(t, 1)
 }
 
-// TestForwarderKilled: the agents are back by themselves, with what was changed
-// meanwhile.
+// TestForwarderKilled: the agents connect again without help, and get the changes of
+// the time in between.
 func TestForwarderKilled(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -146,8 +146,8 @@ func TestForwarderKilled(t *testing.T) {
 	c.works(t, 2)
 }
 
-// TestFrozenControlPlane: a control plane that stops in the middle, while another
-// one works, and wakes up late changes nothing that was done meanwhile.
+// TestFrozenControlPlane: a control plane is frozen while another one works, and wakes
+// up late. It changes nothing that was done in between.
 func TestFrozenControlPlane(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

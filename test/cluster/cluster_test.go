@@ -22,8 +22,8 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// TestResetsAndSlowReaders: a reset of either end is one at the other, and
-// connections that are not read cost bounded memory at both forwarders.
+// TestResetsAndSlowReaders: a reset of one end is a reset at the other, and connections
+// that are not read use bounded memory at both forwarders.
 func TestResetsAndSlowReaders(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2)
@@ -112,8 +112,8 @@ func TestResetsAndSlowReaders(t *testing.T) {
 	}
 }
 
-// TestNodesGoAndComeBack: without the control plane connections go on being made;
-// a target is found again wherever it goes when its forwarder was killed.
+// TestNodesGoAndComeBack: without the control plane connections can still be made. When
+// its forwarder is killed, a target is found again wherever it connects.
 func TestNodesGoAndComeBack(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2)
@@ -127,11 +127,11 @@ func TestNodesGoAndComeBack(t *testing.T) {
 	c.Control.Restart(t)
 
 	for range 2 {
-		c.Forwarders[1].Kill() // the target's agent goes to the other one, or waits
+		c.Forwarders[1].Kill() // the target's agent connects to the other one, or waits
 		c.Forwarders[1].Restart(t)
 		works(t, port)
 	}
-	// Both ends at the first node now, and then apart again.
+	// Both ends are at the first node now, and later at different nodes again.
 	newer := c.Forwarders[0].Join(t, e.API, e.target)
 	e.targetAgent.Says(`this one stands back`, 30*time.Second)
 	works(t, port)
@@ -140,8 +140,8 @@ func TestNodesGoAndComeBack(t *testing.T) {
 	works(t, port)
 }
 
-// TestRedisFlushed: what forwarders know of each other is in Redis, and its loss
-// keeps nobody from connecting.
+// TestRedisFlushed: forwarders keep their knowledge of each other in Redis, and its
+// loss prevents no connection.
 func TestRedisFlushed(t *testing.T) {
 	t.Parallel()
 	url := services.Redis(t)
@@ -165,7 +165,7 @@ func TestRedisFlushed(t *testing.T) {
 	e.WaitOnline(t, e.target.ID)
 }
 
-// TestOnlyNodesAreAnswered: who has no certificate of the cluster hears nothing
+// TestOnlyNodesAreAnswered: a peer without a certificate of the cluster gets no answer
 // from the ports between nodes.
 func TestOnlyNodesAreAnswered(t *testing.T) {
 	t.Parallel()
@@ -207,14 +207,14 @@ func TestOnlyNodesAreAnswered(t *testing.T) {
 		if n := heard(f.Bridge, config); n != 0 {
 			t.Errorf("%s heard %d bytes from the bridge", what, n)
 		}
-		if config != anyone { // it is offered enrolment, and package control's tests hold that it is nothing else
+		if config != anyone { // it may enrol; package control's tests check that it can do nothing else
 			if n := heard(c.Control.State, config); n != 0 {
 				t.Errorf("%s heard %d bytes from the State service", what, n)
 			}
 		}
 	}
-	// Nor does who comes as an agent, with the pin of the cluster's authority: the
-	// ports between nodes do not speak with agents.
+	// A peer that comes as an agent, with the pin of the cluster's authority, gets no
+	// answer either: the ports between nodes do not serve agents.
 	pin, err := transport.ParsePin(f.Pin)
 	if err != nil {
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func TestOnlyNodesAreAnswered(t *testing.T) {
 			_ = session.Close()
 		}
 	}
-	// A join token that is not the cluster's lets nobody in.
+	// A join token of another cluster is refused.
 	wrong := filepath.Join(t.TempDir(), "token")
 	tokens, err := control.OpenJoinTokens(t.Context(), control.NewFileVault(t.TempDir()), other)
 	if err != nil {
@@ -245,7 +245,8 @@ func TestOnlyNodesAreAnswered(t *testing.T) {
 	p.Abandon()
 }
 
-// TestServeIsJoined: the one-process form over services is a node like others.
+// TestServeIsJoined: the one-process form over Postgres and Redis is a node like
+// others.
 func TestServeIsJoined(t *testing.T) {
 	t.Parallel()
 	redis := services.Redis(t)
@@ -262,7 +263,7 @@ func TestServeIsJoined(t *testing.T) {
 	}
 }
 
-// TestFilesInsteadOfEnrolment: certificates may come from somebody else.
+// TestFilesInsteadOfEnrolment: certificates may come from files of the operator.
 func TestFilesInsteadOfEnrolment(t *testing.T) {
 	t.Parallel()
 	postgres, redis := services.Postgres(t), services.Redis(t)
@@ -288,7 +289,7 @@ func TestFilesInsteadOfEnrolment(t *testing.T) {
 	e := join(t, c.API, nodes[0], nodes[1])
 	e.mapping(t, programs.Listen(t, programs.Echo).Port)
 
-	// A certificate for another node is told, with the name that it should have.
+	// A certificate for another node is reported, with the name that it should have.
 	p := programs.Start(t, "tunnoxd", nil, append([]string{"forwarder", "--data", t.TempDir(), "--listen", "127.0.0.1:0",
 		"--bridge", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, nodes[0].Args()...)...)
 	p.Says(bridge.IdentityURI("node-003").String(), 15*time.Second)

@@ -22,8 +22,8 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// fleet is many agents in this process, each with a client and a loopback address
-// of its own, as if they were on as many machines.
+// fleet is many agents in this process, each with a client and a loopback address of
+// its own, as if each were on a machine of its own.
 type fleet struct {
 	clients []programs.Client
 	user    programs.User
@@ -35,7 +35,7 @@ type fleet struct {
 	welcomed map[int64]time.Time // when each client was welcomed last; guarded by mu
 	opened   map[int64]time.Time // when the listener of each mapping was opened; guarded by mu
 	ended    []error             // guarded by mu
-	failed   map[string]int      // why tries to connect failed, and how often; guarded by mu
+	failed   map[string]int      // why attempts to connect failed, and how often; guarded by mu
 }
 
 // unlimited gives a user no quota.
@@ -101,7 +101,7 @@ func (f *fleet) grow(t *testing.T, api *programs.API, n int, servers ...*program
 				f.ended = append(f.ended, err)
 			}
 		})
-		if i%100 == 99 { // they did not all buy their machines today
+		if i%100 == 99 { // they did not buy all their machines today
 			f.waitWelcomed(t, i+1, time.Time{})
 		}
 	}
@@ -138,7 +138,7 @@ func (f *fleet) member(c programs.Client, i int, server *programs.Server) (*agen
 	})
 }
 
-// welcomes gives the moments after since at which a client was welcomed, sorted.
+// welcomes gives the times after since at which a client was welcomed, sorted.
 func (f *fleet) welcomes(since time.Time) []time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -162,14 +162,14 @@ func (f *fleet) waitWelcomed(t *testing.T, n int, since time.Time) {
 	})
 }
 
-// welcomedSince tells whether a client was welcomed after a moment.
+// welcomedSince reports whether a client was welcomed after a time.
 func (f *fleet) welcomedSince(client int64, moment time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.welcomed[client].After(moment)
 }
 
-// openedAt gives when the listener of a mapping was opened.
+// openedAt gives the time at which the listener of a mapping was opened.
 func (f *fleet) openedAt(mapping int64) (time.Time, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -177,7 +177,7 @@ func (f *fleet) openedAt(mapping int64) (time.Time, bool) {
 	return at, ok
 }
 
-// fleetLog notes what agents say: that a listener is open, and why there is no
+// fleetLog reads the agents' logs: that a listener is open, and why there is no
 // session.
 type fleetLog struct{ f *fleet }
 
@@ -202,7 +202,7 @@ func (l fleetLog) Handle(_ context.Context, r slog.Record) error {
 
 var addresses = regexp.MustCompile(`\d+\.\d+\.\d+\.\d+:\d+`)
 
-// failures gives why tries to connect failed, and how often.
+// failures gives the reasons of failed attempts to connect, and their numbers.
 func (f *fleet) failures() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -22,9 +22,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/truth"
 )
 
-// TestFrozenControlPlane: the control plane that relays and projects stops in the
-// middle, with commands and traffic going on at another, and wakes up late. Then
-// the same happens to the one that took over.
+// TestFrozenControlPlane: the control plane that relays and projects is frozen while
+// commands and traffic go on at another one, and wakes up late. Then the same happens
+// to the one that took over.
 func TestFrozenControlPlane(t *testing.T) {
 	t.Parallel()
 	postgres, redis := services.Postgres(t), services.Redis(t)
@@ -62,7 +62,7 @@ func TestFrozenControlPlane(t *testing.T) {
 	allWell(t, traffic)
 }
 
-// holds waits until a control plane has the leases, or does not.
+// holds waits until a control plane has the leases, or has none.
 func holds(t *testing.T, control *programs.Server, want float64) {
 	t.Helper()
 	programs.Eventually(t, 15*time.Second, func() error {
@@ -79,8 +79,8 @@ func holds(t *testing.T, control *programs.Server, want float64) {
 	})
 }
 
-// feedEqualsLog: every position that the feed has is a record of the log, each
-// once and in order, up to the end.
+// feedEqualsLog: every position on the feed is a record of the log, each once and in
+// order, up to the end.
 func feedEqualsLog(t *testing.T, redisURL string, api *programs.API) {
 	t.Helper()
 	log, err := truth.Read(api)
@@ -117,9 +117,9 @@ func feedEqualsLog(t *testing.T, redisURL string, api *programs.API) {
 	}
 }
 
-// TestFrozenForwarder: the target's forwarder stops for longer than its leases
-// last, its agent goes to the other one, and what the frozen one does when it
-// wakes up changes nothing of that. No connection reaches the service twice.
+// TestFrozenForwarder: the target's forwarder is frozen for longer than its leases
+// last, and its agent connects to the other one. When the frozen forwarder wakes up,
+// its actions change nothing. No connection reaches the service twice.
 func TestFrozenForwarder(t *testing.T) {
 	t.Parallel()
 	const frozenFor = 20 * time.Second
@@ -135,7 +135,7 @@ func TestFrozenForwarder(t *testing.T) {
 	service := programs.Listen(t, func(conn *net.TCPConn) {
 		id, err := io.ReadAll(conn)
 		if err != nil {
-			return // it was reset, and nobody takes it for delivered
+			return // it was reset, so nobody believes that it was delivered
 		}
 		mu.Lock()
 		seen[string(id)]++
@@ -171,7 +171,7 @@ func TestFrozenForwarder(t *testing.T) {
 	time.Sleep(frozenFor - time.Since(frozen))
 	signal(t, b, syscall.SIGCONT)
 	awake := time.Now()
-	for time.Since(awake) < 5*time.Second { // in which the late one does all that it was about to do
+	for time.Since(awake) < 5*time.Second { // in this time the late forwarder finishes what it had begun
 		if err := e.shows(e.target.ID, "online"); err != nil {
 			t.Fatalf("%v after the frozen forwarder woke up: %v", time.Since(awake), err)
 		}
@@ -190,7 +190,7 @@ func TestFrozenForwarder(t *testing.T) {
 		}
 	}
 	mu.Unlock()
-	for _, f := range c.Forwarders { // and the frozen one is of use again
+	for _, f := range c.Forwarders { // and the frozen one can be used again
 		other := e.CreateClient(t, e.user.ID, filepath.Base(f.Dir))
 		between := *e
 		between.target, between.targetAgent = other, f.Join(t, e.API, other)

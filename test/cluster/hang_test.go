@@ -12,9 +12,9 @@ import (
 // frozenFor is shorter than any lease: nobody is told that the forwarder is gone.
 const frozenFor = 3 * time.Second
 
-// TestForwarderHangs: each forwarder in turn stops answering without a word, with
-// a new connection every 5 ms. Its kernel goes on taking what is sent. None fails, and
-// those that come to it or lead through it wait for a moment and go another way.
+// TestForwarderHangs: each forwarder in turn stops answering silently, with a new
+// connection every 5 ms. Its kernel still accepts bytes. No connection fails.
+// Connections that reach it or lead through it wait for a moment and take another way.
 func TestForwarderHangs(t *testing.T) {
 	t.Parallel()
 	p := newPaired(t)
@@ -23,7 +23,7 @@ func TestForwarderHangs(t *testing.T) {
 	port := p.mapping(t, service)
 	for i, f := range p.Forwarders {
 		load := connections(t, openEvery, port)
-		time.Sleep(300 * time.Millisecond) // the load is under way
+		time.Sleep(300 * time.Millisecond) // the load runs
 		signal(t, f, syscall.SIGSTOP)
 		frozen := time.Now()
 		time.Sleep(frozenFor)
@@ -31,9 +31,9 @@ func TestForwarderHangs(t *testing.T) {
 		awake := time.Now()
 		time.Sleep(500 * time.Millisecond)
 		load.Stop()
-		// What was under way through it hangs with it, and lives when it wakes up.
+		// Streams through the forwarder hang with it, and continue when it wakes up.
 		all := load.between(frozen.Add(50*time.Millisecond), time.Time{})
-		var slow time.Duration // the last that had to wait, as long after the freeze
+		var slow time.Duration // the last one that had to wait, as time after the freeze
 		for _, o := range all {
 			if o.took > watch.Allow(200*time.Millisecond) && o.at.Before(awake) {
 				slow = max(slow, o.at.Sub(frozen))

@@ -12,9 +12,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// TestHop prints what a bridge adds to a round trip, how fast one stream over it
-// is and what it costs, beside the same agents' path over one forwarder in the
-// same run. Its limits only catch what is broken: the machine has other work too.
+// TestHop prints what a bridge adds to a round trip, how fast one stream over it is and
+// what it costs, together with the same agents' path over one forwarder in the same
+// run. Its limits only find broken code: the machine does other work too.
 func TestHop(t *testing.T) {
 	c := start(t, 2)
 	a, b := c.Forwarders[0], c.Forwarders[1]
@@ -64,7 +64,7 @@ func TestHop(t *testing.T) {
 	}
 }
 
-// What serveHop is asked to do is the first byte of a connection.
+// The first byte of a connection tells serveHop what to do.
 const (
 	hopEcho   = 'E' // send back what comes; also of the connections that only look whether it works
 	hopSink   = 'S' // read to the end, then answer with a byte
@@ -79,7 +79,7 @@ func serveHop(c *net.TCPConn) {
 	if _, err := io.ReadFull(c, what); err != nil {
 		return
 	}
-	// How a connection ends is the caller's business; here it only ends.
+	// The caller checks how a connection ends; here it only ends.
 	switch what[0] {
 	case hopSink:
 		_, _ = io.Copy(io.Discard, onlyReader{c})
@@ -93,7 +93,7 @@ func serveHop(c *net.TCPConn) {
 	}
 }
 
-// Plain reads and writes, without what the kernel could do by itself.
+// Plain reads and writes, without system calls that move bytes inside the kernel.
 type (
 	onlyReader struct{ io.Reader }
 	onlyWriter struct{ io.Writer }

@@ -18,12 +18,12 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// fillTime is how long it may take until what was closed can be opened again.
+// fillTime bounds the time until places of closed connections can be used again.
 const fillTime = 10 * time.Second
 
 // scattered is a source agent, made by hand, with a session at every forwarder of a
-// cluster, that opens the connections of one mapping wherever it likes. A real one
-// takes the oldest of its sessions.
+// cluster. It opens the connections of one mapping through any forwarder. A real agent
+// uses the oldest of its sessions.
 type scattered struct {
 	*programs.Cluster
 	mapping int64
@@ -103,7 +103,7 @@ func byHand(t *testing.T, f *programs.Server, as programs.Client) (transport.Ses
 	return link, control.SetDeadline(time.Time{})
 }
 
-// try opens a connection through a forwarder and keeps it.
+// try opens a connection through a forwarder and keeps it open.
 func (s *scattered) try(at int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -125,8 +125,8 @@ func (s *scattered) try(at int) error {
 	return nil
 }
 
-// tryMany opens so many through each of some forwarders at once; what is refused must
-// be for the limit.
+// tryMany opens this many connections through each of some forwarders at once. Only the
+// limit may refuse them.
 func (s *scattered) tryMany(t *testing.T, each int, at ...int) (accepted, refused int) {
 	t.Helper()
 	answers := make(chan error)
@@ -168,14 +168,15 @@ func (s *scattered) close() {
 	}
 }
 
-// gone forgets the connections through a forwarder that has died.
+// gone removes the connections through a forwarder that has died.
 func (s *scattered) gone(at int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.open[at])
 }
 
-// fill opens connections through a forwarder until so many are open, and no more can be.
+// fill opens connections through a forwarder until this many are open, and no more can
+// be opened.
 func (s *scattered) fill(t *testing.T, limit time.Duration, at, want int) {
 	t.Helper()
 	s.fillTo(t, limit, at, want)
@@ -185,8 +186,8 @@ func (s *scattered) fill(t *testing.T, limit time.Duration, at, want int) {
 }
 
 // TestLimitOverForwarders: a mapping may have ten connections, and has ten, however
-// many begin at once through three forwarders: also when they move from one to the
-// other, when Redis is emptied in between, and when a forwarder is killed.
+// many begin at once through three forwarders. This also holds when they move from one
+// forwarder to another, when Redis is emptied, and when a forwarder is killed.
 func TestLimitOverForwarders(t *testing.T) {
 	t.Parallel()
 	redis := services.StartRedis(t)
@@ -245,7 +246,7 @@ func (s *scattered) fillTo(t *testing.T, limit time.Duration, at, want int) {
 }
 
 // costs prints what a limit adds to the set-up of a connection through the first
-// forwarder, and sees that a connection without one asks nobody.
+// forwarder, and checks that a connection without a limit makes no call.
 func costs(t *testing.T, c *programs.Cluster) {
 	t.Helper()
 	calls := func() float64 {

@@ -13,7 +13,7 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// outcome is what became of a connection or command of a load.
+// outcome is the result of a connection or command of a load.
 type outcome struct {
 	at     time.Time // when it began
 	took   time.Duration
@@ -22,7 +22,7 @@ type outcome struct {
 	code   string // why it was refused
 }
 
-// load does something again and again until it is stopped.
+// load repeats something until it is stopped.
 type load struct {
 	stop chan struct{}
 	work sync.WaitGroup
@@ -83,7 +83,7 @@ func (l *load) note(do func() outcome) {
 	l.done = append(l.done, o)
 }
 
-// between gives what began in a time, in order; zero times are no bounds.
+// between gives the results that began in a time, in order; zero times are no bounds.
 func (l *load) between(from, to time.Time) []outcome {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,12 +97,12 @@ func (l *load) between(from, to time.Time) []outcome {
 	return some
 }
 
-// failed are the outcomes that are errors.
+// failed gives the results that are errors.
 func failed(all []outcome) []outcome {
 	return slices.DeleteFunc(slices.Clone(all), func(o outcome) bool { return o.err == nil })
 }
 
-// slowest gives the longest time that one took.
+// slowest gives the longest duration of a result.
 func slowest(all []outcome) (most time.Duration) {
 	for _, o := range all {
 		most = max(most, o.took)
@@ -122,13 +122,13 @@ func connections(t *testing.T, interval time.Duration, ports ...int) *load {
 // hosts counts the loopback addresses that loads of commands listen on.
 var hosts atomic.Int64
 
-// commands changes mappings of its own, over and over: it makes one, renames and
-// moves it, disables and enables it, and deletes every second one. What was asked
-// for last is asked for again until it is answered, with the same key.
+// commands changes mappings of its own, in a loop: it makes one, renames and moves it,
+// disables and enables it, and deletes every second one. The last command is repeated
+// with the same key until it is answered.
 func commands(t *testing.T, pause time.Duration, e *ends, service int) *load {
 	l := newLoad(t)
 	n := hosts.Add(1)
-	host := fmt.Sprintf("127.0.%d.%d", 10+n/200, 1+n%200) // whose ports nobody else opens
+	host := fmt.Sprintf("127.0.%d.%d", 10+n/200, 1+n%200) // nobody else opens ports of this address
 	var (
 		step, round int
 		id          int64

@@ -9,9 +9,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// TestLookupsAfterFlush: agents that all come back to a forwarder after Redis was
-// emptied are looked up by whatever level knows them, and when Redis is full again
-// hardly one of them takes the way to the control plane.
+// TestLookupsAfterFlush: after Redis was emptied, all agents connect to a forwarder
+// again. Each of them is looked up at the level that knows it, and when Redis is full
+// again, almost none of them needs the control plane.
 func TestLookupsAfterFlush(t *testing.T) {
 	t.Parallel()
 	const agents = 200
@@ -50,8 +50,8 @@ func TestLookupsAfterFlush(t *testing.T) {
 		}
 		return err
 	})
-	// How many is for a machine that has nothing else to do: read models that answer
-	// late are not waited for.
+	// The number is for a machine that does no other work: nobody waits for read models
+	// that answer late.
 	if part := again("Redis is full"); part == 1 {
 		t.Error("no lookup was answered by the read models")
 	}

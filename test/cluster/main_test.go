@@ -14,8 +14,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// TestMain lets more tests run beside each other than there are processors:
-// those that do mostly wait, while the ones that measure run alone before them.
+// TestMain lets more tests run at the same time than there are processors: those tests
+// mostly wait, and tests that measure run alone before them.
 func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "9"); err != nil {
 		panic(err)
@@ -42,7 +42,7 @@ func join(t *testing.T, api *programs.API, source, target *programs.Server) *end
 	return joinAs(t, api, api.CreateUser(t, "ann"), source, target)
 }
 
-// joinAs is join for clients of a user there is.
+// joinAs is join for clients of an existing user.
 func joinAs(t *testing.T, api *programs.API, user programs.User, source, target *programs.Server) *ends {
 	t.Helper()
 	e := &ends{API: api, user: user, source: api.CreateClient(t, user.ID, "source"), target: api.CreateClient(t, user.ID, "target")}
@@ -67,7 +67,7 @@ func (e *ends) wanted(t *testing.T, port int) programs.Mapping {
 		LocalPort: programs.FreePort(t), TargetHost: "127.0.0.1", TargetPort: port}
 }
 
-// waitListens waits until the kernel says that the agent listens on all ports.
+// waitListens waits until the agent listens on all ports, as the kernel lists them.
 func waitListens(t *testing.T, agent *programs.Process, ports ...int) {
 	t.Helper()
 	programs.Eventually(t, 10*time.Second, func() error {

@@ -46,8 +46,8 @@ func newSickWorld(t *testing.T) *sickWorld {
 	return s
 }
 
-// TestSickBridge: the network between two forwarders is slow, cut, and swallows
-// what is sent. It holds up only what crosses it, and heals with it.
+// TestSickBridge: the network between two forwarders is slow, cut, and drops all bytes.
+// It delays only streams that cross it, and these recover with it.
 func TestSickBridge(t *testing.T) {
 	t.Parallel()
 	w := newSickWorld(t)
@@ -65,7 +65,7 @@ func TestSickBridge(t *testing.T) {
 	for _, sickness := range []struct {
 		what string
 		make func()
-		last time.Duration // longer than a dead peer may be trusted
+		last time.Duration // longer than a dead peer may seem alive
 	}{
 		{"cut", w.bridge.Cut, 2 * time.Second},
 		{"half open", w.bridge.Swallow, 18 * time.Second},
@@ -90,8 +90,8 @@ func TestSickBridge(t *testing.T) {
 	w.settled(t)
 }
 
-// TestSickServices: the network to Redis and to Postgres is slow, cut, and swallows
-// what is sent.
+// TestSickServices: the network to Redis and to Postgres is slow, cut, and drops all
+// bytes.
 func TestSickServices(t *testing.T) {
 	t.Parallel()
 	t.Run("Redis", func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestSickServices(t *testing.T) {
 	})
 }
 
-// sick is all that may happen to the network to a service, which may refuse
+// sick is everything that may happen to the network to a service, which may refuse
 // commands while it is away.
 func (w *sickWorld) sick(t *testing.T, what string, proxy *services.Proxy, refuses bool) {
 	t.Helper()
@@ -141,8 +141,8 @@ func (w *sickWorld) sick(t *testing.T, what string, proxy *services.Proxy, refus
 	}
 	w.lives(t)
 	allWell(t, traffic)
-	// What forwarders remember of each other does for a while, and who is not
-	// answered asks seldom.
+	// The knowledge that forwarders have of each other suffices for a while, and a
+	// forwarder that gets no answers asks rarely.
 	if d := slowest(traffic.between(time.Time{}, time.Time{})); d > watch.Allow(3*time.Second) {
 		t.Errorf("a connection took %v while a service was away", d)
 	}

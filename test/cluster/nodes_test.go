@@ -15,7 +15,7 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// openEvery is the time between new connections while nodes go.
+// openEvery is the time between new connections while nodes end.
 const openEvery = 5 * time.Millisecond
 
 // paired is a source and a target agent, each with two sessions, in a cluster of
@@ -65,9 +65,9 @@ func (p *paired) sessions(want int) error {
 	return nil
 }
 
-// TestNodeKilled: kill -9 of each forwarder in turn, with a new connection every
-// 5 ms. Connections fail for a moment at most, agents soon have two sessions
-// again, and an agent that dies with its forwarder is found out.
+// TestNodeKilled: kill -9 of each forwarder in turn, with a new connection every 5 ms.
+// Connections fail for a moment at most, agents soon have two sessions again, and an
+// agent that dies with its forwarder is noticed.
 func TestNodeKilled(t *testing.T) {
 	p := newPaired(t)
 	watch := pace.Measure(t)
@@ -87,7 +87,7 @@ func TestNodeKilled(t *testing.T) {
 		agent.Kill()
 		programs.Eventually(t, 20*time.Second, func() error { return p.sessions(4) })
 		again := time.Since(killed)
-		time.Sleep(500 * time.Millisecond) // in which nothing may fail any more
+		time.Sleep(500 * time.Millisecond) // after this time nothing may fail any more
 		load.Stop()
 		after := load.between(killed.Add(-time.Second), time.Time{})
 		bad := failed(after)
@@ -103,13 +103,13 @@ func TestNodeKilled(t *testing.T) {
 		if again > watch.Allow(10*time.Second) {
 			t.Errorf("agents had two sessions again after %v", again)
 		}
-		// Those that live are online all the time; the one that died is found out.
+		// The living agents are online all the time; the dead one is noticed.
 		for _, id := range []int64{p.source.ID, p.target.ID} {
 			if err := p.shows(id, "online"); err != nil {
 				t.Error(err)
 			}
 		}
-		if i > 0 { // a node that is back says itself whom it does not have any more
+		if i > 0 { // a node that has started again says itself which clients it does not have any more
 			f.Restart(t)
 		}
 		programs.Eventually(t, 20*time.Second, func() error { return p.shows(lonely.ID, "offline") })
@@ -121,9 +121,9 @@ func TestNodeKilled(t *testing.T) {
 	}
 }
 
-// TestRollingRestart: every forwarder is told to end and started again, one after
-// the other, with a new connection every 5 ms and others that last a second. None
-// of them fails.
+// TestRollingRestart: every forwarder is told to end and started again, one after the
+// other, with a new connection every 5 ms and others that last a second. None of them
+// fails.
 func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	p := newPaired(t)
@@ -181,8 +181,9 @@ func lasts(port int, long time.Duration) error {
 	return nil
 }
 
-// TestNewerAgentWins: of two agents with the same client id the newer has it within
-// a second, at its own forwarder or another, and the older says why it stands back.
+// TestNewerAgentWins: of two agents with the same client id the newer one has the
+// client within a second, at its own forwarder or another, and the older one says why
+// it leaves the client alone.
 func TestNewerAgentWins(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2)
@@ -209,8 +210,8 @@ func TestNewerAgentWins(t *testing.T) {
 	}
 }
 
-// TestMoves: an agent moves from one forwarder to the other and back, each time
-// with its old session's end under way. It is never shown offline afterwards.
+// TestMoves: an agent moves from one forwarder to the other and back, each time while
+// its old session ends. Afterwards it is never shown offline.
 func TestMoves(t *testing.T) {
 	t.Parallel()
 	const moves = 60

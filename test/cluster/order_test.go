@@ -15,8 +15,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/truth"
 )
 
-// TestAnyOrder: the forwarder first, then the control plane, then commands, and
-// Redis last. Everything finds together without help.
+// TestAnyOrder: the forwarder starts first, then the control plane, then commands are
+// sent, and Redis starts last. Everything connects without help.
 func TestAnyOrder(t *testing.T) {
 	t.Parallel()
 	redis := services.StartRedis(t)
@@ -42,7 +42,7 @@ func TestAnyOrder(t *testing.T) {
 	e.worksAndShows(t)
 }
 
-// TestServeWithoutRedis: the same of a process that is both.
+// TestServeWithoutRedis: the same for a process with both roles.
 func TestServeWithoutRedis(t *testing.T) {
 	t.Parallel()
 	redis := services.StartRedis(t)
@@ -56,7 +56,7 @@ func TestServeWithoutRedis(t *testing.T) {
 	e.worksAndShows(t)
 }
 
-// early are clients and a mapping that were made while there was no Redis.
+// early is a set of clients and a mapping that were made while there was no Redis.
 type early struct {
 	*ends
 	port int

@@ -34,8 +34,8 @@ func opened(port int) (*net.TCPConn, error) {
 	return conn, nil
 }
 
-// connected compares the bridge connections there are, for /metrics and for the
-// kernel, with those wanted.
+// connected compares the bridge connections, as /metrics and the kernel list them, with
+// the expected ones.
 func connected(c *programs.Cluster, want int) error {
 	sum := 0
 	for _, f := range c.Forwarders {
@@ -52,9 +52,9 @@ func connected(c *programs.Cluster, want int) error {
 	return err
 }
 
-// TestEveryPairSharesAConnection: from each of three forwarders to each other a
-// hundred connections at once, over one bridge connection for each direction of a
-// pair. The one after them opens a second, which is gone when it was idle.
+// TestEveryPairSharesAConnection: from each of three forwarders to each other a hundred
+// connections at once, over one bridge connection for each direction of a pair. One
+// more opens a second bridge connection, which is closed after it was idle.
 func TestEveryPairSharesAConnection(t *testing.T) {
 	const nodes, each = 3, 100
 	c := programs.StartCluster(t, nodes, services.Postgres(t), services.Redis(t), "--bridge-idle", "2s")
@@ -133,8 +133,8 @@ func TestEveryPairSharesAConnection(t *testing.T) {
 	programs.Eventually(t, 15*time.Second, func() error { return connected(c, len(ports)) })
 }
 
-// TestNothingStaysInUse: however a connection fails or ends, the place that it had
-// in the pool is free again.
+// TestNothingStaysInUse: however a connection fails or ends, its place in the pool
+// becomes free.
 func TestNothingStaysInUse(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2)
@@ -190,8 +190,8 @@ func TestNothingStaysInUse(t *testing.T) {
 	storm(silent, reset)
 	unused("connections given up while they are made")
 
-	// The target agent answers nothing: opens are under way when their clients go,
-	// when the mapping goes, and when the agent goes.
+	// The target agent does not answer: opens are under way when their clients leave,
+	// when the mapping ends, and when the agent ends.
 	signal(t, e.targetAgent, syscall.SIGSTOP)
 	storm(silent, reset)
 	storm(away, reset)
@@ -208,7 +208,7 @@ func TestNothingStaysInUse(t *testing.T) {
 	e.targetAgent.Kill()
 	unused("the death of the target agent")
 
-	// Streams under way when a node dies.
+	// Streams are under way when a node dies.
 	e.targetAgent = c.Forwarders[1].Join(t, e.API, e.target)
 	works(t, silent)
 	var held []*net.TCPConn

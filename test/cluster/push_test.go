@@ -10,9 +10,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/truth"
 )
 
-// TestPush: with a thousand agents at two nodes, 500 changes, each for one agent,
-// one after the other. It prints how long it takes from the decision, which comes
-// before the append, and from the API's answer to the open socket.
+// TestPush: with a thousand agents at two nodes, 500 changes, each for one agent, one
+// after the other. It prints the time from the decision, which comes before the append,
+// and from the API's answer to the open socket.
 func TestPush(t *testing.T) {
 	const changes, agents = 500, 1000
 	c := start(t, 2)

@@ -18,9 +18,9 @@ const (
 	commandPause = 50 * time.Millisecond
 )
 
-// TestRedisAway: Redis is restarted, with a second of its data lost perhaps,
-// emptied, its feed trimmed to nothing, and away for long. New connections go on
-// being made and commands go on being taken; afterwards all is what the log says.
+// TestRedisAway: Redis is restarted (which may lose a second of its data), emptied, its
+// feed trimmed to nothing, and away for a long time. New connections can be made and
+// commands are accepted all the time; afterwards everything matches the log.
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	redis := services.StartRedis(t, "--appendonly", "yes")
@@ -57,9 +57,9 @@ func TestRedisAway(t *testing.T) {
 	allWell(t, traffic)
 }
 
-// TestPostgresAway: Postgres is restarted, and away for long. New connections go
-// on being made; commands are refused with a code that says to try again, and
-// taken when it is back; afterwards all is what the log says.
+// TestPostgresAway: Postgres is restarted, and away for a long time. New connections
+// can be made; commands are refused with a code that says to try again, and accepted
+// when it is back; afterwards everything matches the log.
 func TestPostgresAway(t *testing.T) {
 	t.Parallel()
 	postgres := services.StartPostgres(t, services.PostgresOptions{Durable: true})
@@ -84,7 +84,8 @@ func TestPostgresAway(t *testing.T) {
 				t.Errorf("a command while Postgres was %s: %v", phase.what, o.err)
 			}
 		}
-		// What begins while it is away and could not wait for it is refused.
+		// A command that begins while Postgres is away, and cannot wait for it, is
+		// refused.
 		meanwhile := load.between(down, up.Add(-5*time.Second))
 		if phase.away > 0 && (len(meanwhile) == 0 || len(failed(meanwhile)) != len(meanwhile)) {
 			t.Errorf("of %d commands without Postgres %d were refused", len(meanwhile), len(failed(meanwhile)))
@@ -99,7 +100,7 @@ func TestPostgresAway(t *testing.T) {
 	allWell(t, traffic)
 }
 
-// ofCommands waits until so many more commands were taken.
+// ofCommands waits until this many more commands were accepted.
 func ofCommands(t *testing.T, l *load, more int) {
 	t.Helper()
 	begun := time.Now()

@@ -10,13 +10,13 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// SessionsEnv is how many agents TestManySessions connects to one forwarder. The
-// default keeps the suite short; 10,000 is what a forwarder is meant for.
+// SessionsEnv says how many agents TestManySessions connects to one forwarder. The
+// default keeps the suite short; a forwarder is made for 10,000.
 const SessionsEnv = "TUNNOX_TEST_SESSIONS"
 
-// TestManySessions: what an idle session costs a forwarder in memory, what the
-// heartbeats of all cost it in processor time, and that all are back after it was
-// killed, none having been refused more than it must.
+// TestManySessions: the memory that an idle session costs a forwarder, the processor
+// time of all heartbeats, and that all agents connect again after the forwarder was
+// killed, each refused only as often as necessary.
 func TestManySessions(t *testing.T) {
 	n := 1000
 	if text := os.Getenv(SessionsEnv); text != "" {
@@ -29,14 +29,14 @@ func TestManySessions(t *testing.T) {
 	forwarder := c.Forwarders[0]
 	memory := func() float64 {
 		t.Helper()
-		forwarder.Profile(t, "heap?gc=1") // what is garbage is not a session's
+		forwarder.Profile(t, "heap?gc=1") // garbage does not belong to a session
 		kb, err := forwarder.Status("status", "VmRSS")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return float64(kb)
 	}
-	first := n / 10 // what the first agents cost is not theirs alone
+	first := n / 10 // the first agents also cost what all share
 	f := startFleet(t, c.Control.API, first, forwarder)
 	resident := memory()
 	began := time.Now()
@@ -55,8 +55,8 @@ func TestManySessions(t *testing.T) {
 	}
 	each, share := (memory()-resident)/float64(n-first), 100*(after-before).Seconds()/idle.Seconds()
 	t.Logf("%d idle sessions: %.1f KB of resident memory each; heartbeats use %.1f %% of a core", n, each, share)
-	// 30 KB and, at 10,000 sessions, 5 % are the aims; a loaded machine makes each
-	// wake-up dearer, and the process does something without sessions too.
+	// 30 KB and, at 10,000 sessions, 5 % are the aims. On a loaded machine each wake-up
+	// costs more, and the process also works without sessions.
 	if most := 1.2 + 0.5*float64(n)/1000; !programs.Race && (each > 42 || share > most) {
 		t.Errorf("that is more than 42 KB or %.1f %%", most)
 	}
@@ -82,6 +82,6 @@ func TestManySessions(t *testing.T) {
 	}
 }
 
-// reconnectTime is in how long n agents, with everything else on the same machine, are
-// back for certain.
+// reconnectTime bounds the time in which n agents connect again, with everything else
+// on the same machine.
 func reconnectTime(n int) time.Duration { return time.Minute + time.Duration(n)*10*time.Millisecond }

@@ -17,8 +17,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// backups copies a database while its users are kept out for a moment, and puts the
-// copy in its place, as a restore under running servers does.
+// backups copies a database while its users are shut out for a moment, and replaces the
+// database by the copy, as a restore under running servers does.
 type backups struct {
 	t     *testing.T
 	admin *pgx.Conn
@@ -46,7 +46,7 @@ func (b *backups) do(format string, args ...any) {
 	}
 }
 
-// shut ends all connections to the database and lets no other in.
+// shut ends all connections to the database and accepts no others.
 func (b *backups) shut() {
 	b.t.Helper()
 	b.do(`ALTER DATABASE %q ALLOW_CONNECTIONS false`, b.name)
@@ -63,7 +63,7 @@ func (b *backups) take() {
 	b.open()
 }
 
-// restore puts the copy in the place of what is there.
+// restore replaces the present database by the copy.
 func (b *backups) restore() {
 	b.t.Helper()
 	b.shut()
@@ -72,10 +72,10 @@ func (b *backups) restore() {
 	b.open()
 }
 
-// TestPostgresGoesBackInTime: the log is restored to an hour ago, under a running
-// control plane and running forwarders. What they show and carry becomes what the
-// restored log says, without a restart; a mapping that is disabled afterwards carries
-// nothing; commands of the accounts that have lost something are taken.
+// TestPostgresGoesBackInTime: the log is restored to an earlier state, under a running
+// control plane and running forwarders. They show and carry what the restored log says,
+// without a restart. A mapping that is disabled afterwards carries nothing. Commands of
+// the accounts that have lost records are accepted.
 func TestPostgresGoesBackInTime(t *testing.T) {
 	t.Parallel()
 	postgres := services.StartPostgres(t, services.PostgresOptions{})
@@ -99,7 +99,7 @@ func TestPostgresGoesBackInTime(t *testing.T) {
 		works(t, m.LocalPort)
 		return m.LocalPort, fmt.Sprintf("/api/v1/mappings/%d", m.ID)
 	}
-	deleted, deletedPath := mapping() // after the backup, so that it comes back
+	deleted, deletedPath := mapping() // after the backup, so that the restore brings it back
 	victim, victimPath := mapping()
 	held, err := opened(victim)
 	if err != nil {
@@ -112,7 +112,7 @@ func TestPostgresGoesBackInTime(t *testing.T) {
 
 	patiently(http.MethodDelete, deletedPath, nil)
 	lost, _ := mapping()
-	// What comes after the restore is to get positions and versions that these had.
+	// Records after the restore must get the positions and versions of the lost ones.
 	for range 5 {
 		other, path := mapping()
 		patiently(http.MethodPost, path+"/disable", nil)
@@ -125,7 +125,7 @@ func TestPostgresGoesBackInTime(t *testing.T) {
 	}
 	w.settled(t)
 	backup.restore()
-	// Noticed by all, and told.
+	// All have noticed the rollback, and report it.
 	programs.Eventually(t, settleLimit, func() error {
 		for server, metric := range map[*programs.Server]string{w.Control: "tunnox_log_taken_back_total",
 			w.Forwarders[0]: "tunnox_forwarder_forks_total", w.Forwarders[1]: "tunnox_forwarder_forks_total"} {

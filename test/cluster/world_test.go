@@ -13,9 +13,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/truth"
 )
 
-// AwayEnv is how long a service is away in the tests that take it away. Longer
-// than the leases of the directory live (15 s) is the harder case; the default
-// keeps the suite short.
+// AwayEnv says how long a service is away in the tests that take one away. Longer than
+// the leases of the directory live (15 s) is the harder case; the default keeps the
+// suite short.
 const AwayEnv = "TUNNOX_TEST_AWAY"
 
 func awayTime(t *testing.T) time.Duration {
@@ -31,11 +31,11 @@ func awayTime(t *testing.T) time.Duration {
 	return d
 }
 
-// settleLimit is how long it may take until all is as the log says.
+// settleLimit bounds the time until everything matches the log.
 const settleLimit = 40 * time.Second
 
-// world is a cluster of two forwarders with a client whose mappings lead to a
-// target at its own forwarder and to one at the other, while things are taken away.
+// world is a cluster of two forwarders, with a client whose mappings lead to a target
+// at its own forwarder and to one at the other, for tests that take services away.
 type world struct {
 	*programs.Cluster
 	api     *programs.API
@@ -77,8 +77,8 @@ func (w *world) agents() map[int64]*programs.Process {
 	return map[int64]*programs.Process{w.far.source.ID: w.far.sourceAgent, w.far.target.ID: w.far.targetAgent, w.near.target.ID: w.near.targetAgent}
 }
 
-// settled waits until what the API shows, what the forwarders know and what the
-// agents listen on is what the log says, nobody having helped.
+// settled waits until the API, the forwarders' knowledge and the agents' listeners
+// match the log, without help.
 func (w *world) settled(t *testing.T) {
 	t.Helper()
 	began := time.Now()
