@@ -22,9 +22,9 @@ func (s *story) accounts() {
 	is(t, "the name", made.JSON201.Username, "ann")
 	is(t, "the status", made.JSON201.Status, apiclient.UserStatusActive)
 	at := apiclient.GetUserParams{MinPosition: made.Headers201.XPosition}
-	shown := call(client(t, s.other, s.other.Key, s.done).GetUserWithResponse(s.ctx, ann, &at)).want(t, 200) // where it was not made
+	shown := call(client(t, s.other, s.other.Key, s.done).GetUserWithResponse(s.ctx, ann, &at)).want(t, 200) // at the control plane where it was not made
 	is(t, "the user elsewhere", *shown.JSON200, *made.JSON201)
-	version, _, _ := strings.Cut(*shown.Headers200.ETag, "-") // what stands behind is the quota's, which is shown too
+	version, _, _ := strings.Cut(*shown.Headers200.ETag, "-") // the second part is the version of the quota, which is shown too
 	is(t, "its version", version+`"`, *made.Headers201.ETag)
 	same := apiclient.GetUserParams{IfNoneMatch: shown.Headers200.ETag}
 	if body := call(c.GetUserWithResponse(s.ctx, ann, &same)).want(t, 304).Body; len(body) != 0 {
@@ -43,7 +43,7 @@ func (s *story) accounts() {
 	is(t, "enabled", call(c.EnableUserWithResponse(s.ctx, ann, nil)).want(t, 200).JSON200.Status, apiclient.UserStatusActive)
 	is(t, "all users", idsOf(call(c.ListUsersWithResponse(s.ctx, nil)).want(t, 200).JSON200.Items), []int64{ann})
 
-	// Left out, null and a number are three things.
+	// A field that is left out, null, and a number mean three different things.
 	q := call(c.SetQuotaWithResponse(s.ctx, ann, nil, apiclient.SetQuotaBody{MaxClients: some(7), MaxMappings: some(9)})).want(t, 200).JSON200
 	is(t, "limits that were set", []any{q.MaxClients.MustGet(), q.MaxMappings.MustGet(), q.MaxActiveMappings.IsNull()}, []any{int64(7), int64(9), true})
 	q = call(c.PostQuotaWithResponse(s.ctx, ann, nil, apiclient.SetQuotaBody{MaxMappings: nullable.NewNullNullable[int64]()})).want(t, 200).JSON200
@@ -60,11 +60,11 @@ func (s *story) accounts() {
 	history := call(c.UserHistoryWithResponse(s.ctx, ann, nil)).want(t, 200).JSON200.Items
 	is(t, "the user's history", namesOf(history), []string{"user_created", "user_changed", "user_role_set", "user_role_set", "user_disabled", "user_enabled", "user_plan_set"})
 
-	// As of before it was changed, the user is who it was.
+	// As of before the change, the user is unchanged.
 	then := call(c.GetUserWithResponse(s.ctx, ann, &apiclient.GetUserParams{AsOf: text(*made.Headers201.XPosition)})).want(t, 200).JSON200
 	is(t, "the user then", *then, *made.JSON201)
 
-	// Of one that is erased the log has no address any more.
+	// The log has no address of an erased user any more.
 	call(c.EraseUserWithResponse(s.ctx, ann, nil)).want(t, 204)
 	created := call(c.UserHistoryWithResponse(s.ctx, ann, nil)).want(t, 200).JSON200.Items[0]
 	if facts := created.Data.(map[string]any); facts["email"] == "ann@example.org" || facts["username"] == "ann" {

@@ -10,8 +10,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// registerAnonymous starts agents without an identity and keeps their claim codes.
-// It does so before a story sends the agents of the only node away.
+// registerAnonymous starts agents without an identity and keeps their claim codes. It
+// does this before a story moves the agents of the only node away.
 func (f *form) registerAnonymous(t *testing.T, n int) {
 	t.Helper()
 	f.codes = make(chan string, n)
@@ -32,7 +32,7 @@ func (f *form) registerAnonymous(t *testing.T, n int) {
 	}
 }
 
-// claimCode gives a code that was not used before.
+// claimCode gives an unused code.
 func (f *form) claimCode(t *testing.T) string {
 	t.Helper()
 	select {

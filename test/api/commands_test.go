@@ -11,14 +11,14 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// request is a command as one would send it, and once more with another body,
-// where it has one.
+// request is a command as a caller sends it, and once more with another body, if it has
+// a body.
 type request struct {
 	method, path string
 	body, other  any
 }
 
-// maker makes what a command needs, anew for every request.
+// maker makes what a command needs, again for every request.
 type maker struct {
 	*testing.T
 	*form
@@ -26,7 +26,7 @@ type maker struct {
 
 type fields = map[string]any
 
-// commands tells how to ask for every operation that can be repeated under a key.
+// commands gives a request for every operation that can be repeated under a key.
 var commands = map[string]func(m maker) request{
 	"create-user": func(m maker) request {
 		return request{path: "/users", body: m.newUser(), other: m.newUser()}
@@ -80,7 +80,7 @@ var commands = map[string]func(m maker) request{
 	"disconnect-client": func(m maker) request {
 		return request{path: path("/clients/%d/disconnect", m.client(m.user()))}
 	},
-	// The node drains already; it is asked for in the log all the same.
+	// The node drains already; the request is in the log all the same.
 	"drain-node": func(m maker) request { return request{path: "/nodes/" + m.forwarder() + "/drain"} },
 
 	"create-mapping": func(m maker) request {
@@ -151,7 +151,7 @@ var commands = map[string]func(m maker) request{
 	},
 }
 
-// withoutKey are the POSTs that take no key, and why they need none.
+// withoutKey are the POSTs that accept no key, and the reasons.
 var withoutKey = map[string]string{
 	"login":        "a repeat is another login, which does nobody harm",
 	"refresh":      "a refresh token is good once, which is what makes a stolen one noticed",
@@ -164,7 +164,7 @@ const base = "/api/v1"
 
 func path(format string, ids ...any) string { return fmt.Sprintf(format, ids...) }
 
-// name gives a name that nobody has.
+// name gives an unused name.
 func (f *form) name() string { return fmt.Sprintf("n%d", f.names.Add(1)) }
 
 func (m maker) newUser() fields {
@@ -186,7 +186,7 @@ func (m maker) client(user int64) int64 {
 	return m.made("/clients", fields{"user_id": user, "client_name": "c"}, "client_id")
 }
 
-// forwarder gives the id of a node that agents connect to.
+// forwarder gives the id of a node to which agents connect.
 func (m maker) forwarder() string {
 	m.Helper()
 	for _, n := range programs.All[struct {
@@ -215,7 +215,7 @@ func (m maker) newShare() fields {
 	return fields{"user_id": user, "target_client_id": m.client(user), "protocol": "tcp", "target_host": "127.0.0.1", "target_port": 80}
 }
 
-// webhook wants what does not happen here, so that nothing is sent anywhere.
+// webhook asks for an event that does not happen here, so that nothing is sent.
 func (m maker) webhook() int64 {
 	return m.made("/webhooks", fields{"user_id": m.user(), "url": "https://example.org/", "events": []string{"user_erased"}}, "webhook_id")
 }
@@ -230,8 +230,8 @@ func with(body fields, name string, value any) fields {
 	return changed
 }
 
-// eachCommand goes over the operations that have all of these parameters, with a
-// request that was not sent before.
+// eachCommand visits the operations that have all of these parameters, with a request
+// that was not sent before.
 func (f *form) eachCommand(t *testing.T, check func(t *testing.T, r request), parameters ...string) {
 	for _, op := range f.doc.operations(parameters...) {
 		ask, ok := commands[op.ID]
@@ -247,7 +247,7 @@ func (f *form) eachCommand(t *testing.T, check func(t *testing.T, r request), pa
 	}
 }
 
-// head is the position of the last record.
+// head gives the position of the last record.
 func (f *form) head(t *testing.T) int64 {
 	t.Helper()
 	var page struct{ Items []struct{ Position int64 } }
@@ -255,7 +255,7 @@ func (f *form) head(t *testing.T) int64 {
 	return page.Items[0].Position
 }
 
-// namesAfter are the names of what was written behind a position.
+// namesAfter gives the names of the events after a position.
 func (f *form) namesAfter(t *testing.T, position int64) []string {
 	t.Helper()
 	var names []string
@@ -265,8 +265,8 @@ func (f *form) namesAfter(t *testing.T, position int64) []string {
 	return names
 }
 
-// dryRuns: with dry_run=true every command says what it would write, writes
-// nothing, and then writes that.
+// dryRuns: with dry_run=true every command says what it would write, writes nothing,
+// and later writes exactly that.
 func dryRuns(t *testing.T, f *form) {
 	f.eachCommand(t, func(t *testing.T, r request) {
 		before := f.head(t)
@@ -289,8 +289,8 @@ func dryRuns(t *testing.T, f *form) {
 	}, "dry_run")
 }
 
-// repeats: under a key every command has one effect and one answer, whichever
-// control plane is asked; the key is of its caller and of its request.
+// repeats: under a key every command has one effect and one answer, at either control
+// plane; a key belongs to its caller and its request.
 func repeats(t *testing.T, f *form) {
 	for _, op := range f.doc.operations() {
 		if _, told := withoutKey[op.ID]; op.method == http.MethodPost && op.has("Idempotency-Key") == told {
@@ -332,8 +332,8 @@ func repeats(t *testing.T, f *form) {
 	}, "Idempotency-Key")
 }
 
-// atOnce: of many at the same moment, at either control plane, one is the first
-// and the others are its repeats.
+// atOnce: of many repeats at the same moment, at either control plane, one is the first
+// and the others get its answer.
 func atOnce(t *testing.T, f *form) {
 	const callers = 8
 	for range 5 {
@@ -366,7 +366,7 @@ func atOnce(t *testing.T, f *form) {
 	}
 }
 
-// shown is a body without what is shown only once.
+// shown gives a body without fields that are shown only once.
 func shown(t *testing.T, answer programs.Answer) fields {
 	t.Helper()
 	if len(answer.Body) == 0 {
@@ -377,7 +377,7 @@ func shown(t *testing.T, answer programs.Answer) fields {
 	for _, once := range []string{"auth_code", "key", "code", "secret"} {
 		delete(body, once)
 	}
-	if _, client := body["node_id"]; client { // where it is now is no part of the answer to a command
+	if _, client := body["node_id"]; client { // the present place of a client is not part of the answer to a command
 		for _, presence := range []string{"status", "node_id", "last_seen", "agent_version", "config_version"} {
 			delete(body, presence)
 		}
@@ -385,10 +385,10 @@ func shown(t *testing.T, answer programs.Answer) fields {
 	return body
 }
 
-// versions: a command that names the version it stands on is refused when there
-// is a newer one, and what is shown carries its version.
+// versions: a command that names an old version is refused, and every shown resource
+// carries its version.
 func versions(t *testing.T, f *form) {
-	unversioned := []string{"get-node", "user-stats", "client-stats", "drain-node"} // who is there and what was counted has no version
+	unversioned := []string{"get-node", "user-stats", "client-stats", "drain-node"} // running nodes and counts have no version
 	for _, op := range f.doc.operations("id") {
 		one := op.method == http.MethodGet && !op.has("limit")
 		if one && op.has("If-None-Match") == slices.Contains(unversioned, op.ID) {
@@ -424,7 +424,8 @@ func versions(t *testing.T, f *form) {
 	}, "If-Match")
 }
 
-// subject is the path of what a command is about: the nearest that can be shown.
+// subject gives the path of a command's subject: the nearest resource that can be
+// shown.
 func (f *form) subject(t *testing.T, path string) string {
 	t.Helper()
 	for at := path; at != ""; at = at[:max(0, strings.LastIndexByte(at, '/'))] {

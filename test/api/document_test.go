@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// document is what the tests read of the OpenAPI document.
+// document is the part of the OpenAPI document that the tests read.
 type document struct {
 	Paths map[string]map[string]*operation
-	mux   *http.ServeMux // tells which operation a request is of
+	mux   *http.ServeMux // finds the operation of a request
 	byID  map[string]*operation
 }
 
@@ -34,8 +34,8 @@ type operation struct {
 	method, path string
 }
 
-// readDocument reads the reviewed document, which a test of package httpapi holds
-// to what servers serve.
+// readDocument reads the reviewed document. A test of package httpapi checks that
+// servers serve the same.
 func readDocument(t *testing.T) *document {
 	t.Helper()
 	text, err := os.ReadFile("../../httpapi/testdata/openapi.json")
@@ -56,10 +56,10 @@ func readDocument(t *testing.T) *document {
 	return d
 }
 
-// ServeHTTP lets an operation be found by a mux.
+// ServeHTTP lets a mux find an operation.
 func (*operation) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
-// operations gives those that have all of these parameters, by id.
+// operations gives the operations with all of these parameters, by id.
 func (d *document) operations(parameters ...string) []*operation {
 	var found []*operation
 	for _, id := range slices.Sorted(maps.Keys(d.byID)) {

@@ -12,25 +12,25 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// list is a list to page through: an operation with what it is asked with, the
-// field its order is of, and the ids that are in it throughout.
+// list is a list with pages: an operation and its parameters, the field that gives its
+// order, and the ids that are in it all the time.
 type list struct {
 	op, path, field string
 	stay            []int64
 }
 
-// population is an account with some of everything that stays, and between that
-// some that goes.
+// population is an account with some resources of every kind that stay, and others in
+// between that are deleted.
 type population struct {
 	maker
 	user, client                            int64
 	users, clients, mappings, keys, shares  []int64
 	webhooks, invites                       []int64
 	disabledUsers, disabledClients, stopped []int64
-	going                                   []string // paths of what is deleted
+	going                                   []string // paths of the resources that are deleted
 }
 
-// populate makes n of everything that stays; the odd ones are disabled.
+// populate makes n resources of every kind that stay; every second one is disabled.
 func populate(m maker, n int) *population {
 	p := &population{maker: m, user: m.user()}
 	p.client = m.client(p.user)
@@ -58,7 +58,7 @@ func populate(m maker, n int) *population {
 	return p
 }
 
-// mostWebhooks is how many a user may hold.
+// mostWebhooks is how many webhooks a user may have.
 const mostWebhooks = 10
 
 func (p *population) hook() int64 {
@@ -102,7 +102,7 @@ func (p *population) lists() []list {
 		{"list-webhooks", "/webhooks?" + owner, "webhook_id", p.webhooks},
 		{"list-deliveries", path("/webhooks/%d/deliveries", p.webhooks[0]), "delivery_id", nil}, // none; the story of webhooks has some
 	}
-	// Nothing goes from the log: what is there now stays.
+	// Nothing is removed from the log: present records stay.
 	for _, l := range []list{
 		{"list-events", "/events", "position", nil},
 		{"audit", "/audit?" + owner, "position", nil},
@@ -147,7 +147,7 @@ func (p *population) pages(api *programs.API, l list, limit int, headers ...stri
 	}
 }
 
-// asking adds to a path what else is asked for.
+// asking adds further parameters to a path.
 func asking(path, query string) string {
 	if strings.Contains(path, "?") {
 		return path + "&" + query
@@ -155,7 +155,8 @@ func asking(path, query string) string {
 	return path + "?" + query
 }
 
-// churn deletes what goes, and makes and deletes more until the context ends.
+// churn deletes the resources that go, and makes and deletes more until the context
+// ends.
 func (p *population) churn(ctx context.Context) {
 	name := p.name()
 	must := func(method, path string, body any) programs.Answer {
@@ -176,8 +177,8 @@ func (p *population) churn(ctx context.Context) {
 	}
 }
 
-// pagesAreWhole: who pages through a list while things come and go sees nothing
-// twice, in order, and everything that was there throughout.
+// pagesAreWhole: a reader that pages through a changing list sees the rows in order, no
+// row twice, and every row that was there all the time.
 func pagesAreWhole(t *testing.T, f *form) {
 	p := populate(maker{t, f}, 12)
 	all := p.lists()
@@ -216,8 +217,8 @@ func pagesAreWhole(t *testing.T, f *form) {
 	is(t, "how many are found newest first", len(newest), len(oldest))
 }
 
-// pagesHaveBounds: a page has one to 500 items, and what is not asked for right is
-// refused with its place.
+// pagesHaveBounds: a page has one to 500 items, and a wrong parameter is refused with
+// its place.
 func pagesHaveBounds(t *testing.T, f *form) {
 	p := populate(maker{t, f}, 2)
 	for _, l := range p.lists() {
@@ -228,7 +229,7 @@ func pagesHaveBounds(t *testing.T, f *form) {
 				t.Errorf("%s: the faults are %+v, want %s", asking(l.path, query), problem.Errors, place)
 			}
 		}
-		if whole := p.pages(f.first, l, 500); len(whole) < 100 { // and not all that other tests did
+		if whole := p.pages(f.first, l, 500); len(whole) < 100 { // and not everything that other tests made
 			is(t, l.path+" in pages of one", p.pages(f.first, l, 1), whole)
 		}
 	}

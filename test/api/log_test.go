@@ -16,14 +16,14 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// log is about what happened: searched, followed, proven and taken back.
+// log is about the events: searched, followed, proven and reverted.
 func (s *story) log() {
 	t, c := s.T, s.admin
 	made := call(c.CreateUserWithResponse(s.ctx, nil, apiclient.CreateUserBody{Username: "logged", Email: "logged@example.org"})).want(t, 201).JSON201
 	subject := fmt.Sprintf("user-%d", made.UserId)
 	changed := call(c.ChangeUserWithResponse(s.ctx, made.UserId, nil, apiclient.ChangeUserBody{Username: ptr("renamed")})).want(t, 200)
 
-	// All of the log, in pages, as lines and as a stream that ends.
+	// The whole log, in pages, as lines and as a stream that ends.
 	var all []apiclient.Event
 	for after := int64(0); ; {
 		page := call(c.ListEventsWithResponse(s.ctx, &apiclient.ListEventsParams{After: &after, Limit: ptr(int64(20))})).want(t, 200).JSON200
@@ -39,8 +39,8 @@ func (s *story) log() {
 		}
 	}
 	ends := all[len(all)-1].Recorded.Add(time.Microsecond)
-	// Lines are for who reads them one by one, which is the generated client's plain
-	// method; the other would read them all as one JSON.
+	// Lines are for readers that read them one by one. The generated client's plain
+	// method does this; the other method would read them all as one JSON value.
 	lines, err := c.Audit(s.ctx, &apiclient.AuditParams{Format: ptr(apiclient.Ndjson), To: &ends})
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func (s *story) log() {
 
 	s.proofs(found[0].Position)
 
-	// A change is taken back, once.
+	// A change is reverted, once.
 	position := *changed.Headers200.XPosition
 	reverted := call(c.RevertEventWithResponse(s.ctx, position, nil)).want(t, 200)
 	is(t, "the command that did it", reverted.JSON200.Command, "change_user")
@@ -70,7 +70,7 @@ func (s *story) log() {
 	s.drain()
 }
 
-// proofs checks what the API proves with somebody else's tree.
+// proofs checks the API's proofs with a Merkle tree of other authors.
 func (s *story) proofs(position int64) {
 	t, c := s.T, s.admin
 	signed := call(c.GetCheckpointWithResponse(s.ctx)).want(t, 200).JSON200
@@ -89,7 +89,7 @@ func (s *story) proofs(position int64) {
 	is(t, "the root of both proofs", grown.ToRootHash, in.RootHash)
 }
 
-// drain sends the agents of a node away. There are no more of them afterwards.
+// drain moves the agents of a node away. Afterwards the node has no agents.
 func (s *story) drain() {
 	nodes := call(s.admin.ListNodesWithResponse(s.ctx)).want(s.T, 200).JSON200.Items
 	i := slices.IndexFunc(nodes, func(n apiclient.Node) bool { return slices.Contains(n.Roles, "forwarder") })

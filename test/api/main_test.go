@@ -18,18 +18,17 @@ func TestMain(m *testing.M) { programs.Main(m) }
 // form is one of the two forms, running.
 type form struct {
 	doc    *document
-	server *programs.Server // where agents go
+	server *programs.Server // where agents connect
 	first  *programs.API    // a control plane
-	other  *programs.API    // the cluster's other one, or the same again
+	other  *programs.API    // the cluster's other one, or the same
 	names  atomic.Int64     // that were given
 	codes  chan string      // claim codes of anonymous clients
-	// lose ends the first control plane as kill -9 does; nil where it is the only one.
+	// lose ends the first control plane as kill -9 does; nil if it is the only one.
 	lose func()
 }
 
-// TestBothForms starts both forms once for all parts of this package. A part
-// leaves behind what the next does not stumble over; the last one ends a control
-// plane.
+// TestBothForms starts both forms once for all parts of this package. A part leaves
+// nothing behind that disturbs the next one; the last part ends a control plane.
 func TestBothForms(t *testing.T) {
 	for name, start := range map[string]func(*testing.T) *form{"embedded": embedded, "cluster": cluster} {
 		t.Run(name, func(t *testing.T) {
@@ -55,14 +54,14 @@ func embedded(t *testing.T) *form {
 }
 
 func cluster(t *testing.T) *form {
-	// Two forwarders: a story drains one, and who is invited needs another.
+	// Two forwarders: a story drains one, and invited machines need another one.
 	c := programs.StartCluster(t, 2, services.Postgres(t), services.Redis(t))
 	second := programs.StartControlBeside(t, "127.0.0.20", c.Control)
 	return &form{doc: readDocument(t), server: c.Server(), first: c.Control.API, other: second.API, lose: c.Control.Kill}
 }
 
-// client is the generated client, with a token, of a control plane. Whatever
-// succeeds through it is noted in done.
+// client is the generated client of a control plane, with a token. It records in done
+// every operation that succeeds.
 func client(t *testing.T, api *programs.API, token string, done *calls) *apiclient.ClientWithResponses {
 	t.Helper()
 	transport := &http.Transport{}
@@ -80,7 +79,7 @@ func client(t *testing.T, api *programs.API, token string, done *calls) *apiclie
 	return c
 }
 
-// noting is a client that notes the operations that succeed.
+// noting is a client that records the operations that succeed.
 type noting struct {
 	http.Client
 	done *calls
@@ -94,7 +93,7 @@ func (n *noting) Do(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// outcome is what a method of the generated client gave.
+// outcome is the result of a method of the generated client.
 type outcome[R interface{ StatusCode() int }] struct {
 	answer R
 	err    error
@@ -116,7 +115,7 @@ func (o outcome[R]) want(t *testing.T, status int) R {
 	return o.answer
 }
 
-// is fails the test when two things are not the same.
+// is fails the test when two values differ.
 func is[T any](t *testing.T, what string, got, want T) {
 	t.Helper()
 	if !reflect.DeepEqual(got, want) {
@@ -124,5 +123,5 @@ func is[T any](t *testing.T, what string, got, want T) {
 	}
 }
 
-// brief is a value for people, who read its beginning.
+// brief gives the beginning of a value, for people.
 func brief(v any) string { return fmt.Sprintf("%.600s", fmt.Sprintf("%+v", v)) }

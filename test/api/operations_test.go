@@ -7,8 +7,7 @@ import (
 	"github.com/tunnox-net/tunnox/test/apiclient"
 )
 
-// story calls operations through the generated client and looks at what they
-// answer.
+// story calls operations through the generated client and checks their answers.
 type story struct {
 	*testing.T
 	*form
@@ -22,8 +21,8 @@ func (s *story) as(token string) *apiclient.ClientWithResponses {
 	return client(s.T, s.first, token, s.done)
 }
 
-// everyOperation tells stories in which every operation of the document succeeds
-// at least once, and fails for those it does not.
+// everyOperation tells stories in which every operation of the document succeeds at
+// least once, and fails for those that do not.
 func everyOperation(t *testing.T, f *form) {
 	s := &story{T: t, form: f, ctx: t.Context(), done: &calls{doc: f.doc, ids: map[string]bool{}}}
 	s.admin = s.as(f.first.Key)
@@ -66,7 +65,7 @@ func (s *story) probes() {
 	}
 }
 
-// refusals are problems as RFC 9457 has them, at any status.
+// refusals are problems as RFC 9457 defines them, at any status.
 func (s *story) refusals() {
 	nobody := call(s.as("").ListUsersWithResponse(s.ctx, nil)).want(s.T, 401).ApplicationproblemJSON401
 	s.problem(nobody, 401, "unauthorized", "")

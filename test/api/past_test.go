@@ -13,8 +13,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// thePast: what was shown at one control plane after each of many random commands
-// is what the other shows as of then, of everything that takes as_of.
+// thePast: after each of many random commands one control plane shows a state. Later
+// the other one shows the same state as of that moment, for every operation with as_of.
 func thePast(t *testing.T, f *form) {
 	p := populate(maker{t, f}, 2)
 	ids := map[string]int64{"/users": p.user, "/clients": p.clients[0], "/mappings": p.mappings[0], "/keys": p.keys[0], "/shares": p.shares[0], "/webhooks": p.webhooks[0],
@@ -70,13 +70,13 @@ func thePast(t *testing.T, f *form) {
 	for i := 0; len(moments) < 25; i++ {
 		position := command(i).Header.Get("X-Position")
 		if position == "" {
-			continue // nothing was to be done
+			continue // the command changed nothing
 		}
 		then := moment{position: position, shown: map[string]string{}}
 		for _, what := range asked {
 			then.shown[what] = history(t, f.first, what, "Min-Position", position)
 		}
-		time.Sleep(time.Millisecond) // what comes next is recorded at another time
+		time.Sleep(time.Millisecond) // the next event gets another time
 		then.at = time.Now()
 		time.Sleep(time.Millisecond)
 		moments = append(moments, then)
@@ -96,8 +96,8 @@ func thePast(t *testing.T, f *form) {
 	t.Logf("%d ways to ask, each about %d moments", len(asked), len(moments))
 }
 
-// history gives what is shown without what is not in the log: where clients are,
-// what was used, and when a key was.
+// history removes fields that are not in the log: the places of clients, usage, and the
+// last use of a key.
 func history(t *testing.T, api *programs.API, what string, headers ...string) string {
 	t.Helper()
 	answer, err := api.Call("GET", base+what, nil, headers...)

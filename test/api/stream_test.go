@@ -16,9 +16,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// streamGoesOn: who follows the log at one control plane, loses it and goes on at
-// another behind the last id it read sees every event once and in order, while
-// commands go on.
+// streamGoesOn: a reader follows the log at one control plane, loses it, and continues
+// at another one after the last id that it has read. It sees every event once and in
+// order, while commands go on.
 func streamGoesOn(t *testing.T, f *form) {
 	const commands = 60
 	m := maker{t, f}
@@ -40,8 +40,8 @@ func streamGoesOn(t *testing.T, f *form) {
 
 	var seen []int64
 	last := start
-	// read follows the stream at a control plane until a number was seen in all or
-	// it ends.
+	// read follows the stream at a control plane until it has seen this number of
+	// events in all, or the stream ends.
 	read := func(api *programs.API, all int) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
@@ -96,7 +96,7 @@ func streamGoesOn(t *testing.T, f *form) {
 	}
 }
 
-// follow opens the live stream behind a position.
+// follow opens the live stream after a position.
 func follow(ctx context.Context, api *programs.API, last string) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, api.URL+base+"/events/stream", nil)
 	if err != nil {

@@ -19,8 +19,8 @@ func some(n int64) nullable.Nullable[int64] { return nullable.NewNullableWithVal
 
 func text(n int64) *string { return ptr(strconv.FormatInt(n, 10)) }
 
-// tunnels is about clients with agents, mappings that carry bytes, and what is
-// counted of that.
+// tunnels is about clients with agents, mappings that carry bytes, and the counts of
+// these bytes.
 func (s *story) tunnels() {
 	t, c := s.T, s.admin
 	user := call(c.CreateUserWithResponse(s.ctx, nil, apiclient.CreateUserBody{Username: "tunnels", Email: "tunnels@example.org"})).want(t, 201).JSON201.UserId
@@ -72,7 +72,7 @@ func (s *story) tunnels() {
 	is(t, "what the log has of it", namesOf(asked), []string{"client_disconnect_requested"})
 	is(t, "whose it is", asked[0].Owner.MustGet(), user)
 	is(t, "where the sessions were", fmt.Sprint(asked[0].Data.(map[string]any)["nodes"]), fmt.Sprint(ended.JSON200.Nodes))
-	s.first.WaitOnline(t, source.ID) // its agent comes back
+	s.first.WaitOnline(t, source.ID) // its agent connects again
 	lonely := s.client(user, "lonely")
 	is(t, "disabled", call(c.DisableClientWithResponse(s.ctx, lonely.ID, nil)).want(t, 200).JSON200.Status, apiclient.ClientStatusDisabled)
 	is(t, "enabled", call(c.EnableClientWithResponse(s.ctx, lonely.ID, nil)).want(t, 200).JSON200.Status, apiclient.ClientStatusOffline)
@@ -95,8 +95,8 @@ func (s *story) client(user int64, name string) programs.Client {
 	return programs.Client{ID: made.ClientId, AuthCode: *made.AuthCode}
 }
 
-// counted waits until a client's use tells of the message that went there and
-// back, exactly when that was all, and looks at all other ways to ask.
+// counted waits until a client's usage includes the message that was sent and echoed,
+// exactly if there was nothing else, and checks all other operations about usage.
 func (s *story) counted(user, client, mapping, size int64, all bool) {
 	want := apiclient.TrafficSum{Connections: 1, ToTarget: size, ToSource: size, Total: 2 * size}
 	programs.Eventually(s.T, 30*time.Second, func() error {
@@ -125,7 +125,7 @@ func (s *story) counted(user, client, mapping, size int64, all bool) {
 	is(t, "the quota's use", call(c.GetQuotaWithResponse(s.ctx, user, nil)).want(t, 200).JSON200.CurrentMonthTraffic.MustGet(), want.Total)
 }
 
-// claim makes an anonymous client one of the user's.
+// claim gives an anonymous client to the user.
 func (s *story) claim(user int64) {
 	t := s.T
 	claimed := call(s.admin.ClaimClientWithResponse(s.ctx, nil, apiclient.ClaimBody{ClaimCode: s.claimCode(t), UserId: &user, ClientName: ptr("pi")})).want(t, 201).JSON201
@@ -137,7 +137,7 @@ func (s *story) claim(user int64) {
 	call(s.admin.GetClientWithResponse(s.ctx, was, nil)).want(t, 404)
 }
 
-// shares is about a service of one user that another listens for.
+// shares is about a service of one user for which another user listens.
 func (s *story) shares() {
 	t, c := s.T, s.admin
 	ann := call(c.CreateUserWithResponse(s.ctx, nil, apiclient.CreateUserBody{Username: "sharing", Email: "sharing@example.org"})).want(t, 201).JSON201.UserId
@@ -158,7 +158,7 @@ func (s *story) shares() {
 	call(c.GetShareWithResponse(s.ctx, share.ShareId, nil)).want(t, 404)
 }
 
-// invites is about machines that a user lets in. How one joins is in test/flow.
+// invites is about machines that a user lets in. test/flow tests how a machine joins.
 func (s *story) invites() {
 	t, c := s.T, s.admin
 	host := call(c.CreateUserWithResponse(s.ctx, nil, apiclient.CreateUserBody{Username: "inviting", Email: "inviting@example.org"})).want(t, 201).JSON201.UserId

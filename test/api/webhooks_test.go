@@ -20,7 +20,7 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// sent is what a receiver took.
+// sent is a message that a receiver accepted.
 type sent struct {
 	id, signature, timestamp string
 	body                     []byte
@@ -29,7 +29,7 @@ type sent struct {
 	Data                     json.RawMessage
 }
 
-// webhooks is about who is told what happens.
+// webhooks is about webhooks and their deliveries.
 func (s *story) webhooks() {
 	t, c := s.T, s.admin
 	var mu sync.Mutex
@@ -72,7 +72,7 @@ func (s *story) webhooks() {
 	if !verified(secret, first) {
 		t.Errorf("the signature %s of %s is wrong", first.signature, first.body)
 	}
-	// What is sent is what the audit shows.
+	// A message contains what the audit shows.
 	records := call(c.AuditWithResponse(s.ctx, &apiclient.AuditParams{Owner: &user, Type: &[]string{"client_created"}})).want(t, 200)
 	var page struct{ Items []json.RawMessage }
 	if err := json.Unmarshal(records.Body, &page); err != nil {
@@ -92,7 +92,7 @@ func (s *story) webhooks() {
 		t.Errorf("of %s only one secret is good", second.signature)
 	}
 	var sentBefore apiclient.Delivery
-	programs.Eventually(t, 10*time.Second, func() error { // it is noted behind the answer
+	programs.Eventually(t, 10*time.Second, func() error { // it is recorded after the answer
 		sentBefore = call(c.ListDeliveriesWithResponse(s.ctx, id, nil)).want(t, 200).JSON200.Items[0]
 		if sentBefore.Status != apiclient.Delivered || sentBefore.DeliveryId != test.DeliveryId {
 			return fmt.Errorf("the newest delivery is %+v", sentBefore)
@@ -111,7 +111,7 @@ func (s *story) webhooks() {
 	s.problem(call(c.GetWebhookWithResponse(s.ctx, id, nil)).want(t, 404).ApplicationproblemJSON404, 404, "webhook_not_found", "path.id")
 }
 
-// verified is what Standard Webhooks asks of a receiver.
+// verified is the check that Standard Webhooks asks of a receiver.
 func verified(secret string, m sent) bool {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 	if err != nil {

@@ -17,13 +17,14 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// measureAPI asks a control plane over Postgres and Redis for single resources,
-// and has it write, from many callers at once. Postgres flushes to disk.
+// measureAPI reads single resources from a control plane over Postgres and Redis, and
+// writes, from many callers at once. Postgres flushes to disk.
 func measureAPI(l *lab, o options, t *table) {
 	l.part(func(l *lab) {
 		postgres := services.StartPostgres(l, services.PostgresOptions{Durable: true})
 		redis, url := services.StartRedis(l), postgres.Database(l)
-		// The limit is there, as it is for everybody, and higher than any caller gets.
+		// There is a rate limit, as in production, and it is higher than any caller can
+		// reach.
 		args := []string{"--postgres", url, "--redis", redis.URL(), "--rate-limit", "1000000", "--rate-burst", "1000000"}
 		if o.profile != "" {
 			args = append(args, "--pprof")
@@ -70,8 +71,8 @@ func measureAPI(l *lab, o options, t *table) {
 // rebuiltTakes is an upper bound of a rebuild of a log of replayEvents records.
 const rebuiltTakes = 2 * time.Minute
 
-// measureRebuild builds the read models anew from a log in which personal data are
-// sealed, with the program, on a terminal, while the control plane is asked.
+// measureRebuild rebuilds the read models from a log with encrypted personal data, with
+// the program, on a terminal, while the control plane is in use.
 func measureRebuild(l *lab, t *table, world *load.World, url, redis string) {
 	newExecutor(l, eventstore.NewPersonal(openStore(l, url))).fill(l, replayEvents)
 	var rebuilt atomic.Bool

@@ -20,18 +20,18 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// What the processes on the way cost by themselves is measured beside ours: relays
-// in the same places, which do nothing but carry bytes from one leg to the next,
-// over TLS and over gRPC with what ours does for either (several records in a
-// system call, messages of 64 KiB that are passed through, large windows). They
-// have no multiplexer, no limits, no counters and no ends of their own.
+// The cost that any process in between has is measured together with ours: relays at
+// the same places, which only carry bytes from one leg to the next, over TLS and over
+// gRPC. They do the same as our programs do for either (several records in a system
+// call, messages of 64 KiB that are passed through, large windows). They have no
+// multiplexer, no limits, no counters and no half-closes.
 
 // relayCommand makes this program a relay: bench relay IN OUT NEXT DIR, where IN and
 // OUT are tcp, tls or grpc, and DIR has the certificate.
 const relayCommand = "relay"
 
-// bareWays are chains of relays to the service: source, forwarder and target, and
-// the same with two forwarders that speak gRPC. middle are the forwarders.
+// bareWays are chains of relays to the service: source, forwarder and target, and the
+// same with two forwarders that speak gRPC. middle are the forwarders.
 func bareWays(l *lab, service int) (one, two way, middle [2][]int) {
 	dir := l.TempDir()
 	chain := func(name string, legs ...string) (w way) {
@@ -80,7 +80,8 @@ func startRelay(l *lab, in, out, next, dir string) (pid int, address string) {
 	return cmd.Process.Pid, strings.TrimSpace(address)
 }
 
-// relay is the program of one: it prints where it listens, and never returns well.
+// relay is the program of one relay: it prints its address, and never ends without an
+// error.
 func relay(args []string) error {
 	if len(args) != 4 {
 		return fmt.Errorf("%s IN OUT NEXT DIR", relayCommand)
@@ -123,7 +124,7 @@ func relay(args []string) error {
 	}
 }
 
-// join copies both ways until either ends.
+// join copies in both directions until either ends.
 func join(a, b io.ReadWriteCloser) {
 	done := make(chan struct{}, 2)
 	oneWay := func(to io.Writer, from io.Reader) {
@@ -188,7 +189,7 @@ func dialer(kind, next string, cert tls.Certificate) (func() (io.ReadWriteCloser
 
 const bareWindow = 1 << 20
 
-// tlsListener asks for a certificate, as forwarders do of each other.
+// tlsListener asks for a certificate, as forwarders do.
 type tlsListener struct {
 	net.Listener
 	cert tls.Certificate
@@ -224,7 +225,7 @@ func (l leg) Write(b []byte) (int, error) {
 	if len(b) <= 16<<10 {
 		return l.Conn.Write(b)
 	}
-	if err := l.Handshake(); err != nil { // which must not be gathered
+	if err := l.Handshake(); err != nil { // the handshake must not be gathered
 		return 0, err
 	}
 	l.below.Gather()
@@ -244,7 +245,7 @@ func serveBare(ln net.Listener, carry func(io.ReadWriteCloser)) error {
 			ctx, cancel := context.WithCancel(rpc.Context())
 			defer cancel()
 			go carry(&bareStream{rpc: rpc, cancel: cancel})
-			<-ctx.Done() // ends what is still in RecvMsg, too
+			<-ctx.Done() // also ends a RecvMsg that is still waiting
 			return nil
 		},
 	}}}, nil)

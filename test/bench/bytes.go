@@ -17,7 +17,7 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// What the service is asked to do is the first byte of a connection.
+// The first byte of a connection tells the service what to do.
 const (
 	askSink   = 's' // read and drop
 	askSource = 'd' // write until the peer closes
@@ -31,7 +31,7 @@ func serveBench(c *net.TCPConn) {
 	if _, err := io.ReadFull(c, what[:]); err != nil {
 		return
 	}
-	// How a connection ends is the caller's business; here it only ends.
+	// The caller checks how a connection ends; here it only ends.
 	buffer := make([]byte, chunk)
 	switch what[0] {
 	case askSink:
@@ -149,8 +149,8 @@ func dialBench(port int, ask byte) (*net.TCPConn, error) {
 	return c, nil
 }
 
-// throughput moves bytes over conns connections for d and gives GB per second as
-// the caller sees them, and the CPU seconds per GB of the processes in between.
+// throughput moves bytes over conns connections for d. It gives GB per second as the
+// caller sees them, and the CPU seconds per GB of the processes in between.
 func throughput(w way, conns int, ask byte, d time.Duration, meanwhile func()) (rate, cpuPerGB float64, err error) {
 	var total atomic.Int64
 	var work sync.WaitGroup
@@ -177,7 +177,7 @@ func throughput(w way, conns int, ask byte, d time.Duration, meanwhile func()) (
 				n, err := move(buffer)
 				total.Add(int64(n))
 				if err != nil {
-					return // closed above, or broken, which shows as no bytes
+					return // closed above, or broken; then there are no bytes
 				}
 			}
 		})
@@ -234,7 +234,8 @@ func roundTrips(port, conns int, d time.Duration) ([]time.Duration, error) {
 	return all, failed
 }
 
-// setUps connects, sends a byte, reads one and closes, and gives how often a second.
+// setUps connects, sends a byte, reads one and closes, in a loop, and gives how often a
+// second.
 func setUps(port, atOnce int, d time.Duration) (float64, error) {
 	var n atomic.Int64
 	var mu sync.Mutex
@@ -267,8 +268,8 @@ func setUps(port, atOnce int, d time.Duration) (float64, error) {
 	return float64(n.Load()) / time.Since(began).Seconds(), failed
 }
 
-// addIdle holds connections that do nothing and divides what our processes grew
-// by. The processes are fresh: garbage of earlier work would hide the growth.
+// addIdle holds idle connections and divides the growth of our processes by their
+// number. The processes are new, because garbage of earlier work would hide the growth.
 func addIdle(l *lab, o options, t *table, ours *tunnel, columns int) {
 	memory := func(file, name string) (total int64) {
 		for _, p := range ours.processes() {
@@ -280,7 +281,7 @@ func addIdle(l *lab, o options, t *table, ours *tunnel, columns int) {
 		}
 		return total
 	}
-	if _, err := setUps(ours.port, 4, 100*time.Millisecond); err != nil { // first use of everything
+	if _, err := setUps(ours.port, 4, 100*time.Millisecond); err != nil { // uses everything once
 		l.Fatal(err)
 	}
 	time.Sleep(time.Second)
@@ -319,7 +320,7 @@ func addIdle(l *lab, o options, t *table, ours *tunnel, columns int) {
 	per("memory per idle connection, PSS of all of ours", pss, memory("smaps_rollup", "Pss"), 24)
 }
 
-// cpuOf sums the processor time of processes and all that descend from them.
+// cpuOf sums the processor time of processes and all their descendants.
 func cpuOf(pids []int) (total time.Duration) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {

@@ -20,16 +20,16 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// How many of each the unit costs are taken over.
+// The numbers over which the costs of a unit are measured.
 const (
 	capacityUsers    = 1_000
 	capacityEach     = 10 // clients and mappings of a user
 	capacitySessions = 10_000
 )
 
-// measureCapacity takes what one user, client, mapping, record and session costs
-// in Postgres and Redis: the numbers from which docs/operations.md sizes
-// clusters nobody has on one machine.
+// measureCapacity measures the cost of one user, client, mapping, record and session in
+// Postgres and Redis. From these figures docs/operations.md calculates clusters that do
+// not fit on one machine.
 func measureCapacity(l *lab, _ options, t *table) {
 	l.part(func(l *lab) {
 		url := services.StartPostgres(l, services.PostgresOptions{}).Database(l)
@@ -39,9 +39,9 @@ func measureCapacity(l *lab, _ options, t *table) {
 		l.Cleanup(func() { _ = u.rows.Close() })
 
 		t.section("what one costs", "Postgres, bytes", "records", "Redis, bytes", "Redis, keys")
-		u.take(t, "read models and log, each user", capacityUsers, u.makeUsers)
-		u.take(t, "each client", capacityUsers*capacityEach, u.makeClients)
-		u.take(t, "each mapping", capacityUsers*capacityEach, u.makeMappings)
+		u.measure(t, "read models and log, each user", capacityUsers, u.makeUsers)
+		u.measure(t, "each client", capacityUsers*capacityEach, u.makeClients)
+		u.measure(t, "each mapping", capacityUsers*capacityEach, u.makeMappings)
 		t.section("in motion", "bytes", "us of Redis")
 		u.feed(t)
 		u.sessions(t)
@@ -69,8 +69,8 @@ type unitCosts struct {
 	clients  [][]int64 // by user
 }
 
-// take measures what n commands added, a piece.
-func (u *unitCosts) take(t *table, what string, n int, do func()) {
+// measure measures the growth by n commands, for one of them.
+func (u *unitCosts) measure(t *table, what string, n int, do func()) {
 	u.project()
 	disk, records, memory, keys := u.disk(), u.head(), u.info("memory", "used_memory"), u.keys()
 	do()
@@ -167,8 +167,8 @@ func (u *unitCosts) head() float64 {
 	return float64(head.Position)
 }
 
-// disk is the size of all our tables with their indexes, without what a vacuum
-// would give back.
+// disk gives the size of all our tables with their indexes, without the space that a
+// vacuum would free.
 func (u *unitCosts) disk() float64 {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, u.url)
@@ -215,7 +215,7 @@ func (u *unitCosts) info(section, name string) float64 {
 	return 0
 }
 
-// busy is how long Redis has worked on commands, in microseconds.
+// busy gives how long Redis has worked on commands, in microseconds.
 func (u *unitCosts) busy() (us float64) {
 	text, err := u.redis.Info(context.Background(), "commandstats").Result()
 	if err != nil {
@@ -262,7 +262,7 @@ func (u *unitCosts) feed(t *table) {
 	t.add(row{what: "a record on the feed, read by one forwarder", figures: []figure{figure((u.info("stats", "total_net_output_bytes") - sent) / n), figure(follower / n)}})
 }
 
-// follow reads n records behind after and gives how long Redis worked on it.
+// follow reads n records after after and gives how long Redis worked on it.
 func (u *unitCosts) follow(after domain.Position, n int) (us float64) {
 	busy := u.busy()
 	follower := brokerredis.NewFollower(u.redis.Options(), brokerredis.Options{}, nil)

@@ -14,13 +14,13 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// pairs is how often the two ways are measured in turn: what the machine does
-// beside changes from second to second, and should meet both.
+// pairs is how often the two ways are measured in turn: the other work of the machine
+// changes from second to second, and both ways should meet the same.
 const pairs = 3
 
-// measureCluster measures what a bridge between two forwarders adds to the way
-// over one of them, beside what relays in the same places that do nothing else
-// need. Our two ways have the same source agent.
+// measureCluster measures what a bridge between two forwarders adds to the way over one
+// of them, together with the needs of relays at the same places that do nothing else.
+// Our two ways have the same source agent.
 func measureCluster(l *lab, o options, t *table) {
 	l.part(func(l *lab) {
 		service := programs.Listen(l, serveBench).Port
@@ -110,14 +110,14 @@ func measureCluster(l *lab, o options, t *table) {
 		}
 		compare("connections set up, one byte each way, 8 at a time", "1/s", false, 0, func(i int) figure {
 			if i > 1 {
-				return missing // they make a TLS connection for each
+				return missing // they make a TLS connection for each connection
 			}
 			return median(rates[i], func(f figure) figure { return f })
 		})
 	})
 }
 
-// median gives the middle one of what of takes from each.
+// median gives the middle one of the values that of gives.
 func median[T any](all []T, of func(T) figure) figure {
 	var figures []figure
 	for _, one := range all {
@@ -127,8 +127,8 @@ func median[T any](all []T, of func(T) figure) figure {
 	return figures[len(figures)/2]
 }
 
-// sampleForwarders stores a CPU profile of each forwarder while load runs, where
-// profiles were asked for.
+// sampleForwarders stores a CPU profile of each forwarder while load runs, if profiles
+// were asked for.
 func sampleForwarders(l *lab, o options, forwarders []*programs.Server, name string, load func()) {
 	if o.profile == "" {
 		return
@@ -156,7 +156,7 @@ func clusterWays(l *lab, o options, service int) (here, there way, forwarders []
 	api := c.Control.API
 	user := api.CreateUser(l, "bench")
 	a, b := c.Forwarders[0], c.Forwarders[1]
-	one := []string{"--sessions", "1"} // or no agent would need the bridge
+	one := []string{"--sessions", "1"} // otherwise no agent would need the bridge
 	client := api.CreateClient(l, user.ID, "source")
 	source := a.Join(l, api, client, one...)
 	to := func(name string, at *programs.Server, forwarders ...int) way {
@@ -175,8 +175,8 @@ func clusterWays(l *lab, o options, service int) (here, there way, forwarders []
 	return to("one forwarder", a, a.PID()), to("over a bridge", b, a.PID(), b.PID()), c.Forwarders
 }
 
-// switchesOf sums how often threads of the processes have gone to sleep. Threads
-// that have ended are not in it, and Go ends none.
+// switchesOf sums how often threads of the processes have gone to sleep. Threads that
+// have ended are not included, but Go ends none.
 func switchesOf(pids []int) (total int) {
 	for _, pid := range pids {
 		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/status", pid))

@@ -24,8 +24,8 @@ import (
 
 const manyCallers = 32
 
-// measureControl fills the control plane's part of the table. Everything that
-// writes does so on one Postgres server that flushes to disk, one after the other.
+// measureControl fills the control plane's part of the table. Everything that writes
+// uses one Postgres server that flushes to disk, one after the other.
 func measureControl(l *lab, o options, t *table) {
 	l.part(func(l *lab) {
 		server := services.StartPostgres(l, services.PostgresOptions{Durable: true})
@@ -62,7 +62,7 @@ func measureControl(l *lab, o options, t *table) {
 	})
 }
 
-// pgbench gives how many rows a second so many clients insert, each in its own
+// pgbench gives how many rows a second this many clients insert, each in its own
 // transaction, or missing.
 func pgbench(l *lab, server *services.PostgresServer, clients int, d time.Duration) figure {
 	program := server.Pgbench()
@@ -103,7 +103,7 @@ func pgbench(l *lab, server *services.PostgresServer, clients int, d time.Durati
 	return figure(n)
 }
 
-// rate calls do from so many callers for d and gives how often a second.
+// rate calls do from this many callers for d and gives how often a second.
 func rate(l *lab, callers int, d time.Duration, do func(caller int) error) float64 {
 	var n atomic.Int64
 	var mu sync.Mutex

@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// lab stands in for a test, so that the packages that start programs and
-// databases for tests serve here too.
+// lab replaces a test, so that the packages that start programs and databases for tests
+// can be used here too.
 type lab struct {
-	testing.TB // nil: what is not implemented below is not used
+	testing.TB // nil: methods that are not implemented below are not used
 
 	mu       sync.Mutex
 	cleanups []func() // guarded by mu; run newest first
@@ -22,12 +22,12 @@ type lab struct {
 	once     sync.Once
 }
 
-// fatal is what Fatal panics with; run recovers it.
+// fatal is the value with which Fatal panics; run recovers it.
 type fatal struct{ message string }
 
 func newLab() *lab { return &lab{} }
 
-// run calls f and gives what it failed with.
+// run calls f and gives its failure.
 func (l *lab) run(f func()) (err error) {
 	defer func() {
 		if stop, ok := recover().(fatal); ok {
@@ -38,7 +38,7 @@ func (l *lab) run(f func()) (err error) {
 	return nil
 }
 
-// end ends all that was started, once.
+// end ends everything that was started, once.
 func (l *lab) end() {
 	l.once.Do(func() {
 		for {
@@ -63,8 +63,8 @@ func (l *lab) part(f func(*lab)) {
 	f(inner)
 }
 
-// build builds the programs into a directory of this run, unless TUNNOX_TEST_BIN
-// names a directory with other ones to be measured.
+// build builds the programs into a directory of this run, unless TUNNOX_TEST_BIN names
+// a directory with others to measure.
 func (l *lab) build() {
 	if os.Getenv("TUNNOX_TEST_BIN") != "" {
 		return

@@ -1,15 +1,14 @@
-// Command bench measures Tunnox and what it stands beside, and prints one table.
+// Command bench measures Tunnox together with programs for comparison, and prints one
+// table.
 //
-// Its duty: everything in one run on one machine, so that figures can be
-// compared: a direct loopback connection, haproxy and ssh -R where they are
-// installed, and the tunnel (real programs, agent to agent through one
-// forwarder); the same way over two forwarders and the bridge between them, beside
-// relays in their places that only carry bytes;
-// then commands per second beside the insert rate of the same
-// Postgres server, and the replay of a log; then the REST API of a control plane
-// under load. Beside each figure of ours stands
-// the aim. Its limit: it judges nothing; a figure below its aim is printed and
-// the exit status stays 0.
+// Its duty: everything is measured in one run on one machine, so that figures can be
+// compared. First a direct loopback connection, haproxy and ssh -R if they are
+// installed, and the tunnel (real programs, agent to agent through one forwarder). Then
+// the same way over two forwarders and the bridge between them, together with relays at
+// the same places that only carry bytes. Then commands per second together with the
+// insert rate of the same Postgres server, and the replay of a log. Then the REST API
+// of a control plane under load. The aim stands beside each of our figures. Its limit:
+// it judges nothing; a figure below its aim is printed and the exit status stays 0.
 //
 //	go run ./test/bench [-profile DIR] [-only bytes|cluster|control|api|capacity] [-seconds 1.5] [-idle 2000]
 package main
@@ -24,7 +23,7 @@ import (
 	"time"
 )
 
-// options are what a run was asked for.
+// options are the options of a run.
 type options struct {
 	profile string        // directory for profiles, "" = none
 	only    string        // bytes, cluster, control, api, capacity or "" = all

@@ -16,10 +16,10 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// replayEvents is how many records a rebuild folds at least.
+// replayEvents is the smallest number of records that a rebuild folds.
 const replayEvents = 100_000
 
-// fill makes commands until the log has so many records.
+// fill executes commands until the log has this many records.
 func (e *executor) fill(l *lab, records int) {
 	ctx := context.Background()
 	receipt, err := e.Submit(ctx, domain.Submission{Command: domain.ChangeUser{ID: e.users[0]}, Meta: domain.Metadata{At: time.Now().UTC(), Actor: "key:bench"}})
@@ -70,8 +70,8 @@ func sqlitePath(l *lab) string {
 	return path
 }
 
-// replay gives how many records a second a rebuild folds, from the first to the
-// read models that can be read.
+// replay gives how many records a second a rebuild folds, from the first one until the
+// read models can be read.
 func replay(l *lab, log projections.Log, store projections.Store) float64 {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()

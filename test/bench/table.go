@@ -12,8 +12,8 @@ type figure float64
 
 const missing figure = -1
 
-// row is one line of the table. The last figure is ours and has the aim, where
-// the row does not name another.
+// row is one line of the table. The last figure is ours and has the aim, unless the row
+// names another one.
 type row struct {
 	what, unit string
 	figures    []figure
@@ -58,7 +58,7 @@ func (t *table) print(to io.Writer) {
 		}
 		fmt.Fprintf(w, "%-*s\t%s\t%s\t%s\t%s\t\n", longest, r.what, r.unit, strings.Join(cells, "\t"), r.aimed(), r.ratio())
 	}
-	_ = w.Flush() // to a terminal or a pipe; there is nobody left to tell
+	_ = w.Flush() // to a terminal or a pipe; there is nobody to report an error to
 }
 
 func (f figure) String() string {
@@ -83,7 +83,7 @@ func (r row) aimed() string {
 	return ">= " + figure(r.aim).String()
 }
 
-// ratio is above 1 when the aim is met, whichever way is better.
+// ratio is above 1 when the aim is met, whichever direction is better.
 func (r row) ratio() string {
 	ours := r.ours
 	if ours == 0 {

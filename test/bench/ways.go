@@ -20,7 +20,7 @@ type way struct {
 	pids []int // of the processes in between, whose children count too
 }
 
-// ways builds every way there is on this machine to a service; one whose
+// ways builds every way to a service that is possible on this machine. A way whose
 // program is missing is left out.
 func ways(l *lab, o options, service int) ([]way, *tunnel) {
 	all := []way{{name: "direct", port: service}}
@@ -136,7 +136,7 @@ func throughSSH(l *lab, service int) (way, error) {
 	return w, err
 }
 
-// tunnel is ours: server, two agents, one mapping.
+// tunnel is our way: server, two agents, one mapping.
 type tunnel struct {
 	way
 	server         *programs.Server
@@ -162,7 +162,7 @@ func newTunnel(l *lab, o options, service int) *tunnel {
 	return t
 }
 
-// processes are ours, by name.
+// processes are our processes, by name.
 func (t *tunnel) processes() map[string]*programs.Process {
 	return map[string]*programs.Process{"tunnoxd": t.server.Process, "source": t.source, "target": t.target}
 }

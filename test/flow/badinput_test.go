@@ -23,8 +23,8 @@ import (
 
 var errOnline = errors.New("the client of a killed agent is still online")
 
-// TestBadRequests: whatever comes over REST, the answer is clear, nothing is
-// written, and the server lives.
+// TestBadRequests: whatever arrives over REST, the answer is clear, nothing is written,
+// and the server still works.
 func TestBadRequests(t *testing.T) {
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
@@ -117,7 +117,7 @@ func TestBadRequests(t *testing.T) {
 		if now := len(p.log(t).Records); now != written {
 			t.Errorf("refused requests wrote %d records", now-written)
 		}
-		// A key used with another request.
+		// A key that was used with another request.
 		p.Do(t, http.MethodPost, clients, map[string]any{"user_id": p.user.ID, "client_name": "a"}, nil, "Idempotency-Key", "k")
 		p.Refused(t, http.StatusUnprocessableEntity, "idempotency_mismatch", http.MethodPost, clients,
 			map[string]any{"user_id": p.user.ID, "client_name": "b"}, "Idempotency-Key", "k")
@@ -134,9 +134,9 @@ func with(m map[string]any, changes ...any) map[string]any {
 	return m
 }
 
-// TestGarbageOnTheAgentPort: strangers who send anything at all are cut off, and
-// those who are connected notice nothing. Most strangers are only waited out, so
-// all of them come at once.
+// TestGarbageOnTheAgentPort: strangers that send garbage are cut off, and connected
+// agents notice nothing. Most strangers are only cut off by a timeout, so all of them
+// come at once.
 func TestGarbageOnTheAgentPort(t *testing.T) {
 	inBothFormsAtOnce(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
@@ -203,7 +203,7 @@ func TestGarbageOnTheAgentPort(t *testing.T) {
 	})
 }
 
-// cutOff is how long a stranger may be heard, with room for a busy machine.
+// cutOff bounds how long a stranger may stay connected, with room for a busy machine.
 const cutOff = 25 * time.Second
 
 func waitCut(t *testing.T, what string, c net.Conn) {
@@ -237,7 +237,7 @@ func (p *pair) sendRaw(t *testing.T, what string, b []byte) {
 
 func (p *pair) dialTLS(t *testing.T, protocols ...string) (*tls.Conn, error) {
 	t.Helper()
-	return tls.Dial("tcp", p.server.Agents, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}) // a stranger does not care
+	return tls.Dial("tcp", p.server.Agents, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}) // a stranger does not verify
 }
 
 func (p *pair) withoutALPN(t *testing.T) {
@@ -264,8 +264,8 @@ func (p *pair) sendTLS(t *testing.T, what string, b []byte) {
 	waitCut(t, what, c)
 }
 
-// sendMessage speaks TLS and the multiplexer as an agent does, then sends bytes
-// where messages should be.
+// sendMessage speaks TLS and the multiplexer as an agent does, then sends bytes in the
+// place of messages.
 func (p *pair) sendMessage(t *testing.T, what string, b []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

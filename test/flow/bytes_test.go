@@ -23,14 +23,14 @@ import (
 
 const bulkStreams = 8
 
-// bulkBytes go each way in each stream; fewer when every access is watched.
+// bulkBytes are sent in each direction of each stream; fewer under the race detector.
 var bulkBytes = map[bool]int64{false: 64 << 20, true: 4 << 20}[programs.Race]
 
-// seed names a stream of random bytes: which of the streams, and which way.
+// seed names a stream of random bytes: the number of the stream, and its direction.
 func seed(stream, way byte) [32]byte { return [32]byte{stream, way, 0x5a} }
 
-// bulk sends the bytes of one seed, then a half-close, while it reads to the end
-// and compares with the bytes of another.
+// bulk sends the bytes of one seed and then a half-close. At the same time it reads to
+// the end and compares with the bytes of another seed.
 func bulk(c *net.TCPConn, send, want [32]byte) error {
 	var g errgroup.Group
 	g.Go(func() error {
@@ -56,7 +56,7 @@ func bulk(c *net.TCPConn, send, want [32]byte) error {
 	return g.Wait()
 }
 
-// TestBulk: eight streams at once, both ways, every byte arrives as it was sent.
+// TestBulk: eight streams at once, in both directions; every byte arrives unchanged.
 func TestBulk(t *testing.T) {
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
@@ -100,8 +100,8 @@ func TestBulk(t *testing.T) {
 	})
 }
 
-// TestHalfClose: a request, the end of it, and half a second later an answer of
-// 200 KB that arrives whole.
+// TestHalfClose: a request, its end, and half a second later an answer of 200 KB that
+// arrives whole.
 func TestHalfClose(t *testing.T) {
 	answer := make([]byte, 200_000)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(answer)
@@ -112,7 +112,7 @@ func TestHalfClose(t *testing.T) {
 			if err != nil || len(request) == 0 {
 				return
 			}
-			time.Sleep(500 * time.Millisecond) // the point: the answer comes long after the end of the request
+			time.Sleep(500 * time.Millisecond) // the case under test: the answer comes long after the end of the request
 			_, _ = c.Write(answer)
 		})
 		m := p.mapping(t, late.Port)
@@ -120,7 +120,7 @@ func TestHalfClose(t *testing.T) {
 		if err != nil || !bytes.Equal(got, answer) {
 			t.Errorf("got %d of %d bytes: %v", len(got), len(answer), err)
 		}
-		// The other way round: the service ends first and goes on reading.
+		// The other direction: the service ends first and still reads.
 		heard := make(chan []byte, 2)
 		talker := programs.Listen(t, func(c *net.TCPConn) {
 			if err := c.CloseWrite(); err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/tunnox-net/tunnox/test/truth"
 )
 
-// order is a command of the load: its key, what it asks for, and what became of it.
+// order is a command of the load: its key, its request, and its result.
 type order struct {
 	key, path, name string
 	body            any
@@ -23,7 +23,7 @@ type order struct {
 	acknowledged    bool
 }
 
-// send asks for the order. A server that is gone leaves it unacknowledged.
+// send sends the order. If the server has ended, the order stays unacknowledged.
 func (o *order) send(api *programs.API) error {
 	answer, err := api.Call(http.MethodPost, o.path, o.body, "Idempotency-Key", o.key)
 	if err != nil {
@@ -36,7 +36,7 @@ func (o *order) send(api *programs.API) error {
 	return nil
 }
 
-// id is the id the answer gives what was created.
+// id gives the id of the created resource in the answer.
 func (o *order) id(t *testing.T) int64 {
 	t.Helper()
 	var made struct {
@@ -50,10 +50,10 @@ func (o *order) id(t *testing.T) int64 {
 	return made.ClientID
 }
 
-// TestKillUnderLoad: kill -9 of the server under a load of commands. After the
-// restart every acknowledged command is there once, the others are there once
-// after a retry with their key, agents are back by themselves, bytes flow, and
-// what the API shows is the fold of the log.
+// TestKillUnderLoad: kill -9 of the server under a load of commands. After the restart
+// every acknowledged command is in the log once, the others are there once after a
+// retry with their key, agents are connected again without help, bytes flow, and the
+// API shows the fold of the log.
 func TestKillUnderLoad(t *testing.T) {
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		const callers, enough, backWithin = 8, 300, 5 * time.Second
@@ -73,7 +73,7 @@ func TestKillUnderLoad(t *testing.T) {
 					o := p.order(caller, i)
 					orders[caller] = append(orders[caller], o)
 					if err := o.send(p.API); err != nil {
-						return // the server is gone; a refusal shows below, where it is sent again
+						return // the server has ended; a refusal shows below, where the order is sent again
 					}
 					acknowledged.Add(1)
 				}
@@ -87,7 +87,7 @@ func TestKillUnderLoad(t *testing.T) {
 		})
 		s.Kill()
 		load.Wait()
-		ended(t, live) // both ends hear of it
+		ended(t, live) // both ends learn of it
 
 		s.Restart(t)
 		watch := pace.Measure(t)
@@ -108,7 +108,7 @@ func TestKillUnderLoad(t *testing.T) {
 	})
 }
 
-// order makes the i-th order of a caller: clients, and every third a mapping.
+// order makes the i-th order of a caller: clients, and a mapping in every third.
 func (p *pair) order(caller, i int) *order {
 	o := &order{name: fmt.Sprintf("load-%d-%d", caller, i)}
 	o.key = "key-" + o.name
@@ -116,7 +116,7 @@ func (p *pair) order(caller, i int) *order {
 		o.path = path("/mappings")
 		wanted := p.wanted(1024+caller*5000+i, 9)
 		wanted.Source, wanted.Name = p.target.ID, o.name
-		wanted.LocalHost = "127.0.0.3" // not among the ports other tests look at
+		wanted.LocalHost = "127.0.0.3" // not among the ports that other tests use
 		o.body = wanted
 		return o
 	}
@@ -125,8 +125,8 @@ func (p *pair) order(caller, i int) *order {
 	return o
 }
 
-// checkOrders sends every order once more: an acknowledged one gives the answer it
-// gave, the others succeed now. Then each must be in the log exactly once.
+// checkOrders sends every order once more: an acknowledged one gets its first answer
+// again, the others succeed now. Then each must be in the log exactly once.
 func (p *pair) checkOrders(t *testing.T, orders [][]*order) {
 	t.Helper()
 	for _, of := range orders {

@@ -1,7 +1,7 @@
-// Package flow tests the whole: real programs, real sockets, a real Postgres and
-// Redis, from a REST command to a byte that arrives at a service behind an agent.
+// Package flow tests the whole: real programs, real sockets, a real Postgres and Redis,
+// from a REST command to a byte that arrives at a service behind an agent.
 //
-// Its duty is issue by issue what a user sees working; every test runs in both
-// forms, embedded and over Postgres and Redis. It has no code of its own: the
-// programs are run by test/programs.
+// Its duty is the behaviour that users see, issue by issue. Every test runs in both
+// forms, embedded and over Postgres and Redis. The package contains tests only:
+// test/programs runs the programs.
 package flow

@@ -16,8 +16,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// TestFlow is the first story of a newcomer: two agents join, bytes flow, a
-// change takes effect while both run, a delete ends what it allowed.
+// TestFlow is the first story of a newcomer: two agents join, bytes flow, a change
+// takes effect while both run, and a delete ends the mapping's connections.
 func TestFlow(t *testing.T) {
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		s := serve()
@@ -37,8 +37,8 @@ func TestFlow(t *testing.T) {
 		m := s.API.CreateMapping(t, p.wanted(programs.FreePort(t), first))
 		waitAnswer(t, m.LocalPort, "first:hello")
 
-		// A change of the service, with the agents as they are; a stream that lives
-		// goes on where it was opened.
+		// The service is changed while the agents run; an open stream stays connected
+		// to the old service.
 		old := programs.Dial(t, m.LocalPort)
 		expect(t, old, "first:")
 		s.API.Do(t, http.MethodPut, path("/mappings/%d", m.ID), map[string]any{"target_port": second}, nil)
@@ -48,7 +48,7 @@ func TestFlow(t *testing.T) {
 		}
 		expect(t, old, "still")
 
-		// Disabling and deleting end what lives and close the listener.
+		// Disabling and deleting end live streams and close the listener.
 		for _, step := range []struct{ method, path string }{{"POST", "/disable"}, {"DELETE", ""}} {
 			live := programs.Dial(t, m.LocalPort)
 			expect(t, live, "second:")
@@ -76,8 +76,8 @@ func TestFlow(t *testing.T) {
 	})
 }
 
-// TestAnonymous: an agent without identity gets one, keeps it over a restart,
-// and can be an end of a mapping.
+// TestAnonymous: an agent without identity gets one, keeps it over a restart, and can
+// be an end of a mapping.
 func TestAnonymous(t *testing.T) {
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
@@ -114,13 +114,13 @@ func TestAnonymous(t *testing.T) {
 	})
 }
 
-// TestRefusals: what is not allowed is refused with its code, on the API and on
-// the agent's side.
+// TestRefusals: a forbidden request is refused with its code, by the API and at the
+// agent.
 func TestRefusals(t *testing.T) {
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 
-		// Somebody else's credential, and one for a client that is not there.
+		// A credential of another client, and one for a client that does not exist.
 		for code, id := range map[string]int64{"bad_credential": p.source.ID, "unknown_client": 699999999} {
 			agent := p.server.Agent(t, []string{fmt.Sprintf("TUNNOX_CLIENT_ID=%d", id), "TUNNOX_AUTH_CODE=" + p.target.AuthCode})
 			agent.Says(code, 10*time.Second)
@@ -139,7 +139,7 @@ func TestRefusals(t *testing.T) {
 		wrong.Says(`(?i)pin|identity|certificate`, 10*time.Second)
 		wrong.Abandon()
 
-		// A mapping with somebody else's client.
+		// A mapping with a client of another user.
 		bob := p.CreateUser(t, "bob")
 		stranger := p.CreateClient(t, bob.ID, "stranger")
 		wanted := p.wanted(programs.FreePort(t), 80)
@@ -164,8 +164,8 @@ func TestRefusals(t *testing.T) {
 		p.Do(t, http.MethodPut, path("/users/%d/quota", p.user.ID), quota, nil)
 		p.Refused(t, http.StatusForbidden, "quota_active_mappings", http.MethodPost, path("/mappings"), wanted)
 
-		// Connections per mapping: the third gets nothing, and a place that is given
-		// back can be taken.
+		// Connections of a mapping: the third one gets nothing, and a freed place can
+		// be used again.
 		a, b := programs.Dial(t, m.LocalPort), programs.Dial(t, m.LocalPort)
 		expect(t, a, "svc:")
 		expect(t, b, "svc:")
@@ -173,7 +173,7 @@ func TestRefusals(t *testing.T) {
 		_ = b.Close()
 		waitAnswer(t, m.LocalPort, "svc:again")
 
-		// A client that is deleted loses its agent, its mappings and their streams.
+		// A deleted client loses its agent, its mappings and their streams.
 		p.Do(t, http.MethodDelete, path("/clients/%d", p.target.ID), nil, nil)
 		ended(t, a)
 		closed(t, m.LocalPort)
@@ -182,8 +182,9 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// TestNewerAgentFencesOlder: of two agents with one client id the newer serves,
-// and the older is told by whom, stands back, and ends in order when it is told to.
+// TestNewerAgentFencesOlder: of two agents with one client id the newer one serves. The
+// older one learns which agent that is, leaves the client alone, and ends in order when
+// it is told to.
 func TestNewerAgentFencesOlder(t *testing.T) {
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
@@ -206,8 +207,8 @@ func TestNewerAgentFencesOlder(t *testing.T) {
 	})
 }
 
-// TestOrderedRestart: a server that is asked to end does so in order, and agents
-// are back when it is.
+// TestOrderedRestart: a server that is told to end does so in order, and agents connect
+// again when it is back.
 func TestOrderedRestart(t *testing.T) {
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		s := serve()
@@ -235,13 +236,14 @@ func TestOrderedRestart(t *testing.T) {
 	})
 }
 
-// TestTargetPolicy: the agent's owner decides what may be dialled.
+// TestTargetPolicy: the agent's owner decides which services may be dialled.
 func TestTargetPolicy(t *testing.T) {
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
-		// That the connection ends tells nothing: these addresses may lead nowhere
-		// from here. The target agent says that it did not try. A mapping each,
-		// because a mapping's second refusal is not told for a minute.
+		// The end of the connection proves nothing: these addresses may be unreachable
+		// from here. The target agent must say that it did not dial. Each address has a
+		// mapping of its own, because a mapping's second refusal is not reported for a
+		// minute.
 		var m programs.Mapping
 		for _, host := range []string{"169.254.169.254", "192.0.2.1"} {
 			wanted := p.wanted(programs.FreePort(t), 80)

@@ -14,22 +14,22 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// promised is how soon what was revoked has ended; many tests that run at once are
-// given more, of work, before it is a failure.
+// promised is how soon access ends after a revocation. With many tests at once the
+// tests allow more, in time of work.
 const promised, allowed = time.Second, 5 * time.Second
 
 func within(t *testing.T, what string, since time.Time) {
 	t.Helper()
 	took := time.Since(since)
 	t.Logf("%s after %v, promised are %v", what, took.Round(time.Millisecond), promised)
-	// The slowness is that of now, which is that of a moment ago.
+	// This is the slowness of the present moment.
 	if took > time.Duration(pace.Now()*float64(allowed)) {
 		t.Errorf("%s only after %v", what, took)
 	}
 }
 
-// withPassword makes a user who has logged in, and gives callers with the access
-// token and with a key of the user.
+// withPassword makes a user who has logged in, and gives callers with the access token
+// and with a key of the user.
 func withPassword(t *testing.T, api *programs.API, id int64) (access, key *programs.API) {
 	t.Helper()
 	const password = "correct horse"
@@ -92,13 +92,13 @@ func TestDisabledUserLosesEverything(t *testing.T) {
 	})
 }
 
-// TestRevokedOnEveryControlPlane: what one control plane gave is good at the
-// others, and what one revoked is refused by all.
+// TestRevokedOnEveryControlPlane: a token of one control plane is valid at the others,
+// and a token that one has revoked is refused by all.
 func TestRevokedOnEveryControlPlane(t *testing.T) {
 	args := []string{"--postgres", services.Postgres(t), "--redis", services.Redis(t)}
 	one := programs.StartServer(t, "control", args...)
 	two := programs.StartControlBeside(t, "127.0.0.1", one)
-	for _, file := range []string{"audit-key", "jwt-key"} { // the first one's, from the cluster's secrets
+	for _, file := range []string{"audit-key", "jwt-key"} { // those of the first control plane, from the cluster's secrets
 		first, err := os.ReadFile(filepath.Join(one.Dir, file))
 		if err != nil {
 			t.Fatal(err)
@@ -134,8 +134,8 @@ func TestRevokedOnEveryControlPlane(t *testing.T) {
 	within(t, "an ended login was refused elsewhere", began)
 }
 
-// TestUnusedAnonymousClientsEnd: an anonymous client that nobody uses is ended by
-// the system, one that is online or has a mapping is not.
+// TestUnusedAnonymousClientsEnd: the system deletes an anonymous client that nobody
+// uses, and keeps one that is online or has a mapping.
 func TestUnusedAnonymousClientsEnd(t *testing.T) {
 	server := programs.Serve(t, "--anonymous-expiry", "2s")
 	api := server.API

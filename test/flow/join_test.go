@@ -13,8 +13,8 @@ import (
 )
 
 // TestJoin is the first minute of two machines: each joins with an invitation, over the
-// agents' port alone, and from then on its agent needs no flags. Of more machines than
-// an invitation has uses as many join as it has, also when all come at once.
+// agents' port only, and then its agent needs no flags. If more machines than uses try
+// to join, exactly as many join as the invitation has uses, also when all come at once.
 func TestJoin(t *testing.T) {
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		s := serve()
@@ -63,7 +63,7 @@ func TestJoin(t *testing.T) {
 	})
 }
 
-// joined has a machine join, starts its agent and gives the client that it is.
+// joined lets a machine join, starts its agent and gives its client.
 func joined(t *testing.T, code, name string) programs.Client {
 	t.Helper()
 	state := t.TempDir()

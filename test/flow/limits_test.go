@@ -54,8 +54,8 @@ func TestQuotaUnderConcurrency(t *testing.T) {
 	})
 }
 
-// TestPushLatency: from the API's answer to the listener that is open on the
-// agent, over 200 mappings.
+// TestPushLatency: from the API's answer to the open listener at the agent, over 200
+// mappings.
 func TestPushLatency(t *testing.T) {
 	const mappings, limit = 200, 100 * time.Millisecond
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
@@ -86,8 +86,8 @@ func TestPushLatency(t *testing.T) {
 	})
 }
 
-// TestChurn: after 1,000 connections that end in every way, goroutines,
-// descriptors, heap and counters are back where they were.
+// TestChurn: after 1,000 connections that end in every way, goroutines, descriptors,
+// heap and counters are as before.
 func TestChurn(t *testing.T) {
 	const connections, atOnce = 1000, 25
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
@@ -108,7 +108,7 @@ func TestChurn(t *testing.T) {
 			}
 			work.Wait()
 		}
-		// The first connections fill pools and caches, which is not a leak.
+		// The first connections fill pools and caches; this is not a leak.
 		churn(200)
 		p.settled(t)
 		before := p.resources(t)
@@ -171,7 +171,7 @@ func exchange(c *net.TCPConn, question string) error {
 	return err
 }
 
-// resources are what must not grow.
+// resources are numbers that must not grow.
 type resources struct {
 	goroutines, heapKB       float64
 	server, source, target   int   // descriptors
@@ -192,7 +192,7 @@ func (p *pair) settled(t *testing.T) {
 
 func (p *pair) resources(t *testing.T) resources {
 	t.Helper()
-	// A garbage collection, so that the heap is what is in use.
+	// After a garbage collection the heap contains only data in use.
 	p.server.Profile(t, "heap?gc=1")
 	var r resources
 	var err error
@@ -217,7 +217,7 @@ func (p *pair) resources(t *testing.T) resources {
 	return r
 }
 
-// beyond tells what has grown more than noise: idle HTTP connections of this
+// beyond gives the numbers that grew more than noise: idle HTTP connections of this
 // test, timers and the collector's slack.
 func (r resources) beyond(before resources) error {
 	switch {

@@ -9,9 +9,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// TestLoad asks a control plane from many callers at once, first reads, then
-// writes, then both: every answer is the right one. The rates are printed and
-// judged by test/bench; the bound here is one that a busy machine keeps too.
+// TestLoad calls a control plane from many callers at once, first reads, then writes,
+// then both: every answer is the right one. test/bench prints and judges the rates; the
+// bound here holds on a busy machine too.
 func TestLoad(t *testing.T) {
 	postgres, redis := services.Postgres(t), services.Redis(t)
 	control := programs.StartServer(t, "control", "--postgres", postgres, "--redis", redis,

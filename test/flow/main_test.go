@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { programs.Main(m) }
 
-// scene is a test of the whole against a fresh server of one form. serve starts
-// it, with more arguments if need be.
+// scene is a test of the whole with a fresh server of one form. serve starts the
+// server, with further arguments.
 type scene func(t *testing.T, serve func(args ...string) *programs.Server)
 
 // inBothForms runs a scene embedded, then over Postgres and Redis.
@@ -93,7 +93,7 @@ func (p *pair) wanted(localPort, targetPort int) programs.Mapping {
 
 func path(format string, ids ...any) string { return "/api/v1" + fmt.Sprintf(format, ids...) }
 
-// answering is a service that puts a name before what it echoes.
+// answering is a service that sends a name before its echo.
 func answering(name string) func(*net.TCPConn) {
 	return func(c *net.TCPConn) {
 		if _, err := io.WriteString(c, name+":"); err == nil {
@@ -102,13 +102,13 @@ func answering(name string) func(*net.TCPConn) {
 	}
 }
 
-// waitAnswer waits until a question to a local port is answered as wanted.
+// waitAnswer waits until a question to a local port gets the wanted answer.
 func waitAnswer(t *testing.T, port int, want string) {
 	t.Helper()
 	programs.Eventually(t, 10*time.Second, func() error { return ask(port, want) })
 }
 
-// ask sends what stands behind the colon of want and compares the answer.
+// ask sends the part of want after the colon and compares the answer.
 func ask(port int, want string) error {
 	_, question, _ := strings.Cut(want, ":")
 	got, err := programs.Ask(port, []byte(question))

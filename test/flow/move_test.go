@@ -14,9 +14,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// TestOutgrowingOneMachine is the procedure of docs/operations.md: an embedded
-// server becomes one over Postgres and Redis. Ids, credentials and proofs are
-// the same, and agents come back by themselves.
+// TestOutgrowingOneMachine is the procedure of docs/operations.md: an embedded server
+// becomes one over Postgres and Redis. Ids, credentials and proofs stay the same, and
+// agents connect again without help.
 func TestOutgrowingOneMachine(t *testing.T) {
 	s := programs.Serve(t)
 	p := newPair(t, s)
@@ -68,7 +68,7 @@ func TestOutgrowingOneMachine(t *testing.T) {
 		t.Errorf("the next user is %d, there was %d", next.ID, before.ID)
 	}
 	p.Refused(t, http.StatusConflict, "username_taken", http.MethodPost, path("/users"), map[string]any{"username": "BOB", "email": "x@example.org"})
-	// The new checkpoint goes on from the old one, with the same key.
+	// The new checkpoint continues the old one, with the same key.
 	var consistency struct {
 		From string `json:"from_root_hash"`
 		To   int64
@@ -80,7 +80,7 @@ func TestOutgrowingOneMachine(t *testing.T) {
 	}
 	tunnoxd(t, "audit", "verify", "--postgres", postgres, "--checkpoint", kept)
 
-	// And back, for who overestimated himself.
+	// And back again.
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}

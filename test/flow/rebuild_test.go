@@ -11,8 +11,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// TestRebuildWhileServing builds the read models anew beside a control plane that
-// is asked all the while, on a terminal: every answer is right, and there is a bar.
+// TestRebuildWhileServing rebuilds the read models while a control plane is in use, on
+// a terminal: every answer is right, and there is a progress bar.
 func TestRebuildWhileServing(t *testing.T) {
 	postgres, redis := services.Postgres(t), services.Redis(t)
 	control := programs.StartServer(t, "control", "--postgres", postgres, "--redis", redis)

@@ -10,8 +10,8 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-// TestRolesApart: control plane and forwarder are two processes, and the
-// forwarder is given no Postgres. Without the control plane, what works goes on.
+// TestRolesApart: control plane and forwarder are two processes, and the forwarder gets
+// no Postgres. Without the control plane, present mappings still work.
 func TestRolesApart(t *testing.T) {
 	postgres, redis := services.Postgres(t), services.Redis(t)
 	control := programs.StartServer(t, "control", "--postgres", postgres, "--redis", redis)
