@@ -408,6 +408,10 @@ type records struct {
 
 func (r *records) Read(b []byte) (int, error) {
 	n, err := r.Conn.Read(b)
-	r.drained = n < len(b)
+	if w, ok := r.Conn.(*webSocket); ok {
+		r.drained = w.empty()
+	} else {
+		r.drained = n < len(b)
+	}
 	return n, err
 }

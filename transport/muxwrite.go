@@ -140,6 +140,18 @@ func (b *batch) drop() {
 	}
 }
 
+// size is the number of bytes in the batch.
+func (b *batch) size() int {
+	n := len(b.urgent)
+	if b.scratch != nil {
+		n += b.scratch.len()
+	}
+	for _, frame := range b.frames[:b.large] {
+		n += len(frame)
+	}
+	return n
+}
+
 // flush writes the batch and frees its buffers.
 func (s *muxSession) flush(b *batch) (err error) {
 	beneath := s.config.beneath
@@ -164,19 +176,32 @@ func (s *muxSession) flush(b *batch) (err error) {
 
 // encrypt hands the batch to TLS and frees its buffers.
 func (s *muxSession) encrypt(b *batch) (err error) {
+	write := s.conn.Write
+	if w, ok := s.conn.(*webSocket); ok { // one frame of WebSocket, so that its records are full
+		if err = w.begin(b.size()); err == nil {
+			write = w.add
+			defer func() {
+				if ended := w.end(); err == nil {
+					err = ended
+				}
+			}()
+		}
+	}
 	if len(b.urgent) > 0 {
-		_, err = s.conn.Write(b.urgent)
+		if err == nil {
+			_, err = write(b.urgent)
+		}
 		b.urgent = nil
 	}
 	if b.scratch != nil {
 		if err == nil && b.scratch.len() > 0 {
-			_, err = s.conn.Write(b.scratch.bytes())
+			_, err = write(b.scratch.bytes())
 		}
 		b.scratch.start, b.scratch.end = 0, 0
 	}
 	for i, seg := range b.direct[:b.large] {
 		if err == nil {
-			_, err = s.conn.Write(b.frames[i])
+			_, err = write(b.frames[i])
 		}
 		seg.free()
 		b.direct[i], b.frames[i] = nil, nil

@@ -94,3 +94,27 @@ func unread(conn net.Conn) (come bool) {
 	})
 	return come
 }
+
+// peekByte waits for the first byte of a connection and leaves it there.
+func peekByte(raw syscall.RawConn) (byte, error) {
+	var b [1]byte
+	var n int
+	var err error
+	waited := raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+			if err != syscall.EINTR {
+				return err != syscall.EAGAIN
+			}
+		}
+	})
+	switch {
+	case waited != nil:
+		return 0, waited
+	case err != nil:
+		return 0, fmt.Errorf("read: %w", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return b[0], nil
+}

@@ -30,3 +30,5 @@ type promptWriter struct{}
 func newPromptWriter(net.Conn) *promptWriter { return nil }
 
 func (*promptWriter) write([]byte) (int, error) { return 0, net.ErrClosed }
+
+func peekByte(syscall.RawConn) (byte, error) { return 0, net.ErrClosed }

@@ -37,6 +37,21 @@ func TestTLS(t *testing.T) {
 	transporttest.Run(t, func(t testing.TB) (transport.Session, transport.Session) { return connect(t, l, pin) })
 }
 
+// Over WebSocket the session is in the TLS around it, or in TLS inside of it.
+func TestWebSocket(t *testing.T) {
+	l, pin := listen(t)
+	transporttest.Run(t, func(t testing.TB) (transport.Session, transport.Session) {
+		return connectOver(t, transport.DialWSS, l, pin)
+	})
+}
+
+func TestWebSocketWithTLSInside(t *testing.T) {
+	l, pin := listen(t)
+	transporttest.Run(t, func(t testing.TB) (transport.Session, transport.Session) {
+		return connectOver(t, transport.DialWS, l, pin)
+	})
+}
+
 func listen(t testing.TB) (*transport.TLSListener, transport.Pin) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -64,9 +79,14 @@ func identity(t testing.TB) tls.Certificate {
 
 func connect(t testing.TB, l *transport.TLSListener, pin transport.Pin) (transport.Session, transport.Session) {
 	t.Helper()
+	return connectOver(t, transport.DialTLS, l, pin)
+}
+
+func connectOver(t testing.TB, dial transport.DialFunc, l *transport.TLSListener, pin transport.Pin) (transport.Session, transport.Session) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), pace.Guard)
 	defer cancel()
-	a, err := transport.DialTLS(ctx, l.Addr().String(), transport.DialConfig{Pins: []transport.Pin{pin}})
+	a, err := dial(ctx, l.Addr().String(), transport.DialConfig{Pins: []transport.Pin{pin}})
 	if err != nil {
 		t.Fatal(err)
 	}

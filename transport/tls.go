@@ -28,6 +28,10 @@ type DialConfig struct {
 	// Pins replaces the checks of roots, names and dates. The server's key must be one
 	// of the pins, or the key of an authority that signed a certificate for its name.
 	Pins []Pin
+	// Front verifies who ends TLS before the server, where that is not the server itself:
+	// a reverse proxy, or a proxy that breaks TLS. Over WebSocket only, and with Pins,
+	// which then hold inside of the WebSocket. Nil means the system's roots.
+	Front *x509.CertPool
 	// Dial opens the connection. Nil means a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Session tunes the session.
@@ -40,27 +44,37 @@ func DialTLS(ctx context.Context, address string, config DialConfig) (Session, e
 	if err != nil {
 		return nil, err
 	}
-	dial := config.Dial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
-	if _, limited := ctx.Deadline(); !limited {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, dialLimit+handshakeLimit)
-		defer cancel()
-	}
-	dialling, cancel := context.WithTimeout(ctx, dialLimit)
-	defer cancel()
-	raw, err := dial(dialling, "tcp", address)
+	raw, ctx, cancel, err := config.dial(ctx, address)
 	if err != nil {
-		return nil, fmt.Errorf("dial server: %w", err)
+		return nil, err
 	}
+	defer cancel()
 	session, err := beginTLS(ctx, raw, func(c net.Conn) *tls.Conn { return tls.Client(c, client) }, true, config.Session)
 	if err != nil {
 		_ = raw.Close()
 		return nil, err
 	}
 	return session, nil
+}
+
+// dial opens the connection. The context that it returns bounds the handshakes.
+func (c DialConfig) dial(ctx context.Context, address string) (net.Conn, context.Context, context.CancelFunc, error) {
+	dial := c.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	cancel := context.CancelFunc(func() {})
+	if _, limited := ctx.Deadline(); !limited {
+		ctx, cancel = context.WithTimeout(ctx, dialLimit+handshakeLimit)
+	}
+	dialling, dialled := context.WithTimeout(ctx, dialLimit)
+	defer dialled()
+	raw, err := dial(dialling, "tcp", address)
+	if err != nil {
+		cancel()
+		return nil, nil, nil, fmt.Errorf("dial server: %w", err)
+	}
+	return raw, ctx, cancel, nil
 }
 
 func (c DialConfig) clientTLS(address string) (*tls.Config, error) {
@@ -103,18 +117,32 @@ const (
 // beginTLS makes the handshake on a new connection, until ctx ends, and puts the
 // multiplexer on it. If beginTLS fails, the caller must close raw.
 func beginTLS(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn, client bool, config SessionConfig) (Session, error) {
+	conn, beneath, err := shake(ctx, raw, wrap)
+	if err != nil {
+		return nil, err
+	}
+	if conn.ConnectionState().NegotiatedProtocol != protocolName {
+		return nil, fmt.Errorf("tls handshake: the peer does not speak %s", protocolName)
+	}
+	return sessionOver(conn, beneath, conn, client, config)
+}
+
+// shake makes the handshake on a new connection, until ctx ends.
+func shake(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn) (*tls.Conn, *carrier, error) {
 	if tcp, ok := raw.(*net.TCPConn); ok {
 		_ = tcp.SetNoDelay(true) // Go's default; a tunnel depends on it
 	}
 	beneath := newCarrier(raw)
 	conn := wrap(beneath)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("tls handshake: %w", err)
+		return nil, nil, fmt.Errorf("tls handshake: %w", err)
 	}
-	state := conn.ConnectionState()
-	if state.NegotiatedProtocol != protocolName {
-		return nil, fmt.Errorf("tls handshake: the peer does not speak %s", protocolName)
-	}
+	return conn, beneath, nil
+}
+
+// sessionOver puts the multiplexer on conn, which is over or is carried by it.
+func sessionOver(conn net.Conn, beneath *carrier, over *tls.Conn, client bool, config SessionConfig) (Session, error) {
+	state := over.ConnectionState()
 	binding, err := state.ExportKeyingMaterial(exporterLabel, nil, 32)
 	if err != nil {
 		return nil, fmt.Errorf("tls channel binding: %w", err)
@@ -195,7 +223,7 @@ func (c ListenConfig) serverTLS() *tls.Config {
 	return &tls.Config{
 		GetCertificate:              func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
 		MinVersion:                  tls.VersionTLS13,
-		NextProtos:                  []string{protocolName},
+		NextProtos:                  []string{protocolName, httpProtocol},
 		DynamicRecordSizingDisabled: true,
 		// A ticket costs a kilobyte of writes, for a resumption that no agent makes: an
 		// agent keeps its session for days.

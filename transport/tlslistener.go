@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// TLSListener accepts the sessions that agents begin over TLS on TCP.
+// TLSListener accepts the sessions that agents begin over TLS on TCP, and over WebSocket on
+// the same port.
 type TLSListener struct {
 	ln       net.Listener
 	config   ListenConfig
@@ -145,10 +146,7 @@ func (l *TLSListener) greet(s *greeting, conn net.Conn) {
 			<-l.computing
 		}
 	}
-	session, err := beginTLS(ctx, conn, func(c net.Conn) *tls.Conn {
-		c.(*carrier).beforeWait = pause
-		return tls.Server(c, l.tls)
-	}, false, config)
+	session, err := l.begin(ctx, s, conn, pause, config)
 	pause()
 	if err != nil {
 		_ = conn.Close()
