@@ -3,12 +3,11 @@ package agent
 import (
 	"cmp"
 	"context"
-	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
@@ -135,7 +134,7 @@ func (r *roster) free(now time.Time) []forwarder {
 		given = append(given, forwarder{r.led[address], address})
 	}
 	for _, f := range r.told {
-		if _, _, err := net.SplitHostPort(f.address); err == nil && !strings.HasPrefix(f.address, ":") {
+		if _, err := transport.ParseAddress(f.address); err == nil {
 			told = append(told, f)
 		}
 	}

@@ -80,6 +80,8 @@ var importRules = []importRule{
 		"what a forwarder may ask of the control plane; log, read models and secrets are behind seams"},
 	{"agent", []string{"wire", "wire/wirepb", "transport", "wait"},
 		"the agent runs at the customer: it knows the protocol and nothing of the server"},
+	{"reach", []string{"transport"},
+		"how a server is reached, and nothing of what is said to it"},
 	{"forwarder", []string{"domain", "wire", "wire/wirepb", "transport", "broker", "directory", "usage", "netaddr", "wait"},
 		"records and bytes meet here; broker, directory and usage are the contracts, which hold only types"},
 	{"*/*test", []string{"**"},
@@ -106,7 +108,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "control/postgres", "agent", "migrations", "primary", "wait"},
+	{"cmd/*", []string{"domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "wait"},
 		"only programs know everybody, and not each other"},
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that the tests find a Postgres and a Redis to start privately, and with
+# Makes sure that the tests find a Postgres and a Redis to start privately and the proxies
+# that agents stand behind (nginx, haproxy, tinyproxy), and with
 # the argument check what make check needs besides: a C compiler and protoc. It
 # installs Debian's packages when it may, and otherwise says what is missing.
 # It starts nothing: the tests start and end their own servers.
@@ -12,6 +13,9 @@ postgres_present() {
 missing=()
 if [[ -z ${TUNNOX_TEST_POSTGRES:-} ]] && ! postgres_present; then missing+=(postgresql); fi
 if [[ -z ${TUNNOX_TEST_REDIS:-} ]] && ! command -v redis-server >/dev/null; then missing+=(redis-server); fi
+for proxy in nginx haproxy tinyproxy; do
+	if ! PATH=$PATH:/usr/sbin:/usr/local/sbin command -v $proxy >/dev/null; then missing+=("${proxy/#nginx/nginx-light}"); fi
+done
 if [[ ${1:-} == check ]]; then
 	if ! command -v "$("${GO:-go}" env CC)" >/dev/null; then missing+=(gcc libc6-dev); fi
 	if ! command -v protoc >/dev/null; then missing+=(protobuf-compiler); fi
@@ -43,7 +47,7 @@ fi
 cat >&2 <<TEXT
 setup: missing for the tests: ${missing[*]}
   Debian, Ubuntu:  sudo apt-get install ${missing[*]}
-  elsewhere:       put postgres (15 or later) and redis-server (7 or later) on PATH,
+  elsewhere:       put postgres (15 or later), redis-server (7 or later), nginx, haproxy and tinyproxy on PATH,
                    and for make check a C compiler, protoc and npx
   or use your own: TUNNOX_TEST_POSTGRES=postgres://... TUNNOX_TEST_REDIS=redis://... make test
 TEXT

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -66,7 +67,7 @@ func (w *webSocket) fill(n int) error {
 			w.free()
 		}
 		if err != nil && len(w.held) < n {
-			if err == io.EOF && len(w.held) > 0 {
+			if errors.Is(err, io.EOF) && len(w.held) > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return err
@@ -130,7 +131,7 @@ func (w *webSocket) Read(b []byte) (int, error) {
 
 // cutShort makes an end inside of a frame an error.
 func cutShort(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/reach"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 )
@@ -27,6 +28,7 @@ type agentOptions struct {
 	sessions     int
 	pins         []string
 	ca           string
+	transport    string
 	state        string
 	clientID     int64
 	authCodeFile string
@@ -47,6 +49,11 @@ give it in a file or in TUNNOX_AUTH_CODE, never as an argument.
 
 The server is always verified: by the system's roots, by --ca, or by the --pin
 of the server's join line. Without --allow the agent dials loopback only.
+
+The agent tries TLS and WebSocket at the same time and keeps what works first
+(--transport). A proxy that breaks TLS, or a reverse proxy before the server, can
+carry WebSocket only. The --pin holds there too: TLS inside of the WebSocket ends at
+the server. Such a proxy is verified by the system's roots, or by --ca.
 
 Where a cluster has several forwarders the agent is connected to two of them
 (--sessions), so that new connections go on being made when one ends. One address
@@ -79,7 +86,8 @@ func agentCommand(s surroundings) *cobra.Command {
 	f.StringSliceVar(&o.servers, "server", nil, "`address` of the server, host:port, or host:port#sha256:... with its pin; several with commas between, or the flag again")
 	f.IntVar(&o.sessions, "sessions", agent.DefaultSessions, "`number` of forwarders to be connected to at the same time, as far as there are so many")
 	f.StringSliceVar(&o.pins, "pin", nil, "`fingerprint` of the server's key, sha256:..., from its join line")
-	f.StringVar(&o.ca, "ca", "", "`file` with the certificates (PEM) that sign the server's")
+	f.StringVar(&o.ca, "ca", "", "`file` with the certificates (PEM) that sign the server's; with --pin, those of a proxy before the server")
+	f.StringVar(&o.transport, "transport", reach.Auto, "`way` to the server: "+transportNames()+"; an address such as wss://HOST:PORT says it for itself")
 	f.StringVar(&o.state, "state", "", "`directory` for client.json and the socket for commands (default "+defaultStateDir(s)+")")
 	f.Int64Var(&o.clientID, "client-id", 0, "`id` of a client that was created for this machine")
 	f.StringVar(&o.authCodeFile, "auth-code-file", "", "`file` with the client's auth code (- = standard input; environment: TUNNOX_AUTH_CODE, the code itself)")
@@ -136,9 +144,6 @@ func (o *agentOptions) run(ctx context.Context) error {
 	return err
 }
 
-// carriers are the ways in which this program reaches a server.
-var carriers = transport.Carriers{transport.SchemeTLS: transport.DialTLS}
-
 // config checks the options, all of them, and opens what they name.
 func (o *agentOptions) config() (agent.Config, error) {
 	var faults []error
@@ -165,7 +170,9 @@ func (o *agentOptions) config() (agent.Config, error) {
 	if length := utf8.RuneCountInString(o.name); length > longestName {
 		fault(fmt.Errorf("--name has %d characters; want at most %d", length, longestName))
 	}
-	dial, err := o.dialConfig(pins)
+	verify, err := o.dialConfig(pins)
+	fault(err)
+	way, err := dialer(o.transport, verify)
 	fault(err)
 	policy, err := agent.ParsePolicy(words(o.allow))
 	fault(err)
@@ -179,9 +186,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 	return agent.Config{
 		Servers:  servers,
 		Sessions: o.sessions,
-		Dial: func(ctx context.Context, server string) (transport.Session, error) {
-			return carriers.Dial(ctx, server, dial)
-		},
+		Dial:     way.Dial,
 		Identity: identity,
 		State:    kept,
 		Policy:   policy,
@@ -210,9 +215,6 @@ var discardLog = slog.New(slog.DiscardHandler)
 // pins are those that stand behind addresses of --server.
 func (o *agentOptions) dialConfig(pins []transport.Pin) (transport.DialConfig, error) {
 	config := transport.DialConfig{Pins: pins}
-	if len(o.pins)+len(pins) > 0 && o.ca != "" {
-		return config, errors.New("--pin and --ca are two ways to know the server; give one")
-	}
 	for _, text := range words(o.pins) {
 		pin, err := transport.ParsePin(text)
 		if err != nil {
@@ -225,7 +227,11 @@ func (o *agentOptions) dialConfig(pins []transport.Pin) (transport.DialConfig, e
 		if err != nil {
 			return config, fmt.Errorf("--ca: %w", err)
 		}
-		config.Roots = roots
+		if len(config.Pins) > 0 {
+			config.Front = roots // the pin says who the server is; the authority's is what stands before it
+		} else {
+			config.Roots = roots
+		}
 	}
 	return config, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/reach"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 )
@@ -95,9 +96,13 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 	ctx, cancel := context.WithTimeout(ctx, j.timeout)
 	defer cancel()
 	var client int64
+	way, err := dialer(reach.Auto, dial)
+	if err != nil {
+		return err
+	}
 	a, err := agent.New(agent.Config{
 		Servers: invite.Servers, Sessions: 1, State: kept, Invite: invite.Bearer(), Name: j.name, Version: shortVersion(), Logger: discardLog,
-		Dial:   j.noting(dial),
+		Dial:   j.noting(way),
 		Online: func(id int64, _ string) { client = id; cancel() }, // its identity is kept by now
 	})
 	if err != nil {
@@ -119,9 +124,9 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 }
 
 // noting dials, and notes why that failed.
-func (j *joiner) noting(config transport.DialConfig) func(context.Context, string) (transport.Session, error) {
+func (j *joiner) noting(way *reach.Dialer) func(context.Context, string) (transport.Session, error) {
 	return func(ctx context.Context, server string) (transport.Session, error) {
-		session, err := transport.DialTLS(ctx, server, config)
+		session, err := way.Dial(ctx, server)
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		if err != nil && ctx.Err() == nil || j.last == nil {

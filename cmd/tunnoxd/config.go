@@ -23,6 +23,7 @@ type config struct {
 	Data            string
 	API             string
 	Listen          string
+	WS              string // another address for WebSocket
 	Metrics         string
 	Postgres        string
 	Redis           string
@@ -70,9 +71,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "ws", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	rebuildSettings   = []string{"data", "postgres", "redis"}
@@ -85,6 +86,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Data, "data", "./tunnox-data", "`directory` for the database, the API key and the server's identity")
 	f.StringVar(&c.API, "api", "127.0.0.1:9000", "`address` of the REST API")
 	f.StringVar(&c.Listen, "listen", ":8080", "`address` agents connect to")
+	f.StringVar(&c.WS, "ws", "", "another `address` for agents' WebSockets, without TLS around them, for a reverse proxy to pass on to (empty = on --listen only)")
 	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:9090", "`address` of /metrics, /health and /ready")
 	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log")
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
@@ -203,8 +205,8 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	// TUNNOX_API is the server's address to tunnoxd and its URL to tunnox; both
 	// read either, so that one environment serves both programs.
 	c.API = strings.TrimSuffix(strings.TrimPrefix(c.API, "http://"), "/")
-	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge} {
-		if has(name) && (name != "state" || address != "") {
+	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS} {
+		if has(name) && (name != "state" && name != "ws" || address != "") {
 			if err := checkAddress(address); err != nil {
 				fault(name, "%q %v", address, err)
 			}

@@ -36,7 +36,7 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		if err != nil {
 			return err
 		}
-		on := binding{agents: cfg.Listen, metrics: cfg.Metrics}
+		on := binding{agents: cfg.Listen, ws: cfg.WS, metrics: cfg.Metrics}
 		if join != nil {
 			on.bridge = cfg.Bridge
 		}
@@ -137,7 +137,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 			return identity{}, err
 		}
 	}
-	agents, err := transport.ListenTLS(p.sockets.agents, transport.ListenConfig{GetCertificate: self.certificate,
+	agents, err := p.listenAgents(transport.ListenConfig{GetCertificate: self.certificate,
 		Session: transport.SessionConfig{Queued: cfg.Metrics.Queued}}, log)
 	if err != nil {
 		return identity{}, err
@@ -148,8 +148,10 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	// Sessions end before the feed and the directory are let go: what they do at
 	// their end, such as leaving the directory, needs both.
 	p.atEnd("sessions", func(context.Context) error { return f.Close() })
-	p.run("agents", func(ctx context.Context) error { return f.Serve(ctx, agents) })
-	p.atEnd("agents' listener", func(context.Context) error { return agents.Close() })
+	for _, l := range agents {
+		p.run("agents at "+l.Addr().String(), func(ctx context.Context) error { return f.Serve(ctx, l) })
+		p.atEnd("agents' listener at "+l.Addr().String(), func(context.Context) error { return l.Close() })
+	}
 	p.atEnd("drain", func(ctx context.Context) error {
 		if err := f.Drain(ctx); err != nil {
 			// That somebody holds a stream open must not make the end a failure.

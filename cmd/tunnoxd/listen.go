@@ -10,13 +10,13 @@ import (
 // listeners are the sockets of a process. They are opened before anything is
 // built, so that an address in use is told at once and nothing was started.
 type listeners struct {
-	api, agents, metrics, state, bridge net.Listener // nil = this role has none
+	api, agents, ws, metrics, state, bridge net.Listener // nil = this role has none
 
 	public string // host of the public ports, which open as mappings ask for them; "" = none
 }
 
 // binding is what a role listens on; an empty address is none.
-type binding struct{ api, agents, metrics, state, bridge string }
+type binding struct{ api, agents, ws, metrics, state, bridge string }
 
 // openListeners opens those whose address is not empty.
 func openListeners(on binding) (_ *listeners, err error) {
@@ -29,7 +29,7 @@ func openListeners(on binding) (_ *listeners, err error) {
 	for _, l := range []struct {
 		flag, address string
 		to            *net.Listener
-	}{{"api", on.api, &ls.api}, {"listen", on.agents, &ls.agents}, {"metrics", on.metrics, &ls.metrics},
+	}{{"api", on.api, &ls.api}, {"listen", on.agents, &ls.agents}, {"ws", on.ws, &ls.ws}, {"metrics", on.metrics, &ls.metrics},
 		{"state", on.state, &ls.state}, {"bridge", on.bridge, &ls.bridge}} {
 		if l.address == "" {
 			continue
@@ -54,7 +54,7 @@ func listenTCP(address string) (net.Listener, error) {
 // close closes what is open. Servers close their listener too, which is no error.
 func (ls *listeners) close() error {
 	var errs []error
-	for _, l := range []net.Listener{ls.api, ls.agents, ls.metrics, ls.state, ls.bridge} {
+	for _, l := range []net.Listener{ls.api, ls.agents, ls.ws, ls.metrics, ls.state, ls.bridge} {
 		if l == nil {
 			continue
 		}
@@ -73,6 +73,13 @@ func (ls *listeners) addresses() map[string]string {
 		if l != nil {
 			bound[name] = dialable(l.Addr().String())
 		}
+	}
+	// The port of --listen takes WebSockets too.
+	if agents, ok := bound["agents"]; ok {
+		bound["ws"] = agents
+	}
+	if ls.ws != nil {
+		bound["ws"] = dialable(ls.ws.Addr().String())
 	}
 	if ls.public != "" {
 		bound["public"] = ls.public

@@ -24,6 +24,7 @@ type Server struct {
 	Dir     string // its --data
 	API     *API   // nil for a forwarder
 	Agents  string // where agents connect, "" for a control plane
+	WS      string // where they connect over WebSocket without TLS around it
 	Metrics string
 	State   string // where forwarders find the control plane
 	Bridge  string // where other forwarders connect
@@ -168,7 +169,7 @@ func (s *Server) WaitReady(t testing.TB) {
 // API, if it has one.
 func (s *Server) WaitAPI(t testing.TB) {
 	t.Helper()
-	var bound struct{ API, Agents, Metrics, State, Bridge string }
+	var bound struct{ API, Agents, WS, Metrics, State, Bridge string }
 	Eventually(t, startLimit, func() error {
 		if s.Exited() {
 			t.Fatalf("%s ended while starting (%v):\n%s", s.Name, s.err, s.Said(8<<10))
@@ -179,7 +180,7 @@ func (s *Server) WaitAPI(t testing.TB) {
 		}
 		return json.Unmarshal(b, &bound)
 	})
-	s.Agents, s.Metrics, s.State, s.Bridge = bound.Agents, bound.Metrics, bound.State, bound.Bridge
+	s.Agents, s.WS, s.Metrics, s.State, s.Bridge = bound.Agents, bound.WS, bound.Metrics, bound.State, bound.Bridge
 	if s.metrics == nil {
 		s.metrics = NewAPI(t, "http://"+s.Metrics, "")
 	}

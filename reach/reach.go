@@ -1,0 +1,155 @@
+// Package reach decides how an agent gets to a server: over which carrier, through which
+// proxy, and at which of the addresses that a name has.
+//
+// Its duty is that the agent gets through where anything gets through. It never gives up
+// a carrier: what failed before is tried again, behind what works. Its limit: it begins
+// sessions and does not keep them, which is package agent's work.
+package reach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+// Auto stands for all carriers: they are raced.
+const Auto = "auto"
+
+// Config is what a Dialer is made of.
+type Config struct {
+	// Carriers are all there are.
+	Carriers transport.Carriers
+	// Order are the schemes to use for an address without a scheme, the best first.
+	Order []string
+	// Dial says how the server is verified.
+	Dial transport.DialConfig
+	// Network names the network that this machine is in; nil looks at the addresses of the
+	// machine's interfaces.
+	Network func() string
+}
+
+// Dialer begins sessions with servers. Its methods may be called concurrently.
+type Dialer struct {
+	carriers transport.Carriers
+	order    []string
+	config   transport.DialConfig
+	network  func() string
+
+	mu    sync.Mutex
+	last  map[string]string // by network: the scheme that worked last
+	tries map[string]Try    // by scheme: the latest
+}
+
+// Try is what came of the latest attempt over a carrier.
+type Try struct {
+	Scheme string
+	At     time.Time // when it ended
+	Err    error     // why it gave no session; nil if it did
+}
+
+// New makes a Dialer.
+func New(c Config) (*Dialer, error) {
+	for _, scheme := range c.Order {
+		if c.Carriers[scheme] == nil {
+			return nil, fmt.Errorf("reach servers over %q: %w", scheme, transport.ErrScheme)
+		}
+	}
+	if len(c.Order) == 0 {
+		return nil, errors.New("reach servers: over which carrier?")
+	}
+	d := &Dialer{carriers: c.Carriers, order: c.Order, config: c.Dial, network: c.Network, last: map[string]string{}, tries: map[string]Try{}}
+	if d.network == nil {
+		d.network = networkOf
+	}
+	return d, nil
+}
+
+// Tries tells what came of the latest attempt over each carrier, in the order of schemes.
+func (d *Dialer) Tries() (all []Try) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, scheme := range slices.Sorted(maps.Keys(d.tries)) {
+		all = append(all, d.tries[scheme])
+	}
+	return all
+}
+
+// Dial begins a session with a server. If the address names no scheme, the carriers race:
+// the one that worked last in this network has a head start, and the others follow it.
+// The first session wins.
+func (d *Dialer) Dial(ctx context.Context, server string) (transport.Session, error) {
+	address, err := transport.ParseAddress(server)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(server, "://") {
+		s, err := d.carriers.Dial(ctx, server, d.config)
+		d.note(ctx, address.Scheme, err)
+		return s, err
+	}
+	network := d.network()
+	order, known := d.orderIn(network)
+	s, scheme, err := d.race(ctx, address.HostPort(), order, known)
+	if err == nil {
+		d.mu.Lock()
+		d.last[network] = scheme
+		d.mu.Unlock()
+	}
+	return s, err
+}
+
+// orderIn is the order of schemes in a network, and whether the first is known to work.
+func (d *Dialer) orderIn(network string) (order []string, known bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	order = slices.Clone(d.order)
+	best, known := d.last[network]
+	if i := slices.Index(order, best); i > 0 {
+		order = slices.Insert(slices.Delete(order, i, i+1), 0, best)
+	}
+	return order, known
+}
+
+// note keeps what came of an attempt. One that was cut short by whoever asked for it, or
+// because another was faster, says nothing.
+func (d *Dialer) note(ctx context.Context, scheme string, err error) {
+	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tries[scheme] = Try{Scheme: scheme, At: time.Now(), Err: err}
+}
+
+// RaceError is why no carrier gave a session.
+type RaceError struct{ Tries []Try }
+
+// Error names each carrier with its reason, unless all have the same.
+func (e *RaceError) Error() string {
+	if same := slices.CompactFunc(slices.Clone(e.Tries), func(a, b Try) bool { return a.Err.Error() == b.Err.Error() }); len(same) == 1 {
+		return same[0].Err.Error()
+	}
+	var b strings.Builder
+	for i, try := range e.Tries {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "over %s: %v", try.Scheme, try.Err)
+	}
+	return b.String()
+}
+
+// Unwrap gives the reasons.
+func (e *RaceError) Unwrap() (all []error) {
+	for _, try := range e.Tries {
+		all = append(all, try.Err)
+	}
+	return all
+}
