@@ -26,16 +26,16 @@ const (
 	maxNames      = 32 // host names and addresses in one certificate
 )
 
-// AuthorityOptions tune an authority; the zero value is good.
+// AuthorityOptions tune an authority; the zero value has good defaults.
 type AuthorityOptions struct {
 	Life    time.Duration // of the certificates it signs; 24 h
-	Skew    time.Duration // by which another node's clock may be behind; 5 min
+	Skew    time.Duration // how far another node's clock may be behind; 5 min
 	Now     func() time.Time
 	Metrics *ServerMetrics
 }
 
-// Authority signs what nodes present: to the State service, to each other and to
-// agents. All control planes of a cluster share one through their [Vault].
+// Authority signs the certificates that nodes present: to the State service, to each
+// other and to agents. All control planes of a cluster share one through their [Vault].
 type Authority struct {
 	cert    *x509.Certificate
 	key     crypto.Signer
@@ -45,8 +45,8 @@ type Authority struct {
 	metrics *ServerMetrics
 }
 
-// OpenAuthority takes the cluster's authority from the vault, after creating it
-// when there is none.
+// OpenAuthority loads the cluster's authority from the vault, and creates it if there
+// is none.
 func OpenAuthority(ctx context.Context, vault Vault, options AuthorityOptions) (*Authority, error) {
 	a := &Authority{life: options.Life, skew: options.Skew, now: options.Now, metrics: options.Metrics}
 	if a.life <= 0 {
@@ -113,7 +113,7 @@ func (a *Authority) read(text []byte) error {
 		return errors.New("the secret is not a key and the certificate of an authority")
 	}
 	if !matches(key, certs[0]) {
-		return errors.New("the key is not that of the certificate")
+		return errors.New("the key does not belong to the certificate")
 	}
 	a.cert, a.key = certs[0], key
 	return nil
@@ -124,8 +124,8 @@ func matches(key crypto.Signer, cert *x509.Certificate) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// template is a certificate without a subject. It begins a little in the past,
-// for those whose clock is behind.
+// template gives a certificate without a subject. It begins a little in the past, for
+// nodes whose clock is behind.
 func (a *Authority) template(life time.Duration) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
@@ -139,25 +139,25 @@ func (a *Authority) template(life time.Duration) (*x509.Certificate, error) {
 	}, nil
 }
 
-// Certificate is the authority's own.
+// Certificate gives the authority's own certificate.
 func (a *Authority) Certificate() *x509.Certificate { return a.cert }
 
-// Roots trusts the authority and nobody else.
+// Roots gives a pool that trusts only the authority.
 func (a *Authority) Roots() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
 }
 
-// Pin is the SHA-256 of the authority's public key. Agents pin it, and join
-// tokens hold it.
+// Pin gives the SHA-256 of the authority's public key. Agents pin it, and join tokens
+// contain it.
 func (a *Authority) Pin() [sha256.Size]byte { return pinOf(a.cert) }
 
 func pinOf(cert *x509.Certificate) [sha256.Size]byte {
 	return sha256.Sum256(cert.RawSubjectPublicKeyInfo)
 }
 
-// purpose is what a certificate is good for.
+// purpose is the purpose of a certificate.
 type purpose string
 
 const (
@@ -183,11 +183,11 @@ func (a *Authority) sign(public crypto.PublicKey, why purpose, change func(*x509
 	return x509.ParseCertificate(der)
 }
 
-// SignNode certifies the key of a request as a node's. What the request says
-// beside its key does not matter: who may be which node is the caller's to know.
+// SignNode certifies the key of a request as a node's key. Only the key of the request
+// matters: the caller decides who may be which node.
 func (a *Authority) SignNode(request []byte, node string) (*x509.Certificate, error) {
 	if !validNode(node) {
-		return nil, invalid("node", "must be a node id such as node-001")
+		return nil, invalid("node", "must be a node id, for example node-001")
 	}
 	r, err := readRequest(request)
 	if err != nil {
@@ -200,15 +200,15 @@ func (a *Authority) SignNode(request []byte, node string) (*x509.Certificate, er
 	})
 }
 
-// SignAgents certifies the key of a request for the host names and addresses in
-// it, under which agents connect. It proves nothing to nodes.
+// SignAgents certifies the key of a request for the host names and addresses in it, at
+// which agents connect. The certificate proves nothing to nodes.
 func (a *Authority) SignAgents(request []byte) (*x509.Certificate, error) {
 	r, err := readRequest(request)
 	if err != nil {
 		return nil, err
 	}
 	if n := len(r.DNSNames) + len(r.IPAddresses); n < 1 || n > maxNames {
-		return nil, invalid("request", fmt.Sprintf("must name 1 to %d host names and addresses, names %d", maxNames, n))
+		return nil, invalid("request", fmt.Sprintf("must name 1 to %d host names and addresses, but names %d", maxNames, n))
 	}
 	return a.sign(r.PublicKey, forAgents, func(c *x509.Certificate) {
 		c.Subject = pkix.Name{CommonName: "tunnox"}
@@ -259,8 +259,8 @@ func (a *Authority) IssueAgents(names ...string) (Issued, error) {
 	return a.issued(leaf, key), nil
 }
 
-// issued puts the chain together. The authority is part of it, so that who has
-// pinned it finds it.
+// issued puts the chain together. It contains the authority, so that an agent that
+// pinned the authority finds it.
 func (a *Authority) issued(leaf *x509.Certificate, key crypto.Signer) Issued {
 	return Issued{
 		Certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw, a.cert.Raw}, PrivateKey: key, Leaf: leaf},
@@ -268,7 +268,8 @@ func (a *Authority) issued(leaf *x509.Certificate, key crypto.Signer) Issued {
 	}
 }
 
-// readRequest reads a request for a certificate: whoever made it has the key.
+// readRequest reads a request for a certificate. Its signature proves that its maker
+// has the key.
 func readRequest(der []byte) (*x509.CertificateRequest, error) {
 	r, err := x509.ParseCertificateRequest(der)
 	if err != nil {
@@ -290,6 +291,6 @@ func readRequest(der []byte) (*x509.CertificateRequest, error) {
 }
 
 func invalid(field, message string) error {
-	return &domain.Error{Code: domain.CodeInvalid, Message: "The request cannot be taken as it is.",
+	return &domain.Error{Code: domain.CodeInvalid, Message: "The request is not valid.",
 		Faults: []domain.Fault{{Field: field, Message: message}}}
 }

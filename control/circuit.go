@@ -9,16 +9,16 @@ import (
 )
 
 type circuitOptions struct {
-	failures int              // in a row, that open it; 5
-	pause    time.Duration    // for which it opens at first; 500 ms
+	failures int              // in a row, after which it opens; 5
+	pause    time.Duration    // how long it is open at first; 500 ms
 	longest  time.Duration    // the pause doubles up to this; 5 s
 	now      func() time.Time // time.Now
 	open     prometheus.Gauge
 }
 
-// circuit keeps callers from waiting for somebody who does not answer. After
-// some failures in a row it is open: nobody is let through for a pause. Then one
-// caller is, and the others when that one has succeeded.
+// circuit keeps callers from waiting for a destination that does not answer. After some
+// failures in a row it is open: nobody may call for a pause. Then one caller may try,
+// and the others may call after that one has succeeded.
 type circuit struct {
 	options circuitOptions
 
@@ -39,7 +39,7 @@ func newCircuit(o circuitOptions) *circuit {
 	return &circuit{options: o, pause: o.pause}
 }
 
-// allow tells whether to try. Who tries reports.
+// allow reports whether the caller may try. A caller that tries must report.
 func (c *circuit) allow() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,7 +47,7 @@ func (c *circuit) allow() bool {
 		return true
 	}
 	now := c.options.now()
-	// A probe that never reports must not keep it open for ever.
+	// A probe that never reports must not keep the circuit open for ever.
 	if now.Before(c.until) || (!c.probing.IsZero() && now.Sub(c.probing) < c.options.longest) {
 		return false
 	}
@@ -55,7 +55,7 @@ func (c *circuit) allow() bool {
 	return true
 }
 
-// report says what became of a try.
+// report sets the result of an attempt.
 func (c *circuit) report(ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,14 +83,14 @@ func (c *circuit) show(open float64) {
 	}
 }
 
-// abandon says that a try was given up before it told anything.
+// abandon says that an attempt was given up without a result.
 func (c *circuit) abandon() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.probing = time.Time{}
 }
 
-// isOpen tells whether nobody is let through now.
+// isOpen reports whether nobody may call now.
 func (c *circuit) isOpen() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

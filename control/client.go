@@ -26,27 +26,27 @@ import (
 	"github.com/tunnox-net/tunnox/wait"
 )
 
-// Config says how the control plane is reached. Addresses and Trust are
-// required; the zero value of each other field is its default.
+// Config says how to reach the control plane. Addresses and Trust are required; the
+// zero value of each other field is its default.
 type Config struct {
-	// Addresses are host:port of the control planes. Calls go to all that answer,
-	// in turn. A name stands for all its addresses.
+	// Addresses are host:port of the control planes. Calls go to all that answer, in
+	// turn. A name means all of its addresses.
 	Addresses []string
 	Trust     Trust
 	// Timeout bounds a call with all its attempts. Default 5 s.
 	Timeout time.Duration
-	// Attempt bounds one attempt, so that one that hangs leaves time for another.
-	// Default 2 s.
+	// Attempt bounds one attempt, so that an attempt that hangs leaves time for another
+	// one. Default 2 s.
 	Attempt time.Duration
-	// Retries is how many attempts may follow the first when nobody answered; -1
-	// for none. Default 3.
+	// Retries is how many attempts may follow the first when nobody answered; -1 for
+	// none. Default 3.
 	Retries int
-	// RetryPause is what passes before the first retry, give or take a half. It
+	// RetryPause is the pause before the first retry, half of it more or less. It
 	// triples each time. Default 100 ms.
 	RetryPause time.Duration
 	// CircuitFailures in a row open the circuit: calls fail at once. Default 5.
 	CircuitFailures int
-	// CircuitPause is how long it stays open at first; it doubles up to 5 s.
+	// CircuitPause is how long the circuit stays open at first; it doubles up to 5 s.
 	// Default 500 ms.
 	CircuitPause time.Duration
 	Dial         func(ctx context.Context, address string) (net.Conn, error)
@@ -81,9 +81,9 @@ func (c *Config) complete() error {
 	return nil
 }
 
-// Client calls the State service. Its methods may be called concurrently. An
-// error is a *[domain.Error] when the control plane refused; it wraps
-// [ErrUnavailable], with [domain.CodeStoreUnavailable], when nobody answered.
+// Client calls the State service. Its methods may be called concurrently. An error is a
+// *[domain.Error] when the control plane refused. It wraps [ErrUnavailable], with
+// [domain.CodeStoreUnavailable], when nobody answered.
 type Client struct {
 	config  Config
 	conn    *grpc.ClientConn
@@ -91,16 +91,16 @@ type Client struct {
 	circuit *circuit
 }
 
-// spread sends calls to the control planes in turn that say they are serving.
+// spread sends calls in turn to the control planes that say they are serving.
 var spread = fmt.Sprintf(`{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":%q}}`,
 	controlpb.State_ServiceDesc.ServiceName)
 
-// maxAnswer bounds a message from the control plane: the view of a client with
-// a hundred thousand mappings.
+// maxAnswer bounds a message from the control plane: the view of a client with a
+// hundred thousand mappings.
 const maxAnswer = 64 << 20
 
-// Dial makes a client. It connects in the background: that no control plane is
-// there now is no error.
+// Dial makes a client. It connects in the background: it is not an error if no control
+// plane is there now.
 func Dial(config Config) (*Client, error) {
 	if err := config.complete(); err != nil {
 		return nil, fmt.Errorf("dial control plane: %w", err)
@@ -137,12 +137,12 @@ func connect(config Config, secure *tls.Config, service string) (*grpc.ClientCon
 // Close ends the connections.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Reachable tells, without asking, whether a call would be sent.
+// Reachable reports, without a call, whether a call would be sent.
 func (c *Client) Reachable() bool {
 	return !c.circuit.isOpen() && c.conn.GetState() == connectivity.Ready
 }
 
-// do makes a call, again when nobody answered. Every call may be repeated.
+// do makes a call, and repeats it when nobody answered. Every call may be repeated.
 func (c *Client) do(ctx context.Context, method string, call func(ctx context.Context) error) (err error) {
 	began := time.Now()
 	defer func() {
@@ -163,7 +163,7 @@ func (c *Client) do(ctx context.Context, method string, call func(ctx context.Co
 		var what outcome
 		what, err = c.attempt(ctx, call)
 		if gone := left(caller); what == away && gone != nil {
-			c.circuit.abandon() // that the caller left says nothing about the control plane
+			c.circuit.abandon() // the caller has left, which says nothing about the control plane
 			return gone
 		}
 		c.circuit.report(what != away)
@@ -178,8 +178,8 @@ func (c *Client) do(ctx context.Context, method string, call func(ctx context.Co
 	}
 }
 
-// left tells why the caller waits no more. A deadline counts from when it has
-// passed: the other end knows it too, and its word may be here before our timer's.
+// left says why the caller does not wait any more. A deadline counts from when it has
+// passed: the other end knows it too, and its answer may arrive before our timer fires.
 func left(caller context.Context) error {
 	if err := caller.Err(); err != nil {
 		return err
@@ -190,7 +190,7 @@ func left(caller context.Context) error {
 	return nil
 }
 
-var errCircuit = errors.New("the last attempts failed, and the next is made a little later")
+var errCircuit = errors.New("the last attempts failed, and the next one is made a little later")
 
 // attempt makes one call.
 func (c *Client) attempt(ctx context.Context, call func(ctx context.Context) error) (outcome, error) {
@@ -223,7 +223,7 @@ func (c *Client) Ping(ctx context.Context) (p domain.Position, err error) {
 	return p, err
 }
 
-// ClientView gives all that is needed to serve a client, not older than min.
+// ClientView gives everything that is needed to serve a client, not older than min.
 func (c *Client) ClientView(ctx context.Context, clientID int64, min domain.Position) (v domain.ClientView, err error) {
 	err = c.do(ctx, "ClientView", func(ctx context.Context) error {
 		answer, err := c.state.ClientView(ctx, &controlpb.Want{ClientId: clientID, MinPosition: int64(min)})
@@ -235,20 +235,20 @@ func (c *Client) ClientView(ctx context.Context, clientID int64, min domain.Posi
 	return v, err
 }
 
-// Want names a client and the position its view must not be older than.
+// Want names a client and the minimum position of its view.
 type Want struct {
 	ClientID int64
 	Min      domain.Position
 }
 
-// Answer is a view, or why there is none.
+// Answer is a view, or the reason why there is none.
 type Answer struct {
 	View domain.ClientView
 	Err  error
 }
 
-// Clients gives many views in one call, by client id. The error is for the call
-// as a whole; that a client is not there is in its Answer.
+// Clients gives many views in one call, by client id. The error is for the call as a
+// whole; a missing client is in its Answer.
 func (c *Client) Clients(ctx context.Context, wants []Want) (map[int64]Answer, error) {
 	answers := make(map[int64]Answer, len(wants))
 	for len(wants) > 0 {
@@ -265,7 +265,7 @@ func (c *Client) clients(ctx context.Context, wants []Want, answers map[int64]An
 	return c.do(ctx, "Clients", func(ctx context.Context) error {
 		request := &controlpb.ClientsRequest{}
 		for _, w := range wants {
-			// What an earlier attempt brought need not come again.
+			// Answers of an earlier attempt are not asked for again.
 			if _, ok := answers[w.ClientID]; !ok {
 				request.Wants = append(request.Wants, &controlpb.Want{ClientId: w.ClientID, MinPosition: int64(w.Min)})
 			}
@@ -298,8 +298,8 @@ func (c *Client) clients(ctx context.Context, wants []Want, answers map[int64]An
 	})
 }
 
-// Register gives an identity to an agent that has none but its key, and whose
-// possession of the key was proved.
+// Register gives an identity to an agent that has only its key, and that has proved to
+// own the key.
 func (c *Client) Register(ctx context.Context, r domain.Registration) (clientID int64, err error) {
 	request := &controlpb.RegisterRequest{IdempotencyKey: rand.Text(), PublicKey: r.PublicKey, Name: text(r.Name), Source: text(r.Source), Invite: r.Invite}
 	err = c.do(ctx, "Register", func(ctx context.Context) error {
@@ -310,8 +310,8 @@ func (c *Client) Register(ctx context.Context, r domain.Registration) (clientID 
 	return clientID, err
 }
 
-// Execute has a client's command decided and executed. Without a key of its own the
-// command gets one: the call may be made several times.
+// Execute sends a client's command to be decided and executed. A command without a key
+// gets one, because the call may be made several times.
 func (c *Client) Execute(ctx context.Context, command domain.ClientCommand) (r domain.ClientResult, err error) {
 	command.Key = cmp.Or(command.Key, rand.Text())
 	form, data, err := domain.EncodeExchanged(command)
@@ -329,8 +329,8 @@ func (c *Client) Execute(ctx context.Context, command domain.ClientCommand) (r d
 	return r, err
 }
 
-// Certify gets an identity that agents verify, for the host names and addresses
-// under which they connect.
+// Certify gets an identity that agents verify, for the host names and addresses at
+// which they connect.
 func (c *Client) Certify(ctx context.Context, names ...string) (Issued, error) {
 	return c.issue(ctx, "Certify", names, c.state.Certify)
 }

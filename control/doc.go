@@ -1,17 +1,17 @@
-// Package control is what a forwarder has of the control plane: the gRPC State
-// service and its client, the lookup of clients' views over three levels, and
-// the identities with which nodes prove themselves to it and to each other.
+// Package control connects a forwarder with the control plane: the gRPC State service
+// and its client, the lookup of clients' views over three levels, and the identities
+// that nodes prove to the control plane and to each other.
 //
-// A forwarder has no database credentials. What it must know of a client it
-// takes from its own memory, then from the read model, then from here ([Lookup]).
-// What changes something, an anonymous registration or a command of an agent,
-// goes here at once and is decided from the log.
+// A forwarder has no database credentials. It reads what it needs about a client from
+// its own memory, or else from the read model, or else from the control plane
+// ([Lookup]). A change, such as an anonymous registration or a command of an agent, is
+// sent to the control plane at once and decided from the log.
 //
-// An [Authority] signs what nodes present. Nobody gets a word out of [Server]
-// without a certificate of it, except a new node, which gets a first certificate
-// for the cluster's [JoinToken] and nothing else: connections without a
-// certificate are not connected to the State service at all.
+// An [Authority] signs the certificates of nodes. [Server] answers nobody without such
+// a certificate, except a new node, which gets its first certificate for the cluster's
+// [JoinToken] and nothing else: connections without a certificate are not connected to
+// the State service at all.
 //
-// Its limits: it knows the domain and gRPC. Where records, read models and
-// secrets are kept is behind the seams [Log], [Views], [Executor] and [Vault].
+// Its limits: it knows the domain and gRPC. Records, read models and secrets are behind
+// the interfaces [Log], [Views], [Executor] and [Vault].
 package control

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// door counts the connections that have not proved to be a node's. Where there
-// are too many the oldest goes: who is honest needs milliseconds.
+// door counts the connections that have not proved a node yet. If there are too many,
+// the oldest is closed: an honest node needs milliseconds.
 type door struct {
 	limit   int
 	metrics *ServerMetrics
@@ -46,7 +46,7 @@ func (d *door) enter(conn net.Conn) {
 	}
 }
 
-// leave counts a connection no more; it may be repeated.
+// leave stops counting a connection; it may be repeated.
 func (d *door) leave(conn net.Conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -57,7 +57,7 @@ func (d *door) leave(conn net.Conn) {
 	}
 }
 
-// close ends those in line and lets nobody in.
+// close closes the connections in line and admits no others.
 func (d *door) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -67,7 +67,7 @@ func (d *door) close() {
 	}
 }
 
-// caller is a connection behind its handshake.
+// caller is a connection after its handshake.
 type caller struct {
 	net.Conn
 	node    string // "" for a stranger
@@ -77,19 +77,19 @@ type caller struct {
 	expired sync.Once
 }
 
-// Close ends the connection and its being counted.
+// Close ends the connection, and stops counting it.
 func (c *caller) Close() error {
 	c.once.Do(c.onClose)
 	return c.Conn.Close()
 }
 
-// expire ends a connection that has outlived its certificate, so that the node
-// makes another; a little later, so that it still reads why.
+// expire ends a connection that is older than its certificate, so that the node makes
+// another one. It ends a little later, so that the node can still read the reason.
 func (c *caller) expire() {
 	c.expired.Do(func() { time.AfterFunc(20*time.Millisecond, func() { _ = c.Close() }) })
 }
 
-// handover is a listener that accepts what it is given.
+// handover is a listener that accepts the connections that it is given.
 type handover struct {
 	addr  net.Addr
 	conns chan net.Conn
@@ -128,10 +128,10 @@ func (h *handover) Close() error {
 // Addr implements [net.Listener].
 func (h *handover) Addr() net.Addr { return h.addr }
 
-// shaken tells gRPC who the caller is; the handshake has been.
+// shaken tells gRPC the identity of the caller; the handshake is done.
 type shaken struct{}
 
-// callerInfo is what calls find in their peer.
+// callerInfo is the information about the caller that a call finds.
 type callerInfo struct {
 	credentials.CommonAuthInfo
 	caller *caller
@@ -140,13 +140,13 @@ type callerInfo struct {
 // AuthType implements [credentials.AuthInfo].
 func (callerInfo) AuthType() string { return "tls" }
 
-var errNoClient = errors.New("control: these credentials are a server's")
+var errNoClient = errors.New("control: these credentials are for a server only")
 
 func (shaken) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	c, ok := raw.(*caller)
 	if !ok {
 		_ = raw.Close()
-		return nil, nil, errors.New("control: the connection has seen no handshake")
+		return nil, nil, errors.New("control: the connection had no handshake")
 	}
 	return c, callerInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, c}, nil
 }

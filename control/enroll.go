@@ -13,20 +13,20 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Enroller gets a node its certificates: the first for the join token, the next
-// for the one before. Its Issue is for [RenewerConfig].
+// Enroller gets a node its certificates: the first in exchange for the join token, each
+// later one in exchange for the one before. Its Issue is for [RenewerConfig].
 type Enroller struct {
-	Node      string   // the node id that was leased
+	Node      string   // the leased node id
 	Addresses []string // of the control planes
-	// Token gives the join token; it is asked each time, because it may have been
-	// rotated. nil = none, so that only renewing works.
+	// Token gives the join token; it is called each time, because the token may have
+	// been rotated. nil = no token: only renewing works.
 	Token   func() (JoinToken, error)
 	Timeout time.Duration // of one attempt; 15 s
 	Dial    func(ctx context.Context, address string) (net.Conn, error)
 	Now     func() time.Time
 }
 
-// Issue renews current while it is good, and enrols otherwise.
+// Issue renews current while it is valid, and enrols otherwise.
 func (e *Enroller) Issue(ctx context.Context, current *Issued) (Issued, error) {
 	timeout := e.Timeout
 	if timeout <= 0 {
@@ -45,7 +45,7 @@ func (e *Enroller) Issue(ctx context.Context, current *Issued) (Issued, error) {
 			return next, nil
 		}
 		failure = fmt.Errorf("renew node certificate: %w", err)
-		// Who was refused is not to come in by the other door.
+		// A node that was refused must not try the other way.
 		if e.Token == nil || domain.CodeOf(err) == codeJoinRefused || ctx.Err() != nil {
 			return Issued{}, failure
 		}
@@ -93,7 +93,7 @@ func (e *Enroller) enroll(ctx context.Context, config Config) (Issued, error) {
 		return Issued{}, err
 	}
 	if !FitsNode(e.Node)(next.Certificate.Leaf) {
-		return Issued{}, fmt.Errorf("%w: it is for another node", ErrIdentity)
+		return Issued{}, fmt.Errorf("%w: the certificate is for another node", ErrIdentity)
 	}
 	return next, nil
 }

@@ -25,9 +25,9 @@ type Log interface {
 	ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error)
 }
 
-// folds gives the present state of aggregates by folding their event streams. It
-// keeps what it has folded, so that next time only what is new is read, and
-// nothing at all while the log has not moved.
+// folds gives the present state of aggregates by folding their event streams. It caches
+// the folds, so the next call reads only new records, and reads nothing while the log
+// has not grown.
 type folds struct {
 	log Log
 
@@ -36,14 +36,14 @@ type folds struct {
 	recent list.List                         // of *fold, the last used first; guarded by mu
 }
 
-// fold is a folded event stream. State is never changed once it is set.
+// fold is a folded event stream. A state is never changed after it was set.
 type fold struct {
 	id domain.StreamID
 
-	mu      sync.Mutex // held while it is brought up to date
+	mu      sync.Mutex // held while the fold is brought up to date
 	state   domain.Aggregate
 	version domain.Version
-	asOf    domain.Position // the log was at least here when it was read
+	asOf    domain.Position // the log reached at least this position when it was read
 }
 
 func newFolds(log Log) *folds {
@@ -109,15 +109,15 @@ func foldOf[A domain.Aggregate](ctx context.Context, f *folds, id domain.StreamI
 	return state, version, nil
 }
 
-// view folds all that is needed to serve a client from the log itself, as it is
-// at position p. It needs no read model: the quotas know which mappings count
-// against them, and every mapping of a client counts against its account.
+// view folds everything that is needed to serve a client from the log itself, as it is
+// at position p. It needs no read model: the quotas know which mappings count against
+// them, and every mapping of a client counts against its account.
 func (f *folds) view(ctx context.Context, clientID int64, p domain.Position) (domain.ClientView, error) {
 	client, version, err := foldOf[*domain.Client](ctx, f, domain.ClientStream(clientID), p)
 	if err != nil {
 		return domain.ClientView{}, err
 	}
-	if client.ClaimedAs != 0 { // its agent is to be told who it is now
+	if client.ClaimedAs != 0 { // its agent is told its new id
 		return domain.ClientView{Position: p, Client: domain.Versioned[domain.Client]{Version: version, State: *client}}, nil
 	}
 	if !client.Live() {
@@ -141,7 +141,7 @@ func (f *folds) view(ctx context.Context, clientID int64, p domain.Position) (do
 			return domain.ClientView{}, err
 		}
 		if !m.Live() {
-			continue // deleted since the quota was read
+			continue // deleted after the quota was read
 		}
 		v.Mappings = append(v.Mappings, domain.Versioned[domain.Mapping]{Version: version, State: *m})
 		users[m.UserID] = true
@@ -153,7 +153,7 @@ func (f *folds) view(ctx context.Context, clientID int64, p domain.Position) (do
 	return v, err
 }
 
-// accounts folds the users and the limits behind a view.
+// accounts folds the users and the limits that a view needs.
 func (f *folds) accounts(ctx context.Context, ofUsers, ofAccounts map[int64]bool, p domain.Position) (
 	users []domain.Versioned[domain.User], limits []domain.Versioned[domain.AccountLimits], err error) {
 	for _, id := range slices.Sorted(maps.Keys(ofUsers)) {

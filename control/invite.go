@@ -8,8 +8,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// redeemInvite makes an agent with an invitation a client of who invited. It works also
-// where unknown agents are refused: somebody has asked for this one.
+// redeemInvite makes an agent with an invitation a client of the user who invited. It
+// also works if unknown agents are refused, because a user has asked for this agent.
 func (s *state) redeemInvite(ctx context.Context, node string, in *controlpb.RegisterRequest) (*controlpb.RegisterAnswer, error) {
 	command, err := domain.Registration{PublicKey: in.PublicKey, Name: in.Name, Invite: in.Invite}.Redeem()
 	if err != nil {
@@ -33,7 +33,7 @@ func (s *state) redeemInvite(ctx context.Context, node string, in *controlpb.Reg
 	}
 	id, ok := domain.Invited(r, command.PublicKey)
 	if !ok {
-		return nil, errors.New("an invitation was redeemed and names no client")
+		return nil, errors.New("an invitation was redeemed, but the answer names no client")
 	}
 	return &controlpb.RegisterAnswer{ClientId: id, Position: int64(r.Position)}, nil
 }

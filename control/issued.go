@@ -18,22 +18,22 @@ import (
 	"github.com/tunnox-net/tunnox/control/controlpb"
 )
 
-// Blocks of a PEM file. The last one is told apart from a chain's certificates,
-// since not everything that is presented is to be trusted.
+// Blocks of a PEM file. The last kind is for trusted authorities. It differs from the
+// certificates of a chain, because not every presented certificate is trusted.
 const (
 	blockKey         = "PRIVATE KEY"
 	blockCertificate = "CERTIFICATE"
 	blockAuthority   = "TRUSTED CERTIFICATE"
 )
 
-// Issued is an identity: a certificate with its key, and the authorities that
-// whoever has it trusts.
+// Issued is an identity: a certificate with its key, and the authorities that its owner
+// trusts.
 type Issued struct {
 	Certificate tls.Certificate // Leaf is set; the chain ends with the authority
 	Authorities []*x509.Certificate
 }
 
-// roots trusts the authorities.
+// roots gives a pool of the trusted authorities.
 func (i Issued) roots() *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, a := range i.Authorities {
@@ -42,8 +42,8 @@ func (i Issued) roots() *x509.CertPool {
 	return pool
 }
 
-// save writes the identity to a file that only its owner can read. One file, so
-// that key and certificate always fit.
+// save writes the identity to a file that only its owner can read. It is one file, so
+// that key and certificate always match.
 func (i Issued) save(file string) error {
 	key, err := x509.MarshalPKCS8PrivateKey(i.Certificate.PrivateKey)
 	if err != nil {
@@ -69,9 +69,9 @@ func loadIssued(file string) (Issued, error) {
 	switch {
 	case err != nil:
 	case key == nil || len(chain) == 0 || len(authorities) == 0:
-		err = errors.New("it is not whole")
+		err = errors.New("the file is incomplete")
 	case !matches(key, chain[0]):
-		err = errors.New("the key is not that of the certificate")
+		err = errors.New("the key does not belong to the certificate")
 	}
 	if err != nil {
 		return Issued{}, fmt.Errorf("load identity from %s: %w", file, err)
@@ -92,7 +92,7 @@ func readPEM(text []byte) (key crypto.Signer, chain, authorities []*x509.Certifi
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
 			if len(bytes.TrimSpace(text)) > 0 {
-				return nil, nil, nil, errors.New("something in it is not PEM")
+				return nil, nil, nil, errors.New("a part of the file is not PEM")
 			}
 			return key, chain, authorities, nil
 		}
@@ -103,7 +103,7 @@ func readPEM(text []byte) (key crypto.Signer, chain, authorities []*x509.Certifi
 			}
 			var ok bool
 			if key, ok = private.(crypto.Signer); !ok {
-				return nil, nil, nil, fmt.Errorf("a %T does not sign", private)
+				return nil, nil, nil, fmt.Errorf("a %T cannot sign", private)
 			}
 			continue
 		}
@@ -119,8 +119,8 @@ func readPEM(text []byte) (key crypto.Signer, chain, authorities []*x509.Certifi
 	}
 }
 
-// newRequest draws a key and asks for a certificate of it, for the given host
-// names and addresses.
+// newRequest draws a key and makes a request for a certificate of it, for the given
+// host names and addresses.
 func newRequest(names []string) (request []byte, key crypto.Signer, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -141,7 +141,7 @@ func newRequest(names []string) (request []byte, key crypto.Signer, err error) {
 	return request, private, nil
 }
 
-// obtain draws a key and has it certified by a control plane.
+// obtain draws a key and gets a certificate for it from a control plane.
 func obtain(ctx context.Context, names []string, ask func(ctx context.Context, request []byte) (*controlpb.Certificate, error)) (Issued, error) {
 	request, key, err := newRequest(names)
 	if err != nil {
@@ -155,12 +155,12 @@ func obtain(ctx context.Context, names []string, ask func(ctx context.Context, r
 		for _, der := range ders {
 			cert, err := x509.ParseCertificate(der)
 			if err != nil {
-				return nil, fmt.Errorf("read the certificate that was issued: %w", err)
+				return nil, fmt.Errorf("read the issued certificate: %w", err)
 			}
 			certs = append(certs, cert)
 		}
 		if len(certs) == 0 {
-			err = errors.New("no certificate was issued")
+			err = errors.New("the control plane issued no certificate")
 		}
 		return certs, err
 	}
@@ -173,13 +173,13 @@ func obtain(ctx context.Context, names []string, ask func(ctx context.Context, r
 		return Issued{}, err
 	}
 	if !matches(key, chain[0]) {
-		return Issued{}, errors.New("the certificate that was issued is for another key")
+		return Issued{}, errors.New("the issued certificate is for another key")
 	}
 	return together(key, chain, authorities), nil
 }
 
-// FileTrust is for identities that somebody else keeps valid. The files are read
-// at every handshake, so that renewed ones count at once.
+// FileTrust is for identities that the operator keeps valid. The files are read at
+// every handshake, so that renewed ones apply at once.
 func FileTrust(certFile, keyFile, authoritiesFile string) Trust {
 	return Trust{
 		Certificate: func() (*tls.Certificate, error) {
@@ -196,7 +196,7 @@ func FileTrust(certFile, keyFile, authoritiesFile string) Trust {
 			}
 			pool := x509.NewCertPool()
 			if !pool.AppendCertsFromPEM(text) {
-				return nil, fmt.Errorf("load authorities: %s holds no certificate", authoritiesFile)
+				return nil, fmt.Errorf("load authorities: %s contains no certificate", authoritiesFile)
 			}
 			return pool, nil
 		},

@@ -19,27 +19,27 @@ import (
 const (
 	joinPrefix = "tnxj_"
 	secretSize = 32
-	// joinLength is that of a whole token: the prefix and 64 bytes in base64url.
+	// joinLength is the length of a whole token: the prefix and 64 bytes in base64url.
 	joinLength = len(joinPrefix) + 86
-	// secretAge is how long a control plane goes on with the secret it has read:
-	// after a rotation elsewhere the old one is refused that much later, and
-	// somebody who guesses does not make the vault work.
+	// secretAge is how long a control plane uses the secret that it has read. After a
+	// rotation at another control plane the old secret is refused this much later, and
+	// somebody who guesses cannot make the vault work.
 	secretAge = time.Second
 )
 
-// ErrJoinToken: the text is no join token. It says nothing of the text, which
+// ErrJoinToken: the text is not a join token. The error says nothing of the text, which
 // may be the cluster's secret with a typing error.
 var ErrJoinToken = errors.New(`a join token is "tnxj_" and 86 characters of base64url`)
 
-// JoinToken lets a new node into the cluster: the secret proves the node to the
-// control plane, the pin proves the control plane to the node.
+// JoinToken lets a new node into the cluster: the secret proves the node to the control
+// plane, the pin proves the control plane to the node.
 type JoinToken struct {
 	secret [secretSize]byte
 	pin    [sha256.Size]byte
 }
 
-// ParseJoinToken reads what Text wrote, with space around it allowed. Exactly
-// one text stands for each token.
+// ParseJoinToken reads the output of Text, with space around it allowed. Each token has
+// exactly one text.
 func ParseJoinToken(text string) (JoinToken, error) {
 	text = strings.TrimSpace(text)
 	if len(text) != joinLength || !strings.HasPrefix(text, joinPrefix) {
@@ -68,7 +68,7 @@ func LoadJoinToken(file string) (JoinToken, error) {
 	return t, nil
 }
 
-// Text is the token as ParseJoinToken reads it. It is the secret itself.
+// Text gives the token as ParseJoinToken reads it. It contains the secret.
 func (t JoinToken) Text() string {
 	return joinPrefix + base64.RawURLEncoding.EncodeToString(append(t.secret[:], t.pin[:]...))
 }
@@ -85,11 +85,11 @@ func (t JoinToken) String() string { return joinPrefix + "..." }
 // GoString hides the secret from %#v.
 func (t JoinToken) GoString() string { return t.String() }
 
-// codeJoinRefused is what a node with a wrong join token is told.
+// codeJoinRefused is the code for a node with a wrong join token.
 const codeJoinRefused domain.Code = "join_refused"
 
-// JoinTokens keeps the cluster's join token in the vault. There is one at a
-// time, so that who is to be kept out is kept out by rotating it.
+// JoinTokens stores the cluster's join token in the vault. There is one token at a
+// time, so a rotation keeps out everybody with the old one.
 type JoinTokens struct {
 	vault Vault
 	pin   [sha256.Size]byte
@@ -119,7 +119,7 @@ func drawSecret() []byte {
 	return secret
 }
 
-// Current gives the token that admits nodes now.
+// Current gives the present token.
 func (t *JoinTokens) Current(ctx context.Context) (JoinToken, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -148,7 +148,7 @@ func (t *JoinTokens) read(ctx context.Context) error {
 	return nil
 }
 
-// Rotate makes another token the only one. Nodes that are in stay in.
+// Rotate replaces the token by a new one. Nodes that have joined stay in the cluster.
 func (t *JoinTokens) Rotate(ctx context.Context) (JoinToken, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -166,7 +166,7 @@ func (t *JoinTokens) Rotate(ctx context.Context) (JoinToken, error) {
 }
 
 // admit refuses a secret that is not the current token's. It takes the same time
-// whatever the secret looks like.
+// whatever the secret is.
 func (t *JoinTokens) admit(ctx context.Context, secret []byte) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -174,7 +174,7 @@ func (t *JoinTokens) admit(ctx context.Context, secret []byte) error {
 		return err
 	}
 	if subtle.ConstantTimeCompare(secret, t.secret) != 1 {
-		return &domain.Error{Code: codeJoinRefused, Message: "The join token is not the cluster's, or not any more."}
+		return &domain.Error{Code: codeJoinRefused, Message: "The join token is not the cluster's present one."}
 	}
 	return nil
 }

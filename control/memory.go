@@ -10,11 +10,11 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// maxTouches is how many of the feed's last records are remembered: a view that
-// was read a little earlier than the feed has come can be told to be untouched.
+// maxTouches is how many of the feed's last records are remembered. A view that was
+// read at a slightly older position than the feed's can be found unchanged with them.
 const maxTouches = 4096
 
-// maxCompares bounds what finding that out may cost, with everybody waiting.
+// maxCompares bounds the cost of this search, during which everybody waits.
 const maxCompares = 1 << 20
 
 // part names an event stream that a view depends on.
@@ -37,19 +37,19 @@ var (
 	partQuota   = domain.CategoryQuota[0]
 )
 
-// touch is what a record of the feed makes old.
+// touch is a record of the feed and what it makes out of date.
 type touch struct {
 	part part
-	ends [2]int64 // of a new mapping: the clients that get it
+	ends [2]int64 // the clients that get a new mapping
 }
 
-// memory keeps views of clients, and knows up to which position each of them is
-// good: the one it was read at, and with the feed as witness the feed's.
-// A record that changes a view removes it.
+// memory keeps views of clients, and knows up to which position each of them is true:
+// the position at which it was read, or the feed's position while the feed is live. A
+// record that changes a view removes the view.
 type memory struct {
-	capacity int // in parts, since a view's size is that of its parts
+	capacity int // in parts, because the size of a view is that of its parts
 	age      time.Duration
-	silence  time.Duration // after which the feed is no witness any more
+	silence  time.Duration // after which the feed counts as cut off
 	now      func() time.Time
 	metrics  *ClientMetrics
 
@@ -60,7 +60,7 @@ type memory struct {
 	weight   int                         // guarded by mu
 	position domain.Position             // of the last record of the feed, -1 = none yet; guarded by mu
 	run      int                         // counts the feed's runs without a gap; guarded by mu
-	heard    time.Time                   // when the feed said something last; guarded by mu
+	heard    time.Time                   // the time of the feed's last entry; guarded by mu
 	touches  []touch                     // of the positions up to position, without holes; guarded by mu
 }
 
@@ -68,7 +68,7 @@ type memory struct {
 type remembered struct {
 	view  domain.ClientView
 	parts []part
-	run   int // the run of the feed that watches over it; 0 = none does
+	run   int // the run of the feed that keeps it true; 0 = none does
 	at    time.Time
 }
 
@@ -77,8 +77,8 @@ func newMemory(capacity int, age, silence time.Duration, now func() time.Time, m
 		byClient: map[int64]*list.Element{}, users: map[part]map[int64]struct{}{}}
 }
 
-// get gives a view that is good at min. old also allows one that nobody watches
-// over and that is older than the age allows, for when there is nothing better.
+// get gives a view that is true at min. With old it also gives a view that no live feed
+// keeps true and that is older than the allowed age, for when there is nothing better.
 func (m *memory) get(clientID int64, min domain.Position, old bool) (v domain.ClientView, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -97,14 +97,14 @@ func (m *memory) get(clientID int64, min domain.Position, old bool) (v domain.Cl
 	return v, true
 }
 
-// watched tells whether the feed would have told of a change. A feed that is
-// silent for longer than between its heartbeats may have been cut off. The lock
-// is held.
+// watched reports whether the feed would have shown a change. A feed that is silent for
+// longer than the time between its heartbeats may be cut off. The caller holds the
+// lock.
 func (m *memory) watched(r *remembered) bool {
 	return r.run == m.run && m.now().Sub(m.heard) <= m.silence
 }
 
-// good is the position at which the view shows what is. The lock is held.
+// good gives the position at which the view is true. The caller holds the lock.
 func (m *memory) good(r *remembered) domain.Position {
 	if r.run == m.run {
 		return max(r.view.Position, m.position)
@@ -119,7 +119,7 @@ func cloneView(v domain.ClientView) domain.ClientView {
 	return v
 }
 
-// put remembers a view, unless a better one is there.
+// put stores a view, unless a better one is there.
 func (m *memory) put(v domain.ClientView) {
 	r := &remembered{view: cloneView(v), parts: partsOf(v), at: m.now()}
 	m.mu.Lock()
@@ -163,8 +163,8 @@ func partsOf(v domain.ClientView) []part {
 	return parts
 }
 
-// untouched tells whether the view is known to be good at the feed's position.
-// The lock is held.
+// untouched reports whether the view is known to be true at the feed's position. The
+// caller holds the lock.
 func (m *memory) untouched(r *remembered) bool {
 	if m.position < 0 {
 		return false
@@ -184,7 +184,7 @@ func (m *memory) untouched(r *remembered) bool {
 	return true
 }
 
-// observe takes the next record of the feed.
+// observe handles the next record of the feed.
 func (m *memory) observe(record domain.Record) {
 	t := touch{part: partOf(record.Stream)}
 	if t.part.category == partMapping && record.Version == 1 {
@@ -201,7 +201,7 @@ func (m *memory) observe(record domain.Record) {
 		return
 	}
 	if m.position >= 0 && record.Position != m.position+1 {
-		m.run++ // what came in between may have touched anything
+		m.run++ // the missing records may have changed anything
 		m.touches = nil
 	}
 	m.position = record.Position
@@ -222,9 +222,9 @@ func (m *memory) observe(record domain.Record) {
 	m.show()
 }
 
-// count follows a quota's records that change no limit, of which a busy account
-// has many, without throwing the views of all its clients away. It reports false
-// for a record it cannot follow. The lock is held.
+// count applies those records of a quota that change no limit. A busy account has many
+// of them, and the views of all its clients should not be dropped for each. It reports
+// false for a record that it cannot apply. The caller holds the lock.
 func (m *memory) count(client int64, record domain.Record) bool {
 	if record.Name == (domain.QuotaSet{}).EventName() {
 		return false
@@ -239,7 +239,7 @@ func (m *memory) count(client int64, record domain.Record) bool {
 	return true
 }
 
-// reached notes that the feed is at p, with no record of interest in between.
+// reached says that the feed is at p, without a record of interest since the last one.
 func (m *memory) reached(p domain.Position) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -250,7 +250,7 @@ func (m *memory) reached(p domain.Position) {
 	}
 }
 
-// lost notes that the feed was lost: what comes next may be of another log.
+// lost says that the feed was lost: its next record may belong to another log.
 func (m *memory) lost() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -258,7 +258,7 @@ func (m *memory) lost() {
 	m.run++
 }
 
-// clear forgets every view, with what is known of the feed.
+// clear drops every view, and all knowledge of the feed.
 func (m *memory) clear() {
 	m.lost()
 	m.mu.Lock()
@@ -269,7 +269,7 @@ func (m *memory) clear() {
 	m.show()
 }
 
-// drop forgets a client, which is gone.
+// drop drops the view of a deleted client.
 func (m *memory) drop(client int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// lean leaves out of a view what a forwarder has no use for: names, addresses
-// and password hashes of users. They neither travel nor stay in its memory.
+// lean removes from a view what a forwarder does not use: names, addresses and password
+// hashes of users. They are neither sent nor kept in its memory.
 func lean(v domain.ClientView) domain.ClientView {
 	v.Users = leanUsers(v.Users)
 	return v
@@ -25,7 +25,7 @@ func leanUsers(users []domain.Versioned[domain.User]) (lean []domain.Versioned[d
 	return lean
 }
 
-// viewMessage is the only way of a view to a forwarder.
+// viewMessage makes the message of a view. Every view to a forwarder goes through it.
 func viewMessage(v domain.ClientView) (*controlpb.View, error) {
 	form, data, err := domain.EncodeExchanged(lean(v))
 	return &controlpb.View{Form: int32(form), View: data}, err

@@ -4,15 +4,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// ServerMetrics are the numbers of the State service and of the authority. It is
-// a [prometheus.Collector]: whoever makes it registers it.
+// ServerMetrics are the metrics of the State service and of the authority. It is a
+// [prometheus.Collector]; its maker registers it.
 type ServerMetrics struct {
 	calls        *prometheus.CounterVec // calls answered, by method and gRPC code
 	latency      *prometheus.HistogramVec
 	views        *prometheus.CounterVec // views given, by where they were read
-	refused      *prometheus.CounterVec // connections turned away, by reason
+	refused      *prometheus.CounterVec // refused connections, by reason
 	nodes        prometheus.Gauge       // connections of nodes
-	strangers    prometheus.Gauge       // connections that have not proved a node
+	strangers    prometheus.Gauge       // connections that have not proved a node yet
 	certificates *prometheus.CounterVec // certificates signed, by purpose
 	panics       prometheus.Counter
 }
@@ -22,10 +22,10 @@ func NewServerMetrics() *ServerMetrics {
 	return &ServerMetrics{
 		calls:        counters("tunnox_state_calls_total", "Calls of the State service, by method and code.", "method", "code"),
 		latency:      latencies("tunnox_state_call_seconds", "Time to answer a call of the State service.", "method"),
-		views:        counters("tunnox_state_views_total", "Clients' views given, by where they were read: read_model or log.", "from"),
-		refused:      counters("tunnox_state_connections_refused_total", "Connections to the State service turned away, by reason.", "reason"),
+		views:        counters("tunnox_state_views_total", "Views of clients that were given, by where they were read: read_model or log.", "from"),
+		refused:      counters("tunnox_state_connections_refused_total", "Connections to the State service that were refused, by reason.", "reason"),
 		nodes:        gauge("tunnox_state_connections", "Connections of nodes to the State service."),
-		strangers:    gauge("tunnox_state_strangers", "Connections that have not proved to be a node's."),
+		strangers:    gauge("tunnox_state_strangers", "Connections that have not proved a node yet."),
 		certificates: counters("tunnox_certificates_issued_total", "Certificates signed by the cluster authority, by purpose.", "purpose"),
 		panics:       counter("tunnox_state_panics_total", "Calls ended by a panic."),
 	}
@@ -41,17 +41,17 @@ func (m *ServerMetrics) Describe(ch chan<- *prometheus.Desc) { describe(m.all(),
 // Collect implements [prometheus.Collector].
 func (m *ServerMetrics) Collect(ch chan<- prometheus.Metric) { collect(m.all(), ch) }
 
-// ClientMetrics are the numbers of a forwarder's way to the control plane: the
-// client and the lookup. It is a [prometheus.Collector].
+// ClientMetrics are the metrics of a forwarder's calls to the control plane: of the
+// client and of the lookup. It is a [prometheus.Collector].
 type ClientMetrics struct {
 	calls    *prometheus.CounterVec // calls made, by method and outcome
 	latency  *prometheus.HistogramVec
 	retries  prometheus.Counter     // attempts after the first
-	circuits *prometheus.GaugeVec   // 1 while open, by what is behind it
-	lookups  *prometheus.CounterVec // views given, by the level they came from
+	circuits *prometheus.GaugeVec   // 1 while open, by destination
+	lookups  *prometheus.CounterVec // views given, by level
 	misses   *prometheus.CounterVec // levels that could not answer, by level and reason
-	joined   prometheus.Counter     // lookups that shared another's way
-	batches  prometheus.Histogram   // clients asked for in one remote call
+	joined   prometheus.Counter     // lookups that shared the call of another one
+	batches  prometheus.Histogram   // clients in one remote call
 	clients  prometheus.Gauge       // views in memory
 	parts    prometheus.Gauge       // their size, in states
 }
@@ -62,12 +62,12 @@ func NewClientMetrics() *ClientMetrics {
 		calls:    counters("tunnox_control_calls_total", "Calls to the control plane, by method and outcome.", "method", "outcome"),
 		latency:  latencies("tunnox_control_call_seconds", "Time of a call to the control plane, retries included.", "method"),
 		retries:  counter("tunnox_control_retries_total", "Attempts of calls to the control plane after the first."),
-		circuits: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tunnox_control_circuit_open", Help: "1 while nothing is sent there because it did not answer."}, []string{"to"}),
-		lookups:  counters("tunnox_lookups_total", "Lookups of clients answered, by level: memory, read_model or state.", "level"),
+		circuits: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tunnox_control_circuit_open", Help: "1 while no calls are made to this destination because it did not answer."}, []string{"to"}),
+		lookups:  counters("tunnox_lookups_total", "Answered lookups of clients, by level: memory, read_model or state.", "level"),
 		misses:   counters("tunnox_lookup_misses_total", "Lookups that a level could not answer, by level and reason.", "level", "reason"),
-		joined:   counter("tunnox_lookups_joined_total", "Lookups that waited for another of the same client instead of asking."),
+		joined:   counter("tunnox_lookups_joined_total", "Lookups that waited for another lookup of the same client."),
 		batches: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_lookup_batch_clients",
-			Help: "Clients asked for in one call of the State service.", Buckets: prometheus.ExponentialBuckets(1, 2, 8)}),
+			Help: "Clients in one call of the State service.", Buckets: prometheus.ExponentialBuckets(1, 2, 8)}),
 		clients: gauge("tunnox_lookup_memory_clients", "Clients whose view is in memory."),
 		parts:   gauge("tunnox_lookup_memory_states", "States in the views that are in memory."),
 	}

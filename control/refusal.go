@@ -13,9 +13,9 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// ErrUnavailable wraps what kept a call from reaching a control plane. After it
-// a command may or may not have been executed.
-var ErrUnavailable = errors.New("control: control plane cannot be reached")
+// ErrUnavailable wraps the reason why a call did not reach a control plane. After it a
+// command may or may not have been executed.
+var ErrUnavailable = errors.New("control: the control plane cannot be reached")
 
 // refusalOf puts a domain error into a message.
 func refusalOf(e *domain.Error) *controlpb.Refusal {
@@ -26,7 +26,7 @@ func refusalOf(e *domain.Error) *controlpb.Refusal {
 	return r
 }
 
-// text makes what may be a stranger's fit for a protobuf string.
+// text makes a text that may come from a stranger valid for a protobuf string.
 func text(s string) string { return strings.ToValidUTF8(s, "�") }
 
 // errorOf is the reverse of refusalOf.
@@ -38,9 +38,9 @@ func errorOf(r *controlpb.Refusal) *domain.Error {
 	return e
 }
 
-// statusOf is how an error of the server goes over the wire: the first domain
-// error in it with all its parts, and nothing of what stands around that. Of
-// other errors the caller learns only that they happened. internal reports such.
+// statusOf gives the gRPC form of an error of the server: the first domain error in it
+// with all its parts, and nothing else of the error. For any other error the caller
+// learns only that there was one; internal reports this case.
 func statusOf(err error) (s *status.Status, internal bool) {
 	if e, ok := errors.AsType[*domain.Error](err); ok {
 		s, failed := status.New(grpcCode(e.Code), text(e.Message)).WithDetails(refusalOf(e))
@@ -50,12 +50,12 @@ func statusOf(err error) (s *status.Status, internal bool) {
 	case errors.Is(err, context.Canceled):
 		return status.New(codes.Canceled, "The caller left."), false
 	case errors.Is(err, context.DeadlineExceeded):
-		return status.New(codes.DeadlineExceeded, "It took too long."), false
+		return status.New(codes.DeadlineExceeded, "The call took too long."), false
 	}
 	return status.New(codes.Internal, "The control plane failed; its log says how."), true
 }
 
-// grpcCode is for tools that know gRPC and not us; our client reads the Refusal.
+// grpcCode is for tools that know gRPC and not Tunnox; our client reads the Refusal.
 func grpcCode(c domain.Code) codes.Code {
 	switch c {
 	case domain.CodeInvalid:
@@ -76,16 +76,16 @@ func grpcCode(c domain.Code) codes.Code {
 	return codes.FailedPrecondition
 }
 
-// outcome is what came of one attempt of a call.
+// outcome is the result of one attempt of a call.
 type outcome int
 
 const (
 	answered outcome = iota // with success or a refusal
 	away                    // nobody answered, or could not reach the log
-	failed                  // somebody answered with something wrong
+	failed                  // the answer was wrong
 )
 
-// received turns an error of gRPC into what callers get.
+// received turns an error of gRPC into the error for callers.
 func received(err error) (outcome, error) {
 	if err == nil {
 		return answered, nil
@@ -103,26 +103,26 @@ func received(err error) (outcome, error) {
 		return failed, otherVersion(err)
 	}
 	switch s.Code() {
-	// A connection can outlive its certificate; the server ends it then, and the
-	// next one is made with the certificate of now.
+	// A connection can be older than its certificate. The server ends it then, and the
+	// next one uses the present certificate.
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unauthenticated:
 		return away, unreachable(err)
 	}
 	return failed, fmt.Errorf("control plane: %w", err)
 }
 
-// unknownService is what gRPC says when nobody there has the service of this
-// version: that it is called in vain, or, when they all told so in advance, that
-// there is nobody to call. Where one has it, that one is called.
+// unknownService are the texts of gRPC when no control plane has the service of this
+// version: that the call failed, or, if all have said so in advance, that there is
+// nobody to call. If one of them has the service, that one is called.
 var unknownService = map[codes.Code]string{codes.Unimplemented: "unknown ", codes.Unavailable: "SERVICE_UNKNOWN"}
 
-// otherVersion keeps the cause for logs behind the sentence for people.
+// otherVersion keeps the cause for logs after the sentence for people.
 func otherVersion(err error) error {
 	return fmt.Errorf("%w: %w", &domain.Error{Code: domain.CodeOtherVersion,
-		Message: "The control plane and this forwarder are of different versions: bring all servers of the cluster to the same version."}, err)
+		Message: "The control plane and this forwarder have different versions: bring all servers of the cluster to the same version."}, err)
 }
 
-// unreachable keeps the cause for logs behind the sentence for people.
+// unreachable keeps the cause for logs after the sentence for people.
 func unreachable(err error) error {
 	return fmt.Errorf("%w: %w: %w", &domain.Error{Code: domain.CodeStoreUnavailable,
 		Message: "The control plane cannot be reached. A command may or may not have been executed."}, ErrUnavailable, err)

@@ -8,14 +8,15 @@ import (
 	"github.com/tunnox-net/tunnox/gather"
 )
 
-// remote asks the State service for what lookups want, in few calls: one lookup
-// alone waits for nobody, and thousands after a gap make no storm.
+// remote asks the State service for what lookups want, in few calls: a single lookup
+// waits for nobody, and thousands of lookups after a gap do not flood the control
+// plane.
 type remote struct {
 	config LookupConfig
 	wants  *gather.Gatherer[Want, Answer]
 }
 
-// newRemote makes one whose calls end with life.
+// newRemote makes a remote whose calls end with life.
 func newRemote(life context.Context, config LookupConfig) *remote {
 	r := &remote{config: config}
 	r.wants = gather.New(r.call, gather.Options{Concurrent: config.Calls, Keys: config.Batch, Limit: config.Timeout, Life: life})
@@ -30,7 +31,7 @@ func (r *remote) ask(ctx context.Context, want Want) (domain.ClientView, error) 
 	return answers[0].View, answers[0].Err
 }
 
-// call asks for each client once, at the newest position that is wanted of it.
+// call asks for each client once, at the newest wanted position.
 func (r *remote) call(ctx context.Context, wants []Want) ([]Answer, error) {
 	least := map[int64]domain.Position{}
 	for _, w := range wants {
@@ -43,7 +44,7 @@ func (r *remote) call(ctx context.Context, wants []Want) ([]Answer, error) {
 	r.config.Metrics.batches.Observe(float64(len(once)))
 	found, err := r.config.Remote.Clients(ctx, once)
 	if err == nil {
-		err = errors.New("look a client up: it was not answered")
+		err = errors.New("look a client up: there was no answer for it")
 	}
 	answers := make([]Answer, len(wants))
 	for i, w := range wants {

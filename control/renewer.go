@@ -20,19 +20,20 @@ import (
 
 // RenewerConfig says how a certificate is kept valid. Issue is required.
 type RenewerConfig struct {
-	// Issue gets a new identity. current is what there is, which may have expired;
+	// Issue gets a new identity. current is the present one, which may have expired;
 	// nil when there is none.
 	Issue func(ctx context.Context, current *Issued) (Issued, error)
-	// File keeps the identity over restarts, so that a node can start while the
-	// control plane is away; "" = it is not kept.
+	// File stores the identity over restarts, so that a node can start while the
+	// control plane is away; "" = it is not stored.
 	File string
-	// Fits tells whether an identity from File is the one wanted, for example for
-	// the node id of now; nil = it is.
+	// Fits reports whether an identity from File is the wanted one, for example for the
+	// present node id; nil = it always is.
 	Fits func(*x509.Certificate) bool
 	Name string // in logs and metrics, for example "node"
 	Now  func() time.Time
 	Log  *slog.Logger
-	// Registry gets the time at which the certificate ends; nil = nobody does.
+	// Registry gets a metric with the time at which the certificate expires; nil = no
+	// metric.
 	Registry prometheus.Registerer
 }
 
@@ -41,9 +42,9 @@ const (
 	renewPauseMax = 5 * time.Minute
 )
 
-// Renewer keeps one identity valid: it is renewed when two thirds of its life
-// have passed, give or take a tenth, so that the nodes of a cluster that started
-// together do not come together for ever.
+// Renewer keeps one identity valid. It renews the identity after two thirds of its
+// life, a tenth more or less, so that the nodes of a cluster that started together do
+// not always renew together.
 type Renewer struct {
 	config RenewerConfig
 
@@ -52,12 +53,12 @@ type Renewer struct {
 	roots   *x509.CertPool // guarded by mu; of current
 }
 
-// NewRenewer has an identity when it returns: that of the file when it is there
-// and still valid, else a new one. It waits for a control plane, until ctx ends,
-// since nodes and control planes may be started in any order; a refusal is final.
+// NewRenewer has an identity when it returns: that of the file if it is there and still
+// valid, or else a new one. It waits for a control plane until ctx ends, because nodes
+// and control planes may be started in any order. A refusal is final.
 func NewRenewer(ctx context.Context, config RenewerConfig) (*Renewer, error) {
 	if config.Issue == nil {
-		return nil, errors.New("renew certificate: nobody to issue it")
+		return nil, errors.New("renew certificate: Issue is required")
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -77,7 +78,7 @@ func NewRenewer(ctx context.Context, config RenewerConfig) (*Renewer, error) {
 	}
 	if config.Registry != nil {
 		ends := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tunnox_certificate_expires_seconds",
-			Help:        "Unix time at which the certificate in use ends.",
+			Help:        "Unix time at which the certificate in use expires.",
 			ConstLabels: prometheus.Labels{"certificate": config.Name}}, func() float64 { return float64(r.Expires().Unix()) })
 		if err := config.Registry.Register(ends); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
@@ -86,8 +87,8 @@ func NewRenewer(ctx context.Context, config RenewerConfig) (*Renewer, error) {
 	return r, nil
 }
 
-// load takes the identity of the file when it is good. A file that is broken or
-// of somebody else is replaced: everything in it can be had again.
+// load uses the identity of the file if it is valid. A broken or foreign file is
+// replaced: everything in it can be made again.
 func (r *Renewer) load() (*Issued, error) {
 	if r.config.File == "" {
 		return nil, nil
@@ -102,7 +103,7 @@ func (r *Renewer) load() (*Issued, error) {
 	now := r.config.Now()
 	switch leaf := kept.Certificate.Leaf; {
 	case err != nil:
-		r.config.Log.Warn("the certificate on disk cannot be used, getting another", "certificate", r.config.Name, "error", err)
+		r.config.Log.Warn("the certificate on disk cannot be used, getting another one", "certificate", r.config.Name, "error", err)
 		return nil, nil
 	case now.After(leaf.NotAfter), now.Before(leaf.NotBefore), r.config.Fits != nil && !r.config.Fits(leaf):
 		return nil, nil
@@ -117,14 +118,14 @@ func (r *Renewer) set(i Issued) {
 	r.current, r.roots = i, i.roots()
 }
 
-// first gets an identity where there is none.
+// first gets an identity if there is none.
 func (r *Renewer) first(ctx context.Context) error {
 	for pause := renewPauseMin / 4; ; pause = min(2*pause, 10*time.Second) {
 		err := r.renew(ctx, nil)
 		if err == nil || !errors.Is(err, ErrUnavailable) {
 			return err
 		}
-		r.config.Log.Warn("no control plane gives a certificate yet, trying on", "certificate", r.config.Name, "error", err)
+		r.config.Log.Warn("no control plane gives a certificate yet, trying again", "certificate", r.config.Name, "error", err)
 		if r.sleep(ctx, time.Duration(float64(pause)*(0.5+rand.Float64()))) != nil {
 			return err
 		}
@@ -137,7 +138,7 @@ func (r *Renewer) identity() Issued {
 	return r.current
 }
 
-// renew gets a new identity and keeps it.
+// renew gets a new identity and stores it.
 func (r *Renewer) renew(ctx context.Context, current *Issued) error {
 	next, err := r.config.Issue(ctx, current)
 	if err != nil {
@@ -145,21 +146,21 @@ func (r *Renewer) renew(ctx context.Context, current *Issued) error {
 	}
 	leaf := next.Certificate.Leaf
 	if leaf == nil || !r.config.Now().Before(leaf.NotAfter) {
-		return errors.New("the certificate that was issued has ended, or the clock of this machine is wrong")
+		return errors.New("the issued certificate has expired, or the clock of this machine is wrong")
 	}
 	r.set(next)
 	if r.config.File == "" {
 		return nil
 	}
 	if err := next.save(r.config.File); err != nil {
-		// It is in use all the same; a restart gets another.
-		r.config.Log.Warn("cannot keep the certificate on disk", "certificate", r.config.Name, "error", err)
+		// The identity is used all the same; after a restart the node gets another one.
+		r.config.Log.Warn("cannot store the certificate on disk", "certificate", r.config.Name, "error", err)
 	}
 	return nil
 }
 
-// Run renews the identity in time, until ctx ends. While it cannot, it tries on,
-// more and more seldom, and what there is stays in use.
+// Run renews the identity in time, until ctx ends. After a failure it tries again, less
+// and less often, and the present identity stays in use.
 func (r *Renewer) Run(ctx context.Context) error {
 	jitter := drawJitter()
 	for pause := renewPauseMin; ; {
@@ -169,7 +170,7 @@ func (r *Renewer) Run(ctx context.Context) error {
 		}
 		current := r.identity()
 		if late := r.wall().Sub(current.Certificate.Leaf.NotAfter); late >= 0 && pause == renewPauseMin {
-			r.config.Log.Error("the certificate has ended before it was renewed, because this machine was asleep or its clock was set; getting another",
+			r.config.Log.Error("the certificate has expired before it was renewed, because this machine was asleep or its clock was set; getting another one",
 				"certificate", r.config.Name, "expired", current.Certificate.Leaf.NotAfter)
 		}
 		err := r.renew(ctx, &current)
@@ -182,9 +183,9 @@ func (r *Renewer) Run(ctx context.Context) error {
 		}
 		level := slog.LevelWarn
 		if r.Check(ctx) != nil {
-			level = slog.LevelError // it has ended, or does soon
+			level = slog.LevelError // it has expired, or will soon
 		}
-		r.config.Log.Log(ctx, level, "cannot renew the certificate, trying on", "certificate", r.config.Name,
+		r.config.Log.Log(ctx, level, "cannot renew the certificate, trying again", "certificate", r.config.Name,
 			"expires", current.Certificate.Leaf.NotAfter, "error", err)
 		if err := r.sleep(ctx, time.Duration(float64(pause)*(0.5+rand.Float64()))); err != nil {
 			return nil
@@ -196,15 +197,16 @@ func (r *Renewer) Run(ctx context.Context) error {
 // drawJitter gives the tenth more or less.
 func drawJitter() float64 { return 0.9 + 0.2*rand.Float64() }
 
-// due is when the identity is to be renewed.
+// due gives the time at which the identity must be renewed.
 func (r *Renewer) due(jitter float64) time.Time {
 	current, _ := r.Certificate()
 	life := current.Leaf.NotAfter.Sub(current.Leaf.NotBefore)
 	return current.Leaf.NotBefore.Add(min(time.Duration(jitter*float64(life)*2/3), life*9/10))
 }
 
-// sleep looks at the clock at least every minute, and at the wall: a machine that was
-// asleep has a later time there, but its timers and its monotonic clock do not know.
+// sleep looks at the clock at least every minute, and uses the wall clock: after a
+// machine was asleep the wall clock is right, but timers and the monotonic clock have
+// stood still.
 func (r *Renewer) sleep(ctx context.Context, d time.Duration) error {
 	until := r.wall().Add(d)
 	for {
@@ -218,19 +220,19 @@ func (r *Renewer) sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// wall gives the time of day without the monotonic reading, which Sub would prefer.
+// wall gives the time of day without the monotonic reading, which Sub would use.
 func (r *Renewer) wall() time.Time { return r.config.Now().Round(0) }
 
-// Check tells, for readiness, that the certificate has ended, or is about to because
+// Check reports, for readiness, that the certificate has expired, or will soon because
 // nobody renews it.
 func (r *Renewer) Check(context.Context) error {
 	current, _ := r.Certificate()
 	leaf, now := current.Leaf, r.wall()
 	switch left := leaf.NotAfter.Sub(now); {
 	case left <= 0:
-		return fmt.Errorf("the %s certificate ended at %s, and no control plane has given another", r.config.Name, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the %s certificate expired at %s, and no control plane has given another one", r.config.Name, leaf.NotAfter.UTC().Format(time.RFC3339))
 	case left < leaf.NotAfter.Sub(leaf.NotBefore)/10:
-		return fmt.Errorf("the %s certificate ends at %s, and no control plane has given another", r.config.Name, leaf.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("the %s certificate expires at %s, and no control plane has given another one", r.config.Name, leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -248,12 +250,12 @@ func (r *Renewer) Roots() (*x509.CertPool, error) {
 	return r.roots, nil
 }
 
-// Authorities gives the same as certificates.
+// Authorities gives the same authorities as certificates.
 func (r *Renewer) Authorities() []*x509.Certificate {
 	return slices.Clone(r.identity().Authorities)
 }
 
-// Trust is how others use the identity.
+// Trust gives the identity in the form that others use.
 func (r *Renewer) Trust() Trust { return Trust{Certificate: r.Certificate, Roots: r.Roots} }
 
 // GetCertificate is for the field of that name in a server's [tls.Config].
@@ -261,13 +263,14 @@ func (r *Renewer) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	return r.Certificate()
 }
 
-// Expires is when the certificate ends.
+// Expires gives the time at which the certificate expires.
 func (r *Renewer) Expires() time.Time {
 	c, _ := r.Certificate()
 	return c.Leaf.NotAfter
 }
 
-// FitsNode is for [RenewerConfig.Fits]: the certificate is that of the node.
+// FitsNode is for [RenewerConfig.Fits]: it checks that the certificate is that of the
+// node.
 func FitsNode(node string) func(*x509.Certificate) bool {
 	return func(c *x509.Certificate) bool {
 		is, err := nodeOf(c)

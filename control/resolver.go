@@ -16,12 +16,12 @@ import (
 const (
 	resolverScheme = "tunnox"
 	resolveLimit   = 3 * time.Second
-	resolvePause   = time.Second // between two times, however often gRPC asks
+	resolvePause   = time.Second // between two lookups, however often gRPC asks
 )
 
-// resolvers turn a list of host:port into addresses for gRPC: every address of
-// every name. gRPC asks again when a connection is lost, so that control planes
-// behind one name may come and go.
+// resolvers turn a list of host:port into addresses for gRPC: every address of every
+// name. gRPC asks again when a connection is lost, so control planes behind one name
+// may be added and removed.
 type resolvers struct {
 	addresses []string
 	lookup    func(ctx context.Context, host string) ([]string, error)
@@ -70,7 +70,7 @@ func (r *resolving) run(ctx context.Context) {
 		for _, a := range all {
 			state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
 		}
-		_ = r.cc.UpdateState(state) // gRPC asks again when it does not like it
+		_ = r.cc.UpdateState(state) // gRPC asks again if it rejects the state
 		if !wait.For(ctx, resolvePause) {
 			return
 		}
@@ -82,8 +82,8 @@ func (r *resolving) run(ctx context.Context) {
 	}
 }
 
-// resolve gives each address once. A name that cannot be resolved now stands for
-// itself: the dialler will say what is wrong with it.
+// resolve gives each address once. A name that cannot be resolved now is given
+// unchanged: the dialler will report what is wrong with it.
 func (r *resolving) resolve(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(ctx, resolveLimit)
 	defer cancel()

@@ -28,7 +28,7 @@ func (s *state) ReportUsage(ctx context.Context, in *controlpb.UsageReport) (*co
 		return nil, status.Error(codes.Unimplemented, "This control plane counts no usage.")
 	}
 	report := reportOf(in)
-	// A node's numbers are its own, whatever it calls itself.
+	// The numbers of a report belong to the calling node, whatever name it gives.
 	report.Node, report.Reporter = from.node, from.node+"/"+report.Reporter
 	if err := report.Check(); err != nil {
 		return nil, invalid("report", err.Error())
@@ -43,10 +43,10 @@ func (s *state) ReportUsage(ctx context.Context, in *controlpb.UsageReport) (*co
 	return answerMessage(answer), nil
 }
 
-// charged puts down for each line who pays, as the log says: a forwarder knows what
-// a mapping carried, and it could name whom it likes. What no mapping has carried
-// is left out. A mapping's ends change rarely, so that the log is read for a
-// mapping the first time it is reported, and when log and forwarder disagree.
+// charged sets the payer of each line as the log says. A forwarder knows what a mapping
+// carried, and it could name any payer. Lines without traffic are left out. The ends of
+// a mapping change rarely, so the log is read for a mapping when it is reported for the
+// first time, and when log and forwarder disagree.
 func (s *state) charged(ctx context.Context, node string, lines []usage.Line) ([]usage.Line, error) {
 	kept := lines[:0]
 	var head domain.Position
@@ -68,7 +68,7 @@ func (s *state) charged(ctx context.Context, node string, lines []usage.Line) ([
 		}
 		if !concerns(line, m) {
 			s.config.Metrics.refused.WithLabelValues("usage").Inc()
-			s.config.Logger.Warn("a node reports usage of others than the log says", "node", node, "mapping", line.Mapping,
+			s.config.Logger.Warn("a node reports usage for others than the log says", "node", node, "mapping", line.Mapping,
 				"account", line.Account, "source", line.Source, "target", line.Target)
 		}
 		if m.Exists() {
@@ -83,8 +83,8 @@ func concerns(line usage.Line, m *domain.Mapping) bool {
 	return m.Exists() && line.Account == m.UserID && line.Source == m.SourceClientID && line.Target == m.TargetClientID
 }
 
-// unwritten is a report that was not counted. It is worth sending again, and the
-// node does: what the database said is for this side's log.
+// unwritten is the error of a report that was not counted. The node sends the report
+// again. The database's error is for the log of this side.
 func unwritten(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -92,7 +92,7 @@ func unwritten(ctx context.Context, err error) error {
 	return &uncounted{err}
 }
 
-// uncounted goes over the wire as a store that is not available.
+// uncounted is sent as a store that is unavailable.
 type uncounted struct{ err error }
 
 func (u *uncounted) Error() string { return u.err.Error() }
@@ -101,7 +101,7 @@ func (u *uncounted) Unwrap() []error {
 	return []error{&domain.Error{Code: domain.CodeStoreUnavailable, Message: "Usage cannot be counted now."}, u.err}
 }
 
-// ReportUsage has a report counted, and gives what the limits leave. It may be
+// ReportUsage sends a report to be counted, and gives what the limits leave. It may be
 // repeated with the same report.
 func (c *Client) ReportUsage(ctx context.Context, r usage.Report) (answer usage.Answer, err error) {
 	request := reportMessage(r)

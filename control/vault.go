@@ -11,42 +11,41 @@ import (
 	"sync"
 )
 
-// Vault keeps the secrets that all control planes of a cluster share: the
-// authority's key and the join token. What it keeps must be readable by control
-// planes only.
+// Vault stores the secrets that all control planes of a cluster share: the authority's
+// key and the join token. Only control planes may be able to read them.
 type Vault interface {
 	// Load gives a secret, or ErrAbsent.
 	Load(ctx context.Context, name string) ([]byte, error)
-	// Create keeps a secret that is not there yet, or gives ErrPresent: of two
-	// control planes that start at once, one wins and the other loads.
+	// Create stores a secret that is not there yet, or gives ErrPresent: of two control
+	// planes that start at once, one wins and the other loads the secret.
 	Create(ctx context.Context, name string, secret []byte) error
-	// Replace puts next in the place of old, or gives ErrChanged when it is
-	// something else by now.
+	// Replace replaces old by next, or gives ErrChanged when the secret is not old any
+	// more.
 	Replace(ctx context.Context, name string, old, next []byte) error
 }
 
-// What a [Vault] says instead of doing what it was asked.
+// The errors of a [Vault].
 var (
 	ErrAbsent  = errors.New("control: no such secret")
 	ErrPresent = errors.New("control: the secret is there already")
-	ErrChanged = errors.New("control: the secret has changed meanwhile")
+	ErrChanged = errors.New("control: the secret has changed")
 )
 
-// The names under which secrets are kept.
+// The names of the stored secrets.
 const (
 	secretAuthority = "cluster-ca"
 	secretJoin      = "join-secret"
 )
 
-// FileVault keeps each secret in a file of a folder, readable by its owner only.
-// It is for one control plane, or for several of one machine: Create is safe
-// between processes, Replace within one.
+// FileVault stores each secret in a file of a folder, readable by its owner only. It is
+// for one control plane, or for several on one machine: Create is safe between
+// processes, Replace within one.
 type FileVault struct {
 	dir string
 	mu  sync.Mutex // held by Replace
 }
 
-// NewFileVault keeps secrets in dir, which must exist.
+// NewFileVault stores secrets in dir, which must exist.
 func NewFileVault(dir string) *FileVault { return &FileVault{dir: dir} }
 
 func (v *FileVault) file(name string) string { return filepath.Join(v.dir, name) }
@@ -70,7 +69,7 @@ func (v *FileVault) Create(_ context.Context, name string, secret []byte) error 
 		return fmt.Errorf("create secret: %w", err)
 	}
 	defer func() { _ = os.Remove(temporary) }()
-	// A link, unlike a rename, fails when somebody else was faster.
+	// A link fails when another process was faster; a rename does not.
 	err = os.Link(temporary, v.file(name))
 	if errors.Is(err, fs.ErrExist) {
 		return ErrPresent
@@ -95,8 +94,8 @@ func (v *FileVault) Replace(ctx context.Context, name string, old, next []byte) 
 	return writeSecret(v.file(name), next)
 }
 
-// writeSecret makes or replaces a file that only its owner can read, whole or
-// not at all.
+// writeSecret makes or replaces a file that only its owner can read, whole or not at
+// all.
 func writeSecret(file string, secret []byte) error {
 	temporary, err := writeBeside(file, secret)
 	if err != nil {

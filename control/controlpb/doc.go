@@ -1,3 +1,3 @@
-// Package controlpb holds the generated messages and stubs of the control
-// plane's gRPC services; control.proto is their source.
+// Package controlpb holds the generated messages and stubs of the control plane's gRPC
+// services, made from control.proto.
 package controlpb

@@ -14,33 +14,34 @@ import (
 )
 
 const (
-	// leaseLife is how long a lease lasts without being prolonged, by the clock of
-	// the database. Whoever waits takes over within that and leaseEvery.
+	// leaseLife is how long a lease lasts without being prolonged, by the clock of the
+	// database. A waiting process takes over within this time and leaseEvery.
 	leaseLife = 2 * time.Second
-	// leaseEvery is how often a lease is prolonged, and asked for.
+	// leaseEvery is the time between two attempts to get or prolong a lease.
 	leaseEvery = 500 * time.Millisecond
 )
 
-// errLost ends work whose lease was not prolonged in time, or is another's.
+// errLost ends work whose lease was not prolonged in time, or belongs to another
+// process.
 var errLost = errors.New("the lease was lost")
 
-// Hold has work done while this session has the lease, and waits while another
-// has it, until ctx ends, which is no error. Work whose context has ended is
-// waited for, and begun again with the next lease. Work that ends by itself ends
-// Hold, with its error.
+// Hold runs work while this session has the lease, and waits while another one has it.
+// It returns when ctx ends, which is not an error. When the lease is lost, Hold ends
+// the work's context, waits for the work, and runs it again with the next lease. Work
+// that ends by itself ends Hold, with its error.
 func (s *Session) Hold(ctx context.Context, lease string, work func(context.Context) error) error {
 	held := s.metrics.held.WithLabelValues(lease)
 	held.Set(0)
-	heir := true // a process that starts succeeds the one before it in the same place, which has ended
+	heir := true // a process that starts inherits the lease of its ended predecessor in the same place
 	for failing := false; ; {
 		asked := time.Now()
-		token, err := s.take(ctx, lease, heir)
+		token, err := s.acquire(ctx, lease, heir)
 		heir = heir && err != nil
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && !failing:
-			s.log.Warn("cannot ask for the lease, trying on", "lease", lease, "error", err)
+			s.log.Warn("cannot ask for the lease, trying again", "lease", lease, "error", err)
 		case err == nil && token != 0:
 			s.log.Info("has the lease", "lease", lease, "token", token)
 			s.metrics.token.WithLabelValues(lease).Set(float64(token))
@@ -54,15 +55,16 @@ func (s *Session) Hold(ctx context.Context, lease string, work func(context.Cont
 			continue
 		}
 		failing = err != nil
-		// A little irregular, so that those who wait do not ask at the same moment.
+		// The pauses are drawn, so that waiting processes do not ask at the same
+		// moment.
 		if !wait.For(ctx, leaseEvery*3/4+rand.N(leaseEvery/2)) {
 			return nil
 		}
 	}
 }
 
-// take gives the token of the lease, 0 when it is another's.
-func (s *Session) take(ctx context.Context, lease string, heir bool) (token int64, err error) {
+// acquire gives the token of the lease, 0 if another process has the lease.
+func (s *Session) acquire(ctx context.Context, lease string, heir bool) (token int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, leaseLife)
 	defer cancel()
 	token, err = s.cluster.q.TakeLease(ctx, queries.TakeLeaseParams{Name: lease, Holder: s.self.ID, Session: s.nonce,
@@ -71,14 +73,14 @@ func (s *Session) take(ctx context.Context, lease string, heir bool) (token int6
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("take lease %s: %w", lease, err)
+		return 0, fmt.Errorf("acquire lease %s: %w", lease, err)
 	}
 	return token, nil
 }
 
-// lead does the work until the lease is lost, which is errLost, or ctx ends. The
-// lease counts from before it was asked for, so that here it never lasts longer
-// than in the database.
+// lead does the work until the lease is lost, which is errLost, or ctx ends. The time
+// of the lease counts from before the call, so that here it never lasts longer than in
+// the database.
 func (s *Session) lead(ctx context.Context, lease string, token int64, until time.Time, work func(context.Context) error) error {
 	working, stop := context.WithCancel(ctx)
 	defer stop()
@@ -97,7 +99,7 @@ func (s *Session) lead(ctx context.Context, lease string, token int64, until tim
 		}
 		asked := time.Now()
 		bounded, cancel := context.WithDeadline(ctx, until)
-		is, err := s.take(bounded, lease, false)
+		is, err := s.acquire(bounded, lease, false)
 		cancel()
 		switch {
 		case err == nil && is == token:
@@ -110,11 +112,11 @@ func (s *Session) lead(ctx context.Context, lease string, token int64, until tim
 	}
 }
 
-// release lets another have the lease at once, if it is still ours.
+// release gives the lease to others at once, if this process still has it.
 func (s *Session) release(lease string) {
 	ctx, cancel := context.WithTimeout(context.Background(), endLimit)
 	defer cancel()
 	if err := s.cluster.q.EndLease(ctx, queries.EndLeaseParams{Name: lease, Session: s.nonce}); err != nil {
-		s.log.Warn("cannot give the lease back; it will run out", "lease", lease, "error", err)
+		s.log.Warn("cannot release the lease; it will expire", "lease", lease, "error", err)
 	}
 }

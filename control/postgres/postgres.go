@@ -1,14 +1,14 @@
-// Package postgres keeps what the control planes of a cluster share beside the
-// log, in the log's database: secrets, leases, and which control planes there are.
+// Package postgres stores the shared data of the control planes of a cluster beside the
+// log, in the log's database: secrets, leases, and the list of control planes.
 //
-// Its duty: [Vault] gives all of them one authority and one join token, sealed
-// with a key that is in no database; [Session.Hold] has work done by one of them at
-// a time, and by another within seconds when that one is gone.
+// Its duty: [Vault] gives all of them one authority and one join token, encrypted with
+// a key that is in no database. [Session.Hold] lets one of them do work at a time, and
+// another one within seconds after that one is gone.
 //
-// Its limit: a lease says who should work, not who may write. A process that was
-// frozen wakes up believing that it has one still, so what works under a lease
-// must itself refuse what comes late: the feed knows its records by position, the
-// read models by their checkpoint.
+// Its limit: a lease says who should work, not who may write. A process that was frozen
+// wakes up and believes that it still has its lease. So the destinations of such work
+// must refuse late writes themselves: the feed knows its records by position, the read
+// models by their checkpoint.
 package postgres
 
 import (
@@ -25,8 +25,8 @@ import (
 	"github.com/tunnox-net/tunnox/primary"
 )
 
-// poolSize is for a lease's renewals, which are short, beside an occasional read.
-// It is a pool of its own, so that a log under load cannot cost a lease.
+// poolSize is enough for the renewals of leases, which are short, and for an occasional
+// read. The pool is separate, so that a log under load cannot cost a lease.
 const poolSize = 3
 
 var sessionSettings = map[string]string{
@@ -35,14 +35,13 @@ var sessionSettings = map[string]string{
 	"statement_timeout": "2s",
 }
 
-// Cluster is what the control planes of a cluster share.
+// Cluster is the shared data of the control planes of a cluster.
 type Cluster struct {
 	pool *pgxpool.Pool
 	q    *queries.Queries
 }
 
-// Open connects to the database of the log, whose schema somebody has brought up
-// to date.
+// Open connects to the database of the log, which must have the present schema.
 func Open(ctx context.Context, url string) (*Cluster, error) {
 	config, err := primary.Config(url)
 	if err != nil {
@@ -69,19 +68,19 @@ type ControlPlane struct {
 	State       string // address of the State service, "" = it has none
 	Version     string
 	Since, Seen time.Time
-	Leases      []Held // what it does for all of them
+	Leases      []Held // the work that it does for all of them
 }
 
-// Held is a lease that somebody has.
+// Held is a lease that a control plane has.
 type Held struct {
 	Name  string
 	Token int64
 }
 
-// seenFor is how long a control plane counts that does not show itself any more.
+// seenFor is how long a silent control plane still counts as running.
 const seenFor = 15 * time.Second
 
-// ControlPlanes gives those that are there, by id.
+// ControlPlanes gives the running control planes, by id.
 func (c *Cluster) ControlPlanes(ctx context.Context) ([]ControlPlane, error) {
 	rows, err := c.q.ControlPlanes(ctx, seenFor.Seconds())
 	if err != nil {
@@ -103,7 +102,7 @@ func (c *Cluster) ControlPlanes(ctx context.Context) ([]ControlPlane, error) {
 	return all, nil
 }
 
-// Session is one control plane's life: what it holds ends with it.
+// Session is one run of a control plane: its leases end with it.
 type Session struct {
 	cluster *Cluster
 	self    ControlPlane
@@ -112,8 +111,8 @@ type Session struct {
 	metrics *Metrics
 }
 
-// Begin makes a session of the control plane. A restarted one of the same id is
-// another session, to whom nothing of the one before belongs.
+// Begin makes a session of the control plane. A restarted control plane with the same
+// id has another session, which does not own the leases of the one before.
 func (c *Cluster) Begin(self ControlPlane, metrics *Metrics, log *slog.Logger) *Session {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -124,7 +123,7 @@ func (c *Cluster) Begin(self ControlPlane, metrics *Metrics, log *slog.Logger) *
 	return &Session{cluster: c, self: self, nonce: rand.Text(), log: log, metrics: metrics}
 }
 
-// Show lets others see this control plane, until ctx ends.
+// Show makes this control plane visible to others, until ctx ends.
 func (s *Session) Show(ctx context.Context) error {
 	tick := time.NewTicker(seenFor / 3)
 	defer tick.Stop()
@@ -132,7 +131,7 @@ func (s *Session) Show(ctx context.Context) error {
 		err := s.cluster.q.ShowControlPlane(ctx, queries.ShowControlPlaneParams{ID: s.self.ID, Session: s.nonce,
 			Api: s.self.API, State: s.self.State, Version: s.self.Version})
 		if err != nil && ctx.Err() == nil && ok {
-			s.log.Warn("others cannot see this control plane, trying on", "error", err)
+			s.log.Warn("others cannot see this control plane, trying again", "error", err)
 		}
 		ok = err == nil
 		select {
@@ -143,14 +142,14 @@ func (s *Session) Show(ctx context.Context) error {
 	}
 }
 
-// endLimit bounds what is said at the end, when the database may be away.
+// endLimit bounds the last write, when the database may be away.
 const endLimit = time.Second
 
 func (s *Session) hide() error {
 	ctx, cancel := context.WithTimeout(context.Background(), endLimit)
 	defer cancel()
 	if err := s.cluster.q.HideControlPlane(ctx, queries.HideControlPlaneParams{ID: s.self.ID, Session: s.nonce}); err != nil {
-		s.log.Warn("cannot say that this control plane ends; it will be noticed", "error", err)
+		s.log.Warn("cannot report that this control plane ends; others will notice it", "error", err)
 	}
 	return nil
 }

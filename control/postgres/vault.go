@@ -17,24 +17,24 @@ import (
 	"github.com/tunnox-net/tunnox/control/postgres/internal/queries"
 )
 
-// ErrSealed: a secret was sealed with another key than the one at hand.
-var ErrSealed = errors.New("control: the cluster's secrets were sealed with another key")
+// ErrSealed: a secret was encrypted with another key than the present one.
+var ErrSealed = errors.New("control: the cluster's secrets were encrypted with another key")
 
-// Vault keeps the cluster's secrets in the database, sealed: each with
-// AES-256-GCM under a key of its own, derived from one that every control plane
-// is given and no database holds.
+// Vault stores the cluster's secrets in the database, encrypted: each with AES-256-GCM
+// under a key of its own. These keys are derived from one key that every control plane
+// has and no database contains.
 type Vault struct {
 	q    *queries.Queries
-	keys [][]byte // the first seals, any opens
+	keys [][]byte // the first encrypts, any decrypts
 }
 
-// Vault gives the vault that key opens. before are keys that were used earlier:
-// a secret that one of them sealed is sealed anew with key when it is loaded.
+// Vault gives the vault for key. before are earlier keys: a secret that was encrypted
+// with one of them is encrypted again with key when it is loaded.
 func (c *Cluster) Vault(key []byte, before ...[]byte) *Vault {
 	return &Vault{q: c.q, keys: append([][]byte{key}, before...)}
 }
 
-// HasSecrets tells whether there are secrets, whatever their key.
+// HasSecrets reports whether there are secrets, whatever their key.
 func (c *Cluster) HasSecrets(ctx context.Context) (bool, error) {
 	any, err := c.q.AnySecret(ctx)
 	if err != nil {
@@ -53,14 +53,14 @@ func (v *Vault) Load(ctx context.Context, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Another control plane may be first with the same, which is as good.
+	// Another control plane may have written the same first, which is as good.
 	if _, err := v.q.ReplaceSecret(ctx, queries.ReplaceSecretParams{Name: name, Old: sealed, Next: again}); err != nil {
-		return nil, fmt.Errorf("seal secret %s anew: %w", name, err)
+		return nil, fmt.Errorf("encrypt secret %s again: %w", name, err)
 	}
 	return secret, nil
 }
 
-// load gives a secret, as it is kept, and which key opened it.
+// load gives a secret, its stored form, and the index of its key.
 func (v *Vault) load(ctx context.Context, name string) (secret, sealed []byte, key int, err error) {
 	sealed, err = v.q.Secret(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -116,8 +116,8 @@ func (v *Vault) Replace(ctx context.Context, name string, old, next []byte) erro
 	return nil
 }
 
-// A sealed secret is a version, a salt for its key, a nonce, and what AES-GCM
-// made of it. The name is authenticated, so that one cannot stand for another.
+// An encrypted secret is a version, a salt for its key, a nonce, and the output of
+// AES-GCM. The name is authenticated, so that one secret cannot replace another.
 const (
 	sealVersion = 1
 	saltSize    = 16
@@ -129,7 +129,7 @@ func seal(key []byte, name string, secret []byte) ([]byte, error) {
 	rand.Read(sealed[1:]) // never fails
 	aead, err := cipherOf(key, sealed[1:])
 	if err != nil {
-		return nil, fmt.Errorf("seal secret %s: %w", name, err)
+		return nil, fmt.Errorf("encrypt secret %s: %w", name, err)
 	}
 	return append(sealed, aead.Seal(nil, nil, secret, []byte(name))...), nil
 }
