@@ -15,6 +15,7 @@ type Metrics struct {
 	Position  prometheus.Gauge     // newest position delivered to a follower of this process
 	Lag       prometheus.Histogram // seconds from the append of a record to its delivery
 	Gaps      prometheus.Counter   // followers that had to start again from a snapshot
+	forged    prometheus.Counter   // entries that no control plane wrote
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -28,8 +29,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Time from the append of a record to its delivery.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
 		Gaps: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_feed_gaps_total",
 			Help: "Gaps found by followers of the configuration feed."}),
+		forged: prometheus.NewCounter(prometheus.CounterOpts{Name: "tunnox_feed_forged_total",
+			Help: "Entries of the configuration feed that no control plane has written."}),
 	}
-	r.MustRegister(m.Published, m.Position, m.Lag, m.Gaps)
+	r.MustRegister(m.Published, m.Position, m.Lag, m.Gaps, m.forged)
 	return m
 }
 
@@ -51,5 +54,12 @@ func (m *Metrics) Delivered(e Entry, err error) {
 		if e.Record != nil {
 			m.Lag.Observe(time.Since(e.Record.Recorded).Seconds())
 		}
+	}
+}
+
+// Forged notes an entry that no control plane has written.
+func (m *Metrics) Forged() {
+	if m != nil {
+		m.forged.Inc()
 	}
 }

@@ -12,13 +12,15 @@ import (
 )
 
 // A certificate of the cluster names what it is for in its only URI: a node by
-// tunnox://node/node-001, the State service by tunnox://control/state. Host names
+// tunnox://node/node-001, the State service by tunnox://control/state, what signs
+// records by tunnox://control/records. Host names
 // play no part, so that nodes and control planes may move.
 const (
 	uriScheme   = "tunnox"
 	uriNode     = "node"
 	uriControl  = "control"
 	stateOfPath = "/state"
+	recordsPath = "/records"
 )
 
 func nodeURI(node string) *url.URL {

@@ -27,9 +27,6 @@ type LookupConfig struct {
 	ReadModelWait time.Duration
 	// Remote is asked last.
 	Remote Remote
-	// Keep writes back what only Remote knew, for those who look next where
-	// ReadModel reads; nil: nobody does. That it fails is logged.
-	Keep func(ctx context.Context, view domain.ClientView) error
 	// Capacity bounds the memory, in states: a client, a mapping, a user and an
 	// account's limits are one each. Default 200,000.
 	Capacity int
@@ -222,14 +219,6 @@ func (l *Lookup) fly(ctx context.Context, f *flight) {
 	l.land(f)
 	l.mu.Unlock()
 	close(f.done)
-	if level != "state" || l.config.Keep == nil || f.err != nil {
-		return
-	}
-	keep, cancel := context.WithTimeout(l.life, time.Second)
-	defer cancel()
-	if err := l.config.Keep(keep, f.view); err != nil && l.life.Err() == nil {
-		l.config.Logger.Warn("writing a client's view back", "client", f.client, "error", err)
-	}
 }
 
 // find goes through the levels behind the memory.

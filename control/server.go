@@ -53,6 +53,9 @@ type ServerConfig struct {
 	Executor Executor
 	// Views are the read models; nil: every view is folded from the log.
 	Views Views
+	// Keep keeps a view that the read models could not give, for other forwarders to
+	// find; nil: nobody does.
+	Keep func(ctx context.Context, view domain.ClientView) error
 	// ViewsWait bounds how long a read model is waited for before the log is
 	// asked. Default 300 ms.
 	ViewsWait time.Duration
@@ -137,6 +140,9 @@ type Server struct {
 	health *health.Server
 	calm   *circuit // in front of the read models
 
+	keeping chan struct{}  // a slot for each view that is being kept
+	kept    sync.WaitGroup // of those
+
 	mu      sync.Mutex
 	own     *Issued                   // guarded by mu; renewed when a handshake needs it
 	door    *door                     // guarded by mu
@@ -150,7 +156,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: config, folds: newFolds(config.Log), health: health.NewServer(),
-		calm: newCircuit(circuitOptions{}), serving: map[net.Listener]struct{}{}}
+		calm: newCircuit(circuitOptions{}), keeping: make(chan struct{}, keptAtOnce), serving: map[net.Listener]struct{}{}}
 	s.door = newDoor(config.MaxStrangers, config.Metrics)
 	s.tls = serverTLS(s.certificate, config.Authority.Roots(), config.Now)
 	options := func(message, calls int, age time.Duration) []grpc.ServerOption {
@@ -356,6 +362,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		defer close(drained)
 		s.newly.Stop()
 		s.nodes.GracefulStop()
+		s.kept.Wait()
 	}()
 	select {
 	case <-drained:
@@ -373,6 +380,7 @@ func (s *Server) Stop() {
 	s.shut()
 	s.newly.Stop()
 	s.nodes.Stop()
+	s.kept.Wait()
 }
 
 // shut closes the listeners and the connections that are nobody's yet.

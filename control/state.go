@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/peer"
 
@@ -17,6 +18,8 @@ const (
 	maxWants     = 1000 // clients in one call
 	viewsAtOnce  = 8    // of one such call, read at a time
 	maxKeyLength = 200
+	keptAtOnce   = 8 // views that are being kept for others
+	keepTime     = time.Second
 )
 
 // state answers nodes.
@@ -211,5 +214,27 @@ func (s *Server) view(ctx context.Context, want *controlpb.Want, logHead func() 
 		return domain.ClientView{}, err
 	}
 	s.config.Metrics.views.WithLabelValues("log").Inc()
+	s.keep(v)
 	return v, nil
+}
+
+// keep has other forwarders find a view that had to be folded from the log. Nobody
+// waits for it, and while as many are being kept as may be, one more is not.
+func (s *Server) keep(v domain.ClientView) {
+	if s.config.Keep == nil {
+		return
+	}
+	select {
+	case s.keeping <- struct{}{}:
+	default:
+		return
+	}
+	s.kept.Go(func() {
+		defer func() { <-s.keeping }()
+		ctx, cancel := context.WithTimeout(context.Background(), keepTime)
+		defer cancel()
+		if err := s.config.Keep(ctx, lean(v)); err != nil {
+			s.config.Logger.Warn("a client's view cannot be kept for other forwarders", "client", v.Client.State.ID, "error", err)
+		}
+	})
 }

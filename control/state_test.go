@@ -44,6 +44,9 @@ func TestViewFoldedFromTheLogEqualsTheReadModels(t *testing.T) {
 			if domain.CodeOf(err) != domain.CodeOf(wantErr) {
 				t.Fatalf("client %d at %d: %v, the read models say %v", id, head, err, wantErr)
 			}
+			for i := range got.Users { // no row holds one
+				got.Users[i].State.PasswordHash = ""
+			}
 			if err == nil && !reflect.DeepEqual(got, want) {
 				t.Fatalf("client %d at %d:\n%+v\nthe read models say\n%+v", id, head, got, want)
 			}
@@ -175,6 +178,24 @@ func TestStateNeedsNoReadModel(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What had to be folded from the log is kept for other forwarders, by the control
+// plane and without names: forwarders write nothing that others believe.
+func TestViewsAreKeptByTheControlPlane(t *testing.T) {
+	p := newPlane(t)
+	user, a, b := p.pair()
+	_, at := p.mapping(user, a, b, 8000)
+	kept := make(chan domain.ClientView, 1)
+	s := p.serve("", func(c *ServerConfig) {
+		c.Views = failing{empty: true}
+		c.Keep = func(_ context.Context, v domain.ClientView) error { kept <- v; return errors.New("no matter") }
+	})
+	v, err := p.dial([]string{s.address}).ClientView(t.Context(), a, at)
+	must(t, err)
+	if k := <-kept; k.Position != v.Position || k.Client.State.ID != a || len(k.Mappings) != 1 || len(k.Users) != 1 || k.Users[0].State.Email != "" {
+		t.Errorf("kept %+v of %+v", k, v)
 	}
 }
 

@@ -132,7 +132,7 @@ func (a *api) createUser(ctx context.Context, in *createUserInput) (*struct {
 	return &struct {
 		CreatedAnswer
 		Body User
-	}{createdOf(r, "users"), userBody(u, projections.QuotaRow{Limits: limits})}, nil
+	}{createdOf(r, "users"), userBody(projections.UserRow{User: *u}, projections.QuotaRow{Limits: limits})}, nil
 }
 
 // password gives the hash to keep and what stands for the password in the hash
@@ -217,7 +217,7 @@ func (a *api) listUsers(ctx context.Context, in *listUsersInput) (*pageAnswer[Us
 	for _, q := range quotas {
 		held[q.Account] = q
 	}
-	return pageOf(rows, next, func(u projections.UserRow) User { return userBody(&u.User, held[u.ID]) }), nil
+	return pageOf(rows, next, func(u projections.UserRow) User { return userBody(u, held[u.ID]) }), nil
 }
 
 func (a *api) getUser(ctx context.Context, in *oneInput) (*struct {
@@ -240,7 +240,7 @@ func (a *api) getUser(ctx context.Context, in *oneInput) (*struct {
 	return &struct {
 		ReadAnswer
 		Body User
-	}{answer, userBody(&u.User, q)}, nil
+	}{answer, userBody(u, q)}, nil
 }
 
 func (a *api) changeUser(ctx context.Context, in *changeUserInput) (*userAnswer, error) {
@@ -321,7 +321,7 @@ func (a *api) userCommand(ctx context.Context, h MatchHeader, body any, c domain
 	if err != nil {
 		return nil, err
 	}
-	return &userAnswer{answerOf(r), userBody(u, q)}, nil
+	return &userAnswer{answerOf(r), userBody(projections.UserRow{User: *u}, q)}, nil
 }
 
 func (a *api) deleteUser(ctx context.Context, in *changeInput) (*WriteAnswer, error) {
@@ -338,8 +338,9 @@ func (a *api) end(ctx context.Context, in *changeInput, c domain.Command) (*Writ
 	return &answer, nil
 }
 
-func userBody(u *domain.User, q projections.QuotaRow) User {
-	body := User{UserID: u.ID, Username: u.Username, Email: u.Email, HasPassword: u.PasswordHash != "", Role: string(u.Role),
+// userBody shows a user as of the read models, or of the log.
+func userBody(u projections.UserRow, q projections.QuotaRow) User {
+	body := User{UserID: u.ID, Username: u.Username, Email: u.Email, HasPassword: u.HasPassword || u.PasswordHash != "", Role: string(u.Role),
 		Status: enabledStatus(u.Disabled), Quota: quotaBody(u.ID, q), CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt}
 	if u.Plan != "" {
 		body.Plan = &u.Plan

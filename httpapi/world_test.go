@@ -19,6 +19,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/eventstore/postgres"
 	"github.com/tunnox-net/tunnox/eventstore/sqlite"
@@ -88,7 +89,11 @@ func newClusterWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	client := goredis.NewClient(options)
-	rows := redis.New(client)
+	record, err := attest.ParseKey(attest.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := redis.New(client, record.Trust(), nil)
 	t.Cleanup(func() {
 		if err := errors.Join(rows.Close(), client.Close()); err != nil {
 			t.Error(err)

@@ -21,6 +21,9 @@ type Dump struct {
 type Dumper interface {
 	Store
 	Dump(ctx context.Context) (Dump, error)
+	// Spelt gives the name that an index has in a dump, where it is not kept under its
+	// own.
+	Spelt(index string) string
 }
 
 // Difference is a row, or a membership, that is not what the log comes to.
@@ -66,7 +69,8 @@ func Check(ctx context.Context, log Log, live, fresh Dumper, o Options) (Checked
 		if err := fresh.Wait(ctx, position); err != nil {
 			return Dump{}, err
 		}
-		return fresh.Dump(ctx)
+		d, err := fresh.Dump(ctx)
+		return d.spelt(live), err
 	}
 	first, err := foldTo(before.Position)
 	if err != nil {
@@ -108,6 +112,16 @@ func Check(ctx context.Context, log Log, live, fresh Dumper, o Options) (Checked
 		return report, nil
 	}
 	return report, fmt.Errorf("projections: the read models move too fast to be compared; %d rows were left", len(keys)+len(members))
+}
+
+// spelt gives the indexes the names that another store gives them.
+func (d Dump) spelt(as Dumper) Dump {
+	members := make(map[Member]struct{}, len(d.Members))
+	for m := range d.Members {
+		members[Member{Index: as.Spelt(m.Index), ID: m.ID}] = struct{}{}
+	}
+	d.Members = members
+	return d
 }
 
 var errNotBuilt = fmt.Errorf("%w: nothing is built yet", ErrUnavailable)

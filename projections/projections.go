@@ -15,6 +15,7 @@ package projections
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/tunnox-net/tunnox/domain"
 )
@@ -84,6 +85,10 @@ var ErrBehind = errors.New("projections: the build is behind the version it is t
 // get before the first build is done, or until the next one is after a flush:
 // an empty answer would say that what exists does not.
 var ErrUnavailable = errors.New("projections: read model is unavailable")
+
+// ErrForged is returned for rows that no control plane has written. It is an
+// [ErrUnavailable] to readers: what is forged says nothing.
+var ErrForged = fmt.Errorf("%w: they were written by somebody else", ErrUnavailable)
 
 // ErrStale is returned when a read model did not reach a position in time.
 var ErrStale = errors.New("projections: read model has not reached the position")

@@ -9,7 +9,7 @@ import (
 // Schema is the number of the rows' shape. Raise it with every change of a row
 // or an index: a store keeps each schema's rows apart, so a new program builds
 // its own beside those an old one still reads.
-const Schema = 3
+const Schema = 4
 
 // Versions tells where a row stands: the version of its event stream and the
 // position of the last record folded into it.
@@ -22,6 +22,7 @@ type Versions struct {
 type UserRow struct {
 	Versions
 	domain.User
+	HasPassword bool `json:"has_password,omitempty"`
 }
 
 // ClientRow is the read model of a client.

@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -16,7 +17,24 @@ const AllUsers Index = "users"
 
 func (r *UserRow) versions() *Versions { return &r.Versions }
 
-func (r *UserRow) fold(e domain.Event, at time.Time) { r.User.Apply(e, at) }
+func (r *UserRow) fold(e domain.Event, at time.Time) {
+	r.User.Apply(e, at)
+	switch e := e.(type) {
+	case domain.UserPasswordSet:
+		r.HasPassword = e.Hash != ""
+	case domain.UserErased:
+		r.HasPassword = false
+	}
+}
+
+// MarshalJSON leaves the hash of the password out: no row holds one. Who checks a
+// password reads it from the log.
+func (r UserRow) MarshalJSON() ([]byte, error) {
+	type kept UserRow
+	k := kept(r)
+	k.PasswordHash = ""
+	return json.Marshal(k)
+}
 
 func (r *UserRow) live() bool { return r.User.Live() }
 

@@ -87,7 +87,7 @@ func disturb(t *testing.T, publish, read *goredis.Options, worst func(head *coun
 	t.Helper()
 	head := &counter{n: 1} // an empty feed would be a gap, which is right
 	first := goredis.NewClient(publish)
-	brokertest.Publish(t, NewPublisher(first, Options{}), 1, 1)
+	brokertest.Publish(t, NewPublisher(first, signed), 1, 1)
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func disturb(t *testing.T, publish, read *goredis.Options, worst func(head *coun
 	var relays, followers sync.WaitGroup
 	for range 2 {
 		c := goredis.NewClient(publish)
-		p := NewPublisher(c, Options{})
+		p := NewPublisher(c, signed)
 		relays.Go(func() {
 			defer c.Close()
 			relay(ctx, p, head.get)
@@ -105,7 +105,7 @@ func disturb(t *testing.T, publish, read *goredis.Options, worst func(head *coun
 	var met counter
 	for range 2 {
 		followers.Go(func() {
-			met.add(follow(t, NewFollower(read, Options{}, nil), head.get, total))
+			met.add(follow(t, NewFollower(read, signed, nil), head.get, total))
 		})
 	}
 	grown := make(chan struct{})
@@ -267,8 +267,8 @@ func pass(from, to net.Conn, frozen chan struct{}) {
 func TestHalfOpenConnectionIsLeft(t *testing.T) {
 	server := services.StartRedis(t)
 	f := newFreezer(t, server.Addr())
-	s := brokertest.Follow(t, NewFollower(options(t, "redis://"+f.listener.Addr().String()), Options{}, nil), 0)
-	p := NewPublisher(connect(t, server.URL()), Options{})
+	s := brokertest.Follow(t, NewFollower(options(t, "redis://"+f.listener.Addr().String()), signed, nil), 0)
+	p := NewPublisher(connect(t, server.URL()), signed)
 	brokertest.Publish(t, p, 1, 5)
 	brokertest.Want(t, s, 1, 5)
 	f.freeze()
@@ -330,7 +330,7 @@ func TestIdleFeedDoesNotGrow(t *testing.T) {
 func TestFeedKeepsABoundedNumberOfPositions(t *testing.T) {
 	ctx := context.Background()
 	c := connect(t, services.Redis(t))
-	p := NewPublisher(c, Options{Keep: 1000})
+	p := NewPublisher(c, Options{Keep: 1000, Trust: testKey.Trust()})
 	brokertest.Publish(t, p, 1, 20_000)
 	n, err := c.XLen(ctx, defaultStream).Result()
 	if err != nil || n < 1000 || n > 1500 {

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/domain"
 )
@@ -17,6 +19,7 @@ import (
 type Follower struct {
 	stream  string
 	metrics *broker.Metrics
+	trusted *attest.Verifier
 	logger  *slog.Logger
 
 	mu    sync.Mutex
@@ -31,7 +34,7 @@ func NewFollower(connect *goredis.Options, o Options, logger *slog.Logger) *Foll
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Follower{stream: o.stream(), metrics: o.Metrics, logger: logger}
+	f := &Follower{stream: o.stream(), metrics: o.Metrics, trusted: o.Trust.Verifier, logger: logger}
 	f.open = func(after string) (message.Subscriber, error) { return newSubscriber(connect, after, logger), nil }
 	return f
 }
@@ -90,7 +93,7 @@ func (s *subscription) Next(ctx context.Context) (broker.Entry, error) {
 			if !ok {
 				return broker.Entry{}, broker.ErrClosed
 			}
-			e, deliver, err := s.check(m)
+			e, deliver, err := s.check(ctx, m)
 			m.Ack()
 			if deliver || err != nil {
 				s.follower.metrics.Delivered(e, err)
@@ -106,13 +109,24 @@ func (s *subscription) Next(ctx context.Context) (broker.Entry, error) {
 
 // check decides whether a message is the next entry for this follower, an entry to
 // skip, or a gap.
-func (s *subscription) check(m *message.Message) (e broker.Entry, deliver bool, err error) {
-	if m.Metadata.Get(metaEpoch) != "" {
-		return e, false, s.heard(m.Metadata.Get(metaEpoch))
+func (s *subscription) check(ctx context.Context, m *message.Message) (e broker.Entry, deliver bool, err error) {
+	epoch := m.Metadata.Get(metaEpoch)
+	if epoch != "" {
+		err = s.follower.trusted.Check(ctx, purposeEpoch, []byte(epoch), []byte(m.Metadata.Get(metaProof)))
+	} else if e, err = decode(m); err == nil {
+		err = proved(ctx, s.follower.trusted, m)
+	} else {
+		err = fmt.Errorf("%w: %w", attest.ErrForged, err)
 	}
-	e, err = decode(m)
-	if err != nil {
+	switch {
+	case errors.Is(err, attest.ErrForged):
+		s.follower.metrics.Forged()
 		return s.poison(m, err)
+	case err != nil:
+		s.follower.logger.Warn("it cannot be told now who wrote to the feed; it is followed anew", "error", err)
+		return e, false, s.end(broker.ErrGap)
+	case epoch != "":
+		return e, false, s.heard(epoch)
 	}
 	at, before := domain.Place{Position: s.position, EventID: s.id}, domain.Place{Position: e.Prev, EventID: e.PrevID}
 	switch {
@@ -153,7 +167,7 @@ func (s *subscription) heard(epoch string) error {
 // it hides that record, which is a gap. Elsewhere it is skipped.
 func (s *subscription) poison(m *message.Message, cause error) (broker.Entry, bool, error) {
 	id := m.Metadata.Get(metaID)
-	s.follower.logger.Error("feed entry was not written by Tunnox", "entry_id", id, "error", cause, "unmarshal", m.Metadata.Get(metaPoison))
+	s.follower.logger.Error("somebody else has written to the feed", "entry_id", id, "error", cause, "unmarshal", m.Metadata.Get(metaPoison))
 	position, record, err := parseID(id)
 	if err == nil && record && position > s.position {
 		return broker.Entry{}, false, s.end(broker.ErrGap)

@@ -7,6 +7,9 @@
 // not tell a reader that its place was trimmed or flushed. A control entry has the id
 // POSITION-MILLISECONDS: these ids rise also over a flush.
 //
+// Others may be able to write to that Redis. So every entry has a proof that a control
+// plane wrote it, for this position, after this entry (proof.go).
+//
 // The marshaller is watermill-redisstream's, so its tools can read this stream. Its
 // Subscriber is replaced by one of our own with the same interface: the stock one reads
 // one entry in a round trip, and the whole stream in the first.
@@ -25,6 +28,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/domain"
 )
@@ -54,6 +58,8 @@ type Options struct {
 	Stream  string // key of the stream
 	Keep    int64  // positions kept before the newest, 0 = 65,536
 	Metrics *broker.Metrics
+	// Trust has the key that a publisher writes with, and whom a follower believes.
+	Trust attest.Trust
 }
 
 // epochs gives the key of the stream with the feed's epochs. The last entry is the
@@ -79,10 +85,12 @@ type Publisher struct {
 	keep       int64
 	marshaller redisstream.DefaultMarshallerUnmarshaller
 	metrics    *broker.Metrics
+	trust      attest.Trust
 
 	mu      sync.Mutex
 	control string // guarded by mu; id of our newest control entry
 	epoch   string // guarded by mu; the epoch that this publisher knows, "" = none
+	forged  bool   // guarded by mu; somebody else has named the feed's epoch
 }
 
 // NewPublisher publishes through the client, which it does not close.
@@ -90,7 +98,7 @@ func NewPublisher(client goredis.UniversalClient, o Options) *Publisher {
 	if o.Keep == 0 {
 		o.Keep = defaultKeep
 	}
-	return &Publisher{client: client, stream: o.stream(), keep: o.Keep, metrics: o.Metrics}
+	return &Publisher{client: client, stream: o.stream(), keep: o.Keep, metrics: o.Metrics, trust: o.Trust}
 }
 
 // newest gives the highest id that the stream ever had. Redis keeps it when the entry
@@ -109,12 +117,13 @@ end
 local function position(id) return tonumber(string.match(id, '^%d+')) end
 `
 
-// lastScript: KEYS feed, epochs. It gives the highest id (empty when there is none), the epoch, and the
-// metadata and uuid of the newest entry that is still there.
+// lastScript: KEYS feed, epochs. It gives the highest id (empty when there is none), the
+// epoch, the metadata and uuid of the newest entry that is still there, and the epoch's
+// proof.
 var lastScript = goredis.NewScript(newest + `
-local answer = {newest() or '', '', '', ''}
+local answer = {newest() or '', '', '', '', ''}
 local epoch = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
-if epoch then answer[2] = epoch[2][2] end
+if epoch then answer[2], answer[5] = epoch[2][2], epoch[2][4] or '' end
 local entry = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if entry and entry[1] == answer[1] then
   for i = 1, #entry[2], 2 do
@@ -125,14 +134,15 @@ end
 return answer
 `)
 
-// nameScript: KEYS feed, epochs. ARGV the epoch, 1 to empty the feed.
+// nameScript: KEYS feed, epochs. ARGV the epoch, 1 to empty the feed or 2 to take the
+// place of an epoch that somebody else named, the proof.
 var nameScript = goredis.NewScript(`
 if ARGV[2] == '1' then
   redis.call('UNLINK', KEYS[1])
-elseif redis.call('EXISTS', KEYS[2]) == 1 then
+elseif ARGV[2] == '0' and redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end
-redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', '` + fieldEpoch + `', ARGV[1])
+redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', '` + fieldEpoch + `', ARGV[1], '` + fieldProof + `', ARGV[3])
 return 1
 `)
 
@@ -178,11 +188,15 @@ return own
 // Last implements broker.Publisher.
 func (p *Publisher) Last(ctx context.Context) (end domain.Place, epoch string, ok bool, err error) {
 	found, err := lastScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream)}).StringSlice()
-	if err != nil || len(found) != 4 {
+	if err != nil || len(found) != 5 {
 		return end, "", false, fmt.Errorf("feed: read the newest position: %w", err)
 	}
-	epoch = found[1]
-	p.knows(epoch)
+	if epoch = found[1]; epoch != "" && p.trust.Verifier.Check(ctx, purposeEpoch, []byte(epoch), []byte(found[4])) != nil {
+		p.knows("", true) // the relay names it again
+		epoch = ""
+	} else {
+		p.knows(epoch, false)
+	}
 	if found[0] == "" {
 		return end, epoch, false, nil
 	}
@@ -211,17 +225,28 @@ func parseID(id string) (position domain.Position, record bool, err error) {
 
 // Publish implements broker.Publisher.
 func (p *Publisher) Publish(ctx context.Context, prev domain.Place, records []domain.Record) error {
+	if p.trust.Key == nil {
+		return errNoKey
+	}
 	for len(records) > 0 {
 		n := min(len(records), publishChunk)
-		args := make([]any, 0, 2+4*n)
-		args = append(args, p.keep, p.known())
+		messages := make([]*message.Message, n)
 		for i := range records[:n] {
-			entry, err := p.entry(prev, &records[i])
-			if err != nil {
+			var err error
+			if messages[i], err = entry(prev, &records[i]); err != nil {
 				return err
 			}
-			args = append(args, entry...)
 			prev = domain.PlaceOf(records[i])
+		}
+		prove(p.trust.Key, messages...)
+		args := make([]any, 0, 2+4*n)
+		args = append(args, p.keep, p.known())
+		for i, m := range messages {
+			values, err := p.marshaller.Marshal(p.stream, m)
+			if err != nil {
+				return fmt.Errorf("feed: encode record %d: %w", records[i].Position, err)
+			}
+			args = append(args, int64(records[i].Position), values[redisstream.UUIDHeaderKey], values["metadata"], values["payload"])
 		}
 		done, err := publishScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream)}, args...).Int()
 		if err == nil && done == 0 {
@@ -236,12 +261,13 @@ func (p *Publisher) Publish(ctx context.Context, prev domain.Place, records []do
 	return nil
 }
 
-// entry gives position, uuid, metadata and payload.
-func (p *Publisher) entry(prev domain.Place, r *domain.Record) ([]any, error) {
-	// The payload is the data, byte for byte. encoding/json would compact and escape
-	// it, and a hash over it would not match any more.
+// entry makes the message of a record.
+func entry(prev domain.Place, r *domain.Record) (*message.Message, error) {
+	// The data is the payload as it is, because encoding/json would compact and
+	// escape it and a hash over it would no longer fit.
 	header := *r
 	header.Data = nil
+	header.Meta.Source, header.Meta.Request = "", "" // which tell about a person, and followers nothing
 	text, err := json.Marshal(header)
 	if err != nil {
 		return nil, fmt.Errorf("feed: encode record %d: %w", r.Position, err)
@@ -251,11 +277,7 @@ func (p *Publisher) entry(prev domain.Place, r *domain.Record) ([]any, error) {
 	m.Metadata.Set(metaPosition, strconv.FormatInt(int64(r.Position), 10))
 	m.Metadata.Set(metaPrev, strconv.FormatInt(int64(prev.Position), 10))
 	setPrevID(m, prev.EventID)
-	values, err := p.marshaller.Marshal(p.stream, m)
-	if err != nil {
-		return nil, fmt.Errorf("feed: encode record %d: %w", r.Position, err)
-	}
-	return []any{int64(r.Position), values[redisstream.UUIDHeaderKey], values["metadata"], values["payload"]}, nil
+	return m, nil
 }
 
 // Heartbeat implements broker.Publisher.
@@ -264,6 +286,10 @@ func (p *Publisher) Heartbeat(ctx context.Context, place domain.Place) error {
 	m := message.NewMessage("control", nil)
 	m.Metadata = message.Metadata{metaPosition: at, metaPrev: at, metaControl: "1"}
 	setPrevID(m, place.EventID)
+	if p.trust.Key == nil {
+		return errNoKey
+	}
+	prove(p.trust.Key, m)
 	values, err := p.marshaller.Marshal(p.stream, m)
 	if err != nil {
 		return fmt.Errorf("feed: encode a control entry: %w", err)
@@ -290,14 +316,23 @@ func (p *Publisher) Name(ctx context.Context, epoch string) error { return p.nam
 func (p *Publisher) Reset(ctx context.Context, epoch string) error { return p.name(ctx, epoch, true) }
 
 func (p *Publisher) name(ctx context.Context, epoch string, empty bool) error {
+	p.mu.Lock()
 	flag := 0
-	if empty {
+	switch {
+	case empty:
 		flag = 1
+	case p.forged:
+		flag = 2
 	}
-	if err := nameScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream)}, epoch, flag).Err(); err != nil {
+	p.mu.Unlock()
+	if p.trust.Key == nil {
+		return errNoKey
+	}
+	proof := p.trust.Key.Attest(purposeEpoch, []byte(epoch))[0]
+	if err := nameScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream)}, epoch, flag, proof).Err(); err != nil {
 		return fmt.Errorf("feed: begin an epoch: %w", err)
 	}
-	p.knows(epoch)
+	p.knows(epoch, false)
 	return nil
 }
 
@@ -308,10 +343,10 @@ func (p *Publisher) known() string {
 	return p.epoch
 }
 
-func (p *Publisher) knows(epoch string) {
+func (p *Publisher) knows(epoch string, forged bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.epoch = epoch
+	p.epoch, p.forged = epoch, forged
 }
 
 // setPrevID names the record before an entry, if it is known.

@@ -7,10 +7,22 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/broker/brokertest"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/test/services"
 )
+
+// testKey is what the control planes of these tests write with.
+var testKey = func() *attest.Key {
+	k, err := attest.ParseKey(attest.NewKey())
+	if err != nil {
+		panic(err)
+	}
+	return k
+}()
+
+var signed = Options{Trust: testKey.Trust()}
 
 func TestMain(m *testing.M) { services.Main(m) }
 
@@ -33,8 +45,8 @@ func connect(t testing.TB, url string) *goredis.Client {
 func open(t testing.TB, url string) brokertest.Feed {
 	c := connect(t, url)
 	return brokertest.Feed{
-		Publisher: NewPublisher(c, Options{}), Another: NewPublisher(connect(t, url), Options{}),
-		Follower: NewFollower(options(t, url), Options{}, nil),
+		Publisher: NewPublisher(c, signed), Another: NewPublisher(connect(t, url), signed),
+		Follower: NewFollower(options(t, url), signed, nil),
 		Trim: func(p domain.Position) {
 			if err := c.XTrimMinID(context.Background(), defaultStream, brokerID(p+1)).Err(); err != nil {
 				t.Error(err)

@@ -17,7 +17,7 @@ import (
 
 // stockFollower follows with watermill-redisstream's own Subscriber.
 func stockFollower(opts *goredis.Options) *Follower {
-	f := NewFollower(opts, Options{}, nil)
+	f := NewFollower(opts, signed, nil)
 	f.open = func(after string) (message.Subscriber, error) {
 		return redisstream.NewSubscriber(redisstream.SubscriberConfig{Client: goredis.NewClient(opts),
 			FanOutOldestId: after, DisableIndefiniteInitialBlock: true, BlockTime: 100 * time.Millisecond}, watermill.NopLogger{})
@@ -47,7 +47,7 @@ func BenchmarkCatchUp(b *testing.B) {
 	const entries = 5000
 	for _, delay := range []int{0, 1} {
 		server := services.StartRedis(b)
-		p := NewPublisher(connect(b, server.URL()), Options{})
+		p := NewPublisher(connect(b, server.URL()), signed)
 		brokertest.Publish(b, p, 1, entries)
 		through := options(b, server.URL())
 		if delay > 0 {
@@ -55,7 +55,7 @@ func BenchmarkCatchUp(b *testing.B) {
 			front.Delay(delay)
 			through = options(b, "redis://"+front.Addr)
 		}
-		for name, f := range map[string]*Follower{"own": NewFollower(through, Options{}, nil), "stock": stockFollower(through)} {
+		for name, f := range map[string]*Follower{"own": NewFollower(through, signed, nil), "stock": stockFollower(through)} {
 			b.Run(fmt.Sprintf("%s/%dms", name, delay), func(b *testing.B) {
 				for b.Loop() {
 					s, err := f.Follow(context.Background(), 0)

@@ -142,7 +142,9 @@ func toMessage(entry goredis.XMessage, feed bool) *message.Message {
 	if !feed {
 		m := message.NewMessage(entry.ID, nil)
 		epoch, _ := entry.Values[fieldEpoch].(string)
+		proof, _ := entry.Values[fieldProof].(string)
 		m.Metadata.Set(metaEpoch, epoch)
+		m.Metadata.Set(metaProof, proof)
 		return m
 	}
 	m, err := redisstream.DefaultMarshallerUnmarshaller{}.Unmarshal(entry.Values)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/broker"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/directory"
@@ -17,6 +18,8 @@ type backend struct {
 	store   *eventstore.Personal     // the layer above raw: personal data is plain
 	watched eventstore.Watched       // nil: nobody can roll the log back while this process runs
 	shared  *controlpostgres.Cluster // nil: there is no other control plane
+	key     apiKey                   // the API key, which opens the cluster's secrets; set in a cluster
+	record  *attest.Key              // signs read models and feed; nil: embedded
 	away    bool                     // the services between the processes were away when this one started
 }
 
@@ -28,7 +31,8 @@ type between struct {
 	follower  broker.Follower
 	bell      bell // nil: nobody else appends
 	rows      projections.Store
-	views     views // nil: embedded
+	views     views    // nil: embedded
+	signers   *signers // nil: embedded
 	directory presences
 	portions  directory.Portions // nil: there is only one forwarder, which counts alone
 	clustered bool               // other processes may use it too

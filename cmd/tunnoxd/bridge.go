@@ -31,7 +31,7 @@ func (p *process) ownAuthority(authority *control.Authority) nodeIdentity {
 // the first one in exchange for the join token, or the operator provides files.
 func (p *process) joined() (nodeIdentity, error) {
 	cfg := p.cfg
-	switch files := cfg.NodeCert != "" || cfg.NodeKey != "" || cfg.ClusterCA != ""; {
+	switch files := cfg.NodeCert != "" || cfg.NodeKey != "" || cfg.ClusterCA != "" && cfg.Control != ""; {
 	case files && (cfg.NodeCert == "" || cfg.NodeKey == "" || cfg.ClusterCA == ""):
 		return nil, usageError{errors.New("--node-cert, --node-key and --cluster-ca must be given together")}
 	case files:
@@ -96,7 +96,7 @@ func (p *process) dialControl(trust control.Trust) (*control.Client, *control.Cl
 // the memory valid. Without a live feed nothing is served from memory if another place
 // can answer.
 func (p *process) lookThrough(client *control.Client, metrics *control.ClientMetrics, rows keptViews, feed broker.Follower) (forwarder.Lookup, broker.Follower, error) {
-	lookup, err := control.NewLookup(control.LookupConfig{ReadModel: rows, Keep: rows.Keep, Remote: client, MaxAge: time.Millisecond,
+	lookup, err := control.NewLookup(control.LookupConfig{ReadModel: rows, Remote: client, MaxAge: time.Millisecond,
 		Logger: p.log.With("part", "lookup"), Metrics: metrics})
 	if err != nil {
 		return nil, nil, err

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/eventstore/postgres"
 	"github.com/tunnox-net/tunnox/migrations"
@@ -14,15 +17,6 @@ import (
 // openCluster uses Postgres and Redis, which other processes use at the same time.
 func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	b := &backend{}
-	var err error
-	b.between, err = p.openRedis(ctx)
-	switch {
-	case errors.Is(err, errAway):
-		b.away = true
-		p.log.Warn("starting without Redis: commands are accepted and single resources are read from the log; lists, forwarders and agents work when Redis is there", "error", err)
-	case err != nil:
-		return nil, err
-	}
 	if err := makeFirstSchema(ctx, p.cfg.Postgres); err != nil {
 		return nil, err
 	}
@@ -35,9 +29,25 @@ func (p *process) openCluster(ctx context.Context) (*backend, error) {
 	}
 	p.atEnd("event store", func(context.Context) error { return store.Close() })
 	b.raw, b.store, b.watched = store, eventstore.NewPersonal(store), store
+	if b.shared, err = p.openShared(ctx); err != nil {
+		return nil, err
+	}
+	if b.key, err = p.clusterKey(ctx, b.shared); err != nil {
+		return nil, err
+	}
+	if b.record, err = p.recordKey(ctx, b.shared, b.key); err != nil {
+		return nil, err
+	}
+	b.between, err = p.openRedis(ctx, func(*redis.Client) attest.Trust { return b.record.Trust() })
+	switch {
+	case errors.Is(err, errAway):
+		b.away = true
+		p.log.Warn("starting without Redis: commands are accepted and single resources are read from the log; lists, forwarders and agents work when Redis is there", "error", err)
+	case err != nil:
+		return nil, err
+	}
 	p.tellAppends(store, b.bell)
-	b.shared, err = p.openShared(ctx)
-	return b, err
+	return b, p.showSigner(ctx, b)
 }
 
 // makeFirstSchema makes the schema of an empty database. It leaves an older schema to

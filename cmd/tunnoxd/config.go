@@ -101,7 +101,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.JoinTokenFile, "join-token-file", "", "`file` with the cluster's join token, for the first certificate")
 	f.StringVar(&c.NodeCert, "node-cert", "", "`file` with this node's certificate, instead of one from the control plane")
 	f.StringVar(&c.NodeKey, "node-key", "", "`file` with the key of --node-cert")
-	f.StringVar(&c.ClusterCA, "cluster-ca", "", "`file` with the certificates of who signs for nodes, with --node-cert")
+	f.StringVar(&c.ClusterCA, "cluster-ca", "", "`file` with the certificates of who signs for nodes and for what is in Redis; with --node-cert, or without --control")
 	f.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins` whose pages may call the API, with commas; * is every one (empty = none)")
 	f.StringVar(&c.Proxies, "trusted-proxies", "", "`networks` of the proxies before the API, for example 10.0.0.0/8, with commas; who they ask for, in X-Forwarded-For or Forwarded, is believed (empty = nobody)")
 	f.Float64Var(&c.RateLimit, "rate-limit", 100, "API requests a `second` of one caller, and of one address without a key (0 = no limit)")

@@ -49,10 +49,7 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 		if err != nil {
 			return err
 		}
-		key, err := p.clusterKey(ctx, b.shared)
-		if err != nil {
-			return err
-		}
+		key := b.key
 		cp, err := p.startControlPlane(ctx, b, key)
 		if err != nil {
 			return err

@@ -24,7 +24,8 @@ proved with certificates that the control plane gives and renews. Agents verify 
 by a certificate of the same authority, made out to --advertise-agents and what was
 bound: a join line with the authority's pin holds for every forwarder.
 
-Without --control its TLS identity is server.crt and server.key in --data.`
+Without --control its TLS identity is server.crt and server.key in --data, and
+--cluster-ca names the authority that vouches for what is read from Redis.`
 
 // forwarderOnly is a forwarder alone.
 func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
@@ -43,14 +44,25 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		if err := p.open(on); err != nil {
 			return err
 		}
-		b, err := p.openRedis(ctx)
+		believed := &believer{}
+		if join == nil {
+			if p.cfg.ClusterCA == "" {
+				return usageError{errors.New("--cluster-ca is required without --control: by it this forwarder tells what control planes wrote to Redis (DATA/cluster-ca.pem of a control plane)")}
+			}
+			roots := fileRoots(p.cfg.ClusterCA)
+			if _, err := roots(); err != nil {
+				return err
+			}
+			believed.from(roots)
+		}
+		b, err := p.openRedis(ctx, believed.trust)
 		if errors.Is(err, errAway) {
 			err = p.awaitBetween(ctx, b)
 		}
 		if err != nil {
 			return err
 		}
-		self, err := p.startForwarder(ctx, forwarderParts{between: b, join: join, lookup: projections.NewReader(b.rows)})
+		self, err := p.startForwarder(ctx, forwarderParts{between: b, join: join, believer: believed, lookup: projections.NewReader(b.rows)})
 		if err != nil {
 			return err
 		}
@@ -66,6 +78,7 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 type forwarderParts struct {
 	between
 	join      nodeIdentity       // nil: no cluster
+	believer  *believer          // nil: this process has the key itself
 	authority *control.Authority // where it is in this process; nil: elsewhere, or none
 	lookup    forwarder.Lookup
 	registrar forwarder.Registrar
@@ -92,6 +105,9 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	if parts.join != nil {
 		if trust, err = parts.join(ctx, lease.node); err != nil {
 			return identity{}, err
+		}
+		if parts.believer != nil {
+			parts.believer.from(trust.Roots)
 		}
 		if cfg.Peers, err = p.openPool(trust); err != nil {
 			return identity{}, err

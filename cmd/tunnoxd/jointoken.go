@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/control"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 )
@@ -62,26 +63,11 @@ func rotateJoinToken(ctx context.Context, cfg *config, to tokenTo) error {
 // withJoinTokens opens the cluster's secrets while control planes may be running. It
 // locks no data directory and starts nothing.
 func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinTokens) (control.JoinToken, error), to tokenTo) error {
-	dir, err := filepath.Abs(cfg.Data)
-	if err != nil {
-		return fmt.Errorf("--data: %w", err)
-	}
-	key, ok, err := readAPIKey(&dataDir{path: dir}, cfg.apiKey)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("an API key is needed to open the cluster's secrets: set TUNNOX_API_KEY, or set --data to the data directory of a control plane (%s has no api-key)", dir)
-	}
-	shared, err := controlpostgres.Open(ctx, cfg.Postgres)
+	shared, vault, key, err := openVault(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer shared.Close()
-	if some, err := shared.HasSecrets(ctx); err != nil || !some {
-		return errors.Join(err, errors.New("this database has no secrets of a cluster yet: start a control plane first"))
-	}
-	vault := vaultOf(shared, key, cfg.apiKeyBefore)
 	authority, err := control.OpenAuthority(ctx, vault, control.AuthorityOptions{})
 	if err != nil {
 		return otherKey(err, key)
@@ -95,4 +81,38 @@ func withJoinTokens(ctx context.Context, cfg *config, get func(*control.JoinToke
 		return err
 	}
 	return to(token)
+}
+
+// openVault opens the cluster's secrets; who calls it closes the database.
+func openVault(ctx context.Context, cfg *config) (*controlpostgres.Cluster, control.Vault, apiKey, error) {
+	dir, err := filepath.Abs(cfg.Data)
+	if err != nil {
+		return nil, nil, apiKey{}, fmt.Errorf("--data: %w", err)
+	}
+	key, ok, err := readAPIKey(&dataDir{path: dir}, cfg.apiKey)
+	if err != nil {
+		return nil, nil, key, err
+	}
+	if !ok {
+		return nil, nil, key, fmt.Errorf("there is no API key to open the cluster's secrets with: set TUNNOX_API_KEY, or --data to the data directory of a control plane (%s has no api-key)", dir)
+	}
+	shared, err := controlpostgres.Open(ctx, cfg.Postgres)
+	if err != nil {
+		return nil, nil, key, err
+	}
+	if some, err := shared.HasSecrets(ctx); err != nil || !some {
+		shared.Close()
+		return nil, nil, key, errors.Join(err, errors.New("this database has no cluster's secrets: start a control plane first"))
+	}
+	return shared, vaultOf(shared, key, cfg.apiKeyBefore), key, nil
+}
+
+// recordKeyBeside gives the key for records to a command beside running servers.
+func recordKeyBeside(ctx context.Context, cfg *config) (*attest.Key, error) {
+	shared, vault, key, err := openVault(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer shared.Close()
+	return recordKeyOf(ctx, vault, key)
 }

@@ -10,6 +10,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/broker"
 	brokerredis "github.com/tunnox-net/tunnox/broker/redis"
 	"github.com/tunnox-net/tunnox/domain"
@@ -114,7 +115,7 @@ func TestAFrozenRelayWakesUpLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	feed := brokerredis.Options{}
+	feed := brokerredis.Options{Trust: testRecordKey(t).Trust()}
 	follower, err := brokerredis.NewFollower(options, feed, nil).Follow(t.Context(), start)
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +197,7 @@ func (f frozenStore) Apply(ctx context.Context, b projections.Batch) error {
 // no row: the rows are at another position by then.
 func TestAFrozenProjectorWakesUpLate(t *testing.T) {
 	client := redisClient(t, services.Redis(t))
-	rows := projectionsredis.New(client)
+	rows := projectionsredis.New(client, testRecordKey(t).Trust(), nil)
 	t.Cleanup(func() { _ = rows.Close() })
 	reader := projections.NewReader(rows)
 	log := projectionstest.NewLog(0)
@@ -241,4 +242,14 @@ func TestAFrozenProjectorWakesUpLate(t *testing.T) {
 	shown()
 	grow(50)
 	shown()
+}
+
+// testRecordKey is a key that one test writes records with.
+func testRecordKey(t *testing.T) *attest.Key {
+	t.Helper()
+	k, err := attest.ParseKey(attest.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }

@@ -59,7 +59,11 @@ func rebuild(ctx context.Context, cfg *config, check bool, stdout, stderr io.Wri
 		return usageError{fmt.Errorf("--redis: %w", err)}
 	}
 	client := redis.NewClient(at)
-	rows := projectionsredis.New(client)
+	record, err := recordKeyBeside(ctx, cfg)
+	if err != nil {
+		return errors.Join(err, client.Close())
+	}
+	rows := projectionsredis.New(client, record.Trust(), options.Logger)
 	defer func() { err = errors.Join(err, rows.Close(), client.Close()) }()
 	if check {
 		checked, err := projections.Check(ctx, log, rows, memory.New(), options)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/broker"
 	brokerredis "github.com/tunnox-net/tunnox/broker/redis"
 	directoryredis "github.com/tunnox-net/tunnox/directory/redis"
@@ -63,9 +64,12 @@ func (p *process) dialRedis(ctx context.Context) (*redisServer, error) {
 	return &redisServer{options, client}, askRedis(ctx, client)
 }
 
+// trusting gives the key that signs what is written to Redis, and the keys to believe.
+type trusting func(client *redis.Client) attest.Trust
+
 // openRedis is the part of a cluster that a forwarder has too, all of it in one Redis.
 // Its result can be used even with errAway, after Redis has come.
-func (p *process) openRedis(ctx context.Context) (between, error) {
+func (p *process) openRedis(ctx context.Context, trust trusting) (between, error) {
 	server, err := p.dialRedis(ctx)
 	if err != nil && !errors.Is(err, errAway) {
 		return between{}, err
@@ -73,25 +77,27 @@ func (p *process) openRedis(ctx context.Context) (between, error) {
 	b := between{clustered: true,
 		reach: func(ctx context.Context) error { return askRedis(ctx, server.client) },
 		needs: map[string]func(context.Context) error{"redis": newCheck(server.takesWrites).run}}
-	p.feedIn(server, &b)
-	p.rowsIn(server, &b)
+	believed := trust(server.client)
+	b.signers = &signers{server.client}
+	p.feedIn(server, believed, &b)
+	p.rowsIn(server, believed, &b)
 	p.directoryIn(server, &b)
 	return b, err
 }
 
 // feedIn keeps the configuration feed, and reports of appends, in Redis.
-func (p *process) feedIn(server *redisServer, b *between) {
-	options := brokerredis.Options{Metrics: broker.NewMetrics(p.registry)}
+func (p *process) feedIn(server *redisServer, trust attest.Trust, b *between) {
+	options := brokerredis.Options{Metrics: broker.NewMetrics(p.registry), Trust: trust}
 	b.publisher = brokerredis.NewPublisher(server.client, options)
 	b.follower = brokerredis.NewFollower(server.options, options, p.log.With("part", "feed"))
 	b.bell = brokerredis.NewBell(server.client)
 }
 
 // rowsIn keeps the read models, and the views that control planes gave, in Redis.
-func (p *process) rowsIn(server *redisServer, b *between) {
-	rows := projectionsredis.New(server.client)
+func (p *process) rowsIn(server *redisServer, trust attest.Trust, b *between) {
+	rows := projectionsredis.New(server.client, trust, p.log.With("part", "read models"))
 	p.atEnd("read models", func(context.Context) error { return rows.Close() })
-	b.rows, b.views = rows, projectionsredis.NewViews(server.client)
+	b.rows, b.views = rows, projectionsredis.NewViews(server.client, trust)
 }
 
 // directoryIn keeps presence, and portions of limits under its leases, in Redis.

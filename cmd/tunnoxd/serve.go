@@ -67,9 +67,11 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if err != nil {
 			return err
 		}
-		key, err := p.key(ctx, b.shared)
-		if err != nil {
-			return err
+		key := b.key
+		if b.shared == nil {
+			if key, err = loadAPIKey(p.dir, p.cfg.apiKey); err != nil {
+				return err
+			}
 		}
 		cp, err := p.startControlPlane(ctx, b, key)
 		if err != nil {

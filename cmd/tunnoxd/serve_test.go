@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 
 	_ "modernc.org/sqlite" // to change a schema behind the server's back
 
+	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/test/services"
@@ -175,8 +177,20 @@ func TestServeShowsItsNumbersAndProfilesOnlyWhenAsked(t *testing.T) {
 
 func TestServeOverServices(t *testing.T) {
 	postgres, redis := services.Postgres(t), services.Redis(t)
-	for range 2 { // the second finds the schema and the rows
-		s, err := start(t, t.TempDir(), serveArgs("--postgres", postgres, "--redis", redis)...)
+	first := ""
+	for range 2 { // the second finds the schema and the rows, and needs the key of the first
+		dir := t.TempDir()
+		if first != "" {
+			key, err := os.ReadFile(filepath.Join(first, "api-key"))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, "api-key"), key, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		first = dir
+		s, err := start(t, dir, serveArgs("--postgres", postgres, "--redis", redis)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +205,15 @@ func TestServeOverServices(t *testing.T) {
 
 // A forwarder has no API, so that its probes are beside its metrics.
 func TestAForwarderAloneCanBeProbed(t *testing.T) {
-	s, err := start(t, t.TempDir(), "forwarder", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--redis", services.Redis(t))
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	authority, err := control.OpenAuthority(t.Context(), control.NewFileVault(t.TempDir()), control.AuthorityOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := start(t, t.TempDir(), "forwarder", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--redis", services.Redis(t), "--cluster-ca", ca)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,15 +49,6 @@ func (p *process) clusterKey(ctx context.Context, shared *controlpostgres.Cluste
 	return createAPIKey(path)
 }
 
-// key gives the API key of a process that may be in a cluster. The database decides
-// whether it is.
-func (p *process) key(ctx context.Context, shared *controlpostgres.Cluster) (apiKey, error) {
-	if shared == nil {
-		return loadAPIKey(p.dir, p.cfg.apiKey)
-	}
-	return p.clusterKey(ctx, shared)
-}
-
 // vault opens the cluster's secrets with the API key.
 func (p *process) vault(shared *controlpostgres.Cluster, key apiKey) control.Vault {
 	return vaultOf(shared, key, p.cfg.apiKeyBefore)

@@ -29,13 +29,6 @@ func (p *process) adoptKeys(ctx context.Context, b *backend, key apiKey) error {
 	if b.shared == nil {
 		return nil // there is no other process
 	}
-	others, err := b.shared.HasSecrets(ctx)
-	if err != nil {
-		return err
-	}
-	if !others && p.sockets.state == nil {
-		return nil // there is no other process yet
-	}
 	vault := p.vault(b.shared, key)
 	// Without --state no other part would open a secret, and notice that the key is
 	// wrong.

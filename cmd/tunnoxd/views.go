@@ -41,6 +41,3 @@ func (k keptViews) ClientView(ctx context.Context, clientID int64, min domain.Po
 func (k keptViews) IngressView(ctx context.Context, what domain.Ingress, min domain.Position) (domain.IngressView, error) {
 	return k.rows.IngressView(ctx, what, min)
 }
-
-// Keep implements the store of control.LookupConfig.
-func (k keptViews) Keep(ctx context.Context, v domain.ClientView) error { return k.kept.Keep(ctx, v) }

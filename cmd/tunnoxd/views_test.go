@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/projections"
 	projectionsredis "github.com/tunnox-net/tunnox/projections/redis"
@@ -26,17 +27,19 @@ func (f lookupFunc) IngressView(context.Context, domain.Ingress, domain.Position
 
 func TestKeptViewsFillInForReadModelsThatAreGone(t *testing.T) {
 	client := redisClient(t, services.Redis(t))
+	record := testRecordKey(t)
+	kept := projectionsredis.NewViews(client, record.Trust())
 	var rows error
 	k := keptViews{lookupFunc(func(int64, domain.Position) (domain.ClientView, error) {
 		return domain.ClientView{Position: 99}, rows
-	}), projectionsredis.NewViews(client)}
+	}), projectionsredis.NewViews(client, attest.Trust{Verifier: record.Verifier()})}
 	ctx := t.Context()
 	view := domain.ClientView{Position: 7}
 	view.Client.Version, view.Client.State = 2, domain.Client{ID: 600000001, Kind: domain.ClientManaged, UserID: 1, PublicKey: []byte("key"), CreatedAt: time.Unix(1, 0).UTC(), UpdatedAt: time.Unix(2, 0).UTC()}
 	view.Mappings = []domain.Versioned[domain.Mapping]{{Version: 3, State: domain.Mapping{ID: 1001, CreatedAt: time.Unix(3, 0).UTC(), UpdatedAt: time.Unix(3, 0).UTC()}}}
 	limit := int64(5)
 	view.Limits = []domain.Versioned[domain.AccountLimits]{{Version: 1, State: domain.AccountLimits{Account: 1, Limits: domain.Limits{MaxClients: &limit}}}}
-	if err := k.Keep(ctx, view); err != nil {
+	if err := kept.Keep(ctx, view); err != nil {
 		t.Fatal(err)
 	}
 	if v, err := k.ClientView(ctx, 600000001, 7); err != nil || v.Position != 99 {

@@ -24,3 +24,6 @@ func (s *Store) Dump(ctx context.Context) (projections.Dump, error) {
 	}
 	return d, ctx.Err()
 }
+
+// Spelt implements [projections.Dumper].
+func (s *Store) Spelt(index string) string { return index }

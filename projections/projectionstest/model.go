@@ -48,7 +48,9 @@ func NewModel(log *Log, to domain.Position) (*Model, error) {
 		switch a := state.(type) {
 		case *domain.User:
 			if a.Live() {
-				m.Users[a.ID] = projections.UserRow{Versions: stands[id], User: *a}
+				row := projections.UserRow{Versions: stands[id], User: *a, HasPassword: a.PasswordHash != ""}
+				row.PasswordHash = "" // which no row holds
+				m.Users[a.ID] = row
 			}
 		case *domain.Client:
 			if a.Live() || a.ClaimedAs != 0 {

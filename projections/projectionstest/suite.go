@@ -194,7 +194,7 @@ func testFenced(t *testing.T, b Backend) {
 	at := func(n int64, id byte) projections.Checkpoint {
 		return projections.Checkpoint{Position: domain.Position(n), EventID: domain.EventID{id}}
 	}
-	key := projections.Key{Kind: projections.Users, ID: 7}
+	key := projections.Key{Kind: projections.Quotas, ID: 7}
 	put := func(from, to projections.Checkpoint, value string) error {
 		return b.Store.Apply(ctx, projections.Batch{From: from, To: to,
 			Put: []projections.Row{{Key: key, Value: []byte(value)}}, Add: []projections.Member{{Index: "users", ID: 7}}})

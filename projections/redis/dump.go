@@ -37,7 +37,7 @@ func (s *Store) Dump(ctx context.Context) (projections.Dump, error) {
 			if index, ok := strings.CutPrefix(name, "index:"); ok {
 				err = s.dumpIndex(ctx, key, index, d.Members)
 			} else if name != "meta" {
-				err = s.dumpRows(ctx, key, projections.Kind(name), d.Rows)
+				err = s.dumpRows(ctx, version, projections.Kind(name), d.Rows)
 			}
 			if err != nil {
 				return d, err
@@ -49,7 +49,11 @@ func (s *Store) Dump(ctx context.Context) (projections.Dump, error) {
 	}
 }
 
-func (s *Store) dumpRows(ctx context.Context, key string, kind projections.Kind, into map[projections.Key][]byte) error {
+// Spelt implements [projections.Dumper].
+func (s *Store) Spelt(index string) string { return s.indexKey(index) }
+
+func (s *Store) dumpRows(ctx context.Context, version string, kind projections.Kind, into map[projections.Key][]byte) error {
+	key := s.tag + ":" + version + ":" + string(kind)
 	for cursor := uint64(0); ; {
 		pairs, next, err := s.client.HScan(ctx, key, cursor, "*", dumpPage).Result()
 		if err != nil {
@@ -60,7 +64,11 @@ func (s *Store) dumpRows(ctx context.Context, key string, kind projections.Kind,
 			if err != nil {
 				return fmt.Errorf("read model %s has the row %q", kind, pairs[i])
 			}
-			into[projections.Key{Kind: kind, ID: id}] = []byte(pairs[i+1])
+			row := projections.Key{Kind: kind, ID: id}
+			if into[row], err = s.value(ctx, version, row, []byte(pairs[i+1])); err != nil {
+				// What is no row of ours is shown as it is, for who compares.
+				into[row] = []byte("somebody else's")
+			}
 		}
 		if cursor = next; cursor == 0 {
 			return nil

@@ -1,6 +1,10 @@
 // Package redis keeps read models in Redis, for a cluster: every control plane
 // and forwarder reads them, and projectors take turns in writing.
 //
+// Who else can write to that Redis must not be believed: rows and checkpoint carry the
+// proof that a control plane wrote them, and what is about a person is sealed for
+// control planes (kept.go).
+//
 // A batch is one script, which compares the checkpoint and writes rows, indexes
 // and the new checkpoint, so that it happens once or not at all. Redis is never
 // the truth: after a flush, or a failover that lost something, the projector
@@ -13,13 +17,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/gather"
 	"github.com/tunnox-net/tunnox/projections"
@@ -32,11 +37,14 @@ const abandoned = time.Minute
 type Store struct {
 	client goredis.UniversalClient
 	tag    string
+	trust  attest.Trust
+	logger *slog.Logger
 	read   rows // the version that is read
 	// few gathers reads of few rows, which come in great numbers.
 	few *gather.Gatherer[projections.Key, answer]
 
 	mu      sync.Mutex
+	active  string               // guarded by mu; the version that was read last
 	waiting map[*waiter]struct{} // guarded by mu
 	polling bool                 // guarded by mu; the poller runs
 	poke    chan struct{}        // has the poller look at once
@@ -44,17 +52,22 @@ type Store struct {
 }
 
 // New keeps read models in the client's database. It uses the client and does
-// not close it.
-func New(client goredis.UniversalClient) *Store {
+// not close it. Without a key in trust it reads, and only what forwarders need.
+func New(client goredis.UniversalClient, trust attest.Trust, logger *slog.Logger) *Store {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
 	tag := fmt.Sprintf("{rm%d}", projections.Schema)
-	read := rows{client: client, tag: tag}
-	return &Store{client: client, tag: tag, read: read, few: gather.New(read.ask, gather.Options{}),
-		waiting: map[*waiter]struct{}{}, poke: make(chan struct{}, 1)}
+	s := &Store{client: client, tag: tag, trust: trust, logger: logger, waiting: map[*waiter]struct{}{}, poke: make(chan struct{}, 1)}
+	s.read = rows{store: s, client: client, tag: tag}
+	s.few = gather.New(s.read.ask, gather.Options{})
+	return s
 }
 
 // rows are one version of the read models, or, without a version, the one that
 // is read.
 type rows struct {
+	store   *Store
 	client  goredis.UniversalClient
 	tag     string
 	version string
@@ -63,11 +76,10 @@ type rows struct {
 // Checkpoint implements projections.Rows.
 func (s *Store) Checkpoint(ctx context.Context) (projections.Checkpoint, error) {
 	answers, err := s.few.Ask(ctx, checkpointKey)
-	if err != nil || !answers[0].built {
+	if err != nil {
 		return projections.Checkpoint{}, err
 	}
-	position, eventID, _ := strings.Cut(string(answers[0].value), " ")
-	return parseCheckpoint(position, eventID)
+	return answers[0].at, nil
 }
 
 // fewKeys is how many rows are read together with those that others ask for; a
@@ -94,7 +106,7 @@ func (s *Store) Read(ctx context.Context, keys ...projections.Key) ([][]byte, do
 		if !a.built {
 			return nil, 0, errNone
 		}
-		values[i], at = a.value, a.at
+		values[i], at = a.value, a.at.Position
 	}
 	return values, at, nil
 }
@@ -102,6 +114,7 @@ func (s *Store) Read(ctx context.Context, keys ...projections.Key) ([][]byte, do
 // Apply implements projections.Rows.
 func (s *Store) Apply(ctx context.Context, b projections.Batch) error {
 	if err := s.read.Apply(ctx, b); err != nil {
+		s.noteVersion("", "") // it may be another by now
 		return err
 	}
 	select {
@@ -113,7 +126,7 @@ func (s *Store) Apply(ctx context.Context, b projections.Batch) error {
 
 // List implements projections.Store.
 func (s *Store) List(ctx context.Context, index string, after int64, limit int) ([]int64, error) {
-	reply, err := s.read.run(ctx, listScript, index, after, limit).StringSlice()
+	reply, err := s.read.run(ctx, listScript, s.indexKey(index), after, limit).StringSlice()
 	if err != nil {
 		return nil, unavailable("list "+index, err)
 	}
@@ -186,15 +199,11 @@ func (b *build) Discard(ctx context.Context) error {
 
 // Checkpoint implements projections.Rows.
 func (r rows) Checkpoint(ctx context.Context) (projections.Checkpoint, error) {
-	var c projections.Checkpoint
-	reply, err := r.run(ctx, checkpointScript).StringSlice()
-	if err != nil {
-		return c, unavailable("read the checkpoint", err)
+	found, built, err := r.fetch(ctx)
+	if err != nil || !built {
+		return projections.Checkpoint{}, err
 	}
-	if len(reply) == 0 {
-		return c, nil
-	}
-	return parseCheckpoint(reply[0], reply[1])
+	return found.at, nil
 }
 
 func parseCheckpoint(position, eventID string) (c projections.Checkpoint, err error) {
@@ -210,10 +219,10 @@ func parseCheckpoint(position, eventID string) (c projections.Checkpoint, err er
 }
 
 // answer is a row as one of many reads it: its value, nil for none, and the
-// position of the read models, unless nothing is built that could be read.
+// checkpoint of the read models, unless nothing is built that could be read.
 type answer struct {
 	value []byte
-	at    domain.Position
+	at    projections.Checkpoint
 	built bool
 }
 
@@ -223,27 +232,23 @@ var checkpointKey = projections.Key{}
 // ask reads rows, and checkpoints, for many callers. No caller's own end is among
 // the errors.
 func (r rows) ask(ctx context.Context, keys []projections.Key) ([]answer, error) {
-	args := make([]any, 0, 2*len(keys))
+	wanted := make([]projections.Key, 0, len(keys))
 	for _, key := range keys {
-		args = append(args, string(key.Kind), key.ID)
+		if key != checkpointKey {
+			wanted = append(wanted, key)
+		}
 	}
-	reply, err := r.run(ctx, getScript, args...).Slice()
+	found, built, err := r.fetch(ctx, wanted...)
 	if err != nil {
 		return nil, fmt.Errorf("%w: read rows: %w", projections.ErrUnavailable, err)
 	}
 	answers := make([]answer, len(keys))
-	if len(reply) == 0 {
-		return answers, nil
-	}
-	position, _ := reply[0].(string)
-	at, err := strconv.ParseInt(position, 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("read model checkpoint: %w", err)
-	}
-	for i, value := range reply[1:] {
-		answers[i].at, answers[i].built = domain.Position(at), true
-		if text, ok := value.(string); ok {
-			answers[i].value = []byte(text)
+	next := 0
+	for i, key := range keys {
+		answers[i] = answer{at: found.at, built: built}
+		if built && key != checkpointKey {
+			answers[i].value = found.values[next]
+			next++
 		}
 	}
 	return answers, nil
@@ -251,34 +256,29 @@ func (r rows) ask(ctx context.Context, keys []projections.Key) ([]answer, error)
 
 // Get implements projections.Rows.
 func (r rows) Get(ctx context.Context, keys ...projections.Key) ([][]byte, error) {
-	args := make([]any, 0, 2*len(keys))
-	for _, key := range keys {
-		args = append(args, string(key.Kind), key.ID)
+	found, built, err := r.fetch(ctx, keys...)
+	if err == nil && !built {
+		err = errNone
 	}
-	reply, err := r.run(ctx, getScript, args...).Slice()
-	if err != nil {
-		return nil, unavailable("read rows", err)
-	}
-	if len(reply) == 0 {
-		return nil, errNone
-	}
-	values := make([][]byte, len(keys))
-	for i, value := range reply[1:] {
-		if text, ok := value.(string); ok {
-			values[i] = []byte(text)
-		}
-	}
-	return values, nil
+	return found.values, err
 }
 
 // Apply implements projections.Rows.
 func (r rows) Apply(ctx context.Context, b projections.Batch) error {
-	args := make([]any, 0, 8+3*len(b.Put)+2*(len(b.Delete)+len(b.Add)+len(b.Remove)))
+	version, err := r.versionToWrite(ctx)
+	if err != nil {
+		return err
+	}
+	kept, proof, err := r.store.attested(version, b)
+	if err != nil {
+		return err
+	}
+	args := make([]any, 0, 9+3*len(b.Put)+2*(len(b.Delete)+len(b.Add)+len(b.Remove)))
 	args = append(args, checkpointArgs(b.From)...)
 	args = append(args, checkpointArgs(b.To)...)
-	args = append(args, len(b.Put))
-	for _, row := range b.Put {
-		args = append(args, string(row.Kind), row.ID, row.Value)
+	args = append(args, proof, len(b.Put))
+	for i, row := range b.Put {
+		args = append(args, string(row.Kind), row.ID, kept[i])
 	}
 	args = append(args, len(b.Delete))
 	for _, key := range b.Delete {
@@ -287,9 +287,10 @@ func (r rows) Apply(ctx context.Context, b projections.Batch) error {
 	for _, members := range [][]projections.Member{b.Add, b.Remove} {
 		args = append(args, len(members))
 		for _, m := range members {
-			args = append(args, m.Index, m.ID)
+			args = append(args, r.store.indexKey(m.Index), m.ID)
 		}
 	}
+	r.version = version // and not one that is switched to meanwhile
 	applied, err := r.run(ctx, applyScript, args...).Int()
 	if err != nil {
 		return unavailable("write rows", err)

@@ -10,6 +10,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/projections"
 	"github.com/tunnox-net/tunnox/projections/projectionstest"
 	"github.com/tunnox-net/tunnox/projections/redis"
@@ -26,7 +27,7 @@ func connect(t testing.TB, url string) (*redis.Store, *goredis.Client) {
 	}
 	opts.DialerRetries = 1
 	c := goredis.NewClient(opts)
-	s := redis.New(c)
+	s := redis.New(c, key(t).Trust(), nil)
 	t.Cleanup(func() {
 		_ = s.Close()
 		_ = c.Close()
@@ -142,3 +143,12 @@ func TestReplacedVersionsLeaveNoKeys(t *testing.T) {
 }
 
 func BenchmarkStore(b *testing.B) { projectionstest.Bench(b, backend) }
+
+func key(t testing.TB) *attest.Key {
+	t.Helper()
+	k, err := attest.ParseKey(attest.NewKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}

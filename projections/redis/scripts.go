@@ -10,8 +10,8 @@ import (
 //	{rm1}:active          the version that is read
 //	{rm1}:number          counts versions
 //	{rm1}:builds          versions that are not read -> when they were last written
-//	{rm1}:V:meta          position and event id of version V's checkpoint
-//	{rm1}:V:KIND          row id -> value
+//	{rm1}:V:meta          position and event id of version V's checkpoint, and its proof
+//	{rm1}:V:KIND          row id -> what is kept of it (kept.go)
 //	{rm1}:V:index:NAME    the ids of an index, by id
 //
 // Positions and ids travel as decimal strings and are compared as strings: Lua's
@@ -24,28 +24,16 @@ if version == '' then version = redis.call('GET', tag .. ':active') end
 local prefix = version and (tag .. ':' .. version .. ':')
 `
 
-// checkpointScript: ARGV version. Gives position and event id, or nothing.
-var checkpointScript = goredis.NewScript(preamble + `
-if not prefix then return {} end
-local meta = redis.call('HMGET', prefix .. 'meta', 'position', 'event_id')
-if not meta[1] then return {} end
-return meta
-`)
-
-// getScript: ARGV version, then kind and id of each row; without a kind the
-// checkpoint is meant. Gives the values behind the position they are at, or
-// nothing when nothing is read.
+// getScript: ARGV version, then kind and id of each row. Gives the version, its
+// checkpoint and the proof of that, then what is kept of the rows; or nothing when
+// nothing is read.
 var getScript = goredis.NewScript(preamble + `
 if not prefix then return {} end
-local meta = redis.call('HMGET', prefix .. 'meta', 'position', 'event_id')
+local meta = redis.call('HMGET', prefix .. 'meta', 'position', 'event_id', 'proof')
 if not meta[1] then return {} end
-local out = {meta[1]}
+local out = {version, meta[1], meta[2], meta[3] or ''}
 for i = 2, #ARGV, 2 do
-  if ARGV[i] == '' then
-    out[#out + 1] = meta[1] .. ' ' .. meta[2]
-  else
-    out[#out + 1] = redis.call('HGET', prefix .. ARGV[i], ARGV[i + 1])
-  end
+  out[#out + 1] = redis.call('HGET', prefix .. ARGV[i], ARGV[i + 1])
 end
 return out
 `)
@@ -59,7 +47,7 @@ table.insert(ids, 1, '1')
 return ids
 `)
 
-// applyScript: ARGV version, position and event id of From and of To, then four
+// applyScript: ARGV version, position and event id of From and of To, the proof of To, then four
 // lists, each behind its length: put (kind, id, value), delete (kind, id), add
 // and remove (index, id). Gives 1, or 0 when fenced. A build that is written to
 // is marked as alive.
@@ -67,7 +55,7 @@ var applyScript = goredis.NewScript(preamble + `
 if not prefix then return 0 end
 local meta = redis.call('HMGET', prefix .. 'meta', 'position', 'event_id')
 if meta[1] ~= ARGV[2] or meta[2] ~= ARGV[3] then return 0 end
-local i = 6
+local i = 7
 local function each(width, fn)
   local n = tonumber(ARGV[i])
   i = i + 1
@@ -80,7 +68,7 @@ each(3, function(a) redis.call('HSET', prefix .. ARGV[a], ARGV[a + 1], ARGV[a + 
 each(2, function(a) redis.call('HDEL', prefix .. ARGV[a], ARGV[a + 1]) end)
 each(2, function(a) redis.call('ZADD', prefix .. 'index:' .. ARGV[a], ARGV[a + 1], ARGV[a + 1]) end)
 each(2, function(a) redis.call('ZREM', prefix .. 'index:' .. ARGV[a], ARGV[a + 1]) end)
-redis.call('HSET', prefix .. 'meta', 'position', ARGV[4], 'event_id', ARGV[5])
+redis.call('HSET', prefix .. 'meta', 'position', ARGV[4], 'event_id', ARGV[5], 'proof', ARGV[6])
 if ARGV[1] ~= '' then
   redis.call('ZADD', tag .. ':builds', 'XX', redis.call('TIME')[1], version)
 end

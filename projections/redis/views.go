@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/domain"
 )
 
@@ -18,15 +18,18 @@ import (
 // forwarders: about as long as read models take to be built anew.
 const ViewsLife = time.Minute
 
-// Views keeps views of clients beside the read models, for forwarders to share
-// while there are none. So the forwarders that agents come back to after a flush
+// Views keeps views of clients that a control plane gave beside the read models, for
+// other forwarders to find while there are none. So the forwarders that agents come back to after a flush
 // do not all ask a control plane for the same.
 type Views struct {
 	client goredis.UniversalClient
+	trust  attest.Trust
 }
 
 // NewViews makes the store of views over a client that its caller closes.
-func NewViews(client goredis.UniversalClient) *Views { return &Views{client} }
+func NewViews(client goredis.UniversalClient, trust attest.Trust) *Views {
+	return &Views{client, trust}
+}
 
 // generationKey names the log that kept views are of. Views of a log that was taken
 // back must not be given for one of the log as it is, whatever their position.
@@ -53,8 +56,8 @@ func (v *Views) Forget(ctx context.Context) error {
 	return nil
 }
 
-// Kept gives the view of a client that somebody kept; ok is false when there is
-// none that can be read.
+// Kept gives the view of a client that a control plane kept; ok is false when there
+// is none that can be read.
 func (v *Views) Kept(ctx context.Context, clientID int64) (kept domain.ClientView, ok bool) {
 	generation, err := v.generation(ctx)
 	if err != nil {
@@ -64,19 +67,22 @@ func (v *Views) Kept(ctx context.Context, clientID int64) (kept domain.ClientVie
 	if err != nil {
 		return kept, false // none is kept, or Redis is away
 	}
-	ok = json.Unmarshal(text, &kept) == nil && kept.Client.State.ID == clientID
-	return kept, ok
+	kept, err = viewOf(ctx, v.trust.Verifier, generation, text)
+	return kept, err == nil && kept.Client.State.ID == clientID
 }
 
-// Keep keeps a view for others.
+// Keep keeps a view for forwarders. It needs the key.
 func (v *Views) Keep(ctx context.Context, view domain.ClientView) error {
-	text, err := json.Marshal(view)
-	if err != nil {
-		return fmt.Errorf("encode the view of a client: %w", err)
+	if v.trust.Key == nil {
+		return errReadOnly
 	}
 	generation, err := v.generation(ctx)
 	if err != nil {
 		return fmt.Errorf("keep the view of a client: %w", err)
+	}
+	text, err := attestedView(v.trust.Key, generation, view)
+	if err != nil {
+		return err
 	}
 	if err := v.client.Set(ctx, viewKey(generation, view.Client.State.ID), text, ViewsLife).Err(); err != nil {
 		return fmt.Errorf("keep the view of a client: %w", err)

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/tunnox-net/tunnox/attest"
 	brokerredis "github.com/tunnox-net/tunnox/broker/redis"
 	"github.com/tunnox-net/tunnox/directory"
 	directoryredis "github.com/tunnox-net/tunnox/directory/redis"
@@ -27,6 +28,15 @@ const (
 	capacitySessions = 10_000
 )
 
+// recordKey signs what the measured control planes write to Redis.
+var recordKey = func() *attest.Key {
+	k, err := attest.ParseKey(attest.NewKey())
+	if err != nil {
+		panic(err)
+	}
+	return k
+}()
+
 // measureCapacity measures the cost of one user, client, mapping, record and session in
 // Postgres and Redis. From these figures docs/operations.md calculates clusters that do
 // not fit on one machine.
@@ -35,7 +45,7 @@ func measureCapacity(l *lab, _ options, t *table) {
 		url := services.StartPostgres(l, services.PostgresOptions{}).Database(l)
 		client := redisClient(l)
 		log := openStore(l, url)
-		u := &unitCosts{lab: l, url: url, redis: client, executor: newExecutor(l, log), log: log, rows: projectionsredis.New(client)}
+		u := &unitCosts{lab: l, url: url, redis: client, executor: newExecutor(l, log), log: log, rows: projectionsredis.New(client, recordKey.Trust(), nil)}
 		l.Cleanup(func() { _ = u.rows.Close() })
 
 		t.section("what one costs", "Postgres, bytes", "records", "Redis, bytes", "Redis, keys")
@@ -243,7 +253,7 @@ func (u *unitCosts) busy() (us float64) {
 func (u *unitCosts) feed(t *table) {
 	ctx := context.Background()
 	const n = 5_000
-	publisher := brokerredis.NewPublisher(u.redis, brokerredis.Options{})
+	publisher := brokerredis.NewPublisher(u.redis, brokerredis.Options{Trust: recordKey.Trust()})
 	after := domain.Position(u.head()) - n
 	memory, busy := u.info("memory", "used_memory"), u.busy()
 	for at := (domain.Place{Position: after}); at.Position < after+n; {
@@ -265,7 +275,7 @@ func (u *unitCosts) feed(t *table) {
 // follow reads n records after after and gives how long Redis worked on it.
 func (u *unitCosts) follow(after domain.Position, n int) (us float64) {
 	busy := u.busy()
-	follower := brokerredis.NewFollower(u.redis.Options(), brokerredis.Options{}, nil)
+	follower := brokerredis.NewFollower(u.redis.Options(), brokerredis.Options{Trust: recordKey.Trust()}, nil)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s, err := follower.Follow(ctx, after)

@@ -56,7 +56,7 @@ func measureReplay(l *lab, t *table, log eventstore.Store) {
 	}{
 		{"SQLite to memory", copied, memory.New(), 100_000},
 		{"Postgres to memory", log, memory.New(), 100_000},
-		{"Postgres to Redis", log, projectionsredis.New(client), 0},
+		{"Postgres to Redis", log, projectionsredis.New(client, recordKey.Trust(), nil), 0},
 	} {
 		t.add(row{what: "events replayed, " + r.what, unit: "1/s", aim: r.aim, figures: []figure{missing, figure(replay(l, r.log, r.store))}})
 	}

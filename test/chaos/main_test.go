@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func newCluster(t *testing.T, redisOf ...func(*testing.T, *cluster) string) *clu
 	for _, of := range redisOf {
 		redis = of(t, c)
 	}
-	c.forwarder = programs.StartServer(t, "forwarder", "--redis", redis)
+	c.forwarder = programs.StartServer(t, "forwarder", "--redis", redis, "--cluster-ca", filepath.Join(c.control.Dir, "cluster-ca.pem"))
 	c.API = c.control.API
 	c.user = c.CreateUser(t, "ann")
 	c.source, c.target = c.CreateClient(t, c.user.ID, "source"), c.CreateClient(t, c.user.ID, "target")

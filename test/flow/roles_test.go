@@ -2,6 +2,7 @@ package flow
 
 import (
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 func TestRolesApart(t *testing.T) {
 	postgres, redis := services.Postgres(t), services.Redis(t)
 	control := programs.StartServer(t, "control", "--postgres", postgres, "--redis", redis)
-	forwarder := programs.StartServer(t, "forwarder", "--redis", redis)
+	forwarder := programs.StartServer(t, "forwarder", "--redis", redis, "--cluster-ca", filepath.Join(control.Dir, "cluster-ca.pem"))
 	p := newPairOn(t, control.API, forwarder)
 
 	first := programs.Listen(t, answering("first")).Port
