@@ -28,6 +28,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/tunnox-net/tunnox/datagram"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 )
@@ -75,6 +76,7 @@ type Agent struct {
 	listeners *listeners
 	target    *target
 	said      complaints
+	datagrams datagram.Counts // of all flows
 	fence     fence
 	unsure    atomic.Int64    // refusals in a row that may be a server that is not up to date yet
 	ctx       context.Context // of Run
@@ -116,7 +118,7 @@ func New(cfg Config) (*Agent, error) {
 		a.identity = id
 	}
 	a.listeners = newListeners(a)
-	a.target = newTarget(cfg)
+	a.target = newTarget(a, cfg)
 	return a, nil
 }
 

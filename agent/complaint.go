@@ -49,13 +49,22 @@ func (cs *complaints) due(c complaint, now time.Time) bool {
 // code and was not told lately, otherwise at debug. What has no code is the end
 // of the session, which is told elsewhere.
 func (s *session) complain(what string, mapping int64, reason error, more ...any) {
+	s.a.complainTo(s.log, what, mapping, reason, more...)
+}
+
+// complain is the same where no session has to do with it.
+func (a *Agent) complain(what string, mapping int64, reason error, more ...any) {
+	a.complainTo(a.log, what, mapping, reason, more...)
+}
+
+func (a *Agent) complainTo(log *slog.Logger, what string, mapping int64, reason error, more ...any) {
 	level := slog.LevelDebug
 	var refusal *wire.Refusal
 	var code wire.Code
 	if errors.As(reason, &refusal) || errors.As(reason, &code) {
-		if s.a.said.due(complaint{what, mapping, wire.CodeOf(reason)}, time.Now()) {
+		if a.said.due(complaint{what, mapping, wire.CodeOf(reason)}, time.Now()) {
 			level = slog.LevelWarn
 		}
 	}
-	s.log.Log(context.Background(), level, what, append([]any{"mapping", mapping, "reason", reason}, more...)...)
+	log.Log(context.Background(), level, what, append([]any{"mapping", mapping, "reason", reason}, more...)...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -15,24 +16,28 @@ import (
 
 // dialTCP reaches the host and port that the stream names.
 func dialTCP(ctx context.Context, t *target, open *wirepb.Open) (transport.Duplex, error) {
-	return t.reach(ctx, open.GetService())
+	conn, err := t.reach(ctx, "tcp", open.GetService())
+	if err != nil {
+		return nil, err
+	}
+	if duplex, ok := conn.(transport.Duplex); ok {
+		return duplex, nil
+	}
+	_ = conn.Close()
+	return nil, fmt.Errorf("dial service: %T cannot close one side", conn)
 }
 
 // dialFirst dials the addresses in turn, so that each gets its share of the time,
 // and gives the first connection.
-func (t *target) dialFirst(ctx context.Context, addrs []netip.Addr, port uint16) (transport.Duplex, error) {
+func (t *target) dialFirst(ctx context.Context, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	var last error
 	for i, addr := range addrs {
 		deadline, _ := ctx.Deadline()
 		share, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(addrs)-i))
-		conn, err := t.dial(share, "tcp", netip.AddrPortFrom(addr, port).String())
+		conn, err := t.dial(share, network, netip.AddrPortFrom(addr, port).String())
 		cancel()
 		if err == nil {
-			if duplex, ok := conn.(transport.Duplex); ok {
-				return duplex, nil
-			}
-			conn.Close()
-			return nil, fmt.Errorf("dial service: %T cannot close one side", conn)
+			return conn, nil
 		}
 		last = err
 	}

@@ -30,6 +30,7 @@ type socket interface {
 // kinds are the protocols that this agent carries.
 var kinds = map[string]kind{
 	"tcp": {listen: listenTCP, dial: dialTCP},
+	"udp": {listen: listenUDP, dial: dialUDP},
 }
 
 // protocols lists what this agent carries, for Hello.

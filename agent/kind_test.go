@@ -17,9 +17,9 @@ func TestOpenSaysWhatItCarries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for protocol, want := range map[string]wire.Code{"": wire.DialRefused, "tcp": wire.DialRefused, "udp": wire.ProtocolUnavailable, "TCP": wire.ProtocolUnavailable} {
+	for protocol, want := range map[string]wire.Code{"": wire.DialRefused, "tcp": wire.DialRefused, "sctp": wire.ProtocolUnavailable, "TCP": wire.ProtocolUnavailable} {
 		dialled := 0
-		target := newTarget(Config{Policy: policy, DialService: func(context.Context, string, string) (net.Conn, error) {
+		target := newTarget(nil, Config{Policy: policy, DialService: func(context.Context, string, string) (net.Conn, error) {
 			dialled++
 			return nil, syscall.ECONNREFUSED
 		}})

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -54,6 +55,7 @@ type listener struct {
 	mapping int64
 	address string // of socket
 	socket  socket
+	options atomic.Pointer[options]
 	conns   map[net.Conn]struct{}
 }
 
@@ -136,13 +138,17 @@ func (ls *listeners) settle() {
 		want := ls.wanted.listeners[id]
 		switch {
 		case want == nil:
-			l.socket.Close()
+			if l.socket != nil { // its address could be closed and the next one not opened
+				l.socket.Close()
+			}
 			for conn := range l.conns {
 				transport.Reset(conn)
 			}
 			delete(ls.open, id)
 			ls.a.log.Info("listener closed", "mapping", id, "address", l.address)
-		case l.socket != nil && l.address != addressOf(want):
+		case l.socket != nil && l.address == addressOf(want):
+			l.take(want)
+		case l.socket != nil:
 			// The mapping goes on elsewhere, and its connections with it.
 			l.socket.Close()
 			l.socket = nil
@@ -184,9 +190,16 @@ func (ls *listeners) bind(want *wirepb.Listener) {
 		l = &listener{mapping: id, conns: map[net.Conn]struct{}{}}
 		ls.open[id] = l
 	}
+	l.take(want)
 	l.socket, l.address = opened, addressOf(want)
 	ls.a.log.Info("listener opened", "mapping", id, "address", l.address)
 	ls.a.start(func() { opened.serve(ls, l) })
+}
+
+// take has the mapping's options hold from now on.
+func (l *listener) take(want *wirepb.Listener) {
+	o := optionsOf(want.GetOptions())
+	l.options.Store(&o)
 }
 
 func addressOf(l *wirepb.Listener) string {

@@ -48,7 +48,9 @@ func (s tcpSocket) serve(ls *listeners, l *listener) {
 		transport.Unfinished(conn)
 		ls.a.start(func() {
 			defer ls.exit(l, conn)
-			ls.a.carry(l.mapping, conn.(*net.TCPConn))
+			if !ls.a.carry(l.mapping, conn.(*net.TCPConn)) {
+				transport.Reset(conn) // the only refusal that a client of any protocol understands
+			}
 		})
 	}
 }

@@ -23,16 +23,16 @@ const (
 	movingTime = 5 * time.Second
 )
 
-// carry joins one connection at a listener to the mapping's service. A refusal becomes
-// a TCP reset, because a client of any protocol understands that.
-func (a *Agent) carry(mapping int64, conn *net.TCPConn) {
-	defer conn.Close()
+// carry joins one connection, or flow of datagrams, at a listener to the mapping's service.
+// carry reports false, with the connection as it was, when there is no way to the service.
+func (a *Agent) carry(mapping int64, conn transport.Duplex) bool {
 	s, stream := a.open(mapping, conn)
 	if stream == nil {
-		transport.Reset(conn)
-		return
+		return false
 	}
+	defer conn.Close()
 	s.ended(transport.Splice(conn, stream, transport.Count{}))
+	return true
 }
 
 // ended logs the end of a connection.

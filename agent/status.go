@@ -12,6 +12,7 @@ type Status struct {
 	Online    bool             `json:"online"`
 	Sessions  []SessionStatus  `json:"sessions"`
 	Listeners []ListenerStatus `json:"listeners"`
+	Datagrams DatagramStatus   `json:"datagrams"`        // of all udp mappings, at either end
 	Fenced    *Fence           `json:"fenced,omitempty"` // another agent has its identity
 }
 
@@ -30,10 +31,20 @@ type ListenerStatus struct {
 	Error       string `json:"error,omitempty"` // why it is not open
 }
 
+// DatagramStatus are the numbers of flows since the agent began.
+type DatagramStatus struct {
+	Flows   int64 `json:"flows"` // now
+	Carried int64 `json:"carried"`
+	Dropped int64 `json:"dropped"` // a stream was too slow, or the system did not take them
+	Refused int64 `json:"refused"` // too many flows, or what they lead to was refused
+}
+
 // Status tells what the agent does now.
 func (a *Agent) Status() Status {
 	s := Status{ClientID: a.identityID(), Version: a.version, Sessions: a.sessions.status(), Listeners: a.listeners.status(), Fenced: a.fence.get()}
 	s.Online = len(s.Sessions) > 0
+	d := &a.datagrams
+	s.Datagrams = DatagramStatus{Flows: d.Open.Load(), Carried: d.Carried.Load(), Dropped: d.Dropped.Load(), Refused: d.Refused.Load()}
 	return s
 }
 

@@ -23,13 +23,14 @@ const (
 
 // target dials services, as far as the policy of the agent's owner allows.
 type target struct {
+	agent   *Agent
 	policy  Policy
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
 }
 
-func newTarget(cfg Config) *target {
-	t := &target{policy: cfg.Policy, dial: cfg.DialService, resolve: cfg.Resolve}
+func newTarget(a *Agent, cfg Config) *target {
+	t := &target{agent: a, policy: cfg.Policy, dial: cfg.DialService, resolve: cfg.Resolve}
 	if t.dial == nil {
 		t.dial = new(net.Dialer).DialContext
 	}
@@ -100,7 +101,7 @@ func (t *target) dialKind(ctx context.Context, open *wirepb.Open) (transport.Dup
 
 // reach resolves the service once, and dials the very addresses that the policy
 // has seen: resolving again would let a name change its meaning in between.
-func (t *target) reach(ctx context.Context, service string) (transport.Duplex, error) {
+func (t *target) reach(ctx context.Context, network, service string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, serviceTimeout)
 	defer cancel()
 	host, portText, err := net.SplitHostPort(service)
@@ -122,7 +123,7 @@ func (t *target) reach(ctx context.Context, service string) (transport.Duplex, e
 		return nil, &wire.Refusal{Code: wire.PolicyDenied, Message: fmt.Sprintf(
 			"the target agent's policy does not allow %s; its owner can, with --allow %[1]s", service)}
 	}
-	return t.dialFirst(ctx, allowed, uint16(port))
+	return t.dialFirst(ctx, network, allowed, uint16(port))
 }
 
 func (t *target) addresses(ctx context.Context, host string) ([]netip.Addr, error) {

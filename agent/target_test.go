@@ -28,7 +28,7 @@ func TestCheckedAddressIsTheOneDialled(t *testing.T) {
 	}
 	var resolved int
 	var dialled []string
-	target := newTarget(Config{Policy: policy,
+	target := newTarget(nil, Config{Policy: policy,
 		Resolve: func(_ context.Context, host string) ([]net.IPAddr, error) {
 			resolved++
 			return []net.IPAddr{{IP: net.ParseIP("169.254.169.254")}, {IP: net.ParseIP("192.0.2.1")},
@@ -38,7 +38,7 @@ func TestCheckedAddressIsTheOneDialled(t *testing.T) {
 			dialled = append(dialled, address)
 			return nil, syscall.ECONNREFUSED
 		}})
-	if _, err := target.reach(t.Context(), "db.internal:80"); wire.CodeOf(err) != wire.DialRefused {
+	if _, err := target.reach(t.Context(), "tcp", "db.internal:80"); wire.CodeOf(err) != wire.DialRefused {
 		t.Errorf("got %v", err)
 	}
 	if resolved != 1 || strings.Join(dialled, " ") != "10.0.0.1:80 10.0.0.2:80" {
@@ -69,7 +69,7 @@ func TestReachTellsWhatItMet(t *testing.T) {
 		"two brackets": {"[[::1]]:80", nil, nil, wire.Malformed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			target := newTarget(Config{
+			target := newTarget(nil, Config{
 				Resolve: func(context.Context, string) ([]net.IPAddr, error) { return nil, tt.resolve },
 				DialService: func(context.Context, string, string) (net.Conn, error) {
 					if tt.dial == nil {
@@ -77,7 +77,7 @@ func TestReachTellsWhatItMet(t *testing.T) {
 					}
 					return nil, tt.dial
 				}})
-			if _, err := target.reach(t.Context(), tt.service); wire.CodeOf(err) != tt.want {
+			if _, err := target.reach(t.Context(), "tcp", tt.service); wire.CodeOf(err) != tt.want {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})
@@ -90,7 +90,7 @@ func TestEachAddressGetsItsShareOfTheTime(t *testing.T) {
 		client, server := net.Pipe()
 		defer client.Close()
 		defer server.Close()
-		target := newTarget(Config{
+		target := newTarget(nil, Config{
 			Resolve: func(context.Context, string) ([]net.IPAddr, error) {
 				return []net.IPAddr{{IP: net.ParseIP("127.0.0.1")}, {IP: net.ParseIP("127.0.0.2")}}, nil
 			},
@@ -102,7 +102,7 @@ func TestEachAddressGetsItsShareOfTheTime(t *testing.T) {
 				return nil, ctx.Err()
 			}})
 		began := time.Now()
-		if _, err := target.reach(t.Context(), "two.example:80"); err != nil {
+		if _, err := target.reach(t.Context(), "tcp", "two.example:80"); err != nil {
 			t.Fatal(err)
 		}
 		if d := time.Since(began); d != serviceTimeout/2 {

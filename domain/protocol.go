@@ -49,7 +49,7 @@ type protocol struct {
 // command line, the checks, the claims and the share codes are made from it.
 var protocols = []protocol{
 	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
-	{name: ProtocolUDP, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
+	{name: ProtocolUDP, available: true, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
 	{name: ProtocolHTTP, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
 	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
 }

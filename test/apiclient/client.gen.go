@@ -21,6 +21,7 @@ import (
 // Defines values for ChangeMappingBodyProtocol.
 const (
 	ChangeMappingBodyProtocolTcp ChangeMappingBodyProtocol = "tcp"
+	ChangeMappingBodyProtocolUdp ChangeMappingBodyProtocol = "udp"
 )
 
 // Defines values for ChangeWebhookBodyScope.
@@ -72,11 +73,13 @@ const (
 // Defines values for CreateMappingBodyProtocol.
 const (
 	CreateMappingBodyProtocolTcp CreateMappingBodyProtocol = "tcp"
+	CreateMappingBodyProtocolUdp CreateMappingBodyProtocol = "udp"
 )
 
 // Defines values for CreateShareBodyProtocol.
 const (
 	CreateShareBodyProtocolTcp CreateShareBodyProtocol = "tcp"
+	CreateShareBodyProtocolUdp CreateShareBodyProtocol = "udp"
 )
 
 // Defines values for CreateUserBodyRole.
@@ -111,6 +114,7 @@ const (
 // Defines values for MappingProtocol.
 const (
 	MappingProtocolTcp MappingProtocol = "tcp"
+	MappingProtocolUdp MappingProtocol = "udp"
 )
 
 // Defines values for MappingStatus.
@@ -128,6 +132,7 @@ const (
 // Defines values for NewShareProtocol.
 const (
 	NewShareProtocolTcp NewShareProtocol = "tcp"
+	NewShareProtocolUdp NewShareProtocol = "udp"
 )
 
 // Defines values for NewWebhookScope.
@@ -163,6 +168,7 @@ const (
 // Defines values for ShareProtocol.
 const (
 	ShareProtocolTcp ShareProtocol = "tcp"
+	ShareProtocolUdp ShareProtocol = "udp"
 )
 
 // Defines values for TokensTokenType.
@@ -236,6 +242,7 @@ const (
 // Defines values for ListMappingsOfClientParamsProtocol.
 const (
 	ListMappingsOfClientParamsProtocolTcp ListMappingsOfClientParamsProtocol = "tcp"
+	ListMappingsOfClientParamsProtocolUdp ListMappingsOfClientParamsProtocol = "udp"
 )
 
 // Defines values for ListMappingsParamsStatus.
@@ -247,6 +254,7 @@ const (
 // Defines values for ListMappingsParamsProtocol.
 const (
 	ListMappingsParamsProtocolTcp ListMappingsParamsProtocol = "tcp"
+	ListMappingsParamsProtocolUdp ListMappingsParamsProtocol = "udp"
 )
 
 // Defines values for TrafficStatsParamsRange.
@@ -291,6 +299,7 @@ const (
 // Defines values for ListMappingsOfUserParamsProtocol.
 const (
 	ListMappingsOfUserParamsProtocolTcp ListMappingsOfUserParamsProtocol = "tcp"
+	ListMappingsOfUserParamsProtocolUdp ListMappingsOfUserParamsProtocol = "udp"
 )
 
 // APIKey defines model for APIKey.
