@@ -53,11 +53,24 @@ const (
 	alarmAudit        = "audit"        // the log's proofs
 	alarmHistory      = "history"      // followers show records that the log has lost
 	alarmCertificates = "certificates" // a certificate has expired, or will soon
+	alarmEviction     = "redis_memory" // Redis evicts keys when its memory is full
 )
 
 // named gives a check for httpapi under a name to which parts may add later.
 func (a *alarms) named(name string) func(context.Context) error {
 	return func(ctx context.Context) error { return a.check(ctx, name) }
+}
+
+// shownAlarms gives the alarms that /ready of the API shows.
+func (p *process) shownAlarms() map[string]func(context.Context) error {
+	shown := map[string]func(context.Context) error{}
+	for _, name := range []string{alarmAudit, alarmHistory, alarmCertificates} {
+		shown[name] = p.alarms.named(name)
+	}
+	if p.cfg.Redis != "" {
+		shown[alarmEviction] = p.alarms.named(alarmEviction)
+	}
+	return shown
 }
 
 // probe answers /ready in a process without an API: whether it accepts work, and its

@@ -21,33 +21,11 @@ import (
 // a service answers and refuses, the operator must act.
 var errAway = errors.New("there is no answer")
 
-// askRedis reports whether Redis can be reached.
-func askRedis(ctx context.Context, client *redis.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	err := client.Ping(ctx).Err()
-	if err == nil {
-		return nil
-	}
-	if _, refused := errors.AsType[redis.Error](err); refused && !redis.HasErrorPrefix(err, "LOADING") {
-		return fmt.Errorf("connect to Redis: %w", err)
-	}
-	return fmt.Errorf("connect to Redis: %w: %w", errAway, err)
-}
-
 // redisServer is a Redis server that several contracts use.
 type redisServer struct {
 	options *redis.Options
 	client  *redis.Client
-}
-
-// probeKey is the key that takesWrites writes. It expires, and nobody reads it.
-const probeKey = "tunnox:probe"
-
-// takesWrites asks Redis to write. A Redis that answers reads and refuses writes, such
-// as a replica or one at its limit, is useless.
-func (r *redisServer) takesWrites(ctx context.Context) error {
-	return r.client.Set(ctx, probeKey, 1, time.Minute).Err()
+	guard   *redisGuard
 }
 
 // dialRedis connects to the server of --redis. Its result can be used even with
@@ -59,9 +37,16 @@ func (p *process) dialRedis(ctx context.Context) (*redisServer, error) {
 	}
 	options.ContextTimeoutEnabled = true // otherwise callers wait longer than they want for a Redis that does not answer
 	redis.SetLogger(redisLog{p.log.With("part", "redis")})
+	guard := guardRedis(options, p.log.With("part", "redis"))
 	client := redis.NewClient(options)
-	p.atEnd("redis", func(context.Context) error { return client.Close() })
-	return &redisServer{options, client}, askRedis(ctx, client)
+	client.AddHook(guard)
+	p.atEnd("redis", func(context.Context) error { return errors.Join(client.Close(), guard.probe.Close()) })
+	p.run("redis", guard.run)
+	p.alarms.add(alarmEviction, newCheck(guard.keepsKeys).run)
+	if err := guard.keepsKeys(ctx); err != nil {
+		p.log.Error("Redis is not set up as it must be", "error", err)
+	}
+	return &redisServer{options, client, guard}, guard.takesWrites(ctx)
 }
 
 // trusting gives the key that signs what is written to Redis, and the keys to believe.
@@ -75,8 +60,8 @@ func (p *process) openRedis(ctx context.Context, trust trusting) (between, error
 		return between{}, err
 	}
 	b := between{clustered: true,
-		reach: func(ctx context.Context) error { return askRedis(ctx, server.client) },
-		needs: map[string]func(context.Context) error{"redis": newCheck(server.takesWrites).run}}
+		reach: server.guard.takesWrites,
+		needs: map[string]func(context.Context) error{"redis": newCheck(server.guard.takesWrites).run}}
 	believed := trust(server.client)
 	b.signers = &signers{server.client}
 	p.feedIn(server, believed, &b)
