@@ -78,7 +78,9 @@ type Agent struct {
 	said      complaints
 	datagrams datagram.Counts // of all flows
 	fence     fence
-	unsure    atomic.Int64    // refusals in a row that may be a server that is not up to date yet
+	unsure    atomic.Int64 // refusals in a row that may be a server that is not up to date yet
+	tunnels   *tunnels
+	ending    chan struct{}   // closed when Run is to end
 	ctx       context.Context // of Run
 	end       context.CancelCauseFunc
 
@@ -117,7 +119,7 @@ func New(cfg Config) (*Agent, error) {
 		}
 		a.identity = id
 	}
-	a.listeners = newListeners(a)
+	a.listeners, a.tunnels, a.ending = newListeners(a), newTunnels(a), make(chan struct{})
 	a.target = newTarget(a, cfg)
 	return a, nil
 }
@@ -136,10 +138,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	outer := ctx
 	ctx, a.end = context.WithCancelCause(ctx)
 	a.ctx = ctx
+	context.AfterFunc(ctx, func() { close(a.ending) })
 	defer a.tasks.Wait()
 	defer a.listeners.close()
 	defer a.end(nil)
 	a.start(func() { a.listeners.retry(ctx) })
+	a.start(func() { a.tunnels.sweep(ctx) })
 	if err := a.prepareIdentity(); err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type listeners struct {
 	wanted view               // the configuration that the agent runs
 	open   map[int64]*listener
 	failed map[int64]*wirepb.Failure
+	noted  chan struct{} // closed and replaced when one of open and failed has changed
 }
 
 // view is a configuration. Its version is the position of the log at which it was
@@ -60,7 +61,7 @@ type listener struct {
 }
 
 func newListeners(a *Agent) *listeners {
-	return &listeners{a: a, wake: make(chan struct{}, 1), views: map[*session]*view{}, open: map[int64]*listener{}, failed: map[int64]*wirepb.Failure{}}
+	return &listeners{a: a, wake: make(chan struct{}, 1), views: map[*session]*view{}, open: map[int64]*listener{}, failed: map[int64]*wirepb.Failure{}, noted: make(chan struct{})}
 }
 
 // running gives the configuration that the agent runs, for Hello; nil when it has
@@ -145,6 +146,7 @@ func (ls *listeners) settle() {
 				transport.Reset(conn)
 			}
 			delete(ls.open, id)
+			ls.note()
 			ls.a.log.Info("listener closed", "mapping", id, "address", l.address)
 		case l.socket != nil && l.address == addressOf(want):
 			l.take(want)
@@ -170,6 +172,27 @@ func (ls *listeners) settle() {
 	}
 }
 
+// opened waits until the listener of a mapping is open. An error says why it cannot be.
+func (ls *listeners) opened(ctx context.Context, mapping int64) error {
+	for {
+		ls.mu.Lock()
+		l, failed, want, noted := ls.open[mapping], ls.failed[mapping], ls.wanted.listeners[mapping], ls.noted
+		done := l != nil && l.socket != nil
+		ls.mu.Unlock()
+		switch {
+		case done:
+			return nil
+		case failed != nil:
+			return listenRefusal(addressOf(want), failed)
+		}
+		select {
+		case <-noted:
+		case <-ctx.Done():
+			return &refusedHere{"no_answer", "The server has made the mapping and does not say that this agent is to listen: try again."}
+		}
+	}
+}
+
 // bind opens the listener's socket if it is not open.
 func (ls *listeners) bind(want *wirepb.Listener) {
 	id := want.GetMappingId()
@@ -177,6 +200,7 @@ func (ls *listeners) bind(want *wirepb.Listener) {
 	if l != nil && l.socket != nil {
 		return
 	}
+	defer ls.note()
 	opened, failure := listen(want)
 	if failure != nil {
 		if !proto.Equal(failure, ls.failed[id]) {
@@ -200,6 +224,20 @@ func (ls *listeners) bind(want *wirepb.Listener) {
 func (l *listener) take(want *wirepb.Listener) {
 	o := optionsOf(want.GetOptions())
 	l.options.Store(&o)
+}
+
+// note tells whoever waits that something has changed. mu is held.
+func (ls *listeners) note() {
+	close(ls.noted)
+	ls.noted = make(chan struct{})
+}
+
+// change tells whether a mapping is to have a listener; the channel is closed when that
+// may have changed.
+func (ls *listeners) change(mapping int64) (wanted bool, noted <-chan struct{}) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	return ls.wanted.listeners[mapping] != nil, ls.noted
 }
 
 func addressOf(l *wirepb.Listener) string {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -32,6 +33,10 @@ type LocalMapping struct {
 	// Options are the members of the object that are none of the above. What there is,
 	// the control plane says.
 	Options map[string]json.RawMessage `json:"-"`
+
+	// Of answers only.
+	PublicAddress string `json:"public_address,omitempty"` // where visitors connect
+	ShareID       int64  `json:"share_id,omitempty"`
 }
 
 // localFields are the members of LocalMapping that are no options.
@@ -48,7 +53,8 @@ func (m *LocalMapping) UnmarshalJSON(data []byte) error {
 	}
 	t := reflect.TypeFor[LocalMapping]()
 	for field := range t.Fields() {
-		delete(options, field.Tag.Get("json"))
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		delete(options, name)
 	}
 	m.Options = options
 	return nil
@@ -86,6 +92,9 @@ func (a *Agent) Local() http.Handler {
 	mux.HandleFunc("POST /mappings", a.localCreate)
 	mux.HandleFunc("DELETE /mappings/{id}", a.localDelete)
 	mux.HandleFunc("POST /redeem", a.localRedeem)
+	mux.HandleFunc("POST /tunnels", a.localTunnel)
+	mux.HandleFunc("DELETE /tunnels/{id}", a.localEndTunnel)
+	mux.HandleFunc("GET /clients", a.localClients)
 	return mux
 }
 
@@ -152,6 +161,11 @@ func (a *Agent) localDelete(w http.ResponseWriter, r *http.Request) {
 func (a *Agent) registered(ctx context.Context) (id int64, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
+	return a.registeredFor(ctx)
+}
+
+// registeredFor is registered for as long as ctx lasts.
+func (a *Agent) registeredFor(ctx context.Context) (id int64, ok bool) {
 	for {
 		_, _, changed := a.sessions.pick(nil)
 		if id := a.identityID(); id != 0 {
@@ -199,14 +213,7 @@ func (a *Agent) ask(w http.ResponseWriter, r *http.Request, c *wirepb.Command) *
 func localMappings(result *wirepb.Result) []LocalMapping {
 	mappings := []LocalMapping{}
 	for _, m := range result.GetMappings() {
-		status := "active"
-		if m.GetDisabled() {
-			status = "disabled"
-		}
-		mappings = append(mappings, LocalMapping{MappingID: m.GetMappingId(), Name: m.GetName(), Protocol: m.GetProtocol(),
-			SourceClientID: m.GetSourceClientId(), LocalHost: m.GetLocalHost(), LocalPort: m.GetLocalPort(),
-			TargetClientID: m.GetTargetClientId(), TargetHost: m.GetTargetHost(), TargetPort: m.GetTargetPort(), Status: status,
-			Options: localOptions(m.GetOptions())})
+		mappings = append(mappings, localMapping(m))
 	}
 	return mappings
 }
@@ -218,6 +225,17 @@ func localOptions(text string) (options map[string]json.RawMessage) {
 		return nil
 	}
 	return options
+}
+
+func localMapping(m *wirepb.Mapping) LocalMapping {
+	status := "active"
+	if m.GetDisabled() {
+		status = "disabled"
+	}
+	return LocalMapping{MappingID: m.GetMappingId(), Name: m.GetName(), Protocol: m.GetProtocol(),
+		SourceClientID: m.GetSourceClientId(), LocalHost: m.GetLocalHost(), LocalPort: m.GetLocalPort(),
+		TargetClientID: m.GetTargetClientId(), TargetHost: m.GetTargetHost(), TargetPort: m.GetTargetPort(), Status: status,
+		Options: localOptions(m.GetOptions()), PublicAddress: m.GetPublic(), ShareID: m.GetShareId()}
 }
 
 // read reads a body, or answers that it cannot.

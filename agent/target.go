@@ -25,6 +25,7 @@ const (
 type target struct {
 	agent   *Agent
 	policy  Policy
+	asked   consents // what whoever starts a tunnel here allows by that
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
 }
@@ -115,7 +116,7 @@ func (t *target) reach(ctx context.Context, network, service string) (net.Conn, 
 	}
 	var allowed []netip.Addr
 	for _, addr := range addrs {
-		if t.policy.Allows(host, addr, uint16(port)) {
+		if t.policy.Allows(host, addr, uint16(port)) || t.asked.allows(host, addr, uint16(port)) {
 			allowed = append(allowed, addr)
 		}
 	}

@@ -119,11 +119,14 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 	if err != nil {
 		return domain.ClientResult{}, err
 	}
-	if in.List != nil {
-		return s.listMappings(ctx, client, *in.List, head)
+	switch {
+	case in.List != nil:
+		return s.shown(ctx)(s.listMappings(ctx, client, *in.List, head))
+	case in.Clients != nil:
+		return s.listClients(ctx, client, *in.Clients, head)
 	}
 	// A command that is repeated over another session has another source.
-	hash, err := requestHash(in.Key, domain.ClientCommand{ClientID: in.ClientID, Create: in.Create, Redeem: in.Redeem, Delete: in.Delete})
+	hash, err := requestHash(in.Key, domain.ClientCommand{ClientID: in.ClientID, Create: in.Create, Redeem: in.Redeem, Delete: in.Delete, Share: in.Share, Revoke: in.Revoke})
 	if err != nil {
 		return domain.ClientResult{}, err
 	}
@@ -132,9 +135,13 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 			Cause: "session at " + node, Allowed: "end of the mapping"}}
 	switch {
 	case in.Create != nil:
-		return s.createMapping(ctx, client, *in.Create, submission, head)
+		return s.shown(ctx)(s.createMapping(ctx, client, *in.Create, submission, head))
 	case in.Redeem != nil:
-		return s.redeemShare(ctx, client, *in.Redeem, submission)
+		return s.shown(ctx)(s.redeemShare(ctx, client, *in.Redeem, submission))
+	case in.Share != nil:
+		return s.createShare(ctx, client, *in.Share, submission)
+	case in.Revoke != nil:
+		return s.revokeShare(ctx, client, *in.Revoke, submission, head)
 	case in.Delete != nil:
 		return s.deleteMapping(ctx, client, *in.Delete, submission, head)
 	}
@@ -212,6 +219,9 @@ func (s *state) redeemShare(ctx context.Context, client *domain.Client, in domai
 	if !ok {
 		const message = "There is no share with this code."
 		return domain.ClientResult{}, &domain.Error{Code: domain.CodeShareNotFound, Message: message, Faults: []domain.Fault{{Field: "code", Message: message}}}
+	}
+	if in.Look {
+		return s.lookAtShare(ctx, id, hash)
 	}
 	command := in.Mapping
 	if host, err := netip.ParseAddr(command.LocalHost); client.Kind != domain.ClientManaged && command.LocalHost != "" && err == nil && !host.Unmap().IsLoopback() {

@@ -68,6 +68,9 @@ type ServerConfig struct {
 	// Connected tells whether the client has a session at the node: a node asks for
 	// those only. nil: every node is believed.
 	Connected func(ctx context.Context, clientID int64, node string) (bool, error)
+	// Public asks where visitors reach mappings; what it gives says it of one, "" for
+	// nowhere or not known. nil: nothing is said.
+	Public func(ctx context.Context) func(*domain.Mapping) string
 	// AnonymousLimits is the quota an anonymous client starts from.
 	AnonymousLimits domain.Limits
 	// RefuseAnonymous gives no identities to agents that have none.

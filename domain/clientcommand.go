@@ -1,8 +1,8 @@
 package domain
 
-// ClientCommand is a command that a client sends over its session. One of Create,
-// Redeem, Delete and List is set. The control plane overwrites the fields that a
-// client may not choose, such as new ids and the owner.
+// ClientCommand is a command that a client sends over its session. One of Create to
+// Clients is set. The control plane overwrites the fields that a client may not
+// choose, such as new ids and the owner.
 type ClientCommand struct {
 	ClientID int64          `json:"client_id"`         // the client, proved by its session
 	Key      string         `json:"key,omitempty"`     // idempotency key; a repeat has the same
@@ -12,12 +12,31 @@ type ClientCommand struct {
 	Redeem   *Redemption    `json:"redeem,omitempty"`
 	Delete   *DeleteMapping `json:"delete,omitempty"`
 	List     *MappingPage   `json:"list,omitempty"`
+	Share    *Sharing       `json:"share,omitempty"`
+	Revoke   *RevokeShare   `json:"revoke,omitempty"`
+	Clients  *ClientPage    `json:"clients,omitempty"`
+}
+
+// Sharing shares a service behind the client that asks.
+type Sharing struct {
+	Share   CreateShare `json:"share"`   // how it is to be
+	Random  string      `json:"random"`  // of the code, drawn by the agent
+	Seconds int64       `json:"seconds"` // how long it is good; 0 = for ever
+}
+
+// ClientPage is a part of the list of the clients of the asking client's user: up to
+// Limit with an id above After.
+type ClientPage struct {
+	Name  string `json:"name,omitempty"` // "" = all; otherwise those with this name
+	After int64  `json:"after,omitempty"`
+	Limit int    `json:"limit,omitempty"` // 0 = 100
 }
 
 // Redemption makes a mapping of a share code, from the client that asks.
 type Redemption struct {
 	Code    string      `json:"code"`
-	Mapping RedeemShare `json:"mapping"` // the fields of the new mapping
+	Mapping RedeemShare `json:"mapping"`        // the fields of the new mapping; Held is the client's to say
+	Look    bool        `json:"look,omitempty"` // make nothing, and tell what the share leads to
 }
 
 // MappingPage is a part of a list: up to Limit mappings with an id above After.
@@ -31,5 +50,9 @@ type ClientResult struct {
 	Position  Position             `json:"position"`            // from which the read models show it
 	Duplicate bool                 `json:"duplicate,omitempty"` // the key had been used: nothing was done now
 	Mappings  []Versioned[Mapping] `json:"mappings,omitempty"`  // created, deleted or listed
+	Public    []string             `json:"public,omitempty"`    // of each of Mappings: where visitors connect; "" = nowhere, or not known
+	Share     *Share               `json:"share,omitempty"`     // created, without its hash
+	Code      string               `json:"code,omitempty"`      // of Share
+	Clients   []Client             `json:"clients,omitempty"`   // listed, without their keys
 	Next      int64                `json:"next,omitempty"`      // of a list: the After of the next page, 0 = this is the last page
 }

@@ -78,7 +78,7 @@ func init() {
 		},
 		{
 			Category: CategoryMapping, New: func() Aggregate { return &Mapping{} },
-			Open: []string{"name", "protocol", "local_host", "target_host"},
+			Open: []string{"name", "protocol", "local_host", "target_host", "held_by"},
 			held: &held{ids: (*Quota).mappingIDs, ofClient: (*Quota).mappingsOf, end: func(s States, d *Decision, _ int64, ids []int64) error { return deleteMappings(s, d, ids) }},
 		},
 		{
@@ -98,7 +98,7 @@ func init() {
 			Category: CategoryShare, New: func() Aggregate { return &Share{} },
 			Personal: []EventFields{of(ShareCreated{}, "name")},
 			Secret:   []EventFields{of(ShareCreated{}, "hash")},
-			Open:     []string{"protocol", "target_host"},
+			Open:     []string{"protocol", "target_host", "held_by"},
 			held:     &held{ids: (*Quota).shareIDs, ofClient: (*Quota).sharesOf, end: each(endShare)},
 		},
 		{
@@ -119,7 +119,7 @@ func init() {
 			Category: CategoryClient, New: func() Aggregate { return &Client{} },
 			Personal: []EventFields{of(ClientCreated{}, "name", "description"), of(ClientRegistered{}, "name"), of(ClientChanged{}, "name", "description")},
 			Open:     []string{"public_key", "nodes"},
-			held:     &held{ids: (*Quota).clientIDs, end: each(endManagedClient)},
+			held:     &held{ids: (*Quota).ClientIDs, end: each(endManagedClient)},
 		},
 		{
 			Category: CategoryErasure, New: func() Aggregate { return &Erasure{} },

@@ -458,7 +458,10 @@ func (c SetMappingEnabled) Decide(s States) (Decision, error) {
 }
 
 // DeleteMapping ends a mapping.
-type DeleteMapping struct{ ID int64 }
+type DeleteMapping struct {
+	ID     int64
+	IfHeld bool // only one that ends with somebody's agent
+}
 
 // CommandName implements [Command].
 func (DeleteMapping) CommandName() string { return "delete_mapping" }
@@ -477,6 +480,9 @@ func (c DeleteMapping) Decide(s States) (Decision, error) {
 	m, err := s.liveMapping(c.ID)
 	if err != nil {
 		return Decision{}, err
+	}
+	if c.IfHeld && m.HeldBy == "" {
+		return Decision{}, refuse(CodeMappingKept, "The mapping lasts, and does not end with an agent.")
 	}
 	d := Decision{Account: m.UserID}
 	return d, deleteMappings(s, &d, []int64{c.ID})

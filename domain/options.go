@@ -12,7 +12,8 @@ import (
 // their shape. The tag "unset" gives the meaning of the zero value. An option with the tag "of"
 // is for mappings that carry one of these protocols, and refused for others.
 type Options struct {
-	IdleSeconds int `json:"idle_seconds,omitempty" minimum:"1" maximum:"3600" unset:"60" of:"udp" doc:"udp: a flow that is silent for so long ends" example:"60"`
+	IdleSeconds int    `json:"idle_seconds,omitempty" minimum:"1" maximum:"3600" unset:"60" of:"udp" doc:"udp: a flow that is silent for so long ends" example:"60"`
+	HeldBy      Holder `json:"held_by,omitempty" enum:"source,both,target" doc:"The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts" example:"target"`
 }
 
 func (o Options) check(f *faults, p Protocol) {

@@ -74,13 +74,13 @@ var commands = map[string]func(*args) Command{
 	"end_login": func(a *args) Command { return EndLogin{ID: a.number("id"), Reason: EndReason(a.text("reason"))} },
 	"create_share": func(a *args) Command {
 		return CreateShare{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"), TargetClientID: a.number("target"),
-			Protocol: Protocol(a.text("protocol")), Service: a.service(),
+			Protocol: Protocol(a.text("protocol")), Service: a.service(), Options: a.options(),
 			Hash: a.hash("hash"), MaxUses: a.number("max_uses"), ExpiresAt: a.moment("expires"), At: a.moment("at")}
 	},
 	"revoke_share": func(a *args) Command { return RevokeShare{ID: a.number("id")} },
 	"redeem_share": func(a *args) Command {
 		return RedeemShare{ID: a.number("id"), Hash: a.hash("hash"), MappingID: a.number("mapping"), RedeemerID: a.number("redeemer"),
-			Any: a.text("any") == "true", SourceClientID: a.number("source"), Name: a.text("name"),
+			Any: a.text("any") == "true", SourceClientID: a.number("source"), Name: a.text("name"), Held: a.text("held") == "true",
 			Origin: a.origin(), At: a.moment("at")}
 	},
 	"create_invite": func(a *args) Command {
@@ -144,7 +144,7 @@ var commands = map[string]func(*args) Command{
 	"create_mapping": func(a *args) Command {
 		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Any: a.text("any") == "true",
 			Protocol: Protocol(a.text("protocol")), SourceClientID: a.number("source"), TargetClientID: a.number("target"),
-			Parts: Parts{Name: a.text("name"), Origin: a.origin(), Service: a.service()}}.Offered(a.offer())
+			Parts: Parts{Name: a.text("name"), Origin: a.origin(), Service: a.service(), Options: a.options()}}.Offered(a.offer())
 	},
 	"change_mapping": func(a *args) Command {
 		return ChangeMapping{ID: a.number("id"), Patch: a.patch(Mapping{}, map[string]string{"user_id": "user",
@@ -152,7 +152,7 @@ var commands = map[string]func(*args) Command{
 	},
 	"enable_mapping":  func(a *args) Command { return SetMappingEnabled{ID: a.number("id"), Enabled: true} },
 	"disable_mapping": func(a *args) Command { return SetMappingEnabled{ID: a.number("id")} },
-	"delete_mapping":  func(a *args) Command { return DeleteMapping{ID: a.number("id")} },
+	"delete_mapping":  func(a *args) Command { return DeleteMapping{ID: a.number("id"), IfHeld: a.text("if_held") == "true"} },
 	"set_quota": func(a *args) Command {
 		c := SetQuota{ID: a.number("id"), Limits: a.limits()}
 		if keep := a.text("keep"); keep != "" {
@@ -283,6 +283,8 @@ func (a *args) moment(key string) time.Time {
 func (a *args) origin() Origin {
 	return Origin{LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), PublicPort: int(a.number("public_port"))}
 }
+
+func (a *args) options() Options { return Options{HeldBy: Holder(a.text("held_by"))} }
 
 // offer is what there is of public ports: ports=FROM-TO, draw=N,N and now=HOUR.
 func (a *args) offer() PublicOffer {

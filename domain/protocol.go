@@ -132,6 +132,7 @@ func (f *faults) parts(p Protocol, kind OriginKind, parts Parts) {
 	}
 	row.check(f, parts)
 	parts.Options.check(f, p)
+	parts.HeldBy.check(f, kind)
 }
 
 // claims are the unique names that a mapping holds.

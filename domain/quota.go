@@ -264,7 +264,9 @@ func (q *Quota) keyIDs() []int64     { return slices.Sorted(maps.Keys(q.Keys)) }
 func (q *Quota) shareIDs() []int64   { return slices.Sorted(maps.Keys(q.Shares)) }
 func (q *Quota) webhookIDs() []int64 { return slices.Sorted(maps.Keys(q.Webhooks)) }
 func (q *Quota) inviteIDs() []int64  { return slices.Sorted(maps.Keys(q.Invites)) }
-func (q *Quota) clientIDs() []int64  { return slices.Sorted(maps.Keys(q.Clients)) }
+
+// ClientIDs lists the clients that the account has.
+func (q *Quota) ClientIDs() []int64  { return slices.Sorted(maps.Keys(q.Clients)) }
 func (q *Quota) mappingIDs() []int64 { return slices.Sorted(maps.Keys(q.Mappings)) }
 
 // mappingsOf lists the held mappings a client is source or target of.

@@ -84,6 +84,18 @@ func (h *Share) Live() bool { return h.Exists() && !h.Revoked && h.Uses < h.MaxU
 // Expired reports whether the share's time is over at a moment.
 func (h *Share) Expired(at time.Time) bool { return !h.ExpiresAt.IsZero() && !at.Before(h.ExpiresAt) }
 
+// Redeemable refuses whoever has not the code, and everybody when the share has ended.
+// A caller without the code must not learn whether the share exists.
+func (h *Share) Redeemable(hash []byte, at time.Time) error {
+	if !h.Exists() || subtle.ConstantTimeCompare(h.Hash, hash) == 0 {
+		return refuseAt(CodeShareNotFound, "There is no share with this code.", "code")
+	}
+	if !h.Live() || h.Expired(at) {
+		return refuseAt(CodeShareEnded, "This share code was used up, was revoked or has expired.", "code")
+	}
+	return nil
+}
+
 // Clone implements [Aggregate].
 func (h *Share) Clone() Aggregate {
 	c := *h
@@ -143,6 +155,9 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	f.protocol(c.Protocol)
 	c.Service.check(&f)
 	c.Options.check(&f, c.Protocol)
+	if c.HeldBy.source() {
+		f.add("held_by", "must be target or left out: a share has no source yet")
+	}
 	f.hash("hash", c.Hash)
 	if c.MaxUses < 1 || c.MaxUses > MaxShareUses {
 		f.add("max_uses", fmt.Sprintf("must be 1 to %d, is %d", MaxShareUses, c.MaxUses))
@@ -216,6 +231,7 @@ type RedeemShare struct {
 	Any            bool  // by an admin: the client may belong to any user, or be anonymous
 	SourceClientID int64
 	Name           string // "" = the share's
+	Held           bool   // the mapping ends with the source's agent
 	Origin
 	At time.Time // now
 }
@@ -237,17 +253,16 @@ func (c RedeemShare) Reads() []StreamID {
 // Decide implements [Command].
 func (c RedeemShare) Decide(s States) (Decision, error) {
 	h := s.share(c.ID)
-	// A caller without the code must not learn whether the share exists.
-	if !h.Exists() || subtle.ConstantTimeCompare(h.Hash, c.Hash) == 0 {
-		return Decision{}, refuseAt(CodeShareNotFound, "There is no share with this code.", "code")
-	}
-	if !h.Live() || h.Expired(c.At) {
-		return Decision{}, refuseAt(CodeShareEnded, "This share code was used up, was revoked or has expired.", "code")
+	if err := h.Redeemable(c.Hash, c.At); err != nil {
+		return Decision{}, err
 	}
 	m := CreateMapping{ID: c.MappingID, UserID: h.UserID, SourceClientID: c.SourceClientID, TargetClientID: h.TargetClientID,
 		Protocol: h.Protocol, Parts: Parts{Name: c.Name, Origin: c.Origin, Service: h.Service, Options: h.Options}}
 	if m.Name == "" {
 		m.Name = h.Name
+	}
+	if c.Held {
+		m.HeldBy = m.HeldBy.andSource()
 	}
 	source := s.client(c.SourceClientID)
 	redeemer := c.RedeemerID

@@ -1,8 +1,11 @@
 package forwarder
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -68,14 +71,30 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 		if err != nil {
 			return resultOf(m, wire.Code(domain.CodeOf(err)), err.Error())
 		}
+		parts := domain.Parts{Name: in.GetName(),
+			Origin:  domain.Origin{LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())},
+			Service: domain.Service{TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}, Options: options}
+		if err := addParts(&parts, in.GetParts()); err != nil {
+			return resultOf(m, wire.Code(domain.CodeInvalid), err.Error())
+		}
 		c.Create = &domain.CreateMapping{SourceClientID: in.GetSourceClientId(), TargetClientID: in.GetTargetClientId(),
-			Protocol: domain.Protocol(in.GetProtocol()), Parts: domain.Parts{Name: in.GetName(),
-				Origin:  domain.Origin{LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())},
-				Service: domain.Service{TargetHost: in.GetTargetHost(), TargetPort: port(in.GetTargetPort())}, Options: options}}
+			Protocol: domain.Protocol(in.GetProtocol()), Parts: parts}
+	case *wirepb.Command_CreateShare:
+		in := wish.CreateShare
+		var parts domain.Parts
+		if err := addParts(&parts, in.GetParts()); err != nil {
+			return resultOf(m, wire.Code(domain.CodeInvalid), err.Error())
+		}
+		c.Share = &domain.Sharing{Random: in.GetRandom(), Seconds: int64(in.GetExpiresSeconds()),
+			Share: domain.CreateShare{Name: parts.Name, Protocol: domain.Protocol(in.GetProtocol()), Service: parts.Service, Options: parts.Options, MaxUses: int64(max(in.GetMaxUses(), 1))}}
+	case *wirepb.Command_RevokeShare:
+		c.Revoke = &domain.RevokeShare{ID: wish.RevokeShare.GetShareId()}
+	case *wirepb.Command_ListClients:
+		c.Clients = &domain.ClientPage{Name: wish.ListClients.GetName(), After: wish.ListClients.GetAfter(), Limit: int(min(wish.ListClients.GetLimit(), 1<<20))}
 	case *wirepb.Command_RedeemShare:
 		in := wish.RedeemShare
-		c.Redeem = &domain.Redemption{Code: in.GetCode(),
-			Mapping: domain.RedeemShare{Name: in.GetName(), Origin: domain.Origin{LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())}}}
+		c.Redeem = &domain.Redemption{Code: in.GetCode(), Look: in.GetLook(),
+			Mapping: domain.RedeemShare{Name: in.GetName(), Held: in.GetHeld(), Origin: domain.Origin{LocalHost: in.GetLocalHost(), LocalPort: port(in.GetLocalPort())}}}
 	case *wirepb.Command_DeleteMapping:
 		c.Delete = &domain.DeleteMapping{ID: wish.DeleteMapping.GetMappingId()}
 	case *wirepb.Command_ListMappings:
@@ -99,11 +118,21 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 	}
 	s.f.metrics.commands.WithLabelValues("done").Inc()
 	answer := &wirepb.Result{Id: m.GetId(), Next: r.Next}
-	for _, made := range r.Mappings {
-		m := made.State
-		answer.Mappings = append(answer.Mappings, &wirepb.Mapping{MappingId: m.ID, Protocol: string(m.Protocol), Name: m.Name,
-			SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, LocalHost: m.LocalHost, LocalPort: uint32(m.LocalPort),
-			TargetHost: m.TargetHost, TargetPort: uint32(m.TargetPort), Disabled: m.Disabled, Options: optionsText(m.Options.Shown(m.Protocol))})
+	for i, made := range r.Mappings {
+		mapping := mappingMessage(made.State)
+		if i < len(r.Public) {
+			mapping.Public = r.Public[i]
+		}
+		answer.Mappings = append(answer.Mappings, mapping)
+	}
+	if h := r.Share; h != nil {
+		answer.Share = &wirepb.Share{ShareId: h.ID, Code: r.Code}
+		if !h.ExpiresAt.IsZero() {
+			answer.Share.Expires = h.ExpiresAt.Unix()
+		}
+	}
+	for _, c := range r.Clients {
+		answer.Clients = append(answer.Clients, &wirepb.Client{ClientId: c.ID, Name: c.Name, Disabled: c.Disabled})
 	}
 	shorten(answer)
 	return &wirepb.Control{Message: &wirepb.Control_Result{Result: answer}}
@@ -115,6 +144,34 @@ func shorten(page *wirepb.Result) {
 		page.Mappings = page.Mappings[:n/2]
 		page.Next = page.Mappings[n/2-1].GetMappingId()
 	}
+}
+
+// addParts reads parts of a mapping, named as in the REST API, over those that there
+// are. A name that this version does not know is refused: what it means may be that
+// not everybody is let in.
+func addParts(to *domain.Parts, object []byte) error {
+	if len(object) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(object))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return fmt.Errorf("the parts of the mapping are not as this forwarder knows them: %w", err)
+	}
+	if d.More() {
+		return errors.New("the parts of the mapping are more than one object")
+	}
+	return nil
+}
+
+func mappingMessage(m domain.Mapping) *wirepb.Mapping {
+	parts, err := json.Marshal(m.Parts())
+	if err != nil {
+		parts = nil // they hold numbers, texts and lists of them, which can be written
+	}
+	return &wirepb.Mapping{MappingId: m.ID, Protocol: string(m.Protocol), Name: m.Name,
+		SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, LocalHost: m.LocalHost, LocalPort: uint32(m.LocalPort),
+		TargetHost: m.TargetHost, TargetPort: uint32(m.TargetPort), Disabled: m.Disabled, Options: optionsText(m.Options.Shown(m.Protocol)), Parts: parts, ShareId: m.ShareID}
 }
 
 // unavailable is a command's code when nobody could decide it.

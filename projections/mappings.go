@@ -24,6 +24,9 @@ func MappingsOfClient(clientID int64) Index { return numbered("mappings-of-clien
 // MappingsWithPort lists the live mappings that have a public port.
 const MappingsWithPort Index = "mappings-with-port"
 
+// MappingsHeld lists the live mappings that end with somebody's agent.
+const MappingsHeld Index = "mappings-held"
+
 func (r *MappingRow) versions() *Versions { return &r.Versions }
 
 func (r *MappingRow) fold(e domain.Event, at time.Time) { r.Mapping.Apply(e, at) }
@@ -37,6 +40,9 @@ func (r *MappingRow) indexes() []Index {
 	}
 	if r.PublicPort != 0 {
 		all = append(all, MappingsWithPort)
+	}
+	if r.HeldBy != "" {
+		all = append(all, MappingsHeld)
 	}
 	for _, user := range r.Users() {
 		all = append(all, MappingsOfUser(user))
@@ -55,7 +61,7 @@ func (r *Reader) Mapping(ctx context.Context, id int64) (row MappingRow, ok bool
 }
 
 // Mappings lists the mappings of an index, [AllMappings], [MappingsOfUser],
-// [MappingsOfClient] or [MappingsWithPort], with an id above after; next is 0 at the end, else what
+// [MappingsOfClient], [MappingsWithPort] or [MappingsHeld], with an id above after; next is 0 at the end, else what
 // to pass as after for the next page.
 func (r *Reader) Mappings(ctx context.Context, index Index, after int64, limit int) (rows []MappingRow, next int64, err error) {
 	return list[MappingRow](ctx, r.store, Mappings, index, after, limit)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,9 +34,6 @@ type joiner struct {
 	state   string
 	name    string
 	timeout time.Duration
-
-	mu   sync.Mutex
-	last error // of dialling; guarded by mu
 }
 
 func joinCommand(s surroundings) *cobra.Command {
@@ -100,9 +96,10 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 	if err != nil {
 		return err
 	}
+	dialled := &dialled{dial: way.Dial}
 	a, err := agent.New(agent.Config{
 		Servers: invite.Servers, Sessions: 1, State: kept, Invite: invite.Bearer(), Name: j.name, Version: shortVersion(), Logger: discardLog,
-		Dial:   j.noting(way),
+		Dial:   dialled.do,
 		Online: func(id int64, _ string) { client = id; cancel() }, // its identity is kept by now
 	})
 	if err != nil {
@@ -120,29 +117,7 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 		return err
 	}
 	// The key is kept: when only the answer was lost, it gets the same client next time.
-	return fmt.Errorf("could not join %s: %w\n  is the server up, and reached from here? Try again with the same command", oneLine(strings.Join(invite.Servers, ", ")), j.why())
-}
-
-// noting dials, and notes why that failed.
-func (j *joiner) noting(way *reach.Dialer) func(context.Context, string) (transport.Session, error) {
-	return func(ctx context.Context, server string) (transport.Session, error) {
-		session, err := way.Dial(ctx, server)
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		if err != nil && ctx.Err() == nil || j.last == nil {
-			j.last = err
-		}
-		return session, err
-	}
-}
-
-func (j *joiner) why() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.last == nil {
-		return errors.New("the server answered, and took too long to let this machine in")
-	}
-	return j.last
+	return fmt.Errorf("could not join %s: %w\n  is the server up, and reached from here? Try again with the same command", oneLine(strings.Join(invite.Servers, ", ")), dialled.why())
 }
 
 // forget removes the key of an identity that came to nothing, if there was none before.

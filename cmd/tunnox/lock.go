@@ -13,6 +13,12 @@ import (
 // errHeld is what lockFile gives when another process holds the file.
 var errHeld = errors.New("another process holds it")
 
+// heldError is errHeld with a sentence for people.
+type heldError struct{ text string }
+
+func (e heldError) Error() string   { return e.text }
+func (heldError) Is(err error) bool { return err == errHeld }
+
 // lockState makes this process the only agent on the machine with an identity of the
 // state directory, until the given function is called. A second one would fence the
 // first at the server, and take its socket. The kernel lets go of a lock when its
@@ -31,8 +37,8 @@ func lockState(state string, clientID int64, log *slog.Logger) (release func(), 
 		holder := make([]byte, 32)
 		n, _ := file.ReadAt(holder, 0) // only for the message
 		_ = file.Close()
-		return nil, fmt.Errorf("an agent of this machine runs with this identity already%s, in %s\n  see it with tunnox agent status --state %s; for a second agent give another --state, which gets an identity of its own",
-			holderText(string(holder[:n])), state, state)
+		return nil, heldError{fmt.Sprintf("an agent of this machine runs with this identity already%s, in %s\n  see it with tunnox agent status --state %s; for a second agent give another --state, which gets an identity of its own",
+			holderText(string(holder[:n])), state, state)}
 	case err != nil:
 		// Some network file systems have no locks. The agent works all the same.
 		log.Warn("the state directory cannot be locked; do not start a second agent with it", "error", err)

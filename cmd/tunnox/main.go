@@ -114,6 +114,7 @@ An agent does not end with 4: it keeps trying.`,
 		root.AddCommand(cmd)
 	}
 	root.AddCommand(joinCommand(s), agentCommand(s), versionCommand(s))
+	root.AddCommand(tunnelCommands(s)...)
 
 	shorten(root)
 

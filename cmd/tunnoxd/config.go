@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/webhook"
 )
@@ -50,6 +51,7 @@ type config struct {
 	FirstInvite     string
 	Anonymous       string
 	AnonymousExpiry time.Duration
+	HeldGrace       time.Duration
 
 	WebhookNetworks string // with commas between
 	WebhookHTTP     bool
@@ -71,8 +73,8 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
-	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "webhook-networks", "webhook-http"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
 	forwarderSettings = []string{"data", "listen", "ws", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
@@ -109,6 +111,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or HS256: and a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
 	f.StringVar(&c.FirstInvite, "first-invite", "on", "on: the first start makes a user admin and an invitation for it, which it prints; off: neither")
 	f.StringVar(&c.Anonymous, "anonymous", "on", "on: agents without an identity are given one; off: they are refused")
+	f.DurationVar(&c.HeldGrace, "held-grace", domain.HeldGrace, "a mapping of a program in the foreground ends when its agent has been away for so `long`")
 	f.DurationVar(&c.AnonymousExpiry, "anonymous-expiry", 30*24*time.Hour, "after so `long` without being seen an anonymous client that no mapping is for is deleted; 0 = never")
 	f.StringVar(&c.WebhookNetworks, "webhook-networks", "", "`networks` that webhooks may reach although they are private or local, such as 10.1.0.0/16, with commas (empty = the Internet only)")
 	f.BoolVar(&c.WebhookHTTP, "webhook-http", false, "let URLs of webhooks be http, whose messages everybody on the way can read")
@@ -272,6 +275,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	if has("first-invite") && c.FirstInvite != "on" && c.FirstInvite != "off" {
 		fault("first-invite", "%q is neither on nor off", c.FirstInvite)
+	}
+	if has("held-grace") && c.HeldGrace < time.Second {
+		fault("held-grace", "must be a second or more, is %v", c.HeldGrace)
 	}
 	if has("anonymous-expiry") && c.AnonymousExpiry < 0 {
 		fault("anonymous-expiry", "must not be negative")

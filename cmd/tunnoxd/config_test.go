@@ -61,7 +61,7 @@ func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
 		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m", "usage-interval": "2s", "metrics-clients": "50",
-		"jwt-key": "j1,j2", "first-invite": "off", "anonymous": "off", "anonymous-expiry": "48h", "webhook-networks": "10.1.0.0/16,::1/128", "webhook-http": "true",
+		"jwt-key": "j1,j2", "first-invite": "off", "anonymous": "off", "anonymous-expiry": "48h", "held-grace": "2m", "webhook-networks": "10.1.0.0/16,::1/128", "webhook-http": "true",
 		"cors-origins": "https://a.example,https://b.example", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "rate-limit": "12.5", "rate-burst": "7",
 	}
 	(&config{}).declare().VisitAll(func(f *pflag.Flag) {

@@ -79,7 +79,8 @@ type controlPlane struct {
 	store     eventstore.Store
 	rows      projections.Store
 	executor  *eventstore.Executor
-	commands  httpapi.Executor // the executor, with what is to be had of public ports
+	commands  httpapi.Executor                                   // the executor, with what is to be had of public ports
+	public    func(context.Context) func(*domain.Mapping) string // where visitors reach mappings
 	projector *projections.Projector
 	reader    *projections.Reader
 	usage     *usage.Book
@@ -131,6 +132,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	metrics := eventstore.NewMetrics(p.registry)
 	cp.executor = eventstore.NewExecutor(b.store, eventstore.ExecutorOptions{Metrics: metrics})
 	cp.commands = portDesk{cp.executor, b.directory, time.Now}
+	cp.public = publicDesk(b.directory, p.log.With("part", "commands"))
 	p.run("executor", cp.executor.Run)
 
 	log := history{b.store, b.between}
@@ -190,6 +192,9 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	cleaner := &janitor{executor: cp.executor, reader: cp.reader, presence: present, expiry: p.cfg.AnonymousExpiry,
 		log: p.log.With("part", "janitor"), now: time.Now}
 	p.run("janitor", cleaner.run)
+	leavings := &releaser{executor: cp.executor, reader: cp.reader, presence: present, nodes: b.directory, ready: func(ctx context.Context) bool { return cp.isOpen(ctx) == nil }, grace: p.cfg.HeldGrace,
+		log: p.log.With("part", "janitor"), now: time.Now}
+	p.run("releaser", leavings.run)
 
 	hooks, err := p.startWebhooks(ctx, b, cp)
 	if err != nil {

@@ -46,6 +46,7 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 			return err == nil && slices.ContainsFunc(found[0].Sessions, func(s directory.Session) bool { return s.Node == node }), err
 		},
 		Keep:            b.views.Keep,
+		Public:          cp.public,
 		AnonymousLimits: limitsOf(p.cfg.plans, anonymousPlan), RefuseAnonymous: p.cfg.Anonymous == "off",
 		Logger: log, Metrics: metrics,
 	})

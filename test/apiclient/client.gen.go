@@ -18,6 +18,13 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ChangeMappingBodyHeldBy.
+const (
+	ChangeMappingBodyHeldByBoth   ChangeMappingBodyHeldBy = "both"
+	ChangeMappingBodyHeldBySource ChangeMappingBodyHeldBy = "source"
+	ChangeMappingBodyHeldByTarget ChangeMappingBodyHeldBy = "target"
+)
+
 // Defines values for ChangeMappingBodyProtocol.
 const (
 	ChangeMappingBodyProtocolTcp ChangeMappingBodyProtocol = "tcp"
@@ -70,10 +77,24 @@ const (
 	CreateKeyBodyScopesWebhooksWrite CreateKeyBodyScopes = "webhooks:write"
 )
 
+// Defines values for CreateMappingBodyHeldBy.
+const (
+	CreateMappingBodyHeldByBoth   CreateMappingBodyHeldBy = "both"
+	CreateMappingBodyHeldBySource CreateMappingBodyHeldBy = "source"
+	CreateMappingBodyHeldByTarget CreateMappingBodyHeldBy = "target"
+)
+
 // Defines values for CreateMappingBodyProtocol.
 const (
 	CreateMappingBodyProtocolTcp CreateMappingBodyProtocol = "tcp"
 	CreateMappingBodyProtocolUdp CreateMappingBodyProtocol = "udp"
+)
+
+// Defines values for CreateShareBodyHeldBy.
+const (
+	CreateShareBodyHeldByBoth   CreateShareBodyHeldBy = "both"
+	CreateShareBodyHeldBySource CreateShareBodyHeldBy = "source"
+	CreateShareBodyHeldByTarget CreateShareBodyHeldBy = "target"
 )
 
 // Defines values for CreateShareBodyProtocol.
@@ -111,6 +132,13 @@ const (
 	Ok HealthStatus = "ok"
 )
 
+// Defines values for MappingHeldBy.
+const (
+	MappingHeldByBoth   MappingHeldBy = "both"
+	MappingHeldBySource MappingHeldBy = "source"
+	MappingHeldByTarget MappingHeldBy = "target"
+)
+
 // Defines values for MappingProtocol.
 const (
 	MappingProtocolTcp MappingProtocol = "tcp"
@@ -127,6 +155,13 @@ const (
 const (
 	MeRoleAdmin MeRole = "admin"
 	MeRoleUser  MeRole = "user"
+)
+
+// Defines values for NewShareHeldBy.
+const (
+	NewShareHeldByBoth   NewShareHeldBy = "both"
+	NewShareHeldBySource NewShareHeldBy = "source"
+	NewShareHeldByTarget NewShareHeldBy = "target"
 )
 
 // Defines values for NewShareProtocol.
@@ -163,6 +198,13 @@ const (
 const (
 	SetRoleBodyRoleAdmin SetRoleBodyRole = "admin"
 	SetRoleBodyRoleUser  SetRoleBodyRole = "user"
+)
+
+// Defines values for ShareHeldBy.
+const (
+	ShareHeldByBoth   ShareHeldBy = "both"
+	ShareHeldBySource ShareHeldBy = "source"
+	ShareHeldByTarget ShareHeldBy = "target"
 )
 
 // Defines values for ShareProtocol.
@@ -377,6 +419,11 @@ type ChangeClientBody struct {
 
 // ChangeMappingBody defines model for ChangeMappingBody.
 type ChangeMappingBody struct {
+	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+	//
+	// Examples: target
+	HeldBy *ChangeMappingBodyHeldBy `json:"held_by,omitempty"`
+
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
 	// Examples: 60
@@ -453,6 +500,11 @@ type ChangeMappingBody struct {
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 }
+
+// ChangeMappingBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+//
+// Examples: target
+type ChangeMappingBodyHeldBy string
 
 // ChangeMappingBodyProtocol May be sent, but cannot be changed
 //
@@ -809,6 +861,11 @@ type CreateKeyBodyScopes string
 
 // CreateMappingBody defines model for CreateMappingBody.
 type CreateMappingBody struct {
+	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+	//
+	// Examples: target
+	HeldBy *CreateMappingBodyHeldBy `json:"held_by,omitempty"`
+
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
 	// Examples: 60
@@ -859,6 +916,11 @@ type CreateMappingBody struct {
 	UserId *int64 `json:"user_id,omitempty"`
 }
 
+// CreateMappingBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+//
+// Examples: target
+type CreateMappingBodyHeldBy string
+
 // CreateMappingBodyProtocol Examples: tcp
 type CreateMappingBodyProtocol string
 
@@ -868,6 +930,11 @@ type CreateShareBody struct {
 	//
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+
+	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+	//
+	// Examples: target
+	HeldBy *CreateShareBodyHeldBy `json:"held_by,omitempty"`
 
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
@@ -901,6 +968,11 @@ type CreateShareBody struct {
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 }
+
+// CreateShareBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+//
+// Examples: target
+type CreateShareBodyHeldBy string
 
 // CreateShareBodyProtocol Examples: tcp
 type CreateShareBodyProtocol string
@@ -1254,6 +1326,11 @@ type Mapping struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
+	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+	//
+	// Examples: target
+	HeldBy *MappingHeldBy `json:"held_by,omitempty"`
+
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
 	// Examples: 60
@@ -1330,6 +1407,11 @@ type Mapping struct {
 	// UserId Examples: 100000001
 	UserId int64 `json:"user_id"`
 }
+
+// MappingHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+//
+// Examples: target
+type MappingHeldBy string
 
 // MappingProtocol Examples: tcp
 type MappingProtocol string
@@ -1450,6 +1532,11 @@ type NewShare struct {
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
 
+	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+	//
+	// Examples: target
+	HeldBy *NewShareHeldBy `json:"held_by,omitempty"`
+
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
 	// Examples: 60
@@ -1491,6 +1578,11 @@ type NewShare struct {
 	// Examples: 0
 	Uses int64 `json:"uses"`
 }
+
+// NewShareHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+//
+// Examples: target
+type NewShareHeldBy string
 
 // NewShareProtocol Examples: tcp
 type NewShareProtocol string
@@ -2139,6 +2231,11 @@ type Share struct {
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
 
+	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+	//
+	// Examples: target
+	HeldBy *ShareHeldBy `json:"held_by,omitempty"`
+
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
 	// Examples: 60
@@ -2180,6 +2277,11 @@ type Share struct {
 	// Examples: 0
 	Uses int64 `json:"uses"`
 }
+
+// ShareHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
+//
+// Examples: target
+type ShareHeldBy string
 
 // ShareProtocol Examples: tcp
 type ShareProtocol string

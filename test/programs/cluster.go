@@ -18,7 +18,13 @@ type Cluster struct {
 // carried streams between them must be unused when the test ends.
 func StartCluster(t testing.TB, n int, postgres, redis string, args ...string) *Cluster {
 	t.Helper()
-	c := &Cluster{Control: StartServerAt(t, "127.0.0.10", "control", "--postgres", postgres, "--redis", redis)}
+	return StartClusterWith(t, n, postgres, redis, nil, args...)
+}
+
+// StartClusterWith is StartCluster whose control plane has arguments too.
+func StartClusterWith(t testing.TB, n int, postgres, redis string, control []string, args ...string) *Cluster {
+	t.Helper()
+	c := &Cluster{Control: StartServerAt(t, "127.0.0.10", "control", append([]string{"--postgres", postgres, "--redis", redis}, control...)...)}
 	for i := range n {
 		c.Forwarders = append(c.Forwarders, StartServerAt(t, fmt.Sprintf("127.0.0.%d", 11+i), "forwarder", append([]string{
 			"--redis", redis, "--control", c.Control.State, "--join-token-file", filepath.Join(c.Control.Dir, "join-token")}, args...)...))

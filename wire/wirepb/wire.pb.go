@@ -1056,6 +1056,9 @@ type Command struct {
 	//	*Command_DeleteMapping
 	//	*Command_ListMappings
 	//	*Command_RedeemShare
+	//	*Command_CreateShare
+	//	*Command_RevokeShare
+	//	*Command_ListClients
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1148,6 +1151,33 @@ func (x *Command) GetRedeemShare() *RedeemShare {
 	return nil
 }
 
+func (x *Command) GetCreateShare() *CreateShare {
+	if x != nil {
+		if x, ok := x.Command.(*Command_CreateShare); ok {
+			return x.CreateShare
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRevokeShare() *RevokeShare {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RevokeShare); ok {
+			return x.RevokeShare
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetListClients() *ListClients {
+	if x != nil {
+		if x, ok := x.Command.(*Command_ListClients); ok {
+			return x.ListClients
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -1168,6 +1198,18 @@ type Command_RedeemShare struct {
 	RedeemShare *RedeemShare `protobuf:"bytes,6,opt,name=redeem_share,json=redeemShare,proto3,oneof"`
 }
 
+type Command_CreateShare struct {
+	CreateShare *CreateShare `protobuf:"bytes,7,opt,name=create_share,json=createShare,proto3,oneof"`
+}
+
+type Command_RevokeShare struct {
+	RevokeShare *RevokeShare `protobuf:"bytes,8,opt,name=revoke_share,json=revokeShare,proto3,oneof"`
+}
+
+type Command_ListClients struct {
+	ListClients *ListClients `protobuf:"bytes,9,opt,name=list_clients,json=listClients,proto3,oneof"`
+}
+
 func (*Command_CreateMapping) isCommand_Command() {}
 
 func (*Command_DeleteMapping) isCommand_Command() {}
@@ -1175,6 +1217,12 @@ func (*Command_DeleteMapping) isCommand_Command() {}
 func (*Command_ListMappings) isCommand_Command() {}
 
 func (*Command_RedeemShare) isCommand_Command() {}
+
+func (*Command_CreateShare) isCommand_Command() {}
+
+func (*Command_RevokeShare) isCommand_Command() {}
+
+func (*Command_ListClients) isCommand_Command() {}
 
 // CreateMapping makes a mapping that the asking client is an end of.
 type CreateMapping struct {
@@ -1188,8 +1236,12 @@ type CreateMapping struct {
 	TargetHost     string                 `protobuf:"bytes,7,opt,name=target_host,json=targetHost,proto3" json:"target_host,omitempty"`
 	TargetPort     uint32                 `protobuf:"varint,8,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
 	Options        string                 `protobuf:"bytes,9,opt,name=options,proto3" json:"options,omitempty"` // a JSON object as in the REST API; "" = none
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What else there is to say of a mapping: a JSON object with the parts of a mapping
+	// as the REST API names them, such as public_port and held_by. What stands in it
+	// goes before the fields above. An unknown name is refused.
+	Parts         []byte `protobuf:"bytes,10,opt,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateMapping) Reset() {
@@ -1285,6 +1337,13 @@ func (x *CreateMapping) GetOptions() string {
 	return ""
 }
 
+func (x *CreateMapping) GetParts() []byte {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
 // RedeemShare makes a mapping of a share code: the asking client listens.
 type RedeemShare struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1292,6 +1351,8 @@ type RedeemShare struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`                            // "" = the share's
 	LocalHost     string                 `protobuf:"bytes,3,opt,name=local_host,json=localHost,proto3" json:"local_host,omitempty"` // "" = 127.0.0.1
 	LocalPort     uint32                 `protobuf:"varint,4,opt,name=local_port,json=localPort,proto3" json:"local_port,omitempty"`
+	Held          bool                   `protobuf:"varint,5,opt,name=held,proto3" json:"held,omitempty"` // the mapping ends when the asking client has been away for a minute
+	Look          bool                   `protobuf:"varint,6,opt,name=look,proto3" json:"look,omitempty"` // make nothing: the result has a mapping with what the share leads to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1354,6 +1415,204 @@ func (x *RedeemShare) GetLocalPort() uint32 {
 	return 0
 }
 
+func (x *RedeemShare) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
+func (x *RedeemShare) GetLook() bool {
+	if x != nil {
+		return x.Look
+	}
+	return false
+}
+
+// CreateShare shares a service behind the asking client.
+type CreateShare struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Protocol       string                 `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Parts          []byte                 `protobuf:"bytes,2,opt,name=parts,proto3" json:"parts,omitempty"`                                          // as in CreateMapping, without where it listens
+	Random         string                 `protobuf:"bytes,3,opt,name=random,proto3" json:"random,omitempty"`                                        // 20 characters of base 32, drawn by the agent: a repeat gives the same code
+	MaxUses        uint32                 `protobuf:"varint,4,opt,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"`                      // 0 = 1
+	ExpiresSeconds uint32                 `protobuf:"varint,5,opt,name=expires_seconds,json=expiresSeconds,proto3" json:"expires_seconds,omitempty"` // 0 = never
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CreateShare) Reset() {
+	*x = CreateShare{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateShare) ProtoMessage() {}
+
+func (x *CreateShare) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateShare.ProtoReflect.Descriptor instead.
+func (*CreateShare) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CreateShare) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *CreateShare) GetParts() []byte {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *CreateShare) GetRandom() string {
+	if x != nil {
+		return x.Random
+	}
+	return ""
+}
+
+func (x *CreateShare) GetMaxUses() uint32 {
+	if x != nil {
+		return x.MaxUses
+	}
+	return 0
+}
+
+func (x *CreateShare) GetExpiresSeconds() uint32 {
+	if x != nil {
+		return x.ExpiresSeconds
+	}
+	return 0
+}
+
+// RevokeShare ends a share of a service behind the asking client.
+type RevokeShare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ShareId       int64                  `protobuf:"varint,1,opt,name=share_id,json=shareId,proto3" json:"share_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeShare) Reset() {
+	*x = RevokeShare{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeShare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeShare) ProtoMessage() {}
+
+func (x *RevokeShare) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeShare.ProtoReflect.Descriptor instead.
+func (*RevokeShare) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RevokeShare) GetShareId() int64 {
+	if x != nil {
+		return x.ShareId
+	}
+	return 0
+}
+
+// ListClients lists the clients of the asking client's user, by id. An anonymous
+// client has none beside it.
+type ListClients struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // "" = all; otherwise those with this name
+	After         int64                  `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"` // 0 = 100, at most 1,000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClients) Reset() {
+	*x = ListClients{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClients) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClients) ProtoMessage() {}
+
+func (x *ListClients) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClients.ProtoReflect.Descriptor instead.
+func (*ListClients) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListClients) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListClients) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ListClients) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 // DeleteMapping ends a mapping that the asking client is an end of.
 type DeleteMapping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1364,7 +1623,7 @@ type DeleteMapping struct {
 
 func (x *DeleteMapping) Reset() {
 	*x = DeleteMapping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1635,7 @@ func (x *DeleteMapping) String() string {
 func (*DeleteMapping) ProtoMessage() {}
 
 func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1648,7 @@ func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMapping.ProtoReflect.Descriptor instead.
 func (*DeleteMapping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteMapping) GetMappingId() int64 {
@@ -1410,7 +1669,7 @@ type ListMappings struct {
 
 func (x *ListMappings) Reset() {
 	*x = ListMappings{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1681,7 @@ func (x *ListMappings) String() string {
 func (*ListMappings) ProtoMessage() {}
 
 func (x *ListMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1694,7 @@ func (x *ListMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMappings.ProtoReflect.Descriptor instead.
 func (*ListMappings) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListMappings) GetAfter() int64 {
@@ -1461,13 +1720,15 @@ type Result struct {
 	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Mappings      []*Mapping             `protobuf:"bytes,4,rep,name=mappings,proto3" json:"mappings,omitempty"` // made, ended or listed
 	Next          int64                  `protobuf:"varint,5,opt,name=next,proto3" json:"next,omitempty"`        // of a list: after for the next page, 0 = that was all
+	Share         *Share                 `protobuf:"bytes,6,opt,name=share,proto3" json:"share,omitempty"`       // made
+	Clients       []*Client              `protobuf:"bytes,7,rep,name=clients,proto3" json:"clients,omitempty"`   // listed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1740,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1753,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Result) GetId() uint64 {
@@ -1530,6 +1791,142 @@ func (x *Result) GetNext() int64 {
 	return 0
 }
 
+func (x *Result) GetShare() *Share {
+	if x != nil {
+		return x.Share
+	}
+	return nil
+}
+
+func (x *Result) GetClients() []*Client {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+// Share is a share with its code.
+type Share struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ShareId       int64                  `protobuf:"varint,1,opt,name=share_id,json=shareId,proto3" json:"share_id,omitempty"`
+	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`
+	Expires       int64                  `protobuf:"varint,3,opt,name=expires,proto3" json:"expires,omitempty"` // Unix seconds, 0 = never
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Share) Reset() {
+	*x = Share{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Share) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Share) ProtoMessage() {}
+
+func (x *Share) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Share.ProtoReflect.Descriptor instead.
+func (*Share) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Share) GetShareId() int64 {
+	if x != nil {
+		return x.ShareId
+	}
+	return 0
+}
+
+func (x *Share) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Share) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+// Client is a client as others of its user see it.
+type Client struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClientId      int64                  `protobuf:"varint,1,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Disabled      bool                   `protobuf:"varint,3,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Client) Reset() {
+	*x = Client{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Client) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Client) ProtoMessage() {}
+
+func (x *Client) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Client.ProtoReflect.Descriptor instead.
+func (*Client) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Client) GetClientId() int64 {
+	if x != nil {
+		return x.ClientId
+	}
+	return 0
+}
+
+func (x *Client) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Client) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
 // Mapping is a mapping as an end of it sees it.
 type Mapping struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1543,14 +1940,17 @@ type Mapping struct {
 	TargetHost     string                 `protobuf:"bytes,8,opt,name=target_host,json=targetHost,proto3" json:"target_host,omitempty"`
 	TargetPort     uint32                 `protobuf:"varint,9,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
 	Disabled       bool                   `protobuf:"varint,10,opt,name=disabled,proto3" json:"disabled,omitempty"`
-	Options        string                 `protobuf:"bytes,11,opt,name=options,proto3" json:"options,omitempty"` // a JSON object as in the REST API; "" = none
+	Options        string                 `protobuf:"bytes,11,opt,name=options,proto3" json:"options,omitempty"`                 // a JSON object as in the REST API; "" = none
+	Parts          []byte                 `protobuf:"bytes,12,opt,name=parts,proto3" json:"parts,omitempty"`                     // a JSON object: all parts, as the REST API names them
+	Public         string                 `protobuf:"bytes,13,opt,name=public,proto3" json:"public,omitempty"`                   // where visitors connect; "" = nowhere, or not known
+	ShareId        int64                  `protobuf:"varint,14,opt,name=share_id,json=shareId,proto3" json:"share_id,omitempty"` // the share it was made of
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Mapping) Reset() {
 	*x = Mapping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1962,7 @@ func (x *Mapping) String() string {
 func (*Mapping) ProtoMessage() {}
 
 func (x *Mapping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1975,7 @@ func (x *Mapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mapping.ProtoReflect.Descriptor instead.
 func (*Mapping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Mapping) GetMappingId() int64 {
@@ -1655,6 +2055,27 @@ func (x *Mapping) GetOptions() string {
 	return ""
 }
 
+func (x *Mapping) GetParts() []byte {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *Mapping) GetPublic() string {
+	if x != nil {
+		return x.Public
+	}
+	return ""
+}
+
+func (x *Mapping) GetShareId() int64 {
+	if x != nil {
+		return x.ShareId
+	}
+	return 0
+}
+
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1664,7 +2085,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +2097,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +2110,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -1708,7 +2129,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +2141,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +2154,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -1754,7 +2175,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +2187,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +2200,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GoAway) GetCode() string {
@@ -1814,7 +2235,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +2247,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +2260,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Open) GetMappingId() int64 {
@@ -1909,7 +2330,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2342,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2355,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Opened) GetCode() string {
@@ -2043,15 +2464,18 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xcd\x02\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x93\x04\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12F\n" +
 	"\x0ecreate_mapping\x18\x03 \x01(\v2\x1d.tunnox.wire.v1.CreateMappingH\x00R\rcreateMapping\x12F\n" +
 	"\x0edelete_mapping\x18\x04 \x01(\v2\x1d.tunnox.wire.v1.DeleteMappingH\x00R\rdeleteMapping\x12C\n" +
 	"\rlist_mappings\x18\x05 \x01(\v2\x1c.tunnox.wire.v1.ListMappingsH\x00R\flistMappings\x12@\n" +
-	"\fredeem_share\x18\x06 \x01(\v2\x1b.tunnox.wire.v1.RedeemShareH\x00R\vredeemShareB\t\n" +
-	"\acommand\"\xad\x02\n" +
+	"\fredeem_share\x18\x06 \x01(\v2\x1b.tunnox.wire.v1.RedeemShareH\x00R\vredeemShare\x12@\n" +
+	"\fcreate_share\x18\a \x01(\v2\x1b.tunnox.wire.v1.CreateShareH\x00R\vcreateShare\x12@\n" +
+	"\frevoke_share\x18\b \x01(\v2\x1b.tunnox.wire.v1.RevokeShareH\x00R\vrevokeShare\x12@\n" +
+	"\flist_clients\x18\t \x01(\v2\x1b.tunnox.wire.v1.ListClientsH\x00R\vlistClientsB\t\n" +
+	"\acommand\"\xc3\x02\n" +
 	"\rCreateMapping\x12(\n" +
 	"\x10source_client_id\x18\x01 \x01(\x03R\x0esourceClientId\x12(\n" +
 	"\x10target_client_id\x18\x02 \x01(\x03R\x0etargetClientId\x12\x1a\n" +
@@ -2065,26 +2489,52 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"targetHost\x12\x1f\n" +
 	"\vtarget_port\x18\b \x01(\rR\n" +
 	"targetPort\x12\x18\n" +
-	"\aoptions\x18\t \x01(\tR\aoptions\"s\n" +
+	"\aoptions\x18\t \x01(\tR\aoptions\x12\x14\n" +
+	"\x05parts\x18\n" +
+	" \x01(\fR\x05parts\"\x9b\x01\n" +
 	"\vRedeemShare\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"local_host\x18\x03 \x01(\tR\tlocalHost\x12\x1d\n" +
 	"\n" +
-	"local_port\x18\x04 \x01(\rR\tlocalPort\".\n" +
+	"local_port\x18\x04 \x01(\rR\tlocalPort\x12\x12\n" +
+	"\x04held\x18\x05 \x01(\bR\x04held\x12\x12\n" +
+	"\x04look\x18\x06 \x01(\bR\x04look\"\x9b\x01\n" +
+	"\vCreateShare\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x14\n" +
+	"\x05parts\x18\x02 \x01(\fR\x05parts\x12\x16\n" +
+	"\x06random\x18\x03 \x01(\tR\x06random\x12\x19\n" +
+	"\bmax_uses\x18\x04 \x01(\rR\amaxUses\x12'\n" +
+	"\x0fexpires_seconds\x18\x05 \x01(\rR\x0eexpiresSeconds\"(\n" +
+	"\vRevokeShare\x12\x19\n" +
+	"\bshare_id\x18\x01 \x01(\x03R\ashareId\"M\n" +
+	"\vListClients\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x03R\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\".\n" +
 	"\rDeleteMapping\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\":\n" +
 	"\fListMappings\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x03R\x05after\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\"\x8f\x01\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\xee\x01\n" +
 	"\x06Result\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x123\n" +
 	"\bmappings\x18\x04 \x03(\v2\x17.tunnox.wire.v1.MappingR\bmappings\x12\x12\n" +
-	"\x04next\x18\x05 \x01(\x03R\x04next\"\xe2\x02\n" +
+	"\x04next\x18\x05 \x01(\x03R\x04next\x12+\n" +
+	"\x05share\x18\x06 \x01(\v2\x15.tunnox.wire.v1.ShareR\x05share\x120\n" +
+	"\aclients\x18\a \x03(\v2\x16.tunnox.wire.v1.ClientR\aclients\"P\n" +
+	"\x05Share\x12\x19\n" +
+	"\bshare_id\x18\x01 \x01(\x03R\ashareId\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
+	"\aexpires\x18\x03 \x01(\x03R\aexpires\"U\n" +
+	"\x06Client\x12\x1b\n" +
+	"\tclient_id\x18\x01 \x01(\x03R\bclientId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
+	"\bdisabled\x18\x03 \x01(\bR\bdisabled\"\xab\x03\n" +
 	"\aMapping\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x1a\n" +
@@ -2102,7 +2552,10 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"targetPort\x12\x1a\n" +
 	"\bdisabled\x18\n" +
 	" \x01(\bR\bdisabled\x12\x18\n" +
-	"\aoptions\x18\v \x01(\tR\aoptions\"\x16\n" +
+	"\aoptions\x18\v \x01(\tR\aoptions\x12\x14\n" +
+	"\x05parts\x18\f \x01(\fR\x05parts\x12\x16\n" +
+	"\x06public\x18\r \x01(\tR\x06public\x12\x19\n" +
+	"\bshare_id\x18\x0e \x01(\x03R\ashareId\"\x16\n" +
 	"\x04Ping\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\x16\n" +
 	"\x04Pong\x12\x0e\n" +
@@ -2136,7 +2589,7 @@ func file_wire_wirepb_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wirepb_wire_proto_rawDescData
 }
 
-var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_wire_wirepb_wire_proto_goTypes = []any{
 	(*Control)(nil),       // 0: tunnox.wire.v1.Control
 	(*Challenge)(nil),     // 1: tunnox.wire.v1.Challenge
@@ -2152,15 +2605,20 @@ var file_wire_wirepb_wire_proto_goTypes = []any{
 	(*Command)(nil),       // 11: tunnox.wire.v1.Command
 	(*CreateMapping)(nil), // 12: tunnox.wire.v1.CreateMapping
 	(*RedeemShare)(nil),   // 13: tunnox.wire.v1.RedeemShare
-	(*DeleteMapping)(nil), // 14: tunnox.wire.v1.DeleteMapping
-	(*ListMappings)(nil),  // 15: tunnox.wire.v1.ListMappings
-	(*Result)(nil),        // 16: tunnox.wire.v1.Result
-	(*Mapping)(nil),       // 17: tunnox.wire.v1.Mapping
-	(*Ping)(nil),          // 18: tunnox.wire.v1.Ping
-	(*Pong)(nil),          // 19: tunnox.wire.v1.Pong
-	(*GoAway)(nil),        // 20: tunnox.wire.v1.GoAway
-	(*Open)(nil),          // 21: tunnox.wire.v1.Open
-	(*Opened)(nil),        // 22: tunnox.wire.v1.Opened
+	(*CreateShare)(nil),   // 14: tunnox.wire.v1.CreateShare
+	(*RevokeShare)(nil),   // 15: tunnox.wire.v1.RevokeShare
+	(*ListClients)(nil),   // 16: tunnox.wire.v1.ListClients
+	(*DeleteMapping)(nil), // 17: tunnox.wire.v1.DeleteMapping
+	(*ListMappings)(nil),  // 18: tunnox.wire.v1.ListMappings
+	(*Result)(nil),        // 19: tunnox.wire.v1.Result
+	(*Share)(nil),         // 20: tunnox.wire.v1.Share
+	(*Client)(nil),        // 21: tunnox.wire.v1.Client
+	(*Mapping)(nil),       // 22: tunnox.wire.v1.Mapping
+	(*Ping)(nil),          // 23: tunnox.wire.v1.Ping
+	(*Pong)(nil),          // 24: tunnox.wire.v1.Pong
+	(*GoAway)(nil),        // 25: tunnox.wire.v1.GoAway
+	(*Open)(nil),          // 26: tunnox.wire.v1.Open
+	(*Opened)(nil),        // 27: tunnox.wire.v1.Opened
 }
 var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	1,  // 0: tunnox.wire.v1.Control.challenge:type_name -> tunnox.wire.v1.Challenge
@@ -2169,26 +2627,31 @@ var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	6,  // 3: tunnox.wire.v1.Control.refused:type_name -> tunnox.wire.v1.Refused
 	8,  // 4: tunnox.wire.v1.Control.assign:type_name -> tunnox.wire.v1.Assign
 	9,  // 5: tunnox.wire.v1.Control.ack:type_name -> tunnox.wire.v1.Ack
-	18, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
-	19, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
-	20, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
+	23, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
+	24, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
+	25, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
 	5,  // 9: tunnox.wire.v1.Control.forwarders:type_name -> tunnox.wire.v1.Forwarders
 	11, // 10: tunnox.wire.v1.Control.command:type_name -> tunnox.wire.v1.Command
-	16, // 11: tunnox.wire.v1.Control.result:type_name -> tunnox.wire.v1.Result
+	19, // 11: tunnox.wire.v1.Control.result:type_name -> tunnox.wire.v1.Result
 	4,  // 12: tunnox.wire.v1.Welcome.forwarders:type_name -> tunnox.wire.v1.Forwarder
 	4,  // 13: tunnox.wire.v1.Forwarders.forwarders:type_name -> tunnox.wire.v1.Forwarder
 	7,  // 14: tunnox.wire.v1.Assign.listeners:type_name -> tunnox.wire.v1.Listener
 	10, // 15: tunnox.wire.v1.Ack.failures:type_name -> tunnox.wire.v1.Failure
 	12, // 16: tunnox.wire.v1.Command.create_mapping:type_name -> tunnox.wire.v1.CreateMapping
-	14, // 17: tunnox.wire.v1.Command.delete_mapping:type_name -> tunnox.wire.v1.DeleteMapping
-	15, // 18: tunnox.wire.v1.Command.list_mappings:type_name -> tunnox.wire.v1.ListMappings
+	17, // 17: tunnox.wire.v1.Command.delete_mapping:type_name -> tunnox.wire.v1.DeleteMapping
+	18, // 18: tunnox.wire.v1.Command.list_mappings:type_name -> tunnox.wire.v1.ListMappings
 	13, // 19: tunnox.wire.v1.Command.redeem_share:type_name -> tunnox.wire.v1.RedeemShare
-	17, // 20: tunnox.wire.v1.Result.mappings:type_name -> tunnox.wire.v1.Mapping
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	14, // 20: tunnox.wire.v1.Command.create_share:type_name -> tunnox.wire.v1.CreateShare
+	15, // 21: tunnox.wire.v1.Command.revoke_share:type_name -> tunnox.wire.v1.RevokeShare
+	16, // 22: tunnox.wire.v1.Command.list_clients:type_name -> tunnox.wire.v1.ListClients
+	22, // 23: tunnox.wire.v1.Result.mappings:type_name -> tunnox.wire.v1.Mapping
+	20, // 24: tunnox.wire.v1.Result.share:type_name -> tunnox.wire.v1.Share
+	21, // 25: tunnox.wire.v1.Result.clients:type_name -> tunnox.wire.v1.Client
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_wire_wirepb_wire_proto_init() }
@@ -2215,6 +2678,9 @@ func file_wire_wirepb_wire_proto_init() {
 		(*Command_DeleteMapping)(nil),
 		(*Command_ListMappings)(nil),
 		(*Command_RedeemShare)(nil),
+		(*Command_CreateShare)(nil),
+		(*Command_RevokeShare)(nil),
+		(*Command_ListClients)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2222,7 +2688,7 @@ func file_wire_wirepb_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wirepb_wire_proto_rawDesc), len(file_wire_wirepb_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

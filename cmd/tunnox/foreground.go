@@ -1,0 +1,470 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/reach"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
+)
+
+// exitTaken is the status of a program in the foreground that wants a name, a port or
+// an address which somebody else has.
+const exitTaken = 4
+
+const foregroundCodes = `Exit codes: 0 ended as asked, 1 failure, 2 usage, 3 refused for good (the message
+says why), 4 the name, port or address is taken.`
+
+// foreground is what all programs have that hold a tunnel in the foreground. Where
+// an agent runs on this machine it holds the tunnel; otherwise the program runs an
+// agent itself, which holds the tunnels of others too. So one identity has one agent.
+type foreground struct {
+	surroundings
+	state   string
+	servers []string
+	pins    []string
+	json    bool
+	keep    bool
+	timeout time.Duration
+}
+
+func (f *foreground) declare(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.state, "state", "", "`directory` with this machine's identity (environment: TUNNOX_STATE; default "+defaultStateDir(f.surroundings)+")")
+	flags.BoolVar(&f.json, "json", false, "print one line of JSON when it is ready")
+	flags.BoolVar(&f.keep, "keep", false, "leave it there at the end; tunnox agent serves it from then on")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to try at the beginning")
+}
+
+// declareServer adds the flags of what needs no account.
+func (f *foreground) declareServer(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&f.servers, "server", nil, "`address` of a server to use without joining it, host:port#sha256:... or host:port with --pin")
+	cmd.Flags().StringSliceVar(&f.pins, "pin", nil, "`fingerprint` of the server's key, sha256:...")
+}
+
+// handOverTries is how often a listener is tried that the agent before may still have:
+// for about five seconds.
+const handOverTries = 12
+
+// errAgentGone says that the agent which held the tunnel is not there any more.
+var errAgentGone = errors.New("the agent of this machine has ended")
+
+// hold holds a tunnel until ctx ends, through whatever happens to agents and servers.
+// show is told what happens to it.
+func (f *foreground) hold(ctx context.Context, wish agent.Tunnel, show func(agent.TunnelNews) error) error {
+	if f.timeout <= 0 {
+		return usageError("--timeout %v: want more than 0, for example 30s", f.timeout)
+	}
+	wish.Keep = f.keep
+	f.state = stateDir(f.surroundings, f.state)
+	if len(f.servers) > 0 {
+		if err := f.elsewhere(); err != nil {
+			return err
+		}
+	}
+	ready := false
+	noted := func(news agent.TunnelNews) error {
+		if news.Event == "ready" {
+			ready, wish.Resume = true, &news
+		}
+		return show(news)
+	}
+	var again wait.Backoff
+	for {
+		runner, err := f.runner(ctx)
+		if err != nil {
+			return ended(ctx, err)
+		}
+		bound := time.Duration(0)
+		if !ready {
+			bound = f.timeout
+		}
+		err = runner.hold(ctx, wish, bound, noted)
+		if stopped := runner.stop(); stopped != nil && (err == nil || errors.Is(err, errAgentGone)) {
+			err = stopped
+		}
+		switch coded, _ := errors.AsType[codedError](err); {
+		case ctx.Err() != nil:
+			return ended(ctx, err)
+		case errors.Is(err, errAgentGone):
+			again.Reset()
+		case ready && coded.code == exitTaken && again.Tries() < handOverTries: // by the agent that is about to end
+		default:
+			return err
+		}
+		if !again.Wait(ctx) {
+			return nil
+		}
+	}
+}
+
+// ended gives nil where a program was told to end.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errAgentGone)) {
+		return nil
+	}
+	return err
+}
+
+// elsewhere is for a server that this machine need not have joined: where it has, its
+// identity is used, and otherwise there is an anonymous one for that server alone.
+func (f *foreground) elsewhere() error {
+	addresses, _, err := parseServers(f.servers)
+	if err != nil {
+		return codedError{exitUsage, err}
+	}
+	kept := &agent.State{File: filepath.Join(f.state, "client.json")}
+	if _, err := kept.Load(); err != nil {
+		return err
+	}
+	if kept.Joined != nil {
+		for _, address := range addresses {
+			for _, joined := range kept.Joined.Servers {
+				if address == joined {
+					f.servers, f.pins = nil, nil
+					return nil
+				}
+			}
+		}
+	}
+	if len(addresses) == 0 {
+		return usageError("--server is empty")
+	}
+	f.state = filepath.Join(f.state, "at-"+strings.Map(func(r rune) rune {
+		if strings.ContainsRune(`/\:*?"<>|[]`, r) {
+			return '_'
+		}
+		return r
+	}, addresses[0]))
+	return nil
+}
+
+// runner reaches the agent that holds the tunnel.
+type runner struct {
+	http *http.Client
+	stop func() error // ends what was started for it, and gives why the agent has ended
+	why  func() error // why the agent is not connected; nil: another program's log says so
+	over <-chan struct{}
+}
+
+// runner finds the agent of this machine, or starts one here.
+func (f *foreground) runner(ctx context.Context) (*runner, error) {
+	const tries, pause = 100, 100 * time.Millisecond
+	var held error
+	for range tries { // another program may be about to begin or to end
+		if path := f.answering(ctx); path != "" {
+			client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", path)
+			}}}
+			return &runner{http: client, stop: func() error { client.CloseIdleConnections(); return nil }}, nil
+		}
+		r, err := f.own()
+		if !errors.Is(err, errHeld) {
+			return r, err
+		}
+		held = err
+		if !wait.For(ctx, pause) {
+			return nil, ctx.Err()
+		}
+	}
+	return nil, held
+}
+
+// answering gives the socket of an agent that answers, "" when none does.
+func (f *foreground) answering(ctx context.Context) string {
+	path := socketPath(f.state, 0)
+	if others, err := filepath.Glob(filepath.Join(f.state, "agent-*.sock")); err == nil && len(others) == 1 {
+		if _, err := os.Stat(path); err != nil {
+			path = others[0] // an agent that was given its identity
+		}
+	}
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return ""
+	}
+	_ = conn.Close()
+	return path
+}
+
+// own starts an agent in this process.
+func (f *foreground) own() (*runner, error) {
+	log := slog.New(&plainHandler{out: f.stderr, level: slog.LevelError})
+	o := &agentOptions{surroundings: f.surroundings, servers: f.servers, pins: f.pins, state: f.state,
+		sessions: agent.DefaultSessions, transport: reach.Auto, name: hostname(), logLevel: "error", logFormat: "text"}
+	kept := &agent.State{File: filepath.Join(f.state, "client.json")}
+	if len(f.servers) == 0 {
+		before, err := kept.Load()
+		if err != nil {
+			return nil, err
+		}
+		if kept.Joined == nil {
+			text := "this machine has not joined a server: run tunnox join CODE first"
+			if before.ClientID != 0 {
+				text = "where the server of this machine is, is not known: run tunnox agent --server ... beside this, or join it with tunnox join CODE"
+			}
+			return nil, codedError{exitUsage, errors.New(text)}
+		}
+	}
+	config, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	release, err := lockState(f.state, 0, log)
+	if err != nil {
+		return nil, err
+	}
+	dialled := &dialled{dial: config.Dial}
+	config.Dial, config.Logger = dialled.do, log
+	a, err := agent.New(config)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	inside := newInside()
+	server := &http.Server{Handler: a.Local(), ReadHeaderTimeout: 5 * time.Second}
+	socket := serveLocal(socketPath(f.state, 0), a.Local(), log)
+	over := make(chan struct{})
+	var runErr error
+	var tasks sync.WaitGroup
+	tasks.Go(func() { defer close(over); runErr = a.Run(ctx) })
+	tasks.Go(func() { _ = server.Serve(inside) })
+	client := &http.Client{Transport: &http.Transport{DialContext: inside.dial}}
+	stop := sync.OnceValue(func() error {
+		cancel()
+		<-over
+		socket()
+		_ = server.Close()
+		client.CloseIdleConnections()
+		tasks.Wait()
+		release()
+		if _, refused := errors.AsType[*agent.EndedError](runErr); refused {
+			return codedError{exitRefused, runErr}
+		}
+		return runErr
+	})
+	return &runner{http: client, stop: stop, over: over, why: func() error {
+		return fmt.Errorf("cannot reach %s: %w\n  is the server up, and reached from here? Try again with the same command", oneLine(strings.Join(config.Servers, ", ")), dialled.why())
+	}}, nil
+}
+
+// dialled dials, and remembers why that failed.
+type dialled struct {
+	dial func(context.Context, string) (transport.Session, error)
+
+	mu   sync.Mutex
+	last error // guarded by mu
+}
+
+func (d *dialled) do(ctx context.Context, server string) (transport.Session, error) {
+	session, err := d.dial(ctx, server)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil && ctx.Err() == nil || d.last == nil {
+		d.last = err
+	}
+	return session, err
+}
+
+func (d *dialled) why() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last == nil {
+		return errors.New("the server answered, and took too long to let this machine in")
+	}
+	return d.last
+}
+
+// hold asks the agent to hold the tunnel, and follows what it says. When ctx ends it
+// ends the tunnel. bound is how long it may take to be ready; 0 = for ever.
+func (r *runner) hold(ctx context.Context, wish agent.Tunnel, bound time.Duration, show func(agent.TunnelNews) error) error {
+	body, err := json.Marshal(wish)
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it lasts until the tunnel has been ended in order
+	defer cancel()
+	req, err := http.NewRequestWithContext(asking, http.MethodPost, "http://agent/tunnels", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	answered := make(chan struct{})
+	stopWaiting := context.AfterFunc(ctx, func() {
+		select {
+		case <-answered:
+		default:
+			cancel() // there is no tunnel yet to end
+		}
+	})
+	defer stopWaiting()
+	var late *time.Timer
+	if bound > 0 {
+		late = time.AfterFunc(bound, cancel)
+		defer late.Stop()
+	}
+	resp, err := r.http.Do(req)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Canceled
+	case err != nil && asking.Err() != nil:
+		return r.offline()
+	case err != nil:
+		return errAgentGone
+	}
+	close(answered)
+	if late != nil {
+		late.Stop()
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return r.refusal(resp)
+	}
+	news := make(chan agent.TunnelNews)
+	go func() {
+		defer close(news)
+		lines := bufio.NewScanner(resp.Body)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			var n agent.TunnelNews
+			if json.Unmarshal(lines.Bytes(), &n) != nil {
+				return
+			}
+			select {
+			case news <- n:
+			case <-asking.Done():
+				return
+			}
+		}
+	}()
+	var id int64
+	for {
+		select {
+		case n, ok := <-news:
+			if !ok {
+				return errAgentGone
+			}
+			if n.Event == "ready" {
+				id = n.ID
+			}
+			if n.Event == "ended" {
+				return codedError{exitRefused, errors.New(oneLine(n.Message))}
+			}
+			if err := show(n); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return r.end(id)
+		}
+	}
+}
+
+// endTime bounds how long the end of a tunnel may take. Where the server cannot be
+// reached it ends what is there within a minute by itself.
+const endTime = 3 * time.Second
+
+func (r *runner) end(id int64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, fmt.Sprintf("http://agent/tunnels/%d", id), http.NoBody)
+	if err != nil {
+		return err
+	}
+	if resp, err := r.http.Do(req); err == nil {
+		_ = resp.Body.Close()
+	}
+	return nil
+}
+
+func (r *runner) offline() error {
+	if r.why != nil {
+		return r.why()
+	}
+	return errors.New("the agent of this machine is not connected to its server: its log says why, and tunnox agent status shows it")
+}
+
+// refusal says why there is no tunnel, with the exit code that scripts go by.
+func (r *runner) refusal(resp *http.Response) error {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return errAgentGone
+	}
+	p := &problem{}
+	if json.Unmarshal(b, p) != nil {
+		return fmt.Errorf("the agent of this machine answered %s: is it of another version?", resp.Status)
+	}
+	switch p.Code {
+	case "offline", "no_answer":
+		if r.over != nil {
+			select {
+			case <-r.over:
+				return errAgentGone // it says itself why
+			default:
+			}
+		}
+		return r.offline()
+	case "listener_taken", "port_taken", "host_taken", "address_in_use":
+		return codedError{exitTaken, errors.New(oneLine(p.Detail))}
+	case "invalid":
+		return codedError{exitUsage, errors.New(oneLine(p.Detail))}
+	case "store_unavailable", "internal":
+		return errors.New(oneLine(p.Detail))
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return errors.New("the agent that runs on this machine is older than this program and holds no tunnels: start it anew")
+	}
+	return codedError{exitRefused, fmt.Errorf("%s [%s]", oneLine(p.Detail), oneLine(p.Code))}
+}
+
+// inside is a listener that only this process reaches.
+type inside struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newInside() *inside { return &inside{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+// Accept implements [net.Listener].
+func (l *inside) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (l *inside) Close() error { l.once.Do(func() { close(l.closed) }); return nil }
+
+// Addr implements [net.Listener].
+func (l *inside) Addr() net.Addr { return &net.UnixAddr{Name: "inside", Net: "unix"} }
+
+func (l *inside) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case l.conns <- there:
+		return here, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
