@@ -2,87 +2,82 @@ package reach
 
 import (
 	"context"
+	"io"
 	"time"
-
-	"github.com/tunnox-net/tunnox/transport"
 )
 
 const (
-	// step is the time between the beginnings of two carriers, as between two addresses
-	// in RFC 8305. A carrier that failed is followed at once.
+	// step is the time between the beginnings of two carriers or two addresses, as RFC
+	// 8305 says. One that failed is followed at once.
 	step = 250 * time.Millisecond
 	// headStart is step behind a carrier that is known to work. It is long enough for two
 	// round trips over a satellite, and short enough to be no outage.
 	headStart = 1500 * time.Millisecond
 )
 
-// racer is one carrier that has ended.
-type racer struct {
-	Try
-	session transport.Session
+// ended is what came of one attempt of a race.
+type ended[T io.Closer] struct {
+	which int
+	at    time.Time
+	got   T
+	err   error
 }
 
-// race begins the carriers one after another, and returns the first session.
-func (d *Dialer) race(ctx context.Context, address string, order []string, known bool) (transport.Session, string, error) {
+// race begins n attempts, one after another: the second lead behind the first, and each
+// other a step behind the one before. It returns the first that succeeds. It calls note,
+// if that is set, with each attempt that ends before that. If all fail it returns the last
+// error.
+func race[T io.Closer](ctx context.Context, n int, lead time.Duration, try func(context.Context, int) (T, error), note func(ended[T])) (T, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan racer)
+	ends := make(chan ended[T])
 	running, begun := 0, 0
 	begin := func() {
-		scheme := order[begun]
+		i := begun
 		begun++
 		running++
 		go func() {
-			s, err := d.carriers[scheme](ctx, address, d.config)
-			ended <- racer{Try{Scheme: scheme, At: time.Now(), Err: err}, s}
+			got, err := try(ctx, i)
+			ends <- ended[T]{i, time.Now(), got, err}
 		}()
 	}
 	defer func() {
 		cancel()
-		go closeLate(ended, running)
+		go closeLate(ends, running)
 	}()
 	begin()
-	wait := step
-	if known {
-		wait = headStart
-	}
-	next := time.NewTimer(wait)
+	next := time.NewTimer(lead)
 	defer next.Stop()
-	failed := &RaceError{}
 	for {
+		var last error
 		select {
 		case <-next.C:
-		case r := <-ended:
+		case e := <-ends:
 			running--
-			d.note(ctx, r.Scheme, r.Err)
-			if r.Err == nil {
-				return r.session, r.Scheme, nil
+			if note != nil {
+				note(e)
 			}
-			failed.Tries = append(failed.Tries, r.Try)
+			if e.err == nil {
+				return e.got, nil
+			}
+			last = e.err
 		}
-		more := begun < len(order) && ctx.Err() == nil
+		more := begun < n && ctx.Err() == nil
 		switch {
-		case running == 0 && !more:
-			return nil, "", failed.orOnly()
 		case more:
 			begin()
 			next.Reset(step)
+		case running == 0:
+			var none T
+			return none, last
 		}
 	}
 }
 
-// orOnly is the reason itself where there is only one.
-func (e *RaceError) orOnly() error {
-	if len(e.Tries) == 1 {
-		return e.Tries[0].Err
-	}
-	return e
-}
-
-// closeLate takes what the others of a race still bring.
-func closeLate(ended <-chan racer, running int) {
+// closeLate closes what the others of a race still bring.
+func closeLate[T io.Closer](ends <-chan ended[T], running int) {
 	for range running {
-		if r := <-ended; r.session != nil {
-			_ = r.session.Close()
+		if e := <-ends; e.err == nil {
+			_ = e.got.Close()
 		}
 	}
 }

@@ -91,18 +91,41 @@ func (d *Dialer) Dial(ctx context.Context, server string) (transport.Session, er
 	}
 	if strings.Contains(server, "://") {
 		s, err := d.carriers.Dial(ctx, server, d.config)
-		d.note(ctx, address.Scheme, err)
+		d.note(ctx, Try{Scheme: address.Scheme, At: time.Now(), Err: err})
 		return s, err
 	}
 	network := d.network()
 	order, known := d.orderIn(network)
-	s, scheme, err := d.race(ctx, address.HostPort(), order, known)
-	if err == nil {
-		d.mu.Lock()
-		d.last[network] = scheme
-		d.mu.Unlock()
+	lead := step
+	if known {
+		lead = headStart
 	}
-	return s, err
+	failed := &RaceError{}
+	s, err := race(ctx, len(order), lead, func(ctx context.Context, i int) (transport.Session, error) {
+		return d.carriers[order[i]](ctx, address.HostPort(), d.config)
+	}, func(e ended[transport.Session]) {
+		try := Try{Scheme: order[e.which], At: e.at, Err: e.err}
+		d.note(ctx, try)
+		if try.Err == nil {
+			d.worked(network, try.Scheme)
+		} else {
+			failed.Tries = append(failed.Tries, try)
+		}
+	})
+	switch {
+	case err == nil:
+		return s, nil
+	case len(failed.Tries) == 1:
+		return nil, failed.Tries[0].Err
+	}
+	return nil, failed
+}
+
+// worked remembers the scheme that won in a network.
+func (d *Dialer) worked(network, scheme string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last[network] = scheme
 }
 
 // orderIn is the order of schemes in a network, and whether the first is known to work.
@@ -119,13 +142,13 @@ func (d *Dialer) orderIn(network string) (order []string, known bool) {
 
 // note keeps what came of an attempt. One that was cut short by whoever asked for it, or
 // because another was faster, says nothing.
-func (d *Dialer) note(ctx context.Context, scheme string, err error) {
-	if err != nil && errors.Is(ctx.Err(), context.Canceled) {
+func (d *Dialer) note(ctx context.Context, try Try) {
+	if try.Err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tries[scheme] = Try{Scheme: scheme, At: time.Now(), Err: err}
+	d.tries[try.Scheme] = try
 }
 
 // RaceError is why no carrier gave a session.

@@ -62,6 +62,10 @@ is enough: the server tells of the others.
 While it runs, "tunnox agent status", "mapping" and "redeem" speak to it, on a socket
 in --state that only its owner can open.
 
+HTTPS_PROXY or ALL_PROXY names a proxy to reach the server through: http://, https:// or
+socks5://HOST:PORT, with NAME:PASSWORD@ before the host if it wants that. NO_PROXY lists
+servers that are reached without it.
+
 Every flag is a TUNNOX_ variable too, for example TUNNOX_CLIENT_ID.
 
 The agent runs until it is told to end or the server refuses it for good. A
@@ -172,7 +176,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 	}
 	verify, err := o.dialConfig(pins)
 	fault(err)
-	way, err := dialer(o.transport, verify)
+	way, err := dialer(o.surroundings, o.transport, verify)
 	fault(err)
 	policy, err := agent.ParsePolicy(words(o.allow))
 	fault(err)

@@ -92,7 +92,7 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 	ctx, cancel := context.WithTimeout(ctx, j.timeout)
 	defer cancel()
 	var client int64
-	way, err := dialer(reach.Auto, dial)
+	way, err := dialer(j.surroundings, reach.Auto, dial)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ var transports = []string{transport.SchemeTLS, transport.SchemeWSS}
 func transportNames() string { return strings.Join(append([]string{reach.Auto}, transports...), ", ") }
 
 // dialer reaches servers over the transport that --transport names.
-func dialer(name string, verify transport.DialConfig) (*reach.Dialer, error) {
+func dialer(s surroundings, name string, verify transport.DialConfig) (*reach.Dialer, error) {
 	order := transports
 	switch {
 	case slices.Contains(transports, name):
@@ -32,5 +32,14 @@ func dialer(name string, verify transport.DialConfig) (*reach.Dialer, error) {
 	case name != reach.Auto:
 		return nil, fmt.Errorf("--transport %q is not one of %s", name, transportNames())
 	}
+	roots := verify.Roots
+	if roots == nil {
+		roots = verify.Front
+	}
+	proxies, err := reach.ProxiesFrom(s.variable, new(reach.Direct).Dial, roots)
+	if err != nil {
+		return nil, err
+	}
+	verify.Dial = proxies.Dial
 	return reach.New(reach.Config{Carriers: carriers, Order: order, Dial: verify})
 }
