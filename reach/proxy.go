@@ -170,7 +170,7 @@ func connect(conn net.Conn, through *url.URL, at, address string) (net.Conn, err
 		return nil, err
 	}
 	r := bufio.NewReader(io.LimitReader(conn, answerMost))
-	answer, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect})
+	answer, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // what follows is the connection
 	if err != nil {
 		return nil, fmt.Errorf("read its answer: %w", err)
 	}

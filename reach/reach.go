@@ -7,10 +7,13 @@
 package reach
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +33,13 @@ type Config struct {
 	Order []string
 	// Dial says how the server is verified.
 	Dial transport.DialConfig
+	// Packets are the schemes of carriers that send UDP packets. They take one address of
+	// a name at a time, and no proxy.
+	Packets []string
+	// Proxies opens connections for the other carriers. Nil dials directly.
+	Proxies *Proxies
+	// Direct looks up names for Packets; nil is the system's resolver.
+	Direct *Direct
 	// Network names the network that this machine is in; nil looks at the addresses of the
 	// machine's interfaces.
 	Network func() string
@@ -39,6 +49,9 @@ type Config struct {
 type Dialer struct {
 	carriers transport.Carriers
 	order    []string
+	packets  []string
+	proxies  *Proxies
+	direct   *Direct
 	config   transport.DialConfig
 	network  func() string
 
@@ -64,9 +77,17 @@ func New(c Config) (*Dialer, error) {
 	if len(c.Order) == 0 {
 		return nil, errors.New("reach servers: over which carrier?")
 	}
-	d := &Dialer{carriers: c.Carriers, order: c.Order, config: c.Dial, network: c.Network, last: map[string]string{}, tries: map[string]Try{}}
+	d := &Dialer{carriers: c.Carriers, order: c.Order, config: c.Dial, packets: c.Packets, proxies: c.Proxies, direct: c.Direct, network: c.Network, last: map[string]string{}, tries: map[string]Try{}}
 	if d.network == nil {
 		d.network = networkOf
+	}
+	if d.direct == nil {
+		d.direct = new(Direct)
+	}
+	if d.proxies != nil {
+		d.config.Dial = d.proxies.Dial
+	} else if d.config.Dial == nil {
+		d.config.Dial = d.direct.Dial
 	}
 	return d, nil
 }
@@ -90,7 +111,10 @@ func (d *Dialer) Dial(ctx context.Context, server string) (transport.Session, er
 		return nil, err
 	}
 	if strings.Contains(server, "://") {
-		s, err := d.carriers.Dial(ctx, server, d.config)
+		if _, err := d.carriers.Check(server); err != nil {
+			return nil, err
+		}
+		s, err := d.over(ctx, address.Scheme, address.HostPort())
 		d.note(ctx, Try{Scheme: address.Scheme, At: time.Now(), Err: err})
 		return s, err
 	}
@@ -102,7 +126,7 @@ func (d *Dialer) Dial(ctx context.Context, server string) (transport.Session, er
 	}
 	failed := &RaceError{}
 	s, err := race(ctx, len(order), lead, func(ctx context.Context, i int) (transport.Session, error) {
-		return d.carriers[order[i]](ctx, address.HostPort(), d.config)
+		return d.over(ctx, order[i], address.HostPort())
 	}, func(e ended[transport.Session]) {
 		try := Try{Scheme: order[e.which], At: e.at, Err: e.err}
 		d.note(ctx, try)
@@ -119,6 +143,37 @@ func (d *Dialer) Dial(ctx context.Context, server string) (transport.Session, er
 		return nil, failed.Tries[0].Err
 	}
 	return nil, failed
+}
+
+// errProxy is why a carrier of packets is not used.
+var errProxy = errors.New("the proxy for the server carries TCP only")
+
+// over begins a session over one carrier.
+func (d *Dialer) over(ctx context.Context, scheme, address string) (transport.Session, error) {
+	dial := d.carriers[scheme]
+	if !slices.Contains(d.packets, scheme) {
+		return dial(ctx, address, d.config)
+	}
+	if d.proxies != nil {
+		if through, err := d.proxies.For(address); err != nil || through != nil {
+			return nil, errors.Join(errProxy, err)
+		}
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	config := d.config
+	config.ServerName = cmp.Or(config.ServerName, host)
+	addresses := []netip.Addr{}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		addresses = append(addresses, ip)
+	} else if addresses, err = d.direct.lookup(ctx, host); err != nil {
+		return nil, fmt.Errorf("dial server: %w", err)
+	}
+	return race(ctx, len(addresses), step, func(ctx context.Context, i int) (transport.Session, error) {
+		return dial(ctx, net.JoinHostPort(addresses[i].String(), port), config)
+	}, nil)
 }
 
 // worked remembers the scheme that won in a network.

@@ -38,6 +38,8 @@ var importRules = []importRule{
 		"an agent in another language implements wire and nothing else; wirepb is its generated half"},
 	{"transport", []string{"netaddr"},
 		"a carrier does not know who the peer is or what the bytes mean"},
+	{"transport/quic", []string{".."},
+		"a carrier knows the contract of sessions"},
 	{"ingress", nil,
 		"HTTP between a visitor and a service; what a host leads to is handed to it"},
 	{"directory", nil,
@@ -112,7 +114,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "wait"},
+	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "wait"},
 		"only programs know everybody, and not each other"},
 }
 

@@ -38,7 +38,7 @@ func stuckPeer(t *testing.T) (*muxSession, net.Conn) {
 			return
 		}
 		_ = raw.(*net.TCPConn).SetReadBuffer(8 << 10)
-		conn := tls.Server(raw, ListenConfig{Certificate: cert}.serverTLS())
+		conn := tls.Server(raw, ListenConfig{Certificate: cert}.ServerTLS())
 		if conn.Handshake() == nil {
 			peer <- conn
 		}

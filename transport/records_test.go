@@ -55,7 +55,7 @@ func TestRecords(t *testing.T) {
 	handshake := make(chan error, 1)
 	go func() { handshake <- writer.Handshake() }()
 	to := NewRecords(<-accepted)
-	reader := tls.Server(to, ListenConfig{Certificate: cert}.serverTLS())
+	reader := tls.Server(to, ListenConfig{Certificate: cert}.ServerTLS())
 	defer reader.Close()
 	if err := errors.Join(reader.Handshake(), <-handshake); err != nil {
 		t.Fatal(err)

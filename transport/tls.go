@@ -40,7 +40,7 @@ type DialConfig struct {
 
 // DialTLS begins a session with the server at address, over TLS 1.3 on TCP.
 func DialTLS(ctx context.Context, address string, config DialConfig) (Session, error) {
-	client, err := config.clientTLS(address)
+	client, err := config.ClientTLS(address)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,8 @@ func (c DialConfig) dial(ctx context.Context, address string) (net.Conn, context
 	return raw, ctx, cancel, nil
 }
 
-func (c DialConfig) clientTLS(address string) (*tls.Config, error) {
+// ClientTLS is how a carrier that begins with TLS verifies the server at address.
+func (c DialConfig) ClientTLS(address string) (*tls.Config, error) {
 	name := c.ServerName
 	if name == "" {
 		host, _, err := net.SplitHostPort(address)
@@ -140,12 +141,20 @@ func shake(ctx context.Context, raw net.Conn, wrap func(net.Conn) *tls.Conn) (*t
 	return conn, beneath, nil
 }
 
-// sessionOver puts the multiplexer on conn, which is over or is carried by it.
-func sessionOver(conn net.Conn, beneath *carrier, over *tls.Conn, client bool, config SessionConfig) (Session, error) {
-	state := over.ConnectionState()
+// BindingOf is the binding of a session in this TLS connection.
+func BindingOf(state tls.ConnectionState) ([]byte, error) {
 	binding, err := state.ExportKeyingMaterial(exporterLabel, nil, 32)
 	if err != nil {
 		return nil, fmt.Errorf("tls channel binding: %w", err)
+	}
+	return binding, nil
+}
+
+// sessionOver puts the multiplexer on conn, which is over or is carried by it.
+func sessionOver(conn net.Conn, beneath *carrier, over *tls.Conn, client bool, config SessionConfig) (Session, error) {
+	binding, err := BindingOf(over.ConnectionState())
+	if err != nil {
+		return nil, err
 	}
 	config.beneath = beneath
 	return newMux(conn, client, binding, config), nil
@@ -215,7 +224,23 @@ func roomFor(descriptors int) (strangers, waiting int) {
 	return strangers, waiting
 }
 
-func (c ListenConfig) serverTLS() *tls.Config {
+// Complete returns the config with every default set, for a carrier of another package.
+func (c ListenConfig) Complete() (ListenConfig, error) {
+	if c.GetCertificate == nil && (len(c.Certificate.Certificate) == 0 || c.Certificate.PrivateKey == nil) {
+		return c, errors.New("listen: a server needs a certificate")
+	}
+	return c.withDefaults(), nil
+}
+
+// Gate makes the gate that a listener with this config has for strangers. The config must
+// be complete.
+func (c ListenConfig) Gate() *Gate {
+	return NewGate(GateConfig{Authenticate: c.Authenticate, Wait: c.Wait, MaxStrangers: c.MaxStrangers,
+		MaxPerAddress: c.MaxPerAddress, MaxWaiting: c.MaxWaiting, Hearing: c.hearing})
+}
+
+// ServerTLS is how a carrier that begins with TLS proves the server's identity.
+func (c ListenConfig) ServerTLS() *tls.Config {
 	certificate := c.GetCertificate
 	if certificate == nil {
 		certificate = func() (*tls.Certificate, error) { return &c.Certificate, nil }
@@ -223,7 +248,7 @@ func (c ListenConfig) serverTLS() *tls.Config {
 	return &tls.Config{
 		GetCertificate:              func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
 		MinVersion:                  tls.VersionTLS13,
-		NextProtos:                  []string{protocolName, httpProtocol},
+		NextProtos:                  []string{protocolName},
 		DynamicRecordSizingDisabled: true,
 		// A ticket costs a kilobyte of writes, for a resumption that no agent makes: an
 		// agent keeps its session for days.

@@ -56,19 +56,20 @@ type greetingKey struct{}
 // ListenTLS accepts sessions over the connections of ln. Close closes ln too.
 // config.Certificate or config.GetCertificate is required.
 func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSListener, error) {
-	if config.GetCertificate == nil && (len(config.Certificate.Certificate) == 0 || config.Certificate.PrivateKey == nil) {
-		return nil, errors.New("listen: a server needs a certificate")
+	config, err := config.Complete()
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &TLSListener{
-		ln: ln, config: config.withDefaults(), log: log,
+		ln: ln, config: config, log: log,
 		sessions: make(chan Session), ctx: ctx, cancel: cancel,
 		computing: make(chan struct{}, 4*runtime.GOMAXPROCS(0)),
 	}
-	l.gate = NewGate(GateConfig{Authenticate: l.config.Authenticate, Wait: l.config.Wait, MaxStrangers: l.config.MaxStrangers,
-		MaxPerAddress: l.config.MaxPerAddress, MaxWaiting: l.config.MaxWaiting, Hearing: l.config.hearing})
+	l.gate = config.Gate()
 	l.config.Session.beats = newHeartbeats(l.config.Session.PingEvery)
-	l.tls = l.config.serverTLS()
+	l.tls = l.config.ServerTLS()
+	l.tls.NextProtos = append(l.tls.NextProtos, httpProtocol)
 	l.tls.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		s := hello.Context().Value(greetingKey{}).(*greeting)
 		s.Spoke()

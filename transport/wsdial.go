@@ -31,7 +31,7 @@ func DialWS(ctx context.Context, address string, config DialConfig) (Session, er
 }
 
 func dialWebSocket(ctx context.Context, address string, config DialConfig, outer bool) (Session, error) {
-	inner, err := config.clientTLS(address)
+	inner, err := config.ClientTLS(address)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ give it in a file or in TUNNOX_AUTH_CODE, never as an argument.
 The server is always verified: by the system's roots, by --ca, or by the --pin
 of the server's join line. Without --allow the agent dials loopback only.
 
-The agent tries TLS and WebSocket at the same time and keeps what works first
+The agent tries TLS, QUIC and WebSocket and keeps what works first
 (--transport). A proxy that breaks TLS, or a reverse proxy before the server, can
 carry WebSocket only. The --pin holds there too: TLS inside of the WebSocket ends at
 the server. Such a proxy is verified by the system's roots, or by --ca.

@@ -1,11 +1,47 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"net"
+	"os"
 
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/transport/quic"
 )
+
+// quicOff is the value of --quic for none.
+const quicOff = "off"
+
+// listenQUIC opens the socket for QUIC, if there is to be one. Without an address it has the
+// address of --listen, which is open already.
+func (ls *listeners) listenQUIC(on binding) (net.PacketConn, error) {
+	address := on.quic
+	if on.agents == "" || address == quicOff {
+		return nil, nil //nolint:nilnil // a role or a setting without QUIC
+	}
+	if address == "" {
+		host, _, err := net.SplitHostPort(on.agents)
+		if err != nil {
+			return nil, fmt.Errorf("--listen %s: %w", on.agents, err)
+		}
+		_, port, err := net.SplitHostPort(ls.agents.Addr().String())
+		if err != nil {
+			return nil, fmt.Errorf("--listen %s: %w", on.agents, err)
+		}
+		address = net.JoinHostPort(host, port)
+	}
+	network := "udp"
+	if ipv4Only(address) {
+		network = "udp4"
+	}
+	socket, err := new(net.ListenConfig).ListenPacket(context.Background(), network, address)
+	if err != nil {
+		return nil, fmt.Errorf("--quic %s, which may be off: %w", address, err)
+	}
+	return socket, nil
+}
 
 // listenAgents makes the listeners that agents begin sessions at.
 func (p *process) listenAgents(config transport.ListenConfig, log *slog.Logger) (all []transport.Listener, err error) {
@@ -14,6 +50,17 @@ func (p *process) listenAgents(config transport.ListenConfig, log *slog.Logger) 
 			continue
 		}
 		l, err := transport.ListenTLS(socket, config, log)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	if p.sockets.quic != nil {
+		// quic-go would write about the size of the socket's buffer past our log.
+		if err := os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true"); err != nil {
+			return nil, err
+		}
+		l, err := quic.Listen(p.sockets.quic, config, log)
 		if err != nil {
 			return nil, err
 		}

@@ -25,6 +25,7 @@ type config struct {
 	API             string
 	Listen          string
 	WS              string // another address for WebSocket
+	QUIC            string // "" = the number of --listen
 	Metrics         string
 	Postgres        string
 	Redis           string
@@ -73,9 +74,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	rebuildSettings   = []string{"data", "postgres", "redis"}
@@ -89,6 +90,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.API, "api", "127.0.0.1:9000", "`address` of the REST API")
 	f.StringVar(&c.Listen, "listen", ":8080", "`address` agents connect to")
 	f.StringVar(&c.WS, "ws", "", "another `address` for agents' WebSockets, without TLS around them, for a reverse proxy to pass on to (empty = on --listen only)")
+	f.StringVar(&c.QUIC, "quic", "", "`address` agents connect to over QUIC, which is UDP, or off (empty = the address of --listen)")
 	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:9090", "`address` of /metrics, /health and /ready")
 	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log")
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
@@ -208,8 +210,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	// TUNNOX_API is the server's address to tunnoxd and its URL to tunnox; both
 	// read either, so that one environment serves both programs.
 	c.API = strings.TrimSuffix(strings.TrimPrefix(c.API, "http://"), "/")
-	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS} {
-		if has(name) && (name != "state" && name != "ws" || address != "") {
+	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC} {
+		optional := name == "state" || name == "ws" || name == "quic"
+		if has(name) && !(optional && address == "") && !(name == "quic" && address == quicOff) {
 			if err := checkAddress(address); err != nil {
 				fault(name, "%q %v", address, err)
 			}

@@ -129,7 +129,7 @@ func TestAddressesForScriptsAndForAgents(t *testing.T) {
 	if got := reachable("example.org:443", ls.agents.Addr()); got != "example.org:443" {
 		t.Errorf("advertised: %s", got)
 	}
-	if bound := ls.addresses(); len(bound) != 3 || bound["ws"] != bound["agents"] {
+	if bound := ls.addresses(); len(bound) != 4 || bound["quic"] != bound["agents"] || bound["ws"] != bound["agents"] {
 		t.Errorf("bound: %v", ls.addresses())
 	}
 	if _, err := openListeners(binding{api: "127.0.0.1:0", agents: ls.agents.Addr().String()}); err == nil || !strings.Contains(err.Error(), "--listen") {

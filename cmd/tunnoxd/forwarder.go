@@ -37,7 +37,7 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		if err != nil {
 			return err
 		}
-		on := binding{agents: cfg.Listen, ws: cfg.WS, metrics: cfg.Metrics}
+		on := binding{agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics}
 		if join != nil {
 			on.bridge = cfg.Bridge
 		}

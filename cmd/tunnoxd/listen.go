@@ -12,11 +12,13 @@ import (
 type listeners struct {
 	api, agents, ws, metrics, state, bridge net.Listener // nil = this role has none
 
+	quic net.PacketConn // nil = none
+
 	public string // host of the public ports, which open as mappings ask for them; "" = none
 }
 
 // binding is what a role listens on; an empty address is none.
-type binding struct{ api, agents, ws, metrics, state, bridge string }
+type binding struct{ api, agents, ws, quic, metrics, state, bridge string }
 
 // openListeners opens those whose address is not empty.
 func openListeners(on binding) (_ *listeners, err error) {
@@ -38,6 +40,9 @@ func openListeners(on binding) (_ *listeners, err error) {
 			return nil, fmt.Errorf("--%s %s: %w", l.flag, l.address, err)
 		}
 	}
+	if ls.quic, err = ls.listenQUIC(on); err != nil {
+		return nil, err
+	}
 	return ls, nil
 }
 
@@ -45,10 +50,16 @@ func openListeners(on binding) (_ *listeners, err error) {
 // 0.0.0.0 would be every IPv6 address too.
 func listenTCP(address string) (net.Listener, error) {
 	network := "tcp"
-	if host, _, err := net.SplitHostPort(address); err == nil && net.ParseIP(host).To4() != nil && !strings.Contains(host, ":") {
+	if ipv4Only(address) {
 		network = "tcp4"
 	}
 	return net.Listen(network, address)
+}
+
+// ipv4Only tells whether the address names one of IPv4.
+func ipv4Only(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && net.ParseIP(host).To4() != nil && !strings.Contains(host, ":")
 }
 
 // close closes what is open. Servers close their listener too, which is no error.
@@ -59,6 +70,11 @@ func (ls *listeners) close() error {
 			continue
 		}
 		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if ls.quic != nil {
+		if err := ls.quic.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}
@@ -80,6 +96,9 @@ func (ls *listeners) addresses() map[string]string {
 	}
 	if ls.ws != nil {
 		bound["ws"] = dialable(ls.ws.Addr().String())
+	}
+	if ls.quic != nil {
+		bound["quic"] = dialable(ls.quic.LocalAddr().String())
 	}
 	if ls.public != "" {
 		bound["public"] = ls.public

@@ -47,7 +47,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 	if (cfg.Postgres == "") != (cfg.Redis == "") {
 		return usageError{errors.New("--postgres and --redis belong together: the log in one, read models, feed and presence in the other; without both everything is in --data")}
 	}
-	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, metrics: cfg.Metrics}
+	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics}
 	if cfg.State != "" {
 		if cfg.Redis == "" {
 			return usageError{errors.New("--state lets forwarders join, which needs --postgres and --redis")}

@@ -20,6 +20,8 @@ func TestEveryTransport(t *testing.T) {
 	}
 	for name, args := range map[string][]string{
 		"auto":                  {"--server", p.server.Agents},
+		"quic":                  {"--server", p.server.Agents, "--transport", "quic"},
+		"quic in the address":   {"--server", "quic://" + p.server.QUIC},
 		"tls":                   {"--server", p.server.Agents, "--transport", "tls"},
 		"wss":                   {"--server", p.server.Agents, "--transport", "wss"},
 		"wss in the address":    {"--server", "wss://" + p.server.Agents, "--transport", "tls"},

@@ -25,6 +25,7 @@ type Server struct {
 	API     *API   // nil for a forwarder
 	Agents  string // where agents connect, "" for a control plane
 	WS      string // where they connect over WebSocket without TLS around it
+	QUIC    string // where they connect over QUIC, "" without
 	Metrics string
 	State   string // where forwarders find the control plane
 	Bridge  string // where other forwarders connect
@@ -169,7 +170,7 @@ func (s *Server) WaitReady(t testing.TB) {
 // API, if it has one.
 func (s *Server) WaitAPI(t testing.TB) {
 	t.Helper()
-	var bound struct{ API, Agents, WS, Metrics, State, Bridge string }
+	var bound struct{ API, Agents, WS, QUIC, Metrics, State, Bridge string }
 	Eventually(t, startLimit, func() error {
 		if s.Exited() {
 			t.Fatalf("%s ended while starting (%v):\n%s", s.Name, s.err, s.Said(8<<10))
@@ -180,7 +181,7 @@ func (s *Server) WaitAPI(t testing.TB) {
 		}
 		return json.Unmarshal(b, &bound)
 	})
-	s.Agents, s.WS, s.Metrics, s.State, s.Bridge = bound.Agents, bound.WS, bound.Metrics, bound.State, bound.Bridge
+	s.Agents, s.WS, s.QUIC, s.Metrics, s.State, s.Bridge = bound.Agents, bound.WS, bound.QUIC, bound.Metrics, bound.State, bound.Bridge
 	if s.metrics == nil {
 		s.metrics = NewAPI(t, "http://"+s.Metrics, "")
 	}
