@@ -11,9 +11,12 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
+// maxHostLength bounds a public host, RFC 1035.
+const maxHostLength = 253
+
 // The view of an ingress goes the way of a client's, except that nobody remembers it:
-// a forwarder asks when it starts and after a gap in the feed, and holds what it was
-// told.
+// a forwarder asks for its ports when it starts and after a gap in the feed, for a host
+// when a visitor does, and holds what it was told.
 
 // IngressView gives all that is needed to serve what comes in at an ingress, not
 // older than min: from the read model, or from the State service.
@@ -82,6 +85,9 @@ func (s *state) IngressView(ctx context.Context, in *controlpb.IngressWant) (*co
 	if what.FirstPort < 0 || what.LastPort < what.FirstPort || what.LastPort > 65535 {
 		return nil, invalid("first_port", "must be a port, like last_port, and not above it")
 	}
+	if len(what.Host) > maxHostLength {
+		return nil, invalid("host", fmt.Sprintf("must have up to %d characters, has %d", maxHostLength, len(what.Host)))
+	}
 	v, err := s.ingress(ctx, what, domain.Position(in.MinPosition))
 	if err != nil {
 		return nil, err
@@ -121,49 +127,68 @@ func (s *Server) ingress(ctx context.Context, what domain.Ingress, min domain.Po
 }
 
 // ingress folds all that is needed to serve an ingress from the log itself, as it is
-// at position p. The ports know which mappings have them.
+// at position p. Ports and hosts know which mappings have them.
 func (f *folds) ingress(ctx context.Context, what domain.Ingress, p domain.Position) (domain.IngressView, error) {
 	v := domain.IngressView{Position: p, Ingress: what}
 	users, accounts := map[int64]bool{}, map[int64]bool{}
-	for number := what.FirstPort; number != 0 && number <= what.LastPort; number++ {
-		port, err := f.port(ctx, number, p)
+	ids, err := f.mappingsAt(ctx, what, p)
+	if err != nil {
+		return domain.IngressView{}, err
+	}
+	for _, id := range ids {
+		m, version, err := foldOf[*domain.Mapping](ctx, f, domain.MappingStream(id), p)
 		if err != nil {
 			return domain.IngressView{}, err
 		}
-		for _, protocol := range slices.Sorted(maps.Keys(port.Uses)) {
-			id := port.Uses[protocol].MappingID
-			if id == 0 {
-				continue
-			}
-			m, version, err := foldOf[*domain.Mapping](ctx, f, domain.MappingStream(id), p)
-			if err != nil {
-				return domain.IngressView{}, err
-			}
-			if !m.Live() || !what.Has(m) {
-				continue // deleted or moved since the port was read
-			}
-			v.Mappings = append(v.Mappings, domain.Versioned[domain.Mapping]{Version: version, State: *m})
-			users[m.UserID] = true
-			for _, account := range m.Accounts() {
-				accounts[account] = true
-			}
+		if !m.Live() || !what.Has(m) {
+			continue // deleted or moved since the port or host was read
+		}
+		v.Mappings = append(v.Mappings, domain.Versioned[domain.Mapping]{Version: version, State: *m})
+		users[m.UserID] = true
+		for _, account := range m.Accounts() {
+			accounts[account] = true
 		}
 	}
-	var err error
 	v.Users, v.Limits, err = f.accounts(ctx, users, accounts, p)
 	return v, err
 }
 
-// port folds a port. Most ports of a range were never used: those are looked at and
-// not kept.
-func (f *folds) port(ctx context.Context, number int, p domain.Position) (*domain.Port, error) {
-	first, err := f.log.ReadStream(ctx, domain.PortStream(number), 0, 1)
+// mappingsAt gives the mappings that an ingress leads to.
+func (f *folds) mappingsAt(ctx context.Context, what domain.Ingress, p domain.Position) (ids []int64, err error) {
+	if what.Host != "" {
+		host, err := used[*domain.Host](ctx, f, domain.HostStream(what.Host), p)
+		if err != nil || host == nil {
+			return nil, err
+		}
+		return host.Mappings(what.Host), nil
+	}
+	for number := what.FirstPort; number != 0 && number <= what.LastPort; number++ {
+		port, err := used[*domain.Port](ctx, f, domain.PortStream(number), p)
+		if err != nil {
+			return nil, err
+		}
+		if port == nil {
+			continue
+		}
+		for _, protocol := range slices.Sorted(maps.Keys(port.Uses)) {
+			if id := port.Uses[protocol].MappingID; id != 0 {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids, nil
+}
+
+// used folds a port or a host, the zero value for one that nobody ever had. Most of
+// those that are asked for are such: they are looked at and not kept.
+func used[A domain.Aggregate](ctx context.Context, f *folds, id domain.StreamID, p domain.Position) (none A, err error) {
+	first, err := f.log.ReadStream(ctx, id, 0, 1)
 	if err != nil {
-		return nil, fmt.Errorf("read event stream %s: %w", domain.PortStream(number), err)
+		return none, fmt.Errorf("read event stream %s: %w", id, err)
 	}
 	if len(first) == 0 {
-		return &domain.Port{}, nil
+		return none, nil
 	}
-	port, _, err := foldOf[*domain.Port](ctx, f, domain.PortStream(number), p)
-	return port, err
+	state, _, err := foldOf[A](ctx, f, id, p)
+	return state, err
 }

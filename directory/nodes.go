@@ -39,6 +39,11 @@ type Node struct {
 	// Public ports that should be open and cannot be opened, with the reason: only a
 	// few of them.
 	ClosedPorts string `json:"closed_ports,omitempty"`
+
+	// The domain whose labels are the public hosts it serves, and the URL that visitors
+	// ask for, with * for the label; "" = it serves none.
+	BaseDomain string `json:"base_domain,omitempty"`
+	HostsURL   string `json:"hosts_url,omitempty"`
 }
 
 // HasPort reports whether a public port belongs to the node.

@@ -41,7 +41,7 @@ func init() {
 	register[MappingDisabled](1)
 	register[MappingEnabled](1)
 	register[MappingDeleted](1)
-	register[QuotaSet](2, same)
+	register[QuotaSet](3, same, same)
 	register[QuotaTaken](1)
 	register[QuotaReturned](1)
 	register[UserRoleSet](1)
@@ -70,6 +70,8 @@ func init() {
 	register[NodeDrainRequested](1)
 	register[PortTaken](1)
 	register[PortFreed](1)
+	register[HostTaken](1)
+	register[HostFreed](1)
 }
 
 // same upcasts to a schema that only added fields, which were empty before.

@@ -96,6 +96,7 @@ func (s States) invite(id int64) *Invite { return state[*Invite](s, InviteStream
 func (s States) erasure(account int64) *Erasure { return state[*Erasure](s, ErasureStream(account)) }
 func (s States) webhook(id int64) *Webhook      { return state[*Webhook](s, WebhookStream(id)) }
 func (s States) port(number int) *Port          { return state[*Port](s, PortStream(number)) }
+func (s States) host(name string) *Host         { return state[*Host](s, HostStream(name)) }
 
 func state[A Aggregate](s States, id StreamID) A {
 	if a, ok := s[id].(A); ok {

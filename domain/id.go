@@ -65,6 +65,9 @@ func NodeStream(number int64) StreamID { return streamID(CategoryNode, number) }
 // PortStream names the event stream of a public port.
 func PortStream(port int) StreamID { return streamID(CategoryPort, int64(port)) }
 
+// HostStream names the event stream of a public host, by its name.
+func HostStream(name string) StreamID { return streamID(CategoryHost, hostNumber(name)) }
+
 // ClientStream names the event stream of a client.
 func ClientStream(id int64) StreamID { return streamID(CategoryClient, id) }
 

@@ -1,7 +1,8 @@
 package domain
 
 // Ingress names a place where connections come in at a forwarder itself: a range of
-// public ports, both ends included, or one public host. A forwarder has a view of each
+// public ports, both ends included, or one public host, by the name that its
+// mappings have. A forwarder has a view of each
 // ingress beside its views of clients.
 type Ingress struct {
 	FirstPort int    `json:"first_port,omitempty"`
@@ -11,12 +12,17 @@ type Ingress struct {
 
 // Has reports whether the connections of a mapping come in there.
 func (i Ingress) Has(m *Mapping) bool {
+	if i.Host != "" {
+		return m.PublicHost == i.Host
+	}
 	return m.PublicPort != 0 && m.PublicPort >= i.FirstPort && m.PublicPort <= i.LastPort
 }
 
 // Ingress is the smallest one that has the mapping; the zero value for one whose
 // source is an agent.
-func (m *Mapping) Ingress() Ingress { return Ingress{FirstPort: m.PublicPort, LastPort: m.PublicPort} }
+func (m *Mapping) Ingress() Ingress {
+	return Ingress{FirstPort: m.PublicPort, LastPort: m.PublicPort, Host: m.PublicHost}
+}
 
 // IngressView is all a forwarder must know to serve what comes in at an ingress: its
 // mappings, and the users and limits of their accounts. Versions and position are as

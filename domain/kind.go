@@ -78,7 +78,7 @@ func init() {
 		},
 		{
 			Category: CategoryMapping, New: func() Aggregate { return &Mapping{} },
-			Open: []string{"name", "protocol", "local_host", "target_host", "held_by"},
+			Open: []string{"name", "protocol", "local_host", "public_host", "public_path", "target_host", "target_scheme", "held_by"},
 			held: &held{ids: (*Quota).mappingIDs, ofClient: (*Quota).mappingsOf, end: func(s States, d *Decision, _ int64, ids []int64) error { return deleteMappings(s, d, ids) }},
 		},
 		{
@@ -98,7 +98,7 @@ func init() {
 			Category: CategoryShare, New: func() Aggregate { return &Share{} },
 			Personal: []EventFields{of(ShareCreated{}, "name")},
 			Secret:   []EventFields{of(ShareCreated{}, "hash")},
-			Open:     []string{"protocol", "target_host", "held_by"},
+			Open:     []string{"protocol", "target_host", "target_scheme", "held_by"},
 			held:     &held{ids: (*Quota).shareIDs, ofClient: (*Quota).sharesOf, end: each(endShare)},
 		},
 		{
@@ -135,6 +135,12 @@ func init() {
 			Category: CategoryPort, New: func() Aggregate { return &Port{} },
 			NoRow: "a public port stands in the row of its mapping",
 			Open:  []string{"protocol"},
+		},
+		{
+			// A host is held by its mappings, whose ends free it.
+			Category: CategoryHost, New: func() Aggregate { return &Host{} },
+			NoRow: "a public host stands in the rows of its mappings",
+			Open:  []string{"host", "path"},
 		},
 	}
 	for _, k := range kinds {

@@ -7,7 +7,8 @@ import (
 )
 
 // Mapping is a rule: connections that come in at its origin go to a service that the
-// target agent dials. The origin is a listener of the source agent or a public port.
+// target agent dials. The origin is a listener of the source agent, a public port or a
+// public host.
 //
 // Rules:
 //   - Source and target are live clients of the mapping's user. There are two
@@ -55,8 +56,8 @@ type Parts struct {
 }
 
 // complete gives the parts with defaults for the fields that were left out.
-func (p Parts) complete(public bool) Parts {
-	p.Origin = p.Origin.complete(public)
+func (p Parts) complete(kind OriginKind) Parts {
+	p.Origin = p.Origin.complete(kind)
 	return p
 }
 
@@ -121,8 +122,11 @@ func (m *Mapping) resources() []Resource {
 	if !m.Disabled {
 		resources = append(resources, ResourceActiveMapping)
 	}
-	if m.Public() {
+	switch m.OriginKind() {
+	case OriginPort:
 		resources = append(resources, ResourcePublicPort)
+	case OriginHost:
+		resources = append(resources, ResourcePublicHost)
 	}
 	return resources
 }
@@ -262,8 +266,8 @@ func (c CreateMapping) Offered(o PublicOffer) Command {
 func (c CreateMapping) check() error {
 	var f faults
 	f.protocol(c.Protocol)
-	public := c.SourceClientID == 0
-	f.parts(c.Protocol, originKind(c.SourceClientID), c.Parts.complete(public))
+	kind := originKind(c.SourceClientID, c.Protocol)
+	f.parts(c.Protocol, kind, c.Parts.complete(kind))
 	if err := f.err("The mapping cannot be created as asked."); err != nil {
 		return err
 	}
@@ -275,7 +279,7 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 	if err := c.check(); err != nil {
 		return Decision{}, err
 	}
-	c.Parts = c.Parts.complete(c.SourceClientID == 0)
+	c.Parts = c.Parts.complete(originKind(c.SourceClientID, c.Protocol))
 	if err := s.need(c.Reads()...); err != nil {
 		return Decision{}, err
 	}
@@ -288,14 +292,12 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 	if s.mapping(c.ID).Exists() {
 		return Decision{}, refuse(CodeIDTaken, "This mapping id is in use.")
 	}
-	if c.SourceClientID == 0 {
-		port, err := s.choosePort(c.offer, c.Protocol, c.UserID, c.PublicPort)
-		if err != nil {
-			return Decision{}, err
-		}
-		c.PublicPort = port
-	}
 	m := c.mapping()
+	origin, err := s.choosePublic(c.offer, &m)
+	if err != nil {
+		return Decision{}, err
+	}
+	m.Origin, c.Origin = origin, origin
 	d := Decision{Account: c.UserID, Claims: m.claims()}
 	d.add(MappingStream(c.ID), MappingCreated{MappingID: c.ID, UserID: c.UserID, Name: c.Name, Protocol: c.Protocol,
 		SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, SourceUserID: c.sourceUserID, ShareID: share,
@@ -307,9 +309,7 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 			return Decision{}, err
 		}
 	}
-	if m.Public() {
-		d.takePort(&m)
-	}
+	d.takePublic(&m)
 	return d, nil
 }
 
@@ -337,13 +337,15 @@ func (s States) ownClient(id, user int64, end string, anonymous bool) error {
 type ChangeMapping struct {
 	ID    int64
 	Patch Patch
-	offer PublicOffer // for another public port
+	offer PublicOffer // for another public port or host
 }
 
 // WantsPublic implements [PublicCommand].
 func (c ChangeMapping) WantsPublic() bool {
-	_, ok := c.Patch.get("public_port")
-	return ok
+	return slices.ContainsFunc([]string{"public_port", "public_host", "public_path"}, func(name string) bool {
+		_, ok := c.Patch.get(name)
+		return ok
+	})
 }
 
 // Offered implements [PublicCommand].
@@ -377,30 +379,40 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	f.fixedBy(c.Patch, m, fixedOfMapping...)
 	parts := m.Parts()
 	f.patch(&parts, c.Patch)
-	if m.Public() && parts.PublicPort == 0 {
-		parts.PublicPort = m.PublicPort // a port that was chosen once is kept
+	switch kind := m.OriginKind(); { // a choice is kept
+	case kind == OriginPort && parts.PublicPort == 0:
+		parts.PublicPort = m.PublicPort
+	case kind == OriginHost && parts.PublicHost == "":
+		parts.PublicHost = m.PublicHost
+	}
+	if m.Public() {
+		parts = parts.complete(m.OriginKind())
 	}
 	f.parts(m.Protocol, m.OriginKind(), parts)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
 		return Decision{}, err
 	}
 	d := Decision{Account: m.UserID}
+	next := *m
+	next.setParts(parts)
+	moved := next.Origin != m.Origin && m.Public()
+	if moved {
+		if next.Origin, err = s.choosePublic(c.offer, &next); err != nil {
+			return Decision{}, err
+		}
+		parts.Origin, moved = next.Origin, next.Origin != m.Origin
+	}
 	if parts.equal(m.Parts()) {
 		return d, nil
 	}
-	next := *m
-	next.setParts(parts)
 	d.exchange(m.claims(), next.claims())
 	d.add(MappingStream(c.ID), MappingChanged{parts})
-	if next.PublicPort != m.PublicPort {
-		if _, err := s.choosePort(c.offer, m.Protocol, m.UserID, next.PublicPort); err != nil {
+	if moved {
+		if err := s.need(m.publicStreams()...); err != nil {
 			return Decision{}, err
 		}
-		if err := s.need(PortStream(m.PublicPort)); err != nil {
-			return Decision{}, err
-		}
-		d.freePort(m)
-		d.takePort(&next)
+		d.freePublic(m)
+		d.takePublic(&next)
 	}
 	return d, nil
 }
@@ -498,9 +510,7 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 		d.Releases = append(d.Releases, m.claims()...)
 		d.addOwned(m.UserID, MappingStream(id), MappingDeleted{})
 		d.Closes = append(d.Closes, MappingStream(id))
-		if m.Public() {
-			d.freePort(m)
-		}
+		d.freePublic(m)
 		resources := m.resources()
 		for _, account := range m.Accounts() {
 			d.add(QuotaStream(account), QuotaReturned{Resources: resources, ID: id})
@@ -509,8 +519,8 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 	return nil
 }
 
-// needMappings asks for all mappings at once, and then for all their quotas and ports at
-// once. One round for each mapping would make a large delete quadratic.
+// needMappings asks for all mappings at once, and then for all their quotas, ports
+// and hosts at once. One round for each mapping would make a large delete quadratic.
 func (s States) needMappings(ids []int64) error {
 	streams := make([]StreamID, 0, len(ids))
 	for _, id := range ids {
@@ -525,8 +535,8 @@ func (s States) needMappings(ids []int64) error {
 		for _, account := range m.Accounts() {
 			behind = append(behind, QuotaStream(account))
 		}
-		if m.Public() && m.Live() {
-			behind = append(behind, PortStream(m.PublicPort))
+		if m.Live() {
+			behind = append(behind, m.publicStreams()...)
 		}
 	}
 	return s.need(behind...)

@@ -281,14 +281,16 @@ func (a *args) moment(key string) time.Time {
 }
 
 func (a *args) origin() Origin {
-	return Origin{LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), PublicPort: int(a.number("public_port"))}
+	return Origin{LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), PublicPort: int(a.number("public_port")),
+		PublicHost: a.text("public_host"), PublicPath: a.text("public_path")}
 }
 
 func (a *args) options() Options { return Options{HeldBy: Holder(a.text("held_by"))} }
 
-// offer is what there is of public ports: ports=FROM-TO, draw=N,N and now=HOUR.
+// offer is what there is of public ports and hosts: ports=FROM-TO, draw=N,N,
+// domains=D,D, labels=L,L and now=HOUR.
 func (a *args) offer() PublicOffer {
-	o := PublicOffer{Known: a.text("unknown") == "", Now: a.moment("now")}
+	o := PublicOffer{Known: a.text("unknown") == "", Now: a.moment("now"), Domains: a.list("domains"), Labels: a.list("labels")}
 	if text := a.text("ports"); text != "" {
 		var r PortRange
 		if _, err := fmt.Sscanf(text, "%d-%d", &r.First, &r.Last); err != nil {
@@ -307,7 +309,7 @@ func (a *args) offer() PublicOffer {
 }
 
 func (a *args) service() Service {
-	return Service{TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port"))}
+	return Service{TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port")), TargetScheme: a.text("target_scheme")}
 }
 
 // patch takes the fields of a value that are named, some by a shorter name.

@@ -3,6 +3,7 @@ package domain
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -87,6 +88,9 @@ func TestPatchReplacesWhatItNames(t *testing.T) {
 // it: a command, its event, the state, a change, a reversal, a share and a use of it.
 func TestEveryPartIsCarried(t *testing.T) {
 	for _, p := range Protocols() {
+		if !slices.Contains(p.row().origins, OriginAgent) {
+			continue // TestHTTPMappingIsCarried has it
+		}
 		t.Run(string(p), func(t *testing.T) { everyPartIsCarried(t, p) })
 	}
 }
@@ -128,11 +132,12 @@ func everyPartIsCarried(t *testing.T, p Protocol) {
 			}
 		}
 	}
-	origin, service := Origin{LocalHost: "127.0.0.2", LocalPort: 81}, Service{"db", 5432}
+	origin, service := Origin{LocalHost: "127.0.0.2", LocalPort: 81}, Service{TargetHost: "db", TargetPort: 5432}
 	example(reflect.ValueOf(&origin).Elem(), Field{})
 	origin.LocalHost = "127.0.0.2"
-	origin.PublicPort = 0 // it has a source client
+	origin.PublicPort, origin.PublicHost, origin.PublicPath = 0, "", "" // it has a source client
 	example(reflect.ValueOf(&service).Elem(), Field{})
+	service.TargetScheme = "" // it is no http mapping; TestHTTPMappingIsCarried has one
 	parts := Parts{"db", origin, service, allOptions}
 
 	w := newWorld()
@@ -153,7 +158,7 @@ func everyPartIsCarried(t *testing.T, p Protocol) {
 	check("the event of a creation", d.Changes[0].Event, origin, service, allOptions)
 	check("a mapping", w.state(MappingStream(1001)), parts)
 
-	less := Parts{Name: "less", Origin: Origin{LocalHost: "127.0.0.3", LocalPort: 82}, Service: Service{"other", 83}}
+	less := Parts{Name: "less", Origin: Origin{LocalHost: "127.0.0.3", LocalPort: 82}, Service: Service{TargetHost: "other", TargetPort: 83}}
 	was := w.state(MappingStream(1001)).Clone()
 	d = do(ChangeMapping{ID: 1001, Patch: PatchOf(less)})
 	check("the event of a change", d.Changes[0].Event, less.Origin, less.Service)
@@ -188,5 +193,56 @@ func TestOptionsAreOfAProtocol(t *testing.T) {
 	}
 	if tcp, udp := (Options{}).Shown(ProtocolTCP), (Options{}).Shown(ProtocolUDP); tcp.IdleSeconds != 0 || udp.IdleSeconds != 60 {
 		t.Errorf("shown are %+v for tcp and %+v for udp", tcp, udp)
+	}
+}
+
+// TestHTTPMappingIsCarried is the same for the fields that only http mappings have.
+func TestHTTPMappingIsCarried(t *testing.T) {
+	w := newWorld()
+	for _, line := range []string{"create_user id=100000001 username=ann email=a@example.org", "create_client id=600000000 user=100000001 name=a key=1"} {
+		if err := w.given(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	offer := PublicOffer{Known: true, Domains: []string{"t.example.org"}}
+	parts := Parts{"web", Origin{PublicHost: "brave-otter", PublicPath: "/app"}, Service{TargetHost: "db", TargetPort: 443, TargetScheme: "http"}, optionsOf(ProtocolHTTP)}
+	d, err := w.run(CreateMapping{ID: 1001, UserID: 100000001, TargetClientID: 600000000, Protocol: ProtocolHTTP, Parts: parts}.Offered(offer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Changes[0].Event.(MappingCreated); got.Origin != parts.Origin || got.Service != parts.Service {
+		t.Errorf("the event of a creation has %+v and %+v", got.Origin, got.Service)
+	}
+	was := w.state(MappingStream(1001)).Clone()
+	less := Parts{Name: "less", Origin: Origin{PublicHost: "calm-heron", PublicPath: "/"}, Service: Service{TargetHost: "other", TargetPort: 80}}
+	if d, err = w.run(ChangeMapping{ID: 1001, Patch: PatchOf(less)}.Offered(offer)); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.state(MappingStream(1001)).(*Mapping).Parts(); !got.equal(less) {
+		t.Errorf("changed to %+v, it is %+v", less, got)
+	}
+	back, err := Compensation(d.Changes[0].Event, was, w.state(MappingStream(1001)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.run(back.(PublicCommand).Offered(offer)); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.state(MappingStream(1001)).(*Mapping).Parts(); !got.equal(parts) {
+		t.Errorf("reverted, it is %+v", got)
+	}
+}
+
+func TestPathBelow(t *testing.T) {
+	for _, c := range []struct {
+		path, prefix string
+		want         bool
+	}{
+		{"/", "/", true}, {"/x", "/", true}, {"/app", "/app", true}, {"/app/", "/app", true}, {"/app/x", "/app", true},
+		{"/apple", "/app", false}, {"/ap", "/app", false}, {"/App", "/app", false}, {"*", "/", false},
+	} {
+		if got := PathBelow(c.path, c.prefix); got != c.want {
+			t.Errorf("PathBelow(%q, %q) is %v", c.path, c.prefix, got)
+		}
 	}
 }

@@ -91,30 +91,11 @@ type PortRange struct{ First, Last int }
 // Has reports whether a port is in the range.
 func (r PortRange) Has(port int) bool { return port >= r.First && port <= r.Last }
 
-// PublicOffer lists what the forwarders offer at the moment of a command. The caller
-// fills it, because the domain has no directory, no clock and no random source.
-type PublicOffer struct {
-	Known bool        // the directory has answered
-	Ports []PortRange // the ranges of the forwarders
-	Draw  []int       // ports to choose from when the command names none
-	Now   time.Time
-}
-
-// PublicCommand is a command that may ask for something public.
-type PublicCommand interface {
-	Command
-	// WantsPublic reports whether the command needs an offer.
-	WantsPublic() bool
-	// Offered gives the command with the offer.
-	Offered(o PublicOffer) Command
-}
-
 // Refusals of public ports.
 const (
-	CodePublicUnavailable Code = "public_unavailable" // no forwarder offers it
-	CodePortTaken         Code = "port_taken"
-	CodePortsTaken        Code = "ports_taken" // none of the drawn ports is free
-	CodeQuotaPublicPorts  Code = "quota_public_ports"
+	CodePortTaken        Code = "port_taken"
+	CodePortsTaken       Code = "ports_taken" // none of the drawn ports is free
+	CodeQuotaPublicPorts Code = "quota_public_ports"
 )
 
 // choosePort gives the public port for a mapping: the port that it names, or the first

@@ -89,7 +89,7 @@ func drawCommand(t *rapid.T) Command {
 	case 13, 14, 15, 16:
 		return CreateMapping{ID: mapping.Draw(t, "mapping"), UserID: user.Draw(t, "user"), Any: rapid.IntRange(0, 3).Draw(t, "any") > 0, Protocol: ProtocolTCP,
 			SourceClientID: client.Draw(t, "source"), TargetClientID: client.Draw(t, "target"),
-			Parts: Parts{Origin: Origin{LocalHost: host.Draw(t, "local_host"), LocalPort: port.Draw(t, "local_port")}, Service: Service{"db", 5432}}}
+			Parts: Parts{Origin: Origin{LocalHost: host.Draw(t, "local_host"), LocalPort: port.Draw(t, "local_port")}, Service: Service{TargetHost: "db", TargetPort: 5432}}}
 	case 17:
 		p := Patch{}
 		for _, field := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"name", "local_host", "local_port"}), rapid.ID).Draw(t, "fields") {
@@ -117,7 +117,7 @@ func drawCommand(t *rapid.T) Command {
 		return EndLogin{ID: small.Draw(t, "login"), Reason: EndLogout}
 	case 30:
 		return CreateShare{ID: small.Draw(t, "share"), UserID: user.Draw(t, "user"), TargetClientID: client.Draw(t, "target"), Protocol: ProtocolTCP,
-			Service: Service{"db", 5432}, Hash: hash.Draw(t, "hash"), MaxUses: rapid.Int64Range(0, 3).Draw(t, "uses")}
+			Service: Service{TargetHost: "db", TargetPort: 5432}, Hash: hash.Draw(t, "hash"), MaxUses: rapid.Int64Range(0, 3).Draw(t, "uses")}
 	case 31:
 		return RevokeShare{ID: small.Draw(t, "share")}
 	case 32, 33:

@@ -23,23 +23,40 @@ type OriginKind string
 const (
 	OriginAgent OriginKind = "agent" // a listener of the source agent
 	OriginPort  OriginKind = "port"  // a public port of forwarders
+	OriginHost  OriginKind = "host"  // a public host of forwarders
 )
 
-// originKind is the kind of the origin of a mapping with this source client.
-func originKind(sourceClientID int64) OriginKind {
-	if sourceClientID == 0 {
-		return OriginPort
+// where says it to people.
+func (k OriginKind) where() string {
+	switch k {
+	case OriginPort:
+		return "a public port"
+	case OriginHost:
+		return "a public host"
 	}
-	return OriginAgent
+	return "a source client"
+}
+
+// originKind is the kind of the origin of a mapping with this source client and
+// protocol.
+func originKind(sourceClientID int64, p Protocol) OriginKind {
+	switch {
+	case sourceClientID != 0:
+		return OriginAgent
+	case p == ProtocolHTTP:
+		return OriginHost
+	}
+	return OriginPort
 }
 
 // OriginKind tells where the connections of the mapping come in.
-func (m *Mapping) OriginKind() OriginKind { return originKind(m.SourceClientID) }
+func (m *Mapping) OriginKind() OriginKind { return originKind(m.SourceClientID, m.Protocol) }
 
 // protocol is a row of the table of protocols.
 type protocol struct {
 	name      Protocol
 	available bool         // this version carries it
+	carried   Protocol     // what the target agent is asked to carry for it; "" = itself
 	origins   []OriginKind // where its connections may come in
 	check     func(f *faults, p Parts)
 	claims    func(m *Mapping) []Claim
@@ -50,21 +67,38 @@ type protocol struct {
 var protocols = []protocol{
 	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
 	{name: ProtocolUDP, available: true, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
-	{name: ProtocolHTTP, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
+	{name: ProtocolHTTP, available: true, carried: ProtocolTCP, origins: []OriginKind{OriginHost}, check: checkHTTP, claims: claimListener},
 	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
 }
 
 // checkFixed checks the parts of a protocol whose service is known in advance.
-func checkFixed(f *faults, p Parts) { p.Service.check(f) }
+func checkFixed(f *faults, p Parts) {
+	p.Service.check(f)
+	if p.TargetScheme != "" {
+		f.add("target_scheme", "is for mappings of protocol http")
+	}
+}
 
-// claimListener claims the listener address at the source agent. A public port needs no
-// claim, because it is an aggregate of its own.
+// checkHTTP checks the parts of a protocol that the forwarder speaks to the service.
+func checkHTTP(f *faults, p Parts) { p.Service.check(f) }
+
+// claimListener claims the listener address at the source agent. A public port or host
+// needs no claim, because it is an aggregate of its own.
 func claimListener(m *Mapping) []Claim {
-	if m.OriginKind() == OriginPort {
+	if m.Public() {
 		return nil
 	}
 	return []Claim{{Scope: ClaimListener, Owner: MappingStream(m.ID),
 		Value: fmt.Sprintf("%d/%s/%s", m.SourceClientID, m.Protocol, m.Origin.address())}}
+}
+
+// wheres names the places where the protocol's connections may come in, for people.
+func (p *protocol) wheres() string {
+	var names []string
+	for _, kind := range p.origins {
+		names = append(names, kind.where())
+	}
+	return anyOf(names)
 }
 
 // row gives the row of a protocol, nil for an unknown one.
@@ -81,6 +115,15 @@ func (p Protocol) Known() bool { return p.row() != nil }
 
 // Available reports whether this version carries the protocol.
 func (p Protocol) Available() bool { row := p.row(); return row != nil && row.available }
+
+// Carried is what the target agent is asked to carry: HTTP is spoken at the forwarder,
+// and to the agent it is bytes like any other.
+func (p Protocol) Carried() Protocol {
+	if row := p.row(); row != nil && row.carried != "" {
+		return row.carried
+	}
+	return p
+}
 
 // Protocols lists the protocols that this version carries.
 func Protocols() []Protocol {
@@ -128,7 +171,7 @@ func (f *faults) parts(p Protocol, kind OriginKind, parts Parts) {
 		row = &protocols[0] // the protocol is a fault already; the other faults belong in the same answer
 	}
 	if !slices.Contains(row.origins, kind) {
-		f.add("protocol", fmt.Sprintf("cannot come in at an origin of kind %s", kind))
+		f.add("protocol", fmt.Sprintf("%s cannot come in at %s, only at %s", p, kind.where(), row.wheres()))
 	}
 	row.check(f, parts)
 	parts.Options.check(f, p)

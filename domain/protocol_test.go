@@ -3,7 +3,8 @@ package domain
 import "testing"
 
 // TestEveryProtocolHasItsRow: a row says all there is to know, and a mapping of every
-// available protocol can be made and holds claims.
+// available protocol can be made, from where its connections may come, and holds the
+// claim of a listener or what is public.
 func TestEveryProtocolHasItsRow(t *testing.T) {
 	if len(Protocols()) == 0 {
 		t.Fatal("no protocol is available")
@@ -26,10 +27,17 @@ func TestEveryProtocolHasItsRow(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		d, err := w.run(CreateMapping{ID: 1001, UserID: 100000001, SourceClientID: 600000000, TargetClientID: 600000000, Protocol: p,
-			Parts: Parts{Origin: Origin{LocalPort: 80}, Service: Service{"db", 81}}})
-		if err != nil || len(d.Claims) == 0 {
-			t.Errorf("a mapping of %s: claims %v, %v", p, d.Claims, err)
+		for i, kind := range p.row().origins {
+			c := CreateMapping{ID: 1001 + int64(i), UserID: 100000001, TargetClientID: 600000000, Protocol: p,
+				Parts: Parts{Service: Service{TargetHost: "db", TargetPort: 81}}}
+			if kind == OriginAgent {
+				c.SourceClientID, c.LocalPort = 600000000, 80
+			}
+			d, err := w.run(c.Offered(PublicOffer{Known: true, Ports: []PortRange{{1, 9}}, Draw: []int{1}, Domains: []string{"t.example.org"}, Labels: []string{"otter"}}))
+			m, _ := w.state(MappingStream(c.ID)).(*Mapping)
+			if err != nil || m.OriginKind() != kind || (len(d.Claims) > 0) != (kind == OriginAgent) || (len(m.publicStreams()) > 0) == (kind == OriginAgent) {
+				t.Errorf("a mapping of %s at %s: %+v, claims %v, %v", p, kind.where(), m, d.Claims, err)
+			}
 		}
 	}
 }

@@ -20,6 +20,7 @@ const (
 	ResourceWebhook       Resource = "webhook"
 	ResourceInvite        Resource = "invite"
 	ResourcePublicPort    Resource = "public_port"
+	ResourcePublicHost    Resource = "public_host"
 )
 
 // Quota holds the limits of an account and the resources that count against them.
@@ -40,6 +41,7 @@ type Quota struct {
 	Webhooks map[int64]bool  `json:",omitempty"`
 	Invites  map[int64]bool  `json:",omitempty"`
 	Ports    map[int64]bool  `json:",omitempty"` // mappings with a public port
+	Hosts    map[int64]bool  `json:",omitempty"` // mappings with a public host
 }
 
 // HeldMapping is a mapping that counts against a quota.
@@ -87,7 +89,7 @@ func (q *Quota) Clone() Aggregate {
 	c := *q
 	c.Clients, c.Mappings = maps.Clone(q.Clients), maps.Clone(q.Mappings)
 	c.Keys, c.Shares, c.Webhooks, c.Invites = maps.Clone(q.Keys), maps.Clone(q.Shares), maps.Clone(q.Webhooks), maps.Clone(q.Invites)
-	c.Ports = maps.Clone(q.Ports)
+	c.Ports, c.Hosts = maps.Clone(q.Ports), maps.Clone(q.Hosts)
 	return &c
 }
 
@@ -151,6 +153,11 @@ func (q *Quota) applyTaken(r Resource, e QuotaTaken) {
 			q.Ports = map[int64]bool{}
 		}
 		q.Ports[e.ID] = true
+	case ResourcePublicHost:
+		if q.Hosts == nil {
+			q.Hosts = map[int64]bool{}
+		}
+		q.Hosts[e.ID] = true
 	}
 }
 
@@ -173,6 +180,8 @@ func (q *Quota) applyReturned(r Resource, id int64) {
 		delete(q.Invites, id)
 	case ResourcePublicPort:
 		delete(q.Ports, id)
+	case ResourcePublicHost:
+		delete(q.Hosts, id)
 	}
 }
 
@@ -214,6 +223,8 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 			code, what, held, limit = CodeQuotaInvites, "invitations", int64(len(q.Invites)), most(MaxInvites)
 		case ResourcePublicPort:
 			code, what, held, limit = CodeQuotaPublicPorts, "public ports", int64(len(q.Ports)), q.Limits.MaxPublicPorts
+		case ResourcePublicHost:
+			code, what, held, limit = CodeQuotaPublicHosts, "public hosts", int64(len(q.Hosts)), q.Limits.MaxPublicHosts
 		}
 		if limit != nil && held >= *limit {
 			return refuse(code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, what, *limit))

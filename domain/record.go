@@ -28,6 +28,7 @@ const (
 	CategoryWebhook = "webhook"
 	CategoryNode    = "node"
 	CategoryPort    = "port"
+	CategoryHost    = "host"
 )
 
 // ParseStreamID checks that s is a category this package knows, a dash and a

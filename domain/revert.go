@@ -67,7 +67,7 @@ func final(event Event) error {
 		return refuse(CodeNotRevertible, "A session that has ended cannot be continued. The agent of the client connects again by itself.")
 	case NodeDrainRequested:
 		return refuse(CodeNotRevertible, "A node that drains accepts no agents until it is restarted. Restart it.")
-	case QuotaTaken, QuotaReturned, QuotaMoved, PortTaken, PortFreed:
+	case QuotaTaken, QuotaReturned, QuotaMoved, PortTaken, PortFreed, HostTaken, HostFreed:
 		return refuse(CodeNotRevertible, "This is the account's side of another event of the same request. Revert that one.")
 	}
 	return refuse(CodeNotRevertible, fmt.Sprintf("An event %s cannot be taken back.", event.EventName()))

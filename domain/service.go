@@ -8,8 +8,9 @@ import (
 // Service is what the target agent dials for a connection. Today that is a host and
 // a port, known in advance.
 type Service struct {
-	TargetHost string `json:"target_host" minLength:"1" maxLength:"253" doc:"An IP address or a host name that the target resolves" example:"127.0.0.1"`
-	TargetPort int    `json:"target_port" minimum:"1" maximum:"65535" example:"80"`
+	TargetHost   string `json:"target_host" minLength:"1" maxLength:"253" doc:"An IP address or a host name that the target resolves" example:"127.0.0.1"`
+	TargetPort   int    `json:"target_port" minimum:"1" maximum:"65535" example:"80"`
+	TargetScheme string `json:"target_scheme,omitempty" enum:"http" doc:"How the service of an http mapping is spoken to. Left out: http" example:"http"`
 }
 
 // Address is what the target agent dials, host:port.
@@ -17,5 +18,5 @@ func (s Service) Address() string { return net.JoinHostPort(s.TargetHost, strcon
 
 func (s Service) check(f *faults) {
 	f.host("target_host", s.TargetHost)
-	f.port("target_port", s.TargetPort)
+	f.bounds(s)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/subtle"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -154,6 +155,9 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	f.text("name", c.Name, 0, maxNameLength)
 	f.protocol(c.Protocol)
 	c.Service.check(&f)
+	if c.TargetScheme != "" && c.Protocol != ProtocolHTTP {
+		f.add("target_scheme", "is for mappings of protocol http")
+	}
 	c.Options.check(&f, c.Protocol)
 	if c.HeldBy.source() {
 		f.add("held_by", "must be target or left out: a share has no source yet")
@@ -170,6 +174,9 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	}
 	if err := c.Protocol.Unavailable(); err != nil {
 		return Decision{}, err // or nobody could redeem it
+	}
+	if row := c.Protocol.row(); !slices.Contains(row.origins, OriginAgent) {
+		return Decision{}, refuseAt(CodeInvalid, fmt.Sprintf("A share of protocol %s cannot be redeemed: its connections come in at %s only.", c.Protocol, row.wheres()), "protocol")
 	}
 	if _, err := s.enabledUser(c.UserID); err != nil {
 		return Decision{}, err

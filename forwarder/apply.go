@@ -114,13 +114,13 @@ func (r *routes) applyMapping(m *mappingRoute, record domain.Record, fx *effects
 
 // rehold makes the ingresses that hold a mapping those where it comes in now.
 func (r *routes) rehold(m *mappingRoute, at domain.Position, fx *effects) {
-	for _, h := range r.ingresses {
-		if h.wants(&m.State) && h.mappings[m.State.ID] == nil {
+	for _, h := range r.ingressesOf(&m.State) {
+		if h.mappings[m.State.ID] == nil {
 			r.take(h, m.Versioned, at, fx)
 		}
 	}
-	for _, h := range r.ingresses {
-		if !h.wants(&m.State) && h.mappings[m.State.ID] != nil {
+	for _, h := range slices.Clone(m.held) {
+		if h.subject.client == 0 && !h.wants(&m.State) {
 			r.letGo(h, m, fx)
 		}
 	}
@@ -129,7 +129,7 @@ func (r *routes) rehold(m *mappingRoute, at domain.Position, fx *effects) {
 // applyUnknown finds mappings that nobody here had to do with, and which come in here
 // from now on.
 func (r *routes) applyUnknown(record domain.Record, fx *effects) error {
-	if len(r.ingresses) == 0 || record.Name != (domain.MappingChanged{}).EventName() {
+	if len(r.ingresses)+len(r.hosts) == 0 || record.Name != (domain.MappingChanged{}).EventName() {
 		return nil
 	}
 	event, err := record.Event()
@@ -138,10 +138,8 @@ func (r *routes) applyUnknown(record domain.Record, fx *effects) error {
 	}
 	var m domain.Mapping
 	m.Apply(event, record.Meta.At)
-	for _, h := range r.ingresses {
-		if h.wants(&m) {
-			fx.refresh(subject{ingress: m.Ingress()}, record.Position)
-		}
+	if len(r.ingressesOf(&m)) > 0 {
+		fx.refresh(subject{ingress: m.Ingress()}, record.Position)
 	}
 	return nil
 }
@@ -193,12 +191,7 @@ func (r *routes) holders(m *domain.Mapping) (all []*holding) {
 			all = append(all, &c.holding)
 		}
 	}
-	for _, h := range r.ingresses {
-		if h.wants(m) {
-			all = append(all, h)
-		}
-	}
-	return all
+	return append(all, r.ingressesOf(m)...)
 }
 
 // take has a subject hold a mapping that is new to it. The accounts behind it may

@@ -35,6 +35,7 @@ type cluster struct {
 	links map[string][]transport.Session       // guarded by mu; of agents, by node
 	gone  map[string]bool                      // guarded by mu; nodes that agents do not reach
 	open  map[string]*forwarder.Ports          // public ports, by node
+	hosts map[string]bool                      // nodes that serve public hosts
 }
 
 // member is a forwarder of a cluster.
@@ -108,6 +109,9 @@ func (c *cluster) prepare(id string) *member {
 		n := directory.Node{ID: id, Bridge: m.address, Agents: m.agents, State: state}
 		if ports := c.open[id]; ports != nil {
 			n.Public, n.FirstPort, n.LastPort = "127.0.0.1", ports.First, ports.Last
+		}
+		if c.hosts[id] {
+			n.BaseDomain = "t.example.org"
 		}
 		if err := c.presences.Announce(context.Background(), "", n); err != nil {
 			c.t.Error(err)

@@ -3,6 +3,7 @@ package forwarder
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/wire"
@@ -116,6 +117,9 @@ func (m *Routes) CloseIngresses() {
 		delete(m.r.ingresses, what)
 		m.r.drop(h, &effects{})
 	}
+	for name, h := range m.r.hosts {
+		m.r.dropHost(name, h, &effects{})
+	}
 }
 
 // Start and Halt begin and end following the feed.
@@ -155,3 +159,25 @@ func (m *Routes) Open(client, mapping int64) string {
 func (m *Routes) Size() int {
 	return len(m.r.clients) + len(m.r.mappings) + len(m.r.users) + len(m.r.limits)
 }
+
+// OpenHost has a public host held; views of it come with RefreshIngress.
+func (m *Routes) OpenHost(name string) { m.carryOut(m.r.openHost(name, time.Now())) }
+
+// Hosts gives the mapping that each path of a held host leads to, 0 for none.
+func (m *Routes) Hosts(name string, paths ...string) (ids []int64) {
+	for _, path := range paths {
+		found, _, _ := m.r.host(name, path, time.Now())
+		ids = append(ids, found.State.ID)
+	}
+	return ids
+}
+
+// HostCounts gives how many hosts the forwarder holds, with and without mappings.
+func (f *Forwarder) HostCounts() (known, unknown int) { return f.routes.hostCounts() }
+
+// Bounds of what strangers can ask for.
+const (
+	MaxUnknownHosts = maxUnknownHosts
+	MaxHosts        = maxHosts
+	NamesAtOnce     = namesAtOnce
+)

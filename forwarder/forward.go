@@ -69,7 +69,7 @@ func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 	if code := m.meter.payer.refuses(); code != "" {
 		return nil, code
 	}
-	f := &forward{mapping: m, version: m.Version, origin: from, limit: limit, service: m.State.Service.Address(), protocol: string(m.State.Protocol)}
+	f := &forward{mapping: m, version: m.Version, origin: from, limit: limit, service: m.State.Service.Address(), protocol: string(m.State.Protocol.Carried())}
 	if target := r.clients[m.State.TargetClientID]; target != nil {
 		f.target = target.session
 	}
@@ -211,7 +211,7 @@ func (f *Forwarder) answer(stream transport.Stream, from origin) (fwd *forward, 
 // join authorises the stream and opens its continuation to the target agent. It
 // returns when the target agent has reached the service or said why not.
 func (f *Forwarder) join(stream end, from origin, open *wirepb.Open) (*forward, transport.Stream, error) {
-	if f.draining.Load() {
+	if f.draining.Load() && !from.late() {
 		return nil, nil, wire.NodeDraining
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, f.limits.Open)

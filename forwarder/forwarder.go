@@ -149,6 +149,7 @@ type Forwarder struct {
 	peers      Peers              // nil: there are no other forwarders
 	places     *whereabouts       // with peers
 	ports      *ports             // nil: no public port is here
+	hosts      *hosts             // public hosts that are asked for
 	probes     singleflight.Group // of peers that do not answer, by node
 	logins     *doorkeeper
 	takeovers  takeovers
@@ -216,7 +217,7 @@ func New(cfg Config) (*Forwarder, error) {
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.portions = newPortions(f, cfg.Portions)
 	f.routes.portions = f.portions
-	f.ports = newPorts(f, cfg.Ports)
+	f.ports, f.hosts = newPorts(f, cfg.Ports), newHosts()
 	f.metrics.observe(f)
 	return f, nil
 }

@@ -14,6 +14,8 @@ type fromAgent struct{ *session }
 
 func (a fromAgent) counts() bool            { return true }
 func (a fromAgent) crosses() bool           { return true }
+func (a fromAgent) outside() bool           { return false }
+func (a fromAgent) late() bool              { return false }
 func (a fromAgent) through(s *session) bool { return a.session == s }
 func (a fromAgent) opened()                 { a.f.metrics.opens.Inc() }
 func (a fromAgent) refused(code wire.Code)  { a.f.metrics.opensNo.WithLabelValues(label(code)).Inc() }

@@ -20,11 +20,14 @@ type fromPeer struct {
 
 	// Of the mapping, when it was authorised.
 	source, target int64
-	port           int // public
+	port           int    // public
+	publicHost     string // the same
 }
 
 func (p *fromPeer) counts() bool          { return false }
 func (p *fromPeer) crosses() bool         { return false }
+func (p *fromPeer) outside() bool         { return false }
+func (p *fromPeer) late() bool            { return false }
 func (p *fromPeer) through(*session) bool { return false }
 func (p *fromPeer) opened()               { p.f.metrics.bridged.WithLabelValues("in").Inc() }
 func (p *fromPeer) refused(wire.Code)     {} // the other forwarder counts it
@@ -71,15 +74,15 @@ func (p *fromPeer) admit(ctx context.Context, open *wirepb.Open) (*forward, wire
 	if code == "" && !p.mayDeliver(ctx) {
 		p.f.routes.release(fwd)
 		p.f.log.Warn("a forwarder delivers a stream that cannot have begun there", "peer", p.node,
-			"client", p.source, "port", p.port, "mapping", fwd.mapping.meter.mapping)
+			"client", p.source, "port", p.port, "host", p.publicHost, "mapping", fwd.mapping.meter.mapping)
 		return nil, wire.NoSuchMapping
 	}
 	return fwd, code
 }
 
 // mayDeliver tells whether the mapping's source client is connected at the peer, or
-// its public port is one of the peer's, so that a node can only speak for its own
-// clients and ports. A directory that is away or has lost what it knew ends nobody's
+// its public port is one of the peer's, or it has a public host and the peer serves
+// those, so that a node can only speak for what comes in at it. A directory that is away or has lost what it knew ends nobody's
 // connections.
 func (p *fromPeer) mayDeliver(ctx context.Context) bool {
 	f := p.f
@@ -92,7 +95,12 @@ func (p *fromPeer) mayDeliver(ctx context.Context) bool {
 		return true
 	}
 	if p.source == 0 {
-		yes, known := f.places.hasPort(ctx, p.node, p.port)
+		yes, known := f.places.lets(ctx, p.node, func(n directory.Node) bool {
+			if p.publicHost != "" {
+				return n.BaseDomain != ""
+			}
+			return n.HasPort(p.port)
+		})
 		return yes || !known
 	}
 	yes, known := f.places.isAt(ctx, p.source, p.node, p.target, f.node)
@@ -145,8 +153,8 @@ func (r *routes) receive(from *fromPeer, open *wirepb.Open) (fwd *forward, code 
 	if code := r.usable(m); code != "" {
 		return nil, code, behind
 	}
-	from.source, from.target, from.port = m.State.SourceClientID, m.State.TargetClientID, m.State.PublicPort
-	fwd = &forward{mapping: m, version: m.Version, origin: from, target: c.session, service: m.State.Service.Address(), protocol: string(m.State.Protocol)}
+	from.source, from.target, from.port, from.publicHost = m.State.SourceClientID, m.State.TargetClientID, m.State.PublicPort, m.State.PublicHost
+	fwd = &forward{mapping: m, version: m.Version, origin: from, target: c.session, service: m.State.Service.Address(), protocol: string(m.State.Protocol.Carried())}
 	m.add(fwd)
 	return fwd, "", behind
 }

@@ -20,6 +20,8 @@ type fromPort struct {
 
 func (p *fromPort) counts() bool          { return true }
 func (p *fromPort) crosses() bool         { return true }
+func (p *fromPort) outside() bool         { return true }
+func (p *fromPort) late() bool            { return false }
 func (p *fromPort) through(*session) bool { return false }
 func (p *fromPort) opened()               { p.f.metrics.opens.Inc() }
 func (p *fromPort) refused(code wire.Code) {

@@ -192,4 +192,7 @@ func (r *routes) eachHolding(do func(*holding)) {
 	for _, h := range r.ingresses {
 		do(h)
 	}
+	for _, h := range r.hosts {
+		do(&h.holding)
+	}
 }

@@ -64,6 +64,9 @@ func (r *routes) refreshIngress(view domain.IngressView) (fx *effects, again dom
 	if !r.reaches(view.Position) {
 		return fx, r.position
 	}
+	if h := r.hosts[view.Ingress.Host]; h != nil {
+		r.mergeIngress(&h.holding, view, nil, fx)
+	}
 	for what, h := range r.ingresses {
 		if !what.Covers(view.Ingress) {
 			continue
@@ -72,15 +75,36 @@ func (r *routes) refreshIngress(view domain.IngressView) (fx *effects, again dom
 		if what == view.Ingress {
 			part = nil
 		}
-		r.mergeInto(h, partsOfIngress(view), part, fx)
-		for _, m := range h.mappings {
-			if code := r.usable(m); code != "" {
-				fx.resetAll(m, code)
-			}
-		}
+		r.mergeIngress(h, view, part, fx)
 		fx.listen(what)
 	}
 	return fx, 0
+}
+
+func (r *routes) mergeIngress(h *holding, view domain.IngressView, part *domain.Ingress, fx *effects) {
+	r.mergeInto(h, partsOfIngress(view), part, fx)
+	for _, m := range h.mappings {
+		if code := r.usable(m); code != "" {
+			fx.resetAll(m, code)
+		}
+	}
+}
+
+// ingressesOf gives the holdings of the ingresses where a mapping comes in.
+func (r *routes) ingressesOf(m *domain.Mapping) (all []*holding) {
+	switch {
+	case m.PublicHost != "":
+		if h := r.hosts[m.PublicHost]; h != nil {
+			all = append(all, &h.holding)
+		}
+	case m.PublicPort != 0:
+		for _, h := range r.ingresses {
+			if h.wants(m) {
+				all = append(all, h)
+			}
+		}
+	}
+	return all
 }
 
 // subjects lists all that is served here.
@@ -93,6 +117,9 @@ func (r *routes) subjects() (all []subject) {
 	for what := range r.ingresses {
 		all = append(all, subject{ingress: what})
 	}
+	for _, h := range r.hosts {
+		all = append(all, h.subject)
+	}
 	return all
 }
 
@@ -101,12 +128,10 @@ func (r *routes) subjects() (all []subject) {
 func (r *routes) begunOutside() (all []*forward) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, h := range r.ingresses {
-		for _, m := range h.mappings {
-			for f := range m.live {
-				if _, outside := f.origin.(*fromPort); outside {
-					all = append(all, f)
-				}
+	for _, m := range r.mappings {
+		for f := range m.live {
+			if f.origin.outside() {
+				all = append(all, f)
 			}
 		}
 	}

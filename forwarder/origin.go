@@ -9,8 +9,8 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// origin is where a stream came to this forwarder: the session of a source agent,
-// or the bridge from another forwarder. What differs between them is here; how a
+// origin is where a stream came to this forwarder: the session of a source agent, a
+// visitor at a public port or host, or the bridge from another forwarder. What differs between them is here; how a
 // stream is joined to its target is the same for all.
 type origin interface {
 	// admit authorises the stream from this side's own records, and puts it among its
@@ -21,6 +21,11 @@ type origin interface {
 	counts() bool
 	// crosses tells whether the stream may go on over a bridge. It crosses one at most.
 	crosses() bool
+	// outside tells whether it came in at this forwarder itself, so that nothing but
+	// this forwarder ends it.
+	outside() bool
+	// late tells whether the stream may begin while this forwarder drains.
+	late() bool
 	// through tells whether the stream comes through the session, and ends with it.
 	through(s *session) bool
 	// hold sees to it that the stream ends with its origin until it is answered, which

@@ -15,8 +15,9 @@ import (
 // routes is what this forwarder knows: the clients connected to it, the mappings
 // they are source or target of, those whose connections come in here, and the users
 // and limits of the accounts behind those. It is the fold of a view per client and
-// per ingress and the records after it, so it never says more than the log does, and
-// nothing in it outlives the sessions and listeners it is about.
+// per ingress and the records after it, so it never says more than the log does. What
+// is about sessions and listeners does not outlive them; hosts that visitors ask for
+// are kept as long as there is room.
 //
 // Each part carries the version of its event stream. A record is applied when
 // its version is the next one and skipped when the part already shows it; that
@@ -24,7 +25,8 @@ import (
 type routes struct {
 	mu        sync.Mutex
 	clients   map[int64]*clientRoute
-	ingresses map[domain.Ingress]*holding
+	ingresses map[domain.Ingress]*holding // ranges of ports
+	hosts     map[string]*hostHolding
 	mappings  map[int64]*mappingRoute
 	users     map[int64]*userRoute
 	limits    map[int64]*limitsRoute // by account
@@ -100,6 +102,7 @@ func newRoutes(metrics *Metrics) *routes {
 		metrics:   metrics,
 		clients:   map[int64]*clientRoute{},
 		ingresses: map[domain.Ingress]*holding{},
+		hosts:     map[string]*hostHolding{},
 		mappings:  map[int64]*mappingRoute{},
 		users:     map[int64]*userRoute{},
 		limits:    map[int64]*limitsRoute{},
@@ -181,6 +184,7 @@ func (r *routes) halt() (was domain.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	was = r.position
+	r.forgetUnknown()
 	r.following, r.position = false, -1
 	r.recent.restart(0)
 	return was
@@ -191,6 +195,7 @@ func (r *routes) halt() (was domain.Position) {
 func (r *routes) distrust() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.forgetUnknown()
 	r.following, r.position = false, -1
 	r.recent.restart(0)
 	for _, c := range r.clients {
@@ -198,6 +203,9 @@ func (r *routes) distrust() {
 	}
 	for _, h := range r.ingresses {
 		h.viewed = 0
+	}
+	for _, h := range r.hosts {
+		h.viewed = min(h.viewed, 0)
 	}
 	for _, m := range r.mappings {
 		m.Version, m.at = 0, 0

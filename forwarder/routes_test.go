@@ -103,6 +103,7 @@ type routesModel struct {
 	users, clients, mappings []int64
 	fed                      domain.Position // how far the routes have come; -1 = the feed is not followed
 	ports                    domain.Ingress  // held here; zero = none are
+	hosts                    []string        // the same, when visitors have asked for them
 }
 
 func (m *routesModel) run() {
@@ -120,13 +121,15 @@ func (m *routesModel) run() {
 	for range 150 {
 		switch n := m.rnd.IntN(20); {
 		case n < 8:
-			m.command(m.rnd.IntN(16))
+			m.command(m.rnd.IntN(18))
 		case n < 12:
 			m.connect()
 		case n < 14:
 			m.routes.Disconnect(pick(m.rnd, m.clients))
 		case n < 19:
 			m.feed(m.rnd.IntN(10))
+		case n < 20 && m.ports.LastPort != 0 && m.rnd.IntN(2) == 0:
+			m.visit(pick(m.rnd, someHosts))
 		default:
 			m.gap()
 		}
@@ -142,11 +145,21 @@ func (m *routesModel) run() {
 	}
 }
 
-func pick(rnd *rand.Rand, ids []int64) int64 {
+func pick[T any](rnd *rand.Rand, ids []T) (none T) {
 	if len(ids) == 0 {
-		return 0
+		return none
 	}
 	return ids[rnd.IntN(len(ids))]
+}
+
+// visit is a visitor who asks for a host.
+func (m *routesModel) visit(host string) {
+	if !slices.Contains(m.hosts, host) {
+		m.hosts = append(m.hosts, host)
+	}
+	m.routes.OpenHost(host)
+	m.refreshIngress(domain.Ingress{Host: host}, 0)
+	m.lookAgain()
 }
 
 // command does a random command; many are refused, as they should be.
@@ -188,6 +201,14 @@ func (m *routesModel) command(kind int) {
 		m.mappings = append(m.mappings, id)
 		c = domain.CreateMapping{ID: id, Any: true, UserID: pick(m.rnd, m.users), TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolTCP,
 			Parts: domain.Parts{Origin: domain.Origin{PublicPort: 20000 + m.rnd.IntN(16)}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}}.Offered(publicOffer)
+	case 16:
+		m.mappings = append(m.mappings, id)
+		c = domain.CreateMapping{ID: id, Any: true, UserID: pick(m.rnd, m.users), TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolHTTP,
+			Parts: domain.Parts{Origin: domain.Origin{PublicHost: pick(m.rnd, someHosts), PublicPath: pick(m.rnd, somePaths)},
+				Service: domain.Service{TargetHost: "h", TargetPort: 1}}}.Offered(publicOffer)
+	case 17:
+		c = domain.ChangeMapping{ID: pick(m.rnd, m.mappings), Patch: domain.Patch{"public_host": fmt.Appendf(nil, "%q", pick(m.rnd, someHosts)),
+			"public_path": fmt.Appendf(nil, "%q", pick(m.rnd, somePaths))}}.Offered(publicOffer)
 	case 14:
 		c = domain.ChangeMapping{ID: pick(m.rnd, m.mappings), Patch: domain.Patch{"public_port": fmt.Append(nil, 20000+m.rnd.IntN(16))}}.Offered(publicOffer)
 	case 11:
@@ -205,7 +226,7 @@ func (m *routesModel) command(kind int) {
 }
 
 // publicOffer is what forwarders have in tests.
-var publicOffer = domain.PublicOffer{Known: true, Ports: []domain.PortRange{{First: 20000, Last: 20015}}, Now: time.Now().Add(100 * domain.PortKept)}
+var publicOffer = domain.PublicOffer{Known: true, Ports: []domain.PortRange{{First: 20000, Last: 20015}}, Domains: []string{"t.example.org"}, Now: time.Now().Add(100 * domain.PortKept)}
 
 // refreshIngress looks an ingress up, or a part of one, as old as min allows and
 // chance will have it.
@@ -323,6 +344,10 @@ func (m *routesModel) gap() {
 	if m.ports != (domain.Ingress{}) {
 		m.refreshIngress(m.ports, known)
 	}
+	for _, host := range m.hosts { // some were let go of, and visitors ask again
+		m.routes.OpenHost(host)
+		m.refreshIngress(domain.Ingress{Host: host}, known)
+	}
 	m.follow()
 	m.lookAgain()
 }
@@ -353,6 +378,32 @@ func (m *routesModel) compare() {
 		}
 	}
 	m.comparePorts()
+	m.compareHosts()
+}
+
+var someHosts, somePaths = []string{"otter", "heron"}, []string{"/", "/a", "/a/b"}
+
+// compareHosts asks every host that is held for the longest prefix of some paths.
+func (m *routesModel) compareHosts() {
+	for _, host := range m.hosts {
+		want := make([]int64, len(somePaths))
+		for i, path := range somePaths {
+			longest := ""
+			for _, id := range m.mappings {
+				mapping, ok := m.plane.states[domain.MappingStream(id)].(*domain.Mapping)
+				if !ok || !mapping.Live() || mapping.PublicHost != host || !domain.PathBelow(path, mapping.PublicPath) || len(mapping.PublicPath) < len(longest) {
+					continue
+				}
+				longest, want[i] = mapping.PublicPath, 0
+				if mapping.Active() && m.userWorks(mapping.UserID) {
+					want[i] = id
+				}
+			}
+		}
+		if got := m.routes.Hosts(host, somePaths...); !slices.Equal(got, want) {
+			m.t.Errorf("seed %d: the paths of %s lead to %v, want %v", m.seed, host, got, want)
+		}
+	}
 }
 
 func (m *routesModel) comparePorts() {

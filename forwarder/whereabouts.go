@@ -292,14 +292,14 @@ func (w *whereabouts) isAt(ctx context.Context, client int64, node string, witne
 	return false, at(placesOf(found[1]), here)
 }
 
-// hasPort tells whether a public port is one of the node's. known is false when the
-// directory cannot tell.
-func (w *whereabouts) hasPort(ctx context.Context, node string, port int) (yes, known bool) {
+// lets tells whether something public comes in at a node, by its record. known is false
+// when the directory cannot tell.
+func (w *whereabouts) lets(ctx context.Context, node string, in func(directory.Node) bool) (yes, known bool) {
 	has := func() (yes, known bool, age time.Duration) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		r, known := w.records[node]
-		return known && r.HasPort(port), known, w.now().Sub(r.at)
+		return known && in(r.Node), known, w.now().Sub(r.at)
 	}
 	if yes, _, age := has(); yes && age < placeAge {
 		return true, true

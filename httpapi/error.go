@@ -100,14 +100,15 @@ func invalid(location, message string) *Problem {
 // and the same request will be refused until somebody allows it.
 func statusOf(code domain.Code) int {
 	switch code {
-	case domain.CodeInvalid, domain.CodeIdempotencyMismatch, domain.CodeProtocolUnavailable:
+	case domain.CodeInvalid, domain.CodeIdempotencyMismatch, domain.CodeProtocolUnavailable, domain.CodeHostNotVerified:
 		return http.StatusUnprocessableEntity
 	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeKeyNotFound, domain.CodeShareNotFound, domain.CodeInviteNotFound, domain.CodeWebhookNotFound:
 		return http.StatusNotFound
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken, domain.CodePortTaken, domain.CodePortsTaken, domain.CodePublicUnavailable,
+		domain.CodeHostTaken, domain.CodeHostsTaken,
 		domain.CodeNotRevertible, domain.CodeMovedOn, domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeInviteEnded, domain.CodeClientClaimed:
 		return http.StatusConflict
-	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive, domain.CodeQuotaClientMappings, domain.CodeQuotaPublicPorts,
+	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive, domain.CodeQuotaClientMappings, domain.CodeQuotaPublicPorts, domain.CodeQuotaPublicHosts,
 		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeQuotaInvites, domain.CodeQuotaWebhooks, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
 		return http.StatusForbidden
 	case domain.CodeLoginRefused, domain.CodeLoginEnded:

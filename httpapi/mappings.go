@@ -23,6 +23,7 @@ type Mapping struct {
 	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Origin
 	PublicAddress *string `json:"public_address" doc:"The address for visitors, host:port; null without a public port, and while it is not known" example:"192.0.2.10:20000"`
+	PublicURL     *string `json:"public_url" doc:"The URL for visitors; null without a public host, and while it is not known" example:"http://brave-otter.t.example.org/"`
 	domain.Service
 	domain.Options
 	SourceUserID *int64    `json:"source_user_id" doc:"The user of the source client, when it is not the owner: the mapping was made from a share code" example:"100000002"`
@@ -70,7 +71,7 @@ func (a *api) registerMappings() {
 	huma.Register(a.huma, created, a.createMapping)
 	huma.Register(a.huma, op(http.MethodGet, "/mappings", "list-mappings", "List mappings", errorsOfList...), a.listMappings)
 	huma.Register(a.huma, conditional(op(http.MethodGet, "/mappings/{id}", "get-mapping", "Show a mapping", errorsOfGet...)), a.getMapping)
-	huma.Register(a.huma, op(http.MethodPut, "/mappings/{id}", "change-mapping", "Change a mapping's name, listener, public port or service", errorsOfPut...), a.changeMapping)
+	huma.Register(a.huma, op(http.MethodPut, "/mappings/{id}", "change-mapping", "Change a mapping's name, listener, public port or host, or service", errorsOfPut...), a.changeMapping)
 	huma.Register(a.huma, op(http.MethodDelete, "/mappings/{id}", "delete-mapping", "Delete a mapping: its listener closes and its streams end", errorsOfWrite...), a.deleteMapping)
 	huma.Register(a.huma, op(http.MethodPost, "/mappings/{id}/enable", "enable-mapping", "Open a mapping's listener again", errorsOfWrite...), a.setMappingEnabled(true))
 	huma.Register(a.huma, op(http.MethodPost, "/mappings/{id}/disable", "disable-mapping", "Close a mapping's listener and end its streams", errorsOfWrite...), a.setMappingEnabled(false))
@@ -175,8 +176,8 @@ func (a *api) mappingsOf(ctx context.Context, index projections.Index, in PageIn
 	if err != nil {
 		return nil, a.unlisted(ctx, err)
 	}
-	addresses := a.publicAddresses(ctx)
-	return pageOf(rows, next, func(m projections.MappingRow) Mapping { return mappingBody(&m.Mapping, addresses) }), nil
+	public := a.public(ctx)
+	return pageOf(rows, next, func(m projections.MappingRow) Mapping { return mappingBody(&m.Mapping, public) }), nil
 }
 
 func (a *api) getMapping(ctx context.Context, in *oneInput) (*struct {
@@ -227,14 +228,15 @@ func (a *api) mappingCommand(ctx context.Context, h MatchHeader, body any, c dom
 	return &mappingAnswer{answerOf(r), a.mappingShown(ctx, m)}, nil
 }
 
-func mappingBody(m *domain.Mapping, address func(*domain.Mapping) *string) Mapping {
+func mappingBody(m *domain.Mapping, public func(*domain.Mapping) (address, url *string)) Mapping {
 	optional := func(id int64) *int64 {
 		if id == 0 {
 			return nil
 		}
 		return &id
 	}
-	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: optional(m.SourceClientID), TargetClientID: m.TargetClientID, PublicAddress: address(m),
+	address, url := public(m)
+	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: optional(m.SourceClientID), TargetClientID: m.TargetClientID, PublicAddress: address, PublicURL: url,
 		Protocol: Protocol(m.Protocol), Origin: m.Origin, Service: m.Service, Options: m.Options.Shown(m.Protocol),
 		SourceUserID: optional(m.SourceUserID), TargetUserID: optional(m.TargetUserID), ShareID: optional(m.ShareID),
 		Status: enabledStatus(m.Disabled), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt}

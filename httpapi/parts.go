@@ -72,6 +72,7 @@ type ChangeMappingBody struct {
 	ShareID        *int64    `json:"share_id,omitempty" doc:"May be sent, but cannot be changed" example:"1234567890123"`
 	Protocol       *Protocol `json:"protocol,omitempty" doc:"May be sent, but cannot be changed" example:"tcp"`
 	PublicAddress  *string   `json:"public_address,omitempty" doc:"May be sent, but is derived from public_port" example:"192.0.2.10:20000"`
+	PublicURL      *string   `json:"public_url,omitempty" doc:"May be sent, but is derived from public_host and public_path" example:"http://brave-otter.t.example.org/"`
 	domain.Parts
 
 	patch domain.Patch
@@ -91,7 +92,9 @@ func (ChangeMappingBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.
 // TransformSchema implements [huma.SchemaTransformer]: a share is redeemed by a client
 // that listens.
 func (RedeemBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	delete(s.Properties, "public_port")
+	for _, name := range []string{"public_port", "public_host", "public_path"} {
+		delete(s.Properties, name)
+	}
 	s.Required = append(s.Required, "local_port")
 	s.PrecomputeMessages()
 	return s

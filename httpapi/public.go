@@ -4,19 +4,20 @@ import (
 	"context"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// publicAddresses gives where visitors reach mappings with a public port: at the first
+// public gives where visitors reach mappings with a public port or host: at the first
 // node that has it. Where nodes are is asked once, and only when there is such a
 // mapping. While the directory is away it is not known, and left out.
-func (a *api) publicAddresses(ctx context.Context) func(m *domain.Mapping) *string {
+func (a *api) public(ctx context.Context) func(m *domain.Mapping) (address, url *string) {
 	var nodes []NodeStatus
 	asked := false
-	return func(m *domain.Mapping) *string {
-		if m.PublicPort == 0 || a.config.Nodes == nil {
-			return nil
+	return func(m *domain.Mapping) (address, url *string) {
+		if !m.Public() || a.config.Nodes == nil {
+			return nil, nil
 		}
 		if !asked {
 			asked = true
@@ -26,16 +27,20 @@ func (a *api) publicAddresses(ctx context.Context) func(m *domain.Mapping) *stri
 			}
 		}
 		for _, n := range nodes {
-			if n.Public != "" && m.PublicPort >= n.FirstPort && m.PublicPort <= n.LastPort {
-				address := net.JoinHostPort(n.Public, strconv.Itoa(m.PublicPort))
-				return &address
+			if address == nil && m.PublicPort != 0 && n.Public != "" && m.PublicPort >= n.FirstPort && m.PublicPort <= n.LastPort {
+				at := net.JoinHostPort(n.Public, strconv.Itoa(m.PublicPort))
+				address = &at
+			}
+			if url == nil && m.PublicHost != "" && n.HostsURL != "" {
+				at := strings.Replace(n.HostsURL, "*", m.PublicHost, 1) + m.PublicPath
+				url = &at
 			}
 		}
-		return nil
+		return address, url
 	}
 }
 
 // mappingShown is one mapping as the API shows it.
 func (a *api) mappingShown(ctx context.Context, m *domain.Mapping) Mapping {
-	return mappingBody(m, a.publicAddresses(ctx))
+	return mappingBody(m, a.public(ctx))
 }

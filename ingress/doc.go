@@ -7,8 +7,6 @@
 // an exchange that was cut short is cut short at the other end too. What a visitor
 // claims about where a request comes from is replaced by what is true.
 //
-// No program serves it yet: public hosts come next, and hand it a [Finder].
-//
 // Its limits: it knows no mapping, no client and no session. [Finder] says what a
 // host leads to, and [Site.Dial] gets there. HTTP itself is net/http's.
 package ingress

@@ -30,11 +30,3 @@ func Host(asked string) (host string, ok bool) {
 	}
 	return host, true
 }
-
-// PathBelow reports whether an escaped path is a prefix or lies below it: /app
-// holds /app and /app/x, and not /apple.
-func PathBelow(path, prefix string) bool {
-	prefix = strings.TrimSuffix(prefix, "/")
-	rest, ok := strings.CutPrefix(path, prefix)
-	return ok && (rest == "" || rest[0] == '/')
-}

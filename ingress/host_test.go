@@ -5,20 +5,6 @@ import (
 	"testing"
 )
 
-func TestPathBelow(t *testing.T) {
-	for _, c := range []struct {
-		path, prefix string
-		want         bool
-	}{
-		{"/app", "/app", true}, {"/app/", "/app", true}, {"/app/x", "/app", true}, {"/apple", "/app", false},
-		{"/", "/", true}, {"/x", "/", true}, {"/x", "", true}, {"/app", "/app/", true}, {"/ap", "/app", false},
-	} {
-		if got := PathBelow(c.path, c.prefix); got != c.want {
-			t.Errorf("PathBelow(%q, %q) is %v", c.path, c.prefix, got)
-		}
-	}
-}
-
 // A host has one form, and giving it twice changes nothing.
 func FuzzHost(f *testing.F) {
 	for _, seed := range []string{"app.example.org", "APP.example.org.", "a:80", "[::1]:80", "127.0.0.1", "", ".", "a..b", "-a", "a:b", "ä.org", "a_b.org"} {

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -62,6 +63,9 @@ func New(config Config) *Server {
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if over, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
+				c = over.NetConn()
+			}
 			if v, ok := c.(*visitorConn); ok {
 				return context.WithValue(ctx, visitorKey{}, v)
 			}
@@ -117,7 +121,7 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		badHost.write(w, in)
 		return
 	}
-	site, err := s.config.Finder.Find(in.Context(), host, in.URL.EscapedPath())
+	site, err := s.config.Finder.Find(in.Context(), host, in.URL.EscapedPath(), in.RemoteAddr)
 	switch {
 	case errors.Is(err, ErrNoSite):
 		noSuchSite.write(w, in)
@@ -137,7 +141,9 @@ func (s *Server) fail(w http.ResponseWriter, in *http.Request, err error) {
 	var timeout net.Error
 	switch {
 	case errors.As(err, &hop):
-		p = page{http.StatusBadGateway, hop.Code, hop.Sentence}
+		p = page{cmp.Or(hop.Status, http.StatusBadGateway), hop.Code, hop.Sentence}
+	case errors.Is(err, ErrNoSite): // it ended since it was found
+		p = noSuchSite
 	case errors.Is(err, errNotFound):
 		p = unavailable
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -8,10 +8,10 @@ import (
 
 // Finder says what a public host leads to.
 type Finder interface {
-	// Find gives the site of a host, as [Host] writes it, and an escaped path. It
-	// fails with [ErrNoSite] when nothing is mapped there. An error that is
-	// [Unreachable] becomes the page that says which hop failed.
-	Find(ctx context.Context, host, path string) (Site, error)
+	// Find gives the site of a host, as [Host] writes it, and an escaped path, for a
+	// visitor at an address. It fails with [ErrNoSite] when nothing is mapped there. An
+	// error that is [Unreachable] becomes the page that says which hop failed.
+	Find(ctx context.Context, host, path, visitor string) (Site, error)
 }
 
 // ErrNoSite: no mapping has this host and path.
@@ -32,6 +32,7 @@ type Site struct {
 
 // Unreachable says why no connection to the service could be had.
 type Unreachable struct {
+	Status   int    // of the page; 0 = 502
 	Code     string // for machines: target_offline, dial_refused, dial_timeout, ...
 	Sentence string // for people; gives nothing away that a stranger must not know
 	Err      error  // for the log

@@ -94,7 +94,7 @@ func listen(t *testing.T) net.Listener {
 }
 
 // Find implements ingress.Finder.
-func (w *world) Find(_ context.Context, host, path string) (ingress.Site, error) {
+func (w *world) Find(_ context.Context, host, path, _ string) (ingress.Site, error) {
 	if host != "app.example.org" {
 		return ingress.Site{}, ingress.ErrNoSite
 	}

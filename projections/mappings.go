@@ -8,8 +8,8 @@ import (
 )
 
 // The read model of mappings: a row for each live mapping, the list of all, of
-// each user's, of those each client is source or target of, and of those with a
-// public port.
+// each user's, of those each client is source or target of, of those with a
+// public port, and of those each public host has.
 
 // AllMappings lists every live mapping.
 const AllMappings Index = "mappings"
@@ -26,6 +26,8 @@ const MappingsWithPort Index = "mappings-with-port"
 
 // MappingsHeld lists the live mappings that end with somebody's agent.
 const MappingsHeld Index = "mappings-held"
+// MappingsOfHost lists the live mappings that a public host leads to.
+func MappingsOfHost(name string) Index { return Index("mappings-of-host-" + name) }
 
 func (r *MappingRow) versions() *Versions { return &r.Versions }
 
@@ -44,6 +46,9 @@ func (r *MappingRow) indexes() []Index {
 	if r.HeldBy != "" {
 		all = append(all, MappingsHeld)
 	}
+	if r.PublicHost != "" {
+		all = append(all, MappingsOfHost(r.PublicHost))
+	}
 	for _, user := range r.Users() {
 		all = append(all, MappingsOfUser(user))
 	}
@@ -61,8 +66,8 @@ func (r *Reader) Mapping(ctx context.Context, id int64) (row MappingRow, ok bool
 }
 
 // Mappings lists the mappings of an index, [AllMappings], [MappingsOfUser],
-// [MappingsOfClient], [MappingsWithPort] or [MappingsHeld], with an id above after; next is 0 at the end, else what
-// to pass as after for the next page.
+// [MappingsOfClient], [MappingsWithPort], [MappingsHeld] or [MappingsOfHost], with an id above after; next is
+// 0 at the end, else what to pass as after for the next page.
 func (r *Reader) Mappings(ctx context.Context, index Index, after int64, limit int) (rows []MappingRow, next int64, err error) {
 	return list[MappingRow](ctx, r.store, Mappings, index, after, limit)
 }

@@ -60,7 +60,11 @@ func (r *Reader) IngressView(ctx context.Context, what domain.Ingress, min domai
 	}
 	v := domain.IngressView{Position: position, Ingress: what}
 	of := behind{users: map[int64]bool{}, accounts: map[int64]bool{}}
-	if v.Mappings, err = r.viewMappings(ctx, MappingsWithPort, what.Has, of); err != nil {
+	index := MappingsWithPort
+	if what.Host != "" {
+		index = MappingsOfHost(what.Host)
+	}
+	if v.Mappings, err = r.viewMappings(ctx, index, what.Has, of); err != nil {
 		return domain.IngressView{}, err
 	}
 	v.Users, v.Limits, err = r.accounts(ctx, of)

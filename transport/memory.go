@@ -23,6 +23,13 @@ func Pipe() (Session, Session) {
 	return link.ends[0], link.ends[1]
 }
 
+// Pair gives the two ends of one stream in memory, for a protocol that is spoken in
+// this process.
+func Pair() (Stream, Stream) {
+	p := newMemoryPair(&memoryLink{})
+	return &p.ends[0], &p.ends[1]
+}
+
 // memoryLink is the common part of both ends of a session in memory.
 type memoryLink struct {
 	binding []byte

@@ -67,9 +67,10 @@ var commandsOf = map[string][]string{
 	"list-mappings-of-user":   {"mapping list --user 1 --status active --protocol tcp --after 1 --limit 5 --as-of 9"},
 	"list-mappings-of-client": {"mapping list --client 1 --status active --protocol tcp --after 1 --limit 5 --as-of 9"},
 	"create-mapping": {"mapping create --user 1 --source 2 --listen 127.0.0.1:3 --target 4 --service h:5 --protocol tcp --name n --dry-run --idempotency-key k" + optionArguments(mappingOptions),
-		"mapping create --public-port 3 --target 4 --service h:5"},
+		"mapping create --public-port 3 --target 4 --service h:5",
+		"mapping create --protocol http --host otter --path /app --target 4 --service https://h:5"},
 	"get-mapping":     {"mapping show 1 --as-of 9"},
-	"change-mapping":  {"mapping update 1 --listen 127.0.0.1:3 --public-port 3 --service h:5 --name n --dry-run --idempotency-key k --if-match 3" + optionArguments(mappingOptions)},
+	"change-mapping":  {"mapping update 1 --listen 127.0.0.1:3 --public-port 3 --host otter --path /app --service https://h:5 --name n --dry-run --idempotency-key k --if-match 3" + optionArguments(mappingOptions)},
 	"delete-mapping":  {"mapping delete 1 --dry-run --idempotency-key k --if-match 3"},
 	"enable-mapping":  {"mapping enable 1 --dry-run --idempotency-key k --if-match 3"},
 	"disable-mapping": {"mapping disable 1 --dry-run --idempotency-key k --if-match 3"},
@@ -86,7 +87,7 @@ var commandsOf = map[string][]string{
 	"revoke-invite": {"invite revoke 1 --dry-run --idempotency-key k --if-match 3"},
 
 	"list-shares":  {"share list --user 1 --after 1 --limit 5 --as-of 9"},
-	"create-share": {"share create --user 1 --target 2 --service h:5 --protocol tcp --name n --uses 2 --expires 1h --dry-run --idempotency-key k" + optionArguments(mappingOptions)},
+	"create-share": {"share create --user 1 --target 2 --service https://h:5 --protocol tcp --name n --uses 2 --expires 1h --dry-run --idempotency-key k" + optionArguments(mappingOptions)},
 	"get-share":    {"share show 1 --as-of 9"},
 	"revoke-share": {"share delete 1 --dry-run --idempotency-key k --if-match 3"},
 	"redeem-share": {"share redeem --source 2 --listen 127.0.0.1:3 --name n --code-file FILE --dry-run --idempotency-key k"},
@@ -138,6 +139,7 @@ var withoutCommand = map[string]string{
 // every operation.
 var notSent = map[string]string{
 	"change-mapping public_address":   "it follows from the port",
+	"change-mapping public_url":       "it follows from the host",
 	"* Min-Position":                  "commands read what they have written from its answer",
 	"* If-None-Match":                 "nothing is kept to compare with",
 	"list-clients owner":              "--user lists the clients of a user",

@@ -6,9 +6,12 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/tunnox-net/tunnox/domain"
 )
 
 var (
@@ -17,22 +20,35 @@ var (
 		field("SOURCE", "source_client_id"),
 		{"LISTENER", listenerText},
 		field("TARGET", "target_client_id"),
-		{"SERVICE", func(o object) string { return o.address("target_host", "target_port") }},
+		{"SERVICE", serviceShown},
 		field("STATUS", "status"),
 	}
 	mappingFields = []string{"mapping_id", "name", "user_id", "status", "protocol",
-		"source_client_id", "local_host", "local_port", "public_port", "public_address", "target_client_id", "target_host", "target_port"}
+		"source_client_id", "local_host", "local_port", "public_port", "public_address", "public_host", "public_path", "public_url", "target_client_id", "target_scheme", "target_host", "target_port"}
 )
 
 // listenerText is where a mapping's connections come in.
 func listenerText(o object) string {
-	if public := o.text("public_address"); public != "-" {
-		return public
+	for _, public := range []string{"public_address", "public_url"} {
+		if at := o.text(public); at != "-" {
+			return at
+		}
 	}
 	if port := o.text("public_port"); port != "-" {
 		return "public:" + port
 	}
+	if host := o.text("public_host"); host != "-" {
+		return "public:" + host + o.text("public_path")
+	}
 	return o.address("local_host", "local_port")
+}
+
+// serviceShown is the service of a mapping, for people.
+func serviceShown(o object) string {
+	if scheme := o.text("target_scheme"); scheme != "-" {
+		return scheme + "://" + o.address("target_host", "target_port")
+	}
+	return o.address("target_host", "target_port")
 }
 
 func mappingCommand(api *apiFlags) *cobra.Command {
@@ -46,11 +62,12 @@ func mappingCommand(api *apiFlags) *cobra.Command {
 func (r *resource) createMapping() *cobra.Command {
 	var user, source, target int64
 	var publicPort int
-	var protocol, name, listen, service string
+	var protocol, name, listen, host, path, service string
 	cmd := &cobra.Command{
-		Use:   "create [--source CLIENT --listen [HOST:]PORT | --public-port PORT] --target CLIENT --service HOST:PORT",
-		Short: "Create a mapping: a listener at the source client or a public port, a service at the target client",
-		Example: "  tunnox mapping create --source 600000000 --listen 5433 --target 600000001 --service 127.0.0.1:5432\n" +
+		Use:   "create [--source CLIENT --listen [HOST:]PORT | --public-port PORT | --protocol http [--host LABEL]] --target CLIENT --service HOST:PORT",
+		Short: "Create a mapping: a listener at the source client, a public port or a public host; a service at the target client",
+		Example: "  tunnox mapping create --protocol http --target 600000001 --service 127.0.0.1:3000\n" +
+			"  tunnox mapping create --source 600000000 --listen 5433 --target 600000001 --service 127.0.0.1:5432\n" +
 			"  tunnox mapping create --public-port 0 --target 600000001 --service 127.0.0.1:5432",
 		Args: cobra.NoArgs,
 	}
@@ -59,13 +76,21 @@ func (r *resource) createMapping() *cobra.Command {
 		if name != "" {
 			body["name"] = name
 		}
-		if cmd.Flags().Changed("public-port") {
+		for field, value := range map[string]string{"public_host": host, "public_path": path} {
+			if value != "" {
+				body[field] = value
+			}
+		}
+		switch {
+		case cmd.Flags().Changed("public-port"):
 			body["public_port"] = publicPort
-		} else {
+		case listen != "":
 			body["source_client_id"] = source
 			if err := addListen(body, listen); err != nil {
 				return err
 			}
+		case protocol != string(domain.ProtocolHTTP):
+			return usageError("where do the connections come in? Give --source and --listen, or --public-port; --protocol http has a public host without them")
 		}
 		if err := addService(body, service); err != nil {
 			return err
@@ -87,19 +112,21 @@ func (r *resource) createMapping() *cobra.Command {
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
 	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")
-	flags.StringVar(&service, "service", "", "`host:port` the target client dials")
+	flags.StringVar(&host, "host", "", "`label` of the public host of an http mapping, under the server's base domain (default: one is chosen and kept)")
+	flags.StringVar(&path, "path", "", "`path` of the public host that the mapping has, with all below it (default: /)")
+	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
 	require(cmd, "target", "service")
 	cmd.MarkFlagsRequiredTogether("source", "listen")
-	cmd.MarkFlagsOneRequired("listen", "public-port")
-	cmd.MarkFlagsMutuallyExclusive("source", "public-port")
+	cmd.MarkFlagsMutuallyExclusive("source", "public-port", "host")
+	cmd.MarkFlagsMutuallyExclusive("source", "public-port", "path")
 	return cmd
 }
 
 func (r *resource) updateMapping() *cobra.Command {
-	cmd := r.act("update ID", "Change a mapping's listener, public port, service or name", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
-		body := changedStrings(flags, map[string]string{"name": "name"})
+	cmd := r.act("update ID", "Change a mapping's listener, public port or host, service or name", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
+		body := changedStrings(flags, map[string]string{"name": "name", "host": "public_host", "path": "public_path"})
 		given := changedStrings(flags, map[string]string{"listen": "listen", "service": "service"})
 		if listen, ok := given["listen"].(string); ok {
 			if err := addListen(body, listen); err != nil {
@@ -121,11 +148,13 @@ func (r *resource) updateMapping() *cobra.Command {
 		return body, addOptions(flags, mappingOptions, body)
 	})
 	cmd.Flags().String("listen", "", "`[host:]port` the source client listens on from now on")
-	cmd.Flags().String("service", "", "`host:port` the target client dials from now on")
+	cmd.Flags().String("service", "", "`[scheme://]host:port` the target client dials from now on")
+	cmd.Flags().String("host", "", "`label` of the public host from now on")
+	cmd.Flags().String("path", "", "`path` of the public host that the mapping has from now on")
 	cmd.Flags().Int("public-port", 0, "`port` of the forwarders' public ports that visitors come to from now on")
 	cmd.Flags().String("name", "", "`name` from now on")
 	optionFlags(cmd, mappingOptions)
-	cmd.MarkFlagsOneRequired(append([]string{"listen", "service", "name", "public-port"}, optionNames(mappingOptions)...)...)
+	cmd.MarkFlagsOneRequired(append([]string{"listen", "service", "name", "public-port", "host", "path"}, optionNames(mappingOptions)...)...)
 	return cmd
 }
 
@@ -147,8 +176,13 @@ func addListen(body map[string]any, listen string) error {
 	return nil
 }
 
+// addService adds the service's fields. Which schemes there are the server says.
 func addService(body map[string]any, service string) error {
-	host, port, err := splitAddress(service)
+	address := service
+	if scheme, rest, ok := strings.Cut(service, "://"); ok {
+		body["target_scheme"], address = scheme, rest
+	}
+	host, port, err := splitAddress(address)
 	if err != nil || host == "" {
 		return usageError("--service %q: want HOST:PORT", service)
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/tunnox-net/tunnox/control"
@@ -21,9 +22,10 @@ func (cp *controlPlane) localCommander(node string) *control.Local {
 	}, cp.commands, cp.public)
 }
 
-// publicDesk tells where visitors reach mappings. Where nodes are is asked once for a
-// list, and only when there is a mapping with a public port in it.
-func publicDesk(nodes directory.Nodes, log *slog.Logger) func(context.Context) func(*domain.Mapping) string {
+// visitorAddresses gives the address or URL with which visitors reach a mapping; "" for
+// none. The directory is asked once for a list, and only when the list has a public
+// mapping.
+func visitorAddresses(nodes directory.Nodes, log *slog.Logger) func(context.Context) func(*domain.Mapping) string {
 	return func(ctx context.Context) func(*domain.Mapping) string {
 		known := sync.OnceValue(func() []directory.Node {
 			all, err := nodes.Nodes(ctx)
@@ -33,12 +35,15 @@ func publicDesk(nodes directory.Nodes, log *slog.Logger) func(context.Context) f
 			return all
 		})
 		return func(m *domain.Mapping) string {
-			if m.PublicPort == 0 {
+			if !m.Public() {
 				return ""
 			}
 			for _, n := range known() {
-				if n.Public != "" && n.HasPort(m.PublicPort) {
+				switch {
+				case m.PublicPort != 0 && n.Public != "" && n.HasPort(m.PublicPort):
 					return net.JoinHostPort(n.Public, strconv.Itoa(m.PublicPort))
+				case m.PublicHost != "" && n.HostsURL != "":
+					return strings.Replace(n.HostsURL, "*", m.PublicHost, 1) + m.PublicPath
 				}
 			}
 			return ""

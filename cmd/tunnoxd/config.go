@@ -32,6 +32,9 @@ type config struct {
 	AdvertiseAgents string
 	PublicPorts     string // FROM-TO
 	PublicAddress   string
+	HTTP            string
+	BaseDomain      string
+	AdvertiseHTTP   string
 
 	State           string
 	Bridge          string
@@ -74,9 +77,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "base-domain", "advertise-http", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "http", "base-domain", "advertise-http", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	rebuildSettings   = []string{"data", "postgres", "redis"}
@@ -97,6 +100,9 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.AdvertiseAgents, "advertise-agents", "", "`host:port` agents reach this server at, or several with commas between, the best first: they stand in join lines and certificates, and agents try one after the other (default: what was bound; this machine's first address when that was all of them)")
 	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports that visitors come in at, for mappings without a source client (empty = none)")
 	f.StringVar(&c.PublicAddress, "public-address", "", "`host` that visitors reach --public-ports at; an address of this machine is also the only one listened on, 0.0.0.0 is all of IPv4 (default: this machine's first address, and every address listened on)")
+	f.StringVar(&c.HTTP, "http", "", "`address` that visitors of public hosts come to, with HTTP/1.1 or HTTP/2 without TLS (empty = none)")
+	f.StringVar(&c.BaseDomain, "base-domain", "", "`domain` whose names lead here, such as t.example.org: the public host brave-otter is brave-otter.t.example.org")
+	f.StringVar(&c.AdvertiseHTTP, "advertise-http", "", "`URL` that visitors reach --http at, with * for the public host, such as https://*.t.example.org behind a proxy with TLS (default: http://*.DOMAIN, with the port of --http)")
 	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins; environment: TUNNOX_STATE_ADDRESS)")
 	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` other forwarders connect to, in a cluster")
 	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` other forwarders reach this one at (default: what was bound; this machine's first address when that was all of them)")
@@ -107,7 +113,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.NodeKey, "node-key", "", "`file` with the key of --node-cert")
 	f.StringVar(&c.ClusterCA, "cluster-ca", "", "`file` with the certificates of who signs for nodes and for what is in Redis; with --node-cert, or without --control")
 	f.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins` whose pages may call the API, with commas; * is every one (empty = none)")
-	f.StringVar(&c.Proxies, "trusted-proxies", "", "`networks` of the proxies before the API, for example 10.0.0.0/8, with commas; who they ask for, in X-Forwarded-For or Forwarded, is believed (empty = nobody)")
+	f.StringVar(&c.Proxies, "trusted-proxies", "", "`networks` of the proxies before the API and --http, for example 10.0.0.0/8, with commas; who they ask for, in X-Forwarded-For or Forwarded, is believed (empty = nobody)")
 	f.Float64Var(&c.RateLimit, "rate-limit", 100, "API requests a `second` of one caller, and of one address without a key (0 = no limit)")
 	f.IntVar(&c.RateBurst, "rate-burst", 200, "API `requests` at once of one caller before --rate-limit holds")
 	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or HS256: and a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
@@ -210,8 +216,8 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	// TUNNOX_API is the server's address to tunnoxd and its URL to tunnox; both
 	// read either, so that one environment serves both programs.
 	c.API = strings.TrimSuffix(strings.TrimPrefix(c.API, "http://"), "/")
-	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC} {
-		optional := name == "state" || name == "ws" || name == "quic"
+	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC, "http": c.HTTP} {
+		optional := name == "state" || name == "ws" || name == "quic" || name == "http"
 		if has(name) && !(optional && address == "") && !(name == "quic" && address == quicOff) {
 			if err := checkAddress(address); err != nil {
 				fault(name, "%q %v", address, err)
@@ -240,6 +246,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 		if host, port, err := net.SplitHostPort(c.PublicAddress); err == nil && host != "" && port != "" && strings.Count(c.PublicAddress, ":") == 1 {
 			fault("public-address", "%q has a port: name the host alone", c.PublicAddress)
 		}
+	}
+	if has("http") {
+		errs = append(errs, c.checkHosts()...)
 	}
 	if has("data") && c.Data == "" {
 		fault("data", "must name a directory")

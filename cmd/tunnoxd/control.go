@@ -79,7 +79,7 @@ type controlPlane struct {
 	store     eventstore.Store
 	rows      projections.Store
 	executor  *eventstore.Executor
-	commands  httpapi.Executor                                   // the executor, with what is to be had of public ports
+	commands  httpapi.Executor                                   // the executor, with what is public to be had
 	public    func(context.Context) func(*domain.Mapping) string // where visitors reach mappings
 	projector *projections.Projector
 	reader    *projections.Reader
@@ -131,8 +131,8 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 
 	metrics := eventstore.NewMetrics(p.registry)
 	cp.executor = eventstore.NewExecutor(b.store, eventstore.ExecutorOptions{Metrics: metrics})
-	cp.commands = portDesk{cp.executor, b.directory, time.Now}
-	cp.public = publicDesk(b.directory, p.log.With("part", "commands"))
+	cp.commands = publicDesk{cp.executor, b.directory, time.Now}
+	cp.public = visitorAddresses(b.directory, p.log.With("part", "commands"))
 	p.run("executor", cp.executor.Run)
 
 	log := history{b.store, b.between}

@@ -32,12 +32,15 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 	if cfg.Redis == "" {
 		return usageError{errors.New("a forwarder of its own needs --redis: a feed in memory would reach nobody")}
 	}
+	if err := cfg.checkHostsTogether(); err != nil {
+		return err
+	}
 	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
 		join, err := p.joined()
 		if err != nil {
 			return err
 		}
-		on := binding{agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics}
+		on := binding{agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP}
 		if join != nil {
 			on.bridge = cfg.Bridge
 		}
@@ -96,7 +99,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	}
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: leased{parts.directory, lease},
-		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Announce: lease.announce, Ports: p.cfg.publicPorts(), Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
+		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Ports: p.cfg.publicPorts(), Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
 	if parts.portions != nil {
 		cfg.Portions = parts.portions
 	}
@@ -144,6 +147,11 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	cfg.Metrics = forwarder.NewMetrics()
 	cfg.Metrics.ShowClients(p.cfg.MetricsClients)
 	p.registry.MustRegister(cfg.Metrics)
+	visitors := &hostServer{domain: p.cfg.BaseDomain, log: log}
+	cfg.Announce = func(ctx context.Context) {
+		visitors.leave()
+		lease.announce(ctx)
+	}
 	f, err := forwarder.New(cfg)
 	if err != nil {
 		return identity{}, err
@@ -168,8 +176,15 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		p.run("agents at "+l.Addr().String(), func(ctx context.Context) error { return f.Serve(ctx, l) })
 		p.atEnd("agents' listener at "+l.Addr().String(), func(context.Context) error { return l.Close() })
 	}
+	if p.sockets.http != nil {
+		if err := p.serveHosts(visitors, f); err != nil {
+			return identity{}, err
+		}
+	}
 	p.atEnd("drain", func(ctx context.Context) error {
-		if err := f.Drain(ctx); err != nil {
+		err := f.Drain(ctx)
+		visitors.end(ctx)
+		if err != nil {
 			// That somebody holds a stream open must not make the end a failure.
 			log.Warn("ending with streams open", "reason", err)
 		}

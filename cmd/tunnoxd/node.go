@@ -182,6 +182,9 @@ func (p *process) nodeRecord(node string, f *forwarder.Forwarder) func() directo
 	if ports := p.cfg.publicPorts(); ports != nil {
 		n.Public, n.FirstPort, n.LastPort = p.cfg.publicHost(), ports.First, ports.Last
 	}
+	if p.sockets.http != nil {
+		n.BaseDomain, n.HostsURL = p.cfg.BaseDomain, p.cfg.hostsURL(p.sockets.http.Addr())
+	}
 	return func() directory.Node {
 		now := n
 		now.ClosedPorts = closedPorts(f.ClosedPorts())

@@ -24,12 +24,12 @@ func defaultPlans() []httpapi.NamedPlan {
 	n := func(v int64) *int64 { return &v }
 	return []httpapi.NamedPlan{
 		{Name: "free", Limits: domain.Limits{MaxClients: n(1), MaxMappings: n(1), MaxActiveMappings: n(1),
-			TotalBandwidthLimit: n(512 * kib), MonthlyTrafficLimit: n(gib), MaxPublicPorts: n(1)}},
+			TotalBandwidthLimit: n(512 * kib), MonthlyTrafficLimit: n(gib), MaxPublicPorts: n(1), MaxPublicHosts: n(1)}},
 		{Name: "pro", Limits: domain.Limits{MaxClients: n(10), MaxMappings: n(50), MaxActiveMappings: n(50),
-			TotalBandwidthLimit: n(10 * mib), MonthlyTrafficLimit: n(500 * gib), MaxPublicPorts: n(20)}},
+			TotalBandwidthLimit: n(10 * mib), MonthlyTrafficLimit: n(500 * gib), MaxPublicPorts: n(20), MaxPublicHosts: n(50)}},
 		{Name: "enterprise", Limits: domain.Limits{TotalBandwidthLimit: n(100 * mib)}},
 		{Name: anonymousPlan, Limits: domain.Limits{MaxClients: n(0), MaxMappings: n(5), MaxActiveMappings: n(5),
-			MaxConnectionsPerMapping: n(100), TotalBandwidthLimit: n(512 * kib), MonthlyTrafficLimit: n(gib), MaxPublicPorts: n(0)}},
+			MaxConnectionsPerMapping: n(100), TotalBandwidthLimit: n(512 * kib), MonthlyTrafficLimit: n(gib), MaxPublicPorts: n(0), MaxPublicHosts: n(0)}},
 	}
 }
 

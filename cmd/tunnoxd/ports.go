@@ -1,20 +1,16 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
-	"github.com/tunnox-net/tunnox/httpapi"
 )
 
 // maxPublicPorts bounds a range. Each port in use has a listener of its own, and
@@ -89,51 +85,9 @@ func ours(ip netip.Addr) bool {
 	})
 }
 
-// portDesk brings to commands that want a public port what there is to be had now:
-// the ranges that forwarders have announced, some ports to choose from, and the time.
-type portDesk struct {
-	httpapi.Executor
-	nodes directory.Nodes
-	now   func() time.Time
-}
-
-// drawn is how many ports a command chooses from at a time: each costs a look at its
-// event stream.
+// drawn is how many ports or hosts a command chooses from at a time: each costs a look
+// at its event stream.
 const drawn = 8
-
-// Submit implements httpapi.Executor and control.Executor.
-func (d portDesk) Submit(ctx context.Context, s domain.Submission) (domain.Receipt, error) {
-	return d.offer(ctx, s, d.Executor.Submit)
-}
-
-// Preview implements httpapi.Executor.
-func (d portDesk) Preview(ctx context.Context, s domain.Submission) (domain.Receipt, error) {
-	return d.offer(ctx, s, d.Executor.Preview)
-}
-
-func (d portDesk) offer(ctx context.Context, s domain.Submission, do func(context.Context, domain.Submission) (domain.Receipt, error)) (domain.Receipt, error) {
-	command, ok := s.Command.(domain.PublicCommand)
-	if !ok || !command.WantsPublic() {
-		return do(ctx, s)
-	}
-	offer := domain.PublicOffer{Now: d.now().UTC()}
-	nodes, err := d.nodes.Nodes(ctx)
-	if err == nil {
-		offer.Known, offer.Ports = true, portRanges(nodes)
-	}
-	// All ports in an order of chance, some at a time: the last free one is found too.
-	left := portsOf(offer.Ports)
-	rand.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
-	for {
-		n := min(len(left), drawn)
-		offer.Draw, left = left[:n], left[n:]
-		s.Command = command.Offered(offer)
-		r, err := do(ctx, s)
-		if domain.CodeOf(err) != domain.CodePortsTaken || len(left) == 0 {
-			return r, err
-		}
-	}
-}
 
 // portRanges gives the ranges of forwarders, each once.
 func portRanges(nodes []directory.Node) (ranges []domain.PortRange) {

@@ -100,7 +100,7 @@ func TestTheLastFreePortIsFound(t *testing.T) {
 	const most = (100 + drawn - 1) / drawn
 	for _, free := range []int{20000, 20050, 20099, 0} {
 		house := &fullHouse{free: free}
-		_, err := portDesk{house, oneNode{}, time.Now}.Submit(t.Context(), domain.Submission{Command: command})
+		_, err := publicDesk{house, oneNode{}, time.Now}.Submit(t.Context(), domain.Submission{Command: command})
 		if free == 0 && domain.CodeOf(err) != domain.CodePortsTaken || free != 0 && err != nil {
 			t.Errorf("free is %d: %v", free, err)
 		}

@@ -47,7 +47,10 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 	if (cfg.Postgres == "") != (cfg.Redis == "") {
 		return usageError{errors.New("--postgres and --redis belong together: the log in one, read models, feed and presence in the other; without both everything is in --data")}
 	}
-	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics}
+	if err := cfg.checkHostsTogether(); err != nil {
+		return err
+	}
+	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP}
 	if cfg.State != "" {
 		if cfg.Redis == "" {
 			return usageError{errors.New("--state lets forwarders join, which needs --postgres and --redis")}
@@ -165,6 +168,9 @@ func (p *process) open(on binding) (err error) {
 		return err
 	}
 	if p.cfg.PublicPorts != "" && on.agents != "" {
+		p.sockets.public = p.cfg.publicHost()
+	}
+	if p.sockets.http != nil && p.sockets.public == "" {
 		p.sockets.public = p.cfg.publicHost()
 	}
 	p.atEnd("listeners", func(context.Context) error { return p.sockets.close() })

@@ -27,8 +27,14 @@ const (
 
 // Defines values for ChangeMappingBodyProtocol.
 const (
-	ChangeMappingBodyProtocolTcp ChangeMappingBodyProtocol = "tcp"
-	ChangeMappingBodyProtocolUdp ChangeMappingBodyProtocol = "udp"
+	ChangeMappingBodyProtocolHttp ChangeMappingBodyProtocol = "http"
+	ChangeMappingBodyProtocolTcp  ChangeMappingBodyProtocol = "tcp"
+	ChangeMappingBodyProtocolUdp  ChangeMappingBodyProtocol = "udp"
+)
+
+// Defines values for ChangeMappingBodyTargetScheme.
+const (
+	ChangeMappingBodyTargetSchemeHttp ChangeMappingBodyTargetScheme = "http"
 )
 
 // Defines values for ChangeWebhookBodyScope.
@@ -86,8 +92,14 @@ const (
 
 // Defines values for CreateMappingBodyProtocol.
 const (
-	CreateMappingBodyProtocolTcp CreateMappingBodyProtocol = "tcp"
-	CreateMappingBodyProtocolUdp CreateMappingBodyProtocol = "udp"
+	CreateMappingBodyProtocolHttp CreateMappingBodyProtocol = "http"
+	CreateMappingBodyProtocolTcp  CreateMappingBodyProtocol = "tcp"
+	CreateMappingBodyProtocolUdp  CreateMappingBodyProtocol = "udp"
+)
+
+// Defines values for CreateMappingBodyTargetScheme.
+const (
+	CreateMappingBodyTargetSchemeHttp CreateMappingBodyTargetScheme = "http"
 )
 
 // Defines values for CreateShareBodyHeldBy.
@@ -99,8 +111,14 @@ const (
 
 // Defines values for CreateShareBodyProtocol.
 const (
-	CreateShareBodyProtocolTcp CreateShareBodyProtocol = "tcp"
-	CreateShareBodyProtocolUdp CreateShareBodyProtocol = "udp"
+	CreateShareBodyProtocolHttp CreateShareBodyProtocol = "http"
+	CreateShareBodyProtocolTcp  CreateShareBodyProtocol = "tcp"
+	CreateShareBodyProtocolUdp  CreateShareBodyProtocol = "udp"
+)
+
+// Defines values for CreateShareBodyTargetScheme.
+const (
+	CreateShareBodyTargetSchemeHttp CreateShareBodyTargetScheme = "http"
 )
 
 // Defines values for CreateUserBodyRole.
@@ -141,14 +159,20 @@ const (
 
 // Defines values for MappingProtocol.
 const (
-	MappingProtocolTcp MappingProtocol = "tcp"
-	MappingProtocolUdp MappingProtocol = "udp"
+	MappingProtocolHttp MappingProtocol = "http"
+	MappingProtocolTcp  MappingProtocol = "tcp"
+	MappingProtocolUdp  MappingProtocol = "udp"
 )
 
 // Defines values for MappingStatus.
 const (
 	MappingStatusActive   MappingStatus = "active"
 	MappingStatusDisabled MappingStatus = "disabled"
+)
+
+// Defines values for MappingTargetScheme.
+const (
+	MappingTargetSchemeHttp MappingTargetScheme = "http"
 )
 
 // Defines values for MeRole.
@@ -166,8 +190,14 @@ const (
 
 // Defines values for NewShareProtocol.
 const (
-	NewShareProtocolTcp NewShareProtocol = "tcp"
-	NewShareProtocolUdp NewShareProtocol = "udp"
+	NewShareProtocolHttp NewShareProtocol = "http"
+	NewShareProtocolTcp  NewShareProtocol = "tcp"
+	NewShareProtocolUdp  NewShareProtocol = "udp"
+)
+
+// Defines values for NewShareTargetScheme.
+const (
+	NewShareTargetSchemeHttp NewShareTargetScheme = "http"
 )
 
 // Defines values for NewWebhookScope.
@@ -209,8 +239,14 @@ const (
 
 // Defines values for ShareProtocol.
 const (
-	ShareProtocolTcp ShareProtocol = "tcp"
-	ShareProtocolUdp ShareProtocol = "udp"
+	ShareProtocolHttp ShareProtocol = "http"
+	ShareProtocolTcp  ShareProtocol = "tcp"
+	ShareProtocolUdp  ShareProtocol = "udp"
+)
+
+// Defines values for ShareTargetScheme.
+const (
+	ShareTargetSchemeHttp ShareTargetScheme = "http"
 )
 
 // Defines values for TokensTokenType.
@@ -283,8 +319,9 @@ const (
 
 // Defines values for ListMappingsOfClientParamsProtocol.
 const (
-	ListMappingsOfClientParamsProtocolTcp ListMappingsOfClientParamsProtocol = "tcp"
-	ListMappingsOfClientParamsProtocolUdp ListMappingsOfClientParamsProtocol = "udp"
+	ListMappingsOfClientParamsProtocolHttp ListMappingsOfClientParamsProtocol = "http"
+	ListMappingsOfClientParamsProtocolTcp  ListMappingsOfClientParamsProtocol = "tcp"
+	ListMappingsOfClientParamsProtocolUdp  ListMappingsOfClientParamsProtocol = "udp"
 )
 
 // Defines values for ListMappingsParamsStatus.
@@ -295,8 +332,9 @@ const (
 
 // Defines values for ListMappingsParamsProtocol.
 const (
-	ListMappingsParamsProtocolTcp ListMappingsParamsProtocol = "tcp"
-	ListMappingsParamsProtocolUdp ListMappingsParamsProtocol = "udp"
+	ListMappingsParamsProtocolHttp ListMappingsParamsProtocol = "http"
+	ListMappingsParamsProtocolTcp  ListMappingsParamsProtocol = "tcp"
+	ListMappingsParamsProtocolUdp  ListMappingsParamsProtocol = "udp"
 )
 
 // Defines values for TrafficStatsParamsRange.
@@ -340,8 +378,9 @@ const (
 
 // Defines values for ListMappingsOfUserParamsProtocol.
 const (
-	ListMappingsOfUserParamsProtocolTcp ListMappingsOfUserParamsProtocol = "tcp"
-	ListMappingsOfUserParamsProtocolUdp ListMappingsOfUserParamsProtocol = "udp"
+	ListMappingsOfUserParamsProtocolHttp ListMappingsOfUserParamsProtocol = "http"
+	ListMappingsOfUserParamsProtocolTcp  ListMappingsOfUserParamsProtocol = "tcp"
+	ListMappingsOfUserParamsProtocolUdp  ListMappingsOfUserParamsProtocol = "udp"
 )
 
 // APIKey defines model for APIKey.
@@ -457,10 +496,25 @@ type ChangeMappingBody struct {
 	// Examples: 192.0.2.10:20000
 	PublicAddress *string `json:"public_address,omitempty"`
 
+	// PublicHost Of an http mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
+	//
+	// Examples: brave-otter
+	PublicHost *string `json:"public_host,omitempty"`
+
+	// PublicPath Of such a mapping: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
+	//
+	// Examples: /
+	PublicPath *string `json:"public_path,omitempty"`
+
 	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
 	//
 	// Examples: 20000
 	PublicPort *int64 `json:"public_port,omitempty"`
+
+	// PublicUrl May be sent, but is derived from public_host and public_path
+	//
+	// Examples: http://brave-otter.t.example.org/
+	PublicUrl *string `json:"public_url,omitempty"`
 
 	// ShareId May be sent, but cannot be changed
 	//
@@ -490,6 +544,11 @@ type ChangeMappingBody struct {
 	// TargetPort Examples: 80
 	TargetPort *int64 `json:"target_port,omitempty"`
 
+	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	//
+	// Examples: http
+	TargetScheme *ChangeMappingBodyTargetScheme `json:"target_scheme,omitempty"`
+
 	// TargetUserId May be sent, but cannot be changed
 	//
 	// Examples: 100000002
@@ -510,6 +569,11 @@ type ChangeMappingBodyHeldBy string
 //
 // Examples: tcp
 type ChangeMappingBodyProtocol string
+
+// ChangeMappingBodyTargetScheme How the service of an http mapping is spoken to. Left out: http
+//
+// Examples: http
+type ChangeMappingBodyTargetScheme string
 
 // ChangeUserBody defines model for ChangeUserBody.
 type ChangeUserBody struct {
@@ -540,7 +604,7 @@ type ChangeWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events An empty list selects all events. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events An empty list selects all events. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events *[]string `json:"events,omitempty"`
@@ -887,6 +951,16 @@ type CreateMappingBody struct {
 	// Protocol Examples: tcp
 	Protocol CreateMappingBodyProtocol `json:"protocol"`
 
+	// PublicHost Of an http mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
+	//
+	// Examples: brave-otter
+	PublicHost *string `json:"public_host,omitempty"`
+
+	// PublicPath Of such a mapping: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
+	//
+	// Examples: /
+	PublicPath *string `json:"public_path,omitempty"`
+
 	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
 	//
 	// Examples: 20000
@@ -910,6 +984,11 @@ type CreateMappingBody struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
+	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	//
+	// Examples: http
+	TargetScheme *CreateMappingBodyTargetScheme `json:"target_scheme,omitempty"`
+
 	// UserId The owner. Default: the caller
 	//
 	// Examples: 100000001
@@ -923,6 +1002,11 @@ type CreateMappingBodyHeldBy string
 
 // CreateMappingBodyProtocol Examples: tcp
 type CreateMappingBodyProtocol string
+
+// CreateMappingBodyTargetScheme How the service of an http mapping is spoken to. Left out: http
+//
+// Examples: http
+type CreateMappingBodyTargetScheme string
 
 // CreateShareBody defines model for CreateShareBody.
 type CreateShareBody struct {
@@ -963,6 +1047,11 @@ type CreateShareBody struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
+	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	//
+	// Examples: http
+	TargetScheme *CreateShareBodyTargetScheme `json:"target_scheme,omitempty"`
+
 	// UserId The sharing user. Default: the caller
 	//
 	// Examples: 100000001
@@ -976,6 +1065,11 @@ type CreateShareBodyHeldBy string
 
 // CreateShareBodyProtocol Examples: tcp
 type CreateShareBodyProtocol string
+
+// CreateShareBodyTargetScheme How the service of an http mapping is spoken to. Left out: http
+//
+// Examples: http
+type CreateShareBodyTargetScheme string
 
 // CreateUserBody defines model for CreateUserBody.
 type CreateUserBody struct {
@@ -1015,7 +1109,7 @@ type CreateWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events Default: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Default: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*","client_created"]
 	Events nullable.Nullable[[]string] `json:"events,omitempty"`
@@ -1360,10 +1454,25 @@ type Mapping struct {
 	// Examples: 192.0.2.10:20000
 	PublicAddress nullable.Nullable[string] `json:"public_address"`
 
+	// PublicHost Of an http mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
+	//
+	// Examples: brave-otter
+	PublicHost *string `json:"public_host,omitempty"`
+
+	// PublicPath Of such a mapping: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
+	//
+	// Examples: /
+	PublicPath *string `json:"public_path,omitempty"`
+
 	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
 	//
 	// Examples: 20000
 	PublicPort *int64 `json:"public_port,omitempty"`
+
+	// PublicUrl The URL for visitors; null without a public host, and while it is not known
+	//
+	// Examples: http://brave-otter.t.example.org/
+	PublicUrl nullable.Nullable[string] `json:"public_url"`
 
 	// ShareId The share from which the mapping was made; null for none
 	//
@@ -1396,6 +1505,11 @@ type Mapping struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
+	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	//
+	// Examples: http
+	TargetScheme *MappingTargetScheme `json:"target_scheme,omitempty"`
+
 	// TargetUserId The user of the target client, when it is not the owner
 	//
 	// Examples: 100000002
@@ -1418,6 +1532,11 @@ type MappingProtocol string
 
 // MappingStatus Examples: active
 type MappingStatus string
+
+// MappingTargetScheme How the service of an http mapping is spoken to. Left out: http
+//
+// Examples: http
+type MappingTargetScheme string
 
 // Me defines model for Me.
 type Me struct {
@@ -1565,6 +1684,11 @@ type NewShare struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
+	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	//
+	// Examples: http
+	TargetScheme *NewShareTargetScheme `json:"target_scheme,omitempty"`
+
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -1587,6 +1711,11 @@ type NewShareHeldBy string
 // NewShareProtocol Examples: tcp
 type NewShareProtocol string
 
+// NewShareTargetScheme How the service of an http mapping is spoken to. Left out: http
+//
+// Examples: http
+type NewShareTargetScheme string
+
 // NewWebhook defines model for NewWebhook.
 type NewWebhook struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
@@ -1595,7 +1724,7 @@ type NewWebhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -1682,6 +1811,11 @@ type Node struct {
 
 	// NodeId Examples: node-001
 	NodeId string `json:"node_id"`
+
+	// PublicHosts The URL of public hosts, with * for the name; null when the node serves none
+	//
+	// Examples: http://*.t.example.org:8080
+	PublicHosts nullable.Nullable[string] `json:"public_hosts"`
 
 	// PublicPorts The public ports of the node, host:first-last; null when it has none
 	//
@@ -1865,6 +1999,11 @@ type Plan struct {
 	// Examples: 50
 	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
 
+	// MaxPublicHosts Mappings with a public host; null = unlimited, 0 = none
+	//
+	// Examples: 10
+	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
+
 	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
 	//
 	// Examples: 10
@@ -1994,6 +2133,11 @@ type Quota struct {
 	// Examples: 50
 	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
 
+	// MaxPublicHosts Mappings with a public host; null = unlimited, 0 = none
+	//
+	// Examples: 10
+	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
+
 	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
 	//
 	// Examples: 10
@@ -2054,6 +2198,11 @@ type QuotaUse struct {
 	//
 	// Examples: 50
 	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
+
+	// MaxPublicHosts Mappings with a public host; null = unlimited, 0 = none
+	//
+	// Examples: 10
+	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
 
 	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
 	//
@@ -2196,6 +2345,11 @@ type SetQuotaBody struct {
 	// Examples: 50
 	MaxMappings nullable.Nullable[int64] `json:"max_mappings,omitempty"`
 
+	// MaxPublicHosts Mappings with a public host; null = unlimited, 0 = none; left out = as it is
+	//
+	// Examples: 10
+	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts,omitempty"`
+
 	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none; left out = as it is
 	//
 	// Examples: 10
@@ -2264,6 +2418,11 @@ type Share struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
+	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	//
+	// Examples: http
+	TargetScheme *ShareTargetScheme `json:"target_scheme,omitempty"`
+
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -2285,6 +2444,11 @@ type ShareHeldBy string
 
 // ShareProtocol Examples: tcp
 type ShareProtocol string
+
+// ShareTargetScheme How the service of an http mapping is spoken to. Left out: http
+//
+// Examples: http
+type ShareTargetScheme string
 
 // SystemStats defines model for SystemStats.
 type SystemStats struct {
@@ -2515,7 +2679,7 @@ type Webhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -2571,7 +2735,7 @@ type AuditParams struct {
 	// Subject Only events of one event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only events of this account
@@ -2805,7 +2969,7 @@ type StreamEventsParams struct {
 	// Subject Only events of one event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only events of this account
@@ -3875,14 +4039,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/mappings/{id} (the `GetMapping` operationId).
 	GetMapping(ctx context.Context, id int64, params *GetMappingParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ChangeMappingWithBody Change a mapping's name, listener, public port or service
+	// ChangeMappingWithBody Change a mapping's name, listener, public port or host, or service
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /api/v1/mappings/{id} (the `ChangeMapping` operationId).
 	ChangeMappingWithBody(ctx context.Context, id int64, params *ChangeMappingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ChangeMapping Change a mapping's name, listener, public port or service
+	// ChangeMapping Change a mapping's name, listener, public port or host, or service
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4926,7 +5090,7 @@ func (c *API) GetMapping(ctx context.Context, id int64, params *GetMappingParams
 	return c.Client.Do(req)
 }
 
-// ChangeMappingWithBody Change a mapping's name, listener, public port or service
+// ChangeMappingWithBody Change a mapping's name, listener, public port or host, or service
 //
 // Takes any type of body and a specified content type.
 //
@@ -4943,7 +5107,7 @@ func (c *API) ChangeMappingWithBody(ctx context.Context, id int64, params *Chang
 	return c.Client.Do(req)
 }
 
-// ChangeMapping Change a mapping's name, listener, public port or service
+// ChangeMapping Change a mapping's name, listener, public port or host, or service
 //
 // Takes a body of the `application/json` content type.
 //
@@ -12952,14 +13116,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/mappings/{id} (the `GetMapping` operationId).
 	GetMappingWithResponse(ctx context.Context, id int64, params *GetMappingParams, reqEditors ...RequestEditorFn) (*GetMappingResponse, error)
 
-	// ChangeMappingWithBodyWithResponse Change a mapping's name, listener, public port or service
+	// ChangeMappingWithBodyWithResponse Change a mapping's name, listener, public port or host, or service
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /api/v1/mappings/{id} (the `ChangeMapping` operationId).
 	ChangeMappingWithBodyWithResponse(ctx context.Context, id int64, params *ChangeMappingParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeMappingResponse, error)
 
-	// ChangeMappingWithResponse Change a mapping's name, listener, public port or service
+	// ChangeMappingWithResponse Change a mapping's name, listener, public port or host, or service
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -17740,7 +17904,7 @@ func (c *ClientWithResponses) GetMappingWithResponse(ctx context.Context, id int
 	return ParseGetMappingResponse(rsp)
 }
 
-// ChangeMappingWithBodyWithResponse Change a mapping's name, listener, public port or service
+// ChangeMappingWithBodyWithResponse Change a mapping's name, listener, public port or host, or service
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -17753,7 +17917,7 @@ func (c *ClientWithResponses) ChangeMappingWithBodyWithResponse(ctx context.Cont
 	return ParseChangeMappingResponse(rsp)
 }
 
-// ChangeMappingWithResponse Change a mapping's name, listener, public port or service
+// ChangeMappingWithResponse Change a mapping's name, listener, public port or host, or service
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSettingsOfPublicHosts(t *testing.T) {
+	for _, tt := range []struct{ http, domain, advertise, url, fault string }{
+		{":80", "t.example.org", "", "http://*.t.example.org", ""},
+		{":8080", "T.Example.org.", "", "http://*.t.example.org:8080", ""},
+		{":8080", "localhost", "", "http://*.localhost:8080", ""},
+		{":8080", "t.example.org", "https://*.t.example.org", "https://*.t.example.org", ""},
+		{":8080", "t.example.org", "https://*.t.example.org:8443/", "https://*.t.example.org:8443", ""},
+		{":8080", "", "", "", "needs --base-domain"},
+		{"", "t.example.org", "", "", "needs --http"},
+		{"", "", "https://*.t.example.org", "", "needs --http"},
+		{":8080", "t.example.org", "https://*.other.example.org", "", "must be of --base-domain"},
+		{":8080", "t.example.org", "https://t.example.org", "", "is not such as"},
+		{":8080", "t.example.org", "ftp://*.t.example.org", "", "is not such as"},
+		{":8080", "no domain", "", "", "is no domain"},
+		{":8080", "192.0.2.1", "", "", "is no domain"},
+	} {
+		c := &config{HTTP: tt.http, BaseDomain: tt.domain, AdvertiseHTTP: tt.advertise}
+		var said []string
+		for _, err := range append(c.checkHosts(), c.checkHostsTogether()) {
+			if err != nil {
+				said = append(said, err.Error())
+			}
+		}
+		text := strings.Join(said, "; ")
+		if (tt.fault == "") != (text == "") || !strings.Contains(text, tt.fault) {
+			t.Errorf("%+v: %q", tt, text)
+			continue
+		}
+		if tt.fault == "" {
+			bound, err := net.ResolveTCPAddr("tcp", tt.http)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.hostsURL(bound); got != tt.url {
+				t.Errorf("%+v: the URL is %s", tt, got)
+			}
+		}
+	}
+}
+
+// Labels that are drawn are such as the API takes, and not all the same.
+func TestDrawnLabels(t *testing.T) {
+	labels := drawLabels(1000)
+	for _, label := range labels {
+		if !regexp.MustCompile(`^[a-z]+-[a-z]+(-[0-9]{4})?$`).MatchString(label) || len(label) > 63 {
+			t.Errorf("%q was drawn", label)
+		}
+	}
+	slices.Sort(labels)
+	if different := len(slices.Compact(labels)); different < 900 {
+		t.Errorf("of 1,000 labels %d are different", different)
+	}
+}

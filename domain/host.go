@@ -1,0 +1,245 @@
+package domain
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Host is one public host of the cluster, or several whose names have one number: who
+// has it, and which mapping has which of its paths.
+//
+// Rules: a host belongs to one user at a time, and each of its paths to one mapping of
+// that user: who has a part of a host can read the cookies of all of it. Like a port it
+// is an aggregate of its own, so that of two who ask for one host at the same moment
+// one is refused. When its last path was freed, only the user who had it gets it for an
+// hour.
+type Host struct{ Names map[string]HostUse }
+
+// HostUse is who has a host, or had it last.
+type HostUse struct {
+	UserID  int64
+	Paths   map[string]int64 `json:",omitempty"` // to the mapping that has the path
+	FreedAt time.Time        // since when no path is taken
+}
+
+const (
+	// HostKept is how long a freed host is kept for the user who had it.
+	HostKept = time.Hour
+	// MaxHostPaths bounds the paths of one host: a forwarder holds all of them.
+	MaxHostPaths = 100
+
+	maxLabelLength = 63  // bytes, RFC 1035 §2.3.4
+	maxPathLength  = 255 // bytes
+)
+
+// Events of a host.
+type (
+	// HostTaken gives a path of a host to a mapping.
+	HostTaken struct {
+		Host      string `json:"host"`
+		Path      string `json:"path"`
+		MappingID int64  `json:"mapping_id"`
+		UserID    int64  `json:"user_id"`
+	}
+	// HostFreed takes it back.
+	HostFreed struct {
+		Host string `json:"host"`
+		Path string `json:"path"`
+	}
+)
+
+// EventName implements [Event].
+func (HostTaken) EventName() string { return "host_taken" }
+
+// EventName implements [Event].
+func (HostFreed) EventName() string { return "host_freed" }
+
+// Exists implements [Aggregate].
+func (h *Host) Exists() bool { return len(h.Names) > 0 }
+
+// Clone implements [Aggregate].
+func (h *Host) Clone() Aggregate {
+	c := &Host{maps.Clone(h.Names)}
+	for name, use := range c.Names {
+		use.Paths = maps.Clone(use.Paths)
+		c.Names[name] = use
+	}
+	return c
+}
+
+// Apply implements [Aggregate].
+func (h *Host) Apply(event Event, at time.Time) {
+	switch e := event.(type) {
+	case HostTaken:
+		use := h.Names[e.Host]
+		if use.Paths == nil {
+			use.Paths = map[string]int64{}
+		}
+		use.Paths[e.Path] = e.MappingID
+		use.UserID, use.FreedAt = e.UserID, time.Time{}
+		if h.Names == nil {
+			h.Names = map[string]HostUse{}
+		}
+		h.Names[e.Host] = use
+	case HostFreed:
+		use := h.Names[e.Host]
+		delete(use.Paths, e.Path)
+		if len(use.Paths) == 0 {
+			use.Paths, use.FreedAt = nil, at
+		}
+		if h.Names != nil {
+			h.Names[e.Host] = use
+		}
+	}
+}
+
+// Mappings gives the mappings that have a path of the host, in order.
+func (h *Host) Mappings(name string) []int64 {
+	return slices.Sorted(maps.Values(h.Names[name].Paths))
+}
+
+// freeFor reports whether the user may have the name now.
+func (h *Host) freeFor(user int64, name string, now time.Time) bool {
+	use, used := h.Names[name]
+	switch {
+	case !used || use.UserID == user:
+		return true
+	case len(use.Paths) > 0:
+		return false
+	}
+	return !now.Before(use.FreedAt.Add(HostKept))
+}
+
+// hostNumber gives the number of a host's event stream. Two names with one number share
+// the stream, and nothing else.
+func hostNumber(name string) int64 {
+	sum := sha256.Sum256([]byte(name))
+	return max(1, int64(binary.BigEndian.Uint64(sum[:])>>1))
+}
+
+// Refusals of public hosts.
+const (
+	CodeHostTaken        Code = "host_taken"
+	CodeHostsTaken       Code = "hosts_taken" // none of those that were drawn is free
+	CodeHostNotVerified  Code = "host_not_verified"
+	CodeQuotaPublicHosts Code = "quota_public_hosts"
+)
+
+// chooseHost gives the public host for a mapping: the label it names, or the first free
+// one of those drawn.
+func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
+	refuseHost := func(code Code, format string, args ...any) (string, error) {
+		return "", refuseAt(code, fmt.Sprintf(format, args...), "public_host")
+	}
+	if !o.Known {
+		return refuseHost(CodePublicUnavailable, "Which forwarders serve HTTP cannot be asked now. Try again in a moment.")
+	}
+	if len(o.Domains) == 0 {
+		return refuseHost(CodePublicUnavailable, "No forwarder serves HTTP. Start one with --http ADDRESS and --base-domain DOMAIN.")
+	}
+	if m.PublicHost == "" {
+		streams := make([]StreamID, len(o.Labels))
+		for i, label := range o.Labels {
+			streams[i] = HostStream(label)
+		}
+		if err := s.need(streams...); err != nil {
+			return "", err
+		}
+		for _, label := range o.Labels {
+			if _, used := s.host(label).Names[label]; !used {
+				return label, nil
+			}
+		}
+		return refuseHost(CodeHostsTaken, "No free public host was found. Name one.")
+	}
+	host := m.PublicHost
+	for _, domain := range o.Domains {
+		if label, ok := strings.CutSuffix(host, "."+domain); ok && label != "" {
+			host = label
+			break
+		}
+	}
+	if strings.Contains(host, ".") {
+		return refuseHost(CodeHostNotVerified, "The host %s is not one label under %s. Hosts of other domains cannot be verified yet: name a label, for example %s.",
+			m.PublicHost, anyOf(o.Domains), firstLabel(host))
+	}
+	if err := s.need(HostStream(host)); err != nil {
+		return "", err
+	}
+	h := s.host(host)
+	if !h.freeFor(m.UserID, host, o.Now) {
+		return refuseHost(CodeHostTaken, "The public host %s is taken, or was a moment ago. Name another, or none to have one chosen.", host)
+	}
+	paths := h.Names[host].Paths
+	if other := paths[m.PublicPath]; other != 0 && other != m.ID {
+		return "", refuseAt(CodeHostTaken, fmt.Sprintf("The path %s of the public host %s is the mapping %d's.", m.PublicPath, host, other), "public_path")
+	}
+	if len(paths) >= MaxHostPaths {
+		return "", refuseAt(CodeHostTaken, fmt.Sprintf("The public host %s has %d paths, which is the most there can be.", host, len(paths)), "public_path")
+	}
+	return host, nil
+}
+
+// firstLabel is what a full name might be called under another domain.
+func firstLabel(host string) string {
+	label, _, _ := strings.Cut(host, ".")
+	return label
+}
+
+// takeHost plans that a mapping has its public host and path.
+func (d *Decision) takeHost(m *Mapping) {
+	d.addOwned(m.UserID, HostStream(m.PublicHost), HostTaken{Host: m.PublicHost, Path: m.PublicPath, MappingID: m.ID, UserID: m.UserID})
+}
+
+// freeHost plans that a mapping has them no longer.
+func (d *Decision) freeHost(m *Mapping) {
+	d.addOwned(m.UserID, HostStream(m.PublicHost), HostFreed{Host: m.PublicHost, Path: m.PublicPath})
+}
+
+// publicHost checks a name: labels of letters, digits and dashes, in lower case as
+// [Origin.complete] makes it.
+func (f *faults) publicHost(field, host string) {
+	if host == "" {
+		return
+	}
+	if len(host) > maxHostLength {
+		f.add(field, fmt.Sprintf("must have up to %d characters, has %d", maxHostLength, len(host)))
+		return
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || len(label) > maxLabelLength || label[0] == '-' || label[len(label)-1] == '-' ||
+			strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			f.add(field, "must be a label of up to 63 letters, digits and dashes, for example brave-otter, or left out")
+			return
+		}
+	}
+}
+
+// publicPath checks a prefix of paths. It is compared with what a visitor asks for
+// letter by letter, so there is one way to write each: no escapes, no empty segment,
+// none that is a dot or two.
+func (f *faults) publicPath(field, path string) {
+	if path == "/" {
+		return
+	}
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/"
+	bad := len(path) > maxPathLength || !strings.HasPrefix(path, "/") || strings.Trim(path, letters) != ""
+	for segment := range strings.SplitSeq(strings.TrimPrefix(path, "/"), "/") {
+		bad = bad || segment == "" || segment == "." || segment == ".."
+	}
+	if bad {
+		f.add(field, "must be a path such as /app: a slash before each segment, none at the end, no escapes")
+	}
+}
+
+// PathBelow reports whether an escaped path is a prefix or lies below it: /app holds
+// /app and /app/x, and not /apple.
+func PathBelow(path, prefix string) bool {
+	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(prefix, "/"))
+	return ok && (rest == "" || rest[0] == '/')
+}

@@ -1,0 +1,73 @@
+package domain
+
+import "time"
+
+// What is public of a mapping is a port or a host: an aggregate of its own, which is
+// written in the append of its mapping.
+
+// PublicOffer is what there is to be had at the moment of a command, which only its
+// edge knows: who decides has no directory, no clock and no dice.
+type PublicOffer struct {
+	Known   bool        // somebody has looked
+	Ports   []PortRange // that forwarders have
+	Draw    []int       // ports to choose from, for who names none
+	Domains []string    // under which forwarders serve HTTP
+	Labels  []string    // hosts to choose from, for who names none
+	Now     time.Time
+}
+
+// PublicCommand is a command that may ask for something public.
+type PublicCommand interface {
+	Command
+	// WantsPublic reports whether it does.
+	WantsPublic() bool
+	// Offered gives the command with what there is to be had.
+	Offered(o PublicOffer) Command
+}
+
+// CodePublicUnavailable says that no forwarder has what is asked for.
+const CodePublicUnavailable Code = "public_unavailable"
+
+// choosePublic gives the origin of a mapping with what is public of it chosen, if there
+// is anything.
+func (s States) choosePublic(o PublicOffer, m *Mapping) (origin Origin, err error) {
+	origin = m.Origin
+	switch m.OriginKind() {
+	case OriginPort:
+		origin.PublicPort, err = s.choosePort(o, m.Protocol, m.UserID, m.PublicPort)
+	case OriginHost:
+		origin.PublicHost, err = s.chooseHost(o, m)
+	}
+	return origin, err
+}
+
+// publicStreams are the event streams of what is public of a mapping.
+func (m *Mapping) publicStreams() []StreamID {
+	switch m.OriginKind() {
+	case OriginPort:
+		return []StreamID{PortStream(m.PublicPort)}
+	case OriginHost:
+		return []StreamID{HostStream(m.PublicHost)}
+	}
+	return nil
+}
+
+// takePublic plans that a mapping has what is public of it.
+func (d *Decision) takePublic(m *Mapping) {
+	switch m.OriginKind() {
+	case OriginPort:
+		d.takePort(m)
+	case OriginHost:
+		d.takeHost(m)
+	}
+}
+
+// freePublic plans that a mapping has it no longer.
+func (d *Decision) freePublic(m *Mapping) {
+	switch m.OriginKind() {
+	case OriginPort:
+		d.freePort(m)
+	case OriginHost:
+		d.freeHost(m)
+	}
+}
