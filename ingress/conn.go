@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -17,7 +18,7 @@ func (l visitorListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &visitorConn{Conn: c}, nil
+	return &visitorConn{Conn: c, framing: newFraming(c)}, nil
 }
 
 type visitorKey struct{}
@@ -27,6 +28,7 @@ type visitorKey struct{}
 // that thinks for two seconds would be cut off in the middle.
 type visitorConn struct {
 	net.Conn
+	framing *framing // what is read goes through it; used by one reader at a time
 
 	mu    sync.Mutex
 	ended bool   // the visitor has sent all
@@ -36,7 +38,7 @@ type visitorConn struct {
 
 // Read passes on what the visitor sends, and notes how it ends.
 func (c *visitorConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
+	n, err := c.framing.Read(b)
 	var timeout net.Error
 	if err == nil || errors.As(err, &timeout) && timeout.Timeout() {
 		return n, err
@@ -92,8 +94,13 @@ func (c *visitorConn) CloseWrite() error {
 }
 
 // lifetime gives a context for one request that ends when the visitor has gone
-// away, and not when they have sent all. done is to be called when it is answered.
-func lifetime(ctx context.Context) (life context.Context, done func()) {
+// away, and not when they have sent all. done is to be called when it is answered. Over
+// HTTP/2 the request's own context is that.
+func lifetime(in *http.Request) (life context.Context, done func()) {
+	ctx := in.Context()
+	if in.ProtoMajor > 1 {
+		return ctx, func() {}
+	}
 	c, ok := ctx.Value(visitorKey{}).(*visitorConn)
 	if !ok {
 		return ctx, func() {}

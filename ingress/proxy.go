@@ -12,7 +12,7 @@ import (
 
 // proxy carries one request to the service and its answer back.
 func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
-	life, done := lifetime(in.Context())
+	life, done := lifetime(in)
 	defer done()
 	out := &answer{ResponseWriter: w}
 	defer out.stop()

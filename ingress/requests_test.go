@@ -136,8 +136,11 @@ func TestRefusedRequests(t *testing.T) {
 	for name, c := range map[string]struct{ ask, want string }{
 		"two lengths":           {"POST / HTTP/1.1\r\n" + host + "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", "HTTP/1.1 400"},
 		"a length with a sign":  {"POST / HTTP/1.1\r\n" + host + "Content-Length: +1\r\n\r\na", "HTTP/1.1 400"},
-		"two encodings":         {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 501"},
+		"two encodings":         {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.1 400"},
 		"an unknown encoding":   {"POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: xchunked\r\n\r\n", "HTTP/1.1 501"},
+		"a length and chunks":   {"POST / HTTP/1.1\r\n" + host + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /b HTTP/1.1\r\n" + host + "\r\n", "HTTP/1.1 400"},
+		"a bare LF":             {"GET / HTTP/1.1\n" + host + "\r\n", "HTTP/1.1 400"},
+		"a folded line":         {"GET / HTTP/1.1\r\n" + host + "X: 1\r\n 2\r\n\r\n", "HTTP/1.1 400"},
 		"space before a colon":  {"GET / HTTP/1.1\r\n" + host + "X : 1\r\n\r\n", "HTTP/1.1 400"},
 		"no host":               {"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 400"},
 		"two hosts":             {"GET / HTTP/1.1\r\n" + host + "Host: other\r\n\r\n", "HTTP/1.1 400"},

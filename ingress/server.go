@@ -27,8 +27,9 @@ type Config struct {
 	IdleTimeout time.Duration
 }
 
-// maxHeader bounds a request's head. net/http answers 431 beyond it.
-const maxHeader = 1 << 20
+// maxHeader bounds a request's head: net/http answers 431 beyond it. A stranger's
+// connection can hold twice that while its head is read.
+const maxHeader = 256 << 10
 
 // Server serves visitors. New starts nothing; Serve blocks.
 type Server struct {
@@ -114,6 +115,10 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		// With an absolute form the Host header is not shown to us (net/http
 		// replaces it), so nobody could tell whether the two agree.
 		absoluteURI.write(w, in)
+		return
+	}
+	if in.Host == refusedHost {
+		badFraming.write(w, in)
 		return
 	}
 	host, ok := Host(in.Host)

@@ -84,7 +84,7 @@ func newKept(site Site) *keptSite {
 		DisableCompression:     true,
 		MaxIdleConnsPerHost:    idlePerSite,
 		IdleConnTimeout:        idleLifetime,
-		MaxResponseHeaderBytes: maxHeader,
+		MaxResponseHeaderBytes: 1 << 20,
 		// A service that does not answer "Expect: 100-continue" gets the body after
 		// this time, as curl does it.
 		ExpectContinueTimeout: time.Second,

@@ -21,7 +21,7 @@ const upgradeTimeout = 30 * time.Second
 // so this is ours: one request, one answer, and then bytes both ways, each direction
 // until its own end.
 func (s *Server) upgrade(w http.ResponseWriter, in *http.Request, site Site) {
-	life, done := lifetime(in.Context())
+	life, done := lifetime(in)
 	defer done()
 	service, err := site.Dial(life, in.RemoteAddr)
 	if err != nil {
@@ -59,6 +59,9 @@ func (s *Server) upgrade(w http.ResponseWriter, in *http.Request, site Site) {
 	}
 	s.upgraded.Add(1)
 	defer s.upgraded.Done()
+	if v, ok := in.Context().Value(visitorKey{}).(*visitorConn); ok {
+		v.framing.release()
+	}
 	defer context.AfterFunc(s.ctx, func() { abort(visitor) })()
 	_ = visitor.SetDeadline(time.Time{})
 	if err := writeSwitch(visitor, res); err != nil {
