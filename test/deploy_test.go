@@ -26,7 +26,7 @@ var seen = map[string][]string{
 }
 
 // secretSettings are settings whose value is a secret or the path of one.
-var secretSettings = map[string]string{"TUNNOX_API_KEY": "api-key", "TUNNOX_API_KEY_BEFORE": "api-key",
+var secretSettings = map[string]string{"TUNNOXD_API_KEY": "api-key", "TUNNOXD_API_KEY_BEFORE": "api-key",
 	"TUNNOX_POSTGRES": "postgres", "TUNNOX_REDIS": "redis", "TUNNOX_JOIN_TOKEN_FILE": "join-token"}
 
 const dataFolder = "/var/lib/tunnox"

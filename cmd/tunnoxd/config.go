@@ -70,7 +70,7 @@ type config struct {
 
 	plans []httpapi.NamedPlan // the section plans of the file; no flag, since it is data
 
-	// TUNNOX_API_KEY and _BEFORE; no flags, since every process sees another's arguments.
+	// TUNNOXD_API_KEY and _BEFORE; no flags, since every process sees another's arguments.
 	apiKey, apiKeyBefore string
 }
 
@@ -160,10 +160,10 @@ func (c *config) load(flags *pflag.FlagSet, environ []string) error {
 	known := (&config{}).declare()
 	env, errs := readEnvironment(known, environ)
 	for _, entry := range environ {
-		if key, ok := strings.CutPrefix(entry, "TUNNOX_API_KEY="); ok {
+		if key, ok := strings.CutPrefix(entry, "TUNNOXD_API_KEY="); ok {
 			c.apiKey = key
 		}
-		if key, ok := strings.CutPrefix(entry, "TUNNOX_API_KEY_BEFORE="); ok {
+		if key, ok := strings.CutPrefix(entry, "TUNNOXD_API_KEY_BEFORE="); ok {
 			c.apiKeyBefore = key
 		}
 	}

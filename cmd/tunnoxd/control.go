@@ -26,7 +26,7 @@ configuration feed, and the projector that keeps the read models. It needs
 --postgres and --redis; any number of them work at the same time.
 
 All of them need the same API key: the first makes DATA/api-key, to be copied to
-the others, or TUNNOX_API_KEY is set for all. It also opens the cluster's secrets,
+the others, or TUNNOXD_API_KEY is set for all. It also opens the cluster's secrets,
 which are kept in Postgres: the authority's key and the join token. Relay and
 projector run in one control plane at a time; another takes over within seconds.
 
@@ -34,7 +34,7 @@ DATA/join-token lets forwarders into the cluster ("tunnoxd join-token" prints it
 too). They get certificates from the State service (--state).
 
 To change the API key, give the new one together with the one before, as
-TUNNOX_API_KEY_BEFORE, to one control plane after the other.`
+TUNNOXD_API_KEY_BEFORE, to one control plane after the other.`
 
 // controlOnly is the control plane alone.
 func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -43,6 +44,9 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, errors.Join(fault, lock.Close())
 	}
 	d := &dataDir{path: path, lock: lock}
+	if err := d.checkFiles(os.Geteuid()); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
 	d.fresh = true
 	for _, name := range []string{"server.key", "agents.pem", "join-token"} { // each role leaves one of these files
 		if _, err := os.Stat(d.file(name)); !errors.Is(err, fs.ErrNotExist) {
@@ -50,6 +54,48 @@ func openDataDir(path string) (*dataDir, error) {
 		}
 	}
 	return d, nil
+}
+
+// checkFiles refuses a folder whose content others can read, change or have put there:
+// who can read the files can act as the server.
+func (d *dataDir) checkFiles(uid int) error {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("read data directory: %w", err)
+	}
+	var faults []error
+	if info, err := os.Stat(d.path); err == nil && info.Mode().Perm()&0o002 != 0 {
+		faults = append(faults, fmt.Errorf("everybody on this machine can write to %s; run chmod o-w %s", d.path, d.path))
+	}
+	for _, entry := range entries {
+		if entry.Type().IsRegular() && !slices.Contains(publicFiles, entry.Name()) {
+			faults = append(faults, private(d.file(entry.Name()), uid))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// publicFiles are files of the folder that tell no secret.
+var publicFiles = []string{"addresses.json", auditPublicFile, "server.crt", "cluster-ca.pem"}
+
+// private refuses a file of another account, or one that everybody can read or write.
+// Root may own files that are mounted, and a group may read them: so Kubernetes gives
+// secrets to a process.
+func private(path string, uid int) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+		return fmt.Errorf("%s is open to everybody on this machine (mode %#o); run chmod o-rwx %s", path, mode, path)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid != 0 && int(owner.Uid) != uid {
+		return fmt.Errorf("%s belongs to another account (uid %d, this process runs as %d); run chown %d %s", path, owner.Uid, uid, uid, path)
+	}
+	return nil
 }
 
 // file gives the path of a file in the folder.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,16 +57,18 @@ func TestAPIKeyIsDrawnOnceAndPrivate(t *testing.T) {
 
 func TestAPIKeysThatCanBeGuessedAreRefused(t *testing.T) {
 	d := openTestDir(t, t.TempDir())
-	for name, key := range map[string]string{"31 characters": strings.Repeat("k", 31), "spaces": strings.Repeat("k ", 20)} {
+	for name, key := range map[string]string{"31 characters": strongKey('k')[:31], "spaces": strings.Repeat("k ", 20), "one letter": strings.Repeat("k", 40),
+		"a user's key": "tnk_100000001_" + strings.Repeat("abcdefgh", 5), "a refresh token": "tnr_7_" + strings.Repeat("abcdefgh", 9),
+		"an access token": "eyJhbGciOiJFUzI1NiJ9." + strings.Repeat("abcdefgh", 9) + ".abcdefgh"} {
 		_, err := loadAPIKey(d, key)
-		if err == nil || !strings.Contains(err.Error(), "TUNNOX_API_KEY") || strings.Contains(err.Error(), key) {
+		if err == nil || !strings.Contains(err.Error(), "TUNNOXD_API_KEY") || strings.Contains(err.Error(), key) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if _, err := os.Stat(d.file("api-key")); err == nil {
 		t.Error("a key from the environment was written to a file")
 	}
-	if k, err := loadAPIKey(d, strings.Repeat("k", 32)); err != nil || k.secret != strings.Repeat("k", 32) {
+	if k, err := loadAPIKey(d, strongKey('k')); err != nil || k.secret != strongKey('k') {
 		t.Errorf("32 characters: %v", err)
 	}
 	if err := os.WriteFile(d.file("api-key"), []byte("\n"), 0o600); err != nil {
@@ -73,6 +76,47 @@ func TestAPIKeysThatCanBeGuessedAreRefused(t *testing.T) {
 	}
 	if _, err := loadAPIKey(d, ""); err == nil {
 		t.Error("an empty key file was accepted")
+	}
+}
+
+// strongKey gives a key of 32 characters, another one for each letter.
+func strongKey(letter byte) string { return "0123456789abcdef" + strings.Repeat(string(letter), 16) }
+
+// Who can read the files of a server can act as it: what others can read, or have put
+// there, is refused and named.
+func TestFilesThatOthersCanReadAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	d := openTestDir(t, dir)
+	if _, err := loadAPIKey(d, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.file("addresses.json"), []byte("{}"), 0o644); err != nil { //nolint:gosec // it is for everybody
+		t.Fatal(err)
+	}
+	if err := d.checkFiles(os.Geteuid()); err != nil {
+		t.Errorf("as it was made: %v", err)
+	}
+	if err := d.checkFiles(os.Geteuid() + 1); os.Geteuid() != 0 && err == nil {
+		t.Error("the files of another account were accepted")
+	}
+	for mode, wrong := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o604: true, 0o602: true} {
+		if err := os.Chmod(d.file("api-key"), mode); err != nil {
+			t.Fatal(err)
+		}
+		err := d.checkFiles(os.Geteuid())
+		if (err != nil) != wrong || wrong && !strings.Contains(err.Error(), d.file("api-key")) {
+			t.Errorf("mode %#o: %v", mode, err)
+		}
+		if _, _, err := readAPIKey(d, ""); (err != nil) != wrong {
+			t.Errorf("reading a key of mode %#o: %v", mode, err)
+		}
+	}
+	if err := errors.Join(os.Chmod(d.file("api-key"), 0o600), os.Chown(d.file("api-key"), 4711, -1)); err == nil {
+		if err := d.checkFiles(os.Geteuid()); err == nil || !strings.Contains(err.Error(), "4711") {
+			t.Errorf("a file of another account: %v", err)
+		}
+	} else if os.Geteuid() == 0 {
+		t.Error(err)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 const joinTokenLong = `Print the join token, with which forwarders join the cluster. With --postgres it is
-read from the database, with the API key of the control planes (TUNNOX_API_KEY, or
+read from the database, with the API key of the control planes (TUNNOXD_API_KEY, or
 else DATA/api-key); without it from DATA/join-token. Everybody who has the token can
 become a node of the cluster: keep it in files that only the forwarders' account can
 read. --out writes such a file, so that a forwarder gets the token and nothing else.`
@@ -94,7 +94,7 @@ func openVault(ctx context.Context, cfg *config) (*controlpostgres.Cluster, cont
 		return nil, nil, key, err
 	}
 	if !ok {
-		return nil, nil, key, fmt.Errorf("there is no API key to open the cluster's secrets with: set TUNNOX_API_KEY, or --data to the data directory of a control plane (%s has no api-key)", dir)
+		return nil, nil, key, fmt.Errorf("there is no API key to open the cluster's secrets with: set TUNNOXD_API_KEY, or --data to the data directory of a control plane (%s has no api-key)", dir)
 	}
 	shared, err := controlpostgres.Open(ctx, cfg.Postgres)
 	if err != nil {

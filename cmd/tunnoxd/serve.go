@@ -15,7 +15,7 @@ const serveLong = `Run control plane and forwarder in one process.
 Without --postgres and --redis everything is in --data: the log in SQLite, read
 models and feed in memory. With both, the same process works over real services
 and shares them with others. The first start makes an API key and a TLS identity
-in --data and prints how to go on. TUNNOX_API_KEY (32 characters or more)
+in --data and prints how to go on. TUNNOXD_API_KEY (32 characters or more)
 replaces the key.
 
 With --state, over Postgres and Redis, it is also the control plane of a cluster:

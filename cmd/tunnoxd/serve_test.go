@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,7 +28,10 @@ import (
 	"github.com/tunnox-net/tunnox/test/services"
 )
 
-func TestMain(m *testing.M) { services.Main(m) }
+func TestMain(m *testing.M) {
+	syscall.Umask(0o077) // as the program does
+	services.Main(m)
+}
 
 // transcript is what a program writes, readable while it runs.
 type transcript struct {

@@ -92,13 +92,13 @@ func TestSeveralControlPlanes(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(empty, "api-key")); err == nil {
 		t.Error("it made an API key of its own")
 	}
-	wrong := []string{"TUNNOX_API_KEY=" + strings.Repeat("w", 32)}
+	wrong := []string{"TUNNOXD_API_KEY=" + strongKey('w')}
 	if _, err := startControl(t, t.TempDir(), wrong, postgres, redis); err == nil || !strings.Contains(err.Error(), "same API key") || strings.Contains(err.Error(), "www") {
 		t.Errorf("with another key: %v", err)
 	}
 
 	twoDir := t.TempDir()
-	two, err := startControl(t, twoDir, []string{"TUNNOX_API_KEY=" + key}, postgres, redis)
+	two, err := startControl(t, twoDir, []string{"TUNNOXD_API_KEY=" + key}, postgres, redis)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestJoinTokenIsPrintedAndRotated(t *testing.T) {
 		err := run(context.Background(), args, environ, &out, io.Discard)
 		return strings.TrimSpace(out.String()), err
 	}
-	key := []string{"TUNNOX_API_KEY=" + strings.Repeat("k", 32)}
+	key := []string{"TUNNOXD_API_KEY=" + strongKey('k')}
 	nowhere := t.TempDir()
 	dir := t.TempDir()
 	if _, err := startControl(t, dir, key, postgres, redis); err != nil {
@@ -207,10 +207,10 @@ func TestJoinTokenIsPrintedAndRotated(t *testing.T) {
 	if again, err := command(key, "join-token", "--postgres", postgres, "--data", nowhere); err != nil || again != first {
 		t.Errorf("over Postgres: %q, %v", again, err)
 	}
-	if out, err := command(nil, "join-token", "--postgres", postgres, "--data", nowhere); err == nil || !strings.Contains(err.Error(), "TUNNOX_API_KEY") {
+	if out, err := command(nil, "join-token", "--postgres", postgres, "--data", nowhere); err == nil || !strings.Contains(err.Error(), "TUNNOXD_API_KEY") {
 		t.Errorf("without a key: %q, %v", out, err)
 	}
-	if out, err := command([]string{"TUNNOX_API_KEY=" + strings.Repeat("o", 32)}, "join-token", "--postgres", postgres, "--data", nowhere); err == nil || !strings.Contains(err.Error(), "same API key") {
+	if out, err := command([]string{"TUNNOXD_API_KEY=" + strongKey('o')}, "join-token", "--postgres", postgres, "--data", nowhere); err == nil || !strings.Contains(err.Error(), "same API key") {
 		t.Errorf("with another key: %q, %v", out, err)
 	}
 	next, err := command(key, "rotate-join-token", "--postgres", postgres, "--data", nowhere)
@@ -221,8 +221,8 @@ func TestJoinTokenIsPrintedAndRotated(t *testing.T) {
 		t.Errorf("after it: %q, %v", now, err)
 	}
 	// The API key changes, and the secrets with it.
-	other := "TUNNOX_API_KEY=" + strings.Repeat("n", 32)
-	if now, err := command([]string{other, "TUNNOX_API_KEY_BEFORE=" + strings.Repeat("k", 32)}, "join-token", "--postgres", postgres, "--data", nowhere); err != nil || now != next {
+	other := "TUNNOXD_API_KEY=" + strongKey('n')
+	if now, err := command([]string{other, "TUNNOXD_API_KEY_BEFORE=" + strongKey('k')}, "join-token", "--postgres", postgres, "--data", nowhere); err != nil || now != next {
 		t.Errorf("with the next key: %q, %v", now, err)
 	}
 	if now, err := command([]string{other}, "join-token", "--postgres", postgres, "--data", nowhere); err != nil || now != next {
@@ -246,14 +246,14 @@ func TestServeBesideACluster(t *testing.T) {
 	if _, err := serve(); err == nil || !strings.Contains(err.Error(), "copy api-key") {
 		t.Errorf("without a key: %v", err)
 	}
-	if _, err := serve("TUNNOX_API_KEY=" + strings.Repeat("k", 40)); err == nil || !strings.Contains(err.Error(), "TUNNOX_API_KEY is another") {
+	if _, err := serve("TUNNOXD_API_KEY=" + strongKey('k')); err == nil || !strings.Contains(err.Error(), "TUNNOXD_API_KEY is another") {
 		t.Errorf("with another key: %v", err)
 	}
 	key, err := os.ReadFile(filepath.Join(dir, "api-key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := serve("TUNNOX_API_KEY=" + strings.TrimSpace(string(key)))
+	two, err := serve("TUNNOXD_API_KEY=" + strings.TrimSpace(string(key)))
 	if err != nil {
 		t.Fatal(err)
 	}

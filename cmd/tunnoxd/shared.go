@@ -43,7 +43,7 @@ func (p *process) clusterKey(ctx context.Context, shared *controlpostgres.Cluste
 	}
 	path := p.dir.file("api-key")
 	if others {
-		return apiKey{}, fmt.Errorf("this database belongs to a cluster that has an API key, but there is no key in --data %s: copy api-key from the --data of another control plane to %s (mode 0600), or set TUNNOX_API_KEY",
+		return apiKey{}, fmt.Errorf("this database belongs to a cluster that has an API key, but there is no key in --data %s: copy api-key from the --data of another control plane to %s (mode 0600), or set TUNNOXD_API_KEY",
 			p.dir.path, path)
 	}
 	return createAPIKey(path)
@@ -67,7 +67,7 @@ func otherKey(err error, key apiKey) error {
 	if !errors.Is(err, controlpostgres.ErrSealed) {
 		return err
 	}
-	return fmt.Errorf("%w\n  every control plane of a cluster needs the same API key, but the key in %s is another one: copy api-key from the --data of another control plane, or set TUNNOX_API_KEY\n  after a change of the key, set TUNNOX_API_KEY_BEFORE to the old key until every control plane has the new one",
+	return fmt.Errorf("%w\n  every control plane of a cluster needs the same API key, but the key in %s is another one: copy api-key from the --data of another control plane, or set TUNNOXD_API_KEY\n  after a change of the key, set TUNNOXD_API_KEY_BEFORE to the old key until every control plane has the new one",
 		err, key.source)
 }
 
