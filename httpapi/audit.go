@@ -142,7 +142,7 @@ func (a *api) writeLines(ctx huma.Context, q domain.Query, total int64) error {
 		}
 		out.grant(streamPatience)
 		for _, r := range records {
-			event, err := eventBody(r)
+			event, err := a.event(ctx.Context(), r)
 			if err != nil {
 				return err
 			}

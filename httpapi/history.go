@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -40,8 +43,47 @@ type EventMeta struct {
 
 const redacted = "[redacted]"
 
-// ShowEvent gives a record in the form of the API, without secrets.
-func ShowEvent(r domain.Record) (Event, error) { return eventBody(r) }
+// ShowEvent gives a record in the form of the API, without secrets, for somebody of an
+// account. Addresses are those of the account's own commands, unless everything is
+// theirs to see.
+func ShowEvent(r domain.Record, userID int64, everything bool) (Event, error) {
+	e, err := eventBody(r)
+	if !everything && !ofAccount(r.Meta, userID) {
+		e.Meta.Source = ""
+	}
+	return e, err
+}
+
+// ofAccount reports whether a user gave a command, with a login or a key.
+func ofAccount(m domain.Metadata, userID int64) bool {
+	id := "user:" + formatID(userID)
+	return userID != 0 && (m.Actor == id || slices.Contains(strings.Fields(m.Allowed), id))
+}
+
+// event shows a record to who asks. The address that a command came from is for the
+// account that gave it, and for admins: who shares a mapping does not learn where the
+// others live.
+func (a *api) event(ctx context.Context, r domain.Record) (Event, error) {
+	e, err := eventBody(r)
+	if e.Meta.Source != "" && !a.seesSource(ctx, r.Meta) {
+		e.Meta.Source = ""
+	}
+	return e, err
+}
+
+func (a *api) seesSource(ctx context.Context, m domain.Metadata) bool {
+	who := identity(ctx)
+	if who.admin() || ofAccount(m, who.UserID) {
+		return true
+	}
+	text, ok := strings.CutPrefix(m.Actor, "client:")
+	id, err := strconv.ParseInt(text, 10, 64)
+	if !ok || err != nil || who.UserID == 0 {
+		return false
+	}
+	client, found, err := a.config.Reader.Client(ctx, id)
+	return err == nil && found && client.UserID == who.UserID
+}
 
 func eventBody(r domain.Record) (Event, error) {
 	e := Event{Position: r.Position, Stream: r.Stream, Version: r.Version, Name: r.Name, Schema: r.Schema,
@@ -130,7 +172,7 @@ func (a *api) eventPage(ctx context.Context, records []domain.Record, limit int,
 	events := make([]Event, min(len(records), limit))
 	for i := range events {
 		var err error
-		if events[i], err = eventBody(records[i]); err != nil {
+		if events[i], err = a.event(ctx, records[i]); err != nil {
 			return nil, a.refusal(ctx, err)
 		}
 	}

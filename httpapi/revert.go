@@ -95,7 +95,7 @@ func (a *api) revert(ctx context.Context, in *revertInput) (*revertAnswer, error
 	}
 	body := Reverted{Reverts: position, Command: command.CommandName(), Events: []Event{}}
 	for _, record := range r.Records {
-		e, err := eventBody(record)
+		e, err := a.event(ctx, record)
 		if err != nil {
 			return nil, a.refusal(ctx, err)
 		}

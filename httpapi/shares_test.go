@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -31,6 +32,38 @@ func TestSharesJoinTwoUsers(t *testing.T) {
 		m := redeem(bob, " "+strings.ToLower(code)+" ", laptop, 80).want(201).
 			has(fields{"user_id": ann.id, "source_user_id": bob.id, "share_id": id, "name": "db", "target_port": 5432})
 		mapping := m.id("mapping_id")
+
+		// The address of a command is for who gave it, and for admins.
+		sources := func(answer *answer) (shown []any) {
+			var page struct {
+				Items []struct{ Meta map[string]any }
+			}
+			if err := json.Unmarshal([]byte(answer.want(200).Text), &page); err != nil {
+				t.Fatal(err)
+			}
+			for _, item := range page.Items {
+				shown = append(shown, item.Meta["source"])
+			}
+			return shown
+		}
+		ann.do("POST", path("mappings", mapping, "disable"), nil).want(200)
+		ann.do("POST", path("mappings", mapping, "enable"), nil).want(200)
+		history := path("mappings", mapping, "history")
+		for who, want := range map[string][3]bool{"ann": {false, true, true}, "admin": {true, true, true}} {
+			answer := w.do("GET", history, nil)
+			if who == "ann" {
+				answer = ann.do("GET", history, nil)
+			}
+			shown := sources(answer)
+			if len(shown) != 3 {
+				t.Fatalf("%d events: %v", len(shown), shown)
+			}
+			for i, is := range shown {
+				if (is != nil) != want[i] {
+					t.Errorf("%s sees the source of event %d: %v", who, i, is)
+				}
+			}
+		}
 
 		// Both see it; the guest may leave it and change nothing.
 		for _, p := range []*person{ann, bob} {

@@ -160,7 +160,7 @@ func (a *api) catchUp(ctx context.Context, out *outflow, q domain.Query, until d
 		}
 		out.grant(livePatience)
 		for _, r := range records {
-			if err := writeEvent(out, r); err != nil {
+			if err := a.writeEvent(ctx, out, r); err != nil {
 				return q, err
 			}
 			q.After = r.Position
@@ -175,8 +175,8 @@ func (a *api) catchUp(ctx context.Context, out *outflow, q domain.Query, until d
 	}
 }
 
-func writeEvent(out *outflow, r domain.Record) error {
-	event, err := eventBody(r)
+func (a *api) writeEvent(ctx context.Context, out *outflow, r domain.Record) error {
+	event, err := a.event(ctx, r)
 	if err != nil {
 		return err
 	}

@@ -45,8 +45,8 @@ type Options struct {
 	RootCAs   *x509.CertPool // authorities for receivers; nil: the system's
 	Version   string         // of this program, for the User-Agent header
 
-	// Show gives a record in the form of the audit.
-	Show func(domain.Record) (any, error)
+	// Show gives a record in the form of the audit, as the owner of an endpoint may see it.
+	Show func(domain.Record, Endpoint) (any, error)
 	// Disable disables a webhook, with a reason for people.
 	Disable func(ctx context.Context, webhook int64, reason string) error
 

@@ -186,11 +186,11 @@ func TestWhatCannotBeShownDoesNotHoldUpTheRest(t *testing.T) {
 	w := newWorld(t)
 	w.start(func(o *webhook.Options) {
 		show := o.Show
-		o.Show = func(r domain.Record) (any, error) {
+		o.Show = func(r domain.Record, e webhook.Endpoint) (any, error) {
 			if strings.Contains(string(r.Data), `"c0"`) {
 				return nil, errors.New("it is of tomorrow's version")
 			}
-			return show(r)
+			return show(r, e)
 		}
 	})
 	r := newReceiver(w)

@@ -43,7 +43,7 @@ func (d *Deliverer) payload(ctx context.Context, due Due) ([]byte, error) {
 			return nil, errHidden
 		}
 		p.Timestamp = records[0].Meta.At
-		if p.Data, err = d.options.Show(records[0]); err != nil {
+		if p.Data, err = d.options.Show(records[0], due.Endpoint); err != nil {
 			return nil, fmt.Errorf("%w: %w", errUnshown, err)
 		}
 	}

@@ -107,7 +107,7 @@ func (w *world) start(change ...func(*webhook.Options)) {
 	loopback, err := webhook.ParseNetworks("127.0.0.1/32")
 	w.must(err)
 	o := webhook.Options{Keys: w.keys, Networks: loopback, AllowHTTP: true, Version: "test",
-		Show: func(r domain.Record) (any, error) { return r, nil },
+		Show: func(r domain.Record, _ webhook.Endpoint) (any, error) { return r, nil },
 		Disable: func(ctx context.Context, id int64, reason string) error {
 			_, err := w.executor.Submit(ctx, domain.Submission{Command: domain.SetWebhookEnabled{ID: id, Reason: reason},
 				Meta: domain.Metadata{At: w.now().UTC(), Actor: "system"}})

@@ -68,7 +68,9 @@ func (p *process) startWebhooks(ctx context.Context, b *backend, cp *controlPlan
 	p.atEnd("webhooks", func(context.Context) error { return store.Close() })
 	deliverer := webhook.NewDeliverer(store, b.store, webhook.Options{
 		Keys: keys, Networks: networks, AllowHTTP: p.cfg.WebhookHTTP, Version: shortVersion(),
-		Show:    func(r domain.Record) (any, error) { return httpapi.ShowEvent(r) },
+		Show: func(r domain.Record, e webhook.Endpoint) (any, error) {
+			return httpapi.ShowEvent(r, e.UserID, e.OwnerAdmin)
+		},
 		Disable: disabler(cp.executor),
 		Metrics: webhook.NewMetrics(p.registry),
 		Logger:  p.log.With("part", "webhooks"),
