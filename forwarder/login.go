@@ -3,6 +3,8 @@ package forwarder
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -231,13 +233,23 @@ func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hell
 	return nil
 }
 
+// nobody is a public key whose private half is thrown away. Proofs are checked against it
+// for clients that do not exist.
+var nobody = func() ed25519.PublicKey {
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		panic(err) // crypto/rand never fails
+	}
+	return public
+}()
+
 // identify looks the client up and checks its proof.
 func (f *Forwarder) identify(ctx context.Context, clientID int64, within time.Duration, check func(key []byte) error) (domain.ClientView, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.limits.Login*3/4) // leaves time to say no
 	defer cancel()
 	var pause backoff
 	for began := time.Now(); ; pause.Wait(ctx) {
-		want, enough, sure := f.routes.freshness()
+		want, enough, _ := f.routes.freshness()
 		view, err := f.view(ctx, clientID, want)
 		if err != nil && domain.CodeOf(err) != domain.CodeClientNotFound && enough < want && ctx.Err() == nil {
 			// The read model lags or is away for the newest; what it has can be
@@ -251,7 +263,10 @@ func (f *Forwarder) identify(ctx context.Context, clientID int64, within time.Du
 			}
 			err = wire.Refuse(wire.CodeOf(err))
 		case domain.CodeOf(err) == domain.CodeClientNotFound:
-			err = wire.Refuse(wire.UnknownClient)
+			// The same work and the same answer as for a wrong proof: a stranger must not
+			// find out which clients there are.
+			_ = check(nobody)
+			err = wire.Refuse(wire.BadCredential)
 		case ctx.Err() != nil:
 			return view, later(time.Second)
 		default:
@@ -262,13 +277,10 @@ func (f *Forwarder) identify(ctx context.Context, clientID int64, within time.Du
 			continue
 		}
 		refusal := err.(*wire.Refusal)
-		// What a read model does not have may still come: it may have been flushed
-		// and fill again. Only a key that is there and wrong, at a position that
-		// the feed has confirmed, is wrong for good.
-		refusal.Permanent = sure && refusal.Code == wire.BadCredential
-		if !refusal.Permanent {
-			refusal.RetryAfter = time.Second
-		}
+		// What a read model does not have may still come: it may have been flushed and
+		// fill again. So the refusal is not for good, and an agent believes it after
+		// some more tries.
+		refusal.Permanent, refusal.RetryAfter = false, time.Second
 		return view, refusal
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -61,7 +62,7 @@ func TestWrongCredentialEndsTheAgent(t *testing.T) {
 			t.Errorf("ended with %v", e)
 		}
 		unknown := client{999999999, other.credential}
-		if e := w.launch(unknown).ended(t); e.Refusal.Code != wire.UnknownClient {
+		if e := w.launch(unknown).ended(t); e.Refusal.Code != wire.BadCredential || !strings.Contains(e.Error(), "auth code") {
 			t.Errorf("ended with %v", e)
 		}
 		w.agent(right)
@@ -307,6 +308,26 @@ func TestProofsThatAreNone(t *testing.T) {
 		}
 		if _, ok := w.presences.of(c.id); !ok {
 			t.Error("the session that was proved is gone")
+		}
+	})
+}
+
+// Who has no credential learns nothing of which clients there are: a wrong proof and a
+// client that does not exist get the same answer.
+func TestAStrangerIsNotToldWhichClientsThereAre(t *testing.T) {
+	over(t, func(t *testing.T, w *world) {
+		c := w.client(w.user)
+		w.agent(w.client(w.user)) // from now on the forwarder is sure of what it knows
+		var answers []wire.Refusal
+		for _, id := range []int64{c.id, 999999999} {
+			r := w.knock(t).hello(t, c.credential, func(m *wirepb.Hello) { m.ClientId, m.Signature = id, make([]byte, 64) })
+			if r == nil {
+				t.Fatalf("client %d was let in", id)
+			}
+			answers = append(answers, *r)
+		}
+		if !reflect.DeepEqual(answers[0], answers[1]) || answers[0].Code != wire.BadCredential {
+			t.Errorf("a client that exists: %+v; one that does not: %+v", answers[0], answers[1])
 		}
 	})
 }
