@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"time"
@@ -336,6 +337,7 @@ func (s States) ownClient(id, user int64, end string, anonymous bool) error {
 // so that a caller can send back all it read; another value for such a field is a fault.
 type ChangeMapping struct {
 	ID    int64
+	By    int64 // the user who asks, 0 = an admin
 	Patch Patch
 	offer PublicOffer // for another public port or host
 }
@@ -389,6 +391,7 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 		parts = parts.complete(m.OriginKind())
 	}
 	f.parts(m.Protocol, m.OriginKind(), parts)
+	f.changedBy(c.By, m, parts)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
 		return Decision{}, err
 	}
@@ -415,6 +418,42 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 		d.takePublic(&next)
 	}
 	return d, nil
+}
+
+// changedBy refuses changes of what is not the user's. Where the source listens is on
+// the machine of the source's user, what is dialled is in the network of the target's
+// user, and the rest belongs to the mapping's owner.
+func (f *faults) changedBy(user int64, m *Mapping, next Parts) {
+	if user == 0 {
+		return
+	}
+	was := m.Parts()
+	f.others(was.Origin, next.Origin, user == m.userOf(m.SourceClientID, m.SourceUserID), "belongs to the user of the source client")
+	f.others(was.Service, next.Service, user == m.userOf(m.TargetClientID, m.TargetUserID), "belongs to the user of the target client")
+	was.Origin, next.Origin, was.Service, next.Service = Origin{}, Origin{}, Service{}, Service{}
+	f.others(was, next, user == m.UserID, "belongs to the owner of the mapping")
+}
+
+// userOf gives the user of one end of the mapping, 0 for an anonymous client, which is
+// nobody's.
+func (m *Mapping) userOf(clientID, userID int64) int64 {
+	if IsAnonymous(clientID) {
+		return 0
+	}
+	return cmp.Or(userID, m.UserID)
+}
+
+// others refuses each field of a part that is another one now, unless it is the user's.
+func (f *faults) others(was, next any, own bool, why string) {
+	if own {
+		return
+	}
+	before, after := reflect.ValueOf(was), reflect.ValueOf(next)
+	for _, field := range Fields(was) {
+		if !reflect.DeepEqual(before.FieldByIndex(field.index).Interface(), after.FieldByIndex(field.index).Interface()) {
+			f.add(field.Name, why)
+		}
+	}
 }
 
 // SetMappingEnabled enables or disables a mapping. It succeeds, and changes nothing,

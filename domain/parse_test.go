@@ -147,7 +147,7 @@ var commands = map[string]func(*args) Command{
 			Parts: Parts{Name: a.text("name"), Origin: a.origin(), Service: a.service(), Options: a.options()}}.Offered(a.offer())
 	},
 	"change_mapping": func(a *args) Command {
-		return ChangeMapping{ID: a.number("id"), Patch: a.patch(Mapping{}, map[string]string{"user_id": "user",
+		return ChangeMapping{ID: a.number("id"), By: a.number("by"), Patch: a.patch(Mapping{}, map[string]string{"user_id": "user",
 			"source_client_id": "source", "target_client_id": "target"})}.Offered(a.offer())
 	},
 	"enable_mapping":  func(a *args) Command { return SetMappingEnabled{ID: a.number("id"), Enabled: true} },

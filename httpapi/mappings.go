@@ -203,7 +203,15 @@ func (a *api) changeMapping(ctx context.Context, in *changeMappingInput) (*mappi
 	if b.MappingID != nil && *b.MappingID != in.ID {
 		return nil, invalid("body.mapping_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
 	}
-	return a.mappingCommand(ctx, in.MatchHeader, b, domain.ChangeMapping{ID: in.ID, Patch: b.patch})
+	return a.mappingCommand(ctx, in.MatchHeader, b, domain.ChangeMapping{ID: in.ID, By: a.asUser(ctx), Patch: b.patch})
+}
+
+// asUser gives the user who asks, 0 for an admin, to whom everything belongs.
+func (a *api) asUser(ctx context.Context) int64 {
+	if who := identity(ctx); !who.admin() {
+		return who.UserID
+	}
+	return 0
 }
 
 func (a *api) setMappingEnabled(enabled bool) func(context.Context, *changeInput) (*mappingAnswer, error) {

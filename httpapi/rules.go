@@ -54,7 +54,7 @@ var rules = map[string]rule{
 
 	"create-mapping": anybody(domain.ScopeMappingsWrite),
 	"list-mappings":  anybody(domain.ScopeRead), "get-mapping": ofMapping(domain.ScopeRead, true),
-	"change-mapping": ofMapping(domain.ScopeMappingsWrite, false), "delete-mapping": ofMapping(domain.ScopeMappingsWrite, true),
+	"change-mapping": ofMapping(domain.ScopeMappingsWrite, true), "delete-mapping": ofMapping(domain.ScopeMappingsWrite, true),
 	"enable-mapping": ofMapping(domain.ScopeMappingsWrite, false), "disable-mapping": ofMapping(domain.ScopeMappingsWrite, false),
 
 	"create-key": anybody(domain.ScopeKeysWrite), "list-keys": anybody(domain.ScopeRead),
@@ -114,7 +114,7 @@ func ofClient(scope domain.Scope) rule {
 }
 
 // ofMapping is for the mapping's user, and with guests also for those whose
-// clients are its ends: they may look at it and leave it.
+// clients are its ends: they may look at it, leave it, and change what is theirs.
 func ofMapping(scope domain.Scope, guests bool) rule {
 	return rule{scope: scope, kind: "mapping", own: func(a *api, ctx context.Context, who Identity, id int64) error {
 		row, err := a.mapping(ctx, id, 0)

@@ -65,7 +65,7 @@ func TestSharesJoinTwoUsers(t *testing.T) {
 			}
 		}
 
-		// Both see it; the guest may leave it and change nothing.
+		// Both see it; the guest may leave it, and change where it listens.
 		for _, p := range []*person{ann, bob} {
 			if ids := p.do("GET", path("mappings"), nil).want(200).items("mapping_id"); len(ids) != 1 || ids[0] != mapping {
 				t.Errorf("%s sees %v", p.name, ids)
@@ -73,7 +73,11 @@ func TestSharesJoinTwoUsers(t *testing.T) {
 		}
 		eve.do("GET", path("mappings", mapping), nil).fault(404, "mapping_not_found")
 		bob.do("GET", path("mappings", mapping), nil).want(200)
-		bob.do("PUT", path("mappings", mapping), fields{"target_port": 22}).fault(404, "mapping_not_found")
+		bob.do("PUT", path("mappings", mapping), fields{"target_port": 22}).fault(422, "invalid", "body.target_port")
+		// Nobody decides what another's machine listens on.
+		ann.do("PUT", path("mappings", mapping), fields{"local_host": "0.0.0.0", "local_port": 8080}).fault(422, "invalid", "body.local_host", "body.local_port")
+		eve.do("PUT", path("mappings", mapping), fields{"local_port": 8080}).fault(404, "mapping_not_found")
+		bob.do("PUT", path("mappings", mapping), fields{"local_port": 8081}).want(200).has(fields{"local_port": 8081, "target_port": 5432})
 		bob.do("POST", path("mappings", mapping, "disable"), nil).fault(404, "mapping_not_found")
 		ann.do("POST", path("mappings", mapping, "disable"), nil).want(200)
 		bob.do("DELETE", path("mappings", mapping), nil).want(204)
