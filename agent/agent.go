@@ -41,10 +41,13 @@ type Config struct {
 	Identity Identity // zero: from State, and if it has none a new anonymous one
 	State    *State   // where an anonymous identity is kept; nil: nowhere
 	Policy   Policy   // what may be dialled; zero: loopback
-	Invite   []byte   // with which an identity is asked for where there is none; nil: an anonymous one
-	Name     string   // for people, sent when registering
-	Version  string   // of the program
-	Logger   *slog.Logger
+	// Listening is where the server may have the agent listen; zero: ports of loopback
+	// from 1024.
+	Listening Listening
+	Invite    []byte // with which an identity is asked for where there is none; nil: an anonymous one
+	Name      string // for people, sent when registering
+	Version   string // of the program
+	Logger    *slog.Logger
 
 	// Online, when set, is called with each session that was welcomed. The session
 	// goes on when it returns.
@@ -63,13 +66,14 @@ const MaxSessions = 8
 
 // Agent is one agent. [New] starts nothing; Run blocks until it is over.
 type Agent struct {
-	dial    func(ctx context.Context, server string) (transport.Session, error)
-	state   *State
-	name    string
-	invite  []byte
-	version string
-	online  func(clientID int64, node string)
-	log     *slog.Logger
+	dial      func(ctx context.Context, server string) (transport.Session, error)
+	state     *State
+	name      string
+	invite    []byte
+	version   string
+	online    func(clientID int64, node string)
+	log       *slog.Logger
+	listening Listening
 
 	roster    *roster
 	sessions  *sessions
@@ -106,7 +110,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.New("build agent: an auth code needs its client id")
 	}
 	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, version: cfg.Version,
-		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity}
+		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity, listening: cfg.Listening}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}

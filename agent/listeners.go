@@ -201,7 +201,7 @@ func (ls *listeners) bind(want *wirepb.Listener) {
 		return
 	}
 	defer ls.note()
-	opened, failure := listen(want)
+	opened, failure := ls.listen(want)
 	if failure != nil {
 		if !proto.Equal(failure, ls.failed[id]) {
 			ls.a.log.Warn("listener not opened", "mapping", id, "address", addressOf(want), "reason", failure.GetMessage())
@@ -246,6 +246,18 @@ func addressOf(l *wirepb.Listener) string {
 		return ""
 	}
 	return netip.AddrPortFrom(addr, uint16(l.GetPort())).String()
+}
+
+// listen opens a socket that the server asks for, or says why not. Where the owner of
+// this machine has not allowed it, the server's word is not enough.
+func (ls *listeners) listen(want *wirepb.Listener) (socket, *wirepb.Failure) {
+	_, known := kindOf(want.GetProtocol())
+	at, err := netip.ParseAddrPort(addressOf(want))
+	if known && err == nil && at.Port() != 0 && !ls.a.listening.Allows(at) {
+		return nil, &wirepb.Failure{MappingId: want.GetMappingId(), Code: string(wire.AddressDenied),
+			Message: "this agent does not listen on " + at.String() + "; its owner allows it with --allow-listen " + at.String()}
+	}
+	return listen(want)
 }
 
 // listen opens a socket, or says why not.

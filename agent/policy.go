@@ -17,7 +17,16 @@ import (
 // inside their range; "*", a wide network such as 0.0.0.0/0 and a host name that
 // resolves to one of them do not.
 type Policy struct {
-	rules []rule
+	rules    []rule
+	narrowed bool // loopback addresses need an entry too
+}
+
+// WithoutLoopback gives the policy that allows loopback addresses only by an entry. The
+// server, and other clients of the same user, may otherwise reach every port of this
+// machine.
+func (p Policy) WithoutLoopback() Policy {
+	p.narrowed = true
+	return p
 }
 
 // rule is one entry: a name, a network, or anything, and a range of ports.
@@ -195,7 +204,7 @@ func parsePort(s string) (uint16, error) {
 // the port. For an address given as such, host is its text.
 func (p Policy) Allows(host string, addr netip.Addr, port uint16) bool {
 	addr = addr.Unmap().WithZone("")
-	if addr.IsLoopback() {
+	if addr.IsLoopback() && !p.narrowed {
 		return true
 	}
 	meant := embedded(addr)

@@ -254,7 +254,7 @@ func TestAssignments(t *testing.T) {
 		{"not a protocol, not an address", &wirepb.Assign{Version: 6, Listeners: []*wirepb.Listener{
 			{MappingId: 7, Protocol: "sctp", Host: "127.0.0.1", Port: 1}, {MappingId: 8, Protocol: "tcp", Host: "nowhere", Port: 1},
 			{MappingId: 9, Protocol: "tcp", Host: "127.0.0.1", Port: 70000}, {MappingId: 10, Protocol: "tcp", Host: "192.0.2.77", Port: 9}}},
-			"6 7:protocol_unavailable 8:address_unavailable 9:address_unavailable 10:address_unavailable", map[string]int64{a: 3, c: 1}},
+			"6 7:protocol_unavailable 8:address_unavailable 9:address_unavailable 10:address_denied", map[string]int64{a: 3, c: 1}},
 		{"a whole one without them", &wirepb.Assign{Version: 7, Full: true, Listeners: []*wirepb.Listener{tcp(1, a)}},
 			"7", map[string]int64{a: 1, b: 0, c: 0}},
 		{"none at all", &wirepb.Assign{Version: 8, Full: true}, "8", map[string]int64{a: 0, b: 0, c: 0}},

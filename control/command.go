@@ -179,8 +179,12 @@ func (s *state) createMapping(ctx context.Context, client *domain.Client, comman
 		return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned,
 			Message: "An anonymous client belongs to no user, and a mapping needs one: claim the client first."}
 	}
-	if command.SourceClientID != client.ID && command.TargetClientID != client.ID {
-		return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned, Message: "A client creates mappings of which it is the source or the target."}
+	// What another machine listens on is not for this one to say: who has the credential
+	// of one agent must not open ports on all machines of its user.
+	own := command.SourceClientID == client.ID || command.SourceClientID == 0 && command.TargetClientID == client.ID
+	if !own {
+		return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned, Message: "A client creates mappings of which it is the source, or public ones that lead to it.",
+			Faults: []domain.Fault{{Field: "source_client_id", Message: "must be this client"}}}
 	}
 	for field, id := range map[string]int64{"source_client_id": command.SourceClientID, "target_client_id": command.TargetClientID} {
 		if id == client.ID || field == "source_client_id" && id == 0 { // its own, or public

@@ -33,6 +33,9 @@ type agentOptions struct {
 	clientID     int64
 	authCodeFile string
 	allow        []string
+	only         []string
+	denyLoopback bool
+	allowListen  []string
 	name         string
 	logLevel     string
 	logFormat    string
@@ -48,7 +51,9 @@ used from then on. With --client-id the auth code of that client proves it;
 give it in a file or in TUNNOX_AUTH_CODE, never as an argument.
 
 The server is always verified: by the system's roots, by --ca, or by the --pin
-of the server's join line. Without --allow the agent dials loopback only.
+of the server's join line. Without --allow the agent dials loopback only;
+--only narrows that too. It listens on loopback, on ports from 1024, unless
+--allow-listen names more: what the server says is not enough.
 
 The agent tries TLS, QUIC and WebSocket and keeps what works first
 (--transport). A proxy that breaks TLS, or a reverse proxy before the server, can
@@ -95,6 +100,9 @@ func agentCommand(s surroundings) *cobra.Command {
 	f.StringVar(&o.state, "state", "", "`directory` for client.json and the socket for commands (default "+defaultStateDir(s)+")")
 	f.Int64Var(&o.clientID, "client-id", 0, "`id` of a client that was created for this machine")
 	f.StringVar(&o.authCodeFile, "auth-code-file", "", "`file` with the client's auth code (- = standard input; environment: TUNNOX_AUTH_CODE, the code itself)")
+	f.StringSliceVar(&o.allowListen, "allow-listen", nil, "addresses that the server may have this agent listen on, beside ports of loopback from 1024: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *")
+	f.BoolVar(&o.denyLoopback, "deny-loopback", false, "do not dial services of this machine unless --allow names them")
+	f.StringSliceVar(&o.only, "only", nil, "dial these services and no others, not even of this machine; in the form of --allow")
 	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses only when named")
 	f.StringVar(&o.name, "name", hostname(), "`name` for people, sent when an anonymous agent registers")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -178,7 +186,9 @@ func (o *agentOptions) config() (agent.Config, error) {
 	fault(err)
 	way, err := dialer(o.surroundings, o.transport, verify)
 	fault(err)
-	policy, err := agent.ParsePolicy(words(o.allow))
+	policy, err := o.policy()
+	fault(err)
+	listening, err := agent.ParseListening(words(o.allowListen))
 	fault(err)
 	identity, err := o.identity()
 	fault(err)
@@ -188,16 +198,36 @@ func (o *agentOptions) config() (agent.Config, error) {
 		return agent.Config{}, codedError{exitUsage, errors.Join(faults...)}
 	}
 	return agent.Config{
-		Servers:  servers,
-		Sessions: o.sessions,
-		Dial:     way.Dial,
-		Identity: identity,
-		State:    kept,
-		Policy:   policy,
-		Name:     o.name,
-		Version:  shortVersion(),
-		Logger:   log,
+		Servers:   servers,
+		Sessions:  o.sessions,
+		Dial:      way.Dial,
+		Identity:  identity,
+		State:     kept,
+		Policy:    policy,
+		Listening: listening,
+		Name:      o.name,
+		Version:   shortVersion(),
+		Logger:    log,
 	}, nil
+}
+
+// policy gives what may be dialled.
+func (o *agentOptions) policy() (agent.Policy, error) {
+	if len(o.only) > 0 {
+		if len(o.allow) > 0 {
+			return agent.Policy{}, errors.New("--only and --allow exclude each other: --only names all that may be dialled")
+		}
+		policy, err := agent.ParsePolicy(words(o.only))
+		if err != nil {
+			err = fmt.Errorf("--only: %w", err)
+		}
+		return policy.WithoutLoopback(), err
+	}
+	policy, err := agent.ParsePolicy(words(o.allow))
+	if o.denyLoopback {
+		policy = policy.WithoutLoopback()
+	}
+	return policy, err
 }
 
 // asJoined completes the options with where this machine has joined.
