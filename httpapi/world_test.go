@@ -142,6 +142,8 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 	change ...func(*httpapi.Config)) *world {
 	t.Helper()
 	projector := projections.NewProjector(log, rows, projections.Options{})
+	reader := projections.NewReader(rows)
+	reader.BelieveLog(history) // as in a server: no row holds the hash of a password
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = projector.Run(ctx) }) // ends with the context's error
@@ -150,7 +152,7 @@ func build(t testing.TB, executor httpapi.Executor, history whole, log projectio
 		t.Fatal(err)
 	}
 	config := httpapi.Config{
-		Executor: executor, History: history, Search: history, Reader: projections.NewReader(rows), Past: memory.NewPast(log),
+		Executor: executor, History: history, Search: history, Reader: reader, Past: memory.NewPast(log),
 		Eraser:        &erasures{},
 		NewCredential: newCredential,
 		JoinCode: func(_ context.Context, id int64, secret []byte) (string, error) {

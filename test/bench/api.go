@@ -64,7 +64,7 @@ func measureAPI(l *lab, o options, t *table) {
 			}
 			t.add(row{what: mix.what, unit: "1/s", figures: figures, ours: 1, aim: mix.aim})
 		}
-		measureRebuild(l, t, world, url, redis.URL())
+		measureRebuild(l, t, world, url, redis.URL(), control.Dir)
 	})
 }
 
@@ -73,7 +73,7 @@ const rebuiltTakes = 2 * time.Minute
 
 // measureRebuild rebuilds the read models from a log with encrypted personal data, with
 // the program, on a terminal, while the control plane is in use.
-func measureRebuild(l *lab, t *table, world *load.World, url, redis string) {
+func measureRebuild(l *lab, t *table, world *load.World, url, redis, data string) {
 	newExecutor(l, eventstore.NewPersonal(openStore(l, url))).fill(l, replayEvents)
 	var rebuilt atomic.Bool
 	asked := make(chan load.Result, 1)
@@ -85,7 +85,7 @@ func measureRebuild(l *lab, t *table, world *load.World, url, redis string) {
 			return world.Read(caller, c)
 		})
 	}()
-	shown, err := programs.OnTerminal(l, "tunnoxd", "rebuild", "--postgres", url, "--redis", redis)
+	shown, err := programs.OnTerminal(l, "tunnoxd", "rebuild", "--postgres", url, "--redis", redis, "--data", data)
 	rebuilt.Store(true)
 	r := <-asked
 	said := regexp.MustCompile(`from (\d+) events in ([0-9.]+) s \((\d+) events/s\)`).FindStringSubmatch(shown)

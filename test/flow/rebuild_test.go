@@ -23,7 +23,7 @@ func TestRebuildWhileServing(t *testing.T) {
 	asked := make(chan load.Result, 1)
 	go func() { asked <- load.Run(world.Callers, 2*time.Second, world.Both) }()
 	for range 3 {
-		shown, err := programs.OnTerminal(t, "tunnoxd", "rebuild", "--postgres", postgres, "--redis", redis)
+		shown, err := programs.OnTerminal(t, "tunnoxd", "rebuild", "--postgres", postgres, "--redis", redis, "--data", control.Dir)
 		if err != nil {
 			t.Errorf("rebuild: %v\n%s", err, shown)
 		}
