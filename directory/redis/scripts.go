@@ -219,6 +219,7 @@ if own then
 end
 if ARGV[4] ~= '0' then
   local ends, other = lease(ARGV[4])
+  if other == owner then return take(ARGV[4]) end -- only the list of owners is gone
   local mistaken = settling and redis.call('HGET', KEYS[5], ARGV[4]) == other
   if ends + (ends > 0 and ARGV[6] or 0) <= now or mistaken then
     if ends > now then

@@ -36,7 +36,7 @@ func (s *Store) Dump(ctx context.Context) (projections.Dump, error) {
 			name := strings.TrimPrefix(key, prefix)
 			if index, ok := strings.CutPrefix(name, "index:"); ok {
 				err = s.dumpIndex(ctx, key, index, d.Members)
-			} else if name != "meta" {
+			} else if name != "meta" && name != "full" {
 				err = s.dumpRows(ctx, version, projections.Kind(name), d.Rows)
 			}
 			if err != nil {

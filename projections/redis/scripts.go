@@ -13,6 +13,7 @@ import (
 //	{rm1}:V:meta          position and event id of version V's checkpoint, and its proof
 //	{rm1}:V:KIND          row id -> what is kept of it (kept.go)
 //	{rm1}:V:index:NAME    the ids of an index, by id
+//	{rm1}:V:full          the keys above that are not empty: KIND or index:NAME
 //
 // Positions and ids travel as decimal strings and are compared as strings: Lua's
 // numbers are doubles.
@@ -22,6 +23,17 @@ const preamble = `
 local tag, version = KEYS[1], ARGV[1]
 if version == '' then version = redis.call('GET', tag .. ':active') end
 local prefix = version and (tag .. ':' .. version .. ':')
+-- lost tells that a key which should have something in it is gone: Redis has evicted it,
+-- or somebody deleted it. The checkpoint goes too, so that all is built anew, and nothing
+-- is shown or written without what is gone.
+local function lost(name)
+  if redis.call('EXISTS', prefix .. name) == 1 then return false end
+  local full = redis.call('HGET', prefix .. 'meta', 'full')
+  if not full or full == '0' then return false end
+  if redis.call('EXISTS', prefix .. 'full') == 1 and not redis.call('HGET', prefix .. 'full', name) then return false end
+  redis.call('DEL', prefix .. 'meta')
+  return true
+end
 `
 
 // getScript: ARGV version, then kind and id of each row. Gives the version, its
@@ -33,7 +45,9 @@ local meta = redis.call('HMGET', prefix .. 'meta', 'position', 'event_id', 'proo
 if not meta[1] then return {} end
 local out = {version, meta[1], meta[2], meta[3] or ''}
 for i = 2, #ARGV, 2 do
-  out[#out + 1] = redis.call('HGET', prefix .. ARGV[i], ARGV[i + 1])
+  local value = redis.call('HGET', prefix .. ARGV[i], ARGV[i + 1])
+  if not value and lost(ARGV[i]) then return {} end
+  out[#out + 1] = value
 end
 return out
 `)
@@ -43,6 +57,7 @@ return out
 var listScript = goredis.NewScript(preamble + `
 if not prefix or redis.call('EXISTS', prefix .. 'meta') == 0 then return {} end
 local ids = redis.call('ZRANGE', prefix .. 'index:' .. ARGV[2], '(' .. ARGV[3], '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[4])
+if #ids == 0 and lost('index:' .. ARGV[2]) then return {} end
 table.insert(ids, 1, '1')
 return ids
 `)
@@ -64,11 +79,28 @@ local function each(width, fn)
     i = i + width
   end
 end
+local first, touched = i, {}
+each(3, function(a) touched[ARGV[a]] = true end)
+each(2, function(a) touched[ARGV[a]] = true end)
+each(2, function(a) touched['index:' .. ARGV[a]] = true end)
+each(2, function(a) touched['index:' .. ARGV[a]] = true end)
+for name in pairs(touched) do
+  if lost(name) then return 0 end
+end
+i = first
 each(3, function(a) redis.call('HSET', prefix .. ARGV[a], ARGV[a + 1], ARGV[a + 2]) end)
 each(2, function(a) redis.call('HDEL', prefix .. ARGV[a], ARGV[a + 1]) end)
 each(2, function(a) redis.call('ZADD', prefix .. 'index:' .. ARGV[a], ARGV[a + 1], ARGV[a + 1]) end)
 each(2, function(a) redis.call('ZREM', prefix .. 'index:' .. ARGV[a], ARGV[a + 1]) end)
-redis.call('HSET', prefix .. 'meta', 'position', ARGV[4], 'event_id', ARGV[5], 'proof', ARGV[6])
+for name in pairs(touched) do
+  if redis.call('EXISTS', prefix .. name) == 1 then
+    redis.call('HSET', prefix .. 'full', name, 1)
+  else
+    redis.call('HDEL', prefix .. 'full', name)
+  end
+end
+redis.call('HSET', prefix .. 'meta', 'position', ARGV[4], 'event_id', ARGV[5], 'proof', ARGV[6],
+  'full', redis.call('HLEN', prefix .. 'full'))
 if ARGV[1] ~= '' then
   redis.call('ZADD', tag .. ':builds', 'XX', redis.call('TIME')[1], version)
 end

@@ -92,6 +92,59 @@ func TestReadinessTellsOfEviction(t *testing.T) {
 	programs.Eventually(t, back, func() error { return checks("ok") })
 }
 
+// TestAnyKeyIsEvicted: a Redis that evicts keys loses one after the other. Nobody ends,
+// no list is shown without what it should have, and everything is there again.
+func TestAnyKeyIsEvicted(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	client := redis.NewClient(&redis.Options{Addr: c.redis.Addr()})
+	defer client.Close()
+	seen := map[string]bool{}
+	for round := range 2 {
+		keys, err := client.Keys(context.Background(), "*").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range keys {
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			if err := client.Del(context.Background(), key).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.whole(); err != nil {
+				programs.Eventually(t, back, c.whole)
+				t.Logf("%s is missed for a while: %v", key, err)
+			}
+			c.carries(t)
+		}
+		t.Logf("round %d: %d keys", round, len(keys))
+	}
+	if c.forwarder.Exited() || c.control.Exited() {
+		t.Fatal("a server ended")
+	}
+	c.works(t, 1)
+}
+
+// whole says that what is listed is complete, or that it cannot be listed now.
+func (c *cluster) whole() error {
+	for path, want := range map[string]int{"/api/v1/users": 1, "/api/v1/clients": 2, "/api/v1/mappings": 1,
+		fmt.Sprintf("/api/v1/users/%d/mappings", c.user.ID): 1, fmt.Sprintf("/api/v1/clients/%d/mappings", c.source.ID): 1} {
+		answer, err := c.Call(http.MethodGet, path, nil)
+		var page struct{ Items []json.RawMessage }
+		switch {
+		case err != nil:
+			return err
+		case answer.Status == http.StatusServiceUnavailable:
+			return fmt.Errorf("%s: %s", path, answer.Body)
+		case json.Unmarshal(answer.Body, &page) != nil || len(page.Items) != want:
+			return fmt.Errorf("%s shows %d of %d with status %d", path, len(page.Items), want, answer.Status)
+		}
+	}
+	return nil
+}
+
 // redisCheck compares what the control plane's readiness says of Redis.
 func (c *cluster) redisCheck(want string) error {
 	answer, err := c.Call(http.MethodGet, "/ready", nil)
