@@ -66,7 +66,7 @@ type protocol struct {
 // command line, the checks, the claims and the share codes are made from it.
 var protocols = []protocol{
 	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
-	{name: ProtocolUDP, available: true, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
+	{name: ProtocolUDP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
 	{name: ProtocolHTTP, available: true, carried: ProtocolTCP, origins: []OriginKind{OriginHost}, check: checkHTTP, claims: claimListener},
 	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
 }

@@ -109,7 +109,13 @@ func (m *Routes) Again(client func(int64, domain.Position), ingress func(domain.
 }
 
 // Ports gives the ports of the ingress that are to be open, with their mappings.
-func (m *Routes) Ports(what domain.Ingress) map[int]int64 { return m.r.publicPorts(what) }
+func (m *Routes) Ports(what domain.Ingress) map[int]int64 {
+	ports := map[int]int64{}
+	for key, mapping := range m.r.publicPorts(what) {
+		ports[key.number] = mapping
+	}
+	return ports
+}
 
 // CloseIngresses lets go of all ingresses.
 func (m *Routes) CloseIngresses() {

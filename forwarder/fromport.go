@@ -53,23 +53,33 @@ func (v visitor) Reset() error { return transport.Reset(v.TCPConn) }
 
 // visit takes a connection that came in at a public port, in a goroutine of its own.
 func (f *Forwarder) visit(from *fromPort, conn *net.TCPConn) {
-	if f.visiting.Add(1) > int64(f.limits.VisitorsOpening) || !f.start(func() { f.serveVisitor(from, conn) }) {
-		f.visiting.Add(-1)
-		_ = transport.Reset(conn) // so many at once is an attack, or the forwarder ends
+	if !f.admitVisitor(func() { f.serveVisitor(from, visitor{conn}, conn, func() {}) }) {
+		_ = transport.Reset(conn)
 	}
+}
+
+// admitVisitor has a visitor served in a goroutine of its own. It reports false when
+// there are so many at once that this is an attack, or when the forwarder ends.
+func (f *Forwarder) admitVisitor(serve func()) bool {
+	if f.visiting.Add(1) > int64(f.limits.VisitorsOpening) || !f.start(serve) {
+		f.visiting.Add(-1)
+		return false
+	}
+	return true
 }
 
 // serveVisitor opens the way to the service at once, whether or not the visitor says
 // anything: many services speak first. A refusal becomes a reset, which is all that
-// a TCP client can understand.
-func (f *Forwarder) serveVisitor(from *fromPort, conn *net.TCPConn) {
+// a TCP client can understand; who cares for more is told by refused. stream ends what
+// conn carries.
+func (f *Forwarder) serveVisitor(from *fromPort, stream end, conn transport.Duplex, refused func()) {
 	f.inFlight.Add(1)
-	stream := visitor{conn}
 	var fwd *forward
 	joined := false
 	defer func() {
 		f.visiting.Add(-1)
 		if !joined { // also after a panic
+			refused()
 			_ = stream.Reset()
 			f.over(fwd, stream)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tunnox-net/tunnox/datagram"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -20,9 +21,12 @@ type Metrics struct {
 	logins   *prometheus.Desc // sessions that have not been welcomed yet
 	ports    *prometheus.Desc // public ports that mappings have here, by state
 	bytes    *prometheus.Desc // bytes carried, by direction
+	flows    *prometheus.Desc // of datagrams, at public ports
+	packets  *prometheus.Desc // datagrams at public ports, by outcome
 
-	toTarget atomic.Int64
-	toSource atomic.Int64
+	datagrams datagram.Counts // at public ports
+	toTarget  atomic.Int64
+	toSource  atomic.Int64
 
 	welcomed prometheus.Counter     // sessions that were welcomed
 	refused  *prometheus.CounterVec // sessions refused or ended by this side, by code
@@ -69,6 +73,9 @@ func NewMetrics() *Metrics {
 		streams:  desc("tunnox_streams_active", "Streams being opened or joined at this forwarder."),
 		logins:   desc("tunnox_logins_pending", "Sessions that have not been welcomed yet."),
 		ports:    desc("tunnox_public_ports", "Public ports of mappings at this forwarder, by state: open, or failed when the port cannot be opened.", "state"),
+		flows:    desc("tunnox_udp_flows", "Flows of datagrams at public ports."),
+		packets: desc("tunnox_udp_datagrams_total", "Datagrams at public ports, by outcome: carried, dropped because a stream was too slow or the system did not take them, "+
+			"refused because there are too many flows or no way to the service, spared because the source may be forged.", "outcome"),
 		bytes:    desc("tunnox_bytes_transferred_total", "Bytes carried, by direction.", "direction"),
 		welcomed: counter("tunnox_sessions_welcomed_total", "Sessions that were welcomed."),
 		refused:  counters("tunnox_sessions_refused_total", "Sessions refused or ended by the forwarder, by code.", "code"),
@@ -111,7 +118,7 @@ func (m *Metrics) parts() []prometheus.Collector {
 
 // Describe implements [prometheus.Collector].
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.clients, m.mappings, m.streams, m.logins, m.ports, m.bytes} {
+	for _, d := range []*prometheus.Desc{m.clients, m.mappings, m.streams, m.logins, m.ports, m.bytes, m.flows, m.packets} {
 		ch <- d
 	}
 	if m.clientSeries > 0 {
@@ -132,6 +139,11 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	count(m.toTarget.Load(), "to_target")
 	count(m.toSource.Load(), "to_source")
+	d := &m.datagrams
+	ch <- prometheus.MustNewConstMetric(m.flows, prometheus.GaugeValue, float64(d.Open.Load()))
+	for outcome, n := range map[string]int64{"carried": d.Carried.Load(), "dropped": d.Dropped.Load(), "refused": d.Refused.Load(), "spared": d.Spared.Load()} {
+		ch <- prometheus.MustNewConstMetric(m.packets, prometheus.CounterValue, float64(n), outcome)
+	}
 	f := m.of.Load()
 	if f == nil {
 		return

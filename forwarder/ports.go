@@ -3,22 +3,24 @@ package forwarder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/tunnox-net/tunnox/datagram"
 	"github.com/tunnox-net/tunnox/domain"
 )
 
 // Ports are the public ports of a forwarder, First to Last.
 type Ports struct {
 	First, Last int
-	// Listen opens one of them.
-	Listen func(port int) (net.Listener, error)
+	// Listen opens one of them for connections, and ListenPacket for datagrams.
+	Listen       func(port int) (net.Listener, error)
+	ListenPacket func(port int) (*datagram.Socket, error)
 }
 
 // portRetry is how often a port that could not be opened is tried again: the program
@@ -30,30 +32,48 @@ const portRetry = 2 * time.Second
 type ports struct {
 	f          *Forwarder
 	of         domain.Ingress
-	listen     func(port int) (net.Listener, error)
+	listen     *Ports
 	changed    chan struct{} // the mappings have
 	complaints *rate.Limiter // of accepting
 
 	mu     sync.Mutex
-	open   map[int]*portListener // guarded by mu, like failed
-	failed map[int]error
+	open   map[portKey]*portListener // guarded by mu, like failed
+	failed map[portKey]error
+}
+
+// portKey names a port: one number is two ports, and may be two mappings'.
+type portKey struct {
+	protocol domain.Protocol
+	number   int
 }
 
 // portListener is the listener of one port. Its mapping never changes: another
 // mapping's is another listener.
 type portListener struct {
-	port    int
 	mapping int64
-	socket  net.Listener
+	socket  portSocket
+}
+
+// portSocket is a public port that is open. Closing it ends serve.
+type portSocket interface {
+	// serve takes what comes in, until the socket is closed.
+	serve()
+	Close() error
+}
+
+// portKinds open a port, by what its mapping carries: a file each, such as porttcp.go.
+var portKinds = map[domain.Protocol]func(p *ports, key portKey, mapping int64) (portSocket, error){
+	domain.ProtocolTCP: openTCP,
+	domain.ProtocolUDP: openUDP,
 }
 
 func newPorts(f *Forwarder, p *Ports) *ports {
 	if p == nil {
 		return nil
 	}
-	return &ports{f: f, of: domain.Ingress{FirstPort: p.First, LastPort: p.Last}, listen: p.Listen,
+	return &ports{f: f, of: domain.Ingress{FirstPort: p.First, LastPort: p.Last}, listen: p,
 		changed: make(chan struct{}, 1), complaints: rate.NewLimiter(strangersPerSecond, strangersAtOnce),
-		open: map[int]*portListener{}, failed: map[int]error{}}
+		open: map[portKey]*portListener{}, failed: map[portKey]error{}}
 }
 
 // keep makes the listeners what the routes say, until ctx ends; then there are none.
@@ -63,9 +83,9 @@ func (p *ports) keep(ctx context.Context) {
 	retry := time.NewTicker(portRetry)
 	defer retry.Stop()
 	for {
-		var wanted map[int]int64
-		if !p.f.draining.Load() { // who comes now is to find another forwarder
-			wanted = p.f.routes.publicPorts(p.of)
+		wanted := p.f.routes.publicPorts(p.of)
+		if p.f.draining.Load() { // who comes now is to find another forwarder; flows end with their socket, which takes no new ones
+			maps.DeleteFunc(wanted, func(key portKey, _ int64) bool { return key.protocol == domain.ProtocolTCP })
 		}
 		p.settle(wanted)
 		for wait := true; wait; {
@@ -83,71 +103,55 @@ func (p *ports) keep(ctx context.Context) {
 
 // settle closes what is not wanted, then opens what is: a port that went from one
 // mapping to another is free by then.
-func (p *ports) settle(wanted map[int]int64) {
+func (p *ports) settle(wanted map[portKey]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for port, l := range p.open {
-		if wanted[port] != l.mapping {
+	for key, l := range p.open {
+		if wanted[key] != l.mapping {
 			_ = l.socket.Close()
-			delete(p.open, port)
-			p.f.log.Info("public port closed", "port", port, "mapping", l.mapping)
+			delete(p.open, key)
+			p.f.log.Info("public port closed", "port", key.number, "protocol", key.protocol, "mapping", l.mapping)
 		}
 	}
-	for port := range p.failed {
-		if wanted[port] == 0 {
-			delete(p.failed, port)
+	for key := range p.failed {
+		if wanted[key] == 0 {
+			delete(p.failed, key)
 		}
 	}
-	for _, port := range slices.Sorted(maps.Keys(wanted)) {
-		if p.open[port] == nil {
-			p.bind(port, wanted[port])
+	for key, mapping := range wanted {
+		if p.open[key] == nil {
+			p.bind(key, mapping)
 		}
 	}
 }
 
 // bind opens a port. The lock is held.
-func (p *ports) bind(port int, mapping int64) {
-	socket, err := p.listen(port)
+func (p *ports) bind(key portKey, mapping int64) {
+	open := portKinds[key.protocol]
+	if open == nil {
+		return // no public port carries it: the domain has refused the mapping
+	}
+	socket, err := open(p, key, mapping)
 	if err != nil {
-		if was := p.failed[port]; was == nil || was.Error() != err.Error() {
-			p.f.log.Warn("a public port cannot be opened, trying on", "port", port, "mapping", mapping, "error", err)
+		if was := p.failed[key]; was == nil || was.Error() != err.Error() {
+			p.f.log.Warn("a public port cannot be opened, trying on", "port", key.number, "protocol", key.protocol, "mapping", mapping, "error", err)
 		}
-		p.failed[port] = err
+		p.failed[key] = err
 		return
 	}
-	delete(p.failed, port)
-	l := &portListener{port: port, mapping: mapping, socket: socket}
-	if !p.f.start(func() { p.accept(l) }) {
+	delete(p.failed, key)
+	if !p.f.start(socket.serve) {
 		_ = socket.Close()
 		return
 	}
-	p.open[port] = l
-	p.f.log.Info("public port opened", "port", port, "mapping", mapping)
+	p.open[key] = &portListener{mapping: mapping, socket: socket}
+	p.f.log.Info("public port opened", "port", key.number, "protocol", key.protocol, "mapping", mapping)
 }
 
-// accept takes connections until the socket is closed. Running out of descriptors,
-// for example, does not end it.
-func (p *ports) accept(l *portListener) {
-	var pause backoff
-	for {
-		conn, err := l.socket.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			if p.complaints.Allow() {
-				p.f.log.Warn("accepting at a public port, trying on", "port", l.port, "mapping", l.mapping, "error", err)
-			}
-			pause.Wait(p.f.ctx)
-			continue
-		}
-		pause.Reset()
-		tcp, ok := conn.(*net.TCPConn)
-		if !ok {
-			_ = conn.Close()
-			continue
-		}
-		p.f.visit(&fromPort{f: p.f, port: l.port, mapping: l.mapping}, tcp)
+// complain logs what went wrong at a socket that goes on.
+func (p *ports) complain(key portKey, mapping int64, err error) {
+	if p.complaints.Allow() {
+		p.f.log.Warn("a public port, trying on", "port", key.number, "protocol", key.protocol, "mapping", mapping, "error", err)
 	}
 }
 
@@ -155,7 +159,11 @@ func (p *ports) accept(l *portListener) {
 func (p *ports) failures() map[int]error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return maps.Clone(p.failed)
+	failures := map[int]error{}
+	for key, err := range p.failed {
+		failures[key.number] = errors.Join(failures[key.number], fmt.Errorf("%s: %w", key.protocol, err))
+	}
+	return failures
 }
 
 // count gives how many are open, and how many cannot be.
@@ -179,17 +187,17 @@ func (f *Forwarder) ClosedPorts() map[int]error {
 
 // publicPorts gives the ports of the range that mappings are to be reached at now,
 // and which.
-func (r *routes) publicPorts(of domain.Ingress) map[int]int64 {
+func (r *routes) publicPorts(of domain.Ingress) map[portKey]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	wanted := map[int]int64{}
+	wanted := map[portKey]int64{}
 	h := r.ingresses[of]
 	if h == nil {
 		return wanted
 	}
 	for id, m := range h.mappings {
 		if of.Has(&m.State) && r.usable(m) == "" {
-			wanted[m.State.PublicPort] = id
+			wanted[portKey{m.State.Protocol, m.State.PublicPort}] = id
 		}
 	}
 	return wanted

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/datagram"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/wire"
@@ -23,6 +24,8 @@ func portsFrom(t testing.TB) *forwarder.Ports {
 	_, first := split(t, freeAddress(t))
 	return &forwarder.Ports{First: first, Last: first + 9, Listen: func(port int) (net.Listener, error) {
 		return net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	}, ListenPacket: func(port int) (*datagram.Socket, error) {
+		return datagram.Listen("udp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	}}
 }
 

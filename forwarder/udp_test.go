@@ -2,6 +2,7 @@ package forwarder_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -190,4 +191,65 @@ func TestIdleSecondsChange(t *testing.T) {
 	w.flow(m.address)
 	w.plane.do(t, domain.ChangeMapping{ID: m.id, Patch: domain.Patch{"idle_seconds": []byte("1")}})
 	eventually(t, "the flow ends", func() bool { return w.current().Traffic()[0].Streams == 0 })
+}
+
+// publicFlow makes a public mapping of datagrams to a service.
+func (w *world) publicFlow(target client, n int, service string) mapping {
+	w.t.Helper()
+	id := domain.FirstMappingID + w.plane.ids.Add(1)
+	host, port := split(w.t, service)
+	w.plane.do(w.t, domain.CreateMapping{ID: id, UserID: w.user, TargetClientID: target.id, Protocol: domain.ProtocolUDP,
+		Parts: domain.Parts{Origin: domain.Origin{PublicPort: w.ports.First + n}, Service: domain.Service{TargetHost: host, TargetPort: port}}}.Offered(offered(w.ports)))
+	return mapping{id, net.JoinHostPort("127.0.0.1", fmt.Sprint(w.ports.First+n))}
+}
+
+// A number can be one mapping's for tcp and another's for udp; datagrams of visitors
+// are counted and end as the connections of visitors do.
+func TestPublicUDP(t *testing.T) {
+	over(t, func(t *testing.T, w *world) {
+		w.withPorts(portsFrom(t))
+		target := w.client(w.user)
+		w.agent(target)
+		tcp := w.public(w.ports, 1, target, echo(t))
+		udp := w.publicFlow(target, 1, echoUDP(t, "127.0.0.1:0").LocalAddr().String())
+		if tcp.address != udp.address {
+			t.Fatalf("tcp is at %s and udp at %s", tcp.address, udp.address)
+		}
+		conn := w.flow(udp.address)
+		for _, size := range []int{0, 1200, 65507} {
+			if err := askOnce(conn, make([]byte, size), pace.Guard); err != nil {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+		}
+		w.plane.do(t, domain.SetMappingEnabled{ID: udp.id})
+		eventually(t, "the port is closed", func() bool { return askOnce(conn, []byte("gone?"), 20*time.Millisecond) != nil })
+		w.plane.do(t, domain.SetMappingEnabled{ID: udp.id, Enabled: true})
+		eventually(t, "the port is open again", func() bool { return askOnce(conn, []byte("back"), 50*time.Millisecond) == nil })
+	})
+}
+
+// A flow of a visitor goes on while the forwarder drains, and new ones find no way.
+func TestDrainLetsFlowsEnd(t *testing.T) {
+	w := newWorld(t, "tls")
+	w.withPorts(portsFrom(t))
+	target := w.client(w.user)
+	w.agent(target)
+	m := w.publicFlow(target, 1, echoUDP(t, "127.0.0.1:0").LocalAddr().String())
+	conn := w.flow(m.address)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { defer close(done); w.current().Drain(ctx) }()
+	eventually(t, "a new flow finds no way", func() bool {
+		other, err := net.Dial("udp", m.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		return askOnce(other, []byte("new"), 50*time.Millisecond) != nil
+	})
+	if err := askOnce(conn, []byte("old"), pace.Guard); err != nil {
+		t.Errorf("the flow that was there: %v", err)
+	}
+	<-done
 }

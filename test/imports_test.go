@@ -88,7 +88,7 @@ var importRules = []importRule{
 		"the agent runs at the customer: it knows the protocol and nothing of the server"},
 	{"reach", []string{"transport"},
 		"how a server is reached, and nothing of what is said to it"},
-	{"forwarder", []string{"domain", "wire", "wire/wirepb", "transport", "broker", "directory", "usage", "netaddr", "wait"},
+	{"forwarder", []string{"domain", "wire", "wire/wirepb", "transport", "broker", "directory", "usage", "netaddr", "datagram", "wait"},
 		"records and bytes meet here; broker, directory and usage are the contracts, which hold only types"},
 	{"*/*test", []string{"**"},
 		"a suite is imported by tests only, which the test below holds"},
@@ -114,7 +114,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "wait"},
+	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "wait"},
 		"only programs know everybody, and not each other"},
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+
+	"github.com/tunnox-net/tunnox/datagram"
 )
 
 // listeners are the sockets of a process. They are opened before anything is
@@ -54,6 +56,15 @@ func listenTCP(address string) (net.Listener, error) {
 		network = "tcp4"
 	}
 	return net.Listen(network, address)
+}
+
+// listenDatagrams is the same for the flows of a public port.
+func listenDatagrams(address string) (*datagram.Socket, error) {
+	network := "udp"
+	if ipv4Only(address) {
+		network = "udp4"
+	}
+	return datagram.Listen(network, address)
 }
 
 // ipv4Only tells whether the address names one of IPv4.

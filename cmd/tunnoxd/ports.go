@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tunnox-net/tunnox/datagram"
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
@@ -52,6 +53,8 @@ func (c *config) publicPorts() *forwarder.Ports {
 	}
 	return &forwarder.Ports{First: ports.First, Last: ports.Last, Listen: func(port int) (net.Listener, error) {
 		return listenTCP(net.JoinHostPort(on, strconv.Itoa(port)))
+	}, ListenPacket: func(port int) (*datagram.Socket, error) {
+		return listenDatagrams(net.JoinHostPort(on, strconv.Itoa(port)))
 	}}
 }
 
