@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -28,7 +29,8 @@ type visitorKey struct{}
 // that thinks for two seconds would be cut off in the middle.
 type visitorConn struct {
 	net.Conn
-	framing *framing // what is read goes through it; used by one reader at a time
+	secure  *tls.Conn // nil = without TLS
+	framing *framing  // what is read goes through it; used by one reader at a time
 
 	mu    sync.Mutex
 	ended bool   // the visitor has sent all
@@ -56,6 +58,14 @@ func (c *visitorConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// socket is the connection below TLS.
+func (c *visitorConn) socket() net.Conn {
+	if c.secure != nil {
+		return c.secure.NetConn()
+	}
+	return c.Conn
+}
+
 // goneAway is called with mu held.
 func (c *visitorConn) goneAway() {
 	c.gone = true
@@ -74,7 +84,7 @@ func (c *visitorConn) watch() {
 	for range tick.C {
 		c.mu.Lock()
 		over := c.away == nil || c.gone
-		if !over && wasReset(c.Conn) {
+		if !over && wasReset(c.socket()) {
 			c.goneAway()
 			over = true
 		}

@@ -16,17 +16,11 @@ func setForwarded(out http.Header, in *http.Request, trusted []netip.Prefix) {
 	if err != nil {
 		peer = in.RemoteAddr
 	}
-	proto := "http"
-	if in.TLS != nil {
-		proto = "https"
-	}
+	proto := scheme(in, trusted)
 	before, forwarded, host := "", "", in.Host
-	if addr, err := netip.ParseAddr(peer); err == nil && contains(trusted, addr) {
+	if isTrusted(in, trusted) {
 		before = strings.Join(in.Header.Values("X-Forwarded-For"), ", ")
 		forwarded = strings.Join(in.Header.Values("Forwarded"), ", ")
-		if p := in.Header.Get("X-Forwarded-Proto"); p == "http" || p == "https" {
-			proto = p
-		}
 		if h := in.Header.Get("X-Forwarded-Host"); h != "" {
 			host = h
 		}
@@ -35,6 +29,24 @@ func setForwarded(out http.Header, in *http.Request, trusted []netip.Prefix) {
 	out.Set("X-Forwarded-Host", host)
 	out.Set("X-Forwarded-Proto", proto)
 	out.Set("Forwarded", appendTo(forwarded, "for="+node(peer)+`;host="`+quoted(in.Host)+`";proto=`+proto))
+}
+
+// scheme is the scheme of the visitor's request: that of the connection, or the word of
+// a trusted proxy.
+func scheme(in *http.Request, trusted []netip.Prefix) string {
+	if p := in.Header.Get("X-Forwarded-Proto"); (p == "http" || p == "https") && isTrusted(in, trusted) {
+		return p
+	}
+	if _, secure := serverName(in); secure {
+		return "https"
+	}
+	return "http"
+}
+
+// isTrusted reports whether the peer of the connection is a trusted proxy.
+func isTrusted(in *http.Request, trusted []netip.Prefix) bool {
+	peer, err := netip.ParseAddrPort(in.RemoteAddr)
+	return err == nil && contains(trusted, peer.Addr())
 }
 
 func contains(networks []netip.Prefix, addr netip.Addr) bool {

@@ -23,6 +23,7 @@ var (
 	badHost     = page{http.StatusBadRequest, "bad_host", "The request names no host that could be published here."}
 	badFraming  = page{http.StatusBadRequest, "bad_framing", "The request can be read in more than one way. Its head must have lines that end with CR LF, names with the colon right behind them, no folded lines, and one Content-Length or Transfer-Encoding: chunked."}
 	absoluteURI = page{http.StatusBadRequest, "absolute_form", "This server is no proxy: ask for a path, and name the host in the Host header."}
+	misdirected = page{http.StatusMisdirectedRequest, "misdirected", "The request names another host than the TLS connection. Open a new connection for it."}
 	unavailable = page{http.StatusServiceUnavailable, "unavailable", "What is published at this address is not known at the moment. Try again soon."}
 	broken      = page{http.StatusBadGateway, "service_broken", "The service behind this address ended the connection or gave no valid answer."}
 	timedOut    = page{http.StatusGatewayTimeout, "service_timeout", "The service behind this address did not answer in time."}

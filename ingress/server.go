@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +20,10 @@ type Config struct {
 	// Trusted are the networks of proxies whose word about where a request comes
 	// from is kept. Nobody else's is.
 	Trusted []netip.Prefix
-	Logger  *slog.Logger
+	// Secure gives the https URL of a request that came without TLS. Such a request is
+	// then redirected, when its host is published here. nil = it is served.
+	Secure func(host string, u *url.URL) string
+	Logger *slog.Logger
 	// HeaderTimeout bounds the time for a request's head. Default 10 s. There is no
 	// such bound for bodies: an upload may take a day.
 	HeaderTimeout time.Duration
@@ -53,6 +57,7 @@ func New(config Config) *Server {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)            // over TLS
 	protocols.SetUnencryptedHTTP2(true) // by prior knowledge only
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
@@ -64,9 +69,6 @@ func New(config Config) *Server {
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			if over, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
-				c = over.NetConn()
-			}
 			if v, ok := c.(*visitorConn); ok {
 				return context.WithValue(ctx, visitorKey{}, v)
 			}
@@ -126,12 +128,19 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		badHost.write(w, in)
 		return
 	}
+	if name, secure := serverName(in); secure && !named(name, host) {
+		misdirected.write(w, in)
+		return
+	}
 	site, err := s.config.Finder.Find(in.Context(), host, in.URL.EscapedPath(), in.RemoteAddr)
 	switch {
 	case errors.Is(err, ErrNoSite):
 		noSuchSite.write(w, in)
 	case err != nil:
 		s.fail(w, in, err)
+	case s.config.Secure != nil && scheme(in, s.config.Trusted) == "http":
+		// 308 keeps the method and the body (RFC 9110, section 15.4.9).
+		http.Redirect(w, in, s.config.Secure(host, in.URL), http.StatusPermanentRedirect)
 	case isWebSocket(in):
 		s.upgrade(w, in, site)
 	default:

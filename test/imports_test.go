@@ -40,6 +40,8 @@ var importRules = []importRule{
 		"a carrier does not know who the peer is or what the bytes mean"},
 	{"transport/quic", []string{".."},
 		"a carrier knows the contract of sessions"},
+	{"certs", nil,
+		"certificates come from files; who listens with them is the programs' choice"},
 	{"ingress", nil,
 		"HTTP between a visitor and a service; what a host leads to is handed to it"},
 	{"directory", nil,
@@ -114,7 +116,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "wait"},
+	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "certs", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "wait"},
 		"only programs know everybody, and not each other"},
 }
 

@@ -35,6 +35,9 @@ type config struct {
 	HTTP            string
 	BaseDomain      string
 	AdvertiseHTTP   string
+	HTTPS           string
+	Certificate     string // files, separated by commas
+	CertificateKey  string // files, separated by commas
 
 	State           string
 	Bridge          string
@@ -77,9 +80,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "base-domain", "advertise-http", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "http", "base-domain", "advertise-http", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	rebuildSettings   = []string{"data", "postgres", "redis"}
@@ -101,6 +104,9 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports that visitors come in at, for mappings without a source client (empty = none)")
 	f.StringVar(&c.PublicAddress, "public-address", "", "`host` that visitors reach --public-ports at; an address of this machine is also the only one listened on, 0.0.0.0 is all of IPv4 (default: this machine's first address, and every address listened on)")
 	f.StringVar(&c.HTTP, "http", "", "`address` that visitors of public hosts come to, with HTTP/1.1 or HTTP/2 without TLS (empty = none)")
+	f.StringVar(&c.HTTPS, "https", "", "`address` for visitors of public hosts over TLS, with HTTP/1.1 or HTTP/2; visitors of --http are then redirected (empty = none)")
+	f.StringVar(&c.Certificate, "certificate", "", "`files` with the certificates of --https in PEM, each with its chain, separated by commas; a changed file is read again")
+	f.StringVar(&c.CertificateKey, "certificate-key", "", "`files` with the keys of --certificate, in the same order")
 	f.StringVar(&c.BaseDomain, "base-domain", "", "`domain` whose names lead here, such as t.example.org: the public host brave-otter is brave-otter.t.example.org")
 	f.StringVar(&c.AdvertiseHTTP, "advertise-http", "", "`URL` that visitors reach --http at, with * for the public host, such as https://*.t.example.org behind a proxy with TLS (default: http://*.DOMAIN, with the port of --http)")
 	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins; environment: TUNNOX_STATE_ADDRESS)")
@@ -216,8 +222,8 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	// TUNNOX_API is the server's address to tunnoxd and its URL to tunnox; both
 	// read either, so that one environment serves both programs.
 	c.API = strings.TrimSuffix(strings.TrimPrefix(c.API, "http://"), "/")
-	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC, "http": c.HTTP} {
-		optional := name == "state" || name == "ws" || name == "quic" || name == "http"
+	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC, "http": c.HTTP, "https": c.HTTPS} {
+		optional := name == "state" || name == "ws" || name == "quic" || name == "http" || name == "https"
 		if has(name) && !(optional && address == "") && !(name == "quic" && address == quicOff) {
 			if err := checkAddress(address); err != nil {
 				fault(name, "%q %v", address, err)

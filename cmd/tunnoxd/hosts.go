@@ -34,7 +34,19 @@ func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder) error {
 		return err
 	}
 	h.f, h.left = f, make(chan struct{})
-	h.server = ingress.New(ingress.Config{Finder: h, Trusted: trusted, Logger: p.log.With("part", "hosts")})
+	config := ingress.Config{Finder: h, Trusted: trusted, Logger: p.log.With("part", "hosts")}
+	if p.sockets.https != nil {
+		config.Secure = p.cfg.secureURL(p.sockets.https.Addr())
+	}
+	h.server = ingress.New(config)
+	if p.sockets.https != nil {
+		if err := p.serveHTTPS(h.server); err != nil {
+			return err
+		}
+	}
+	if p.sockets.http == nil {
+		return nil
+	}
 	p.run("public hosts", func(ctx context.Context) error {
 		err := h.server.Serve(p.sockets.http)
 		if err == nil {
@@ -150,27 +162,42 @@ func (c *config) checkHosts() (errs []error) {
 
 // checkHostsTogether gives what is wrong with them together.
 func (c *config) checkHostsTogether() error {
+	serves := c.HTTP != "" || c.HTTPS != ""
 	switch u, err := url.Parse(strings.Replace(c.AdvertiseHTTP, "*.", "", 1)); {
-	case c.HTTP != "" && c.BaseDomain == "":
-		return usageError{errors.New("--http needs --base-domain: its names are the public hosts")}
-	case c.HTTP == "" && c.BaseDomain != "":
-		return usageError{errors.New("--base-domain needs --http: that is where its names are served")}
-	case c.HTTP == "" && c.AdvertiseHTTP != "":
-		return usageError{errors.New("--advertise-http needs --http")}
+	case serves && c.BaseDomain == "":
+		return usageError{errors.New("--http and --https need --base-domain: the public hosts are its names")}
+	case !serves && c.BaseDomain != "":
+		return usageError{errors.New("--base-domain needs --http or --https, which serve its names")}
+	case !serves && c.AdvertiseHTTP != "":
+		return usageError{errors.New("--advertise-http needs --http or --https")}
 	case c.AdvertiseHTTP != "" && (err != nil || u.Hostname() != c.BaseDomain):
 		return usageError{fmt.Errorf("--advertise-http must be of --base-domain, for example https://*.%s", c.BaseDomain)}
+	case c.HTTPS != "" && c.Certificate == "":
+		return usageError{errors.New("--https needs --certificate and --certificate-key")}
+	case c.HTTPS == "" && (c.Certificate != "" || c.CertificateKey != ""):
+		return usageError{errors.New("--certificate and --certificate-key need --https")}
 	}
-	return nil
+	_, err := c.certificatePairs()
+	return err
 }
 
-// hostsURL is what visitors ask for, with * for the public host.
-func (c *config) hostsURL(bound net.Addr) string {
-	if c.AdvertiseHTTP != "" {
-		return strings.TrimSuffix(c.AdvertiseHTTP, "/")
+// hostsURL is the URL of public hosts, with * for the name: https where there is --https.
+func (p *process) hostsURL() string {
+	switch {
+	case p.cfg.AdvertiseHTTP != "":
+		return strings.TrimSuffix(p.cfg.AdvertiseHTTP, "/")
+	case p.sockets.https != nil:
+		return "https://*." + withPort(p.cfg.BaseDomain, p.sockets.https.Addr(), "443")
+	default:
+		return "http://*." + withPort(p.cfg.BaseDomain, p.sockets.http.Addr(), "80")
 	}
+}
+
+// withPort adds the port of a listener to a host, unless it is the usual one.
+func withPort(host string, bound net.Addr, usual string) string {
 	_, port, err := net.SplitHostPort(bound.String())
-	if err != nil || port == "80" {
-		return "http://*." + c.BaseDomain
+	if err != nil || port == usual {
+		return host
 	}
-	return "http://*." + net.JoinHostPort(c.BaseDomain, port)
+	return net.JoinHostPort(host, port)
 }

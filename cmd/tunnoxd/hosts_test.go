@@ -15,7 +15,7 @@ func TestSettingsOfPublicHosts(t *testing.T) {
 		{":8080", "localhost", "", "http://*.localhost:8080", ""},
 		{":8080", "t.example.org", "https://*.t.example.org", "https://*.t.example.org", ""},
 		{":8080", "t.example.org", "https://*.t.example.org:8443/", "https://*.t.example.org:8443", ""},
-		{":8080", "", "", "", "needs --base-domain"},
+		{":8080", "", "", "", "need --base-domain"},
 		{"", "t.example.org", "", "", "needs --http"},
 		{"", "", "https://*.t.example.org", "", "needs --http"},
 		{":8080", "t.example.org", "https://*.other.example.org", "", "must be of --base-domain"},
@@ -41,9 +41,39 @@ func TestSettingsOfPublicHosts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := c.hostsURL(bound); got != tt.url {
+			p := &process{cfg: c, sockets: &listeners{http: boundTo{addr: bound}}}
+			if got := p.hostsURL(); got != tt.url {
 				t.Errorf("%+v: the URL is %s", tt, got)
 			}
+		}
+	}
+}
+
+// boundTo is a listener that has an address and nothing else.
+type boundTo struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (b boundTo) Addr() net.Addr { return b.addr }
+
+// Settings of TLS that do not fit each other are told before anything starts.
+func TestHTTPSSettings(t *testing.T) {
+	for _, tt := range []struct {
+		config config
+		fault  string
+	}{
+		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem", CertificateKey: "a.key"}, ""},
+		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem,b.pem", CertificateKey: "a.key, b.key"}, ""},
+		{config{HTTPS: ":443", Certificate: "a.pem", CertificateKey: "a.key"}, "need --base-domain"},
+		{config{HTTPS: ":443", BaseDomain: "t.example.org"}, "needs --certificate"},
+		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem,b.pem", CertificateKey: "a.key"}, "names 2 files and --certificate-key 1"},
+		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem,", CertificateKey: "a.key,b.key"}, "is empty"},
+		{config{HTTP: ":80", BaseDomain: "t.example.org", Certificate: "a.pem", CertificateKey: "a.key"}, "need --https"},
+	} {
+		err := tt.config.checkHostsTogether()
+		if (tt.fault == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tt.fault) {
+			t.Errorf("%+v: %v, want %q", tt.config, err, tt.fault)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 // listeners are the sockets of a process. They are opened before anything is
 // built, so that an address in use is told at once and nothing was started.
 type listeners struct {
-	api, agents, ws, metrics, state, bridge, http net.Listener // nil = this role has none
+	api, agents, ws, metrics, state, bridge, http, https net.Listener // nil = this role has none
 
 	quic net.PacketConn // nil = none
 
@@ -20,7 +20,7 @@ type listeners struct {
 }
 
 // binding is what a role listens on; an empty address is none.
-type binding struct{ api, agents, ws, quic, metrics, state, bridge, http string }
+type binding struct{ api, agents, ws, quic, metrics, state, bridge, http, https string }
 
 // openListeners opens those whose address is not empty.
 func openListeners(on binding) (_ *listeners, err error) {
@@ -34,7 +34,7 @@ func openListeners(on binding) (_ *listeners, err error) {
 		flag, address string
 		to            *net.Listener
 	}{{"api", on.api, &ls.api}, {"listen", on.agents, &ls.agents}, {"ws", on.ws, &ls.ws}, {"metrics", on.metrics, &ls.metrics},
-		{"state", on.state, &ls.state}, {"bridge", on.bridge, &ls.bridge}, {"http", on.http, &ls.http}} {
+		{"state", on.state, &ls.state}, {"bridge", on.bridge, &ls.bridge}, {"http", on.http, &ls.http}, {"https", on.https, &ls.https}} {
 		if l.address == "" {
 			continue
 		}
@@ -76,7 +76,7 @@ func ipv4Only(address string) bool {
 // close closes what is open. Servers close their listener too, which is no error.
 func (ls *listeners) close() error {
 	var errs []error
-	for _, l := range []net.Listener{ls.api, ls.agents, ls.ws, ls.metrics, ls.state, ls.bridge, ls.http} {
+	for _, l := range []net.Listener{ls.api, ls.agents, ls.ws, ls.metrics, ls.state, ls.bridge, ls.http, ls.https} {
 		if l == nil {
 			continue
 		}
@@ -96,7 +96,7 @@ func (ls *listeners) close() error {
 func (ls *listeners) addresses() map[string]string {
 	bound := map[string]string{}
 	for name, l := range map[string]net.Listener{"api": ls.api, "agents": ls.agents, "metrics": ls.metrics,
-		"state": ls.state, "bridge": ls.bridge, "http": ls.http} {
+		"state": ls.state, "bridge": ls.bridge, "http": ls.http, "https": ls.https} {
 		if l != nil {
 			bound[name] = dialable(l.Addr().String())
 		}

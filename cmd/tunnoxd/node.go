@@ -182,8 +182,8 @@ func (p *process) nodeRecord(node string, f *forwarder.Forwarder) func() directo
 	if ports := p.cfg.publicPorts(); ports != nil {
 		n.Public, n.FirstPort, n.LastPort = p.cfg.publicHost(), ports.First, ports.Last
 	}
-	if p.sockets.http != nil {
-		n.BaseDomain, n.HostsURL = p.cfg.BaseDomain, p.cfg.hostsURL(p.sockets.http.Addr())
+	if p.sockets.http != nil || p.sockets.https != nil {
+		n.BaseDomain, n.HostsURL = p.cfg.BaseDomain, p.hostsURL()
 	}
 	return func() directory.Node {
 		now := n

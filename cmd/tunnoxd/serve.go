@@ -50,7 +50,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 	if err := cfg.checkHostsTogether(); err != nil {
 		return err
 	}
-	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP}
+	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS}
 	if cfg.State != "" {
 		if cfg.Redis == "" {
 			return usageError{errors.New("--state lets forwarders join, which needs --postgres and --redis")}
@@ -170,7 +170,7 @@ func (p *process) open(on binding) (err error) {
 	if p.cfg.PublicPorts != "" && on.agents != "" {
 		p.sockets.public = p.cfg.publicHost()
 	}
-	if p.sockets.http != nil && p.sockets.public == "" {
+	if (p.sockets.http != nil || p.sockets.https != nil) && p.sockets.public == "" {
 		p.sockets.public = p.cfg.publicHost()
 	}
 	p.atEnd("listeners", func(context.Context) error { return p.sockets.close() })
