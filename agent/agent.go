@@ -52,6 +52,11 @@ type Config struct {
 	// Online, when set, is called with each session that was welcomed. The session
 	// goes on when it returns.
 	Online func(clientID int64, node string)
+	// Stirred, when set, tells that the machine has slept or moved: the sessions are
+	// checked at once.
+	Stirred <-chan struct{}
+	// Tries, when set, tells what came of the latest attempt over each transport.
+	Tries func() []TransportStatus
 	// DialService dials what the policy allowed; nil: a plain net.Dialer.
 	DialService func(ctx context.Context, network, address string) (net.Conn, error)
 	// Resolve resolves host names of services; nil: the system's resolver.
@@ -88,6 +93,11 @@ type Agent struct {
 	ctx       context.Context // of Run
 	end       context.CancelCauseFunc
 
+	tries   func() []TransportStatus
+	stirs   <-chan struct{} // the config's
+	stirMu  sync.Mutex
+	stirred chan struct{} // guarded by stirMu; closed and replaced at each
+
 	idMu     sync.Mutex
 	identity Identity // guarded by idMu
 	instance string   // guarded by idMu; a reconnect of this process fences nobody
@@ -111,6 +121,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, version: cfg.Version,
 		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity, listening: cfg.Listening}
+	a.tries, a.stirs, a.stirred = cfg.Tries, cfg.Stirred, make(chan struct{})
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -150,6 +161,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.start(func() { a.tunnels.sweep(ctx) })
 	if err := a.prepareIdentity(); err != nil {
 		return err
+	}
+	if a.stirs != nil {
+		a.start(func() { a.heed(ctx, a.stirs) })
 	}
 	for slot := range a.roster.most {
 		a.tasks.Go(func() { a.keep(ctx, slot) })

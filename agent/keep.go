@@ -98,9 +98,15 @@ func (a *Agent) pause(ctx context.Context, pause *backoff, refusal *wire.Refusal
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	stirred := a.stir()
+	if refusal.Code != "" {
+		stirred = nil // the forwarder asked for the pause
+	}
 	for {
 		select {
 		case <-timer.C:
+			return true
+		case <-stirred:
 			return true
 		case <-changed:
 			if fresh, changed = a.roster.fresh(); fresh {

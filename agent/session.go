@@ -29,6 +29,7 @@ type session struct {
 	client  int64
 	id      string
 	node    string
+	since   time.Time
 	ping    time.Duration
 	dead    time.Duration
 	named   *view               // the configuration that Hello named; nil: none
@@ -178,7 +179,7 @@ func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wi
 	seconds := func(n uint32, least, most time.Duration) time.Duration {
 		return max(least, min(time.Duration(n)*time.Second, most))
 	}
-	return &session{a: a, link: link, control: control, client: w.ClientId, id: w.Session, node: w.Node,
+	return &session{a: a, link: link, control: control, client: w.ClientId, id: w.Session, node: w.Node, since: time.Now(),
 		log:  a.log.With(slog.Int64("client", w.ClientId), slog.String("node", w.Node), slog.String("session", w.Session)),
 		ping: seconds(w.PingSeconds, time.Second, time.Hour),
 		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), left: make(chan struct{}), over: make(chan struct{})}, nil

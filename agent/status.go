@@ -1,8 +1,13 @@
 package agent
 
 import (
+	"context"
 	"maps"
 	"slices"
+	"sync"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
 )
 
 // Status is what an agent does now.
@@ -12,8 +17,10 @@ type Status struct {
 	Online    bool             `json:"online"`
 	Sessions  []SessionStatus  `json:"sessions"`
 	Listeners []ListenerStatus `json:"listeners"`
-	Datagrams DatagramStatus   `json:"datagrams"`        // of all udp mappings, at either end
-	Fenced    *Fence           `json:"fenced,omitempty"` // another agent has its identity
+	Datagrams DatagramStatus   `json:"datagrams"` // of all udp mappings, at either end
+	// Transports is what came of the latest attempt over each.
+	Transports []TransportStatus `json:"transports"`
+	Fenced     *Fence            `json:"fenced,omitempty"` // another agent has its identity
 }
 
 // SessionStatus is one session of an agent.
@@ -21,6 +28,18 @@ type SessionStatus struct {
 	Node    string `json:"node"`
 	Session string `json:"session"`
 	Leaving bool   `json:"leaving"` // it takes nothing new
+	// Transport carries the session: tls, quic, wss or ws.
+	Transport string `json:"transport"`
+	// RoundTrip is in milliseconds, measured now; null if there was no answer within a second.
+	RoundTrip *float64  `json:"round_trip_ms"`
+	Since     time.Time `json:"since"`
+}
+
+// TransportStatus is what came of the latest attempt over a transport.
+type TransportStatus struct {
+	Transport string    `json:"transport"`
+	At        time.Time `json:"at"`
+	Error     string    `json:"error,omitempty"` // why it gave no session
 }
 
 // ListenerStatus is one listener that the agent's mappings ask for.
@@ -43,6 +62,10 @@ type DatagramStatus struct {
 func (a *Agent) Status() Status {
 	s := Status{ClientID: a.identityID(), Version: a.version, Sessions: a.sessions.status(), Listeners: a.listeners.status(), Fenced: a.fence.get()}
 	s.Online = len(s.Sessions) > 0
+	s.Transports = []TransportStatus{}
+	if a.tries != nil {
+		s.Transports = append(s.Transports, a.tries()...)
+	}
 	d := &a.datagrams
 	s.Datagrams = DatagramStatus{Flows: d.Open.Load(), Carried: d.Carried.Load(), Dropped: d.Dropped.Load(), Refused: d.Refused.Load()}
 	return s
@@ -55,12 +78,37 @@ func (a *Agent) identityID() int64 {
 	return a.identity.ClientID
 }
 
-func (ss *sessions) status() []SessionStatus {
+// list copies the sessions.
+func (ss *sessions) list() []*session {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	all := []SessionStatus{}
-	for _, s := range ss.all {
-		all = append(all, SessionStatus{Node: s.node, Session: s.id, Leaving: s.leaving})
+	return slices.Clone(ss.all)
+}
+
+// pingLimit is how long a question for the status waits for a forwarder.
+const pingLimit = time.Second
+
+// status asks all forwarders at the same time for a round trip.
+func (ss *sessions) status() []SessionStatus {
+	sessions := ss.list()
+	all := make([]SessionStatus, len(sessions))
+	ctx, cancel := context.WithTimeout(context.Background(), pingLimit)
+	defer cancel()
+	var asked sync.WaitGroup
+	for i, s := range sessions {
+		asked.Go(func() {
+			all[i] = SessionStatus{Node: s.node, Session: s.id, Transport: transport.SchemeOf(s.link), Since: s.since}
+			if took, err := s.link.Ping(ctx); err == nil {
+				ms := float64(took.Microseconds()) / 1000
+				all[i].RoundTrip = &ms
+			}
+		})
+	}
+	asked.Wait()
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for i, s := range sessions {
+		all[i].Leaving = s.leaving
 	}
 	return all
 }

@@ -75,3 +75,12 @@ func (c Carriers) Dial(ctx context.Context, text string, config DialConfig) (Ses
 	}
 	return c[a.Scheme](ctx, a.HostPort(), config)
 }
+
+// SchemeOf is the scheme of the carrier that a session goes over; "" if the carrier does
+// not tell.
+func SchemeOf(s Session) string {
+	if named, ok := s.(interface{ Scheme() string }); ok {
+		return named.Scheme()
+	}
+	return ""
+}

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -289,4 +290,19 @@ func (w *webSocket) Close() error {
 		w.out.Unlock()
 	}
 	return w.Conn.Close()
+}
+
+// Scheme is the scheme of the carrier.
+func (s *muxSession) Scheme() string {
+	ws, ok := s.conn.(*webSocket)
+	if !ok && s.config.beneath != nil {
+		ws, ok = s.config.beneath.Conn.(*webSocket)
+	}
+	if !ok {
+		return SchemeTLS
+	}
+	if _, over := ws.Conn.(*tls.Conn); over {
+		return SchemeWSS
+	}
+	return SchemeWS
 }

@@ -143,6 +143,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer release()
+	config.Stirred = reach.Changes(ctx)
 	a, err := agent.New(config)
 	if err != nil {
 		return err
@@ -208,6 +209,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 		Name:      o.name,
 		Version:   shortVersion(),
 		Logger:    log,
+		Tries:     triesOf(way),
 	}, nil
 }
 

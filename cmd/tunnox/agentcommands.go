@@ -59,7 +59,8 @@ func (f *localFlags) status() *cobra.Command {
 				Listeners []struct {
 					Error string `json:"error"`
 				} `json:"listeners"`
-				Fenced *agent.Fence `json:"fenced"`
+				Transports []agent.TransportStatus `json:"transports"`
+				Fenced     *agent.Fence            `json:"fenced"`
 			}
 			var listeners struct {
 				Items []json.RawMessage `json:"listeners"`
@@ -70,7 +71,7 @@ func (f *localFlags) status() *cobra.Command {
 			if r.api.json {
 				err = printJSON(f.stdout, b)
 			} else {
-				err = printAgent(f.stdout, s.ClientID, s.Version, s.Sessions, listeners.Items)
+				err = printAgent(f.stdout, s.ClientID, s.Version, s.Sessions, s.Transports, listeners.Items)
 			}
 			if err != nil {
 				return err
@@ -91,10 +92,15 @@ func (f *localFlags) status() *cobra.Command {
 		})}
 }
 
-func printAgent(out io.Writer, clientID int64, version string, sessions, listeners []json.RawMessage) error {
+func printAgent(out io.Writer, clientID int64, version string, sessions []json.RawMessage, transports []agent.TransportStatus, listeners []json.RawMessage) error {
 	fmt.Fprintf(out, "client   %d\nversion  %s\n\n", clientID, oneLine(version))
-	if err := printTable(out, []column{field("NODE", "node"), field("SESSION", "session"), field("LEAVING", "leaving")}, sessions); err != nil {
+	if err := printTable(out, []column{field("NODE", "node"), field("SESSION", "session"), field("TRANSPORT", "transport"), field("ROUND TRIP MS", "round_trip_ms"), field("SINCE", "since"), field("LEAVING", "leaving")}, sessions); err != nil {
 		return err
+	}
+	for _, t := range transports {
+		if t.Error != "" {
+			fmt.Fprintf(out, "no session over %s at %s: %s\n", oneLine(t.Transport), timeText(t.At), oneLine(t.Error))
+		}
 	}
 	if len(listeners) == 0 {
 		_, err := fmt.Fprintln(out, "\nno mapping has a listener here")

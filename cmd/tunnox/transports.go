@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/reach"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/transport/quic"
@@ -27,6 +28,20 @@ var transports = []string{transport.SchemeTLS, quic.Scheme, transport.SchemeWSS}
 
 // transportNames lists what --transport takes.
 func transportNames() string { return strings.Join(append([]string{reach.Auto}, transports...), ", ") }
+
+// triesOf tells for the status what came of the latest attempts.
+func triesOf(way *reach.Dialer) func() []agent.TransportStatus {
+	return func() (all []agent.TransportStatus) {
+		for _, try := range way.Tries() {
+			s := agent.TransportStatus{Transport: try.Scheme, At: try.At}
+			if try.Err != nil {
+				s.Error = try.Err.Error()
+			}
+			all = append(all, s)
+		}
+		return all
+	}
+}
 
 // dialer reaches servers over the transport that --transport names.
 func dialer(s surroundings, name string, verify transport.DialConfig) (*reach.Dialer, error) {
