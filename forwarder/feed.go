@@ -8,6 +8,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -21,7 +22,7 @@ const (
 // begin at. After a gap every connected client is looked up again; until that
 // is done the routes serve what they knew.
 func (f *Forwarder) follow(ctx context.Context) error {
-	var pause backoff
+	var pause wait.Backoff
 	for {
 		from, ok := f.routes.start()
 		if !ok {
@@ -67,7 +68,7 @@ func (f *Forwarder) beginAnew(ctx context.Context, from domain.Position) {
 	f.log.Warn("the connected clients are as the log has them now")
 }
 
-func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *backoff) error {
+func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *wait.Backoff) error {
 	feed, err := f.feed.Follow(ctx, from)
 	if err != nil {
 		return fmt.Errorf("follow the configuration feed: %w", err)
@@ -124,7 +125,7 @@ func (f *Forwarder) refresh(ctx context.Context, what subject, min domain.Positi
 // refreshClient looks a connected client up again until it works. A client that is
 // gone loses its session.
 func (f *Forwarder) refreshClient(ctx context.Context, clientID int64, min domain.Position) {
-	var pause backoff
+	var pause wait.Backoff
 	for ctx.Err() == nil {
 		s := f.routes.current(clientID)
 		if s == nil {

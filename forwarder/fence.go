@@ -10,6 +10,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -257,7 +258,7 @@ func (f *Forwarder) renewSome(ctx context.Context, sessions []*session) error {
 
 // watch hears at once what others do about sessions here.
 func (f *Forwarder) watch(ctx context.Context) {
-	var pause backoff
+	var pause wait.Backoff
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := f.directory.Watch(ctx, f.node, f.told)

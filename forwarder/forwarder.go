@@ -33,6 +33,7 @@ import (
 	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -268,7 +269,7 @@ func (f *Forwarder) Serve(ctx context.Context, from Acceptor) error {
 	defer cancel()
 	stop := context.AfterFunc(f.ctx, cancel)
 	defer stop()
-	var pause backoff
+	var pause wait.Backoff
 	for {
 		link, err := from.Accept(ctx)
 		switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // An ingress is where connections come in at this forwarder itself. What is known
@@ -19,7 +20,7 @@ func (f *Forwarder) openIngress(ctx context.Context, what domain.Ingress) {
 
 // refreshIngress looks an ingress, or a part of one, up until it works.
 func (f *Forwarder) refreshIngress(ctx context.Context, what domain.Ingress, min domain.Position) {
-	var pause backoff
+	var pause wait.Backoff
 	for ctx.Err() == nil {
 		view, err := f.ingressView(ctx, what, min)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -247,7 +248,7 @@ var nobody = func() ed25519.PublicKey {
 func (f *Forwarder) identify(ctx context.Context, clientID int64, within time.Duration, check func(key []byte) error) (domain.ClientView, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.limits.Login*3/4) // leaves time to say no
 	defer cancel()
-	var pause backoff
+	var pause wait.Backoff
 	for began := time.Now(); ; pause.Wait(ctx) {
 		want, enough, _ := f.routes.freshness()
 		view, err := f.view(ctx, clientID, want)

@@ -34,7 +34,7 @@ type neighbours struct {
 // survey looks at the nodes again and again. A directory that fails or has lost
 // all of them changes nothing: agents are not to leave for that.
 func (f *Forwarder) survey(ctx context.Context) {
-	var pause backoff
+	var pause wait.Backoff
 	mark := ""
 	for {
 		nodes, now, err := f.places.survey(ctx, mark)

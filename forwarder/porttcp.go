@@ -3,6 +3,8 @@ package forwarder
 import (
 	"errors"
 	"net"
+
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // tcpPort is a public port whose connections become a stream each.
@@ -24,7 +26,7 @@ func openTCP(p *ports, key portKey, mapping int64) (portSocket, error) {
 // serve takes connections until the socket is closed. Running out of descriptors, for
 // example, does not end it.
 func (t *tcpPort) serve() {
-	var pause backoff
+	var pause wait.Backoff
 	for {
 		conn, err := t.Accept()
 		switch {
