@@ -17,17 +17,19 @@ import (
 
 // seen says which secrets each role may see, whatever deploys it. A forwarder is
 // reachable from the Internet: an attacker who controls one gets these secrets and no
-// more. "redis" is the address of Redis with its password.
+// more. "redis" is the address of Redis with a password that may do everything there;
+// "redis-forwarder" is that of the user that tunnoxd redis-user makes.
 var seen = map[string][]string{
 	"control":    {"api-key", "postgres", "redis"},
 	"migrate":    {"postgres"},
 	"join-token": {"api-key", "postgres", "join-token"},
-	"forwarder":  {"redis", "join-token"},
+	"redis-user": {"redis", "redis-forwarder"},
+	"forwarder":  {"redis-forwarder", "join-token"},
 }
 
 // secretSettings are settings whose value is a secret or the path of one.
 var secretSettings = map[string]string{"TUNNOXD_API_KEY": "api-key", "TUNNOXD_API_KEY_BEFORE": "api-key",
-	"TUNNOX_POSTGRES": "postgres", "TUNNOX_REDIS": "redis", "TUNNOX_JOIN_TOKEN_FILE": "join-token"}
+	"TUNNOX_POSTGRES": "postgres", "TUNNOX_REDIS": "redis", "TUNNOX_REDIS_FILE": "redis-forwarder", "TUNNOX_JOIN_TOKEN_FILE": "join-token"}
 
 const dataFolder = "/var/lib/tunnox"
 
@@ -122,7 +124,7 @@ func TestComposeGivesEachRoleItsSecretsOnly(t *testing.T) {
 					t.Errorf("%s: %s gets the folder %s of the machine", file, name, volume)
 				case at == dataFolder && !slices.Equal(by, []string{"forwarder " + name}):
 					t.Errorf("%s: the data of %s is written by %q", file, name, by)
-				case at != dataFolder && !slices.Equal(by, []string{"join-token join"}):
+				case at != dataFolder && !slices.Equal(by, []string{"join-token join"}) && !slices.Equal(by, []string{"redis-user redis-user"}):
 					t.Errorf("%s: %s gets the volume %s, which %q write", file, name, volume, by)
 				}
 			}
@@ -174,11 +176,10 @@ func TestKubernetesGivesEachRoleItsSecretsOnly(t *testing.T) {
 				roles[role] = true
 				var secrets []string
 				for _, e := range c.Env {
-					if secret, ok := secretSettings[e.Name]; ok {
-						secrets = append(secrets, secret)
-					}
 					if ref := e.ValueFrom["secretKeyRef"]; ref != nil {
 						secrets = append(secrets, ref["key"].(string))
+					} else if secret, ok := secretSettings[e.Name]; ok {
+						secrets = append(secrets, secret)
 					}
 				}
 				for _, from := range c.EnvFrom {

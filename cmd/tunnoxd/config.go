@@ -29,6 +29,7 @@ type config struct {
 	Metrics         string
 	Postgres        string
 	Redis           string
+	RedisFile       string
 	AdvertiseAgents string
 	PublicPorts     string // FROM-TO
 	PublicAddress   string
@@ -82,9 +83,10 @@ var (
 	commonSettings    = []string{"log-level", "log-format"}
 	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
+	redisUserSettings = []string{"redis"}
 	rebuildSettings   = []string{"data", "postgres", "redis"}
 	logSettings       = []string{"data", "postgres"}
 )
@@ -100,6 +102,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Metrics, "metrics", "127.0.0.1:9090", "`address` of /metrics, /health and /ready")
 	f.StringVar(&c.Postgres, "postgres", "", "`URL` of the Postgres that keeps the log")
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
+	f.StringVar(&c.RedisFile, "redis-file", "", "`file` with the URL of Redis, instead of --redis, as tunnoxd redis-user writes it; read again for every connection")
 	f.StringVar(&c.AdvertiseAgents, "advertise-agents", "", "`host:port` agents reach this server at, or several with commas between, the best first: they stand in join lines and certificates, and agents try one after the other (default: what was bound; this machine's first address when that was all of them)")
 	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports that visitors come in at, for mappings without a source client (empty = none)")
 	f.StringVar(&c.PublicAddress, "public-address", "", "`host` that visitors reach --public-ports at; an address of this machine is also the only one listened on, 0.0.0.0 is all of IPv4 (default: this machine's first address, and every address listened on)")
@@ -148,11 +151,13 @@ func (c *config) flags(to *pflag.FlagSet, names ...[]string) {
 	switch { // which of the two a command can do without depends on the command
 	case postgres != nil && redis == nil:
 		postgres.Usage += " (empty = what is in --data)"
-	case redis != nil && to.Lookup("metrics") != nil && (postgres == nil || to.Lookup("listen") == nil):
+	case redis != nil && postgres == nil && to.Lookup("redis-file") != nil:
+		redis.Usage += " (required, or --redis-file)"
+	case redis != nil && postgres == nil:
 		redis.Usage += " (required)"
-		if postgres != nil {
-			postgres.Usage += " (required)"
-		}
+	case redis != nil && to.Lookup("metrics") != nil && to.Lookup("listen") == nil:
+		redis.Usage += " (required)"
+		postgres.Usage += " (required)"
 	case redis != nil:
 		postgres.Usage += " (with --redis; empty = embedded)"
 		redis.Usage += " (with --postgres)"

@@ -13,7 +13,7 @@ import (
 )
 
 // everySetting is what all commands take, each once.
-var everySetting = [][]string{serveSettings, commonSettings, {"control", "join-token-file", "node-cert", "node-key", "cluster-ca"}}
+var everySetting = [][]string{serveSettings, commonSettings, {"redis-file", "control", "join-token-file", "node-cert", "node-key", "cluster-ca"}}
 
 // loadConfig reads settings as a command would.
 func loadConfig(t *testing.T, args, environ []string, file string) (*config, error) {
@@ -57,12 +57,12 @@ func TestSettingsComeFromFlagThenEnvironmentThenFileThenDefault(t *testing.T) {
 func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 	values := map[string]string{
 		"data": "d", "api": "127.0.0.1:0", "listen": "127.0.0.1:0", "ws": "127.0.0.1:0", "quic": "127.0.0.1:0", "metrics": "127.0.0.1:0",
-		"postgres": "postgres://h/d", "redis": "redis://h", "advertise-agents": "example.org:443", "public-ports": "20000-20099", "public-address": "example.org",
+		"postgres": "postgres://h/d", "redis": "redis://h", "redis-file": "r", "advertise-agents": "example.org:443", "public-ports": "20000-20099", "public-address": "example.org",
 		"http": "127.0.0.1:0", "https": "127.0.0.1:0", "certificate": "c1,c2", "certificate-key": "k1,k2", "base-domain": "t.example.org", "advertise-http": "https://*.t.example.org",
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
 		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m", "usage-interval": "2s", "metrics-clients": "50",
-		"jwt-key": "j1,j2", "first-invite": "off", "anonymous": "off", "anonymous-expiry": "48h", "held-grace": "2m", "webhook-networks": "10.1.0.0/16,::1/128", "webhook-http": "true",
+		"jwt-key": "j1,j2", "first-invite": "off", "anonymous": "on", "anonymous-expiry": "48h", "held-grace": "2m", "webhook-networks": "10.1.0.0/16,::1/128", "webhook-http": "true",
 		"cors-origins": "https://a.example,https://b.example", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "rate-limit": "12.5", "rate-burst": "7",
 	}
 	(&config{}).declare().VisitAll(func(f *pflag.Flag) {

@@ -29,8 +29,8 @@ Without --control its TLS identity is server.crt and server.key in --data, and
 
 // forwarderOnly is a forwarder alone.
 func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
-	if cfg.Redis == "" {
-		return usageError{errors.New("a forwarder of its own needs --redis: a feed in memory would reach nobody")}
+	if cfg.Redis == "" && cfg.RedisFile == "" {
+		return usageError{errors.New("a forwarder of its own needs --redis or --redis-file: a feed in memory would reach nobody")}
 	}
 	if err := cfg.checkHostsTogether(); err != nil {
 		return err

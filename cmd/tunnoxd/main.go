@@ -108,6 +108,12 @@ the first of these that sets it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		}).Flags().StringVar(&file, "out", "", "`file` to which the token is written instead of printing it; only its owner can read the file")
 	}
 
+	var redisUser string
+	command("redis-user", "Make the user of Redis for forwarders, or give it a new password", redisUserLong, redisUserSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
+			return makeRedisUser(ctx, cfg, redisUser, out, log)
+		}).Flags().StringVar(&redisUser, "out", "", "`file` that gets the URL for forwarders; only its owner can read it")
+
 	var exported exportOptions
 	to := command("export", "Write the whole log to a file", exportLong, logSettings,
 		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {

@@ -31,9 +31,9 @@ type redisServer struct {
 // dialRedis connects to the server of --redis. Its result can be used even with
 // errAway, after Redis has come.
 func (p *process) dialRedis(ctx context.Context) (*redisServer, error) {
-	options, err := redis.ParseURL(p.cfg.Redis)
+	options, err := p.cfg.redisOptions()
 	if err != nil {
-		return nil, usageError{fmt.Errorf("--redis: %w", err)}
+		return nil, err
 	}
 	options.ContextTimeoutEnabled = true // otherwise callers wait longer than they want for a Redis that does not answer
 	redis.SetLogger(redisLog{p.log.With("part", "redis")})

@@ -249,3 +249,27 @@ func everything(ctx context.Context, t *testing.T, c *goredis.Client) string {
 	}
 	return all.String()
 }
+
+// A forwarder may not write, so that it only says that rows are gone. A control plane
+// has them be built anew.
+func TestAForwarderLeavesRepairsToControlPlanes(t *testing.T) {
+	a := newAttacked(t)
+	ids, _ := a.two(t)
+	n, err := strconv.ParseInt(ids[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Del(t.Context(), a.rows+"mapping").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if row, ok, err := projections.NewReader(a.open).Mapping(t.Context(), n); !errors.Is(err, projections.ErrUnavailable) {
+		t.Errorf("a forwarder reads %+v, %v, %v", row.Mapping, ok, err)
+	}
+	if left := a.Exists(t.Context(), a.rows+"meta").Val(); left != 1 {
+		t.Error("a forwarder has dropped the read models")
+	}
+	if _, _, err := projections.NewReader(a.store).Mapping(t.Context(), n); !errors.Is(err, projections.ErrUnavailable) {
+		t.Errorf("a control plane reads without them: %v", err)
+	}
+	equal(t, a.log, a.store)
+}

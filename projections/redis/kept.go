@@ -228,7 +228,7 @@ func (r rows) fetch(ctx context.Context, keys ...projections.Key) (f found, buil
 	for _, key := range keys {
 		args = append(args, string(key.Kind), key.ID)
 	}
-	reply, err := r.run(ctx, getScript, args...).Slice()
+	reply, err := r.look(ctx, getScript, args...).Slice()
 	if err != nil {
 		return f, false, unavailable("read rows", err)
 	}

@@ -31,7 +31,7 @@ local function lost(name)
   local full = redis.call('HGET', prefix .. 'meta', 'full')
   if not full or full == '0' then return false end
   if redis.call('EXISTS', prefix .. 'full') == 1 and not redis.call('HGET', prefix .. 'full', name) then return false end
-  redis.call('DEL', prefix .. 'meta')
+  redis.pcall('DEL', prefix .. 'meta') -- who only reads may not, and leaves it to others
   return true
 end
 `
