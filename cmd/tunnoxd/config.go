@@ -127,7 +127,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.IntVar(&c.RateBurst, "rate-burst", 200, "API `requests` at once of one caller before --rate-limit holds")
 	f.StringVar(&c.JWTKey, "jwt-key", "", "`file` with the key that signs access tokens: Ed25519 or RSA in PEM, or HS256: and a secret; behind commas, older ones that are still good (default: jwt-key in --data; control planes of one cluster need the same)")
 	f.StringVar(&c.FirstInvite, "first-invite", "on", "on: the first start makes a user admin and an invitation for it, which it prints; off: neither")
-	f.StringVar(&c.Anonymous, "anonymous", "on", "on: agents without an identity are given one; off: they are refused")
+	f.StringVar(&c.Anonymous, "anonymous", "off", "on: agents without an identity and without an invitation are given one, so anybody can write to the log; off: they are refused")
 	f.DurationVar(&c.HeldGrace, "held-grace", domain.HeldGrace, "a mapping of a program in the foreground ends when its agent has been away for so `long`")
 	f.DurationVar(&c.AnonymousExpiry, "anonymous-expiry", 30*24*time.Hour, "after so `long` without being seen an anonymous client that no mapping is for is deleted; 0 = never")
 	f.StringVar(&c.WebhookNetworks, "webhook-networks", "", "`networks` that webhooks may reach although they are private or local, such as 10.1.0.0/16, with commas (empty = the Internet only)")

@@ -2,7 +2,7 @@
 // service can be reached without a second program beside it.
 //
 // The agent keeps its identity in client.json and registers as an anonymous
-// client at its first start.
+// client at its first start, which the server must allow (--anonymous on).
 package main
 
 import (

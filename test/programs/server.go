@@ -72,7 +72,7 @@ func StartControlBeside(t testing.TB, host string, first *Server) *Server {
 // forTests are settings for every role with an API. Tests ask faster than any caller
 // should, and the receivers of their webhooks are on this machine; the limits have
 // tests of their own.
-var forTests = []string{"--rate-limit", "0", "--webhook-http", "--webhook-networks", "127.0.0.0/8"}
+var forTests = []string{"--rate-limit", "0", "--webhook-http", "--webhook-networks", "127.0.0.0/8", "--anonymous", "on"}
 
 func startServerIn(t testing.TB, dir, host, role string, args []string) *Server {
 	t.Helper()
