@@ -195,6 +195,9 @@ func TestAlgorithms(t *testing.T) {
 				change(c)
 				token := jwt.NewWithClaims(method, c)
 				token.Header["kid"], token.Header["typ"] = head["kid"], "at+jwt"
+				if c["critical"] != nil {
+					token.Header["crit"], token.Header["exp"] = []string{"exp"}, 1
+				}
 				text, err := token.SignedString(key)
 				if err != nil {
 					t.Fatal(err)
@@ -219,6 +222,7 @@ func TestAlgorithms(t *testing.T) {
 				"expired":        forge(method, mine, func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-time.Minute).Unix() }),
 				"no expiry":      forge(method, mine, func(c jwt.MapClaims) { delete(c, "exp") }),
 				"another login":  forge(method, mine, func(c jwt.MapClaims) { c["sid"] = "7" }),
+				"critical":       forge(method, mine, func(c jwt.MapClaims) { c["critical"] = true }),
 				"another user":   forge(method, mine, func(c jwt.MapClaims) { c["sub"] = "100000009" }),
 				"no user":        forge(method, mine, func(c jwt.MapClaims) { delete(c, "sub") }),
 				"cut":            parts[0] + "." + parts[1] + ".",

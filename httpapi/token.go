@@ -142,6 +142,11 @@ func (t tokens) issue(user, login int64, now time.Time) (string, error) {
 func (t tokens) verify(text string, now time.Time) (user, login int64, err error) {
 	var claims accessClaims
 	_, err = jwt.ParseWithClaims(text, &claims, func(token *jwt.Token) (any, error) {
+		// It names headers that must be understood (RFC 7515 §4.1.11), and there are none
+		// that we understand. The library passes over it.
+		if _, critical := token.Header["crit"]; critical {
+			return nil, errNobody
+		}
 		for _, key := range t.keys {
 			if token.Header["kid"] == key.id && token.Method == key.method {
 				return key.verify, nil

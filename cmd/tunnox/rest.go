@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -66,6 +67,9 @@ func (f *apiFlags) client() (*restClient, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, usageError("--api %q: must be a URL, for example http://127.0.0.1:9000", base)
+	}
+	if u.Scheme == "http" && !here(u.Hostname()) {
+		fmt.Fprintf(f.stderr, "tunnox: warning: the API key goes to %s without encryption; use https, or a tunnel to the server\n", u.Host)
 	}
 	c := &restClient{base: strings.TrimSuffix(base, "/"), key: f.variable("TUNNOX_API_KEY"), keyFrom: "TUNNOX_API_KEY", timeout: f.timeout, http: &http.Client{}}
 	if f.keyFile != "" {
@@ -267,4 +271,13 @@ func (c *restClient) list(ctx context.Context, path string, after int64, limit i
 		}
 		after = *p.Next
 	}
+}
+
+// here tells whether a host is this machine, to which nothing is sent over a network.
+func here(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
 }

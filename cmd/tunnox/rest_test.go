@@ -136,3 +136,17 @@ func TestStateDirectoryFollowsXDG(t *testing.T) {
 		}
 	}
 }
+
+// A key that goes over a network without encryption is told, and nothing is said of one
+// that stays on this machine.
+func TestAKeyWithoutEncryptionIsTold(t *testing.T) {
+	for base, told := range map[string]bool{"http://127.0.0.1:1": false, "http://localhost:1": false, "http://[::1]:1": false, "127.0.0.1:1": false,
+		"http://192.0.2.1:1": true, "192.0.2.1:1": true, "http://localhost.example.org:1": true, "https://192.0.2.1:1": false} {
+		var out, errs bytes.Buffer
+		s := surroundings{environ: []string{"TUNNOX_API=" + base, "TUNNOX_API_KEY=the-key"}, stdin: strings.NewReader(""), stdout: &out, stderr: &errs}
+		exitCode(&errs, run(t.Context(), []string{"status", "--timeout", "1ms"}, s))
+		if got := strings.Contains(errs.String(), "without encryption"); got != told || strings.Contains(errs.String(), "the-key") {
+			t.Errorf("%s: %s", base, &errs)
+		}
+	}
+}
