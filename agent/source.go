@@ -45,10 +45,11 @@ func (s *session) ended(forth, back int64, err error) {
 // open returns a stream to the mapping's service over any session, or nil. If the
 // session ends or its forwarder drains before the service has heard of the stream,
 // open tries another session. If the agent is leaving all its sessions, open waits for
-// the new one.
+// the new one. When the program that made the connection leaves, open gives up at once.
 func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) {
 	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
+	defer transport.OnLeave(conn, cancel)()
 	var tried []*session
 	var moving <-chan time.Time
 	draining := false
@@ -80,6 +81,10 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 		}
 		draining = errors.Is(err, wire.NodeDraining)
 		_, refused := errors.AsType[*wire.Refusal](err)
+		if errors.Is(ctx.Err(), context.Canceled) {
+			s.log.Debug("a connection ended before its service had answered", "mapping", mapping, "from", conn.RemoteAddr())
+			return nil, nil
+		}
 		if refused && !draining || ctx.Err() != nil {
 			s.complain("connection refused", mapping, err, "from", conn.RemoteAddr())
 			return nil, nil
@@ -103,6 +108,7 @@ func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn, other f
 			stream.Reset()
 		}
 	}
+	defer context.AfterFunc(ctx, giveUp)() // the program that made the connection has left, or the time is over
 	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(other, giveUp) })
 	defer doubt.Stop()
 	err = wire.WriteOpen(stream, &wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String()})

@@ -64,7 +64,15 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 		return nil
 	}
 	stream.SetReadDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := stream.OnReset(cancel)
 	conn, err := t.dialKind(ctx, open)
+	stop()
+	if err != nil && ctx.Err() != nil { // nobody waits for the service any more, or the agent ends
+		stream.Reset()
+		return nil
+	}
 	if err != nil {
 		s.complain("service not reached", open.GetMappingId(), err, "service", open.GetService())
 		refuse(stream, err)

@@ -57,6 +57,26 @@ func (s *stream) OnRead(do func()) (now func()) {
 	return now
 }
 
+// OnReset makes do be called when the stream has failed, or the peer reads no more. It
+// is Watch's onRoom until then.
+func (s *stream) OnReset(do func()) (stop func()) {
+	var once sync.Once
+	look := func() {
+		s.mu.Lock()
+		over := s.err != nil || s.wasReset || s.peerClosed || s.cut != nil
+		s.mu.Unlock()
+		if over {
+			once.Do(func() { go do() })
+		}
+	}
+	s.Watch(nil, look)
+	look() // it may have ended before
+	return func() {
+		once.Do(func() {})
+		s.Watch(nil, func() {})
+	}
+}
+
 // canRead wakes readers. The caller holds the lock.
 func (s *stream) canRead() {
 	s.readable.Broadcast()

@@ -171,3 +171,39 @@ func prompt(t *testing.T, s transport.Stream) transport.Prompt {
 	}
 	return p
 }
+
+// OnReset is called when the other side has reset the stream or reads no more, and not
+// for data or for the end of its writing.
+func TestOnResetOverTheBridge(t *testing.T) {
+	for name, leave := range map[string]func(transport.Stream){
+		"reset":          func(s transport.Stream) { _ = s.Reset() },
+		"reset in order": func(s transport.Stream) { _ = s.ResetInOrder() },
+		"close":          func(s transport.Stream) { _ = s.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startTwo(t, nil).open(t)
+			called := make(chan struct{}, 2)
+			p.acceptor.OnReset(func() { called <- struct{}{} })
+			if _, err := p.opener.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.opener.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadAll(p.acceptor); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-called:
+				t.Fatal("called for data and their end")
+			default:
+			}
+			leave(p.opener)
+			select {
+			case <-called:
+			case <-time.After(10 * time.Second):
+				t.Fatal("not called")
+			}
+		})
+	}
+}

@@ -48,6 +48,12 @@ type end interface {
 	Reset() error
 }
 
+// leaver is an end that tells when nobody waits there any more: it calls do, until stop.
+// A flow of datagrams has nobody who could leave.
+type leaver interface {
+	OnReset(do func()) (stop func())
+}
+
 // begin authorises a stream of a mapping that begins here, and counts it. The lock
 // is held.
 func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
@@ -231,7 +237,15 @@ func (f *Forwarder) join(stream end, from origin, open *wirepb.Open) (*forward, 
 	if !fwd.attach(stream) {
 		return fwd, nil, fwd.reason(nil)
 	}
+	stop := func() {}
+	if visitor, ok := stream.(leaver); ok {
+		stop = visitor.OnReset(func() {
+			fwd.reset(wire.VisitorLeft)
+			cancel()
+		})
+	}
 	target, err := f.reach(ctx, fwd, open)
+	stop()
 	if err != nil {
 		return fwd, nil, fwd.reason(err)
 	}
@@ -292,7 +306,7 @@ func (f *Forwarder) ask(ctx context.Context, fwd *forward, stream transport.Stre
 	default:
 		err = wire.TargetOffline // its session, or the bridge, ended under the stream
 	}
-	return nil, err
+	return nil, fwd.reason(err)
 }
 
 // clip bounds what an agent says for the other's log.

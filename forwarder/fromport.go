@@ -51,6 +51,9 @@ type visitor struct{ *net.TCPConn }
 // Reset implements end.
 func (v visitor) Reset() error { return transport.Reset(v.TCPConn) }
 
+// OnReset implements leaver.
+func (v visitor) OnReset(do func()) (stop func()) { return transport.OnLeave(v.TCPConn, do) }
+
 // visit takes a connection that came in at a public port, in a goroutine of its own.
 func (f *Forwarder) visit(from *fromPort, conn *net.TCPConn) {
 	if !f.admitVisitor(func() { f.serveVisitor(from, visitor{conn}, conn, func() {}) }) {

@@ -68,6 +68,33 @@ func (r *reading) now() {
 	})
 }
 
+// OnReset makes do be called when the stream has failed, or the peer reads no more.
+func (st *muxStream) OnReset(do func()) (stop func()) {
+	r := &ending{st: st, do: do}
+	st.watch(nil, r)
+	r.wake(nil) // it may have ended before
+	return func() {
+		r.once.Do(func() {})
+		st.unwatch(nil, r)
+	}
+}
+
+// ending is the hook of OnReset.
+type ending struct {
+	st   *muxStream
+	do   func()
+	once sync.Once
+}
+
+func (r *ending) wake(*later) {
+	r.st.s.mu.Lock()
+	over := r.st.failed != nil || r.st.wasReset || r.st.resets || r.st.stopGot
+	r.st.s.mu.Unlock()
+	if over {
+		r.once.Do(func() { go r.do() })
+	}
+}
+
 // OnOpen sets the function that is called with each stream of the peer.
 func (s *memorySession) OnOpen(do func(Stream)) { AcceptEach(s, do) }
 
@@ -88,5 +115,25 @@ func (s *memoryStream) OnRead(do func()) (now func()) {
 		defer p.mu.Unlock()
 		asked = true
 		s.readable.Broadcast()
+	}
+}
+
+// OnReset makes do be called when the stream has failed, or the peer reads no more.
+func (s *memoryStream) OnReset(do func()) (stop func()) {
+	p, peer := s.pair, 1-s.side
+	var once sync.Once
+	look := func() {
+		p.mu.Lock()
+		over := p.err != nil || p.broken[s.side] || p.broken[peer] || p.deaf[peer]
+		p.mu.Unlock()
+		if over {
+			once.Do(func() { go do() })
+		}
+	}
+	s.Watch(nil, look)
+	look() // it may have ended before
+	return func() {
+		once.Do(func() {})
+		s.Watch(nil, func() {})
 	}
 }

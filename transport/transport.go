@@ -83,6 +83,12 @@ type Stream interface {
 	// failed. Until then nobody else may read the stream. now makes the call happen
 	// at once, if it has not happened yet.
 	OnRead(do func()) (now func())
+	// OnReset makes do be called once, in a goroutine of its own, as soon as nobody
+	// waits for this side's data any more: the stream was reset, the peer reads no more,
+	// or the session has ended. What the peer has written does not matter, so the
+	// stream may be read meanwhile; it must not be spliced before stop. After stop do is
+	// not called, unless the call had begun.
+	OnReset(do func()) (stop func())
 }
 
 // Errors of sessions and streams. Test for them with errors.Is.

@@ -21,6 +21,7 @@ const (
 	DialTimeout         Code = "dial_timeout"
 	DialUnreachable     Code = "dial_unreachable"
 	TargetOverloaded    Code = "target_overloaded"
+	VisitorLeft         Code = "visitor_left"
 	PolicyDenied        Code = "policy_denied"
 	NodeDraining        Code = "node_draining"
 	ProtocolUnavailable Code = "protocol_unavailable"
@@ -72,6 +73,7 @@ var meanings = map[Code]meaning{
 	DialTimeout:         {sentence: "the service did not answer in time"},
 	DialUnreachable:     {sentence: "the service cannot be reached from the target agent"},
 	TargetOverloaded:    {sentence: "the target agent did not answer in time: its link or its machine is overloaded"},
+	VisitorLeft:         {sentence: "the visitor left before the service had answered"},
 	PolicyDenied:        {sentence: "the target agent's policy does not allow this address"},
 	NodeDraining:        {sentence: "the forwarder is draining and takes no new streams"},
 	ProtocolUnavailable: {sentence: "the protocol is not available here"},

@@ -264,6 +264,20 @@ func (st *stream) OnRead(do func()) (now func()) {
 	}
 }
 
+// OnReset makes do be called when the peer reads no more, or the stream has failed. Both
+// end the write side, as CloseWrite of this side does, which calls nothing.
+func (st *stream) OnReset(do func()) (stop func()) {
+	cancel := context.AfterFunc(st.q.Context(), func() {
+		st.mu.Lock()
+		ours := st.fin && !st.reset
+		st.mu.Unlock()
+		if !ours || st.s.Err() != nil {
+			do()
+		}
+	})
+	return func() { cancel() }
+}
+
 // SetReadDeadline bounds reads.
 func (st *stream) SetReadDeadline(t time.Time) error {
 	st.mu.Lock()

@@ -1,6 +1,7 @@
 package transporttest
 
 import (
+	"io"
 	"testing"
 	"time"
 
@@ -80,4 +81,57 @@ func testOnRead(t *testing.T, pair Pair) {
 		t.Error("called once too often")
 	default:
 	}
+}
+
+// OnReset calls once, when nobody waits for what this side has to say: not at data or
+// at an end of the peer's writing, but at a reset of either kind, at a close, and at the
+// end of the session; and not after it was stopped.
+func testOnReset(t *testing.T, pair Pair) {
+	a, b := pair(t)
+	called := make(chan struct{}, 10)
+	on := func(st transport.Stream) (stop func()) { return st.OnReset(func() { called <- struct{}{} }) }
+	calls := func(what string) {
+		t.Helper()
+		select {
+		case <-called:
+		case <-time.After(limit):
+			t.Fatalf("%s: not called", what)
+		}
+	}
+	for what, leave := range map[string]func(transport.Stream){
+		"a reset":                      func(st transport.Stream) { _ = st.Reset() },
+		"a reset behind the data":      func(st transport.Stream) { _ = st.ResetInOrder() },
+		"a close":                      func(st transport.Stream) { _ = st.Close() },
+		"a close of a side that wrote": func(st transport.Stream) { write(t, st, "y"); _ = st.CloseWrite(); _ = st.Close() },
+	} {
+		out, in := streams(t, a, b)
+		on(in)
+		write(t, out, "x")
+		read(t, in, 1)
+		leave(out)
+		calls(what)
+		on(in)
+		calls(what + " that came before")
+	}
+	out, in := streams(t, a, b)
+	on(in)
+	write(t, out, "x")
+	_ = out.CloseWrite()
+	if _, err := io.ReadAll(in); err != nil { // the end has come, and still the peer listens
+		t.Fatal(err)
+	}
+	stopped, other := streams(t, a, b)
+	stop := on(other)
+	stop()
+	_ = stopped.Reset()
+	_, last := streams(t, a, b)
+	select {
+	case <-called:
+		t.Error("called for data, for an end, or after stop")
+	default:
+	}
+	on(last)
+	_ = a.Close()
+	calls("the end of the session")
+	calls("the end of the session, for the other stream")
 }

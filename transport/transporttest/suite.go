@@ -56,6 +56,7 @@ func Run(t *testing.T, pair Pair) {
 		{"CancelledContext", testCancelled},
 		{"OnOpen", testOnOpen},
 		{"OnRead", testOnRead},
+		{"OnReset", testOnReset},
 		{"Splice", testSplice},
 		{"SpliceReset", testSpliceReset},
 		{"SpliceLimit", testSpliceLimit},
