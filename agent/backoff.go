@@ -48,6 +48,8 @@ func (b *backoff) ended(since time.Time, err error) {
 		b.late++
 	case !since.IsZero() && (err == nil || time.Since(since) >= steady):
 		*b = backoff{}
+	case !since.IsZero():
+		b.since = time.Time{} // the server is there, if not for long: it will be back in seconds
 	}
 }
 

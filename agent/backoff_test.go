@@ -75,3 +75,31 @@ func TestBackoff(t *testing.T) {
 		}
 	})
 }
+
+// A server that comes and goes for minutes is found in seconds when it stays: each
+// session shows that it is there. One that is away for long is not besieged.
+func TestBackoffOfAFlappingServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b backoff
+		for began := time.Now(); time.Since(began) < 5*time.Minute; {
+			session := time.Now()
+			time.Sleep(steady / 3)
+			b.ended(session, errors.New("cut"))
+			pause := b.next(0)
+			if pause > shortPauses {
+				t.Fatalf("after %v the pause is %v", time.Since(began), pause)
+			}
+			time.Sleep(pause)
+		}
+		var longest time.Duration
+		for began := time.Now(); time.Since(began) < 5*time.Minute; {
+			b.ended(time.Time{}, errors.New("refused"))
+			pause := b.next(0)
+			longest = max(longest, pause)
+			time.Sleep(pause)
+		}
+		if longest < longPauses/2 {
+			t.Errorf("a server that is away is tried every %v", longest)
+		}
+	})
+}

@@ -30,7 +30,11 @@ func (a *Agent) keep(ctx context.Context, slot int) {
 			return
 		}
 		instance := a.currentInstance()
-		since, err := a.connect(ctx, c, pause.patience())
+		var since time.Time
+		c, link, err := a.reach(ctx, c, pause.patience())
+		if err == nil {
+			since, err = a.connect(ctx, c, link)
+		}
 		a.roster.release(c)
 		if ctx.Err() != nil {
 			return

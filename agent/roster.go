@@ -117,6 +117,28 @@ func (r *roster) claim(ctx context.Context, slot int) *claim {
 	}
 }
 
+// another claims a free forwarder without trouble. It returns nil if there is none.
+func (r *roster) another() *claim {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	free := r.free(now)
+	if len(free) == 0 || r.troubles(free[0], now) > 0 {
+		return nil
+	}
+	c := &claim{free[0], free[0]}
+	r.claims[c] = struct{}{}
+	return c
+}
+
+// giveBack gives a claim back that was not used: this is no failure of the forwarder.
+func (r *roster) giveBack(c *claim) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.claims, c)
+	r.wake()
+}
+
 // free lists the forwarders that no session uses, the best first. Forwarders without
 // trouble come first. Among equals the told ones come before the given ones; without
 // any session or attempt it is the other way round. mu is held.

@@ -48,18 +48,12 @@ type session struct {
 	err     error
 }
 
-// connect runs one session from the dial to the end. It returns nil when the agent
-// leaves the session, because the forwarder asked for that or is silent; the session
-// then still serves its live streams. patience limits the dial. since is the time when
-// the session began, and zero if it did not begin.
-func (a *Agent) connect(ctx context.Context, c *claim, patience time.Duration) (since time.Time, err error) {
+// connect runs one session over a link, from the login to the end. It returns nil when
+// the agent leaves the session, because the forwarder asked for that or is silent; the
+// session then still serves its live streams. since is the time when the session began,
+// and zero if it did not begin.
+func (a *Agent) connect(ctx context.Context, c *claim, link transport.Session) (since time.Time, err error) {
 	server := c.wanted.address
-	dialling, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	link, err := a.dial(dialling, server)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("connect: %w", err)
-	}
 	s, err := a.login(ctx, link, server)
 	if err != nil {
 		link.Close()
