@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"sync"
@@ -51,7 +52,9 @@ func (a *Agent) localTunnel(w http.ResponseWriter, r *http.Request) {
 	err := t.begin(bounded)
 	stop()
 	if err != nil {
-		t.finish()
+		if !errors.Is(err, ErrNoResult) { // or something may have been made
+			t.finish()
+		}
 		code, message := refusalOf(err)
 		status := http.StatusConflict
 		if code == "no_answer" {

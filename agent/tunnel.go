@@ -165,7 +165,7 @@ func (t *tunnel) check() error {
 	default:
 		return &refusedHere{"invalid", fmt.Sprintf("This agent knows no tunnel of kind %q.", t.wish.Kind)}
 	}
-	if _, ok := kindOf(t.wish.Protocol); !ok && t.wish.Kind != TunnelGet {
+	if _, ok := kindOf(t.wish.Protocol); !ok && t.wish.Kind == TunnelForward { // what comes in elsewhere is for others to know
 		return &refusedHere{string(wire.ProtocolUnavailable), fmt.Sprintf("This agent does not carry %s.", t.wish.Protocol)}
 	}
 	return nil
@@ -530,8 +530,9 @@ func (t *tunnel) anew(ctx context.Context) error {
 	}
 	delete(parts, "held_by")
 	err := t.create(ctx, before.GetSourceClientId(), before.GetTargetClientId(), parts)
-	if code, _ := refusalOf(err); code == "port_taken" && t.number("public_port") == 0 {
+	if code, _ := refusalOf(err); code == "port_taken" && t.number("public_port") == 0 || code == "host_taken" && t.text("public_host") == "" {
 		delete(parts, "public_port") // nobody asked for that one
+		delete(parts, "public_host")
 		err = t.create(ctx, before.GetSourceClientId(), before.GetTargetClientId(), parts)
 	}
 	return err

@@ -128,7 +128,8 @@ func (ts *tunnels) drop(t *tunnel) {
 	}
 	ctx, cancel := context.WithTimeout(ts.a.ctx, localTimeout)
 	defer cancel()
-	if err := t.end(ctx); err != nil && ts.a.ctx.Err() == nil {
+	// Of a tunnel that was broken off it may not be known what was made for it.
+	if err := errors.Join(t.end(ctx), ts.clean(ctx)); err != nil && ts.a.ctx.Err() == nil {
 		ts.a.log.Warn("what a program in the foreground left behind cannot be ended", "reason", err)
 	}
 }
@@ -228,9 +229,16 @@ func (ts *tunnels) sweep(ctx context.Context) {
 	if _, ok := ts.a.registeredFor(ctx); !ok || !ts.wait(tunnelGrace) {
 		return
 	}
+	if err := ts.clean(ctx); err != nil && ctx.Err() == nil {
+		ts.a.log.Warn("what programs in the foreground left behind cannot be ended; the server does it when this agent has ended", "reason", err)
+	}
+}
+
+// clean ends the mappings that end with this agent and that no program holds.
+func (ts *tunnels) clean(ctx context.Context) error {
 	all, err := ts.list(ctx)
 	if err != nil {
-		return // the control plane ends it when this agent is away
+		return err
 	}
 	me := ts.a.identityID()
 	for _, m := range all {
@@ -238,10 +246,11 @@ func (ts *tunnels) sweep(ctx context.Context) {
 			continue
 		}
 		if err := ts.remove(ctx, m.GetMappingId()); err != nil {
-			return
+			return err
 		}
 		ts.a.log.Info("ended what a program in the foreground left behind", "mapping", m.GetMappingId())
 	}
+	return nil
 }
 
 // holder tells whose agent a mapping ends with: "", source, target or both.

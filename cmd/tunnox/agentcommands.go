@@ -20,7 +20,7 @@ func localCommands(s surroundings) []*cobra.Command {
 	f := &localFlags{surroundings: s}
 	mappings := &cobra.Command{Use: "mapping", Short: "Create, list and delete mappings from or to the running agent"}
 	mappings.AddCommand(f.listMappings(), f.createMapping(), f.deleteMapping())
-	cmds := []*cobra.Command{f.status(), mappings, f.redeem()}
+	cmds := []*cobra.Command{f.status(), mappings, f.redeem(), f.clients()}
 	for _, cmd := range cmds {
 		flags := cmd.PersistentFlags()
 		flags.StringVar(&f.state, "state", "", "`directory` with which the agent was started (environment: TUNNOX_STATE)")
@@ -218,4 +218,15 @@ func (f *localFlags) readCode(file string) (string, error) {
 		return "", errors.Join(errors.New("read the share code: it is empty"), err)
 	}
 	return line, nil
+}
+
+func (f *localFlags) clients() *cobra.Command {
+	return &cobra.Command{Use: "clients", Short: "List the machines of this user, by the names that tunnox forward takes", Args: cobra.NoArgs,
+		RunE: f.do(func(ctx context.Context, c *restClient, r *resource, _ []string) error {
+			p, err := c.list(ctx, "/clients", 0, 0)
+			if err != nil {
+				return err
+			}
+			return r.api.printList(f.stdout, []column{field("NAME", "client_name"), field("CLIENT", "client_id")}, p)
+		})}
 }

@@ -87,20 +87,19 @@ func (f *foreground) hold(ctx context.Context, wish agent.Tunnel, show func(agen
 		return show(news)
 	}
 	var again wait.Backoff
-	for {
-		runner, err := f.runner(ctx)
-		if err != nil {
-			return ended(ctx, err)
-		}
+	for last := false; ; {
 		bound := time.Duration(0)
 		if !ready {
 			bound = f.timeout
 		}
-		err = runner.hold(ctx, wish, bound, noted)
-		if stopped := runner.stop(); stopped != nil && (err == nil || errors.Is(err, errAgentGone)) {
-			err = stopped
-		}
-		switch coded, _ := errors.AsType[codedError](err); {
+		err := f.attempt(ctx, wish, bound, noted)
+		coded, _ := errors.AsType[codedError](err)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && ready && !last:
+			last = true // once more, to end what no agent holds at this moment
+			continue
 		case ctx.Err() != nil:
 			return ended(ctx, err)
 		case errors.Is(err, errAgentGone):
@@ -109,10 +108,27 @@ func (f *foreground) hold(ctx context.Context, wish agent.Tunnel, show func(agen
 		default:
 			return err
 		}
-		if !again.Wait(ctx) {
-			return nil
-		}
+		again.Wait(ctx)
 	}
+}
+
+// attempt holds the tunnel with one agent. When ctx has ended it only ends the tunnel.
+func (f *foreground) attempt(ctx context.Context, wish agent.Tunnel, bound time.Duration, show func(agent.TunnelNews) error) error {
+	looking := ctx
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		looking, cancel = context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+	}
+	runner, err := f.runner(looking)
+	if err != nil {
+		return err
+	}
+	err = runner.hold(ctx, wish, bound, show)
+	if stopped := runner.stop(); stopped != nil && (err == nil || errors.Is(err, errAgentGone)) {
+		return stopped
+	}
+	return err
 }
 
 // ended gives nil where a program was told to end.
@@ -309,9 +325,19 @@ func (r *runner) hold(ctx context.Context, wish agent.Tunnel, bound time.Duratio
 	stopWaiting := context.AfterFunc(ctx, func() {
 		select {
 		case <-answered:
+			return
 		default:
-			cancel() // there is no tunnel yet to end
 		}
+		if wish.Resume != nil { // another agent held it, and it is to be ended
+			patience := time.NewTimer(endTime)
+			defer patience.Stop()
+			select {
+			case <-answered:
+				return
+			case <-patience.C:
+			}
+		}
+		cancel() // there is nothing to end yet
 	})
 	defer stopWaiting()
 	var late *time.Timer
@@ -321,7 +347,7 @@ func (r *runner) hold(ctx context.Context, wish agent.Tunnel, bound time.Duratio
 	}
 	resp, err := r.http.Do(req)
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil && asking.Err() != nil:
 		return context.Canceled
 	case err != nil && asking.Err() != nil:
 		return r.offline()
@@ -354,6 +380,8 @@ func (r *runner) hold(ctx context.Context, wish agent.Tunnel, bound time.Duratio
 		}
 	}()
 	var id int64
+	var overdue <-chan time.Time
+	done := ctx.Done()
 	for {
 		select {
 		case n, ok := <-news:
@@ -361,7 +389,9 @@ func (r *runner) hold(ctx context.Context, wish agent.Tunnel, bound time.Duratio
 				return errAgentGone
 			}
 			if n.Event == "ready" {
-				id = n.ID
+				if id = n.ID; ctx.Err() != nil {
+					return r.end(id)
+				}
 			}
 			if n.Event == "ended" {
 				return codedError{exitRefused, errors.New(oneLine(n.Message))}
@@ -369,8 +399,15 @@ func (r *runner) hold(ctx context.Context, wish agent.Tunnel, bound time.Duratio
 			if err := show(n); err != nil {
 				return err
 			}
-		case <-ctx.Done():
-			return r.end(id)
+		case <-done:
+			if id != 0 {
+				return r.end(id)
+			}
+			patience := time.NewTimer(endTime) // it is about to be ready
+			defer patience.Stop()
+			done, overdue = nil, patience.C
+		case <-overdue:
+			return nil
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 )
 
 // object is a JSON object as the API sent it.
@@ -93,11 +94,12 @@ func printTable(w io.Writer, columns []column, items []json.RawMessage) error {
 	return out.Flush()
 }
 
-// oneLine removes control characters from text of others, so that it cannot move the
-// cursor.
+// oneLine replaces what is not printed in text of others: control characters, which move
+// the cursor, line separators, which fake a line, and the marks for the direction of
+// writing, which show text in another order than it has.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r

@@ -3,9 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,9 +12,10 @@ import (
 	"github.com/tunnox-net/tunnox/agent"
 )
 
-// tunnelCommands are those that hold one tunnel in the foreground.
+// tunnelCommands are those that hold tunnels in the foreground.
 func tunnelCommands(s surroundings) []*cobra.Command {
-	return []*cobra.Command{tcpCommand(s), exposeCommand(s), getCommand(s), forwardCommand(s)}
+	return []*cobra.Command{httpCommand(s), publicCommand(s, "tcp", "TCP", "22"), publicCommand(s, "udp", "UDP", "34197"),
+		exposeCommand(s), getCommand(s), forwardCommand(s), upCommand(s)}
 }
 
 // oneArgument wants just what the usage names.
@@ -29,84 +28,54 @@ func oneArgument(what string) cobra.PositionalArgs {
 	}
 }
 
-// serviceParts are the parts of a mapping that name the service: PORT, or HOST:PORT.
-func serviceParts(text string) (map[string]any, error) {
-	host, port := "127.0.0.1", text
-	if strings.Contains(text, ":") {
-		var err error
-		if host, port, err = net.SplitHostPort(text); err != nil {
-			return nil, usageError("%q is no service: want a port such as 3000, or HOST:PORT", text)
-		}
-	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return nil, usageError("%q is no service: the port is a number from 1 to 65535", text)
-	}
-	return map[string]any{"target_host": host, "target_port": n}, nil
-}
-
-// listenParts are the parts of a mapping that say where it listens here.
-func listenParts(parts map[string]any, text string) error {
-	host, port := "", text
-	if strings.Contains(text, ":") {
-		var err error
-		if host, port, err = net.SplitHostPort(text); err != nil {
-			return usageError("%q is no address to listen on: want PORT, or ADDRESS:PORT", text)
-		}
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return usageError("%q is no address to listen on: the port is a number from 1 to 65535", text)
-	}
-	if host == "localhost" {
-		host = "127.0.0.1"
-	}
-	if host != "" {
-		parts["local_host"] = host
-	}
-	parts["local_port"] = n
-	return nil
-}
-
-func serviceText(parts map[string]any) string {
-	return net.JoinHostPort(fmt.Sprint(parts["target_host"]), fmt.Sprint(parts["target_port"]))
-}
-
-func tcpCommand(s surroundings) *cobra.Command {
+func publicCommand(s surroundings, protocol, called, example string) *cobra.Command {
 	f := &foreground{surroundings: s}
 	var port int
 	var name string
-	cmd := &cobra.Command{Use: "tcp SERVICE", Short: "Give a TCP service of this machine a public address",
-		Long: `Give a TCP service of this machine a public address, for as long as this program
+	cmd := &cobra.Command{Use: protocol + " SERVICE", Short: "Give a " + called + " service of this machine a public address",
+		Long: `Give a ` + called + ` service of this machine a public address, for as long as this program
 runs. SERVICE is a port of this machine, or HOST:PORT that this machine reaches.
 
 The server needs public ports: tunnoxd serve --public-ports FROM-TO.
 
 ` + foregroundCodes,
-		Example: "  tunnox tcp 22\n  tunnox tcp 192.168.1.10:3389 --port 20005",
-		Args:    oneArgument("the service, a port such as 22 or HOST:PORT")}
+		Example: "  tunnox " + protocol + " " + example + "\n  tunnox " + protocol + " 192.168.1.10:" + example + " --port 20005",
+		Args:    oneArgument("the service, a port such as " + example + " or HOST:PORT")}
 	f.declare(cmd)
 	cmd.Flags().IntVar(&port, "port", 0, "public `port` to have; 0 = one is chosen")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		parts, err := serviceParts(args[0])
+		wanted, err := publicSpec(protocol, args[0], port)
 		if err != nil {
 			return err
 		}
-		if port < 0 || port > 65535 {
-			return usageError("--port %d: want 1 to 65535, or 0 to have one chosen", port)
+		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+	}
+	return cmd
+}
+
+func httpCommand(s surroundings) *cobra.Command {
+	f := &foreground{surroundings: s}
+	var host, path, name string
+	cmd := &cobra.Command{Use: "http SERVICE", Short: "Give a web service of this machine a public URL",
+		Long: `Give a web service of this machine a public URL, for as long as this program runs.
+SERVICE is a port of this machine, or HOST:PORT that this machine reaches.
+
+The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN.
+
+` + foregroundCodes,
+		Example: "  tunnox http 3000\n  tunnox http 192.168.1.10:8123 --host home",
+		Args:    oneArgument("the service, a port such as 3000 or HOST:PORT")}
+	f.declare(cmd)
+	cmd.Flags().StringVar(&host, "host", "", "`label` under the server's base domain (default: one is chosen)")
+	cmd.Flags().StringVar(&path, "path", "", "`path` of the host that the service has, with all below it (default: /)")
+	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		wanted, err := httpSpec(args[0], host, path)
+		if err != nil {
+			return err
 		}
-		parts["public_port"] = port
-		if name != "" {
-			parts["name"] = name
-		}
-		return f.hold(cmd.Context(), agent.Tunnel{Kind: agent.TunnelPublic, Protocol: "tcp", Parts: parts}, f.shown(func(n agent.TunnelNews) (any, string) {
-			address := n.Mapping.PublicAddress
-			return map[string]string{"address": address}, fmt.Sprintf("ready: %s -> %s", address, serviceText(parts))
-		}))
+		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
 	}
 	return cmd
 }
@@ -131,30 +100,27 @@ machine, or HOST:PORT that this machine reaches.
 	cmd.Flags().Uint32Var(&uses, "uses", 1, "how `often` the code is good")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		parts, err := serviceParts(args[0])
-		if err != nil {
-			return err
-		}
-		if name != "" {
-			parts["name"] = name
-		}
 		if uses == 0 {
 			return usageError("--uses 0: want 1 or more")
 		}
-		seconds := uint32(3600)
-		if at := expires.end(); at != nil {
-			seconds = uint32(time.Until(*at).Round(time.Second) / time.Second)
+		wanted, err := exposeSpec(args[0], uses, expires.seconds(), f.serverWord)
+		if err != nil {
+			return err
 		}
-		return f.hold(cmd.Context(), agent.Tunnel{Kind: agent.TunnelExpose, Protocol: "tcp", Parts: parts, Uses: uses, Seconds: seconds}, f.shown(func(n agent.TunnelNews) (any, string) {
-			good := "once"
-			if uses > 1 {
-				good = fmt.Sprintf("%d times", uses)
-			}
-			return map[string]any{"code": n.Code, "expires": n.Expires}, fmt.Sprintf("ready: %s is shared while this program runs. On the other machine:\n  tunnox get %s%s\nThe code is good %s, until %s.",
-				serviceText(parts), n.Code, f.serverWord(), good, timeText(n.Expires))
-		}))
+		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
 	}
 	return cmd
+}
+
+// defaultExpiry is how long the code of tunnox expose is good.
+const defaultExpiry = time.Hour
+
+// seconds gives the time in which a code expires.
+func (l *lifetime) seconds() uint32 {
+	if *l == 0 {
+		return uint32(defaultExpiry / time.Second)
+	}
+	return uint32(min(time.Duration(*l)/time.Second, 1<<31))
 }
 
 // serverWord is what whoever has not joined the server of this machine adds to a command.
@@ -192,22 +158,11 @@ A machine that has not joined the server names it with --server.
 			}
 			code = text
 		}
-		parts := map[string]any{}
-		if name != "" {
-			parts["name"] = name
+		wanted, err := getSpec(code, listen)
+		if err != nil {
+			return err
 		}
-		if listen != "" {
-			if err := listenParts(parts, listen); err != nil {
-				return err
-			}
-		}
-		return f.hold(cmd.Context(), agent.Tunnel{Kind: agent.TunnelGet, Parts: parts, Code: code}, f.shown(func(n agent.TunnelNews) (any, string) {
-			what := "what was shared"
-			if n.Mapping.Name != "" {
-				what = n.Mapping.Name
-			}
-			return map[string]string{"listen": n.Listen}, fmt.Sprintf("ready: %s -> %s", n.Listen, what)
-		}))
+		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
 	}
 	return cmd
 }
@@ -215,6 +170,7 @@ A machine that has not joined the server names it with --server.
 func forwardCommand(s surroundings) *cobra.Command {
 	f := &foreground{surroundings: s}
 	var name string
+	udp := false
 	cmd := &cobra.Command{Use: "forward LISTEN CLIENT:SERVICE", Short: "Have a service of another machine of yours on a port of this one",
 		Long: `Listen on this machine, for as long as this program runs, for a service of another
 machine of yours. CLIENT is the other machine, by its name or id; SERVICE is a port
@@ -227,41 +183,71 @@ there, or HOST:PORT that it reaches and allows. tunnox agent runs on that machin
 				return usageError("want where to listen and what for: %s", cmd.UseLine())
 			}
 			return nil
-		}}
+		},
+		ValidArgsFunction: f.completeClients}
 	f.declare(cmd)
+	cmd.Flags().BoolVar(&udp, "udp", false, "carry UDP instead of TCP")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		client, service, ok := strings.Cut(args[1], ":")
-		if !ok || client == "" {
-			return usageError("%q: want CLIENT:PORT or CLIENT:HOST:PORT", args[1])
+		protocol := "tcp"
+		if udp {
+			protocol = "udp"
 		}
-		parts, err := serviceParts(service)
+		wanted, err := forwardSpec(protocol, args[0], args[1])
 		if err != nil {
 			return err
 		}
-		if err := listenParts(parts, args[0]); err != nil {
-			return err
-		}
-		if name != "" {
-			parts["name"] = name
-		}
-		return f.hold(cmd.Context(), agent.Tunnel{Kind: agent.TunnelForward, Protocol: "tcp", Target: client, Parts: parts}, f.shown(func(n agent.TunnelNews) (any, string) {
-			return map[string]string{"listen": n.Listen}, fmt.Sprintf("ready: %s -> %s:%s", n.Listen, oneLine(client), oneLine(service))
-		}))
+		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
 	}
 	return cmd
 }
 
+// completeClients offers the names of this user's machines, when an agent runs here.
+func (f *foreground) completeClients(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	if len(args) != 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	local := &localFlags{surroundings: f.surroundings, state: f.state, timeout: 2 * time.Second}
+	c, err := local.client()
+	if err != nil {
+		return nil, directive
+	}
+	p, err := c.list(cmd.Context(), "/clients", 0, 100)
+	if err != nil {
+		return nil, directive
+	}
+	var names []string
+	for _, item := range p.Items {
+		var client agent.LocalClient
+		if json.Unmarshal(item, &client) == nil && client.Name != "" && !strings.ContainsAny(client.Name, " :\t\n") {
+			names = append(names, oneLine(client.Name)+":")
+		}
+	}
+	return names, directive
+}
+
 // shown prints what happens to a tunnel: that it is ready on standard output, and the
 // rest beside it. With --json the first is one line of JSON, and the only one.
-func (f *foreground) shown(ready func(agent.TunnelNews) (asJSON any, text string)) func(agent.TunnelNews) error {
-	last := ""
+func (f *foreground) shown(ready func(agent.TunnelNews) (map[string]any, string)) func(agent.TunnelNews) error {
+	return f.shownAs("", ready)
+}
+
+// shownAs is shown for one of several tunnels, which has a name.
+func (f *foreground) shownAs(name string, ready func(agent.TunnelNews) (map[string]any, string)) func(agent.TunnelNews) error {
+	last, before := "", ""
+	if name != "" {
+		before = oneLine(name) + ": "
+	}
 	return func(n agent.TunnelNews) error {
 		switch n.Event {
 		case "ready":
 			value, text := ready(n)
-			line := text
+			line := before + eachLine(text)
 			if f.json {
+				if name != "" {
+					value["name"] = name
+				}
 				b, err := json.Marshal(value)
 				if err != nil {
 					return err
@@ -275,15 +261,24 @@ func (f *foreground) shown(ready func(agent.TunnelNews) (asJSON any, text string
 			_, err := fmt.Fprintln(f.stdout, line)
 			return err
 		case "warning":
-			_, err := fmt.Fprintf(f.stderr, "tunnox: %s\n", oneLine(n.Message))
+			_, err := fmt.Fprintf(f.stderr, "tunnox: %s%s\n", before, oneLine(n.Message))
 			return err
 		case "offline":
-			_, err := fmt.Fprintln(f.stderr, "tunnox: the server is away; trying on")
+			_, err := fmt.Fprintf(f.stderr, "tunnox: %sthe server is away; trying on\n", before)
 			return err
 		case "online":
-			_, err := fmt.Fprintln(f.stderr, "tunnox: connected again")
+			_, err := fmt.Fprintf(f.stderr, "tunnox: %sconnected again\n", before)
 			return err
 		}
 		return nil
 	}
+}
+
+// eachLine is oneLine for each line of a text of ours with words of others in it.
+func eachLine(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = oneLine(line)
+	}
+	return strings.Join(lines, "\n")
 }

@@ -258,7 +258,7 @@ func TestRefusals(t *testing.T) {
 		{2, "want the service", []string{"tcp"}},
 		{2, `"a:b:c" is no service`, []string{"tcp", "a:b:c"}},
 		{2, "a number from 1 to 65535", []string{"tcp", "70000"}},
-		{2, "--port 70000", []string{"tcp", "80", "--port", "70000"}},
+		{2, "the public port 70000", []string{"tcp", "80", "--port", "70000"}},
 		{4, "is taken", []string{"tcp", "80", "--port", taken}},
 		{3, "No forwarder has the public port 80. There are", []string{"tcp", "80", "--port", "80"}},
 		{3, `No client of yours is called "nobody"`, []string{"forward", "15433", "nobody:5432"}},

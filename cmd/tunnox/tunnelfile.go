@@ -1,0 +1,250 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// A file of tunnels lists those that tunnox up holds, by name:
+//
+//	tunnels:
+//	  web:
+//	    tcp: 3000
+//	    port: 20005
+//	  db:
+//	    forward: 5433
+//	    to: datacentre:5432
+//
+// An entry has one of the keys that say what it is, and the options of that one.
+
+// entry is one tunnel of the file. It is compared to find what a reload changes.
+type entry struct {
+	kind  string            // the key that says what it is
+	value string            // of that key
+	more  map[string]string // the other keys
+	line  int
+}
+
+// kindKeys are the keys that say what a tunnel is, each with its options.
+var kindKeys = map[string][]string{
+	"http":    {"host", "path", "keep"},
+	"tcp":     {"port", "keep"},
+	"udp":     {"port", "keep"},
+	"expose":  {"uses", "expires", "keep"},
+	"forward": {"to", "protocol", "keep"},
+}
+
+// same tells whether another entry asks for the same tunnel.
+func (e entry) same(o entry) bool {
+	return e.kind == o.kind && e.value == o.value && maps.Equal(e.more, o.more)
+}
+
+// spec gives the tunnel that an entry asks for.
+func (e entry) spec(name string, where func() string) (wanted spec, keep bool, err error) {
+	number := func(key string, most uint64) uint64 {
+		if e.more[key] == "" {
+			return 0
+		}
+		n, wrong := strconv.ParseUint(e.more[key], 10, 64)
+		if wrong != nil || n > most {
+			err = fmt.Errorf("%s: want a number up to %d, is %q", key, most, e.more[key])
+		}
+		return n
+	}
+	switch e.more["keep"] {
+	case "", "false":
+	case "true":
+		keep = true
+	default:
+		return wanted, false, fmt.Errorf("keep: want true or false, is %q", e.more["keep"])
+	}
+	switch e.kind {
+	case "http":
+		wanted, err = httpSpec(e.value, e.more["host"], e.more["path"])
+	case "tcp", "udp":
+		port := number("port", 65535)
+		if err == nil {
+			wanted, err = publicSpec(e.kind, e.value, int(port))
+		}
+	case "expose":
+		uses := max(number("uses", 1000), 1)
+		var lasts lifetime
+		if text := e.more["expires"]; text != "" {
+			if wrong := lasts.Set(text); wrong != nil {
+				return wanted, false, fmt.Errorf("expires: %w", wrong)
+			}
+		}
+		if err == nil {
+			wanted, err = exposeSpec(e.value, uint32(uses), lasts.seconds(), where)
+		}
+	case "forward":
+		protocol := e.more["protocol"]
+		if protocol == "" {
+			protocol = "tcp"
+		}
+		switch {
+		case e.more["to"] == "":
+			return wanted, false, errors.New("to is missing: the other machine and its service, for example datacentre:5432")
+		case protocol != "tcp" && protocol != "udp":
+			return wanted, false, fmt.Errorf("protocol: want tcp or udp, is %q", protocol)
+		}
+		wanted, err = forwardSpec(protocol, e.value, e.more["to"])
+	}
+	if err != nil {
+		return wanted, false, err
+	}
+	return wanted.named(name), keep, nil
+}
+
+// parseTunnels reads a file of tunnels. All that is wrong with it is told at once, each
+// with its line.
+func parseTunnels(file string, text []byte) (map[string]entry, error) {
+	var document yaml.Node
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		return nil, fmt.Errorf("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	r := &tunnelReader{file: file}
+	all := map[string]entry{}
+	if len(document.Content) > 0 {
+		r.object(document.Content[0], "the file", func(key, value *yaml.Node) {
+			if r.known(key, "the file", "tunnels") {
+				r.object(value, "tunnels", func(name, value *yaml.Node) {
+					if _, twice := all[name.Value]; twice {
+						r.fault(name, "the tunnel %q stands here a second time", name.Value)
+					}
+					all[name.Value] = r.entry(name, value)
+				})
+			}
+		})
+	}
+	if len(all) == 0 && len(r.faults) == 0 {
+		r.faults = append(r.faults, fmt.Errorf("%s: it has no tunnels", file))
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		e := all[name]
+		if e.kind == "" {
+			continue // told already
+		}
+		if _, _, err := e.spec(name, func() string { return "" }); err != nil {
+			r.faults = append(r.faults, fmt.Errorf("%s, line %d: %s: %w", file, e.line, oneLine(name), err))
+		}
+	}
+	if len(r.faults) > 0 {
+		return nil, errors.Join(r.faults...)
+	}
+	return all, nil
+}
+
+type tunnelReader struct {
+	file   string
+	faults []error
+}
+
+func (r *tunnelReader) fault(at *yaml.Node, format string, args ...any) {
+	r.faults = append(r.faults, fmt.Errorf("%s, line %d: %s", r.file, at.Line, oneLine(fmt.Sprintf(format, args...))))
+}
+
+// object calls each for every key and value of a mapping.
+func (r *tunnelReader) object(node *yaml.Node, what string, each func(key, value *yaml.Node)) {
+	if node.Kind != yaml.MappingNode {
+		r.fault(node, "%s must be keys with values, indented under it", what)
+		return
+	}
+	for pair := range slices.Chunk(node.Content, 2) {
+		each(pair[0], pair[1])
+	}
+}
+
+// known refuses a key that is none of these, with the nearest that is.
+func (r *tunnelReader) known(key *yaml.Node, where string, keys ...string) bool {
+	if slices.Contains(keys, key.Value) {
+		return true
+	}
+	text := fmt.Sprintf("%s has no key %q", where, key.Value)
+	if near := nearest(key.Value, keys); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", near)
+	} else {
+		text += "; it has " + strings.Join(keys, ", ")
+	}
+	r.fault(key, "%s", text)
+	return false
+}
+
+func (r *tunnelReader) entry(name, node *yaml.Node) entry {
+	e := entry{more: map[string]string{}, line: name.Line}
+	kinds := slices.Sorted(maps.Keys(kindKeys))
+	var others []*yaml.Node
+	seen := map[string]bool{}
+	r.object(node, fmt.Sprintf("%q", name.Value), func(key, value *yaml.Node) {
+		if seen[key.Value] {
+			r.fault(key, "the key %q stands in %q twice", key.Value, name.Value)
+			return
+		}
+		seen[key.Value] = true
+		if value.Kind != yaml.ScalarNode {
+			r.fault(value, "%s must be one value", key.Value)
+			return
+		}
+		switch {
+		case kindKeys[key.Value] == nil:
+			others = append(others, key)
+			e.more[key.Value] = value.Value
+		case e.kind != "":
+			r.fault(key, "%q is %s already and cannot be %s too", name.Value, e.kind, key.Value)
+		default:
+			e.kind, e.value = key.Value, value.Value
+		}
+	})
+	if e.kind == "" {
+		for _, key := range others {
+			if near := nearest(key.Value, kinds); near != "" {
+				r.fault(key, "%q has no key %q; did you mean %q?", name.Value, key.Value, near)
+				return e
+			}
+		}
+		r.fault(name, "%q does not say what it is: want one of %s", name.Value, strings.Join(kinds, ", "))
+		return e
+	}
+	for _, key := range others {
+		r.known(key, fmt.Sprintf("%q, which is %s,", name.Value, e.kind), kindKeys[e.kind]...)
+	}
+	return e
+}
+
+// nearest gives the word that is spelled most like another, "" when none is near.
+func nearest(word string, of []string) string {
+	best, least := "", 3
+	for _, other := range of {
+		if d := distance(strings.ToLower(word), other); d < least && d < len(other) {
+			best, least = other, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters must be added, taken away or changed (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := before
+			if a[i] != b[j] {
+				change++
+			}
+			before = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+const goodTunnels = `
+tunnels:
+  web: {tcp: 3000, port: 20005}
+  site: {http: "http://127.0.0.1:3000/", host: Shop}
+  game: {udp: "192.168.1.2:34197", keep: true}
+  db:
+    forward: 5433
+    to: datacentre:5432
+  notes:
+    expose: 8080
+    expires: 2d
+    uses: 3
+`
+
+func sprint(s spec, keep bool) string {
+	return fmt.Sprintln(s.wish.Kind, s.wish.Protocol, s.wish.Parts, keep)
+}
+
+func TestTunnelsOfAFile(t *testing.T) {
+	all, err := parseTunnels("t.yaml", []byte(goodTunnels))
+	if err != nil || len(all) != 5 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	for name, want := range map[string]string{
+		"web":   "public tcp map[name:web public_port:20005 target_host:127.0.0.1 target_port:3000] false",
+		"site":  "public http map[name:site public_host:shop target_host:127.0.0.1 target_port:3000] false",
+		"game":  "public udp map[name:game public_port:0 target_host:192.168.1.2 target_port:34197] true",
+		"db":    "forward tcp map[local_port:5433 name:db target_host:127.0.0.1 target_port:5432] false",
+		"notes": "expose tcp map[name:notes target_host:127.0.0.1 target_port:8080] false",
+	} {
+		got, keep, err := all[name].spec(name, func() string { return "" })
+		if text := strings.TrimSpace(sprint(got, keep)); err != nil || text != want {
+			t.Errorf("%s is %s, %v", name, text, err)
+		}
+	}
+}
+
+// Each fault is told with its line and the nearest word that is right, all at once.
+func TestFaultsOfATunnelFile(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                          "t.yaml: it has no tunnels",
+		"tunnels: {}":               "t.yaml: it has no tunnels",
+		"tunels:\n  web: {tcp: 1}":  `t.yaml, line 1: the file has no key "tunels"; did you mean "tunnels"?`,
+		"tunnels:\n  web: {tpc: 1}": `t.yaml, line 2: "web" has no key "tpc"; did you mean "tcp"?`,
+		"tunnels:\n  web:\n    tcp: 1\n    prot: 2":          `t.yaml, line 4: "web", which is tcp, has no key "prot"; did you mean "port"?`,
+		"tunnels:\n  web: {tcp: 1, to: x}":                   `t.yaml, line 2: "web", which is tcp, has no key "to"; it has port, keep`,
+		"tunnels:\n  web: {tcp: 1, udp: 1}":                  `t.yaml, line 2: "web" is tcp already and cannot be udp too`,
+		"tunnels:\n  web: {tcp: 1}\n  web: {tcp: 2}":         `t.yaml, line 3: the tunnel "web" stands here a second time`,
+		"tunnels:\n  web: {port: 1}":                         `t.yaml, line 2: "web" does not say what it is: want one of expose, forward, http, tcp, udp`,
+		"tunnels:\n  web: 3000":                              `t.yaml, line 2: "web" must be keys with values`,
+		"tunnels:\n  web: {tcp: [1]}":                        `t.yaml, line 2: tcp must be one value`,
+		"tunnels:\n  web: {tcp: many}":                       `t.yaml, line 2: web: "many" is no service: the port is a number from 1 to 65535`,
+		"tunnels:\n  web: {tcp: 1, port: x}":                 `t.yaml, line 2: web: port: want a number up to 65535, is "x"`,
+		"tunnels:\n  web: {http: \"https://h:1\"}":           `t.yaml, line 2: web: "https://h:1": services are spoken to over http`,
+		"tunnels:\n  web: {http: \"http://h/a\"}":            `t.yaml, line 2: web: "http://h/a": want the service without a path`,
+		"tunnels:\n  web: {tcp: 1, keep: maybe}":             `t.yaml, line 2: web: keep: want true or false, is "maybe"`,
+		"tunnels:\n  db: {forward: 5433}":                    `t.yaml, line 2: db: to is missing`,
+		"tunnels:\n  db: {forward: 1, to: a:1, protocol: x}": `t.yaml, line 2: db: protocol: want tcp or udp, is "x"`,
+		"tunnels:\n  db: {expose: 1, expires: never}":        `t.yaml, line 2: db: expires: must be more than 0`,
+		"tunnels: [": "t.yaml: line 1:",
+	} {
+		all, err := parseTunnels("t.yaml", []byte(text))
+		if err == nil || all != nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+	if _, err := parseTunnels("t.yaml", []byte("tunnels:\n  a: {tcp: x}\n  b: {tcp: y}")); strings.Count(err.Error(), "\n") != 1 {
+		t.Errorf("of two faults is told %v", err)
+	}
+}
+
+func FuzzTunnelFile(f *testing.F) {
+	f.Add([]byte(goodTunnels))
+	f.Add([]byte("tunnels: {a: {tcp: 1, tcp: 2}}"))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		all, err := parseTunnels("t.yaml", text)
+		if (err == nil) != (len(all) > 0) {
+			t.Errorf("%d tunnels, %v", len(all), err)
+		}
+		for name, e := range all {
+			if _, _, err := e.spec(name, func() string { return "" }); err != nil {
+				t.Errorf("%s passed, and is refused: %v", name, err)
+			}
+		}
+	})
+}
+
+func TestTextOfOthersStaysOnItsLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"laptop":          "laptop",
+		"Büro 東京":         "Büro 東京",
+		"a\x1b[2Jb":       "a?[2Jb",
+		"a\nready: x":     "a?ready: x",
+		"a\u202eevil":     "a?evil",
+		"a\u2066b\u2069":  "a?b?",
+		"a\u2028b\u0085c": "a?b?c",
+		"a\u200bb":        "a?b",
+	} {
+		if got := oneLine(text); got != want {
+			t.Errorf("%q is shown as %q, want %q", text, got, want)
+		}
+	}
+}

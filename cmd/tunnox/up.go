@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+const upLong = `Hold all tunnels of a file for as long as this program runs:
+
+  tunnels:
+    web:
+      http: 3000                 # a public URL
+      host: shop                 # left out: one is chosen
+    ssh:
+      tcp: 22                    # or udp: a public port
+      port: 20005                # left out: one is chosen
+    db:
+      forward: 5433              # a port here
+      to: datacentre:5432        # a service of another machine of yours
+    notes:
+      expose: 127.0.0.1:8080     # a code for somebody else
+      expires: 2d
+
+When the file changes, or on SIGHUP, it is read again: what is the same in it goes on
+untouched. A file with a fault changes nothing, and the fault is told with its line.
+
+`
+
+// fileLook is how often it is looked whether the file has changed.
+const fileLook = time.Second
+
+func upCommand(s surroundings) *cobra.Command {
+	f := &foreground{surroundings: s}
+	var file string
+	check := false
+	cmd := &cobra.Command{Use: "up", Short: "Hold all tunnels of a file, tunnox.yaml", Args: cobra.NoArgs, Long: upLong + foregroundCodes,
+		Example: "  tunnox up\n  tunnox up --file work.yaml --check"}
+	f.declare(cmd)
+	cmd.Flags().Lookup("keep").Hidden = true // an entry of the file says it for itself
+	cmd.Flags().StringVarP(&file, "file", "f", "tunnox.yaml", "`file` with the tunnels")
+	cmd.Flags().BoolVar(&check, "check", false, "only read the file, and tell what is wrong with it")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if f.keep {
+			return usageError("--keep: say keep: true for each tunnel of the file that is to stay")
+		}
+		u := &upper{f: f, file: file, running: map[string]*upped{}}
+		entries, err := u.read()
+		if err != nil {
+			return codedError{exitUsage, err}
+		}
+		if check {
+			_, err := fmt.Fprintf(s.stdout, "%s: %d tunnels, nothing wrong with it\n", file, len(entries))
+			return err
+		}
+		return u.run(cmd.Context(), entries)
+	}
+	return cmd
+}
+
+// upper holds the tunnels of a file.
+type upper struct {
+	f       *foreground
+	file    string
+	text    []byte // as it was read last
+	running map[string]*upped
+	tasks   sync.WaitGroup
+}
+
+// upped is one of them.
+type upped struct {
+	entry entry
+	end   context.CancelFunc
+	over  chan struct{}
+}
+
+// read reads the file.
+func (u *upper) read() (map[string]entry, error) {
+	text, err := os.ReadFile(u.file)
+	if err != nil {
+		return nil, fmt.Errorf("read the tunnels: %w\n  name another file with --file; tunnox up --help shows what stands in one", err)
+	}
+	u.text = text
+	return parseTunnels(u.file, text)
+}
+
+func (u *upper) run(ctx context.Context, entries map[string]entry) error {
+	u.f.state = stateDir(u.f.surroundings, u.f.state)
+	// The agent is there before the tunnels, so that none of them is it: it would end
+	// with that one.
+	runner, err := u.f.runner(ctx)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	defer func() { _ = runner.stop() }()
+	defer u.tasks.Wait()
+	asked := make(chan os.Signal, 1)
+	if len(reloadSignals) > 0 { // none would be all
+		signal.Notify(asked, reloadSignals...)
+		defer signal.Stop(asked)
+	}
+	tick := time.NewTicker(fileLook)
+	defer tick.Stop()
+	u.settle(ctx, entries)
+	for {
+		select {
+		case <-asked:
+			u.reload(ctx)
+		case <-tick.C:
+			if text, err := os.ReadFile(u.file); err == nil && !bytes.Equal(text, u.text) {
+				u.reload(ctx)
+			}
+		case <-runner.over: // of an agent of another program nobody needs to know
+			if stopped := runner.stop(); stopped != nil {
+				return stopped
+			}
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// reload reads the file again. With a fault in it everything goes on as it is.
+func (u *upper) reload(ctx context.Context) {
+	entries, err := u.read()
+	if err != nil {
+		fmt.Fprintf(u.f.stderr, "tunnox: the tunnels stay as they are:\n%s\n", eachLine(err.Error()))
+		return
+	}
+	u.settle(ctx, entries)
+}
+
+// settle ends what is not wanted any more, and then begins what is: an address may go
+// from one to another.
+func (u *upper) settle(ctx context.Context, entries map[string]entry) {
+	for name, t := range u.running {
+		if e, ok := entries[name]; ok && t.entry.same(e) {
+			select {
+			case <-t.over: // refused before; once more, since somebody has looked at the file
+			default:
+				continue
+			}
+		}
+		t.end()
+		<-t.over
+		delete(u.running, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		if u.running[name] == nil {
+			u.begin(ctx, name, entries[name])
+		}
+	}
+}
+
+func (u *upper) begin(ctx context.Context, name string, e entry) {
+	ctx, end := context.WithCancel(ctx)
+	t := &upped{entry: e, end: end, over: make(chan struct{})}
+	u.running[name] = t
+	u.tasks.Go(func() {
+		defer close(t.over)
+		defer end()
+		f := *u.f
+		wanted, keep, err := e.spec(name, f.serverWord)
+		f.keep = keep
+		if err == nil {
+			err = f.hold(ctx, wanted.wish, f.shownAs(name, wanted.ready))
+		}
+		if err != nil && !errors.Is(err, context.Canceled) {
+			fmt.Fprintf(f.stderr, "tunnox: %s: %s\n", oneLine(name), eachLine(err.Error()))
+		}
+	})
+}
