@@ -128,6 +128,7 @@ func (s *yamuxSession) OnOpen(do func(transport.Stream)) { transport.AcceptEach(
 func (s *yamuxSession) Admit()                           {}
 func (s *yamuxStream) ResetInOrder() error               { return s.Reset() }
 func (s *yamuxStream) OnRead(do func()) (now func())     { go do(); return func() {} }
+func (s *yamuxStream) OnReset(func()) (stop func())      { return func() {} } // yamux tells nobody
 
 // yamuxStream gives yamux's streams the errors of this package.
 type yamuxStream struct {
