@@ -71,6 +71,7 @@ fuzz: ## Fuzz every parser for FUZZTIME each, and the API for a minute
 
 bench: setup ## Measure, and print one table
 	$(GO) run ./test/bench
+	$(GO) test -run '^$$' -bench 'Carriers|BesideTLS' ./transport ./transport/quic
 
 muxbench: ## Measure our multiplexer beside yamux and smux
 	cd transport/muxbench && $(GO) test -run '^$$' -bench . .
