@@ -205,7 +205,7 @@ func TestHTTPMappingIsCarried(t *testing.T) {
 		}
 	}
 	offer := PublicOffer{Known: true, Domains: []string{"t.example.org"}}
-	parts := Parts{"web", Origin{PublicHost: "brave-otter", PublicPath: "/app"}, Service{TargetHost: "db", TargetPort: 443, TargetScheme: "http"}, optionsOf(ProtocolHTTP)}
+	parts := Parts{"web", Origin{PublicHost: "brave-otter", PublicPath: "/app"}, Service{TargetHost: "db", TargetPort: 443, TargetScheme: "https"}, optionsOf(ProtocolHTTP)}
 	d, err := w.run(CreateMapping{ID: 1001, UserID: 100000001, TargetClientID: 600000000, Protocol: ProtocolHTTP, Parts: parts}.Offered(offer))
 	if err != nil {
 		t.Fatal(err)

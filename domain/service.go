@@ -10,7 +10,7 @@ import (
 type Service struct {
 	TargetHost   string `json:"target_host" minLength:"1" maxLength:"253" doc:"An IP address or a host name that the target resolves" example:"127.0.0.1"`
 	TargetPort   int    `json:"target_port" minimum:"1" maximum:"65535" example:"80"`
-	TargetScheme string `json:"target_scheme,omitempty" enum:"http" doc:"How the service of an http mapping is spoken to. Left out: http" example:"http"`
+	TargetScheme string `json:"target_scheme,omitempty" enum:"http,https,h2c" doc:"How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http" example:"http"`
 }
 
 // Address is what the target agent dials, host:port.

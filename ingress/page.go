@@ -25,6 +25,7 @@ var (
 	absoluteURI = page{http.StatusBadRequest, "absolute_form", "This server is no proxy: ask for a path, and name the host in the Host header."}
 	misdirected = page{http.StatusMisdirectedRequest, "misdirected", "The request names another host than the TLS connection. Open a new connection for it."}
 	unavailable = page{http.StatusServiceUnavailable, "unavailable", "What is published at this address is not known at the moment. Try again soon."}
+	noUpgrade   = page{http.StatusBadGateway, "no_upgrade", "The service behind this address speaks HTTP/2 only, and WebSocket is carried over HTTP/1.1."}
 	broken      = page{http.StatusBadGateway, "service_broken", "The service behind this address ended the connection or gave no valid answer."}
 	timedOut    = page{http.StatusGatewayTimeout, "service_timeout", "The service behind this address did not answer in time."}
 )

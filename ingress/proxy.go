@@ -12,8 +12,6 @@ import (
 
 // proxy carries one request to the service and its answer back.
 func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
-	life, done := lifetime(in)
-	defer done()
 	out := &answer{ResponseWriter: w}
 	defer out.stop()
 	// The service may answer before it has read all; net/http would read the rest
@@ -22,7 +20,10 @@ func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
 
 	proxy := httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme = "http"
+			r.Out.URL.Scheme = SchemeHTTP
+			if site.Scheme == SchemeHTTPS {
+				r.Out.URL.Scheme = SchemeHTTPS
+			}
 			r.Out.URL.Host = "service" // one per transport, which dials the site's
 			// As it came: the proxy drops what net/url does not understand.
 			r.Out.URL.RawQuery, r.Out.URL.ForceQuery = in.URL.RawQuery, in.URL.ForceQuery
@@ -52,14 +53,14 @@ func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) {
-			if life.Err() != nil {
+			if in.Context().Err() != nil {
 				panic(http.ErrAbortHandler) // nobody is there to read a page
 			}
 			s.fail(w, in, err)
 		},
 		ErrorLog: s.http.ErrorLog,
 	}
-	ctx := context.WithValue(life, visitorAddress{}, in.RemoteAddr)
+	ctx := context.WithValue(in.Context(), visitorAddress{}, in.RemoteAddr)
 	proxy.ServeHTTP(out, in.WithContext(ctx))
 }
 

@@ -132,6 +132,9 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		misdirected.write(w, in)
 		return
 	}
+	life, done := lifetime(in)
+	defer done()
+	in = in.WithContext(life)
 	site, err := s.config.Finder.Find(in.Context(), host, in.URL.EscapedPath(), in.RemoteAddr)
 	switch {
 	case errors.Is(err, ErrNoSite):

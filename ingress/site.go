@@ -26,6 +26,12 @@ type Site struct {
 	// Dial opens a connection to the service for a visitor at an address. It fails
 	// with [Unreachable] where it can say which hop did.
 	Dial func(ctx context.Context, visitor string) (net.Conn, error)
+	// Scheme is how the service is spoken to: http, which "" stands for, https or h2c. Who
+	// an https service is, is not verified: most have a certificate of their own making,
+	// and what lies between the machine that dials and the service is its owner's matter.
+	Scheme string
+	// ServerName is what an https service is asked for by SNI; "" = nothing.
+	ServerName string
 	// HostHeader replaces the Host that the service sees; "" keeps the visitor's.
 	HostHeader string
 }

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -27,7 +28,8 @@ type keptSite struct {
 	used    time.Time
 	// pooled is for requests that can be sent again when the kept connection turns
 	// out to be dead; fresh dials for each of the others, because the visitor must
-	// not pay for a connection that died while it was kept.
+	// not pay for a connection that died while it was kept. An HTTP/2 service says by
+	// which request it has gone away, and all go over one connection.
 	pooled, fresh *http.Transport
 }
 
@@ -51,7 +53,7 @@ func (s *sites) transport(site Site, repeatable bool) http.RoundTripper {
 		}
 	}
 	k.used = time.Now()
-	if repeatable && !s.closed {
+	if (repeatable || site.Scheme == SchemeH2C) && !s.closed {
 		return k.pooled
 	}
 	return k.fresh
@@ -88,17 +90,35 @@ func newKept(site Site) *keptSite {
 		// A service that does not answer "Expect: 100-continue" gets the body after
 		// this time, as curl does it.
 		ExpectContinueTimeout: time.Second,
-		Protocols:             http1Only(),
+		Protocols:             new(http.Protocols),
+		HTTP2:                 &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+		TLSHandshakeTimeout:   10 * time.Second,
+	}
+	switch site.Scheme {
+	case SchemeH2C:
+		pooled.Protocols.SetUnencryptedHTTP2(true)
+	case SchemeHTTPS:
+		pooled.Protocols.SetHTTP1(true)
+		pooled.Protocols.SetHTTP2(true)
+		pooled.TLSClientConfig = site.tls()
+	default:
+		pooled.Protocols.SetHTTP1(true)
 	}
 	fresh := pooled.Clone()
 	fresh.DisableKeepAlives = true
 	return &keptSite{version: site.Version, pooled: pooled, fresh: fresh}
 }
 
-func http1Only() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	return p
+// Schemes of services.
+const (
+	SchemeHTTP  = "http"
+	SchemeHTTPS = "https"
+	SchemeH2C   = "h2c" // HTTP/2 by prior knowledge
+)
+
+// tls is how an https service is spoken to.
+func (site Site) tls() *tls.Config {
+	return &tls.Config{ServerName: site.ServerName, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12} //nolint:gosec // see Site.Scheme
 }
 
 func (k *keptSite) close() { k.pooled.CloseIdleConnections() }

@@ -3,6 +3,7 @@ package ingress
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,12 +22,20 @@ const upgradeTimeout = 30 * time.Second
 // so this is ours: one request, one answer, and then bytes both ways, each direction
 // until its own end.
 func (s *Server) upgrade(w http.ResponseWriter, in *http.Request, site Site) {
-	life, done := lifetime(in)
-	defer done()
+	life := in.Context()
+	if site.Scheme == SchemeH2C {
+		noUpgrade.write(w, in)
+		return
+	}
 	service, err := site.Dial(life, in.RemoteAddr)
 	if err != nil {
 		s.fail(w, in, err)
 		return
+	}
+	if site.Scheme == SchemeHTTPS {
+		config := site.tls()
+		config.NextProtos = []string{"http/1.1"}
+		service = tls.Client(service, config)
 	}
 	stop := context.AfterFunc(life, func() { abort(service) })
 	defer stop()
@@ -164,12 +173,14 @@ func move(to net.Conn, from io.Reader, source net.Conn) {
 // abort ends a connection in a way that the peer cannot take for a proper end.
 func abort(c net.Conn) {
 	switch c := c.(type) {
-	case interface{ Reset() }:
-		c.Reset()
+	case interface{ Reset() error }:
+		_ = c.Reset()
 	case *visitorConn:
 		abort(c.Conn)
 	case *net.TCPConn:
 		_ = c.SetLinger(0)
+	case *tls.Conn:
+		abort(c.NetConn())
 	}
 	_ = c.Close()
 }

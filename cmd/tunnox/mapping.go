@@ -114,7 +114,7 @@ func (r *resource) createMapping() *cobra.Command {
 	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")
 	flags.StringVar(&host, "host", "", "`label` of the public host of an http mapping, under the server's base domain (default: one is chosen and kept)")
 	flags.StringVar(&path, "path", "", "`path` of the public host that the mapping has, with all below it (default: /)")
-	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials")
+	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
 	require(cmd, "target", "service")

@@ -100,13 +100,21 @@ func (h *hostServer) Find(ctx context.Context, host, path, visitor string) (ingr
 	case err != nil:
 		return ingress.Site{}, ingress.NotLookedUp(err)
 	}
-	return ingress.Site{Mapping: m.State.ID, Version: int64(m.Version), Dial: func(_ context.Context, visitor string) (net.Conn, error) {
+	return ingress.Site{Mapping: m.State.ID, Version: int64(m.Version), Scheme: m.State.TargetScheme, ServerName: serverName(m.State.TargetHost), Dial: func(_ context.Context, visitor string) (net.Conn, error) {
 		conn, err := h.f.DialHost(name, m.State.ID, visitor)
 		if err != nil {
 			return nil, unreachable(err)
 		}
 		return conn, nil
 	}}, nil
+}
+
+// serverName is what a service is asked for by SNI: no address is.
+func serverName(host string) string {
+	if net.ParseIP(host) != nil {
+		return ""
+	}
+	return host
 }
 
 // unreachable says to a visitor which hop on the way to the service failed. The words

@@ -34,7 +34,9 @@ const (
 
 // Defines values for ChangeMappingBodyTargetScheme.
 const (
-	ChangeMappingBodyTargetSchemeHttp ChangeMappingBodyTargetScheme = "http"
+	ChangeMappingBodyTargetSchemeH2c   ChangeMappingBodyTargetScheme = "h2c"
+	ChangeMappingBodyTargetSchemeHttp  ChangeMappingBodyTargetScheme = "http"
+	ChangeMappingBodyTargetSchemeHttps ChangeMappingBodyTargetScheme = "https"
 )
 
 // Defines values for ChangeWebhookBodyScope.
@@ -99,7 +101,9 @@ const (
 
 // Defines values for CreateMappingBodyTargetScheme.
 const (
-	CreateMappingBodyTargetSchemeHttp CreateMappingBodyTargetScheme = "http"
+	CreateMappingBodyTargetSchemeH2c   CreateMappingBodyTargetScheme = "h2c"
+	CreateMappingBodyTargetSchemeHttp  CreateMappingBodyTargetScheme = "http"
+	CreateMappingBodyTargetSchemeHttps CreateMappingBodyTargetScheme = "https"
 )
 
 // Defines values for CreateShareBodyHeldBy.
@@ -118,7 +122,9 @@ const (
 
 // Defines values for CreateShareBodyTargetScheme.
 const (
-	CreateShareBodyTargetSchemeHttp CreateShareBodyTargetScheme = "http"
+	CreateShareBodyTargetSchemeH2c   CreateShareBodyTargetScheme = "h2c"
+	CreateShareBodyTargetSchemeHttp  CreateShareBodyTargetScheme = "http"
+	CreateShareBodyTargetSchemeHttps CreateShareBodyTargetScheme = "https"
 )
 
 // Defines values for CreateUserBodyRole.
@@ -172,7 +178,9 @@ const (
 
 // Defines values for MappingTargetScheme.
 const (
-	MappingTargetSchemeHttp MappingTargetScheme = "http"
+	MappingTargetSchemeH2c   MappingTargetScheme = "h2c"
+	MappingTargetSchemeHttp  MappingTargetScheme = "http"
+	MappingTargetSchemeHttps MappingTargetScheme = "https"
 )
 
 // Defines values for MeRole.
@@ -197,7 +205,9 @@ const (
 
 // Defines values for NewShareTargetScheme.
 const (
-	NewShareTargetSchemeHttp NewShareTargetScheme = "http"
+	NewShareTargetSchemeH2c   NewShareTargetScheme = "h2c"
+	NewShareTargetSchemeHttp  NewShareTargetScheme = "http"
+	NewShareTargetSchemeHttps NewShareTargetScheme = "https"
 )
 
 // Defines values for NewWebhookScope.
@@ -246,7 +256,9 @@ const (
 
 // Defines values for ShareTargetScheme.
 const (
-	ShareTargetSchemeHttp ShareTargetScheme = "http"
+	ShareTargetSchemeH2c   ShareTargetScheme = "h2c"
+	ShareTargetSchemeHttp  ShareTargetScheme = "http"
+	ShareTargetSchemeHttps ShareTargetScheme = "https"
 )
 
 // Defines values for TokensTokenType.
@@ -544,7 +556,7 @@ type ChangeMappingBody struct {
 	// TargetPort Examples: 80
 	TargetPort *int64 `json:"target_port,omitempty"`
 
-	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
 	// Examples: http
 	TargetScheme *ChangeMappingBodyTargetScheme `json:"target_scheme,omitempty"`
@@ -570,7 +582,7 @@ type ChangeMappingBodyHeldBy string
 // Examples: tcp
 type ChangeMappingBodyProtocol string
 
-// ChangeMappingBodyTargetScheme How the service of an http mapping is spoken to. Left out: http
+// ChangeMappingBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
 // Examples: http
 type ChangeMappingBodyTargetScheme string
@@ -984,7 +996,7 @@ type CreateMappingBody struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
-	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
 	// Examples: http
 	TargetScheme *CreateMappingBodyTargetScheme `json:"target_scheme,omitempty"`
@@ -1003,7 +1015,7 @@ type CreateMappingBodyHeldBy string
 // CreateMappingBodyProtocol Examples: tcp
 type CreateMappingBodyProtocol string
 
-// CreateMappingBodyTargetScheme How the service of an http mapping is spoken to. Left out: http
+// CreateMappingBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
 // Examples: http
 type CreateMappingBodyTargetScheme string
@@ -1047,7 +1059,7 @@ type CreateShareBody struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
-	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
 	// Examples: http
 	TargetScheme *CreateShareBodyTargetScheme `json:"target_scheme,omitempty"`
@@ -1066,7 +1078,7 @@ type CreateShareBodyHeldBy string
 // CreateShareBodyProtocol Examples: tcp
 type CreateShareBodyProtocol string
 
-// CreateShareBodyTargetScheme How the service of an http mapping is spoken to. Left out: http
+// CreateShareBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
 // Examples: http
 type CreateShareBodyTargetScheme string
@@ -1505,7 +1517,7 @@ type Mapping struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
-	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
 	// Examples: http
 	TargetScheme *MappingTargetScheme `json:"target_scheme,omitempty"`
@@ -1533,7 +1545,7 @@ type MappingProtocol string
 // MappingStatus Examples: active
 type MappingStatus string
 
-// MappingTargetScheme How the service of an http mapping is spoken to. Left out: http
+// MappingTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
 // Examples: http
 type MappingTargetScheme string
@@ -1684,7 +1696,7 @@ type NewShare struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
-	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
 	// Examples: http
 	TargetScheme *NewShareTargetScheme `json:"target_scheme,omitempty"`
@@ -1711,7 +1723,7 @@ type NewShareHeldBy string
 // NewShareProtocol Examples: tcp
 type NewShareProtocol string
 
-// NewShareTargetScheme How the service of an http mapping is spoken to. Left out: http
+// NewShareTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
 // Examples: http
 type NewShareTargetScheme string
@@ -2418,7 +2430,7 @@ type Share struct {
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
 
-	// TargetScheme How the service of an http mapping is spoken to. Left out: http
+	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
 	// Examples: http
 	TargetScheme *ShareTargetScheme `json:"target_scheme,omitempty"`
@@ -2445,7 +2457,7 @@ type ShareHeldBy string
 // ShareProtocol Examples: tcp
 type ShareProtocol string
 
-// ShareTargetScheme How the service of an http mapping is spoken to. Left out: http
+// ShareTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
 // Examples: http
 type ShareTargetScheme string
