@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -56,7 +57,7 @@ func throughAProxy(t *testing.T, c *cluster) string {
 // join starts another forwarder, whose data folder is new.
 func (c *cluster) join(t *testing.T) {
 	t.Helper()
-	c.joined = append(c.joined, programs.StartServer(t, "forwarder", "--redis", c.redis.URL()))
+	c.joined = append(c.joined, programs.StartServer(t, "forwarder", "--redis", c.redis.URL(), "--cluster-ca", filepath.Join(c.control.Dir, "cluster-ca.pem")))
 }
 
 // stays says that for longer than node ids are leased no forwarder ends, all of them
