@@ -253,7 +253,7 @@ func addressOf(l *wirepb.Listener) string {
 func (ls *listeners) listen(want *wirepb.Listener) (socket, *wirepb.Failure) {
 	_, known := kindOf(want.GetProtocol())
 	at, err := netip.ParseAddrPort(addressOf(want))
-	if known && err == nil && at.Port() != 0 && !ls.a.listening.Allows(at) {
+	if known && err == nil && at.Port() != 0 && !ls.a.listening.Allows(at) && !ls.a.tunnels.listenAt(at) {
 		return nil, &wirepb.Failure{MappingId: want.GetMappingId(), Code: string(wire.AddressDenied),
 			Message: "this agent does not listen on " + at.String() + "; its owner allows it with --allow-listen " + at.String()}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -175,6 +176,23 @@ func (ts *tunnels) shared(m *wirepb.Mapping, but *tunnel) bool {
 	}
 	for _, t := range ts.open {
 		if t != but && t.shareID.Load() == m.GetShareId() {
+			return true
+		}
+	}
+	return false
+}
+
+// listenAt tells whether a program of this machine asks to listen on an address: who
+// starts it there consents by that.
+func (ts *tunnels) listenAt(at netip.AddrPort) bool {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for _, t := range ts.open {
+		if t.wish.Kind != TunnelForward && t.wish.Kind != TunnelGet {
+			continue
+		}
+		host, port := t.listener()
+		if addr, err := netip.ParseAddr(host); err == nil && addr.Unmap() == at.Addr().Unmap() && (port == 0 || port == int(at.Port())) {
 			return true
 		}
 	}

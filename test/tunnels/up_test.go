@@ -82,6 +82,19 @@ func TestUp(t *testing.T) {
 	w.left(0)
 }
 
+// TestForwardListensWhereItsOwnerSays: an agent listens for a server on loopback only; who
+// starts a program on the machine may say more.
+func TestForwardListensWhereItsOwnerSays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	laptop, desk := w.machine("laptop"), w.machine("desk")
+	desk.start("agent").Says("connected", limit)
+	port := programs.FreePort(t)
+	forward := laptop.tunnel("forward", fmt.Sprintf("0.0.0.0:%d", port), fmt.Sprintf("desk:%d", service(t, "db")))
+	answers(t, fmt.Sprintf("127.0.0.1:%d", port), "db")
+	forward.end(t)
+}
+
 // TestNames: machines are listed by the names that tunnox forward takes.
 func TestNames(t *testing.T) {
 	t.Parallel()
