@@ -271,8 +271,16 @@ func TestFilesInsteadOfEnrolment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := pemFile(t, "CERTIFICATE", authority.Certificate().Raw)
 	c := programs.StartServer(t, "control", "--postgres", postgres, "--redis", redis)
+	// The file names both: who signs for nodes, and who signs for the rows in Redis.
+	ca := pemFile(t, "CERTIFICATE", authority.Certificate().Raw)
+	own, err := os.ReadFile(filepath.Join(c.Dir, "cluster-ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := appendTo(ca, own); err != nil {
+		t.Fatal(err)
+	}
 	var nodes []*programs.Server
 	for _, node := range []string{"node-001", "node-002"} {
 		issued, err := authority.IssueNode(node)
@@ -294,6 +302,16 @@ func TestFilesInsteadOfEnrolment(t *testing.T) {
 		"--bridge", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, nodes[0].Args()...)...)
 	p.Says(bridge.IdentityURI("node-003").String(), 15*time.Second)
 	p.Fails(10 * time.Second)
+}
+
+// appendTo adds text to the end of a file.
+func appendTo(name string, text []byte) error {
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
 }
 
 func pemFile(t *testing.T, kind string, der []byte) string {
