@@ -26,6 +26,7 @@ const MappingsWithPort Index = "mappings-with-port"
 
 // MappingsHeld lists the live mappings that end with somebody's agent.
 const MappingsHeld Index = "mappings-held"
+
 // MappingsOfHost lists the live mappings that a public host leads to.
 func MappingsOfHost(name string) Index { return Index("mappings-of-host-" + name) }
 

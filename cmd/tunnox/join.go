@@ -108,7 +108,7 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 	err = a.Run(ctx)
 	switch refused, isRefused := errors.AsType[*agent.EndedError](err); {
 	case client != 0:
-		_, err = fmt.Fprintf(j.stdout, "joined %s as client %d, %s\nnow run: tunnox agent%s\n", oneLine(invite.Servers[0]), client, oneLine(j.name), j.stateFlag())
+		_, err = fmt.Fprintf(j.stdout, "joined %s as client %d, %s\nnow run: tunnox agent%s\nor give a service an address: tunnox http 3000%s\n", oneLine(invite.Servers[0]), client, oneLine(j.name), j.stateFlag(), j.stateFlag())
 		return err
 	case isRefused:
 		j.forget(kept.File, before)

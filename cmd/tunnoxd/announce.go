@@ -61,14 +61,18 @@ More invitations: tunnox invite create --user %d
 `, p.dir.file("join"), firstInviteUses, int(firstInviteTime/(24*time.Hour)), a.join, firstUserID)
 		}
 		if agents != "" {
+			unknown := "An agent without them is refused: see --anonymous."
+			if p.cfg.Anonymous == "on" {
+				unknown = "An agent without them becomes an anonymous client."
+			}
 			fmt.Fprintf(&b, `
-Or let one in without an invitation, on the machine it is for:
+Without an invitation: create a client over the API, and start its agent with this
+line, --client-id and --auth-code-file:
 
   %s
 
-Without a client id it becomes an anonymous client. For one of a user's, create a
-client over the API and add --client-id and --auth-code-file.
-`, agents)
+%s
+`, agents, unknown)
 		}
 	case a.key != nil:
 		fmt.Fprintf(&b, "Tunnox %s is running. API http://%s, docs http://%s/docs, API key in %s\n",
