@@ -26,7 +26,7 @@ func NewRoutes() *Routes {
 // look the client up again, if the view was too old, and the refusal.
 func (m *Routes) Connect(view domain.ClientView) (again domain.Position, refusal *wire.Refusal) {
 	m.epoch++
-	s := &session{client: view.Client.State.ID, key: view.Client.State.PublicKey}
+	s := &session{client: view.Client.State.ID, key: view.Client.State.PublicKey, carries: carries{"tcp"}}
 	replaced, fx, again, refusal := m.r.install(s, view)
 	if again == 0 && refusal == nil {
 		m.sessions[s.client] = s
