@@ -80,18 +80,19 @@ type Agent struct {
 	log       *slog.Logger
 	listening Listening
 
-	roster    *roster
-	sessions  *sessions
-	listeners *listeners
-	target    *target
-	said      complaints
-	datagrams datagram.Counts // of all flows
-	fence     fence
-	unsure    atomic.Int64 // refusals in a row that may be a server that is not up to date yet
-	tunnels   *tunnels
-	ending    chan struct{}   // closed when Run is to end
-	ctx       context.Context // of Run
-	end       context.CancelCauseFunc
+	roster       *roster
+	sessions     *sessions
+	listeners    *listeners
+	target       *target
+	said         complaints
+	datagrams    datagram.Counts // of all flows
+	socksRefused atomic.Int64    // clients of SOCKS that got no way
+	fence        fence
+	unsure       atomic.Int64 // refusals in a row that may be a server that is not up to date yet
+	tunnels      *tunnels
+	ending       chan struct{}   // closed when Run is to end
+	ctx          context.Context // of Run
+	end          context.CancelCauseFunc
 
 	tries   func() []TransportStatus
 	stirs   <-chan struct{} // the config's

@@ -31,6 +31,8 @@ type socket interface {
 var kinds = map[string]kind{
 	"tcp": {listen: listenTCP, dial: dialTCP},
 	"udp": {listen: listenUDP, dial: dialUDP},
+	// The forwarder puts the destination that the client asked for in the service's place.
+	"socks5": {listen: listenSOCKS, dial: dialTCP},
 }
 
 // protocols lists what this agent carries, for Hello.

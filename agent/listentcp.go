@@ -25,12 +25,22 @@ func listenTCP(address netip.AddrPort) (socket, error) {
 	return tcpSocket{l}, nil
 }
 
-// serve takes connections until the socket is closed. Running out of
-// descriptors, for example, does not end it.
+// serve takes connections until the socket is closed.
 func (s tcpSocket) serve(ls *listeners, l *listener) {
+	accept(ls, l, s.Listener, func(conn *net.TCPConn) {
+		transport.Unfinished(conn)
+		if !ls.a.carry(l.mapping, conn) {
+			transport.Reset(conn) // the only refusal that a client of any protocol understands
+		}
+	})
+}
+
+// accept takes connections until the socket is closed, and has each served in a
+// goroutine of its own. Running out of descriptors, for example, does not end it.
+func accept(ls *listeners, l *listener, socket net.Listener, serve func(*net.TCPConn)) {
 	pause := 5 * time.Millisecond
 	for {
-		conn, err := s.Accept()
+		conn, err := socket.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -45,12 +55,9 @@ func (s tcpSocket) serve(ls *listeners, l *listener) {
 			transport.Reset(conn)
 			continue
 		}
-		transport.Unfinished(conn)
 		ls.a.start(func() {
 			defer ls.exit(l, conn)
-			if !ls.a.carry(l.mapping, conn.(*net.TCPConn)) {
-				transport.Reset(conn) // the only refusal that a client of any protocol understands
-			}
+			serve(conn.(*net.TCPConn))
 		})
 	}
 }

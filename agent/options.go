@@ -9,6 +9,10 @@ import (
 // business, and it does not look at them.
 type options struct {
 	IdleSeconds int `json:"idle_seconds"`
+	Socks       *struct {
+		Username string `json:"username"`
+		Password string `json:"password"` // its hash
+	} `json:"socks"`
 }
 
 // defaultIdle is for a mapping that does not say after how long a silent flow ends.

@@ -23,11 +23,14 @@ const (
 	movingTime = 5 * time.Second
 )
 
+// errNoSession: there is no forwarder to ask.
+var errNoSession = errors.New("the agent is not connected")
+
 // carry joins one connection, or flow of datagrams, at a listener to the mapping's service.
 // carry reports false, with the connection as it was, when there is no way to the service.
 func (a *Agent) carry(mapping int64, conn transport.Duplex) bool {
-	s, stream := a.open(mapping, conn)
-	if stream == nil {
+	s, stream, err := a.open(&wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String()}, conn)
+	if err != nil {
 		return false
 	}
 	defer conn.Close()
@@ -42,11 +45,11 @@ func (s *session) ended(forth, back int64, err error) {
 	}
 }
 
-// open returns a stream to the mapping's service over any session, or nil. If the
+// open returns a stream to the mapping's service over any session, or why there is none. If the
 // session ends or its forwarder drains before the service has heard of the stream,
 // open tries another session. If the agent is leaving all its sessions, open waits for
 // the new one. When the program that made the connection leaves, open gives up at once.
-func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) {
+func (a *Agent) open(open *wirepb.Open, conn net.Conn) (*session, transport.Stream, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
 	defer transport.OnLeave(conn, cancel)()
@@ -57,7 +60,7 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 		s, leaving, changed := a.sessions.pick(tried)
 		if s == nil {
 			if !leaving && !draining {
-				return nil, nil
+				return nil, nil, errNoSession
 			}
 			if moving == nil {
 				timer := time.NewTimer(movingTime)
@@ -70,24 +73,24 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 			case <-moving:
 			case <-ctx.Done():
 			}
-			return nil, nil
+			return nil, nil, errNoSession
 		}
 		// Cloned, because a doubt about an earlier session may still read its own list.
 		sofar := append(slices.Clip(tried), s)
 		tried = sofar
-		stream, err := s.ask(ctx, mapping, conn, func() bool { return a.sessions.other(sofar) })
+		stream, err := s.ask(ctx, open, func() bool { return a.sessions.other(sofar) })
 		if err == nil {
-			return s, stream
+			return s, stream, nil
 		}
 		draining = errors.Is(err, wire.NodeDraining)
 		_, refused := errors.AsType[*wire.Refusal](err)
 		if errors.Is(ctx.Err(), context.Canceled) {
-			s.log.Debug("a connection ended before its service had answered", "mapping", mapping, "from", conn.RemoteAddr())
-			return nil, nil
+			s.log.Debug("a connection ended before its service had answered", "mapping", open.GetMappingId(), "from", open.GetPeer())
+			return nil, nil, context.Canceled
 		}
 		if refused && !draining || ctx.Err() != nil {
-			s.complain("connection refused", mapping, err, "from", conn.RemoteAddr())
-			return nil, nil
+			s.complain("connection refused", open.GetMappingId(), err, "from", open.GetPeer())
+			return nil, nil, err
 		}
 	}
 }
@@ -95,7 +98,7 @@ func (a *Agent) open(mapping int64, conn net.Conn) (*session, transport.Stream) 
 // ask asks the forwarder for a stream to the mapping's service. An error that is not a
 // refusal means that no byte has reached the service. If the forwarder does not answer,
 // ask calls other to learn whether there is another session to try.
-func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn, other func() bool) (transport.Stream, error) {
+func (s *session) ask(ctx context.Context, open *wirepb.Open, other func() bool) (transport.Stream, error) {
 	stream, err := s.link.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -111,7 +114,7 @@ func (s *session) ask(ctx context.Context, mapping int64, conn net.Conn, other f
 	defer context.AfterFunc(ctx, giveUp)() // the program that made the connection has left, or the time is over
 	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(other, giveUp) })
 	defer doubt.Stop()
-	err = wire.WriteOpen(stream, &wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String()})
+	err = wire.WriteOpen(stream, open)
 	if err == nil {
 		err = wire.ReadOpened(stream)
 	}

@@ -18,6 +18,8 @@ type Status struct {
 	Sessions  []SessionStatus  `json:"sessions"`
 	Listeners []ListenerStatus `json:"listeners"`
 	Datagrams DatagramStatus   `json:"datagrams"` // of all udp mappings, at either end
+	// SOCKSRefused counts the clients of socks5 mappings that got no connection.
+	SOCKSRefused int64 `json:"socks_refused"`
 	// Transports is what came of the latest attempt over each.
 	Transports []TransportStatus `json:"transports"`
 	Fenced     *Fence            `json:"fenced,omitempty"` // another agent has its identity
@@ -66,6 +68,7 @@ func (a *Agent) Status() Status {
 	if a.tries != nil {
 		s.Transports = append(s.Transports, a.tries()...)
 	}
+	s.SOCKSRefused = a.socksRefused.Load()
 	d := &a.datagrams
 	s.Datagrams = DatagramStatus{Flows: d.Open.Load(), Carried: d.Carried.Load(), Dropped: d.Dropped.Load(), Refused: d.Refused.Load()}
 	return s

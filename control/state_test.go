@@ -281,7 +281,7 @@ func TestAgentsCommandsAreAuthorised(t *testing.T) {
 		"by an anonymous client":            {domain.ClientCommand{ClientID: anonymous, Create: create(anonymous, anonymous, 1)}, domain.CodeClientNotOwned},
 		"by nobody":                         {domain.ClientCommand{ClientID: 999, Create: create(999, a, 1)}, domain.CodeClientNotFound},
 		"with a port out of range":          {domain.ClientCommand{ClientID: a, Create: create(a, b, 1<<31-1)}, domain.CodeInvalid},
-		"of another protocol":               {domain.ClientCommand{ClientID: a, Create: &domain.CreateMapping{SourceClientID: a, TargetClientID: b, Protocol: "socks5", Parts: domain.Parts{Origin: domain.Origin{LocalPort: 1}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}}}, domain.CodeProtocolUnavailable},
+		"socks5 with a service":             {domain.ClientCommand{ClientID: a, Create: &domain.CreateMapping{SourceClientID: a, TargetClientID: b, Protocol: "socks5", Parts: domain.Parts{Origin: domain.Origin{LocalPort: 1}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}}}, domain.CodeInvalid},
 		"delete a stranger's":               {domain.ClientCommand{ClientID: a, Delete: &domain.DeleteMapping{ID: foreign}}, domain.CodeMappingNotFound},
 		"delete one that there is not":      {domain.ClientCommand{ClientID: a, Delete: &domain.DeleteMapping{ID: 99999}}, domain.CodeMappingNotFound},
 		"a page too long":                   {domain.ClientCommand{ClientID: a, List: &domain.MappingPage{Limit: 5000}}, domain.CodeInvalid},

@@ -143,7 +143,11 @@ func texts(t reflect.Type, into *[]string) {
 			*into = append(*into, name)
 		case reflect.Struct:
 			if of.PkgPath() == reflect.TypeFor[Kind]().PkgPath() {
-				texts(of, into)
+				var inner []string
+				if texts(of, &inner); len(inner) > 0 { // it is shown or hidden as a whole
+					name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+					*into = append(*into, name)
+				}
 			}
 		}
 	}

@@ -281,6 +281,10 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 		return Decision{}, err
 	}
 	c.Parts = c.Parts.complete(originKind(c.SourceClientID, c.Protocol))
+	var err error
+	if c.Options, err = c.Options.hashed(MappingStream(c.ID)); err != nil {
+		return Decision{}, err
+	}
 	if err := s.need(c.Reads()...); err != nil {
 		return Decision{}, err
 	}
@@ -390,9 +394,13 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	if m.Public() {
 		parts = parts.complete(m.OriginKind())
 	}
+	parts.Socks = parts.Socks.kept(m.Socks)
 	f.parts(m.Protocol, m.OriginKind(), parts)
 	f.changedBy(c.By, m, parts)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
+		return Decision{}, err
+	}
+	if parts.Options, err = parts.Options.hashed(MappingStream(c.ID)); err != nil {
 		return Decision{}, err
 	}
 	d := Decision{Account: m.UserID}

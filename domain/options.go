@@ -12,12 +12,17 @@ import (
 // their shape. The tag "unset" gives the meaning of the zero value. An option with the tag "of"
 // is for mappings that carry one of these protocols, and refused for others.
 type Options struct {
-	IdleSeconds int    `json:"idle_seconds,omitempty" minimum:"1" maximum:"3600" unset:"60" of:"udp" doc:"udp: a flow that is silent for so long ends" example:"60"`
-	HeldBy      Holder `json:"held_by,omitempty" enum:"source,both,target" doc:"The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts" example:"target"`
+	IdleSeconds int          `json:"idle_seconds,omitempty" minimum:"1" maximum:"3600" unset:"60" of:"udp" doc:"udp: a flow that is silent for so long ends" example:"60"`
+	HeldBy      Holder       `json:"held_by,omitempty" enum:"source,both,target" doc:"The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts" example:"target"`
+	Socks       *SocksAccess `json:"socks,omitempty" of:"socks5" doc:"socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more"`
 }
 
 func (o Options) check(f *faults, p Protocol) {
 	f.bounds(o)
+	if o.Socks != nil {
+		f.bounds(o.Socks)
+		o.Socks.check(f)
+	}
 	v := reflect.ValueOf(o)
 	for _, field := range Fields(o) {
 		if !field.isOf(p) && !v.FieldByIndex(field.index).IsZero() {
@@ -59,7 +64,16 @@ func (o Options) Shown(p Protocol) Options {
 			to.FieldByIndex(field.index).Set(set.FieldByIndex(field.index))
 		}
 	}
+	if shown.Socks != nil {
+		shown.Socks = &SocksAccess{Username: shown.Socks.Username}
+	}
 	return shown
+}
+
+// hashed gives the options of what has the event stream, with hashes for passwords.
+func (o Options) hashed(of StreamID) (_ Options, err error) {
+	o.Socks, err = o.Socks.hashed(of)
+	return o, err
 }
 
 // isOf tells whether the option is one of mappings that carry p.

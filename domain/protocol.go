@@ -68,7 +68,7 @@ var protocols = []protocol{
 	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
 	{name: ProtocolUDP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
 	{name: ProtocolHTTP, available: true, carried: ProtocolTCP, origins: []OriginKind{OriginHost}, check: checkHTTP, claims: claimListener},
-	{name: ProtocolSOCKS5, origins: []OriginKind{OriginAgent}, check: checkFixed, claims: claimListener},
+	{name: ProtocolSOCKS5, available: true, origins: []OriginKind{OriginAgent}, check: checkChosen, claims: claimListener},
 }
 
 // checkFixed checks the parts of a protocol whose service is known in advance.
@@ -81,6 +81,13 @@ func checkFixed(f *faults, p Parts) {
 
 // checkHTTP checks the parts of a protocol that the forwarder speaks to the service.
 func checkHTTP(f *faults, p Parts) { p.Service.check(f) }
+
+// checkChosen is for a protocol whose clients say for each connection where it goes.
+func checkChosen(f *faults, p Parts) {
+	if p.Service != (Service{}) {
+		f.add("target_host", "is what each client of a socks5 mapping asks for: leave target_host and target_port out")
+	}
+}
 
 // claimListener claims the listener address at the source agent. A public port or host
 // needs no claim, because it is an aggregate of its own.
@@ -99,6 +106,15 @@ func (p *protocol) wheres() string {
 		names = append(names, kind.where())
 	}
 	return anyOf(names)
+}
+
+// checkService checks the service of what is not a mapping yet.
+func (p Protocol) checkService(f *faults, s Service) {
+	row := p.row()
+	if row == nil {
+		row = &protocols[0] // the protocol is a fault already; the others are told with it
+	}
+	row.check(f, Parts{Service: s})
 }
 
 // row gives the row of a protocol, nil for an unknown one.

@@ -154,10 +154,7 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	var f faults
 	f.text("name", c.Name, 0, maxNameLength)
 	f.protocol(c.Protocol)
-	c.Service.check(&f)
-	if c.TargetScheme != "" && c.Protocol != ProtocolHTTP {
-		f.add("target_scheme", "is for mappings of protocol http")
-	}
+	c.Protocol.checkService(&f, c.Service)
 	c.Options.check(&f, c.Protocol)
 	if c.HeldBy.source() {
 		f.add("held_by", "must be target or left out: a share has no source yet")
@@ -187,9 +184,13 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	if s.share(c.ID).Exists() {
 		return Decision{}, refuse(CodeIDTaken, "This share id is in use.")
 	}
+	options, err := c.Options.hashed(ShareStream(c.ID))
+	if err != nil {
+		return Decision{}, err
+	}
 	d := Decision{Account: c.UserID}
 	d.add(ShareStream(c.ID), ShareCreated{ShareID: c.ID, UserID: c.UserID, Name: c.Name, TargetClientID: c.TargetClientID,
-		Protocol: c.Protocol, Service: c.Service, Options: c.Options, Hash: c.Hash, MaxUses: c.MaxUses, ExpiresAt: c.ExpiresAt})
+		Protocol: c.Protocol, Service: c.Service, Options: options, Hash: c.Hash, MaxUses: c.MaxUses, ExpiresAt: c.ExpiresAt})
 	return d, s.quota(c.UserID).take(&d, QuotaTaken{Resources: []Resource{ResourceShare}, ID: c.ID, TargetClientID: c.TargetClientID})
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +33,7 @@ type forward struct {
 	origin   origin
 	target   *session // nil: the target agent is connected to another forwarder; guarded by routes.mu
 	service  string
+	chosen   bool        // service is what the client asks for, and not the mapping's
 	protocol string      // what is carried, as wire.Open says it
 	limit    int64       // of the mapping's connections, -1 = none
 	held     bool        // it has its place under the limit; guarded by portions.mu, like the next
@@ -81,6 +84,29 @@ func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 	}
 	m.add(f)
 	return f, ""
+}
+
+// choose takes over the destination that a client asks for, where the mapping leaves it
+// to the client. The target agent's policy decides about it.
+func (f *forward) choose(open *wirepb.Open) wire.Code {
+	if f.protocol != string(domain.ProtocolSOCKS5) {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(open.GetDestination())
+	if n, numErr := strconv.ParseUint(port, 10, 16); err != nil || numErr != nil || n == 0 || host == "" || len(host) > 255 {
+		return wire.Malformed
+	}
+	f.service, f.chosen = net.JoinHostPort(clip(host), port), true
+	return ""
+}
+
+// destination is what another forwarder must be told of the service; it has its own
+// records of the mapping's.
+func (f *forward) destination() string {
+	if f.chosen {
+		return f.service
+	}
+	return ""
 }
 
 // limit gives the lowest limit of a mapping's connections, -1 = none. known is false
@@ -225,6 +251,9 @@ func (f *Forwarder) join(stream end, from origin, open *wirepb.Open) (*forward, 
 	fwd, code := from.admit(ctx, open)
 	if code != "" {
 		return nil, nil, code
+	}
+	if code := fwd.choose(open); code != "" {
+		return fwd, nil, code
 	}
 	if from.counts() {
 		if code := f.portions.take(ctx, fwd); code != "" {

@@ -100,7 +100,7 @@ func mappingLivesThroughTheAPI(t *testing.T, w *world) {
 	w.do("PUT", path("mappings", id), back).want(200).has(fields{"name": "intranet"})
 	w.do("PUT", path("mappings", id), fields{"user_id": user + 1, "source_client_id": b, "target_client_id": a, "local_port": 1}).
 		fault(422, "invalid", "body.user_id", "body.source_client_id", "body.target_client_id")
-	w.do("PUT", path("mappings", id), fields{"protocol": "socks5"}).fault(422, "protocol_unavailable", "body.protocol")
+	w.do("PUT", path("mappings", id), fields{"protocol": "http"}).fault(422, "invalid", "body.protocol")
 	w.do("PUT", path("mappings", id), fields{"mapping_id": id + 1}).fault(422, "invalid", "body.mapping_id")
 
 	w.do("POST", path("mappings", id, "disable"), nil).want(200).has(fields{"status": "disabled"})

@@ -114,10 +114,10 @@ func (r *resource) createMapping() *cobra.Command {
 	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")
 	flags.StringVar(&host, "host", "", "`label` of the public host of an http mapping, under the server's base domain (default: one is chosen and kept)")
 	flags.StringVar(&path, "path", "", "`path` of the public host that the mapping has, with all below it (default: /)")
-	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c")
+	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c; none for socks5")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
-	require(cmd, "target", "service")
+	require(cmd, "target")
 	cmd.MarkFlagsRequiredTogether("source", "listen")
 	cmd.MarkFlagsMutuallyExclusive("source", "public-port", "host")
 	cmd.MarkFlagsMutuallyExclusive("source", "public-port", "path")
@@ -178,6 +178,9 @@ func addListen(body map[string]any, listen string) error {
 
 // addService adds the service's fields. Which schemes there are the server says.
 func addService(body map[string]any, service string) error {
+	if service == "" {
+		return nil // a protocol that has none; the server says when one is missing
+	}
 	address := service
 	if scheme, rest, ok := strings.Cut(service, "://"); ok {
 		body["target_scheme"], address = scheme, rest

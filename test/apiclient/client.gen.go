@@ -27,9 +27,10 @@ const (
 
 // Defines values for ChangeMappingBodyProtocol.
 const (
-	ChangeMappingBodyProtocolHttp ChangeMappingBodyProtocol = "http"
-	ChangeMappingBodyProtocolTcp  ChangeMappingBodyProtocol = "tcp"
-	ChangeMappingBodyProtocolUdp  ChangeMappingBodyProtocol = "udp"
+	ChangeMappingBodyProtocolHttp   ChangeMappingBodyProtocol = "http"
+	ChangeMappingBodyProtocolSocks5 ChangeMappingBodyProtocol = "socks5"
+	ChangeMappingBodyProtocolTcp    ChangeMappingBodyProtocol = "tcp"
+	ChangeMappingBodyProtocolUdp    ChangeMappingBodyProtocol = "udp"
 )
 
 // Defines values for ChangeMappingBodyTargetScheme.
@@ -94,9 +95,10 @@ const (
 
 // Defines values for CreateMappingBodyProtocol.
 const (
-	CreateMappingBodyProtocolHttp CreateMappingBodyProtocol = "http"
-	CreateMappingBodyProtocolTcp  CreateMappingBodyProtocol = "tcp"
-	CreateMappingBodyProtocolUdp  CreateMappingBodyProtocol = "udp"
+	CreateMappingBodyProtocolHttp   CreateMappingBodyProtocol = "http"
+	CreateMappingBodyProtocolSocks5 CreateMappingBodyProtocol = "socks5"
+	CreateMappingBodyProtocolTcp    CreateMappingBodyProtocol = "tcp"
+	CreateMappingBodyProtocolUdp    CreateMappingBodyProtocol = "udp"
 )
 
 // Defines values for CreateMappingBodyTargetScheme.
@@ -115,9 +117,10 @@ const (
 
 // Defines values for CreateShareBodyProtocol.
 const (
-	CreateShareBodyProtocolHttp CreateShareBodyProtocol = "http"
-	CreateShareBodyProtocolTcp  CreateShareBodyProtocol = "tcp"
-	CreateShareBodyProtocolUdp  CreateShareBodyProtocol = "udp"
+	CreateShareBodyProtocolHttp   CreateShareBodyProtocol = "http"
+	CreateShareBodyProtocolSocks5 CreateShareBodyProtocol = "socks5"
+	CreateShareBodyProtocolTcp    CreateShareBodyProtocol = "tcp"
+	CreateShareBodyProtocolUdp    CreateShareBodyProtocol = "udp"
 )
 
 // Defines values for CreateShareBodyTargetScheme.
@@ -165,9 +168,10 @@ const (
 
 // Defines values for MappingProtocol.
 const (
-	MappingProtocolHttp MappingProtocol = "http"
-	MappingProtocolTcp  MappingProtocol = "tcp"
-	MappingProtocolUdp  MappingProtocol = "udp"
+	MappingProtocolHttp   MappingProtocol = "http"
+	MappingProtocolSocks5 MappingProtocol = "socks5"
+	MappingProtocolTcp    MappingProtocol = "tcp"
+	MappingProtocolUdp    MappingProtocol = "udp"
 )
 
 // Defines values for MappingStatus.
@@ -198,9 +202,10 @@ const (
 
 // Defines values for NewShareProtocol.
 const (
-	NewShareProtocolHttp NewShareProtocol = "http"
-	NewShareProtocolTcp  NewShareProtocol = "tcp"
-	NewShareProtocolUdp  NewShareProtocol = "udp"
+	NewShareProtocolHttp   NewShareProtocol = "http"
+	NewShareProtocolSocks5 NewShareProtocol = "socks5"
+	NewShareProtocolTcp    NewShareProtocol = "tcp"
+	NewShareProtocolUdp    NewShareProtocol = "udp"
 )
 
 // Defines values for NewShareTargetScheme.
@@ -249,9 +254,10 @@ const (
 
 // Defines values for ShareProtocol.
 const (
-	ShareProtocolHttp ShareProtocol = "http"
-	ShareProtocolTcp  ShareProtocol = "tcp"
-	ShareProtocolUdp  ShareProtocol = "udp"
+	ShareProtocolHttp   ShareProtocol = "http"
+	ShareProtocolSocks5 ShareProtocol = "socks5"
+	ShareProtocolTcp    ShareProtocol = "tcp"
+	ShareProtocolUdp    ShareProtocol = "udp"
 )
 
 // Defines values for ShareTargetScheme.
@@ -331,9 +337,10 @@ const (
 
 // Defines values for ListMappingsOfClientParamsProtocol.
 const (
-	ListMappingsOfClientParamsProtocolHttp ListMappingsOfClientParamsProtocol = "http"
-	ListMappingsOfClientParamsProtocolTcp  ListMappingsOfClientParamsProtocol = "tcp"
-	ListMappingsOfClientParamsProtocolUdp  ListMappingsOfClientParamsProtocol = "udp"
+	ListMappingsOfClientParamsProtocolHttp   ListMappingsOfClientParamsProtocol = "http"
+	ListMappingsOfClientParamsProtocolSocks5 ListMappingsOfClientParamsProtocol = "socks5"
+	ListMappingsOfClientParamsProtocolTcp    ListMappingsOfClientParamsProtocol = "tcp"
+	ListMappingsOfClientParamsProtocolUdp    ListMappingsOfClientParamsProtocol = "udp"
 )
 
 // Defines values for ListMappingsParamsStatus.
@@ -344,9 +351,10 @@ const (
 
 // Defines values for ListMappingsParamsProtocol.
 const (
-	ListMappingsParamsProtocolHttp ListMappingsParamsProtocol = "http"
-	ListMappingsParamsProtocolTcp  ListMappingsParamsProtocol = "tcp"
-	ListMappingsParamsProtocolUdp  ListMappingsParamsProtocol = "udp"
+	ListMappingsParamsProtocolHttp   ListMappingsParamsProtocol = "http"
+	ListMappingsParamsProtocolSocks5 ListMappingsParamsProtocol = "socks5"
+	ListMappingsParamsProtocolTcp    ListMappingsParamsProtocol = "tcp"
+	ListMappingsParamsProtocolUdp    ListMappingsParamsProtocol = "udp"
 )
 
 // Defines values for TrafficStatsParamsRange.
@@ -390,9 +398,10 @@ const (
 
 // Defines values for ListMappingsOfUserParamsProtocol.
 const (
-	ListMappingsOfUserParamsProtocolHttp ListMappingsOfUserParamsProtocol = "http"
-	ListMappingsOfUserParamsProtocolTcp  ListMappingsOfUserParamsProtocol = "tcp"
-	ListMappingsOfUserParamsProtocolUdp  ListMappingsOfUserParamsProtocol = "udp"
+	ListMappingsOfUserParamsProtocolHttp   ListMappingsOfUserParamsProtocol = "http"
+	ListMappingsOfUserParamsProtocolSocks5 ListMappingsOfUserParamsProtocol = "socks5"
+	ListMappingsOfUserParamsProtocolTcp    ListMappingsOfUserParamsProtocol = "tcp"
+	ListMappingsOfUserParamsProtocolUdp    ListMappingsOfUserParamsProtocol = "udp"
 )
 
 // APIKey defines model for APIKey.
@@ -533,6 +542,9 @@ type ChangeMappingBody struct {
 	// Examples: 1234567890123
 	ShareId *int64 `json:"share_id,omitempty"`
 
+	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
+	Socks *SocksAccess `json:"socks,omitempty"`
+
 	// SourceClientId May be sent, but cannot be changed
 	//
 	// Examples: 600000000
@@ -548,7 +560,7 @@ type ChangeMappingBody struct {
 	// Examples: 600000001
 	TargetClientId *int64 `json:"target_client_id,omitempty"`
 
-	// TargetHost An IP address or a host name that the target resolves
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5
 	//
 	// Examples: 127.0.0.1
 	TargetHost *string `json:"target_host,omitempty"`
@@ -978,6 +990,9 @@ type CreateMappingBody struct {
 	// Examples: 20000
 	PublicPort *int64 `json:"public_port,omitempty"`
 
+	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
+	Socks *SocksAccess `json:"socks,omitempty"`
+
 	// SourceClientId The client that listens. Default: none, the mapping is public
 	//
 	// Examples: 600000000
@@ -988,13 +1003,13 @@ type CreateMappingBody struct {
 	// Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5
 	//
 	// Examples: 127.0.0.1
-	TargetHost string `json:"target_host"`
+	TargetHost *string `json:"target_host,omitempty"`
 
 	// TargetPort Examples: 80
-	TargetPort int64 `json:"target_port"`
+	TargetPort *int64 `json:"target_port,omitempty"`
 
 	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
@@ -1046,18 +1061,21 @@ type CreateShareBody struct {
 	// Protocol Examples: tcp
 	Protocol CreateShareBodyProtocol `json:"protocol"`
 
+	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
+	Socks *SocksAccess `json:"socks,omitempty"`
+
 	// TargetClientId A client of the user that dials the service
 	//
 	// Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5
 	//
 	// Examples: 127.0.0.1
-	TargetHost string `json:"target_host"`
+	TargetHost *string `json:"target_host,omitempty"`
 
 	// TargetPort Examples: 80
-	TargetPort int64 `json:"target_port"`
+	TargetPort *int64 `json:"target_port,omitempty"`
 
 	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
@@ -1491,6 +1509,9 @@ type Mapping struct {
 	// Examples: 1234567890123
 	ShareId nullable.Nullable[int64] `json:"share_id"`
 
+	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
+	Socks *SocksAccess `json:"socks,omitempty"`
+
 	// SourceClientId The client that listens; null when the mapping is public
 	//
 	// Examples: 600000000
@@ -1509,7 +1530,7 @@ type Mapping struct {
 	// Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5
 	//
 	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
@@ -1685,10 +1706,13 @@ type NewShare struct {
 	// ShareId Examples: 1234567890123
 	ShareId int64 `json:"share_id"`
 
+	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
+	Socks *SocksAccess `json:"socks,omitempty"`
+
 	// TargetClientId Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5
 	//
 	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
@@ -2419,10 +2443,13 @@ type Share struct {
 	// ShareId Examples: 1234567890123
 	ShareId int64 `json:"share_id"`
 
+	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
+	Socks *SocksAccess `json:"socks,omitempty"`
+
 	// TargetClientId Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5
 	//
 	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
@@ -2461,6 +2488,19 @@ type ShareProtocol string
 //
 // Examples: http
 type ShareTargetScheme string
+
+// SocksAccess defines model for SocksAccess.
+type SocksAccess struct {
+	// Password The same; kept as a hash and never shown. Left out in a change: as it was
+	//
+	// Examples: correct horse
+	Password *string `json:"password,omitempty"`
+
+	// Username What clients of the listener must give
+	//
+	// Examples: ann
+	Username *string `json:"username,omitempty"`
+}
 
 // SystemStats defines model for SystemStats.
 type SystemStats struct {

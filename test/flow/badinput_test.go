@@ -77,7 +77,7 @@ func TestBadRequests(t *testing.T) {
 			{"a port that is no number", 422, "invalid", "POST", mappings, mapping("local_port", "80"), nil, []string{"body.local_port"}},
 			{"a fraction of a port", 422, "invalid", "POST", mappings, mapping("local_port", 80.5), nil, []string{"body.local_port"}},
 			{"an unknown protocol", 422, "invalid", "POST", mappings, mapping("protocol", "ftp"), nil, []string{"body.protocol"}},
-			{"a protocol for later", 422, "protocol_unavailable", "POST", mappings, mapping("protocol", "socks5"), nil, []string{"body.protocol"}},
+			{"socks5 with a service", 422, "invalid", "POST", mappings, mapping("protocol", "socks5"), nil, []string{"body.target_host"}},
 			{"a host that is none", 422, "invalid", "POST", mappings, mapping("target_host", "a b"), nil, []string{"body.target_host"}},
 			{"a listener on a name", 422, "invalid", "POST", mappings, mapping("local_host", "localhost"), nil, []string{"body.local_host"}},
 			{"an unknown user", 404, "user_not_found", "POST", mappings, mapping("user_id", 999999999), nil, []string{"body.user_id"}},

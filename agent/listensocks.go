@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunnox-net/tunnox/socks"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+const (
+	// greetTimeout is for a client to say who it is and what it wants.
+	greetTimeout = 10 * time.Second
+	// maxGreeting bounds the clients of one listener that have not said it yet. One more
+	// is cut off: it has shown nothing.
+	maxGreeting = 1024
+)
+
+// socksSocket is a listener for SOCKS 5: each connection says where it is to go.
+type socksSocket struct {
+	net.Listener
+	greeting chan struct{}
+	proved   *proved
+}
+
+// proved is what a client has last proved itself with, hashed with the hash of the
+// password, so that it ends with a change of that.
+type proved struct {
+	last    atomic.Pointer[[sha256.Size]byte]
+	hashing sync.Mutex
+}
+
+func listenSOCKS(address netip.AddrPort) (socket, error) {
+	l, err := listenTCP(address)
+	if err != nil {
+		return nil, err
+	}
+	return socksSocket{l.(tcpSocket).Listener, make(chan struct{}, maxGreeting), &proved{}}, nil
+}
+
+// serve takes connections until the socket is closed.
+func (s socksSocket) serve(ls *listeners, l *listener) {
+	accept(ls, l, s.Listener, func(conn *net.TCPConn) { s.take(ls, l, conn) })
+}
+
+// take serves one client.
+func (s socksSocket) take(ls *listeners, l *listener, conn *net.TCPConn) {
+	destination, ok := s.greet(ls, l, conn)
+	if !ok {
+		_ = conn.Close()
+		return
+	}
+	session, stream, err := ls.a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Destination: destination.String()}, conn)
+	if err != nil {
+		ls.a.socksRefused.Add(1)
+		_ = socks.WriteReply(conn, replyOf(err), netip.AddrPort{})
+		_ = conn.Close()
+		return
+	}
+	defer conn.Close()
+	// What the target agent's socket has for an address is not known here, and clients do
+	// not use it: zeros, as OpenSSH says.
+	if socks.WriteReply(conn, socks.Succeeded, netip.AddrPort{}) != nil {
+		_ = stream.Reset()
+		return
+	}
+	transport.Unfinished(conn) // from here on an early end must not look like the end of the data
+	session.ended(transport.Splice(conn, stream, transport.Count{}))
+}
+
+// greet learns where a client wants to go. The client has been told when it may not.
+func (s socksSocket) greet(ls *listeners, l *listener, conn *net.TCPConn) (to socks.Address, ok bool) {
+	select {
+	case s.greeting <- struct{}{}:
+		defer func() { <-s.greeting }()
+	default:
+		ls.a.socksRefused.Add(1)
+		return to, false
+	}
+	_ = conn.SetDeadline(time.Now().Add(greetTimeout))
+	err := socks.Greet(conn, s.check(l.options.Load()))
+	var command socks.Command
+	if err == nil {
+		command, to, err = socks.ReadRequest(conn)
+	}
+	if err == nil && (command != socks.Connect || to.Port == 0) {
+		reply := socks.NoSuchCommand
+		if command == socks.Connect {
+			reply = socks.Failed
+		}
+		err = socks.WriteReply(conn, reply, netip.AddrPort{})
+		if err == nil {
+			err = errors.New("the command is not one that is taken here")
+		}
+	}
+	if err != nil {
+		ls.a.socksRefused.Add(1)
+		ls.a.log.Debug("a SOCKS client was refused", "mapping", l.mapping, "from", conn.RemoteAddr(), "error", err)
+		return to, false
+	}
+	_ = conn.SetDeadline(time.Time{})
+	return to, true
+}
+
+// check gives what tells whether a client has given the right name and password; nil
+// when the mapping asks for none. A password that was right is not hashed again, and one
+// is hashed at a time, so that guessing costs this machine one core at most.
+func (s socksSocket) check(o *options) func(username, password string) bool {
+	if o.Socks == nil {
+		return nil
+	}
+	return func(username, password string) bool {
+		given := sha256.Sum256([]byte(o.Socks.Password + "\x00" + username + "\x00" + password))
+		if right := s.proved.last.Load(); right != nil && subtle.ConstantTimeCompare(right[:], given[:]) == 1 {
+			return true
+		}
+		s.proved.hashing.Lock()
+		defer s.proved.hashing.Unlock()
+		name := subtle.ConstantTimeCompare([]byte(username), []byte(o.Socks.Username)) == 1
+		if !socks.Matches(o.Socks.Password, password) || !name {
+			return false
+		}
+		s.proved.last.Store(&given)
+		return true
+	}
+}
+
+// replyOf says in the words of SOCKS why there is no way to a destination.
+func replyOf(err error) socks.Reply {
+	switch wire.CodeOf(err) {
+	case wire.PolicyDenied, wire.MappingDisabled, wire.NoSuchMapping, wire.QuotaConnections, wire.QuotaTraffic:
+		return socks.NotAllowed
+	case wire.TargetOffline, wire.NodeDraining, wire.TargetOverloaded:
+		return socks.NetworkUnreachable
+	case wire.DialUnreachable:
+		return socks.HostUnreachable
+	case wire.DialTimeout:
+		return socks.TTLExpired
+	case wire.DialRefused:
+		return socks.Refused
+	}
+	if errors.Is(err, errNoSession) {
+		return socks.NetworkUnreachable
+	}
+	return socks.Failed
+}
