@@ -37,7 +37,7 @@ func (s *story) tunnels() {
 
 	service := programs.Listen(t, programs.Echo).Port
 	wanted := apiclient.CreateMappingBody{UserId: &user, Name: ptr("m"), Protocol: apiclient.CreateMappingBodyProtocolTcp, SourceClientId: &source.ID,
-		TargetClientId: target.ID, LocalPort: ptr(int64(programs.FreePort(t))), TargetHost: "127.0.0.1", TargetPort: 1}
+		TargetClientId: target.ID, LocalPort: ptr(int64(programs.FreePort(t))), TargetHost: ptr("127.0.0.1"), TargetPort: ptr(int64(1))}
 	m := call(c.CreateMappingWithResponse(s.ctx, nil, wanted)).want(t, 201).JSON201
 	is(t, "the mapping's ends", []int64{m.SourceClientId.MustGet(), m.TargetClientId, m.LocalPort}, []int64{source.ID, target.ID, *wanted.LocalPort})
 	changed := call(c.ChangeMappingWithResponse(s.ctx, m.MappingId, nil, apiclient.ChangeMappingBody{TargetPort: ptr(int64(service))})).want(t, 200).JSON200
@@ -144,7 +144,7 @@ func (s *story) shares() {
 	bob := call(c.CreateUserWithResponse(s.ctx, nil, apiclient.CreateUserBody{Username: "guest", Email: "guest@example.org"})).want(t, 201).JSON201.UserId
 	desk, laptop := s.client(ann, "desk"), s.client(bob, "laptop")
 	key := call(c.CreateKeyWithResponse(s.ctx, nil, apiclient.CreateKeyBody{UserId: &bob})).want(t, 201).JSON201
-	offer := apiclient.CreateShareBody{UserId: &ann, Name: ptr("db"), Protocol: "tcp", TargetClientId: desk.ID, TargetHost: "127.0.0.1", TargetPort: 5432, MaxUses: ptr(int64(2))}
+	offer := apiclient.CreateShareBody{UserId: &ann, Name: ptr("db"), Protocol: "tcp", TargetClientId: desk.ID, TargetHost: ptr("127.0.0.1"), TargetPort: ptr(int64(5432)), MaxUses: ptr(int64(2))}
 	share := call(c.CreateShareWithResponse(s.ctx, nil, offer)).want(t, 201).JSON201
 	is(t, "whose service it is", share.UserId, ann)
 	m := call(s.as(*key.Key).RedeemShareWithResponse(s.ctx, nil, apiclient.RedeemBody{Code: *share.Code, SourceClientId: laptop.ID, LocalPort: 5432})).want(t, 201).JSON201
