@@ -145,6 +145,35 @@ func TestAKeyThatIsGoneIsMissed(t *testing.T) {
 	}
 }
 
+// The list of the keys that are not empty can be evicted too. A write after that does
+// not make a shorter list of it, with which other lost keys would count as empty.
+func TestLostListOfKeysIsMissed(t *testing.T) {
+	ctx := context.Background()
+	s, c := connect(t, services.Redis(t))
+	log := projectionstest.NewLog(0)
+	h := projectionstest.NewHistory(log, projectionstest.Seeded(3))
+	for range 200 {
+		h.Step()
+	}
+	run(t, log, s)
+	equal(t, log, s)
+	drop := func(pattern string) {
+		t.Helper()
+		keys, err := c.Keys(ctx, pattern).Result()
+		if err == nil && len(keys) > 0 {
+			err = c.Del(ctx, keys...).Err()
+		}
+		if err != nil || len(keys) == 0 {
+			t.Fatalf("drop %s: %d keys, %v", pattern, len(keys), err)
+		}
+	}
+	drop("*:full")
+	h.Step()
+	equal(t, log, s)
+	drop("*:index:webhooks")
+	equal(t, log, s)
+}
+
 func TestReplacedVersionsLeaveNoKeys(t *testing.T) {
 	ctx := context.Background()
 	s, c := connect(t, services.Redis(t))

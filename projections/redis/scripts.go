@@ -23,6 +23,12 @@ const preamble = `
 local tag, version = KEYS[1], ARGV[1]
 if version == '' then version = redis.call('GET', tag .. ':active') end
 local prefix = version and (tag .. ':' .. version .. ':')
+-- torn tells that the names of the full keys are gone or are not all: their number is
+-- beside the checkpoint. A write after that would begin a new list with its own names only.
+local function torn()
+  local full = redis.call('HGET', prefix .. 'meta', 'full')
+  return full and tonumber(full) ~= redis.call('HLEN', prefix .. 'full')
+end
 -- lost tells that a key which should have something in it is gone: Redis has evicted it,
 -- or somebody deleted it. The checkpoint goes too, so that all is built anew, and nothing
 -- is shown or written without what is gone.
@@ -30,7 +36,7 @@ local function lost(name)
   if redis.call('EXISTS', prefix .. name) == 1 then return false end
   local full = redis.call('HGET', prefix .. 'meta', 'full')
   if not full or full == '0' then return false end
-  if redis.call('EXISTS', prefix .. 'full') == 1 and not redis.call('HGET', prefix .. 'full', name) then return false end
+  if not torn() and not redis.call('HGET', prefix .. 'full', name) then return false end
   redis.pcall('DEL', prefix .. 'meta') -- who only reads may not, and leaves it to others
   return true
 end
@@ -70,6 +76,10 @@ var applyScript = goredis.NewScript(preamble + `
 if not prefix then return 0 end
 local meta = redis.call('HMGET', prefix .. 'meta', 'position', 'event_id')
 if meta[1] ~= ARGV[2] or meta[2] ~= ARGV[3] then return 0 end
+if torn() then
+  redis.call('DEL', prefix .. 'meta')
+  return 0
+end
 local i = 7
 local function each(width, fn)
   local n = tonumber(ARGV[i])
