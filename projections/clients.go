@@ -20,8 +20,8 @@ func (r *ClientRow) versions() *Versions { return &r.Versions }
 
 func (r *ClientRow) fold(e domain.Event, at time.Time) { r.Client.Apply(e, at) }
 
-// live keeps the row of a claimed client: its agent may have been away, and is to
-// be told who it is now.
+// live keeps the row of a claimed client: its agent may have been away, and must be
+// told the new client.
 func (r *ClientRow) live() bool { return r.Client.Live() || r.ClaimedAs != 0 }
 
 func (r *ClientRow) indexes() []Index {
@@ -44,9 +44,9 @@ func (r *Reader) Client(ctx context.Context, id int64) (row ClientRow, ok bool, 
 	return get[ClientRow](ctx, r, Key{Clients, id})
 }
 
-// Clients lists the clients of an index, [AllClients] or [ClientsOfUser], with
-// an id above after; next is 0 at the end, else what to pass as after for the
-// next page.
+// Clients lists the clients of an index, [AllClients] or [ClientsOfUser], with an id
+// above after; next is 0 at the end, otherwise the value for after to get the next
+// page.
 func (r *Reader) Clients(ctx context.Context, index Index, after int64, limit int) (rows []ClientRow, next int64, err error) {
 	return list[ClientRow](ctx, r.store, Clients, index, after, limit)
 }

@@ -11,28 +11,28 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// cacheSize bounds how many rows a folder keeps decoded. At about 1 KiB a row
-// it is worth a hundred megabytes at most.
+// cacheSize bounds how many rows a folder keeps decoded. At about 1 KiB for each row
+// this is a hundred megabytes at most.
 const cacheSize = 100_000
 
-// errTorn says that a row is not at the version before the record's: the rows
-// moved under the folder, or they are not the fold of this log.
-var errTorn = errors.New("projections: row does not stand before the record")
+// errTorn says that a row is not at the version before the record's: another projector
+// changed the row, or the rows are not the fold of this log.
+var errTorn = errors.New("projections: the row is not at the version before the record")
 
-// row is what each read model says of its rows; see users.go and so on.
+// row is what each read model says about its rows; see users.go and so on.
 type row interface {
 	versions() *Versions
 	fold(e domain.Event, at time.Time)
-	// live reports whether the row is to be read; others are deleted.
+	// live reports whether the row can be read; other rows are deleted.
 	live() bool
-	// indexes lists where a live row is a member.
+	// indexes lists the indexes of a live row.
 	indexes() []Index
-	// takesAlong names a row that has ended with what this one is about.
+	// takesAlong names a row that ends together with this one.
 	takesAlong() (Key, bool)
 }
 
-// newRows is the table of rows: an empty one of every kind that has rows. [domain.Kind]
-// says which have none, and why.
+// newRows is the table of rows: an empty row of every kind that has rows. [domain.Kind]
+// says which kinds have none, and why.
 var newRows = map[Kind]func() row{
 	Users:    func() row { return &UserRow{} },
 	Clients:  func() row { return &ClientRow{} },
@@ -45,7 +45,7 @@ var newRows = map[Kind]func() row{
 	Webhooks: func() row { return &WebhookRow{} },
 }
 
-// rowless are the kinds of which the read models have no rows.
+// rowless are the kinds without rows in the read models.
 var rowless = func() map[Kind]bool {
 	none := map[Kind]bool{}
 	for _, k := range domain.Kinds() {
@@ -56,24 +56,24 @@ var rowless = func() map[Kind]bool {
 	return none
 }()
 
-// entry is a row in the folder's hands.
+// entry is a row while the folder works on it.
 type entry struct {
 	row    row
-	stored []Index // the indexes it is in as stored
+	stored []Index // the stored row is in these indexes
 	exists bool    // whether it is stored
 	dirty  bool    // whether it is in folder.dirty
 }
 
-// fact is a record with its event and its event stream's name decoded, once.
+// fact is a record with its event and its event stream's name, decoded once.
 type fact struct {
 	record *domain.Record
-	key    Key // of the row it is about
+	key    Key // of the row that it changes
 	event  domain.Event
 }
 
-// folder folds facts into rows. It keeps rows decoded between batches, so that
-// in the steady state it reads nothing, and encodes a row once a batch, however
-// many facts of the batch are about it. It is used by one goroutine.
+// folder folds facts into rows. It keeps rows decoded between batches, so that in the
+// steady state it reads nothing, and encodes a row once in a batch, however many facts
+// of the batch change it. It is used by one goroutine.
 type folder struct {
 	rows  Rows
 	cache map[Key]*entry
@@ -82,14 +82,14 @@ type folder struct {
 
 func newFolder(rows Rows) *folder { return &folder{rows: rows, cache: map[Key]*entry{}} }
 
-// reset forgets everything; the rows may have been changed by another.
+// reset drops everything; another projector may have changed the rows.
 func (f *folder) reset() {
 	clear(f.cache)
 	f.dirty = nil
 }
 
-// fold gives the batch that the facts, which follow from, come to. After an
-// error the folder must be reset.
+// fold gives the batch for the facts, which follow from. After an error the folder must
+// be reset.
 func (f *folder) fold(ctx context.Context, from Checkpoint, facts []fact) (Batch, error) {
 	if err := f.load(ctx, facts); err != nil {
 		return Batch{}, err
@@ -110,7 +110,7 @@ func (f *folder) fold(ctx context.Context, from Checkpoint, facts []fact) (Batch
 	return b, nil
 }
 
-// load reads the rows the facts are about and that are not at hand, in one go.
+// load reads all missing rows of the facts together.
 func (f *folder) load(ctx context.Context, facts []fact) error {
 	var keys []Key
 	for _, fact := range facts {
@@ -174,9 +174,9 @@ func (f *folder) touch(key Key, e *entry) {
 	}
 }
 
-// flush turns what the facts changed into a batch.
+// flush makes a batch of the changes by the facts.
 func (f *folder) flush(b *Batch) error {
-	var ended []Key // what goes along with rows that ended
+	var ended []Key // rows that end together with others
 	for _, key := range f.dirty {
 		e := f.cache[key]
 		e.dirty = false

@@ -8,8 +8,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// FoldTo folds the log into rows, from where they stand to a position that the
-// log has, and not beyond: the read models as they were then.
+// FoldTo folds the log into rows, from their checkpoint to a position of the log and no
+// further: the read models as of that position.
 func FoldTo(ctx context.Context, log Log, rows Rows, until domain.Position) error {
 	cp, err := rows.Checkpoint(ctx)
 	if err != nil {
@@ -43,7 +43,7 @@ func FoldTo(ctx context.Context, log Log, rows Rows, until domain.Position) erro
 	return nil
 }
 
-// foldPage is how many records FoldTo folds at a time. It is larger than a
-// batch, since nobody waits for the store meanwhile, and a row that is changed
-// twice in a page is written once.
+// foldPage is how many records FoldTo folds at a time. It is larger than a batch,
+// because nobody waits for the store, and a row that changes twice in a page is written
+// once.
 const foldPage = 5000

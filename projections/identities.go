@@ -7,11 +7,11 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Who somebody is, and what they may do, is believed from the log only. Read models
-// may be kept where others can write, a Redis that forwarders use for example: a
-// forged row of a key would be a key.
+// Identities and rights are read from the log only. Read models may be stored where
+// others can write, for example in a Redis that forwarders use: a forged row of a key
+// would be a key.
 
-// Streams gives the records of one event stream. Every eventstore.Store is one.
+// Streams gives the records of one event stream. Every eventstore.Store implements it.
 type Streams interface {
 	// ReadStream gives up to limit records of a stream with a version above after.
 	ReadStream(ctx context.Context, stream domain.StreamID, after domain.Version, limit int) ([]domain.Record, error)
@@ -27,13 +27,13 @@ var identities = map[Kind]func(id int64) domain.StreamID{
 // streamPage is how many records of one event stream are read at a time.
 const streamPage = 500
 
-// BelieveLog has the reader fold users, keys and logins from the log whenever one of
-// them is asked for by its id. What was folded once is remembered as other rows are.
-// It is called before the reader is used.
+// BelieveLog makes the reader fold users, keys and logins from the log whenever one of
+// them is read by its id. The folds are cached as other rows are. Call it before the
+// reader is used.
 func (r *Reader) BelieveLog(log Streams) { r.streams = log }
 
-// folded gives a row from its event stream; ok is false for one that is not live.
-// It is the fold of the log up to at, or later.
+// folded gives a row from its event stream; ok is false if the row is not live. It is
+// the fold of the log up to at, or later.
 func (r *Reader) folded(ctx context.Context, key Key, into row) (at domain.Position, ok bool, err error) {
 	if r.kept != nil {
 		at = r.kept.known()
@@ -59,5 +59,5 @@ func (r *Reader) folded(ctx context.Context, key Key, into row) (at domain.Posit
 	}
 }
 
-// rowOf gives what a read model says of a row that is one of its own.
+// rowOf gives the row interface of a read model's row.
 func rowOf(pointer any) row { return pointer.(row) }

@@ -7,7 +7,7 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The read model of invitations: a row for each that may still be redeemed, or has
+// The read model of invitations: a row for each that can still be redeemed, or has
 // expired; the list of all, and the list of each user's.
 
 // AllInvites lists every live invitation.
@@ -37,8 +37,8 @@ func (r *Reader) Invite(ctx context.Context, id int64) (row InviteRow, ok bool, 
 	return get[InviteRow](ctx, r, Key{Invites, id})
 }
 
-// Invites lists the invitations of an index, [AllInvites] or [InvitesOfUser], with an id
-// above after; next is 0 at the end, else what to pass as after.
+// Invites lists the invitations of an index, [AllInvites] or [InvitesOfUser], with an
+// id above after; next is 0 at the end, otherwise the value for after.
 func (r *Reader) Invites(ctx context.Context, index Index, after int64, limit int) (rows []InviteRow, next int64, err error) {
 	return list[InviteRow](ctx, r.store, Invites, index, after, limit)
 }

@@ -11,22 +11,22 @@ import (
 	"github.com/tunnox-net/tunnox/wait"
 )
 
-// What a reader remembers. A row is the fold of its event stream, so one that was
-// read once is right for as long as no record of that stream has come; and a
-// reader that follows the log knows which have. It needs nothing of a record but
-// where it belongs. So a row that is asked for often costs no question, and a
-// write to one row makes nobody wait who reads others.
+// The cache of a reader. A row is the fold of its event stream, so a cached row is
+// right as long as no record of that stream has come; a reader that follows the log
+// knows which streams have new records. It needs only the event stream of each record.
+// So reads of popular rows cost no query, and a write to one row makes no reader of
+// other rows wait.
 
 const (
-	// mostKept bounds the rows that are remembered, at up to some KiB each.
+	// mostKept bounds the cached rows, at up to some KiB each.
 	mostKept = 1 << 14
-	// mostChanged bounds the event streams of which the last change is known.
+	// mostChanged bounds the event streams whose last change is known.
 	mostChanged = 1 << 14
-	// keptFor is how long what is remembered is believed after the log was last
-	// seen to have no more. It bounds, with a log that cannot be asked, how long a
-	// key is good that was revoked elsewhere.
+	// keptFor is how long cached rows are used after the log was last seen to have no
+	// more records. While the log cannot be read, it bounds how long a key that was
+	// revoked elsewhere is still valid.
 	keptFor = 500 * time.Millisecond
-	// lookEvery is how often the log is asked where it ends.
+	// lookEvery is how often the reader asks for the end of the log.
 	lookEvery = 200 * time.Millisecond
 )
 
@@ -36,10 +36,10 @@ type kept struct {
 
 	mu      sync.Mutex
 	rows    map[Key]keptRow         // guarded by mu
-	changed map[Key]domain.Position // guarded by mu; the last change of what changed after floor
+	changed map[Key]domain.Position // guarded by mu; the last changes after floor
 	floor   domain.Position         // guarded by mu; changes up to it may be unknown
 	tail    Checkpoint              // guarded by mu; all changes in (floor, tail] are known
-	seen    time.Time               // guarded by mu; when tail was the log's end, zero = not following
+	seen    time.Time               // guarded by mu; when tail was the end of the log, zero = not following
 	moved   chan struct{}           // guarded by mu; closed and replaced when tail moves or following ends
 }
 
@@ -48,24 +48,23 @@ type keptRow struct {
 	at  domain.Position // it is the fold of the log up to here
 }
 
-// NewFollowingReader reads what a store keeps and remembers rows while Follow
-// runs. The log is the one that the store's rows are folded from, and head asks
-// where it ends.
+// NewFollowingReader makes a reader that caches rows while Follow runs. log is the log
+// from which the store's rows are folded, and head gives its end.
 func NewFollowingReader(store Store, log Log, head func(context.Context) (domain.Position, error)) *Reader {
 	k := &kept{log: log, head: head, moved: make(chan struct{})}
 	k.reset()
 	return &Reader{store: store, kept: k}
 }
 
-// Follow follows the log, so that reads of single rows need not ask the store
-// each time. It returns nil when ctx ends; what fails is tried again, and until
-// then every read asks.
+// Follow follows the log, so that reads of single rows need not ask the store each
+// time. It returns nil when ctx ends. A failure is tried again; until it succeeds every
+// read asks the store.
 func (r *Reader) Follow(ctx context.Context) error {
 	if r.kept == nil {
 		return errors.New("projections: this reader was made without a log to follow")
 	}
 	for ctx.Err() == nil {
-		// Every failure is one of log or store that others meet too, and tell.
+		// Every failure is one of log or store, which other parts meet and report too.
 		_ = r.kept.follow(ctx, r.store)
 		r.kept.lose()
 		wait.For(ctx, retryFirst)
@@ -100,8 +99,8 @@ func (k *kept) follow(ctx context.Context, store Store) error {
 	}
 }
 
-// toEnd reads to where the log ends now. That no more has come is believed only
-// of an answer: silence may be that of a log that is away.
+// toEnd reads to the present end of the log. Only an answer proves that there are no
+// more records: silence may mean that the log is away.
 func (k *kept) toEnd(ctx context.Context, tail Checkpoint) (Checkpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, keptFor)
 	defer cancel()
@@ -115,7 +114,7 @@ func (k *kept) toEnd(ctx context.Context, tail Checkpoint) (Checkpoint, error) {
 	return tail, err
 }
 
-// next takes the records behind tail into account.
+// next applies the records after tail.
 func (k *kept) next(ctx context.Context, tail Checkpoint) (Checkpoint, bool, error) {
 	records, _, err := readBehind(ctx, k.log, tail, batchSize)
 	if err == nil {
@@ -129,7 +128,7 @@ func (k *kept) reset() {
 	k.floor, k.tail, k.seen = 0, Checkpoint{}, time.Time{}
 }
 
-// begin starts from nothing at a checkpoint of the read models.
+// begin starts with an empty cache at a checkpoint of the read models.
 func (k *kept) begin(tail Checkpoint) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -137,7 +136,7 @@ func (k *kept) begin(tail Checkpoint) {
 	k.floor, k.tail = tail.Position, tail
 }
 
-// lose ends following: what is remembered is worth nothing, and nobody need wait.
+// lose ends following: the cache is dropped, and nobody needs to wait.
 func (k *kept) lose() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -156,7 +155,7 @@ func (k *kept) sawEnd(at time.Time) {
 	k.seen = at
 }
 
-// note takes records that follow tail into account.
+// note applies records that follow tail.
 func (k *kept) note(tail Checkpoint, records []domain.Record) (Checkpoint, error) {
 	if len(records) == 0 {
 		return tail, nil
@@ -171,7 +170,7 @@ func (k *kept) note(tail Checkpoint, records []domain.Record) (Checkpoint, error
 		key := keyOf(rec.Stream)
 		k.change(key, rec.Position)
 		if key.Kind == Users || key.Kind == Clients {
-			k.change(Key{Quotas, key.ID}, rec.Position) // it ends with whose it is
+			k.change(Key{Quotas, key.ID}, rec.Position) // it ends with its owner
 		}
 		tail = Checkpoint{Position: rec.Position, EventID: rec.ID}
 	}
@@ -184,7 +183,7 @@ func (k *kept) note(tail Checkpoint, records []domain.Record) (Checkpoint, error
 	return tail, nil
 }
 
-// change notes that a row is another from p on; it needs mu.
+// change says that a row changes at p. The caller holds mu.
 func (k *kept) change(key Key, p domain.Position) {
 	if was, ok := k.rows[key]; ok && was.at < p {
 		delete(k.rows, key)
@@ -192,8 +191,8 @@ func (k *kept) change(key Key, p domain.Position) {
 	k.changed[key] = p
 }
 
-// get gives a remembered row, and the position of the last known change of a row
-// that is not remembered.
+// get gives a cached row. For a row that is not cached it gives the position of its
+// last known change.
 func (k *kept) get(key Key) (row any, ok bool, changed domain.Position) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -215,8 +214,8 @@ func (k *kept) known() domain.Position {
 	return k.tail.Position
 }
 
-// put remembers a row that was read from read models at a position, unless it
-// has changed since or may have.
+// put caches a row that was read from read models at a position, unless the row has
+// changed since or may have.
 func (k *kept) put(key Key, row any, at domain.Position) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -224,7 +223,7 @@ func (k *kept) put(key Key, row any, at domain.Position) {
 		return
 	}
 	if len(k.rows) >= mostKept {
-		for other := range k.rows { // some, drawn by the runtime
+		for other := range k.rows { // some rows, in the random order of a map
 			if delete(k.rows, other); len(k.rows) < mostKept*7/8 {
 				break
 			}
@@ -233,8 +232,8 @@ func (k *kept) put(key Key, row any, at domain.Position) {
 	k.rows[key] = keptRow{row, at}
 }
 
-// reach waits until all changes up to p are known. ok is false when nobody
-// follows the log now.
+// reach waits until all changes up to p are known. ok is false when nobody follows the
+// log now.
 func (k *kept) reach(ctx context.Context, p domain.Position) (ok bool, err error) {
 	for {
 		k.mu.Lock()
@@ -254,8 +253,8 @@ func (k *kept) reach(ctx context.Context, p domain.Position) (ok bool, err error
 	}
 }
 
-// WaitRow returns once reads of single rows show p. It is [Reader.Wait] for who
-// reads no list, and mostly done at once.
+// WaitRow returns when reads of single rows show p. It is [Reader.Wait] for callers
+// that read no list, and mostly returns at once.
 func (r *Reader) WaitRow(ctx context.Context, p domain.Position) error {
 	if r.kept == nil || p <= 0 {
 		return r.Wait(ctx, p)
@@ -293,7 +292,7 @@ func get[R any](ctx context.Context, r *Reader, key Key) (row R, ok bool, err er
 	}
 	values, at, err := r.store.Read(ctx, key)
 	if err == nil && at < changed {
-		// The read models have yet to see what is known here.
+		// The read models do not show yet what is known here.
 		if err = r.Wait(ctx, changed); err == nil {
 			values, at, err = r.store.Read(ctx, key)
 		}

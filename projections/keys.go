@@ -7,9 +7,9 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The read model of API keys: a row for each that was not revoked, the list of
-// all, and the list of each user's; the operator is user 0. A key carries its id,
-// so that looking one up needs no index by secret.
+// The read model of API keys: a row for each that was not revoked, the list of all, and
+// the list of each user's; the operator is user 0. A key carries its id, so a lookup
+// needs no index by secret.
 
 // AllKeys lists every live key.
 const AllKeys Index = "keys"
@@ -38,8 +38,8 @@ func (r *Reader) Key(ctx context.Context, id int64) (row KeyRow, ok bool, err er
 	return get[KeyRow](ctx, r, Key{APIKeys, id})
 }
 
-// Keys lists the API keys of an index, [AllKeys] or [KeysOfUser], with an id
-// above after; next is 0 at the end, else what to pass as after.
+// Keys lists the API keys of an index, [AllKeys] or [KeysOfUser], with an id above
+// after; next is 0 at the end, otherwise the value for after.
 func (r *Reader) Keys(ctx context.Context, index Index, after int64, limit int) (rows []KeyRow, next int64, err error) {
 	return list[KeyRow](ctx, r.store, APIKeys, index, after, limit)
 }

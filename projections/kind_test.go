@@ -6,8 +6,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// TestEveryKindHasARowOrSaysWhyNot: an aggregate that nobody has thought of here would
-// halt the projector at its first record.
+// TestEveryKindHasARowOrSaysWhyNot: a forgotten kind of aggregate would halt the
+// projector at its first record.
 func TestEveryKindHasARowOrSaysWhyNot(t *testing.T) {
 	known := map[Kind]bool{}
 	for _, k := range domain.Kinds() {

@@ -7,8 +7,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The read model of logins: a row for each that has not ended, and the list of
-// all, from which those whose time is over are ended.
+// The read model of logins: a row for each that has not ended, and the list of all, in
+// which expired logins are found.
 
 // AllLogins lists every login that has not ended.
 const AllLogins Index = "logins"
@@ -34,8 +34,8 @@ func (r *Reader) Login(ctx context.Context, id int64) (row LoginRow, ok bool, er
 	return get[LoginRow](ctx, r, Key{Logins, id})
 }
 
-// Logins lists the logins that have not ended, with an id above after; next is 0
-// at the end, else what to pass as after.
+// Logins lists the logins that have not ended, with an id above after; next is 0 at the
+// end, otherwise the value for after.
 func (r *Reader) Logins(ctx context.Context, after int64, limit int) (rows []LoginRow, next int64, err error) {
 	return list[LoginRow](ctx, r.store, Logins, AllLogins, after, limit)
 }

@@ -13,21 +13,21 @@ import (
 )
 
 const (
-	// batchSize is how many records a batch has at most. A batch is one script on
+	// batchSize is the largest number of records in a batch. A batch is one script on
 	// Redis, during which Redis serves nobody else: 500 records took 8 ms.
 	batchSize = 250
-	// idleCheck is how often a projector that waits looks whether the store was
-	// flushed and the log still has its checkpoint: both happen in silence.
+	// idleCheck is how often a waiting projector checks whether the store was flushed
+	// and whether the log still has its checkpoint: nothing reports either.
 	idleCheck = time.Second
 	// retryFirst and retryMost bound the pause after a failure; it doubles.
 	retryFirst = 20 * time.Millisecond
 	retryMost  = 2 * time.Second
-	// contested is how many batches in a row another projector may be first with
-	// before this one leaves the work to it for a moment.
+	// contested is after how many batches in a row, in which another projector was
+	// first, this one leaves the work to it for a moment.
 	contested = 3
 )
 
-// Progress tells how far a build is.
+// Progress is the progress of a build.
 type Progress struct {
 	Done    domain.Position // records folded
 	Head    domain.Position // end of the log, 0 = not known
@@ -37,7 +37,7 @@ type Progress struct {
 // Rate gives the records folded per second.
 func (p Progress) Rate() float64 { return float64(p.Done) / max(p.Elapsed.Seconds(), 1e-9) }
 
-// Options of a projector. The zero value works.
+// Options configure a projector. The zero value works.
 type Options struct {
 	// Head gives the end of the log, for progress and lag; nil = not known.
 	Head func(context.Context) (domain.Position, error)
@@ -47,12 +47,12 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
-// Status is what a projector says of itself.
+// Status is the state of a projector.
 type Status struct {
 	Checkpoint Checkpoint
 	Building   bool
-	// Halted is why the projector stopped for good: a record it cannot fold. The
-	// read models stay readable, as of the record before.
+	// Halted is the reason why the projector stopped for good: a record that it cannot
+	// fold. The read models can still be read, as of the record before.
 	Halted error
 }
 
@@ -85,8 +85,8 @@ func (p *Projector) Status() Status {
 	return p.status
 }
 
-// Ready returns once the read models are served and have been at the end of the
-// log, with the error that halted the projector, or with the context's.
+// Ready returns when the read models can be read and have been at the end of the log.
+// It returns the error that halted the projector, or the context's error.
 func (p *Projector) Ready(ctx context.Context) error {
 	select {
 	case <-p.ready:
@@ -96,11 +96,10 @@ func (p *Projector) Ready(ctx context.Context) error {
 	}
 }
 
-// Run follows the log until ctx ends and then returns nil. Failures of log and
-// store are retried. A record that cannot be folded halts the projector: it
-// logs an error, shows it in Status and does nothing more, because to skip a
-// fact would make every read wrong from there on. It goes on blocking, so that
-// what can be read stays readable.
+// Run follows the log until ctx ends and then returns nil. Failures of log and store
+// are retried. A record that cannot be folded halts the projector: it logs an error,
+// shows it in Status and does nothing more, because a skipped fact would make every
+// later read wrong. It still blocks then, so that the present read models can be read.
 func (p *Projector) Run(ctx context.Context) error {
 	folder := newFolder(p.store)
 	pause := wait.Backoff{First: retryFirst, Most: retryMost}
@@ -122,7 +121,7 @@ func (p *Projector) Run(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		case err == nil:
-			continue // built anew
+			continue // rebuilt
 		case errors.Is(err, ErrFenced):
 			if fenced++; fenced < contested {
 				continue
@@ -137,7 +136,7 @@ func (p *Projector) Run(ctx context.Context) error {
 	}
 }
 
-// haltError wraps what no retry can mend.
+// haltError wraps a fault that no retry can repair.
 type haltError struct{ err error }
 
 func (h *haltError) Error() string { return "projections: halted: " + h.err.Error() }
@@ -157,8 +156,8 @@ func (p *Projector) update(change func(*Status)) {
 	change(&p.status)
 }
 
-// follow works from the store's checkpoint until something fails. It builds
-// anew when there is nothing to go on from.
+// follow works from the store's checkpoint until something fails. If there is no
+// checkpoint to continue from, it rebuilds.
 func (p *Projector) follow(ctx context.Context, folder *folder) (progressed bool, err error) {
 	cp, err := p.store.Checkpoint(ctx)
 	if err != nil {
@@ -172,7 +171,7 @@ func (p *Projector) follow(ctx context.Context, folder *folder) (progressed bool
 	p.at(cp)
 	for {
 		facts, full, err := p.next(ctx, cp, batchSize)
-		// With facts, err is about the record behind them.
+		// With facts, err is about the record after them.
 		if len(facts) > 0 {
 			next, applyErr := p.apply(ctx, folder, p.store, cp, facts)
 			if errors.Is(applyErr, errTorn) {
@@ -186,7 +185,7 @@ func (p *Projector) follow(ctx context.Context, folder *folder) (progressed bool
 			p.options.Metrics.lagged(facts)
 		}
 		if errors.Is(err, ErrForked) {
-			p.options.Logger.Warn("read models are not of this log, building anew", "position", cp.Position, "event_id", cp.EventID)
+			p.options.Logger.Warn("read models do not belong to this log, rebuilding them", "position", cp.Position, "event_id", cp.EventID)
 			_, err := p.rebuild(ctx, true)
 			return err == nil, err
 		}
@@ -203,8 +202,8 @@ func (p *Projector) follow(ctx context.Context, folder *folder) (progressed bool
 	}
 }
 
-// torn tells apart rows that another projector moved, which is usual, from rows
-// that do not fit their checkpoint, which only a new build mends.
+// torn tells two cases apart. Usually another projector has changed the rows. If the
+// rows do not match their checkpoint, only a rebuild repairs them.
 func (p *Projector) torn(ctx context.Context, cp Checkpoint, cause error) error {
 	now, err := p.store.Checkpoint(ctx)
 	if err != nil {
@@ -213,12 +212,12 @@ func (p *Projector) torn(ctx context.Context, cp Checkpoint, cause error) error 
 	if now != cp {
 		return ErrFenced
 	}
-	p.options.Logger.Error("read models do not fit their checkpoint, building anew", "error", cause, "position", cp.Position)
+	p.options.Logger.Error("read models do not match their checkpoint, rebuilding them", "error", cause, "position", cp.Position)
 	_, err = p.rebuild(ctx, true)
 	return err
 }
 
-// idle waits for more of the log, or until it is time to look around.
+// idle waits for further records, or until the next check.
 func (p *Projector) idle(ctx context.Context, cp Checkpoint) error {
 	bounded, cancel := context.WithTimeout(ctx, idleCheck)
 	defer cancel()
@@ -233,8 +232,8 @@ func (p *Projector) idle(ctx context.Context, cp Checkpoint) error {
 	return err
 }
 
-// next reads the facts behind cp. full says that there may be more at once. With
-// facts, the error is about the record behind them.
+// next reads the facts after cp. full says that there may be more at once. With facts,
+// the error is about the record after them.
 func (p *Projector) next(ctx context.Context, cp Checkpoint, limit int) (facts []fact, full bool, err error) {
 	records, full, err := readBehind(ctx, p.log, cp, limit)
 	if err != nil {
@@ -244,8 +243,8 @@ func (p *Projector) next(ctx context.Context, cp Checkpoint, limit int) (facts [
 	return facts, full, err
 }
 
-// readBehind reads the records behind cp, and the one at cp with them: a log that
-// does not have it is another log.
+// readBehind reads the records after cp together with the record at cp: a log without
+// that record is another log.
 func readBehind(ctx context.Context, log Log, cp Checkpoint, limit int) (records []domain.Record, full bool, err error) {
 	after, overlap := cp.Position, 0
 	if cp.Position > 0 {
@@ -267,7 +266,7 @@ func decode(after domain.Position, records []domain.Record) ([]fact, error) {
 	for i := range records {
 		r := &records[i]
 		if r.Position <= after {
-			continue // given twice
+			continue // delivered twice
 		}
 		if r.Position != after+1 {
 			return facts, fmt.Errorf("the log goes from position %d to %d", after, r.Position)
@@ -282,7 +281,7 @@ func decode(after domain.Position, records []domain.Record) ([]fact, error) {
 	return facts, nil
 }
 
-// apply folds the facts and writes what they come to.
+// apply folds the facts and writes the result.
 func (p *Projector) apply(ctx context.Context, folder *folder, to Rows, cp Checkpoint, facts []fact) (Checkpoint, error) {
 	batch, err := folder.fold(ctx, cp, facts)
 	if err != nil {
@@ -296,7 +295,7 @@ func (p *Projector) apply(ctx context.Context, folder *folder, to Rows, cp Check
 	return batch.To, nil
 }
 
-// at notes where the store is.
+// at stores the present checkpoint of the store.
 func (p *Projector) at(cp Checkpoint) {
 	p.update(func(s *Status) { s.Checkpoint, s.Building = cp, false })
 	p.options.Metrics.at(cp.Position)

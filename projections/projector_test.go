@@ -132,7 +132,7 @@ func TestFailuresOfTheLogAreRetriedWithPauses(t *testing.T) {
 	})
 }
 
-// corrupt is a store whose rows of one kind are gone.
+// corrupt is a store that has lost its rows of one kind.
 type corrupt struct {
 	projections.Store
 	mu   sync.Mutex
@@ -152,7 +152,7 @@ func (s *corrupt) Get(ctx context.Context, keys ...projections.Key) ([][]byte, e
 func (s *corrupt) Begin(ctx context.Context) (projections.Build, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lose = false // what is built anew is whole
+	s.lose = false // a rebuild makes it whole
 	return s.Store.Begin(ctx)
 }
 
@@ -258,7 +258,7 @@ func TestWhatIsRememberedEndsWithTheLog(t *testing.T) {
 		if err := read(); err != nil {
 			t.Fatal(err)
 		}
-		// The rows are gone from where they are kept, so what can be read is remembered.
+		// The stored rows are gone, so everything that can be read is cached.
 		stop()
 		store.Flush()
 		if err := read(); err != nil {

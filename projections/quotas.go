@@ -7,9 +7,9 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The read model of quotas: a row for each account. It counts instead of
-// folding a [domain.Quota], whose size grows with what the account holds; the
-// counts are the same because only what was taken is ever returned.
+// The read model of quotas: a row for each account. It counts instead of folding a
+// [domain.Quota], whose size grows with the account's resources. The counts are the
+// same, because only resources that were counted are ever returned.
 
 func (r *QuotaRow) versions() *Versions { return &r.Versions }
 
@@ -21,7 +21,7 @@ func (r *QuotaRow) fold(event domain.Event, at time.Time) {
 		r.count(e.Resources, 1)
 	case domain.QuotaReturned:
 		r.count(e.Resources, -1)
-	case domain.QuotaMoved: // counts as before
+	case domain.QuotaMoved: // the counts stay
 	default:
 		return
 	}
@@ -52,7 +52,8 @@ func (r *Reader) Quota(ctx context.Context, account int64) (row QuotaRow, ok boo
 	return get[QuotaRow](ctx, r, Key{Quotas, account})
 }
 
-// Quotas gives the rows of several accounts at once, those that exist, in order.
+// Quotas gives the rows of several accounts at once, in order; missing ones are left
+// out.
 func (r *Reader) Quotas(ctx context.Context, accounts ...int64) ([]QuotaRow, error) {
 	return getAll[QuotaRow](ctx, r.store, Quotas, accounts)
 }

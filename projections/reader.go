@@ -17,29 +17,29 @@ type Index string
 
 func numbered(name string, id int64) Index { return Index(name + ":" + strconv.FormatInt(id, 10)) }
 
-// waitLimit bounds a read's wait for a position, so that a stopped projector
-// costs a reader two seconds and not its request's whole time.
+// waitLimit bounds a read's wait for a position, so that a stopped projector costs a
+// reader two seconds and not the whole time of its request.
 const waitLimit = 2 * time.Second
 
 // Reader gives typed reads of a store's read models. Its methods may be called
-// concurrently. What rows point to is shared and not to be changed.
+// concurrently. Values behind pointers in rows are shared and must not be changed.
 type Reader struct {
 	store   Store
 	streams Streams // nil: identities are read from the store too
 	kept    *kept   // nil: every read asks the store
 }
 
-// NewReader reads what a store keeps.
+// NewReader makes a reader of a store.
 func NewReader(store Store) *Reader { return &Reader{store: store} }
 
-// Position gives how far the read models have come.
+// Position gives the checkpoint of the read models.
 func (r *Reader) Position(ctx context.Context) (domain.Position, error) {
 	c, err := r.store.Checkpoint(ctx)
 	return c.Position, err
 }
 
-// Wait returns once the read models have reached p: at once when they have.
-// After two seconds it gives up with [ErrStale].
+// Wait returns when the read models have reached p: at once if they already have. After
+// two seconds it gives up with [ErrStale].
 func (r *Reader) Wait(ctx context.Context, p domain.Position) error {
 	if p <= 0 {
 		return nil
@@ -60,8 +60,8 @@ func decodeRow[R any](key Key, value []byte) (row R, err error) {
 	return row, nil
 }
 
-// list reads a page of ids and then their rows. A row that went away in between
-// is left out: it was deleted, which is what the next read would show.
+// list reads a page of ids and then their rows. A row that disappeared in between is
+// left out: it was deleted, which the next read would show too.
 func list[R any](ctx context.Context, store Store, kind Kind, index Index, after int64, limit int) (rows []R, next int64, err error) {
 	if limit <= 0 {
 		return nil, 0, fmt.Errorf("list %s: limit %d is not positive", index, limit)
@@ -78,7 +78,7 @@ func list[R any](ctx context.Context, store Store, kind Kind, index Index, after
 	if err != nil {
 		return nil, 0, err
 	}
-	// What a row says of itself decides: an index may have been written by others.
+	// The row itself decides: others may have written to an index.
 	rows = slices.DeleteFunc(rows, func(r R) bool { return !slices.Contains(rowOf(&r).indexes(), index) })
 	return rows, next, nil
 }

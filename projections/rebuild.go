@@ -15,16 +15,15 @@ const (
 	// pageSize is how many records a build reads at a time.
 	pageSize = 4 * batchSize
 	// readAhead is how many pages, and how many decoded batches, wait in a build.
-	// Reading, decoding and folding take about as long as each other, so each has
-	// a goroutine.
+	// Reading, decoding and folding take about equally long, so each has a goroutine.
 	readAhead = 2
 	// progressEvery bounds how often Options.Progress is called.
 	progressEvery = 200 * time.Millisecond
 )
 
-// rebuild folds the whole log into a version beside the one that is read, and
-// switches to it at the end of the log. Readers see the old one, whole, until
-// then. anew says that the old one is wrong, not merely missing.
+// rebuild folds the whole log into a version beside the active one, and switches to it
+// at the end of the log. Until then readers see the whole old version. anew says that
+// the old version is wrong, not only missing.
 func (p *Projector) rebuild(ctx context.Context, anew bool) (Checkpoint, error) {
 	build, err := p.store.Begin(ctx)
 	if err != nil {
@@ -35,32 +34,33 @@ func (p *Projector) rebuild(ctx context.Context, anew bool) (Checkpoint, error) 
 	defer spareCollector()()
 	cp, err := p.fill(ctx, build, anew)
 	if err != nil {
-		// The context may have ended; what a build has written should go all the same.
+		// The context may have ended, but the rows that a build has written should be
+		// removed all the same.
 		discard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if discardErr := build.Discard(discard); discardErr != nil {
-			p.options.Logger.Warn("build of the read models is left behind", "error", discardErr)
+			p.options.Logger.Warn("cannot remove the rows of an unfinished build", "error", discardErr)
 		}
 		return cp, err
 	}
 	return cp, nil
 }
 
-// buildGCPercent is how much garbage a build may make for each byte that lives
-// before the collector runs, which at the usual 100 was a fifth of its work. What
-// lives is mostly the read models, so a build takes a few times their size.
+// buildGCPercent is how much garbage a build may make for each live byte before the
+// collector runs. At the usual 100 the collector was a fifth of its work. Most live
+// bytes are the read models, so a build needs a few times their size.
 const buildGCPercent = 400
 
-// collector counts the builds of this process, because the setting is the
-// process's.
+// collector counts the builds of this process, because the setting is for the whole
+// process.
 var collector struct {
 	sync.Mutex
 	builds int // guarded by Mutex
 	before int // guarded by Mutex; the setting without builds
 }
 
-// spareCollector has the collector run less often until end is called. A memory
-// limit (GOMEMLIMIT) holds all the same, and a setting that is off or higher stays.
+// spareCollector lets the collector run less often until end is called. A memory limit
+// (GOMEMLIMIT) still applies, and a setting that is off or higher stays.
 func spareCollector() (end func()) {
 	collector.Lock()
 	defer collector.Unlock()
@@ -80,10 +80,10 @@ func spareCollector() (end func()) {
 	}
 }
 
-// fill folds until the end of the log and switches. A record that cannot be
-// folded ends the build: if nothing is read yet, what came before it is
-// switched to, as the log's state at that position; otherwise the version that
-// is read stays.
+// fill folds until the end of the log and switches. A record that cannot be folded ends
+// the build. If there is no active version yet, fill switches to the fold of the
+// records before it, as the log's state at that position; otherwise the active version
+// stays.
 func (p *Projector) fill(ctx context.Context, build Build, anew bool) (Checkpoint, error) {
 	clock := p.newProgress(ctx)
 	folder := newFolder(build)
@@ -92,7 +92,8 @@ func (p *Projector) fill(ctx context.Context, build Build, anew bool) (Checkpoin
 		next, err := p.foldToEnd(ctx, build, folder, cp, clock)
 		cp = next
 		if _, halted := errors.AsType[*haltError](err); halted && !anew {
-			// Nothing was read before, so what came before the record is better.
+			// There was no active version, so the fold of the records before this one
+			// is better.
 			if switchErr := build.Switch(ctx, false); switchErr != nil {
 				return cp, switchErr
 			}
@@ -103,7 +104,7 @@ func (p *Projector) fill(ctx context.Context, build Build, anew bool) (Checkpoin
 		}
 		switch err := build.Switch(ctx, anew); {
 		case errors.Is(err, ErrBehind):
-			continue // the old version moved on meanwhile, and so did the log
+			continue // the old version has moved on, and so has the log
 		case err != nil:
 			return cp, err
 		}
@@ -112,8 +113,8 @@ func (p *Projector) fill(ctx context.Context, build Build, anew bool) (Checkpoin
 	}
 }
 
-// page is what the reading goroutine of a build hands on, and chunk what the
-// decoding one does. err is about what is behind the records or facts.
+// page is the output of the reading goroutine of a build, and chunk that of the
+// decoding one. err is about the record after the records or facts.
 type (
 	page struct {
 		after   domain.Position
@@ -126,7 +127,7 @@ type (
 	}
 )
 
-// foldToEnd folds the records behind cp until a read finds no more.
+// foldToEnd folds the records after cp until a read finds no more.
 func (p *Projector) foldToEnd(ctx context.Context, build Build, folder *folder, cp Checkpoint, clock *progress) (Checkpoint, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	pages, chunks := make(chan page, readAhead), make(chan chunk, readAhead)
@@ -139,7 +140,7 @@ func (p *Projector) foldToEnd(ctx context.Context, build Build, folder *folder, 
 		if len(c.facts) > 0 {
 			next, err := p.apply(ctx, folder, build, cp, c.facts)
 			if errors.Is(err, errTorn) {
-				err = &haltError{err} // a build reads one log from its start: it is the log that is wrong
+				err = &haltError{err} // a build reads one log from its start, so the log is wrong
 			}
 			if err != nil {
 				return cp, err
@@ -154,7 +155,7 @@ func (p *Projector) foldToEnd(ctx context.Context, build Build, folder *folder, 
 	return cp, ctx.Err()
 }
 
-// readTo sends the records behind cp until the log has no more, and closes pages.
+// readTo sends the records after cp until the log has no more, and closes pages.
 func (p *Projector) readTo(ctx context.Context, cp Checkpoint, pages chan<- page) {
 	defer close(pages)
 	for {
@@ -198,7 +199,7 @@ func decodeTo(ctx context.Context, pages <-chan page, chunks chan<- chunk) {
 	}
 }
 
-// progress reports how a build goes.
+// progress reports the progress of a build.
 type progress struct {
 	call       func(Progress)
 	head       domain.Position
@@ -209,7 +210,7 @@ func (p *Projector) newProgress(ctx context.Context) *progress {
 	c := &progress{call: p.options.Progress, start: time.Now()}
 	c.due = c.start.Add(progressEvery)
 	if p.options.Head != nil {
-		if head, err := p.options.Head(ctx); err == nil { // else the end is not known
+		if head, err := p.options.Head(ctx); err == nil { // otherwise the end is not known
 			c.head = head
 		}
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Until is a log that ends at a position, for read models of the past. The end
-// can be moved on.
+// Until is a log that ends at a position, for read models of the past. The end can be
+// moved forward.
 type Until struct {
 	log Log
 
@@ -22,7 +22,7 @@ func NewUntil(log Log, end domain.Position) *Until {
 	return &Until{log: log, end: end, moved: make(chan struct{})}
 }
 
-// MoveTo moves the end on; it never goes back.
+// MoveTo moves the end forward, never back.
 func (u *Until) MoveTo(end domain.Position) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// The read model of webhooks: a row for each that was not deleted, the list of
-// all, and the list of each user's; the operator is user 0.
+// The read model of webhooks: a row for each that was not deleted, the list of all, and
+// the list of each user's; the operator is user 0.
 
 // AllWebhooks lists every live webhook.
 const AllWebhooks Index = "webhooks"
@@ -37,8 +37,8 @@ func (r *Reader) Webhook(ctx context.Context, id int64) (row WebhookRow, ok bool
 	return get[WebhookRow](ctx, r, Key{Webhooks, id})
 }
 
-// Webhooks lists the webhooks of an index, [AllWebhooks] or [WebhooksOfUser], with an id
-// above after; next is 0 at the end, else what to pass as after.
+// Webhooks lists the webhooks of an index, [AllWebhooks] or [WebhooksOfUser], with an
+// id above after; next is 0 at the end, otherwise the value for after.
 func (r *Reader) Webhooks(ctx context.Context, index Index, after int64, limit int) (rows []WebhookRow, next int64, err error) {
 	return list[WebhookRow](ctx, r.store, Webhooks, index, after, limit)
 }

@@ -1,5 +1,5 @@
-// Package memory keeps read models in memory: those of the embedded form, which
-// are folded anew at each start, and those an audit folds up to some position.
+// Package memory keeps read models in memory: those of the embedded form, which are
+// folded again at each start, and those that an audit folds up to some position.
 package memory
 
 import (
@@ -25,7 +25,7 @@ type version struct {
 	indexes    map[string]*sorted
 }
 
-// New gives a store in which nothing is built yet.
+// New gives a store without a version.
 func New() *Store { return &Store{moved: make(chan struct{})} }
 
 func newVersion() *version {
@@ -61,7 +61,7 @@ func (s *Store) Apply(ctx context.Context, b projections.Batch) error {
 	return nil
 }
 
-// wake lets those waiting look again. It needs mu.
+// wake wakes all waiters. The caller holds mu.
 func (s *Store) wake() {
 	close(s.moved)
 	s.moved = make(chan struct{})
@@ -128,7 +128,7 @@ func (s *Store) Wait(ctx context.Context, p domain.Position) error {
 	}
 }
 
-// Flush forgets everything, as a restart does.
+// Flush drops everything, as a restart does.
 func (s *Store) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,10 +142,10 @@ func (s *Store) Begin(ctx context.Context) (projections.Build, error) {
 	return &build{store: s, before: s.active, version: newVersion()}, ctx.Err()
 }
 
-// build is a version beside the one that is read.
+// build is a version beside the active one.
 type build struct {
 	store  *Store
-	before *version // what was read at Begin
+	before *version // the active version at Begin
 
 	mu      sync.Mutex
 	version *version // guarded by mu; nil once discarded or switched to

@@ -11,24 +11,24 @@ import (
 )
 
 const (
-	// keyframe is after how many records a fold is kept for others to begin at: a
-	// question about the past costs at most so many records once the part of the
-	// log before it was asked for.
+	// keyframe is after how many records a fold is kept, for others to begin at. A
+	// question about the past costs at most so many records, once an earlier question
+	// has folded the part of the log before it.
 	keyframe = 10_000
-	// mostRows bounds what is kept: the rows of all folds together. They share the
-	// values of rows that are equal, so that a row here is some 100 bytes.
+	// mostRows bounds the rows of all folds together. Folds share the values of equal
+	// rows, so a row here is some 100 bytes.
 	mostRows = 2_000_000
 )
 
-// Past gives the read models as they were at any position. It folds the log, one
-// question after the other, and keeps the folds that were asked for last and
-// some between, from which the next ones begin.
+// Past gives the read models as of any position. It folds the log, one question after
+// the other. It keeps the folds of the latest questions and some folds in between, from
+// which later questions begin.
 type Past struct {
 	log     projections.Log
-	folding chan struct{} // holds one token; who has it may fold
+	folding chan struct{} // holds one token; its owner may fold
 
 	mu    sync.Mutex
-	folds []*version // guarded by mu; never changed, the one used last at the end
+	folds []*version // guarded by mu; never changed, the latest used at the end
 }
 
 // NewPast gives the past of a log.
@@ -49,7 +49,7 @@ func (p *Past) At(ctx context.Context, position domain.Position) (*projections.R
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	at := p.nearest(position) // somebody may have folded it meanwhile
+	at := p.nearest(position) // another caller may have folded it in between
 	for at.checkpoint.Position < position {
 		next := min(position, (at.checkpoint.Position/keyframe+1)*keyframe)
 		fold := &Store{active: at.clone(), moved: make(chan struct{})}
@@ -66,14 +66,14 @@ func reader(v *version) *projections.Reader {
 	return projections.NewReader(&Store{active: v, moved: make(chan struct{})})
 }
 
-// Forget forgets all folds: the log was taken back.
+// Forget drops all folds: the log was rolled back.
 func (p *Past) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.folds = nil
 }
 
-// nearest gives the last fold that is not behind a position, or an empty one.
+// nearest gives the last fold that is not after a position, or an empty one.
 func (p *Past) nearest(position domain.Position) *version {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,8 +91,8 @@ func (p *Past) nearest(position domain.Position) *version {
 	return v
 }
 
-// keep remembers a fold, and forgets those not used for longest when there are
-// too many rows.
+// keep stores a fold, and drops the least recently used ones when there are too many
+// rows.
 func (p *Past) keep(v *version) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -109,8 +109,8 @@ func (p *Past) keep(v *version) {
 // mostFolds bounds the folds of a small log, whose rows are few.
 const mostFolds = 64
 
-// clone gives a version that can be changed without changing this one. The
-// values of rows are shared: they are replaced, never changed.
+// clone gives a version that can be changed without changing this one. The values of
+// rows are shared: they are replaced, never changed.
 func (v *version) clone() *version {
 	c := &version{checkpoint: v.checkpoint, rows: maps.Clone(v.rows), indexes: make(map[string]*sorted, len(v.indexes))}
 	for name, ids := range v.indexes {

@@ -13,8 +13,8 @@ import (
 	"github.com/tunnox-net/tunnox/projections/projectionstest"
 )
 
-// TestThePastIsWhatItWas asks for random moments of a random history, several
-// at once, and compares them with the model of that part of the log.
+// TestThePastIsWhatItWas reads random moments of a random history, several at once, and
+// compares them with the model of that part of the log.
 func TestThePastIsWhatItWas(t *testing.T) {
 	t.Parallel()
 	log := projectionstest.NewLog(1)
@@ -53,8 +53,8 @@ func TestThePastIsWhatItWas(t *testing.T) {
 
 var events = flag.Int("events", 10_000, "how long the log is that TestThePastOfALongLog asks about")
 
-// TestThePastOfALongLog prints what questions about a log of 100,000 events
-// cost: the first one folds all before it, the others from the nearest fold.
+// TestThePastOfALongLog prints the cost of questions about a log of 100,000 events: the
+// first one folds everything before it, the others begin at the nearest fold.
 func TestThePastOfALongLog(t *testing.T) {
 	t.Parallel()
 	log := projectionstest.NewLog(2)

@@ -15,9 +15,9 @@ import (
 	"github.com/tunnox-net/tunnox/projections/memory"
 )
 
-// BenchmarkRebuildFromFile gives what the start of the embedded form costs for
-// each record: reading the file, decoding, folding. The processor time is what
-// to compare; the rate depends on who else is on the machine.
+// BenchmarkRebuildFromFile measures what the start of the embedded form costs for each
+// record: reading the file, decoding, folding. Compare the processor time; the rate
+// depends on other work of the machine.
 func BenchmarkRebuildFromFile(b *testing.B) {
 	log := fileLog(b, 100_000)
 	b.ReportAllocs()
@@ -49,8 +49,8 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// fileLog is a log as 32 users leave it who create clients: two records each,
-// with metadata of their own.
+// fileLog is a log as 32 users leave it who create clients: two records each, with
+// metadata of their own.
 func fileLog(b *testing.B, records int) *sqlite.Store {
 	b.Helper()
 	ctx := context.Background()

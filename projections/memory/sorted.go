@@ -8,9 +8,9 @@ import (
 // chunkSize bounds how many ids move when one is added in the middle.
 const chunkSize = 512
 
-// sorted is a rising list of ids in chunks: ids are drawn rising, or, of
-// anonymous clients, at random, and a plain slice would move megabytes for each
-// of those when there are a million.
+// sorted is a rising list of ids in chunks. Ids rise or, for anonymous clients, are
+// random. A plain slice would move megabytes for each random id when there are a
+// million.
 type sorted struct{ chunks [][]int64 }
 
 // chunk gives the index of the chunk that has id, or would have it.
@@ -34,7 +34,7 @@ func (s *sorted) add(id int64) {
 	if len(c) < chunkSize {
 		return
 	}
-	// Rising ids fill the last chunk: leave it nearly whole, so that lists are dense.
+	// Rising ids fill the last chunk: leave it nearly full, so that lists are dense.
 	cut := len(c) / 2
 	if i == len(s.chunks)-1 {
 		cut = len(c) - 1

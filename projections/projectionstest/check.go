@@ -42,7 +42,7 @@ func testCheck(t *testing.T, b Backend) {
 	equal(t, log, b.Store)
 	stop()
 
-	// What no projector did.
+	// No projector has made this.
 	at, err := b.Store.Checkpoint(ctx)
 	if err != nil {
 		t.Fatal(err)

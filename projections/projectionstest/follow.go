@@ -24,7 +24,7 @@ func (c *counting) Read(ctx context.Context, keys ...projections.Key) ([][]byte,
 	return c.Store.Read(ctx, keys...)
 }
 
-// following starts a reader that remembers rows; it ends with the test.
+// following starts a reader that caches rows; it ends with the test.
 func following(t testing.TB, store projections.Store, log *Log) *projections.Reader {
 	t.Helper()
 	r := projections.NewFollowingReader(store, log, log.Head)
@@ -40,8 +40,8 @@ func following(t testing.TB, store projections.Store, log *Log) *projections.Rea
 	return r
 }
 
-// testFollowing has readers ask for rows while the log grows: each must be as new
-// as the position they waited for, also of what was deleted.
+// testFollowing lets readers read rows while the log grows: each row must be as new as
+// the position for which they waited, also after a deletion.
 func testFollowing(t *testing.T, b Backend) {
 	log := NewLog(0)
 	h := NewHistory(log, Seeded(11))
@@ -76,7 +76,7 @@ func testFollowing(t *testing.T, b Backend) {
 	await(t, "what is remembered equals the fold", func() error { return m.Check(t.Context(), r, log) })
 }
 
-// newEnough reads some rows after waiting for where the log is.
+// newEnough reads some rows after a wait for the end of the log.
 func newEnough(ctx context.Context, r *projections.Reader, log *Log, draw func(int) int) error {
 	at := log.Position()
 	if err := r.WaitRow(ctx, at); err != nil {
@@ -120,7 +120,7 @@ func newEnough(ctx context.Context, r *projections.Reader, log *Log, draw func(i
 	return nil
 }
 
-// testRemembered counts what a reader asks of the store.
+// testRemembered counts how often a reader asks the store.
 func testRemembered(t *testing.T, b Backend) {
 	ctx := t.Context()
 	log := NewLog(0)
@@ -169,7 +169,7 @@ func testRemembered(t *testing.T, b Backend) {
 		t.Error("what changed was not asked for again")
 	}
 
-	// A quota goes with its user, without a record of its own.
+	// A quota ends with its user, without a record of its own.
 	gone := domain.FirstUserID + 1
 	if _, ok, err := r.Quota(ctx, gone); !ok || err != nil {
 		t.Errorf("quota: %v, %v", ok, err)
@@ -184,7 +184,7 @@ func testRemembered(t *testing.T, b Backend) {
 		t.Errorf("quota of a deleted user: %v, %v", ok, err)
 	}
 
-	// Nothing is built any more; what is remembered is still the log's.
+	// Nothing is built any more; the cached rows are still those of the log.
 	b.Flush()
 	if row, ok, err := r.User(ctx, domain.FirstUserID); err == nil && (!ok || row.Username != name) || err != nil && !errors.Is(err, projections.ErrUnavailable) {
 		t.Errorf("after a flush: %+v, %v, %v", row, ok, err)

@@ -8,9 +8,9 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// History draws commands that make a log: users, managed and anonymous clients,
-// mappings among them, every change and end of each. Some are refused; that is
-// part of it.
+// History draws the commands for a log: users, managed and anonymous clients, mappings
+// among them, every change and end of each. Some commands are refused; this is
+// intended.
 type History struct {
 	log      *Log
 	draw     func(n int) int // 0 <= result < n
@@ -25,10 +25,10 @@ type History struct {
 	next     int64
 }
 
-// NewHistory writes to a log what draw says.
+// NewHistory writes to a log, with draw as its source of randomness.
 func NewHistory(log *Log, draw func(n int) int) *History { return &History{log: log, draw: draw} }
 
-// Seeded gives a draw that repeats for a seed.
+// Seeded gives a draw that repeats for the same seed.
 func Seeded(seed uint64) func(n int) int {
 	r := rand.New(rand.NewPCG(seed, seed))
 	return func(n int) int { return r.IntN(n) }
@@ -38,8 +38,8 @@ func pick(h *History, ids []int64) int64 {
 	if len(ids) == 0 {
 		return 1
 	}
-	// The newest few are drawn as often as all others, so that ends are met
-	// while things are in use.
+	// The newest few are drawn as often as all others, so that resources in use are
+	// deleted too.
 	if h.draw(2) == 0 {
 		return ids[len(ids)-1-h.draw(min(len(ids), 4))]
 	}
@@ -127,7 +127,7 @@ func (h *History) command() domain.Command {
 	}
 }
 
-// identity draws a command about who may do what.
+// identity draws a command about identities and rights.
 func (h *History) identity() domain.Command {
 	hash := make([]byte, 32)
 	switch h.draw(21) {
@@ -206,7 +206,8 @@ func (h *History) createClient() domain.Command {
 	return domain.CreateClient{ID: h.id(domain.FirstClientID), UserID: pick(h, h.users), Name: "client", PublicKey: h.key()}
 }
 
-// createMapping prefers a user and clients that fit, or nearly all would be refused.
+// createMapping prefers a user and clients that fit together; otherwise nearly all
+// commands would be refused.
 func (h *History) createMapping() domain.Command {
 	c := domain.CreateMapping{ID: h.id(domain.FirstMappingID), Any: true, Protocol: domain.ProtocolTCP, UserID: pick(h, h.users),
 		SourceClientID: pick(h, h.clients), TargetClientID: pick(h, h.clients), Parts: domain.Parts{

@@ -1,6 +1,6 @@
-// Package projectionstest is the suite every store of read models passes, and
-// what it is made of: a log in memory that decides real commands, and a model
-// that says what must be read at any position.
+// Package projectionstest is the suite that every store of read models must pass, and
+// the parts of it: a log in memory that decides real commands, and a model that gives
+// the right reads at any position.
 package projectionstest
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Log is a log in memory. It decides commands with the domain's own Decide, so
-// that histories are ones that can happen.
+// Log is a log in memory. It decides commands with the domain's own Decide, so that its
+// histories are possible ones.
 type Log struct {
 	mu      sync.Mutex
 	records []domain.Record
@@ -36,7 +36,7 @@ func NewLog(salt byte) *Log {
 // epoch is when histories begin; every position is a second later.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// Submit decides a command and appends what it comes to.
+// Submit decides a command and appends the result.
 func (l *Log) Submit(c domain.Command) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,8 +97,8 @@ func (l *Log) append(d domain.Decision) error {
 	return nil
 }
 
-// Append adds a record as it is, without deciding; position, version, id and
-// times are filled in.
+// Append adds a record without a decision; position, version, id and times are filled
+// in.
 func (l *Log) Append(r domain.Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -20,8 +20,8 @@ func (l *Log) clientIDs() []int64 {
 	return ids
 }
 
-// completes applies to a view what a forwarder would from the feed, each record
-// whose version is the next one, and compares the result with the log's fold at its end.
+// completes applies records to a view as a forwarder applies the feed: each record
+// whose version is the next one. It compares the result with the log's fold at its end.
 func completes(v domain.ClientView, log *Log, want *Model) error {
 	states, versions := domain.States{}, map[domain.StreamID]domain.Version{}
 	put := func(id domain.StreamID, version domain.Version, a domain.Aggregate) {
@@ -69,7 +69,7 @@ func completes(v domain.ClientView, log *Log, want *Model) error {
 	if len(got) != len(all) {
 		return fmt.Errorf("%d mappings, want %d", len(got), len(all))
 	}
-	kept := client.Live() || client.ClaimedAs != 0 // a claimed client is still told who it is
+	kept := client.Live() || client.ClaimedAs != 0 // a claimed client is still told its new id
 	if w, there := want.Clients[client.ID]; there != kept || there && !reflect.DeepEqual(w.Client, client) {
 		return fmt.Errorf("client is %+v, want %+v (kept %v)", client, w.Client, kept)
 	}

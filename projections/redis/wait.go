@@ -7,8 +7,8 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// pollEvery is how often the checkpoint is looked at while somebody waits for
-// one that a projector in another process writes.
+// pollEvery is how often the checkpoint is read while somebody waits for a checkpoint
+// that a projector in another process writes.
 const pollEvery = 5 * time.Millisecond
 
 type waiter struct {
@@ -16,7 +16,7 @@ type waiter struct {
 	reached  chan struct{} // closed by the poller
 }
 
-// Wait implements projections.Store. However many wait, one poller looks.
+// Wait implements projections.Store. However many callers wait, one poller reads.
 func (s *Store) Wait(ctx context.Context, p domain.Position) error {
 	c, err := s.Checkpoint(ctx)
 	if err == nil && c.Position >= p {
