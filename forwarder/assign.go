@@ -12,13 +12,13 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// Pushes of one session that are remembered until they are acknowledged. An
-// agent that acknowledges nothing costs no more than these.
+// maxPushes bounds the pushes of one session that are remembered until they are
+// acknowledged. An agent that acknowledges nothing costs no more than these.
 const maxPushes = 64
 
-// configure has the agent's configuration brought up to date. at is when the cause
-// was decided, zero when nobody measures it. Nothing waits between two changes: an
-// idle session has no goroutine for that.
+// configure brings the agent's configuration up to date. at is the time at which the
+// cause was decided, zero when it is not measured. Between two changes no goroutine
+// waits: an idle session has none for this.
 func (s *session) configure(at time.Time) {
 	s.mu.Lock()
 	if s.wrong.IsZero() {
@@ -33,13 +33,13 @@ func (s *session) configure(at time.Time) {
 	}
 }
 
-// assign makes the agent's configuration equal to the routes. It sends states,
-// not changes: however many changes come while the agent reads slowly, one
-// message follows, and nothing queues.
+// assign makes the agent's configuration equal to the routes. It sends states, not
+// changes: however many changes come while the agent reads slowly, one message follows,
+// and nothing queues.
 func (s *session) assign() {
 	fine := false
 	defer func() {
-		if !fine { // also after a panic: what ends this ends the session
+		if !fine { // also after a panic: the reason that ends this ends the session
 			s.cut()
 		}
 	}()
@@ -51,8 +51,8 @@ func (s *session) assign() {
 	fine = true
 }
 
-// takeStale tells whether there is something to assign. When there is not, whoever
-// finds something begins anew.
+// takeStale reports whether there is something to assign. If there is nothing, the next
+// change starts another assignment.
 func (s *session) takeStale() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,8 +61,9 @@ func (s *session) takeStale() bool {
 	return stale
 }
 
-// assignWhole has the next assignment be a whole configuration, which an agent takes
-// although its version is lower than that of the one before: the log was taken back.
+// assignWhole makes the next assignment a whole configuration. An agent accepts it
+// although its version is lower than that of the one before, which happens when the log
+// was rolled back.
 func (s *session) assignWhole() {
 	s.mu.Lock()
 	s.whole, s.ack, s.pushes = true, 0, nil
@@ -78,24 +79,23 @@ func (s *session) takeWhole() bool {
 	return whole
 }
 
-// assignOnce sends what the agent lacks. It reports false when the session has
-// ended.
+// assignOnce sends what the agent lacks. It reports false when the session has ended.
 func (s *session) assignOnce() bool {
 	listeners, lacking, position := s.f.routes.configuration(s)
 	if position == 0 {
-		return false // it is not in the routes any more, and there is nothing to say of it
+		return false // the session is not in the routes any more, so there is nothing to assign
 	}
 	if !slices.Equal(lacking, s.lacking) {
 		s.lacking = lacking
 		if len(lacking) > 0 {
-			s.log.Warn("the agent is to listen for mappings whose protocol it does not carry: update it", "mappings", lacking[:min(len(lacking), 10)], "carries", s.carries)
+			s.log.Warn("the agent should listen for mappings whose protocol it does not carry: update it", "mappings", lacking[:min(len(lacking), 10)], "carries", s.carries)
 		}
 	}
 	if s.takeWhole() {
 		s.sent, s.running = nil, nil
 	}
 	message := s.difference(listeners, s.sent, s.sent == nil)
-	since := s.takeWrong()
+	since := s.resetWrong()
 	if message == nil {
 		return true
 	}
@@ -113,8 +113,8 @@ func (s *session) assignOnce() bool {
 	return true
 }
 
-// offer tells the agent where it may have sessions, if that has changed. It
-// reports false when the session has ended.
+// offer tells the agent where it may have sessions, if that has changed. It reports
+// false when the session has ended.
 func (s *session) offer() bool {
 	offer := s.f.neighbours.offer(s.client)
 	same := func(a, b *wirepb.Forwarder) bool { return proto.Equal(a, b) }
@@ -125,8 +125,9 @@ func (s *session) offer() bool {
 	return s.tell(&wirepb.Control{Message: &wirepb.Control_Forwarders{Forwarders: &wirepb.Forwarders{Forwarders: offer}}})
 }
 
-// tell sends what the agent must know. If that fails, the session is of no use, and
-// the log says why: its end alone would read as if the agent had left.
+// tell sends a message that the agent needs. If that fails, the session is useless, and
+// the log gives the reason: the end of the session alone would look as if the agent had
+// left.
 func (s *session) tell(m *wirepb.Control) bool {
 	err := s.send(m)
 	if err != nil && s.link.Err() == nil && s.reason() == nil {
@@ -135,8 +136,8 @@ func (s *session) tell(m *wirepb.Control) bool {
 	return err == nil
 }
 
-// difference gives the message that takes the agent from what was sent to the
-// listeners, or nil. The first of a session is a whole configuration, unless
+// difference gives the message that changes the agent's listeners from sent to
+// listeners, or nil. The first message of a session is a whole configuration, unless
 // the agent has said that it runs exactly this one.
 func (s *session) difference(listeners []*wirepb.Listener, sent map[int64]*wirepb.Listener, first bool) *wirepb.Assign {
 	if first {
@@ -164,9 +165,9 @@ func (s *session) difference(listeners []*wirepb.Listener, sent map[int64]*wirep
 	return &m
 }
 
-// takeWrong gives since when the configuration was wrong, and takes it as right
-// from now on.
-func (s *session) takeWrong() time.Time {
+// resetWrong gives the time since which the configuration was wrong, and counts it as
+// right from now on.
+func (s *session) resetWrong() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	since := s.wrong
@@ -183,7 +184,7 @@ func (s *session) pushed(p push) {
 	s.pushes = append(s.pushes, p)
 }
 
-// acknowledged notes what the agent runs, and lets the directory know.
+// acknowledged stores what the agent runs, and tells the directory.
 func (s *session) acknowledged(ack *wirepb.Ack) {
 	s.complain(ack.GetFailures())
 	if ack.GetMore() {
@@ -210,7 +211,7 @@ func (s *session) acknowledged(ack *wirepb.Ack) {
 	}
 	select {
 	case s.f.acked <- s:
-	default: // the next heartbeat tells it
+	default: // the next heartbeat reports it
 	}
 }
 

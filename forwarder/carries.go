@@ -13,15 +13,14 @@ import (
 // carries are the protocols that an agent carries, as its Hello says.
 type carries []string
 
-// Bounds of what an agent may say, so that nobody keeps long texts here and in the
-// directory.
+// Bounds of this list, so that no agent can store long texts here and in the directory.
 const (
 	maxCarried       = 16
 	maxCarriedLength = 16
 )
 
-// carriesOf gives what the agent of a Hello carries. Agents that do not say were made
-// before there was anything but tcp.
+// carriesOf gives the protocols that the agent of a Hello carries. An agent that does
+// not name any is older than all protocols but tcp.
 func carriesOf(hello *wirepb.Hello) carries {
 	if len(hello.GetProtocols()) == 0 {
 		return carries{string(domain.ProtocolTCP)}
@@ -29,7 +28,7 @@ func carriesOf(hello *wirepb.Hello) carries {
 	return slices.Compact(slices.Sorted(slices.Values(hello.GetProtocols())))
 }
 
-// validProtocols tells whether names of protocols can be kept and shown.
+// validProtocols reports whether names of protocols can be stored and shown.
 func validProtocols(names []string) bool {
 	lower := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' }
 	bad := func(name string) bool {
@@ -38,14 +37,14 @@ func validProtocols(names []string) bool {
 	return len(names) <= maxCarried && !slices.ContainsFunc(names, bad)
 }
 
-// has tells whether the agent carries a protocol.
+// has reports whether the agent carries a protocol.
 func (c carries) has(protocol string) bool { return slices.Contains(c, protocol) }
 
 // String is the form for the directory.
 func (c carries) String() string { return strings.Join(c, ",") }
 
-// lacks is the refusal of a stream that the session's agent would not understand, or
-// nil. Agents that are older than the field Open.protocol take every stream for tcp.
+// lacks gives the refusal of a stream that the session's agent would not understand, or
+// nil. An agent that is older than the field Open.protocol takes every stream for tcp.
 func (s *session) lacks(protocol string) error {
 	if s.carries.has(protocol) {
 		return nil

@@ -11,40 +11,39 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// doorkeeper bounds what addresses that have proved nothing can cost: logins
-// under way, and identities given away.
+// doorkeeper bounds what addresses can cost before they have proved anything: logins
+// under way, and new identities.
 type doorkeeper struct {
 	limits Limits
 	now    func() time.Time
 
 	mu        sync.Mutex
-	all       *rate.Limiter // registrations from everywhere
+	all       *rate.Limiter // registrations from all addresses
 	waiting   int
 	hosts     map[string]int
 	registrar map[string]*rate.Limiter
-	clients   map[int64]*rate.Limiter // identities that have logged in lately
+	clients   map[int64]*rate.Limiter // identities that have logged in recently
 }
 
-// An identity may log in so often at this node. An agent that comes and goes with
-// its network needs a few a minute; each login costs a look at the directory, a
-// configuration and lines of the log.
+// The bounds of logins of one identity at this node. An agent whose network comes and
+// goes needs a few a minute; each login costs a lookup in the directory, a
+// configuration and lines in the log.
 const (
 	loginsPerSecond, loginsAtOnce = 2, 60
 	// maxLoginsKept bounds how many identities are remembered.
 	maxLoginsKept = 100_000
 )
 
-// What others can make the forwarder write to its log at info and above: failed
-// logins of strangers in all, and failed listeners of one agent. The metrics
-// count the rest, and at debug the failed logins are all there.
+// Bounds of the lines that others can make the forwarder write to its log at info and
+// above: failed logins of all strangers, and failed listeners of one agent. The metrics
+// count the rest, and at debug all failed logins are in the log.
 const (
 	strangersPerSecond, strangersAtOnce   = 5, 50
 	complaintsPerSecond, complaintsAtOnce = 1, 20
 )
 
-// maxRegistrars bounds how many addresses are remembered for their
-// registrations. Beyond it idle ones are dropped, and if all are busy the next
-// stranger waits.
+// maxRegistrars bounds how many addresses are remembered for their registrations.
+// Beyond that, idle ones are dropped; if all are busy the next stranger waits.
 const maxRegistrars = 10_000
 
 func newDoorkeeper(limits Limits, now func() time.Time) *doorkeeper {
@@ -53,7 +52,7 @@ func newDoorkeeper(limits Limits, now func() time.Time) *doorkeeper {
 		hosts: map[string]int{}, registrar: map[string]*rate.Limiter{}, clients: map[int64]*rate.Limiter{}}
 }
 
-// host gives what counts as one address. Memory transports are all one.
+// host gives the address that counts for limits. All memory transports have one.
 func host(addr net.Addr) string {
 	if addr == nil {
 		return ""
@@ -61,7 +60,7 @@ func host(addr net.Addr) string {
 	return netaddr.Group(addr.String())
 }
 
-// enter counts a login that begins. Without a refusal, leave must be called.
+// enter counts a login that begins. Unless it refuses, leave must be called.
 func (d *doorkeeper) enter(addr net.Addr) (leave func(), refusal *wire.Refusal) {
 	from := host(addr)
 	d.mu.Lock()
@@ -105,7 +104,7 @@ func (d *doorkeeper) register(addr net.Addr) *wire.Refusal {
 		d.registrar[from] = limiter
 	}
 	if limiter.TokensAt(now) >= 1 && !d.all.AllowN(now, 1) {
-		return tooManyRegistrations(time.Second) // not this address's doing
+		return tooManyRegistrations(time.Second) // this address is not the reason
 	}
 	if limiter.AllowN(now, 1) {
 		return nil
@@ -113,8 +112,8 @@ func (d *doorkeeper) register(addr net.Addr) *wire.Refusal {
 	return tooManyRegistrations(time.Minute / time.Duration(perMinute))
 }
 
-// again counts a login of an identity that was proved, or refuses one too many.
-// Before the proof it would let anybody keep a client away.
+// again counts a login of an identity that was proved, or refuses one too many. Before
+// the proof anybody could use the limit to keep a client away.
 func (d *doorkeeper) again(client int64) *wire.Refusal {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -129,7 +128,7 @@ func (d *doorkeeper) again(client int64) *wire.Refusal {
 			}
 		}
 		if len(d.clients) >= maxLoginsKept {
-			return nil // so many who log in all the time are bounded by the other limits
+			return nil // other limits bound so many identities
 		}
 		limiter = rate.NewLimiter(loginsPerSecond, loginsAtOnce)
 		d.clients[client] = limiter
@@ -142,7 +141,7 @@ func (d *doorkeeper) again(client int64) *wire.Refusal {
 	return r
 }
 
-// dropIdle forgets addresses that have all of their registrations back.
+// dropIdle drops the addresses that have all of their registrations again.
 func (d *doorkeeper) dropIdle(now time.Time) {
 	for from, limiter := range d.registrar {
 		if limiter.TokensAt(now) >= float64(limiter.Burst()) {
@@ -157,7 +156,7 @@ func tooManyRegistrations(after time.Duration) *wire.Refusal {
 	return r
 }
 
-// count gives how many logins are under way.
+// count gives the number of logins under way.
 func (d *doorkeeper) count() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -9,18 +9,19 @@ import (
 )
 
 const (
-	// leaveTime is how long a drain waits, after the last stream, for agents to have
-	// gone elsewhere. One that keeps a session here is not asked twice.
+	// leaveTime is how long a drain waits, after the last stream, until agents have
+	// moved. An agent that keeps its session here is not asked again.
 	leaveTime = 5 * time.Second
-	// Agents are asked to leave in portions: each costs the others a handshake.
+	// Agents are asked to leave in groups, because each of them costs the other
+	// forwarders a handshake.
 	leavePortion, leavePause = 100, 50 * time.Millisecond
-	// movingTime is how long a stream waits for a target whose node drains to be
-	// somewhere else.
+	// movingTime is how long a stream waits for a target whose node drains to appear at
+	// another node.
 	movingTime  = 5 * time.Second
 	movingPause = 25 * time.Millisecond
 )
 
-// Draining tells whether Drain, StopTaking or Close was called.
+// Draining reports whether Drain, StopTaking or Close was called.
 func (f *Forwarder) Draining() bool { return f.draining.Load() }
 
 // StopTaking refuses new sessions and streams from now on, as Drain does.
@@ -31,22 +32,21 @@ func (f *Forwarder) StopTaking() {
 	}
 }
 
-// Drain ends this forwarder's work without hurting anybody: it takes no new
-// sessions and streams, lets others know, tells the agents to go elsewhere, and
-// returns when the streams have ended and the agents have left, or ctx has ended.
-// Agents that have nowhere to go are not waited for. It can be called again, to
-// wait once more.
+// Drain ends this forwarder's work without breaking anything. It accepts no new
+// sessions and streams, tells others, tells the agents to move, and returns when the
+// streams have ended and the agents have left, or ctx has ended. It does not wait for
+// agents that have no other node. It can be called again, to wait once more.
 func (f *Forwarder) Drain(ctx context.Context) error {
 	f.StopTaking()
 	f.leaving.Do(func() {
 		if f.announce != nil {
-			f.announce(ctx) // before the agents move: nobody shall send them back
+			f.announce(ctx) // before the agents move, so that nobody sends them back
 		}
 		f.start(func() { f.askToLeave(ctx) })
 	})
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	var idle time.Time // since when no stream is left
+	var idle time.Time // since when there is no stream
 	for {
 		streams, sessions := f.inFlight.Load(), f.routes.connected()
 		if streams > 0 {
@@ -68,7 +68,7 @@ func (f *Forwarder) Drain(ctx context.Context) error {
 	}
 }
 
-// askToLeave tells all agents to go elsewhere.
+// askToLeave tells all agents to move.
 func (f *Forwarder) askToLeave(ctx context.Context) {
 	for i, s := range f.routes.sessions() {
 		if i%leavePortion == leavePortion-1 && f.neighbours.elsewhere() {

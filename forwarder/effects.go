@@ -7,15 +7,15 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// effects is what has to be done because the routes changed. They are gathered
-// under the lock of the routes and carried out after it, because each of them
-// may wait for a peer.
+// effects are the actions that follow from a change of the routes. They are collected
+// under the lock of the routes and carried out after it, because each of them may wait
+// for a peer.
 type effects struct {
 	resets     map[*forward]wire.Code      // live streams to end
 	ends       map[*session]*wire.Refusal  // sessions to end
 	configures map[*session]time.Time      // agents to configure, and since when their configuration is wrong
 	refreshes  map[subject]domain.Position // what to look up again, at least at this position
-	listeners  bool                        // those of the public ports are to be looked at
+	listeners  bool                        // the listeners of public ports must be compared
 }
 
 // resetAll ends the live streams of a mapping.
@@ -42,8 +42,8 @@ func (fx *effects) end(s *session, refusal *wire.Refusal) {
 	}
 }
 
-// configure gives the session's agent its configuration anew. at is when the
-// cause was decided, zero when nobody measures it.
+// configure sends the session's agent its configuration again. at is the time at which
+// the cause was decided, zero when it is not measured.
 func (fx *effects) configure(s *session, at time.Time) {
 	if s == nil {
 		return
@@ -64,5 +64,5 @@ func (fx *effects) refresh(s subject, min domain.Position) {
 	fx.refreshes[s] = max(min, fx.refreshes[s])
 }
 
-// listen has the listeners of an ingress looked at, if it is one with listeners.
+// listen makes the listeners of an ingress be compared, if it has listeners.
 func (fx *effects) listen(i domain.Ingress) { fx.listeners = fx.listeners || i.LastPort != 0 }

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	lookupTimeout  = 5 * time.Second // of one lookup, waiting for the read model included
+	lookupTimeout  = 5 * time.Second // of one lookup, including the wait for the read model
 	resnapshotters = 16              // lookups at once after a gap
 )
 
-// follow applies the configuration feed to the routes. It begins with the first
-// client: before that there is nothing to keep up to date and no position to
-// begin at. After a gap every connected client is looked up again; until that
-// is done the routes serve what they knew.
+// follow applies the configuration feed to the routes. It begins with the first client:
+// before that there is nothing to keep up to date and no position to begin at. After a
+// gap every connected client is looked up again; until that is done the routes use what
+// they knew.
 func (f *Forwarder) follow(ctx context.Context) error {
 	var pause wait.Backoff
 	for {
@@ -47,25 +47,26 @@ func (f *Forwarder) follow(ctx context.Context) error {
 		f.metrics.gaps.Inc()
 		f.log.Warn("gap in the configuration feed, taking a snapshot of what is served here", "behind", from)
 		known := f.routes.halt()
-		pause.Wait(ctx) // the read model may still be behind the feed's new start
+		pause.Wait(ctx) // the read model may still be before the feed's new start
 		f.resnapshot(ctx, known)
 	}
 }
 
-// beginAnew takes a snapshot of a log that was taken back. What is known of clients,
-// mappings and accounts is of the lost log and yields to every view, however early;
-// until a client's view is there, its routes serve what they knew.
+// beginAnew takes a snapshot after the log was rolled back. The routes' knowledge of
+// clients, mappings and accounts comes from the lost log, so every new view replaces
+// it, however low its position. Until a client's view is there, its routes use what
+// they knew.
 func (f *Forwarder) beginAnew(ctx context.Context, from domain.Position) {
 	f.metrics.forks.Inc()
 	f.metrics.anew.Set(1)
-	f.log.Error("the log was taken back: forgetting what was known, and taking a snapshot of the connected clients", "behind", from)
+	f.log.Error("the log was rolled back: taking a new snapshot of the connected clients", "behind", from)
 	f.routes.distrust()
 	f.resnapshot(ctx, 0)
 	for _, s := range f.routes.sessions() {
 		s.assignWhole()
 	}
 	f.metrics.anew.Set(0)
-	f.log.Warn("the connected clients are as the log has them now")
+	f.log.Warn("the routes of the connected clients match the present log now")
 }
 
 func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause *wait.Backoff) error {
@@ -96,7 +97,7 @@ func (f *Forwarder) followFrom(ctx context.Context, from domain.Position, pause 
 	}
 }
 
-// resnapshot looks all that is served here up again and waits until that is done.
+// resnapshot looks all subjects up again and waits until that is done.
 func (f *Forwarder) resnapshot(ctx context.Context, known domain.Position) {
 	slots := make(chan struct{}, resnapshotters)
 	for _, what := range f.routes.subjects() {
@@ -113,7 +114,7 @@ func (f *Forwarder) resnapshot(ctx context.Context, known domain.Position) {
 	}
 }
 
-// refresh looks a subject up again until it works.
+// refresh looks a subject up again until it succeeds.
 func (f *Forwarder) refresh(ctx context.Context, what subject, min domain.Position) {
 	if what.client != 0 {
 		f.refreshClient(ctx, what.client, min)
@@ -122,8 +123,8 @@ func (f *Forwarder) refresh(ctx context.Context, what subject, min domain.Positi
 	}
 }
 
-// refreshClient looks a connected client up again until it works. A client that is
-// gone loses its session.
+// refreshClient looks a connected client up again until it succeeds. If the client is
+// gone, its session ends.
 func (f *Forwarder) refreshClient(ctx context.Context, clientID int64, min domain.Position) {
 	var pause wait.Backoff
 	for ctx.Err() == nil {
@@ -150,7 +151,7 @@ func (f *Forwarder) refreshClient(ctx context.Context, clientID int64, min domai
 	}
 }
 
-// view asks the lookup, and gives the one error for a client that does not exist.
+// view asks the lookup, and gives the same error for every client that does not exist.
 func (f *Forwarder) view(ctx context.Context, clientID int64, min domain.Position) (domain.ClientView, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()

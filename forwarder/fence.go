@@ -16,15 +16,14 @@ import (
 
 const (
 	directoryWait = directory.TTL / 5     // for one call of the directory
-	ackPause      = 10 * time.Millisecond // acknowledgements of that long go to the directory together
-	comeBack      = time.Second           // before an agent that was disconnected comes back, at least
+	ackPause      = 10 * time.Millisecond // acknowledgements within this time are sent to the directory together
+	comeBack      = time.Second           // the minimum pause before a disconnected agent connects again
 )
 
-// seat gives a proved session its place: an epoch above all earlier ones of the
-// client, and the client's place in the routes. Of two agents with one client
-// id, the one that comes later stays; the earlier is told so, here at once and
-// on other nodes through the directory. Another session of the same agent at
-// another node stays too.
+// seat registers a proved session: it gets an epoch above all earlier ones of the
+// client, and the client's place in the routes. Of two agents with one client id, the
+// later one stays. The earlier one is told so, here at once and on other nodes through
+// the directory. Another session of the same agent at another node stays too.
 func (f *Forwarder) seat(ctx context.Context, s *session, view domain.ClientView) *wire.Refusal {
 	var err error
 	s.epoch, err = f.directory.Register(ctx, s.presence())
@@ -40,15 +39,15 @@ func (f *Forwarder) seat(ctx context.Context, s *session, view domain.ClientView
 	replaced, refusal := f.install(ctx, s, view)
 	if refusal != nil {
 		if err := f.directory.Remove(ctx, s.presence()); err != nil {
-			s.log.Warn("removing the refused session from the directory; its lease will run out", "error", err)
+			s.log.Warn("removing the refused session from the directory; its lease will expire", "error", err)
 		}
 		return refusal
 	}
 	switch {
 	case replaced == nil:
 	case replaced.instance == s.instance:
-		// The same agent on a new link. The old one is dead, or about to be left by
-		// the agent itself; it must not be told that somebody else has taken over.
+		// The same agent on a new link. The old link is dead, or the agent is about to
+		// leave it; the agent must not be told that another one has replaced it.
 		replaced.link.Close()
 	default:
 		replaced.end(supersededBy(s.presence()))
@@ -60,8 +59,8 @@ func (f *Forwarder) seat(ctx context.Context, s *session, view domain.ClientView
 	return nil
 }
 
-// install puts the session into the routes, with newer views as long as they
-// turn out too old for what the feed has delivered meanwhile.
+// install puts the session into the routes. It looks the client up again as long as the
+// view is older than the records that the feed has delivered.
 func (f *Forwarder) install(ctx context.Context, s *session, view domain.ClientView) (replaced *session, refusal *wire.Refusal) {
 	for {
 		replaced, fx, again, refusal := f.routes.install(s, view)
@@ -77,16 +76,16 @@ func (f *Forwarder) install(ctx context.Context, s *session, view domain.ClientV
 	}
 }
 
-// later refuses for a reason of this side's, which will pass.
+// later refuses for a reason of this side, which will pass.
 func later(after time.Duration) *wire.Refusal {
 	r := wire.Refuse(wire.Internal)
 	r.RetryAfter = after
 	return r
 }
 
-// keepPresence keeps this node's lease, and with it all sessions here, tells the
-// directory what the agents have acknowledged, and hears what others have done
-// about sessions here. It ends with an error when another process is this node.
+// keepPresence keeps this node's lease, and with it all sessions here. It tells the
+// directory what the agents have acknowledged, and gets notices about sessions here. It
+// ends with an error when another process has this node id.
 func (f *Forwarder) keepPresence(ctx context.Context) error {
 	tick := time.NewTicker(directory.TTL / 3)
 	defer tick.Stop()
@@ -113,7 +112,7 @@ func (f *Forwarder) keepPresence(ctx context.Context) error {
 	}
 }
 
-// asked tells when a heartbeat is due before its time.
+// asked gives a channel that says that a heartbeat is due early.
 func (f *Forwarder) asked() <-chan struct{} {
 	if f.portions == nil {
 		return nil
@@ -121,8 +120,8 @@ func (f *Forwarder) asked() <-chan struct{} {
 	return f.portions.beat
 }
 
-// beat prolongs this node's lease. When it was lost all sessions are registered
-// again, because what took it may have taken them.
+// beat prolongs this node's lease. If the lease was lost, all sessions are registered
+// again, because they may be lost too.
 func (f *Forwarder) beat(ctx context.Context) error {
 	f.pace()
 	began := f.now()
@@ -134,9 +133,9 @@ func (f *Forwarder) beat(ctx context.Context) error {
 		return fmt.Errorf("keep the lease of %s: %w", f.node, err)
 	case err != nil:
 		if !errors.Is(err, context.Canceled) {
-			f.lost.Store(new(f.now())) // while it is away, other nodes' leases may run out before this one's
+			f.lost.Store(new(f.now())) // while the directory is away, other nodes' leases may expire before this one's
 			f.metrics.renewals.WithLabelValues("error").Inc()
-			f.log.Warn("prolonging this node's lease in the directory, trying on", "error", err)
+			f.log.Warn("cannot prolong this node's lease in the directory, trying again", "error", err)
 		}
 		return nil
 	}
@@ -155,15 +154,15 @@ func (f *Forwarder) beat(ctx context.Context) error {
 	return nil
 }
 
-// due lists the sessions that are to be registered again now.
+// due lists the sessions that must be registered again now.
 func (f *Forwarder) due() []*session {
 	now := f.now()
 	return slices.DeleteFunc(f.routes.sessions(), func(s *session) bool { return !s.isDue(now) })
 }
 
-// renewed notes that the directory knows the session as it is at that time; the
-// zero time makes it due. The next time is drawn, so that sessions that came
-// together are not renewed together.
+// renewed says that the directory has the session's state as of that time; the zero
+// time makes it due. The next time is drawn, so that sessions that began together are
+// not renewed together.
 func (s *session) renewed(at time.Time) {
 	every := max(directory.Refresh, time.Duration(s.f.refreshEvery.Load()))
 	s.mu.Lock()
@@ -173,8 +172,8 @@ func (s *session) renewed(at time.Time) {
 	}
 }
 
-// pace sets how often sessions are renewed, by how many there are: others are taken
-// to have as many as this node.
+// pace sets how often sessions are renewed, by their number: it assumes that other
+// nodes have as many as this one.
 func (f *Forwarder) pace() {
 	f.refreshEvery.Store(int64(directory.RefreshEvery(f.routes.connected() * f.neighbours.count())))
 }
@@ -185,8 +184,8 @@ func (s *session) isDue(now time.Time) bool {
 	return !s.renewAt.After(now)
 }
 
-// gatherAcked waits a moment for more acknowledgements: after a change of many
-// mappings they come in crowds, and one call serves them all.
+// gatherAcked waits a moment for more acknowledgements: after a change of many mappings
+// they come together, and one call reports them all.
 func (f *Forwarder) gatherAcked(ctx context.Context, first *session) []*session {
 	gathered := map[*session]bool{first: true}
 	timer := time.NewTimer(ackPause)
@@ -210,14 +209,14 @@ func (f *Forwarder) gatherAcked(ctx context.Context, first *session) []*session 
 	return sessions
 }
 
-// renew registers sessions again. After a failure the rest waits for the next
-// time, so that this node's lease is prolonged meanwhile.
+// renew registers sessions again. After a failure the rest waits for the next time, so
+// that this node's lease can be prolonged first.
 func (f *Forwarder) renew(ctx context.Context, sessions []*session) {
 	for some := range slices.Chunk(sessions, directory.MaxRenew) {
 		if err := f.renewSome(ctx, some); err != nil {
 			if ctx.Err() == nil {
 				f.metrics.renewals.WithLabelValues("error").Inc()
-				f.log.Warn("renewing sessions in the directory, trying on", "sessions", len(sessions), "error", err)
+				f.log.Warn("cannot renew sessions in the directory, trying again", "sessions", len(sessions), "error", err)
 			}
 			return
 		}
@@ -229,7 +228,7 @@ func (f *Forwarder) renewSome(ctx context.Context, sessions []*session) error {
 	defer cancel()
 	batch := make([]directory.Session, len(sessions))
 	for i, s := range sessions {
-		s.renewed(f.now()) // before it is described: what changes from here on makes it due
+		s.renewed(f.now()) // before the session is described: later changes make it due
 		batch[i] = s.presence()
 	}
 	ended, err := f.directory.Renew(ctx, batch)
@@ -243,7 +242,7 @@ func (f *Forwarder) renewSome(ctx context.Context, sessions []*session) error {
 	for _, n := range ended {
 		f.told(n)
 	}
-	// A session that ended during the call may just have been put back.
+	// A session that ended during the call may have been registered again by it.
 	var left []error
 	for i, s := range sessions {
 		if f.routes.current(s.client) != s {
@@ -256,7 +255,7 @@ func (f *Forwarder) renewSome(ctx context.Context, sessions []*session) error {
 	return nil
 }
 
-// watch hears at once what others do about sessions here.
+// watch gets notices about sessions here at once.
 func (f *Forwarder) watch(ctx context.Context) {
 	var pause wait.Backoff
 	for ctx.Err() == nil {
@@ -268,16 +267,16 @@ func (f *Forwarder) watch(ctx context.Context) {
 		if time.Since(began) > time.Minute {
 			pause.Reset()
 		}
-		f.log.Warn("watching the directory; heartbeats bring what it has to say meanwhile", "error", err)
+		f.log.Warn("cannot watch the directory; heartbeats bring its notices until then", "error", err)
 		pause.Wait(ctx)
 	}
 }
 
-// told does what a notice asks for. The same one may come twice.
+// told does what a notice asks for. The same notice may come twice.
 func (f *Forwarder) told(n directory.Notice) {
 	switch n.Kind {
 	case directory.Fenced:
-		f.start(func() { f.fencedElsewhere(n.Session) }) // it asks who has come, which may take a moment
+		f.start(func() { f.fencedElsewhere(n.Session) }) // it asks which agent has come, which may take a moment
 	case directory.Disconnected:
 		refusal := wire.Refuse(wire.Disconnected)
 		refusal.RetryAfter = comeBack
@@ -292,7 +291,7 @@ func (f *Forwarder) told(n directory.Notice) {
 	}
 }
 
-// endNoticed ends the session that a notice is about, if it is still the one here.
+// endNoticed ends the session of a notice, if it is still the session here.
 func (f *Forwarder) endNoticed(entry directory.Session, refusal *wire.Refusal) {
 	s := f.routes.current(entry.ClientID)
 	if s != nil && s.id == entry.Session && s.epoch == entry.Epoch {

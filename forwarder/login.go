@@ -22,9 +22,9 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// A proof that fails is checked again with a newer view for this long: the
-// client may have been created, or its credential rotated, a moment ago, and
-// read models follow the log. It also slows down guessing.
+// A proof that fails is checked again with a newer view for this long: the client may
+// have been created, or its credential rotated, a moment ago, and read models lag
+// behind the log. This also slows down guessing.
 const patience = 300 * time.Millisecond
 
 // serveSession takes a stranger's link through the login and begins to serve it.
@@ -38,7 +38,7 @@ func (f *Forwarder) serveSession(link transport.Session) {
 	leave, refusal := f.logins.enter(link.RemoteAddr())
 	if refusal != nil {
 		f.metrics.refused.WithLabelValues(string(refusal.Code)).Inc()
-		return // not worth a stream: whoever has so many open knows
+		return // not worth a stream: the peer knows that it has too many
 	}
 	defer leave()
 	ctx, cancel := context.WithTimeout(f.ctx, f.limits.Login)
@@ -49,7 +49,7 @@ func (f *Forwarder) serveSession(link transport.Session) {
 
 	welcomed, err := f.login(ctx, link)
 	if err != nil {
-		level := slog.LevelDebug // a stranger that goes away is nothing to report
+		level := slog.LevelDebug // a stranger that leaves is not worth a line
 		if refusal := (*wire.Refusal)(nil); errors.As(err, &refusal) && f.strangers.Allow() {
 			level = slog.LevelInfo
 		}
@@ -60,7 +60,7 @@ func (f *Forwarder) serveSession(link transport.Session) {
 	leave()
 	s = welcomed
 	if f.ctx.Err() != nil {
-		s.end(wire.Refuse(wire.ShuttingDown)) // Close may have looked before it was there
+		s.end(wire.Refuse(wire.ShuttingDown)) // Close may have looked before the session was there
 	}
 	if f.draining.Load() { // it came in while the others were asked to leave
 		f.start(func() { s.send(wire.GoAwayMessage(wire.NodeDraining)) })
@@ -68,7 +68,7 @@ func (f *Forwarder) serveSession(link transport.Session) {
 	s.serve()
 }
 
-// login asks a stranger who it is and answers Welcome or Refused. The error is
+// login asks a stranger for its identity and answers Welcome or Refused. The error is
 // for the log only.
 func (f *Forwarder) login(ctx context.Context, link transport.Session) (*session, error) {
 	control, err := link.Open(ctx)
@@ -100,11 +100,11 @@ func (f *Forwarder) login(ctx context.Context, link transport.Session) (*session
 	return nil, err
 }
 
-// deadline is when a login that begins now must be over.
+// deadline gives the time at which a login that begins now must be over.
 func (f *Forwarder) deadline() time.Time { return time.Now().Add(f.limits.Login) }
 
-// readHello reads the agent's first message and checks what can be checked
-// without knowing anybody.
+// readHello reads the agent's first message and checks what can be checked without
+// knowing the client.
 func readHello(control io.Reader) (*wirepb.Hello, error) {
 	m, err := wire.ReadControl(control, wire.MaxHandshake)
 	if err != nil {
@@ -130,8 +130,8 @@ func readHello(control io.Reader) (*wirepb.Hello, error) {
 	return hello, nil
 }
 
-// printable tells whether the text can be shown to people as it is: nothing in
-// it moves a cursor or turns the text around it.
+// printable reports whether the text can be shown to people unchanged: nothing in it
+// moves a cursor or changes the direction of the text around it.
 func printable(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
@@ -144,7 +144,7 @@ func (f *Forwarder) newSession(link transport.Session, control transport.Stream,
 		commands: make(chan struct{}, commandsAtOnce)}
 }
 
-// prove finds out whether the agent is who it says and gives it its place.
+// prove checks that the agent is who it says, and registers its session.
 func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, nonce []byte) error {
 	proof := wire.Proof{Version: hello.Version, Nonce: nonce, Binding: s.link.Binding(),
 		ClientID: hello.ClientId, Instance: hello.Instance}
@@ -162,7 +162,7 @@ func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, 
 	}
 	view, err := f.identify(ctx, s.client, wait, func(key []byte) error {
 		s.key = key
-		if hello.Register { // proved already, for the key it registered with
+		if hello.Register { // proved already, for the key with which it registered
 			if !bytes.Equal(key, hello.PublicKey) {
 				return wire.Refuse(wire.BadCredential)
 			}
@@ -176,8 +176,8 @@ func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, 
 	if refusal := f.logins.again(s.client); refusal != nil {
 		return refusal
 	}
-	// An agent that comes here again by mistake, through a balancer for example,
-	// shall not lose the session that it has for one that is no better.
+	// An agent that connects here again by mistake, for example through a balancer,
+	// must not lose its session for one that is no better.
 	switch here := f.routes.current(s.client); {
 	case here == nil:
 	case here.instance == s.instance && slices.Contains(hello.Nodes, f.node):
@@ -185,7 +185,7 @@ func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, 
 		r.RetryAfter = time.Second
 		return r
 	case here.instance != s.instance && !f.takeovers.allow(s.client, f.now()):
-		s.log.Warn("agents with the same identity take turns; the newest is sent away for a while", "from", s.link.RemoteAddr(), "connected", here.link.RemoteAddr())
+		s.log.Warn("agents with the same identity fence each other; the newest is refused for a while", "from", s.link.RemoteAddr(), "connected", here.link.RemoteAddr())
 		return supersededBy(here.presence())
 	}
 	if refusal := f.seat(ctx, s, view); refusal != nil {
@@ -194,7 +194,7 @@ func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, 
 	return nil
 }
 
-// register gives an identity to an agent that has none but its key.
+// register gives an identity to an agent that has only its key.
 func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hello, proof wire.Proof) error {
 	if f.registrar == nil {
 		return wire.Refuse(wire.RegistrationOff)
@@ -217,8 +217,9 @@ func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hell
 	if err != nil {
 		f.log.Warn("registering an agent", "from", source, "error", err)
 		if refusal, ok := errors.AsType[*domain.Error](err); ok && asked.Invite != nil && refusal.Code != domain.CodeStoreUnavailable {
-			// The sentence is for whoever has the code: it says what is wrong with it, with
-			// the name that was given, or with the account of who invited.
+			// The sentence is for the person with the code: it says what is wrong with
+			// the code, with the given name, or with the account of the user who
+			// invited.
 			return &wire.Refusal{Code: wire.InviteRefused, Message: refusal.Error() + " [" + string(refusal.Code) + "]", Permanent: true}
 		}
 		switch domain.CodeOf(err) {
@@ -246,15 +247,15 @@ var nobody = func() ed25519.PublicKey {
 
 // identify looks the client up and checks its proof.
 func (f *Forwarder) identify(ctx context.Context, clientID int64, within time.Duration, check func(key []byte) error) (domain.ClientView, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.limits.Login*3/4) // leaves time to say no
+	ctx, cancel := context.WithTimeout(ctx, f.limits.Login*3/4) // leaves time for a refusal
 	defer cancel()
 	var pause wait.Backoff
 	for began := time.Now(); ; pause.Wait(ctx) {
 		want, enough, _ := f.routes.freshness()
 		view, err := f.view(ctx, clientID, want)
 		if err != nil && domain.CodeOf(err) != domain.CodeClientNotFound && enough < want && ctx.Err() == nil {
-			// The read model lags or is away for the newest; what it has can be
-			// brought to the present here.
+			// The read model lags behind or is away for the newest position; its view
+			// is brought up to date here.
 			view, err = f.view(ctx, clientID, enough)
 		}
 		switch {
@@ -278,16 +279,16 @@ func (f *Forwarder) identify(ctx context.Context, clientID int64, within time.Du
 			continue
 		}
 		refusal := err.(*wire.Refusal)
-		// What a read model does not have may still come: it may have been flushed and
-		// fill again. So the refusal is not for good, and an agent believes it after
-		// some more tries.
+		// A client that a read model does not have may still appear: the read model may
+		// have been flushed and be filled again. So the refusal is not permanent, and an
+		// agent believes it after some more tries.
 		refusal.Permanent, refusal.RetryAfter = false, time.Second
 		return view, refusal
 	}
 }
 
-// standing tells why a client may not have a session, or nil. owner is nil for a
-// client that belongs to nobody.
+// standing gives the reason why a client may not have a session, or nil. owner is nil
+// for a client that belongs to nobody.
 func standing(c *domain.Client, owner *domain.User, key []byte) *wire.Refusal {
 	switch {
 	case c.ClaimedAs != 0:
@@ -306,23 +307,23 @@ func standing(c *domain.Client, owner *domain.User, key []byte) *wire.Refusal {
 	return nil
 }
 
-// claimed tells an agent who it is now. It is told to nobody else: at login the
-// proof comes first, and a live session has proved the credential.
+// claimed tells an agent its new identity. Nobody else is told: at login the proof
+// comes first, and a live session has proved the credential.
 func claimed(as int64) *wire.Refusal {
 	r := wire.Refuse(wire.Claimed)
 	r.ClientID = as
 	return r
 }
 
-// disabled is no reason to go for good: what was disabled is enabled again.
+// disabled is not a permanent refusal: a disabled client may be enabled again.
 func disabled(message string) *wire.Refusal {
 	return &wire.Refusal{Code: wire.ClientDisabled, Message: message, RetryAfter: 2 * time.Second}
 }
 
-// welcome tells the agent that it is in.
+// welcome tells the agent that its login succeeded.
 func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
 	s.offered = f.neighbours.offer(s.client)
-	s.link.Admit() // before the agent can know, which may open streams then
+	s.link.Admit() // before the agent can know, because then it may open streams
 	err := s.send(&wirepb.Control{Message: &wirepb.Control_Welcome{Welcome: &wirepb.Welcome{
 		Version: hello.Version, ClientId: s.client, Session: s.id, Node: f.node, Forwarders: s.offered,
 		PingSeconds: seconds(f.limits.Ping), DeadSeconds: seconds(f.limits.Dead)}}})

@@ -11,14 +11,14 @@ import (
 	"github.com/tunnox-net/tunnox/usage"
 )
 
-// totalOf counts bytes in the forwarder's numbers only.
+// totalOf counts bytes in the forwarder's metrics only.
 func totalOf(m *Metrics) transport.Count {
 	return transport.Count{AToB: func(n int) { m.toTarget.Add(int64(n)) }, BToA: func(n int) { m.toSource.Add(int64(n)) }}
 }
 
-// meter counts a mapping's bytes as they pass, not when a stream ends, and
-// charges them to who pays. It may outlive the mapping's place in the routes, as
-// long as its streams do and until what it counted has been reported.
+// meter counts a mapping's bytes as they pass, not when a stream ends, and charges them
+// to the payer. It may live longer than the mapping in the routes: as long as the
+// mapping's streams, and until its counts have been reported.
 type meter struct {
 	mapping, source, target int64 // ids
 	payer                   *account
@@ -29,10 +29,10 @@ type meter struct {
 	toSource atomic.Int64
 	begun    atomic.Int64 // streams, ever
 	open     atomic.Int64 // streams, now
-	touched  atomic.Bool  // it is in the tally's list
+	touched  atomic.Bool  // the meter is in the tally's list
 
 	elsewhere   atomic.Int64 // streams at other forwarders
-	elsewhereAt atomic.Int64 // when that was so, Unix nanoseconds
+	elsewhereAt atomic.Int64 // the time of that number, Unix nanoseconds
 
 	reported usage.Traffic // guarded by tally.making
 }
@@ -49,8 +49,8 @@ func newMeter(total *Metrics, t *tally, of *domain.Mapping, payer *account) *met
 	return m
 }
 
-// carried is called for every piece that passes. For an account without limits
-// it is two loads.
+// carried is called for every piece that passes. For an account without limits it is
+// two loads.
 func (m *meter) carried(n int) {
 	m.touch()
 	if m.payer != nil {
@@ -58,20 +58,20 @@ func (m *meter) carried(n int) {
 	}
 }
 
-// touch lets the next report look at the meter.
+// touch makes the next report read the meter.
 func (m *meter) touch() {
 	if !m.touched.Load() && m.touched.CompareAndSwap(false, true) {
 		m.tally.touch(m)
 	}
 }
 
-// opened and closed note how many streams are open after one began or ended.
+// opened and closed set how many streams are open after one began or ended.
 func (m *meter) opened(open int) { m.begun.Add(1); m.closed(open) }
 
 func (m *meter) closed(open int) { m.open.Store(int64(open)); m.touch() }
 
-// away gives how many streams of the mapping are open at other forwarders, as far
-// as is known and as long as that was lately. A refusal asks again.
+// away gives how many streams of the mapping are open at other forwarders, if a recent
+// answer says so. A refusal makes the next report ask again.
 func (m *meter) away(now time.Time) int64 {
 	if m.elsewhere.Load() == 0 || now.UnixNano()-m.elsewhereAt.Load() > int64(usage.Fresh) {
 		return 0
@@ -79,9 +79,9 @@ func (m *meter) away(now time.Time) int64 {
 	return m.elsewhere.Load()
 }
 
-// Traffic is what a mapping has carried here since one of its clients connected.
-// A stream between two forwarders counts at the source agent's, so that the sum
-// over all nodes is right.
+// Traffic is the traffic of a mapping here since one of its clients connected. A stream
+// between two forwarders counts at the source agent's forwarder, so that the sum over
+// all nodes is right.
 type Traffic struct {
 	MappingID int64
 	ToTarget  int64 // bytes from source agent to target agent

@@ -10,10 +10,10 @@ import (
 	"github.com/tunnox-net/tunnox/transport"
 )
 
-// Metrics are the forwarder's numbers. It is a [prometheus.Collector]: whoever
-// makes it registers it.
+// Metrics are the forwarder's metrics. It is a [prometheus.Collector]; its maker
+// registers it.
 type Metrics struct {
-	of atomic.Pointer[Forwarder] // whose state the gauges below are read from
+	of atomic.Pointer[Forwarder] // the gauges below are read from its state
 
 	clients  *prometheus.Desc // clients with a session here
 	mappings *prometheus.Desc // mappings known here that may carry streams
@@ -32,25 +32,25 @@ type Metrics struct {
 	refused  *prometheus.CounterVec // sessions refused or ended by this side, by code
 	opens    prometheus.Counter     // streams joined
 	opensNo  *prometheus.CounterVec // streams refused, by code
-	push     prometheus.Histogram   // from the decision of a change to the agent's acknowledgement
-	queued   prometheus.Histogram   // how long a new byte to an agent would wait here, at each look at a link that is full
+	push     prometheus.Histogram   // from the decision on a change to the agent's acknowledgement
+	queued   prometheus.Histogram   // how long a new byte to an agent would wait here, at each look at a full link
 	failures prometheus.Counter     // listeners that agents reported as not opened
 	position prometheus.Gauge       // position of the last record applied
 	lag      prometheus.Gauge       // age of the last record when it was applied
 	gaps     prometheus.Counter     // gaps in the feed
-	forks    prometheus.Counter     // times the feed was of another log
-	anew     prometheus.Gauge       // 1 while routes may show a log that was taken back
+	forks    prometheus.Counter     // times the feed belonged to another log
+	anew     prometheus.Gauge       // 1 while routes may show records that a rolled back log has lost
 	panics   prometheus.Counter     // connections ended by a panic
 	renewals *prometheus.CounterVec // calls of the directory, by outcome
 	bridged  *prometheus.CounterVec // streams joined over the bridge, by direction
 	commands *prometheus.CounterVec // of agents, by outcome
-	located  *prometheus.CounterVec // lookups of where a target is, by how they were answered
+	located  *prometheus.CounterVec // lookups of a target's place, by the kind of answer
 	reports  *prometheus.CounterVec // reports of usage, by outcome
 	portions *prometheus.CounterVec // calls for a portion of a mapping's connections, by outcome
 
-	clientSeries int // how many clients have a series of their own
+	clientSeries int // this many clients have a series of their own
 
-	total transport.Count // of the bytes that other forwarders' streams bring
+	total transport.Count // of the bytes of other forwarders' streams
 }
 
 // NewMetrics makes metrics for one forwarder.
@@ -82,21 +82,21 @@ func NewMetrics() *Metrics {
 		opens:    counter("tunnox_opens_total", "Streams that were joined to a target agent."),
 		opensNo:  counters("tunnox_opens_refused_total", "Streams that were refused, by code.", "code"),
 		push: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_push_latency_seconds",
-			Help:    "From the decision of a change to the acknowledgement of the agent that applied it.",
+			Help:    "From the decision on a change to the acknowledgement of the agent that applied it.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}}),
 		queued: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tunnox_link_queue_seconds",
-			Help:    "How long a new byte to an agent would wait in this machine, at each look at a link that is full.",
+			Help:    "How long a new byte to an agent would wait in this machine, at each look at a full link.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}}),
 		failures: counter("tunnox_listener_failures_total", "Listeners that agents reported as not opened."),
-		position: gauge("tunnox_forwarder_position", "Position of the configuration feed that was applied last."),
+		position: gauge("tunnox_forwarder_position", "Last position of the configuration feed that was applied."),
 		lag:      gauge("tunnox_forwarder_lag_seconds", "Age of the last record of the configuration feed when it was applied."),
-		forks:    counter("tunnox_forwarder_forks_total", "Times the log was found to have been taken back, each followed by a snapshot."),
-		anew:     gauge("tunnox_forwarder_forked", "1 while clients may still be served as a log has them that was taken back."),
+		forks:    counter("tunnox_forwarder_forks_total", "Times the log was found to be rolled back, each followed by a snapshot."),
+		anew:     gauge("tunnox_forwarder_forked", "1 while routes may still show records that a rolled back log has lost."),
 		gaps:     counter("tunnox_forwarder_gaps_total", "Gaps in the configuration feed, each followed by a snapshot."),
 		panics:   counter("tunnox_connection_panics_total", "Connections that were ended by a panic."),
 		renewals: counters("tunnox_directory_calls_total", "Calls of the directory, by outcome.", "outcome"),
 		bridged:  counters("tunnox_bridge_opens_total", "Streams joined over the bridge, by direction: out to the target's forwarder, in from the source's.", "direction"),
-		commands: counters("tunnox_agent_commands_total", "What agents asked for themselves, by outcome: done, refused or failed.", "outcome"),
+		commands: counters("tunnox_agent_commands_total", "Commands of agents, by outcome: done, refused or failed.", "outcome"),
 		located:  counters("tunnox_locate_total", "Lookups of a target's forwarder, by answer: cache, directory, stale, absent or error.", "answer"),
 		reports:  counters("tunnox_usage_reports_total", "Reports of usage to the control plane, by outcome: counted or failed.", "outcome"),
 		portions: counters("tunnox_connection_shares_total", "Calls for a portion of a mapping's limit of connections, by outcome: granted, refused or failed.", "outcome"),

@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	surveyEvery = 4 * time.Second // how often the nodes are looked at
-	maxOffered  = 8               // forwarders that an agent is told of beside this one
-	maxAddress  = 256             // of one, longer ones are told to nobody: Welcome has a limit
+	surveyEvery = 4 * time.Second // how often the nodes are read
+	maxOffered  = 8               // how many other forwarders an agent is told
+	maxAddress  = 256             // of one address; longer ones are not told: Welcome has a limit
 )
 
-// neighbours are the forwarders that agents may connect to, as the directory knew
-// them last.
+// neighbours are the forwarders to which agents may connect, as the directory last knew
+// them.
 type neighbours struct {
 	self string
 
@@ -31,8 +31,8 @@ type neighbours struct {
 	others []directory.Node
 }
 
-// survey looks at the nodes again and again. A directory that fails or has lost
-// all of them changes nothing: agents are not to leave for that.
+// survey reads the nodes at intervals. A directory that fails or has lost all of them
+// changes nothing: agents should not leave because of that.
 func (f *Forwarder) survey(ctx context.Context) {
 	var pause wait.Backoff
 	mark := ""
@@ -42,7 +42,7 @@ func (f *Forwarder) survey(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			f.log.Warn("looking for other forwarders, trying on", "error", err)
+			f.log.Warn("cannot read the list of forwarders, trying again", "error", err)
 			pause.Wait(ctx)
 			continue
 		case f.neighbours.learn(nodes):
@@ -58,7 +58,7 @@ func (f *Forwarder) survey(ctx context.Context) {
 	}
 }
 
-// learn takes over what the directory says, and tells whether agents have to know.
+// learn stores the directory's answer, and reports whether agents must be told.
 func (n *neighbours) learn(nodes []directory.Node) (changed bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -76,7 +76,7 @@ func (n *neighbours) learn(nodes []directory.Node) (changed bool) {
 		}
 	}
 	if len(nodes) == 0 {
-		return false // not even this one: the directory has lost them and will have them back
+		return false // not even this node is there: the directory has lost them and will have them again
 	}
 	same := func(a, b directory.Node) bool { return a.ID == b.ID && a.Agents == b.Agents && a.Also == b.Also }
 	changed = !same(own, n.own) || !slices.EqualFunc(others, n.others, same)
@@ -84,23 +84,23 @@ func (n *neighbours) learn(nodes []directory.Node) (changed bool) {
 	return changed
 }
 
-// elsewhere tells whether agents have another node to go to.
+// elsewhere reports whether agents have another node.
 func (n *neighbours) elsewhere() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return len(n.others) > 0
 }
 
-// count gives how many nodes there are, this one included.
+// count gives the number of nodes, this one included.
 func (n *neighbours) count() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return 1 + len(n.others)
 }
 
-// offer gives the forwarders that a client's agent may have sessions at: this one
-// and then some others, in an order that differs from client to client, so that
-// agents that lose a node spread over the rest. Nil when there are no others.
+// offer gives the forwarders at which a client's agent may have sessions: this one and
+// then some others. The order differs from client to client, so that agents that lose a
+// node spread over the others. It is nil when there are no others.
 func (n *neighbours) offer(client int64) []*wirepb.Forwarder {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -124,15 +124,15 @@ func (n *neighbours) offer(client int64) []*wirepb.Forwarder {
 	return offer
 }
 
-// rank orders nodes for a client. A node that comes or goes does not change the
-// order of the others.
+// rank orders nodes for a client. A node that comes or leaves does not change the order
+// of the others.
 func rank(client int64, node string) uint64 {
 	h := fnv.New64a()
 	var id [8]byte
 	binary.BigEndian.PutUint64(id[:], uint64(client))
 	h.Write(id[:])
 	h.Write([]byte(node))
-	// FNV alone leaves names that differ in their last letter close together.
+	// FNV alone gives close values for names that differ only in their last letter.
 	x := h.Sum64()
 	x ^= x >> 32
 	x *= 0x9e3779b97f4a7c15

@@ -13,28 +13,27 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// hops is how many forwarders a stream has come through when it arrives over a
-// bridge. There is no second hop: who does not have the target says so, and the
-// source's forwarder looks again.
+// hops is how many forwarders a stream has come through when it arrives over a bridge.
+// There is no second hop: a forwarder without the target says so, and the source's
+// forwarder looks again.
 const hops = 1
 
 const (
-	// Without an answer for doubtAfter another forwarder is asked whether it is there,
-	// for as long again. A service may take its time; a machine that hangs is not
-	// waited for.
+	// After doubtAfter without an answer this forwarder asks the other one whether it
+	// is alive, and waits as long again. A service may take its time, but nobody should
+	// wait for a machine that hangs.
 	doubtAfter = 300 * time.Millisecond
-	// The same, when there is nowhere else to go as far as is known.
+	// The same, if no other way is known.
 	aloneAfter = 2 * time.Second
 )
 
-// reachPeer opens the continuation to a forwarder that has the target. Where that
-// is may have changed since it was looked up, so when nobody has it, it is looked
-// up again. A target whose node drains is about to be somewhere else, and is
-// waited for.
+// reachPeer opens the continuation at a forwarder that has the target. The target may
+// have moved since the lookup, so if no forwarder has it, it is looked up again. A
+// target whose node drains will soon be at another node, and reachPeer waits for it.
 func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Open) (transport.Stream, error) {
 	client := fwd.mapping.State.TargetClientID // an id never changes
 	var tried []place
-	var until time.Time // zero: the target is not known to be on its way
+	var until time.Time // zero: nothing shows that the target is moving
 	for again := false; ; again = true {
 		places, asked := f.places.find(ctx, client, again)
 		for i, at := range places {
@@ -61,14 +60,14 @@ func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Op
 	}
 }
 
-// alternatives are the places to try besides one.
+// alternatives are the other places to try.
 type alternatives struct {
 	client int64
-	tried  []place // that one, and those before it
-	more   bool    // are known already
+	tried  []place // that place, and those before it
+	more   bool    // more places are known already
 }
 
-// reachPlace opens the continuation to one place, which may be here by now.
+// reachPlace opens the continuation at one place, which may be this node by now.
 func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, open *wirepb.Open, or alternatives) (transport.Stream, error) {
 	if at.node == f.node {
 		target := f.routes.aim(fwd, or.client)
@@ -87,13 +86,13 @@ func (f *Forwarder) reachPlace(ctx context.Context, fwd *forward, at place, open
 	return stream, err
 }
 
-// elsewhere tells whether a stream that failed so may be opened somewhere else: no
-// service has heard of it.
+// elsewhere reports whether a stream that failed in this way may be opened at another
+// place, because no service has seen it.
 func elsewhere(err error) bool {
 	return errors.Is(err, wire.TargetOffline) || errors.Is(err, wire.NodeDraining)
 }
 
-// cross opens a stream to another forwarder and has it joined to the target there.
+// cross opens a stream to another forwarder, which joins it to the target there.
 func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, open *wirepb.Open, or alternatives) (transport.Stream, error) {
 	stream, err := f.crossTo(ctx, at, or.more)
 	f.places.suspect(at.node, err == nil)
@@ -101,7 +100,7 @@ func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, open *wir
 		f.log.Debug("opening a stream to another forwarder", "peer", at.node, "address", at.address, "error", err)
 		return nil, wire.TargetOffline
 	}
-	var decided atomic.Bool // by the answer, or by giving up: a stream that was answered is not reset
+	var decided atomic.Bool // by the answer, or by giving up: a stream with an answer is not reset
 	doubting, stop := context.WithCancel(ctx)
 	defer stop()
 	patience := aloneAfter
@@ -123,8 +122,8 @@ func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, open *wir
 	return answered, err
 }
 
-// crossTo opens a stream to another forwarder. A link that has to be made first is
-// made whether or not it is waited for.
+// crossTo opens a stream to another forwarder. A link that has to be made first is made
+// even if nobody waits for it any more.
 func (f *Forwarder) crossTo(ctx context.Context, at place, more bool) (transport.Stream, error) {
 	if more {
 		var cancel context.CancelFunc
@@ -134,9 +133,9 @@ func (f *Forwarder) crossTo(ctx context.Context, at place, more bool) (transport
 	return f.peers.Open(ctx, at.node, at.address)
 }
 
-// hangs tells that another forwarder does not answer anything, and that the client
-// is to be looked for elsewhere. While there is nowhere else it waits for that, or
-// for the answer.
+// hangs reports that another forwarder does not answer at all, and that the client must
+// be looked for elsewhere. While there is no other place it waits for one, or for the
+// answer.
 func (f *Forwarder) hangs(ctx context.Context, at place, or alternatives) bool {
 	for pause := doubtAfter; !f.answers(at); pause = min(2*pause, movingTime) {
 		if ctx.Err() != nil {
@@ -155,8 +154,8 @@ func (f *Forwarder) hangs(ctx context.Context, at place, or alternatives) bool {
 	return false
 }
 
-// answers tells whether another forwarder answers anything at all. It is asked
-// once for all streams that wait for it.
+// answers reports whether another forwarder answers at all. One probe serves all
+// streams that wait for it.
 func (f *Forwarder) answers(at place) bool {
 	yes, _, _ := f.probes.Do(at.node, func() (any, error) { return f.probe(at), nil })
 	return yes.(bool)
@@ -180,7 +179,8 @@ func (f *Forwarder) probe(at place) bool {
 	return errors.As(wire.ReadOpened(stream), &refusal)
 }
 
-// aim gives the stream the target's session that is here now, or nil.
+// aim sets the target's present session here as the stream's target, and gives it, or
+// nil.
 func (r *routes) aim(fwd *forward, client int64) *session {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -15,47 +15,49 @@ import (
 
 const (
 	reserveTime  = 500 * time.Millisecond // for one call
-	reserveAfter = time.Second            // after one that failed, before the directory is asked again
-	// What is not used is given back after idlePortion, looked for every portionTick, and
-	// at once when another forwarder wants it: for that a stream waits portionWait.
+	reserveAfter = time.Second            // pause after a failed call, before the directory is asked again
+	// Unused connections are given back after idlePortion, which is checked every
+	// portionTick, and at once when another forwarder wants them: a stream waits
+	// portionWait for that.
 	idlePortion = time.Second
 	portionTick = directory.Settle / 6
 	portionWait = 300 * time.Millisecond
-	// settleWait is how long it waits when the directory has lost what it knew.
+	// settleWait is how long a stream waits when the directory has lost its data.
 	settleWait = directory.Settle + time.Second
-	// Between two calls for a mapping that gets no more.
+	// The pause between two calls for a mapping that gets no more.
 	minPortionPause, maxPortionPause = 20 * time.Millisecond, 100 * time.Millisecond
 	renewPortion                     = directory.PortionKept / 3
-	reviewPortion                    = 5 * time.Second // the same for one that is not all used: it may be too much by now
-	portionCalls                     = 16              // at a time, when there are many to tell
+	reviewPortion                    = 5 * time.Second // the same for a portion that is not all used: it may be too large by now
+	portionCalls                     = 16              // at the same time, when many portions are reported
 )
 
-// portions hold the limits of connections per mapping together with other forwarders.
+// portions keep the limits of connections for each mapping, together with other
+// forwarders.
 //
-// For a mapping with a limit this one holds a portion of it, reserved in the
-// directory in blocks, and takes streams out of that without asking anybody. So a
-// limit is exact as long as the directory answers, and costs a call now and then.
+// For a mapping with a limit this forwarder holds a portion of it. It reserves the
+// portion in the directory in blocks, and accepts streams within it without asking. So
+// a limit is exact while the directory answers, and costs a call from time to time.
 //
-// A portion is not trusted any longer than this node's lease: others may have got it.
-// Without the directory this forwarder goes on with what it holds, or an even part
-// of the limit where that is more.
+// A portion is used only as long as this node's lease lives: afterwards others may have
+// got it. Without the directory this forwarder uses what it holds, or an even part of
+// the limit if that is more.
 type portions struct {
 	ctx       context.Context // ends with the forwarder
 	directory directory.Portions
 	node, run string
-	nodes     func() int // how many there are, as far as is known
+	nodes     func() int // the known number of nodes
 	now       func() time.Time
 	metrics   *Metrics
 	log       *slog.Logger
-	beat      chan struct{} // this node is to prolong its lease at once
-	wanted    chan int64    // mappings of which others could use more
-	soon      chan struct{} // something is to be told at once
+	beat      chan struct{} // this node must prolong its lease at once
+	wanted    chan int64    // mappings of which others need more
+	soon      chan struct{} // a portion must be reported at once
 
-	mu       sync.Mutex // guards all below, and held and over of forwards
+	mu       sync.Mutex // guards all below, and the fields held and over of forwards
 	of       map[int64]*portion
 	until    time.Time // when the lease of this node ends
-	since    string    // which the directory knows all portions
-	failed   time.Time // when it did not answer; zero = it did
+	since    string    // the time since which the directory knows all portions
+	failed   time.Time // when it last did not answer; zero = it did
 	sequence int64
 }
 
@@ -64,16 +66,16 @@ type portion struct {
 	mapping int64
 	limit   int64
 	held    int64
-	used    int64         // by streams; more than is held when nobody could be asked
-	waiting int64         // streams that want some
-	asking  chan struct{} // closed when the call under way is over; nil: there is none
-	taken   time.Time     // the last time a stream took some
-	told    time.Time     // when the directory was told last
-	stale   bool          // the directory may know something else
-	lost    bool          // what is held and not used belongs to others
-	next    time.Time     // no call for more before that
-	pause   time.Duration // the last one, before next
-	settles bool          // the directory has lost what it knew, and gives nobody more
+	used    int64         // by streams; more than held if the directory was away
+	waiting int64         // streams that wait for a place
+	asking  chan struct{} // closed when the call under way ends; nil: there is none
+	taken   time.Time     // the last time a stream got a place
+	told    time.Time     // when the directory was last told
+	stale   bool          // the directory may have an older value
+	lost    bool          // the unused part belongs to others
+	next    time.Time     // no further call before that
+	pause   time.Duration // the last pause, before next
+	settles bool          // the directory has lost its data, and gives nobody more
 }
 
 func newPortions(f *Forwarder, d directory.Portions) *portions {
@@ -85,7 +87,7 @@ func newPortions(f *Forwarder, d directory.Portions) *portions {
 		soon: make(chan struct{}, 1), of: map[int64]*portion{}}
 }
 
-// portion gives that of a mapping. The lock is held.
+// portion gives the portion of a mapping. The caller holds the lock.
 func (h *portions) portion(mapping int64) *portion {
 	s := h.of[mapping]
 	if s == nil {
@@ -95,8 +97,8 @@ func (h *portions) portion(mapping int64) *portion {
 	return s
 }
 
-// bound sets the limit. What was left under a higher one is not this forwarder's
-// any more: others know the new limit, and reserve under it.
+// bound sets the limit. Unused places under a higher limit do not belong to this
+// forwarder any more: others know the new limit, and reserve under it.
 func (s *portion) bound(limit int64) {
 	if limit < s.limit {
 		s.lost, s.stale = true, true
@@ -104,14 +106,15 @@ func (s *portion) bound(limit int64) {
 	s.limit = limit
 }
 
-// block is what to reserve for those that wait: more than they need, so that
-// the next need not ask, but not much of a small limit.
+// block gives how much to reserve for the waiting streams: more than they need, so that
+// the next stream need not ask, but only a small part of a small limit.
 func (s *portion) block() int64 {
 	more := max(1, min(s.limit/8, 16))
 	return max(s.held, min(s.limit, s.used+s.waiting+more-1))
 }
 
-// spare keeps what is used or about to be, and tells whether that is less.
+// spare keeps the places in use and those for waiting streams, and reports whether that
+// is less than before.
 func (s *portion) spare() bool {
 	keep := s.used + s.waiting
 	if s.held <= keep {
@@ -121,7 +124,7 @@ func (s *portion) spare() bool {
 	return true
 }
 
-// take gives a stream its place under the limit, or says that there is none.
+// take gives a stream a place under the limit, or the code with which it is refused.
 func (h *portions) take(ctx context.Context, f *forward) wire.Code {
 	if h == nil || f.limit < 0 {
 		return ""
@@ -140,7 +143,7 @@ func (h *portions) take(ctx context.Context, f *forward) wire.Code {
 		stop := func() bool { return false }
 		var asking <-chan struct{}
 		switch {
-		case f.over: // it has ended meanwhile
+		case f.over: // the stream has ended
 			return ""
 		case s.used < min(s.held, s.limit), h.away(now) && h.alone(s, f, now):
 			h.hold(s, f, now)
@@ -177,33 +180,34 @@ func (h *portions) take(ctx context.Context, f *forward) wire.Code {
 	}
 }
 
-// doubt drops what others may have got. The lock is held, also for those below.
+// doubt drops the part that others may have got. The caller holds the lock, also for
+// the methods below.
 func (h *portions) doubt(s *portion, now time.Time) {
 	if s.lost || !now.Before(h.until) {
 		s.held = min(s.held, s.used)
 	}
 }
 
-// hold notes that a stream has its place.
+// hold gives a stream its place.
 func (h *portions) hold(s *portion, f *forward, now time.Time) {
 	f.held = true
 	s.used++
 	s.taken = now
 }
 
-// away tells whether the directory did not answer a moment ago.
+// away reports whether the directory did not answer a moment ago.
 func (h *portions) away(now time.Time) bool {
 	return !h.failed.IsZero() && now.Sub(h.failed) < reserveAfter
 }
 
-// alone decides without the directory: on what is held, or an even part of the limit
-// where that is more, and never on more than is left by what others have reported.
+// alone decides without the directory: within what is held, or an even part of the
+// limit if that is more, and never beyond what the reports of others leave.
 func (h *portions) alone(s *portion, f *forward, now time.Time) bool {
 	n := int64(max(1, h.nodes()))
 	return s.used < min(s.limit, max(s.held, (s.limit+n-1)/n)) && s.used+f.mapping.meter.away(now) < s.limit
 }
 
-// give takes back the place of a stream that has ended. It may not have had one.
+// give frees the place of a stream that has ended. The stream may not have had one.
 func (h *portions) give(mapping int64, f *forward) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -214,8 +218,8 @@ func (h *portions) give(mapping int64, f *forward) {
 	}
 }
 
-// adopt gives a place to streams that are open already when their mapping gets a
-// limit, whatever that is.
+// adopt gives a place to streams that are open already when their mapping gets a limit,
+// whatever the limit is.
 func (h *portions) adopt(mapping, limit int64, open []*forward) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -229,15 +233,15 @@ func (h *portions) adopt(mapping, limit int64, open []*forward) {
 	signal(h.soon)
 }
 
-// ask reserves. What is held stays usable meanwhile; only one call for a mapping is
-// under way. It is called with the lock, and gives it up for the call.
+// ask reserves. The held part can be used during the call; only one call for a mapping
+// is under way. The caller holds the lock; ask releases it for the call.
 func (h *portions) ask(ctx context.Context, s *portion, want int64) {
 	h.doubt(s, h.now())
 	h.sequence++
 	s.held = max(s.held, s.used)
 	c := directory.Portion{Mapping: s.mapping, Node: h.node, Run: h.run, Sequence: h.sequence, Held: s.held, Want: max(want, s.held), Limit: s.limit}
 	done, lost := make(chan struct{}), s.lost
-	s.asking, s.lost, s.stale = done, false, false // from here on either may become so again
+	s.asking, s.lost, s.stale = done, false, false // from here on either may become true again
 	h.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, reserveTime)
 	g, err := h.directory.Reserve(bounded, c)
@@ -264,7 +268,7 @@ func (h *portions) ask(ctx context.Context, s *portion, want int64) {
 	h.answers(nil)
 	h.learned(g.Since)
 	s.told, s.stale, s.settles = now, false, !g.Settled
-	if s.lost { // meanwhile
+	if s.lost { // during the call
 		s.stale = true
 	} else {
 		s.held, s.lost = g.Held, g.Over
@@ -278,24 +282,24 @@ func (h *portions) ask(ctx context.Context, s *portion, want int64) {
 	s.next = now.Add(s.pause)
 }
 
-// answers notes whether the directory does. It is logged when that changes.
+// answers says whether the directory answers. A change is logged.
 func (h *portions) answers(err error) {
 	if err == nil {
 		if !h.failed.IsZero() {
-			h.log.Info("limits of connections are shared with other forwarders again")
+			h.log.Info("limits of connections are divided among the forwarders again")
 		}
 		h.failed = time.Time{}
 		return
 	}
 	h.metrics.portions.WithLabelValues("failed").Inc()
 	if h.failed.IsZero() {
-		h.log.Warn("limits of connections cannot be shared with other forwarders; this one goes on with what it holds or an even part", "error", err)
+		h.log.Warn("limits of connections cannot be divided among the forwarders; this one uses what it holds or an even part", "error", err)
 	}
 	h.failed = h.now()
 }
 
-// learned notes since when the directory knows all portions: what was told before that
-// is told again.
+// learned sets the time since which the directory knows all portions: portions reported
+// before it are reported again.
 func (h *portions) learned(since string) {
 	if h.since != "" && h.since != since {
 		for _, s := range h.of {
@@ -305,7 +309,7 @@ func (h *portions) learned(since string) {
 	h.since = since
 }
 
-// leased notes that this node's lease was prolonged, by a call that began then.
+// leased says that this node's lease was prolonged, by a call that began then.
 func (h *portions) leased(began time.Time, known bool) {
 	if h == nil {
 		return
@@ -315,27 +319,26 @@ func (h *portions) leased(began time.Time, known bool) {
 	if !known {
 		for _, s := range h.of {
 			s.stale = true
-			// A lease that did not run out by this side's clock was flushed: then nobody
-			// gets anything until this side has said what it holds.
+			// A lease that did not expire by this side's clock was flushed. Then nobody
+			// gets anything until this side has reported what it holds.
 			s.lost = s.lost || !began.Before(h.until)
 		}
 	}
 	h.until = began.Add(directory.TTL)
 }
 
-// yield notes that another forwarder could use what is left here of a mapping's
-// connections.
+// yield says that another forwarder needs unused connections of a mapping.
 func (h *portions) yield(mapping int64) {
 	if h == nil {
 		return
 	}
 	select {
 	case h.wanted <- mapping:
-	default: // it will say so again, and what is idle is given back anyway
+	default: // the other will ask again, and unused connections are given back anyway
 	}
 }
 
-// keep gives back what is not used and tells the directory again what it has lost,
+// keep gives back unused connections, and reports again what the directory has lost,
 // until ctx ends.
 func (h *portions) keep(ctx context.Context) {
 	tick := time.NewTicker(portionTick)
@@ -370,18 +373,18 @@ func (h *portions) look(ctx context.Context) {
 	since, err := h.directory.Since(bounded)
 	cancel()
 	if err != nil {
-		return // whoever needs it finds out
+		return // a stream that needs it will notice
 	}
 	h.tell(ctx, h.due(since))
 }
 
-// wish is a portion and how much of it is to be asked for.
+// wish is a portion and the number to ask for.
 type wish struct {
 	*portion
 	want int64
 }
 
-// due lists the portions to tell the directory of, and forgets those of nothing.
+// due lists the portions to report to the directory, and drops empty ones.
 func (h *portions) due(since string) (due []wish) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -415,7 +418,7 @@ func (h *portions) tell(ctx context.Context, due []wish) {
 			return nil
 		})
 	}
-	_ = g.Wait() // there are no errors: who does not answer is asked again
+	_ = g.Wait() // there are no errors: a portion without an answer is reported again
 }
 
 // finish gives everything back, when no stream is left.

@@ -24,17 +24,17 @@ type Ports struct {
 }
 
 // portRetry is how often a port that could not be opened is tried again: the program
-// that held it may have gone.
+// that used it may have ended.
 const portRetry = 2 * time.Second
 
-// ports are the listeners of public ports. There is one for each usable mapping that
-// has a port of this forwarder's range.
+// ports are the listeners of public ports. There is one for each usable mapping with a
+// port in this forwarder's range.
 type ports struct {
 	f          *Forwarder
 	of         domain.Ingress
 	listen     *Ports
-	changed    chan struct{} // the mappings have
-	complaints *rate.Limiter // of accepting
+	changed    chan struct{} // the mappings have changed
+	complaints *rate.Limiter // about sockets that fail and stay open
 
 	mu     sync.Mutex
 	open   map[portKey]*portListener // guarded by mu, like failed
@@ -47,8 +47,8 @@ type portKey struct {
 	number   int
 }
 
-// portListener is the listener of one port. Its mapping never changes: another
-// mapping's is another listener.
+// portListener is the listener of one port. Its mapping never changes: another mapping
+// gets another listener.
 type portListener struct {
 	mapping int64
 	socket  portSocket
@@ -76,7 +76,8 @@ func newPorts(f *Forwarder, p *Ports) *ports {
 		open: map[portKey]*portListener{}, failed: map[portKey]error{}}
 }
 
-// keep makes the listeners what the routes say, until ctx ends; then there are none.
+// keep makes the listeners match the routes until ctx ends, and then closes all of
+// them.
 func (p *ports) keep(ctx context.Context) {
 	defer p.settle(nil)
 	p.f.openIngress(ctx, p.of)
@@ -84,7 +85,7 @@ func (p *ports) keep(ctx context.Context) {
 	defer retry.Stop()
 	for {
 		wanted := p.f.routes.publicPorts(p.of)
-		if p.f.draining.Load() { // who comes now is to find another forwarder; flows end with their socket, which takes no new ones
+		if p.f.draining.Load() { // new visitors should find another forwarder; a socket of flows stays open and accepts no new flows
 			maps.DeleteFunc(wanted, func(key portKey, _ int64) bool { return key.protocol == domain.ProtocolTCP })
 		}
 		p.settle(wanted)
@@ -101,8 +102,8 @@ func (p *ports) keep(ctx context.Context) {
 	}
 }
 
-// settle closes what is not wanted, then opens what is: a port that went from one
-// mapping to another is free by then.
+// settle first closes the listeners that are not wanted, and then opens the wanted
+// ones: a port that moved from one mapping to another is free by then.
 func (p *ports) settle(wanted map[portKey]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,7 +126,7 @@ func (p *ports) settle(wanted map[portKey]int64) {
 	}
 }
 
-// bind opens a port. The lock is held.
+// bind opens a port. The caller holds the lock.
 func (p *ports) bind(key portKey, mapping int64) {
 	open := portKinds[key.protocol]
 	if open == nil {
@@ -134,7 +135,7 @@ func (p *ports) bind(key portKey, mapping int64) {
 	socket, err := open(p, key, mapping)
 	if err != nil {
 		if was := p.failed[key]; was == nil || was.Error() != err.Error() {
-			p.f.log.Warn("a public port cannot be opened, trying on", "port", key.number, "protocol", key.protocol, "mapping", mapping, "error", err)
+			p.f.log.Warn("a public port cannot be opened, trying again", "port", key.number, "protocol", key.protocol, "mapping", mapping, "error", err)
 		}
 		p.failed[key] = err
 		return
@@ -148,14 +149,14 @@ func (p *ports) bind(key portKey, mapping int64) {
 	p.f.log.Info("public port opened", "port", key.number, "protocol", key.protocol, "mapping", mapping)
 }
 
-// complain logs what went wrong at a socket that goes on.
+// complain logs a failure of a socket that stays open.
 func (p *ports) complain(key portKey, mapping int64, err error) {
 	if p.complaints.Allow() {
-		p.f.log.Warn("a public port, trying on", "port", key.number, "protocol", key.protocol, "mapping", mapping, "error", err)
+		p.f.log.Warn("a public port failed, trying again", "port", key.number, "protocol", key.protocol, "mapping", mapping, "error", err)
 	}
 }
 
-// failures gives why ports that are wanted are not open.
+// failures gives the wanted ports that are not open, with the reasons.
 func (p *ports) failures() map[int]error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,7 +167,7 @@ func (p *ports) failures() map[int]error {
 	return failures
 }
 
-// count gives how many are open, and how many cannot be.
+// count gives how many ports are open, and how many cannot be opened.
 func (p *ports) count() (open, failed int) {
 	if p == nil {
 		return 0, 0
@@ -176,8 +177,8 @@ func (p *ports) count() (open, failed int) {
 	return len(p.open), len(p.failed)
 }
 
-// ClosedPorts gives the public ports that should be open and cannot be, with the
-// reason.
+// ClosedPorts gives the public ports that should be open and cannot be opened, with the
+// reasons.
 func (f *Forwarder) ClosedPorts() map[int]error {
 	if f.ports == nil {
 		return nil
@@ -185,8 +186,7 @@ func (f *Forwarder) ClosedPorts() map[int]error {
 	return f.ports.failures()
 }
 
-// publicPorts gives the ports of the range that mappings are to be reached at now,
-// and which.
+// publicPorts gives the ports of the range that mappings have now, and the mappings.
 func (r *routes) publicPorts(of domain.Ingress) map[portKey]int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

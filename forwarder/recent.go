@@ -6,23 +6,23 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// Bounds of the recent records. A lookup takes milliseconds, so this is seconds
-// of the feed at its fastest.
+// Bounds of the recent records. A lookup takes milliseconds, and this is seconds of the
+// feed at its fastest.
 const (
 	maxRecentRecords = 1024
 	maxRecentBytes   = 4 << 20
 )
 
-// recent keeps the last records of the feed, so that a view that was read a
-// little earlier than the feed has come can be brought to the present without
-// asking again. It is bounded whatever the feed brings.
+// recent keeps the last records of the feed, so that a view that was read at a slightly
+// older position can be brought up to date without another lookup. It is bounded
+// whatever the feed brings.
 type recent struct {
 	records []domain.Record
 	floor   domain.Position // every record above it is here
 	bytes   int
 }
 
-// restart forgets everything; the feed goes on behind p.
+// restart drops everything; the feed continues after p.
 func (r *recent) restart(p domain.Position) { *r = recent{floor: p} }
 
 func (r *recent) push(record domain.Record) {
@@ -31,7 +31,7 @@ func (r *recent) push(record domain.Record) {
 	for len(r.records) > maxRecentRecords || r.bytes > maxRecentBytes {
 		r.floor = r.records[0].Position
 		r.bytes -= len(r.records[0].Data)
-		r.records[0] = domain.Record{} // the slice's array outlives the element
+		r.records[0] = domain.Record{} // the slice's array lives longer than the element
 		r.records = r.records[1:]
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/tunnox-net/tunnox/usage"
 )
 
-// ask has the accounts and the mapping of a meter asked about with the next report.
+// ask makes the next report ask about the accounts and the mapping of a meter.
 func (t *tally) ask(m *meter) {
 	if m.payer == nil {
 		return
@@ -30,7 +30,7 @@ func (t *tally) wanted() map[int64]*account {
 	return t.asking
 }
 
-// make makes the next report, if there is something to say.
+// make makes the next report, if there is something to report.
 func (t *tally) make(last bool) bool {
 	now := t.now()
 	if !t.more {
@@ -69,7 +69,7 @@ func (t *tally) make(last bool) bool {
 	}
 	t.moving = len(r.Lines) > 0
 	t.sent = r
-	if len(t.pending) > 0 { // what the answer says of accounts must be behind all lines
+	if len(t.pending) > 0 { // the answer about accounts must come after all lines
 		r.Last = false
 		return true
 	}
@@ -78,7 +78,7 @@ func (t *tally) make(last bool) bool {
 	return true
 }
 
-// fresh tells whether somebody waits to hear of an account for the first time.
+// fresh reports whether somebody waits for the first answer about an account.
 func (t *tally) fresh() bool {
 	now := t.now()
 	for _, a := range t.asking {
@@ -89,10 +89,10 @@ func (t *tally) fresh() bool {
 	return false
 }
 
-// question puts the accounts and mappings to ask about into the report.
+// question adds the accounts and mappings to ask about to the report.
 func (t *tally) question(r *usage.Report, bytes map[int64]int64) {
 	t.inquired, t.watched = map[int64]*account{}, map[int64]*meter{}
-	for id := range t.sharing { // what is used here no more is free for others
+	for id := range t.sharing { // bandwidth that is not used here any more is free for others
 		if t.asking[id] == nil && !t.more && len(r.Asks) < usage.MaxLines {
 			r.Asks = append(r.Asks, usage.Ask{Account: id})
 			delete(t.sharing, id)
@@ -130,8 +130,8 @@ func (t *tally) question(r *usage.Report, bytes map[int64]int64) {
 	}
 }
 
-// take takes over the answer to the report that was sent.
-func (t *tally) take(answer usage.Answer) {
+// apply applies the answer to the report that was sent.
+func (t *tally) apply(answer usage.Answer) {
 	now := t.now()
 	t.told = now
 	if len(t.sent.Asks)+len(t.sent.Mappings) == 0 {
@@ -143,7 +143,7 @@ func (t *tally) take(answer usage.Answer) {
 		}
 		delete(t.inquired, as.Account)
 	}
-	for _, a := range t.inquired { // it says nothing of them, and is not asked again at once
+	for _, a := range t.inquired { // the answer does not mention these, and they are not asked about again at once
 		a.unanswered(now)
 	}
 	elsewhere := map[int64]int64{}

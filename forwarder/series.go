@@ -12,9 +12,10 @@ var clientConnections = prometheus.NewDesc("tunnox_client_connections",
 	"Open streams of a client connected to this forwarder, for the clients with most of them; the others together are \"other\".",
 	[]string{"client_id"}, nil)
 
-// ShowClients exports the open streams of up to n clients as a series each, those
-// with most, and of the others as one. Every client is a series that somebody
-// stores, so 0, the default, is none. Call it before the metrics are registered.
+// ShowClients exports the open streams of up to n clients as a series each, those with
+// the most streams, and those of all others as one series. Every client is a series
+// that somebody stores, so the default is 0, none. Call it before the metrics are
+// registered.
 func (m *Metrics) ShowClients(n int) { m.clientSeries = n }
 
 // collectClients is Collect for the series of clients.
@@ -36,14 +37,14 @@ func (m *Metrics) collectClients(ch chan<- prometheus.Metric, f *Forwarder) {
 	}
 }
 
-// clientStreams is how many streams a client has open here.
+// clientStreams is the number of a client's open streams here.
 type clientStreams struct {
 	client  int64
 	streams int
 }
 
-// connections lists the connected clients with their open streams, as source or
-// target, those with most first.
+// connections lists the connected clients with their open streams, as source or target,
+// those with the most first.
 func (r *routes) connections() []clientStreams {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -19,17 +19,17 @@ import (
 )
 
 const (
-	writeTimeout = 10 * time.Second // an agent that does not read its control stream is gone
+	writeTimeout = 10 * time.Second // an agent that does not read its control stream is dead
 	readTimeout  = 10 * time.Second // for the rest of a message that has begun
-	farewellTime = time.Second / 2  // to read why it is over, before the link is cut
+	farewellTime = time.Second / 2  // time to read the reason, before the link is cut
 )
 
 // errPanic ends a session whose message could not be handled.
 var errPanic = errors.New("a panic")
 
-// session is one agent's proved link. While nothing comes from the agent no goroutine
-// serves it. One does for each control message, one after the other, and one for
-// each stream until its bytes flow; another writes configurations, while there is
+// session is one agent's proved link. While the agent sends nothing no goroutine serves
+// it. One goroutine serves each control message, one after the other, and one serves
+// each stream until its bytes flow; another one writes configurations, while there is
 // one to write.
 type session struct {
 	f       *Forwarder
@@ -46,33 +46,33 @@ type session struct {
 	carries  carries
 	since    time.Time
 	epoch    directory.Epoch
-	running  []byte // digest of the configuration the agent says it runs
+	running  []byte // digest of the configuration that the agent says it runs
 
-	// Owned by login and then by whoever assigns, one at a time.
-	offered []*wirepb.Forwarder        // where the agent was told that it may go
-	sent    map[int64]*wirepb.Listener // what it was told to listen on; nil before the first
-	lacking []int64                    // mappings that it should listen for and does not carry
+	// Owned by login, and then by the goroutine that assigns, one at a time.
+	offered []*wirepb.Forwarder        // the other forwarders that the agent was told
+	sent    map[int64]*wirepb.Listener // the listeners that the agent was told; nil before the first
+	lacking []int64                    // mappings whose protocol the agent does not carry
 
 	opening atomic.Int32 // streams waiting for Opened
 
 	commands chan struct{} // a slot for each command without a result
 
-	complaints *rate.Limiter // of the agent, in the log; nil before the first, touched by attend only
-	wishes     *rate.Limiter // of commands; the same
+	complaints *rate.Limiter // about the agent, in the log; nil before the first, used by attend only
+	wishes     *rate.Limiter // of commands; used by attend only
 
 	writeMu sync.Mutex // one control message at a time
 
 	mu        sync.Mutex
-	wrong     time.Time // since when the agent's configuration is out of date; zero: nobody measures
+	wrong     time.Time // since when the agent's configuration is out of date; zero: not measured
 	pushes    []push    // configurations sent and not yet acknowledged
-	ack       int64     // the newest that was acknowledged
-	stale     bool      // the agent's configuration is to be looked at
-	welcomed  bool      // it may be told
-	wake      func()    // has the next control message waited for no longer; nil before serve
-	assigning bool      // somebody is at it
-	whole     bool      // the next assignment is a whole one
+	ack       int64     // the newest acknowledged configuration
+	stale     bool      // the agent's configuration must be compared
+	welcomed  bool      // configurations may be sent
+	wake      func()    // attends to the next control message at once; nil before serve
+	assigning bool      // a goroutine assigns
+	whole     bool      // the next assignment is a whole configuration
 
-	renewAt time.Time // when the directory is to be told again of the session
+	renewAt time.Time // when the session must be registered again
 	refusal *wire.Refusal
 }
 
@@ -82,20 +82,20 @@ type push struct {
 	at      time.Time // when its cause was decided
 }
 
-// serve begins to serve a welcomed session. It has a task of the forwarder from then
-// on, until finish gives it back.
+// serve begins to serve a welcomed session. From then on the session has a task of the
+// forwarder, until finish ends the task.
 func (s *session) serve() {
 	s.f.tasks.Add(1) // this runs in a task, so the number is not 0 and Close waits
 	s.mu.Lock()
 	s.welcomed = true
 	s.mu.Unlock()
-	s.link.OnOpen(s.take)
+	s.link.OnOpen(s.accept)
 	s.configure(time.Time{})
 	s.listen()
 }
 
-// listen has the agent's next control message attended to. There is no limit to how
-// long that takes: the transport notices a peer from which no byte comes any more.
+// listen waits for the agent's next control message, without a goroutine. There is no
+// limit of time: the transport notices a peer that sends no bytes any more.
 func (s *session) listen() {
 	s.control.SetReadDeadline(time.Time{})
 	s.mu.Lock()
@@ -103,11 +103,11 @@ func (s *session) listen() {
 	over := s.refusal != nil
 	s.mu.Unlock()
 	if over {
-		s.wake() // end may have come just before
+		s.wake() // end may have been called just before
 	}
 }
 
-// attend takes a control message, which has begun to come, or ends the session.
+// attend handles a control message that has begun to arrive, or ends the session.
 func (s *session) attend() {
 	err := errPanic
 	defer func() {
@@ -121,15 +121,15 @@ func (s *session) attend() {
 	err = s.read()
 }
 
-// read takes one control message.
+// read reads and handles one control message.
 func (s *session) read() error {
 	s.control.SetReadDeadline(time.Now().Add(readTimeout))
-	if refusal := s.reason(); refusal != nil { // end may have come just before the deadline above
+	if refusal := s.reason(); refusal != nil { // end may have been called just before the deadline above
 		return refusal
 	}
 	m, err := wire.ReadControl(s.control, wire.MaxControl)
 	if errors.Is(err, wire.Malformed) {
-		s.end(wire.Refuse(wire.Malformed)) // SPEC: whoever sends it hears why
+		s.end(wire.Refuse(wire.Malformed)) // SPEC: the sender is told the reason
 	}
 	if err != nil {
 		return err
@@ -143,8 +143,8 @@ func (s *session) read() error {
 		return s.command(m.Command)
 	case *wirepb.Control_Pong, *wirepb.Control_GoAway:
 	case nil:
-		// A kind of message that this version does not know: a newer agent's
-		// business, and no reason to part.
+		// A kind of message that this version does not know comes from a newer agent,
+		// and is no reason to end the session.
 	default:
 		s.end(wire.Refuse(wire.Malformed))
 		return wire.Unexpected(&wirepb.Control{Message: m}, "ping, ack, command or goaway")
@@ -156,7 +156,7 @@ func (s *session) read() error {
 func (s *session) finish(err error) {
 	defer s.f.tasks.Done()
 	defer s.f.survive()
-	s.leave(wire.TargetOffline) // the agent is gone: nobody shall open streams to it
+	s.leave(wire.TargetOffline) // the agent is gone: nobody may open streams to it
 	s.farewell()
 	s.link.Close()
 	s.goodbye(err)
@@ -171,17 +171,16 @@ func (s *session) send(m *wirepb.Control) error {
 	return wire.WriteControl(s.control, m)
 }
 
-// take takes a stream of the agent, which is served in a goroutine of its own.
-func (s *session) take(stream transport.Stream) {
+// accept accepts a stream of the agent, which is served in a goroutine of its own.
+func (s *session) accept(stream transport.Stream) {
 	if int(s.opening.Add(1)) > s.f.limits.StreamsOpening || !s.f.start(func() { s.serveStream(stream) }) {
 		s.opening.Add(-1)
-		stream.Reset() // so many at once is no use anybody has, or the forwarder ends
+		stream.Reset() // no agent needs so many at once, or the forwarder ends
 	}
 }
 
-// end ends the session and tells the agent why. It takes effect at once: no
-// stream is opened any more and those that live are reset. It does not wait for
-// the agent.
+// end ends the session and tells the agent why. It takes effect at once: no stream is
+// opened any more and live streams are reset. It does not wait for the agent.
 func (s *session) end(refusal *wire.Refusal) {
 	s.mu.Lock()
 	first := s.refusal == nil
@@ -194,7 +193,8 @@ func (s *session) end(refusal *wire.Refusal) {
 	}
 	s.f.metrics.refused.WithLabelValues(string(refusal.Code)).Inc()
 	s.leave(refusal.Code)
-	// Whoever attends to the session, or is woken to, says farewell and cleans up.
+	// The goroutine that attends to the session, or that this wakes, tells the agent
+	// and cleans up.
 	s.control.SetReadDeadline(time.Unix(1, 0))
 	s.mu.Lock()
 	wake := s.wake
@@ -204,15 +204,15 @@ func (s *session) end(refusal *wire.Refusal) {
 	}
 }
 
-// cut ends the link, unless the agent is being told why it ends.
+// cut closes the link, unless the agent is being told why the session ends.
 func (s *session) cut() {
 	if s.reason() == nil {
 		s.link.Close()
 	}
 }
 
-// farewell tells the agent why this side ends the session, if it does, and gives
-// it a moment to read that.
+// farewell tells the agent why this side ends the session, if it does, and gives it a
+// moment to read that.
 func (s *session) farewell() {
 	refusal := s.reason()
 	if refusal == nil {
@@ -221,8 +221,8 @@ func (s *session) farewell() {
 	sayRefused(s.control, s.link, refusal, &s.writeMu)
 }
 
-// sayRefused writes the refusal and waits until the peer has closed, or a
-// second: cutting the link at once would lose the message.
+// sayRefused writes the refusal and waits until the peer has closed, for a second at
+// most: if the link were closed at once, the message would be lost.
 func sayRefused(control transport.Stream, link transport.Session, refusal *wire.Refusal, writing sync.Locker) {
 	writing.Lock()
 	control.SetWriteDeadline(time.Now().Add(farewellTime))
@@ -246,8 +246,8 @@ func (s *session) reason() *wire.Refusal {
 	return s.refusal
 }
 
-// leave takes the session out of the routes and ends the streams through it. Those
-// that were being opened to its agent look for it elsewhere.
+// leave removes the session from the routes and ends its streams. Streams that were
+// being opened to its agent look for the agent elsewhere.
 func (s *session) leave(code wire.Code) {
 	live, opening := s.f.routes.leave(s)
 	for _, stream := range live {
@@ -258,12 +258,12 @@ func (s *session) leave(code wire.Code) {
 	}
 }
 
-// goodbye takes the session out of the directory and logs its end.
+// goodbye removes the session from the directory and logs its end.
 func (s *session) goodbye(err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), directoryWait)
 	defer cancel()
 	if err := s.f.directory.Remove(ctx, s.presence()); err != nil {
-		s.log.Warn("removing the session from the directory; its lease will run out", "error", err)
+		s.log.Warn("removing the session from the directory; its lease will expire", "error", err)
 	}
 	s.log.Info("agent disconnected", "reason", s.describe(err), "lasted", time.Since(s.since).Round(time.Millisecond))
 }
@@ -277,10 +277,10 @@ func (s *session) describe(err error) string {
 	case errors.Is(err, io.EOF):
 		return "the agent closed the session"
 	case errors.Is(err, transport.ErrSessionClosed):
-		// It tells an agent that ended from one that was killed or fell silent.
+		// The text tells an agent that ended from one that was killed or fell silent.
 		return strings.TrimPrefix(err.Error(), transport.ErrSessionClosed.Error()+": ")
 	case isTimeout(err):
-		return "a message did not come to its end"
+		return "a message was incomplete"
 	}
 	return err.Error()
 }
@@ -290,7 +290,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// presence is the session as the directory keeps it.
+// presence gives the session as the directory stores it.
 func (s *session) presence() directory.Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()

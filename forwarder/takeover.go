@@ -12,16 +12,17 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// An agent may take its client over from another one that is connected here, with
-// which it shares an identity, so often. Whoever restarts an agent by hand needs one;
-// two that are started again and again by their machines would otherwise take turns
-// for ever, and connections of both would fail.
+// These bounds limit how often an agent may fence another one that is connected here,
+// with the same identity. An agent that is restarted by hand needs one takeover.
+// Without bounds, two agents that their machines restart again and again would fence
+// each other for ever, and connections of both would fail.
 const (
 	takeoversAtOnce = 4
 	takeoversWithin = 10 * time.Minute
 	// maxTakeovers bounds how many clients are remembered for that.
 	maxTakeovers = 10_000
-	// byWhomWait is for the question who has come, whose answer is for people only.
+	// byWhomWait bounds the question which agent has come, whose answer is for people
+	// only.
 	byWhomWait = 300 * time.Millisecond
 )
 
@@ -31,7 +32,7 @@ type takeovers struct {
 	all map[int64]*rate.Limiter // by client
 }
 
-// allow tells whether the client may be taken over once more.
+// allow reports whether the client may be taken over once more.
 func (ts *takeovers) allow(client int64, now time.Time) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -53,8 +54,8 @@ func (ts *takeovers) allow(client int64, now time.Time) bool {
 	return limiter.AllowN(now, 1)
 }
 
-// supersededBy tells an agent who has its identity now, as far as that is known, so
-// that its owner can find the other.
+// supersededBy tells an agent which agent has its identity now, as far as that is
+// known, so that its owner can find the other one.
 func supersededBy(by directory.Session) *wire.Refusal {
 	r := wire.Refuse(wire.Superseded)
 	if by.Address != "" {
@@ -63,15 +64,15 @@ func supersededBy(by directory.Session) *wire.Refusal {
 	return r
 }
 
-// superseded is for an instance that was fenced. When whoever fenced it has gone, the
-// refusal is not permanent: the agent may come as a new instance.
+// superseded gives the refusal for a fenced instance. If the agent that fenced it has
+// left, the refusal is not permanent: the agent may come as a new instance.
 func (f *Forwarder) superseded(ctx context.Context, client int64) *wire.Refusal {
 	ctx, cancel := context.WithTimeout(ctx, byWhomWait)
 	defer cancel()
 	found, err := f.directory.Lookup(ctx, client)
 	switch {
 	case err != nil || len(found) != 1:
-		return wire.Refuse(wire.Superseded) // who it was is for people; that it was is certain
+		return wire.Refuse(wire.Superseded) // the name of the other agent is for people; the fence itself is certain
 	case len(found[0].Sessions) == 0:
 		r := wire.Refuse(wire.Superseded)
 		r.Message, r.Permanent = "the agent that had taken over has gone", false
@@ -80,9 +81,9 @@ func (f *Forwarder) superseded(ctx context.Context, client int64) *wire.Refusal 
 	return supersededBy(found[0].Sessions[0])
 }
 
-// fencedElsewhere ends a session in whose place another one has come at another node.
+// fencedElsewhere ends a session that another one at another node has replaced.
 func (f *Forwarder) fencedElsewhere(entry directory.Session) {
 	refusal := f.superseded(f.ctx, entry.ClientID)
-	refusal.Permanent = true // also when the other has gone meanwhile: the agent asks again
+	refusal.Permanent = true // also when the other agent has left since: the agent asks again
 	f.endNoticed(entry, refusal)
 }

@@ -10,64 +10,65 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// Ledger is where what was used is written down, and what the limits leave is
-// known. It counts a report once, however often it is sent.
+// Ledger is where usage is counted, and where it is known what the limits leave. It
+// counts a report once, however often the report is sent.
 type Ledger interface {
 	Report(ctx context.Context, r usage.Report) (usage.Answer, error)
 }
 
 const (
-	// reportTimeout bounds a report; the next attempt sends the same.
+	// reportTimeout bounds a report; the next attempt sends the same report.
 	reportTimeout = 6 * time.Second
-	// finalReport bounds the last one, behind which a shutdown waits.
+	// finalReport bounds the last report, for which a shutdown waits.
 	finalReport = 2 * time.Second
-	// heartbeat is how often a forwarder with open streams says that it is there.
+	// heartbeat is how often a forwarder with open streams reports even without
+	// traffic.
 	heartbeat = usage.Fresh / 3
-	// assurance is how long a stream waits for what is known of its account.
+	// assurance is how long a stream waits for an answer about its account.
 	assurance = 500 * time.Millisecond
 )
 
-// tally gathers what the meters have counted and reports it.
+// tally collects the counts of the meters and reports them.
 //
-// There is one report under way at a time. Until it is answered it is repeated as
-// it is; what is counted meanwhile is added up by mapping and makes the next one.
-// So a ledger that is away costs memory for each mapping that carries something,
-// and not for its time.
+// There is one report under way at a time. Until it is answered it is repeated
+// unchanged. Counts of that time are added up by mapping and become the next report. So
+// while the ledger is away, memory grows with the number of mappings that carry
+// something, and not with time.
 type tally struct {
 	reporter, node string
-	ledger         Ledger // nil: nobody wants to know
+	ledger         Ledger // nil: nothing is reported
 	interval       time.Duration
 	now            func() time.Time
 	metrics        *Metrics
 	log            *slog.Logger
 
 	urgent chan struct{} // somebody waits for a report
-	ends   chan struct{} // somebody has used up what he may
+	ends   chan struct{} // an account has used up its limit
 
 	mu       sync.Mutex // guards all below
 	touched  []*meter
-	over     map[*account]bool // may carry nothing now; false: its streams are to be ended
+	over     map[*account]bool // may carry nothing now; false: its streams must still be ended
 	asked    map[*account]bool
 	answered chan struct{} // closed at the next answer, or failure
 	failing  bool
-	tardy    bool // somebody has waited for the next answer in vain
+	tardy    bool // a stream has waited for the next answer without success
 
 	making   sync.Mutex // held while a report is made and sent; guards all below
 	pending  map[int64]*usage.Line
 	open     map[int64]int64    // streams by mapping
-	live     map[*meter]int64   // those with streams, and how many
-	sharing  map[int64]bool     // accounts with a share
+	live     map[*meter]int64   // those with streams, and their numbers
+	sharing  map[int64]bool     // accounts with a fraction of their bandwidth here
 	sent     *usage.Report      // not answered yet
-	asking   map[int64]*account // to be asked about with the next report
+	asking   map[int64]*account // the next report asks about them
 	watching map[int64]*meter
-	inquired map[int64]*account // with the one that was sent
+	inquired map[int64]*account // the report that was sent asked about them
 	watched  map[int64]*meter
-	more     bool // it could not ask about all
+	more     bool // the report could not ask about all
 	sequence int64
-	round    int64     // of reading meters
-	gathered time.Time // when meters were read last
-	told     time.Time // when a report was answered last
-	moving   bool      // that one had lines
+	round    int64     // of reading the meters
+	gathered time.Time // when the meters were last read
+	told     time.Time // when a report was last answered
+	moving   bool      // that report had lines
 }
 
 func newTally(node string, ledger Ledger, interval time.Duration, now func() time.Time, metrics *Metrics, log *slog.Logger) *tally {
@@ -78,7 +79,7 @@ func newTally(node string, ledger Ledger, interval time.Duration, now func() tim
 		gathered: now()}
 }
 
-// touch puts a meter where the next report looks. Without a tally nobody counts.
+// touch makes the next report read a meter. Without a tally nothing is counted.
 func (t *tally) touch(m *meter) {
 	if t == nil {
 		return
@@ -88,8 +89,8 @@ func (t *tally) touch(m *meter) {
 	t.touched = append(t.touched, m)
 }
 
-// spent has the streams of an account ended. It is called from where bytes are
-// moved, and for every piece until they have ended.
+// spent ends the streams of an account. It is called from the goroutines that move
+// bytes, for every piece until the streams have ended.
 func (t *tally) spent(a *account) {
 	if t == nil {
 		return
@@ -106,8 +107,8 @@ func (t *tally) spent(a *account) {
 	}
 }
 
-// judge is called when the limits of an account, or what is known of it, have
-// changed: its streams are ended, or new ones let through again.
+// judge is called when the limits of an account, or its known usage, have changed: its
+// streams are ended, or new ones are allowed again.
 func (t *tally) judge(a *account) {
 	switch {
 	case t == nil:
@@ -127,9 +128,9 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// assure sees to it that something is known of an account before its stream goes
-// on: what it has used elsewhere, and its share. When nobody answers in time, what
-// is known decides.
+// assure makes sure that the account's usage at other forwarders, and its fraction of
+// the bandwidth, are known before a stream starts. If there is no answer in time, the
+// present knowledge decides.
 func (t *tally) assure(ctx context.Context, a *account) wire.Code {
 	if t == nil || t.ledger == nil || a.known(t.now(), 3*t.interval) {
 		return a.refuses()
@@ -149,7 +150,7 @@ func (t *tally) assure(ctx context.Context, a *account) wire.Code {
 		case <-answered:
 		case <-wait.C:
 			t.mu.Lock()
-			t.tardy = true // the next one need not find out again
+			t.tardy = true // the next stream need not wait for the same
 			t.mu.Unlock()
 			return a.refuses()
 		case <-ctx.Done():
@@ -176,14 +177,14 @@ func (t *tally) run(ctx context.Context) {
 	}
 }
 
-// finish reports the rest, and that this was the last.
+// finish reports the remaining counts, in a report that is marked as the last.
 func (t *tally) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), finalReport)
 	defer cancel()
 	t.report(ctx, true)
 }
 
-// report gathers and sends until nothing is left, or nobody answers.
+// report collects and sends until nothing is left, or nobody answers.
 func (t *tally) report(ctx context.Context, last bool) {
 	t.making.Lock()
 	defer t.making.Unlock()
@@ -208,7 +209,7 @@ func (t *tally) report(ctx context.Context, last bool) {
 			return
 		}
 		t.metrics.reports.WithLabelValues("counted").Inc()
-		t.take(answer)
+		t.apply(answer)
 		ended := t.sent.Last
 		t.sent = nil
 		t.settled(nil)
@@ -218,8 +219,8 @@ func (t *tally) report(ctx context.Context, last bool) {
 	}
 }
 
-// settled wakes who waits for an answer. A ledger that goes away is told in the
-// log once, and that it is back.
+// settled wakes the streams that wait for an answer. It logs once that the ledger is
+// away, and once that it is back.
 func (t *tally) settled(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -270,7 +271,7 @@ func (t *tally) gather() {
 		read(m.payer)
 	}
 	for _, m := range touched {
-		m.touched.Store(false) // before reading: what is counted from now on touches it again
+		m.touched.Store(false) // before reading: later counts touch it again
 		seen := usage.Traffic{ToTarget: m.toTarget.Load(), ToSource: m.toSource.Load(), Streams: m.begun.Load()}
 		open := m.open.Load()
 		t.open[m.mapping] += open - t.live[m]
@@ -299,7 +300,7 @@ func (t *tally) gather() {
 	}
 }
 
-// enforce ends the streams of accounts that have used up what they may.
+// enforce ends the streams of accounts that have used up a limit.
 func (f *Forwarder) enforce(ctx context.Context) {
 	for {
 		select {
@@ -322,7 +323,7 @@ func (f *Forwarder) enforce(ctx context.Context) {
 	}
 }
 
-// exhausted ends all streams that an account pays for, if it still must.
+// exhausted ends all streams that an account pays for, if the limit is still used up.
 func (r *routes) exhausted(a *account) *effects {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -339,8 +340,8 @@ func (r *routes) exhausted(a *account) *effects {
 	return fx
 }
 
-// payer gives the account that pays for a mapping's bytes: that of its user,
-// whoever's clients they pass through. nil: its limits are not known here.
+// payer gives the account that pays for a mapping's bytes: that of its user, whoever
+// owns the clients. nil: its limits are not known here.
 func (r *routes) payer(user int64) *account {
 	if l := r.limits[user]; l != nil {
 		return l.account
