@@ -30,11 +30,12 @@ import (
 const exitTaken = 4
 
 const foregroundCodes = `Exit codes: 0 ended as asked, 1 failure, 2 usage, 3 refused for good (the message
-says why), 4 the name, port or address is taken.`
+gives the reason), 4 the name, port or address is in use.`
 
-// foreground is what all programs have that hold a tunnel in the foreground. Where
-// an agent runs on this machine it holds the tunnel; otherwise the program runs an
-// agent itself, which holds the tunnels of others too. So one identity has one agent.
+// foreground is the common part of the programs that hold a tunnel in the foreground.
+// If an agent runs on this machine, that agent holds the tunnel. Otherwise the program
+// runs an agent itself, which also holds the tunnels of later programs. So one identity
+// has one agent.
 type foreground struct {
 	surroundings
 	state   string
@@ -48,14 +49,14 @@ type foreground struct {
 func (f *foreground) declare(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.state, "state", "", "`directory` with this machine's identity (environment: TUNNOX_STATE; default "+defaultStateDir(f.surroundings)+")")
-	flags.BoolVar(&f.json, "json", false, "print one line of JSON when it is ready")
-	flags.BoolVar(&f.keep, "keep", false, "leave it there at the end; tunnox agent serves it from then on")
-	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to try at the beginning")
+	flags.BoolVar(&f.json, "json", false, "print one line of JSON when the tunnel is ready")
+	flags.BoolVar(&f.keep, "keep", false, "keep the tunnel when this program ends; tunnox agent serves it from then on")
+	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "the longest `time` until the tunnel is ready")
 }
 
-// declareServer adds the flags of what needs no account.
+// declareServer adds the flags of commands that need no account.
 func (f *foreground) declareServer(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.servers, "server", nil, "`address` of a server to use without joining it, host:port#sha256:... or host:port with --pin")
+	cmd.Flags().StringSliceVar(&f.servers, "server", nil, "`address` of a server that this machine has not joined, host:port#sha256:..., or host:port with --pin")
 	cmd.Flags().StringSliceVar(&f.pins, "pin", nil, "`fingerprint` of the server's key, sha256:...")
 }
 
@@ -70,7 +71,7 @@ var errAgentGone = errors.New("the agent of this machine has ended")
 // show is told what happens to it.
 func (f *foreground) hold(ctx context.Context, wish agent.Tunnel, show func(agent.TunnelNews) error) error {
 	if f.timeout <= 0 {
-		return usageError("--timeout %v: want more than 0, for example 30s", f.timeout)
+		return usageError("--timeout %v must be more than 0, for example 30s", f.timeout)
 	}
 	wish.Keep = f.keep
 	f.state = stateDir(f.surroundings, f.state)
@@ -104,7 +105,7 @@ func (f *foreground) hold(ctx context.Context, wish agent.Tunnel, show func(agen
 			return ended(ctx, err)
 		case errors.Is(err, errAgentGone):
 			again.Reset()
-		case ready && coded.code == exitTaken && again.Tries() < handOverTries: // by the agent that is about to end
+		case ready && coded.code == exitTaken && again.Tries() < handOverTries: // the agent that is about to end has the listener
 		default:
 			return err
 		}
@@ -175,8 +176,8 @@ func (f *foreground) elsewhere() error {
 // runner reaches the agent that holds the tunnel.
 type runner struct {
 	http *http.Client
-	stop func() error // ends what was started for it, and gives why the agent has ended
-	why  func() error // why the agent is not connected; nil: another program's log says so
+	stop func() error // ends the agent that was started here, and gives the reason
+	why  func() error // why the agent is not connected; nil: the log of another program has the reason
 	over <-chan struct{}
 }
 
@@ -184,7 +185,7 @@ type runner struct {
 func (f *foreground) runner(ctx context.Context) (*runner, error) {
 	const tries, pause = 100, 100 * time.Millisecond
 	var held error
-	for range tries { // another program may be about to begin or to end
+	for range tries { // another program may be starting or ending
 		if path := f.answering(ctx); path != "" {
 			client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "unix", path)
@@ -208,7 +209,7 @@ func (f *foreground) answering(ctx context.Context) string {
 	path := socketPath(f.state, 0)
 	if others, err := filepath.Glob(filepath.Join(f.state, "agent-*.sock")); err == nil && len(others) == 1 {
 		if _, err := os.Stat(path); err != nil {
-			path = others[0] // an agent that was given its identity
+			path = others[0] // an agent with a given identity
 		}
 	}
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
@@ -233,7 +234,7 @@ func (f *foreground) own() (*runner, error) {
 		if kept.Joined == nil {
 			text := "this machine has not joined a server: run tunnox join CODE first"
 			if before.ClientID != 0 {
-				text = "where the server of this machine is, is not known: run tunnox agent --server ... beside this, or join it with tunnox join CODE"
+				text = "the server of this machine is not known: run tunnox agent --server ... on this machine, or run tunnox join CODE"
 			}
 			return nil, codedError{exitUsage, errors.New(text)}
 		}
@@ -277,7 +278,7 @@ func (f *foreground) own() (*runner, error) {
 		return runErr
 	})
 	return &runner{http: client, stop: stop, over: over, why: func() error {
-		return fmt.Errorf("cannot reach %s: %w\n  is the server up, and reached from here? Try again with the same command", oneLine(strings.Join(config.Servers, ", ")), dialled.why())
+		return fmt.Errorf("cannot reach %s: %w\n  is the server running, and can this machine reach it? Try again with the same command", oneLine(strings.Join(config.Servers, ", ")), dialled.why())
 	}}, nil
 }
 
@@ -303,7 +304,7 @@ func (d *dialled) why() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.last == nil {
-		return errors.New("the server answered, and took too long to let this machine in")
+		return errors.New("the server answered, but did not log this machine in within the time of --timeout")
 	}
 	return d.last
 }
@@ -315,7 +316,7 @@ func (r *runner) hold(ctx context.Context, wish agent.Tunnel, bound time.Duratio
 	if err != nil {
 		return err
 	}
-	asking, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it lasts until the tunnel has been ended in order
+	asking, cancel := context.WithCancel(context.WithoutCancel(ctx)) // ends after the tunnel has been ended in order
 	defer cancel()
 	req, err := http.NewRequestWithContext(asking, http.MethodPost, "http://agent/tunnels", bytes.NewReader(body))
 	if err != nil {
@@ -433,7 +434,7 @@ func (r *runner) offline() error {
 	if r.why != nil {
 		return r.why()
 	}
-	return errors.New("the agent of this machine is not connected to its server: its log says why, and tunnox agent status shows it")
+	return errors.New("the agent of this machine is not connected to its server: see its log and tunnox agent status")
 }
 
 // refusal says why there is no tunnel, with the exit code that scripts go by.
@@ -444,14 +445,14 @@ func (r *runner) refusal(resp *http.Response) error {
 	}
 	p := &problem{}
 	if json.Unmarshal(b, p) != nil {
-		return fmt.Errorf("the agent of this machine answered %s: is it of another version?", resp.Status)
+		return fmt.Errorf("the agent of this machine answered %s: is it another version?", resp.Status)
 	}
 	switch p.Code {
 	case "offline", "no_answer":
 		if r.over != nil {
 			select {
 			case <-r.over:
-				return errAgentGone // it says itself why
+				return errAgentGone // the agent itself gives the reason
 			default:
 			}
 		}
@@ -464,7 +465,7 @@ func (r *runner) refusal(resp *http.Response) error {
 		return errors.New(oneLine(p.Detail))
 	}
 	if resp.StatusCode == http.StatusNotFound {
-		return errors.New("the agent that runs on this machine is older than this program and holds no tunnels: start it anew")
+		return errors.New("the agent that runs on this machine is older than this program and holds no tunnels: restart it with this version")
 	}
 	return codedError{exitRefused, fmt.Errorf("%s [%s]", oneLine(p.Detail), oneLine(p.Code))}
 }

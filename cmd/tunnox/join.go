@@ -17,16 +17,16 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-const joinLong = `Make this machine a client of whoever invites it. CODE is an invitation: the server
-prints one at its first start, and "tunnox invite create" makes more. It holds the
-server's address, the fingerprint of its key and the invitation itself, so that
-nothing else is needed; - reads it from standard input.
+const joinLong = `Make this machine a client of a user, with an invitation of that user. CODE is the
+invitation: the server prints one at its first start, and "tunnox invite create" makes
+more. The code holds the server's address and the fingerprint of the server's key, so
+no other setting is necessary. The value - reads the code from standard input.
 
-What comes of it is kept in --state, readable by its owner only: who this machine
-is, and where its server is. "tunnox agent" needs no flags afterwards.
+The identity of this machine and the address of its server are kept in --state. Only
+the owner of the directory can read them. Then "tunnox agent" needs no flags.
 
-Exit codes: 0 joined, 1 failure, 2 usage, also a code that was damaged on its way,
-3 refused by the server (the message says why).`
+Exit codes: 0 joined, 1 failure, 2 usage or a damaged code, 3 refused by the server
+(the message gives the reason).`
 
 // joiner makes a machine a client.
 type joiner struct {
@@ -42,13 +42,13 @@ func joinCommand(s surroundings) *cobra.Command {
 		Example: "  tunnox join tnxj_...\n  tunnox agent",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError("want the code of an invitation: %s", cmd.UseLine())
+				return usageError("the code of an invitation is missing: %s", cmd.UseLine())
 			}
 			return nil // a code that was broken into lines is several words
 		}}
-	cmd.Flags().StringVar(&j.state, "state", "", "`directory` to keep this machine's identity in (environment: TUNNOX_STATE; default "+defaultStateDir(s)+")")
-	cmd.Flags().StringVar(&j.name, "name", hostname(), "`name` of this machine, for people")
-	cmd.Flags().DurationVar(&j.timeout, "timeout", 30*time.Second, "how long to try")
+	cmd.Flags().StringVar(&j.state, "state", "", "`directory` for this machine's identity (environment: TUNNOX_STATE; default "+defaultStateDir(s)+")")
+	cmd.Flags().StringVar(&j.name, "name", hostname(), "`name` of this machine that users see")
+	cmd.Flags().DurationVar(&j.timeout, "timeout", 30*time.Second, "the longest `time` to try")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		code := strings.Join(args, "")
 		if code == "-" {
@@ -80,7 +80,7 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 		return err
 	}
 	if before.ClientID != 0 {
-		return fmt.Errorf("this machine is client %d already, as %s says\n  run it with tunnox agent; for one more identity give another --state, and to begin anew delete that file", before.ClientID, kept.File)
+		return fmt.Errorf("this machine is client %d already (%s)\n  start it with tunnox agent; for a second identity give another --state; for a new identity delete that file", before.ClientID, kept.File)
 	}
 	joined := &agent.Joined{Servers: invite.Servers}
 	var dial transport.DialConfig
@@ -117,7 +117,7 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 		return err
 	}
 	// The key is kept: when only the answer was lost, it gets the same client next time.
-	return fmt.Errorf("could not join %s: %w\n  is the server up, and reached from here? Try again with the same command", oneLine(strings.Join(invite.Servers, ", ")), dialled.why())
+	return fmt.Errorf("could not join %s: %w\n  is the server running, and can this machine reach it? Try again with the same command", oneLine(strings.Join(invite.Servers, ", ")), dialled.why())
 }
 
 // forget removes the key of an identity that came to nothing, if there was none before.

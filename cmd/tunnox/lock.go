@@ -37,7 +37,7 @@ func lockState(state string, clientID int64, log *slog.Logger) (release func(), 
 		holder := make([]byte, 32)
 		n, _ := file.ReadAt(holder, 0) // only for the message
 		_ = file.Close()
-		return nil, heldError{fmt.Sprintf("an agent of this machine runs with this identity already%s, in %s\n  see it with tunnox agent status --state %s; for a second agent give another --state, which gets an identity of its own",
+		return nil, heldError{fmt.Sprintf("an agent of this machine runs with this identity already%s, in %s\n  see it with tunnox agent status --state %s; for a second agent with another identity give another --state",
 			holderText(string(holder[:n])), state, state)}
 	case err != nil:
 		// Some network file systems have no locks. The agent works all the same.

@@ -44,10 +44,10 @@ func (s surroundings) variable(name string) string {
 // Exit codes; scripts rely on them.
 const (
 	exitOK          = 0
-	exitFailure     = 1 // something went wrong: a file, the disk, the server itself
-	exitUsage       = 2 // the command line is not understood
-	exitRefused     = 3 // the server understood and said no
-	exitUnreachable = 4 // no server answered there, or not the one that was expected
+	exitFailure     = 1 // a failure: of a file, of the disk, of the server itself
+	exitUsage       = 2 // the command line is wrong
+	exitRefused     = 3 // the server refused the command
+	exitUnreachable = 4 // no server answered, or a server with another key
 )
 
 const exitCodesHelp = `Exit codes: 0 ok, 1 failure, 2 usage, 3 refused by the server (the message
@@ -94,7 +94,7 @@ func run(ctx context.Context, args []string, s surroundings) error {
 the other commands manage users, clients and mappings over a server's REST API.
 
 ` + exitCodesHelp + `
-An agent does not end with 4: it keeps trying.`,
+An agent never ends with 4: it tries again.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

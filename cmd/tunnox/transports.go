@@ -26,7 +26,7 @@ var carriers = transport.Carriers{
 // good links TLS moves twice the bytes for the same CPU (docs/performance.md).
 var transports = []string{transport.SchemeTLS, quic.Scheme, transport.SchemeWSS}
 
-// transportNames lists what --transport takes.
+// transportNames lists the values of --transport.
 func transportNames() string { return strings.Join(append([]string{reach.Auto}, transports...), ", ") }
 
 // triesOf tells for the status what came of the latest attempts.

@@ -51,10 +51,10 @@ func (r *releaser) run(ctx context.Context) error {
 		n, err := r.look(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.away = nil
-			r.log.Warn("what programs in the foreground left behind cannot be ended now", "error", err)
+			r.log.Warn("cannot end the tunnels of programs that are gone, trying again", "error", err)
 		}
 		if n > 0 {
-			r.log.Info("ended what programs in the foreground left behind", "ended", n)
+			r.log.Info("ended the tunnels of programs that are gone", "ended", n)
 		}
 	}
 }

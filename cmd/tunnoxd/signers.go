@@ -130,7 +130,7 @@ func (b *believer) from(roots func() (*x509.CertPool, error)) { b.roots.Store(&r
 func (b *believer) key(ctx context.Context, id attest.KeyID) (ed25519.PublicKey, error) {
 	roots := b.roots.Load()
 	if roots == nil {
-		return nil, errors.New("it is not known yet whom this node belongs to")
+		return nil, errors.New("the cluster of this node is not known yet")
 	}
 	pool, err := (*roots)()
 	if err != nil {
