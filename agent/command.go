@@ -12,15 +12,15 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// ErrNoResult: the session ended, or time did, before the result of a command came.
-// It may have been executed; the same key finds out.
+// ErrNoResult: the session or the time ended before the result of a command came. The
+// command may have been executed; a second try with the same key finds out.
 var ErrNoResult = errors.New("agent: no result of the command came")
 
-// Do asks the control plane for something that this agent's own client may do:
-// create, delete or list mappings that it is an end of. It waits for a session,
-// and where one ends without a result it asks again over another, which is safe:
-// the command has a key, drawn here when it has none. The result's code tells
-// whether it was done; an error means that nobody said.
+// Do asks the control plane for a command of this agent's own client: create, delete or
+// list mappings that it is an end of. Do waits for a session. If a session ends without
+// a result, Do asks again over another one. This is safe, because the command has a
+// key; Do draws one if the command has none. The result's code tells whether the
+// command was executed. An error means that no result came.
 func (a *Agent) Do(ctx context.Context, command *wirepb.Command) (*wirepb.Result, error) {
 	c := proto.CloneOf(command)
 	if c.Key == "" {
@@ -43,7 +43,7 @@ func (a *Agent) Do(ctx context.Context, command *wirepb.Command) (*wirepb.Result
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoResult, ctx.Err())
 		}
-		select { // the session is over, and soon not picked any more
+		select { // wait until the session has ended and is not picked any more
 		case <-changed:
 		case <-ctx.Done():
 		}
@@ -76,7 +76,8 @@ func (q *asked) remove(id uint64) {
 	delete(q.waiting, id)
 }
 
-// answered hands a result to who waits for it. Nobody may: that one has left.
+// answered hands a result to the caller that waits for it. There may be none: that
+// caller has left.
 func (q *asked) answered(r *wirepb.Result) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -93,7 +94,7 @@ func (s *session) do(ctx context.Context, c *wirepb.Command) (*wirepb.Result, er
 	m := proto.CloneOf(c)
 	m.Id = id
 	if err := s.send(&wirepb.Control{Message: &wirepb.Control_Command{Command: m}}); err != nil {
-		s.link.Close() // a control stream that takes nothing is over
+		s.link.Close() // a control stream that accepts nothing has ended
 		return nil, err
 	}
 	select {

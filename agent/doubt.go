@@ -49,7 +49,7 @@ func (s *session) abandon() bool {
 	if fresh, _ := s.a.roster.fresh(); !fresh {
 		return false
 	}
-	s.goElsewhere("the forwarder does not answer; going elsewhere")
+	s.goElsewhere("the forwarder does not answer; connecting to another one")
 	return true
 }
 

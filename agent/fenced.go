@@ -13,25 +13,24 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// fencedPause is how long an agent stands back, at least, in whose place another one
-// with the same identity has come. Two machines with copies of one state directory
-// would otherwise take the client from each other for ever, every few seconds, and
-// connections of both would fail.
+// fencedPause is the minimum pause of an agent after another agent with the same
+// identity has come. Without it, two machines with copies of one state directory would
+// fence each other for ever, every few seconds, and connections of both would fail.
 const fencedPause = 5 * time.Minute
 
-// Fence is why an agent stands back.
+// Fence is the reason why an agent pauses.
 type Fence struct {
-	By    string    `json:"by"`    // what the forwarder says of the other agent
-	Until time.Time `json:"until"` // when the agent asks whether the other one is still there
+	By    string    `json:"by"`    // the forwarder's description of the other agent
+	Until time.Time `json:"until"` // when the agent asks whether the other one is still connected
 }
 
-// fence is the agent's, while it stands back.
+// fence is the agent's fence, while it pauses.
 type fence struct {
 	mu  sync.Mutex
-	now *Fence // nil: it does not
+	now *Fence // nil: the agent does not pause
 }
 
-// get gives what holds now, nil for nothing.
+// get gives the present fence, nil for none.
 func (f *fence) get() *Fence {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -42,7 +41,7 @@ func (f *fence) get() *Fence {
 	return &now
 }
 
-// raise notes that another agent is there; first tells that nothing was noted before.
+// raise notes that another agent has come. first reports that nothing was noted before.
 func (f *fence) raise(by string) (until time.Time, first bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -59,34 +58,34 @@ func (f *fence) lower() {
 	f.now = nil
 }
 
-// standBack is for a session that was refused, or ended, because another agent has
-// this identity. It waits, and tells what to do about it. Afterwards the agent asks
-// again as the same instance, which takes nothing from anybody: only when the
-// forwarder answers that the other one has gone does it log in as a new one. It
-// reports false when ctx ended.
+// standBack is called when a session was refused, or ended, because another agent has
+// this identity. It waits, and logs what the owner can do. Then the agent asks again as
+// the same instance, which fences nobody. Only when the forwarder answers that the
+// other agent has gone, the agent logs in as a new instance. standBack returns false
+// when ctx ended.
 func (a *Agent) standBack(ctx context.Context, refusal *wire.Refusal, instance string) bool {
-	a.listeners.rest() // their addresses are free for others, such as that agent
+	a.listeners.rest() // their addresses are free for others, such as the other agent
 	if !refusal.Permanent {
 		a.anew(instance)
 		return wait.For(ctx, firstPause+mrand.N(time.Second))
 	}
 	until, first := a.fence.raise(refusal.Message)
 	if first {
-		a.log.Warn("another agent has this identity, so this one stands back: "+a.ownIdentity(), "client", a.identityID(), "reason", refusal, "next_try", until.UTC().Format(time.RFC3339))
+		a.log.Warn("another agent has this identity, so this agent connects again later: "+a.ownIdentity(), "client", a.identityID(), "reason", refusal, "next_try", until.UTC().Format(time.RFC3339))
 	}
 	return wait.For(ctx, time.Until(until))
 }
 
-// ownIdentity says how an agent comes to an identity of its own.
+// ownIdentity tells the owner how the agent gets another identity.
 func (a *Agent) ownIdentity() string {
 	if file := a.file(); file != "" {
-		return fmt.Sprintf("if this machine or its state directory is a copy, stop the agent, delete %s, and join anew for an identity of its own; otherwise stop the other agent", file)
+		return fmt.Sprintf("if this machine or its state directory is a copy, stop the agent, delete %s, and join again to get a new identity; otherwise stop the other agent", file)
 	}
-	return "give this one a client of its own, with its own id and auth code, or stop the other agent"
+	return "give this agent another client, with another id and auth code, or stop the other agent"
 }
 
-// anew draws another instance in place of the one that was fenced, once: an agent has
-// several sessions.
+// anew draws a new instance in place of the fenced one, once: an agent has several
+// sessions.
 func (a *Agent) anew(fenced string) {
 	a.idMu.Lock()
 	defer a.idMu.Unlock()
@@ -102,7 +101,7 @@ func (a *Agent) currentInstance() string {
 	return a.instance
 }
 
-// rest closes all sockets and connections, until a session assigns some anew.
+// rest closes all sockets and connections, until a session assigns listeners again.
 func (ls *listeners) rest() {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()

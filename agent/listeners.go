@@ -188,7 +188,7 @@ func (ls *listeners) opened(ctx context.Context, mapping int64) error {
 		select {
 		case <-noted:
 		case <-ctx.Done():
-			return &refusedHere{"no_answer", "The server has made the mapping and does not say that this agent is to listen: try again."}
+			return &refusedHere{"no_answer", "The server created the mapping, but has not told this agent to listen: try again."}
 		}
 	}
 }

@@ -48,7 +48,7 @@ func (s udpSocket) serve(ls *listeners, l *listener) {
 		},
 	})
 	flows.Serve(s.Socket, func(err error) {
-		ls.a.log.Warn("taking datagrams", "mapping", l.mapping, "error", err)
+		ls.a.log.Warn("cannot receive datagrams", "mapping", l.mapping, "error", err)
 		time.Sleep(100 * time.Millisecond)
 	})
 }

@@ -151,7 +151,7 @@ func (a *Agent) localRedeem(w http.ResponseWriter, r *http.Request) {
 func (a *Agent) localDelete(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {
-		refuseLocal(w, http.StatusUnprocessableEntity, "invalid", "The id is no number.")
+		refuseLocal(w, http.StatusUnprocessableEntity, "invalid", "The id is not a number.")
 		return
 	}
 	a.answerMapping(w, r, http.StatusOK, &wirepb.Command{Command: &wirepb.Command_DeleteMapping{DeleteMapping: &wirepb.DeleteMapping{MappingId: id}}})
@@ -199,9 +199,9 @@ func (a *Agent) ask(w http.ResponseWriter, r *http.Request, c *wirepb.Command) *
 	result, err := a.Do(ctx, c)
 	switch {
 	case errors.Is(err, ErrNoResult) && !a.Status().Online:
-		refuseLocal(w, http.StatusServiceUnavailable, "offline", "The agent is not connected: its log says why. Nothing was done.")
+		refuseLocal(w, http.StatusServiceUnavailable, "offline", "The agent is not connected: see its log. Nothing was done.")
 	case err != nil:
-		refuseLocal(w, http.StatusServiceUnavailable, "no_answer", "No answer came. It may have been done: list the mappings.")
+		refuseLocal(w, http.StatusServiceUnavailable, "no_answer", "The server did not answer. The command may be done: list the mappings.")
 	case result.GetCode() != "":
 		refuseLocal(w, http.StatusConflict, result.GetCode(), result.GetMessage())
 	default:
@@ -242,7 +242,7 @@ func localMapping(m *wirepb.Mapping) LocalMapping {
 func read(w http.ResponseWriter, r *http.Request, body any) bool {
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(body)
 	if err != nil {
-		refuseLocal(w, http.StatusBadRequest, "invalid", "The body is not as it must be: "+err.Error())
+		refuseLocal(w, http.StatusBadRequest, "invalid", "The body is not valid: "+err.Error())
 	}
 	return err == nil
 }

@@ -87,7 +87,7 @@ func (a *Agent) connected(ctx context.Context) bool {
 func (a *Agent) localEndTunnel(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {
-		refuseLocal(w, http.StatusUnprocessableEntity, "invalid", "The id is no number.")
+		refuseLocal(w, http.StatusUnprocessableEntity, "invalid", "The id is not a number.")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)

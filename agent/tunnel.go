@@ -20,84 +20,85 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// A tunnel is what a program in the foreground of this machine asks for: a mapping, or
-// a share, that ends with the program. The agent makes it, watches that it goes on to
-// be there, and ends it.
+// A tunnel is a mapping or a share that ends with a program in the foreground of this
+// machine. The agent creates it for the program, checks that it still exists, and ends
+// it.
 //
-// A program that is killed, and started again within [tunnelGrace], finds its mapping
-// as it was, with the same port and address. The same holds for an agent that is
-// killed: the control plane gives it as much time.
+// If a program is killed, and started again within [tunnelGrace], it finds its mapping
+// unchanged, with the same port and address. The same holds for an agent that is
+// killed: the control plane gives it the same time.
 
-// TunnelKind is what a tunnel is made of.
+// TunnelKind says how a tunnel is made.
 type TunnelKind string
 
 // The kinds of tunnels.
 const (
-	TunnelPublic  TunnelKind = "public"  // visitors come in at the server, the service is here
-	TunnelForward TunnelKind = "forward" // a listener here, the service at another client of the same user
-	TunnelExpose  TunnelKind = "expose"  // a share of a service here
-	TunnelGet     TunnelKind = "get"     // a listener here, for who has the code of a share
+	TunnelPublic  TunnelKind = "public"  // visitors come in at the server, the service is at this machine
+	TunnelForward TunnelKind = "forward" // a listener at this machine, the service at another client of the same user
+	TunnelExpose  TunnelKind = "expose"  // a share of a service of this machine
+	TunnelGet     TunnelKind = "get"     // a listener at this machine, for a user with the code of a share
 )
 
-// Tunnel is what is asked for.
+// Tunnel is the request for a tunnel.
 type Tunnel struct {
 	Kind     TunnelKind `json:"kind"`
 	Protocol string     `json:"protocol"`
-	// Parts are those of a mapping, as the REST API names them: where it listens or comes
-	// in, the service, its options. What is left out is chosen.
+	// Parts are the parts of the mapping, as the REST API names them: origin, service
+	// and options. The agent chooses the parts that are missing.
 	Parts  map[string]any `json:"parts"`
 	Target string         `json:"target"` // forward: the other client, by id or name
 	Code   string         `json:"code"`   // get
-	// expose: how often and how many seconds the code is good; 0 = once, and as long as
-	// the tunnel lasts.
+	// expose: how often, and for how many seconds, the code can be used; 0 = once, and
+	// as long as the tunnel exists.
 	Uses    uint32 `json:"uses"`
 	Seconds uint32 `json:"seconds"`
-	Keep    bool   `json:"keep"` // it stays when the program ends
-	// Resume is what another agent of this machine said when the same program's tunnel
-	// was ready; that agent has ended.
+	Keep    bool   `json:"keep"` // the tunnel stays when the program ends
+	// Resume is the last news of another agent of this machine, when the same program's
+	// tunnel was ready. That agent has ended.
 	Resume *TunnelNews `json:"resume,omitempty"`
 }
 
-// TunnelNews is what the program is told.
+// TunnelNews is what the agent reports to the program.
 type TunnelNews struct {
 	Event   string        `json:"event"` // ready, warning, offline, online or ended
 	ID      int64         `json:"id,omitempty"`
 	Mapping *LocalMapping `json:"mapping,omitempty"`
-	Listen  string        `json:"listen,omitempty"` // host:port here
+	Listen  string        `json:"listen,omitempty"` // host:port at this machine
 	ShareID int64         `json:"share_id,omitempty"`
-	Code    string        `json:"code,omitempty"`    // of the share; or of why it ended
+	Code    string        `json:"code,omitempty"`    // of the share; or of the reason for the end
 	Expires time.Time     `json:"expires,omitzero"`  // of the share
-	Message string        `json:"message,omitempty"` // for people
+	Message string        `json:"message,omitempty"` // for users
 }
 
 const (
-	// tunnelGrace is how long a program in the foreground may be away.
+	// tunnelGrace is how long a program in the foreground may be gone.
 	tunnelGrace = time.Minute
-	// tunnelLook is how often it is looked whether a mapping is still there, beside
-	// whenever a session begins: nobody tells a target that it has one mapping less.
+	// tunnelLook is how often the agent checks that a mapping still exists. It also
+	// checks whenever a session begins, because a target gets no notice when it loses a
+	// mapping.
 	tunnelLook = 15 * time.Second
 )
 
-// tunnel is one that is held.
+// tunnel is one tunnel that the agent holds.
 type tunnel struct {
 	a     *Agent
 	id    int64
 	wish  Tunnel
 	tell  func(TunnelNews)
-	ended chan struct{} // closed when it was ended in order, or came to nothing
+	ended chan struct{} // closed when the tunnel was ended, or could not begin
 	once  sync.Once
 	holds []int64 // mappings; guarded by tunnels.mu
 
 	mapping *wirepb.Mapping // nil: an expose
-	share   *wirepb.Share   // nil: no expose
-	shareID atomic.Int64    // of share; others look at it
-	adopted []int64         // mappings of a share that a program before held
-	seen    time.Time       // when it was last known to be there
-	away    bool            // the agent was not connected since
-	allowed string          // the service that the policy allows on its behalf
+	share   *wirepb.Share   // nil: the tunnel is no expose
+	shareID atomic.Int64    // of share; other tunnels read it
+	adopted []int64         // mappings of a share that an earlier program held
+	seen    time.Time       // when the mapping was last seen
+	away    bool            // the agent was disconnected since then
+	allowed string          // the service that the policy allows for this tunnel
 }
 
-// begin makes what is asked for, or takes over what a program that was killed has left.
+// begin creates the mapping or the share, or takes over what a killed program has left.
 func (t *tunnel) begin(ctx context.Context) error {
 	if err := t.check(); err != nil {
 		return err
@@ -125,10 +126,10 @@ func (t *tunnel) begin(ctx context.Context) error {
 	return nil
 }
 
-// finish says that there is nothing to end any more.
+// finish notes that there is nothing more to end.
 func (t *tunnel) finish() { t.once.Do(func() { close(t.ended) }) }
 
-// letGo gives up what the tunnel holds, so that others may hold it.
+// letGo gives up what the tunnel holds, so that other tunnels may hold it.
 func (t *tunnel) letGo() {
 	ts := t.a.tunnels
 	ts.mu.Lock()
@@ -141,7 +142,7 @@ func (t *tunnel) letGo() {
 	t.holds = nil
 }
 
-// check reads what can be known without asking anybody.
+// check finds the faults of the request that need no server.
 func (t *tunnel) check() error {
 	switch t.wish.Kind {
 	case TunnelPublic, TunnelExpose:
@@ -187,7 +188,7 @@ func (t *tunnel) text(part string) string { s, _ := t.wish.Parts[part].(string);
 
 func (t *tunnel) number(part string) int { n, _ := t.wish.Parts[part].(float64); return int(n) }
 
-// beginMapping takes over a mapping that is just like it, or makes one.
+// beginMapping takes over an equal mapping, or creates one.
 func (t *tunnel) beginMapping(ctx context.Context) error {
 	source, target := int64(0), t.a.identityID()
 	if t.wish.Kind == TunnelForward {
@@ -199,7 +200,7 @@ func (t *tunnel) beginMapping(ctx context.Context) error {
 	}
 	if !t.wish.Keep {
 		left, err := t.a.tunnels.leftBehind(ctx, t, func(m *wirepb.Mapping) bool {
-			if before := t.wish.Resume; before != nil && before.Mapping != nil { // another like it is another program's
+			if before := t.wish.Resume; before != nil && before.Mapping != nil { // another equal mapping belongs to another program
 				return before.Mapping.MappingID == m.GetMappingId()
 			}
 			return m.GetSourceClientId() == source && m.GetTargetClientId() == target && m.GetProtocol() == t.wish.Protocol &&
@@ -243,14 +244,14 @@ func (t *tunnel) create(ctx context.Context, source, target int64, parts map[str
 		return err
 	}
 	if len(r.GetMappings()) != 1 {
-		return &refusedHere{"internal", "The server made a mapping and did not say which."}
+		return &refusedHere{"internal", "The server created a mapping, but did not send its id."}
 	}
 	t.mapping = r.GetMappings()[0]
 	t.a.tunnels.hold(t, t.mapping.GetMappingId())
 	return nil
 }
 
-// fits tells whether a mapping has all the parts that are asked for.
+// fits reports whether a mapping has all the parts of the request.
 func (t *tunnel) fits(m *wirepb.Mapping) bool {
 	var has map[string]any
 	if json.Unmarshal(m.GetParts(), &has) != nil || has["held_by"] == nil {
@@ -258,7 +259,7 @@ func (t *tunnel) fits(m *wirepb.Mapping) bool {
 	}
 	for name, want := range t.wish.Parts {
 		if name == "public_port" && want == float64(0) {
-			continue // any will do
+			continue // every value fits
 		}
 		if fmt.Sprint(has[name]) != fmt.Sprint(want) {
 			return false
@@ -267,12 +268,12 @@ func (t *tunnel) fits(m *wirepb.Mapping) bool {
 	return true
 }
 
-// beginShare makes a share, and holds the mappings that were made of one before for
-// the same service.
+// beginShare creates a share, and holds the mappings that were made of an earlier share
+// of the same service.
 func (t *tunnel) beginShare(ctx context.Context) error {
 	if before := t.wish.Resume; before != nil && before.ShareID != 0 {
 		t.share = &wirepb.Share{ShareId: before.ShareID, Code: before.Code, Expires: before.Expires.Unix()}
-		t.wish.Resume = nil // the next time it is made anew
+		t.wish.Resume = nil // after this, a new share is created
 		t.shareID.Store(t.share.GetShareId())
 		return nil
 	}
@@ -303,8 +304,8 @@ func (t *tunnel) beginShare(ctx context.Context) error {
 	}
 }
 
-// mine tells whether a mapping was made of a share of this service, now or before the
-// program was started anew.
+// mine reports whether a mapping was made of a share of this service, now or before the
+// program was restarted.
 func (t *tunnel) mine(m *wirepb.Mapping) bool {
 	return t.share != nil && m.GetShareId() != 0 && m.GetTargetClientId() == t.a.identityID() && t.fits(m)
 }
@@ -316,8 +317,8 @@ func drawShareCode() string {
 	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:])[:20]
 }
 
-// redeem makes a mapping of a share code. Whether the listener can be opened is found
-// out before: the code may be good for one use.
+// redeem makes a mapping from a share code. It first finds out whether the listener can
+// be opened, because the code may be valid for one use only.
 func (t *tunnel) redeem(ctx context.Context) error {
 	me := t.a.identityID()
 	share := shareOf(t.wish.Code)
@@ -338,7 +339,7 @@ func (t *tunnel) redeem(ctx context.Context) error {
 		return err
 	}
 	if len(r.GetMappings()) != 1 {
-		return &refusedHere{"internal", "The server did not say what the code leads to."}
+		return &refusedHere{"internal", "The server did not send the service of the code."}
 	}
 	leads := r.GetMappings()[0]
 	if _, ok := kindOf(leads.GetProtocol()); !ok {
@@ -360,14 +361,14 @@ func (t *tunnel) redeem(ctx context.Context) error {
 		return err
 	}
 	if len(r.GetMappings()) != 1 {
-		return &refusedHere{"internal", "The server made a mapping and did not say which."}
+		return &refusedHere{"internal", "The server created a mapping, but did not send its id."}
 	}
 	t.mapping = r.GetMappings()[0]
 	t.a.tunnels.hold(t, t.mapping.GetMappingId())
 	return nil
 }
 
-// shareOf gives the share that a code is of, 0 for none: its number stands in front.
+// shareOf gives the share of a code, 0 for none. A code begins with the share's number.
 func shareOf(code string) int64 {
 	var id int64
 	if _, err := fmt.Sscanf(code, "%d-", &id); err != nil {
@@ -376,7 +377,7 @@ func shareOf(code string) int64 {
 	return id
 }
 
-// ready is what the program is told when the tunnel is there.
+// ready gives the news that the tunnel is ready.
 func (t *tunnel) ready() TunnelNews {
 	news := TunnelNews{Event: "ready", ID: t.id}
 	if t.share != nil {
@@ -394,8 +395,8 @@ func (t *tunnel) ready() TunnelNews {
 	return news
 }
 
-// follow watches over the tunnel until the program is gone, the tunnel was ended, or
-// the agent ends.
+// follow watches the tunnel until the program is gone, the tunnel was ended, or the
+// agent ends.
 func (t *tunnel) follow(ctx context.Context) {
 	t.trial(ctx)
 	tick := time.NewTicker(tunnelLook)
@@ -437,8 +438,8 @@ func (t *tunnel) follow(ctx context.Context) {
 	}
 }
 
-// withdrawn gives a channel that is closed when something has changed about listeners,
-// nil for a tunnel that needs none.
+// withdrawn gives a channel that is closed when a listener has changed, nil for a
+// tunnel without a listener.
 func (t *tunnel) withdrawn() <-chan struct{} {
 	if t.mapping == nil || t.mapping.GetSourceClientId() != t.a.identityID() {
 		return nil
@@ -447,13 +448,13 @@ func (t *tunnel) withdrawn() <-chan struct{} {
 	return noted
 }
 
-// lost tells whether the tunnel's listener is not wanted any more.
+// lost reports whether the configuration has lost the tunnel's listener.
 func (t *tunnel) lost() bool {
 	wanted, _ := t.a.listeners.change(t.mapping.GetMappingId())
 	return !wanted
 }
 
-// trial tells who is before the program when nothing listens at the service.
+// trial warns the program when nothing listens at the service.
 func (t *tunnel) trial(ctx context.Context) {
 	if t.allowed == "" || t.wish.Protocol != "tcp" && t.wish.Protocol != "http" {
 		return
@@ -463,28 +464,28 @@ func (t *tunnel) trial(ctx context.Context) {
 	conn, err := t.a.target.reach(ctx, "tcp", t.allowed)
 	if err != nil {
 		t.tell(TunnelNews{Event: "warning", Code: "service_not_reached",
-			Message: fmt.Sprintf("nothing answers at %s yet (%s): start the service, the tunnel waits for it", t.allowed, wire.CodeOf(err).Sentence())})
+			Message: fmt.Sprintf("no service answers at %s yet (%s): start it; the tunnel stays open", t.allowed, wire.CodeOf(err).Sentence())})
 		return
 	}
 	_ = conn.Close()
 }
 
-// look finds out whether the tunnel is still there, and makes it anew when the control
-// plane has ended it because the agent was away too long. It reports false when it is
-// over.
+// look finds out whether the tunnel still exists. If the control plane has ended it,
+// because the agent was away too long, look creates it again. It returns false when the
+// tunnel has ended.
 func (t *tunnel) look(ctx context.Context) bool {
 	if t.wish.Keep {
-		return true // it is its owner's to end
+		return true // only its owner ends it
 	}
 	there, err := t.there(ctx)
 	if err != nil {
-		return true // nobody said so
+		return true // the server did not answer
 	}
 	if there {
 		t.seen, t.away = time.Now(), false
 		return true
 	}
-	if !t.away || t.wish.Kind == TunnelGet { // somebody has ended it
+	if !t.away || t.wish.Kind == TunnelGet { // a user has ended it
 		t.tell(TunnelNews{Event: "ended", Code: "ended_elsewhere", Message: t.gone()})
 		return false
 	}
@@ -506,7 +507,7 @@ func (t *tunnel) gone() string {
 }
 
 func (t *tunnel) there(ctx context.Context) (bool, error) {
-	if t.mapping == nil { // whether a share can still be used is not to be seen from here
+	if t.mapping == nil { // this agent cannot see whether a share can still be used
 		return !t.away || time.Since(t.seen) < tunnelGrace-tunnelLook, nil
 	}
 	id := t.mapping.GetMappingId()
@@ -517,7 +518,7 @@ func (t *tunnel) there(ctx context.Context) (bool, error) {
 	return len(r.GetMappings()) == 1 && r.GetMappings()[0].GetMappingId() == id, nil
 }
 
-// anew makes a tunnel again that the control plane has ended, with the same port.
+// anew creates a tunnel again that the control plane has ended, with the same port.
 func (t *tunnel) anew(ctx context.Context) error {
 	if t.mapping == nil {
 		return t.beginShare(ctx)
@@ -531,15 +532,15 @@ func (t *tunnel) anew(ctx context.Context) error {
 	delete(parts, "held_by")
 	err := t.create(ctx, before.GetSourceClientId(), before.GetTargetClientId(), parts)
 	if code, _ := refusalOf(err); code == "port_taken" && t.number("public_port") == 0 || code == "host_taken" && t.text("public_host") == "" {
-		delete(parts, "public_port") // nobody asked for that one
+		delete(parts, "public_port") // the request named none
 		delete(parts, "public_host")
 		err = t.create(ctx, before.GetSourceClientId(), before.GetTargetClientId(), parts)
 	}
 	return err
 }
 
-// end ends the tunnel at the server, and all that was made of it. Who is told so need
-// not wait for the grace to pass.
+// end ends the tunnel at the server, with all mappings that were made of it. The server
+// then need not wait for the grace to pass.
 func (t *tunnel) end(ctx context.Context) error {
 	if t.wish.Keep {
 		return nil
@@ -565,7 +566,7 @@ func (t *tunnel) end(ctx context.Context) error {
 	return nil
 }
 
-// made tells whether a mapping is this tunnel's, or was made of its share.
+// made reports whether a mapping belongs to this tunnel, or was made of its share.
 func (t *tunnel) made(m *wirepb.Mapping) bool {
 	if t.share != nil {
 		return m.GetShareId() == t.share.GetShareId() || slices.Contains(t.adopted, m.GetMappingId())
@@ -573,11 +574,11 @@ func (t *tunnel) made(m *wirepb.Mapping) bool {
 	return t.mapping != nil && m.GetMappingId() == t.mapping.GetMappingId()
 }
 
-// canListen tells whether a listener could be opened here.
+// canListen reports whether a listener could be opened at this machine.
 func canListen(protocol, host string, port int) error {
 	addr, err := netip.ParseAddr(host)
 	if err != nil || port < 1 || port > 65535 {
-		return &refusedHere{"invalid", fmt.Sprintf("%s is no address to listen on: it is an IP address and a port from 1 to 65535.", net.JoinHostPort(host, strconv.Itoa(port)))}
+		return &refusedHere{"invalid", fmt.Sprintf("%s is not an address to listen on: give an IP address and a port from 1 to 65535.", net.JoinHostPort(host, strconv.Itoa(port)))}
 	}
 	opened, failure := listen(&wirepb.Listener{Protocol: protocol, Host: addr.Unmap().String(), Port: uint32(port)})
 	if failure != nil {
@@ -586,7 +587,8 @@ func canListen(protocol, host string, port int) error {
 	return opened.Close()
 }
 
-// listenRefusal says why a listener cannot be, and what to do.
+// listenRefusal gives the reason why a listener cannot be opened, and what the user can
+// do.
 func listenRefusal(address string, failure *wirepb.Failure) error {
 	switch wire.Code(failure.GetCode()) {
 	case wire.AddressInUse:
@@ -594,14 +596,14 @@ func listenRefusal(address string, failure *wirepb.Failure) error {
 	case wire.AddressDenied:
 		return &refusedHere{failure.GetCode(), fmt.Sprintf("This user may not listen on %s: ports below 1024 are for root, so choose another with --listen.", address)}
 	}
-	return &refusedHere{failure.GetCode(), fmt.Sprintf("Nothing can listen on %s: %s.", address, failure.GetMessage())}
+	return &refusedHere{failure.GetCode(), fmt.Sprintf("This agent cannot listen on %s: %s.", address, failure.GetMessage())}
 }
 
 // anyFree gives a port that was free a moment ago.
 func anyFree(host string) (int, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		return 0, &refusedHere{string(wire.AddressUnavailable), fmt.Sprintf("Nothing can listen on %s: %v.", host, err)}
+		return 0, &refusedHere{string(wire.AddressUnavailable), fmt.Sprintf("This agent cannot listen on %s: %v.", host, err)}
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil

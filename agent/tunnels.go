@@ -15,14 +15,14 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// tunnels are those that programs in the foreground of this machine hold.
+// tunnels are the tunnels that programs in the foreground of this machine hold.
 type tunnels struct {
 	a *Agent
 
 	mu   sync.Mutex
-	last int64             // number of a tunnel; guarded by mu, like what follows
+	last int64             // number of the newest tunnel; guarded by mu, like the fields below
 	open map[int64]*tunnel // by number
-	held map[int64]int     // mappings, to how many tunnels hold each
+	held map[int64]int     // mappings, with the number of tunnels that hold each
 }
 
 func newTunnels(a *Agent) *tunnels {
@@ -51,12 +51,12 @@ func refusalOf(err error) (code, message string) {
 		return there.GetCode(), there.GetMessage()
 	}
 	if errors.Is(err, ErrNoResult) {
-		return "no_answer", "The server does not answer, so it is not known whether it was done."
+		return "no_answer", "The server does not answer. The command may be done or not."
 	}
 	return string(wire.Internal), err.Error()
 }
 
-// asked is Do with a bound of time and the refusal as an error.
+// asked is Do with a time limit, and with the refusal as an error.
 func (a *Agent) asked(ctx context.Context, c *wirepb.Command) (*wirepb.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
@@ -70,7 +70,7 @@ func (a *Agent) asked(ctx context.Context, c *wirepb.Command) (*wirepb.Result, e
 	return r, nil
 }
 
-// clientNamed gives the client of the same user that people mean by an id or a name.
+// clientNamed gives the client of the same user with an id or a name.
 func (a *Agent) clientNamed(ctx context.Context, name string) (int64, error) {
 	if id, err := strconv.ParseInt(name, 10, 64); err == nil && id > 0 {
 		return id, nil
@@ -106,9 +106,9 @@ func (ts *tunnels) add(wish Tunnel, tell func(TunnelNews)) *tunnel {
 	return t
 }
 
-// drop is for a tunnel whose program has gone. What it held is held for a while more:
-// the program may have been killed, and come again. It runs in the request of that
-// program, which nobody waits for any more.
+// drop is called for a tunnel whose program has gone. The agent holds the mapping for
+// some more time: the program may have been killed and may be started again. drop runs
+// in the request of that program, and nobody waits for this request any more.
 func (ts *tunnels) drop(t *tunnel) {
 	ts.mu.Lock()
 	delete(ts.open, t.id)
@@ -120,7 +120,7 @@ func (ts *tunnels) drop(t *tunnel) {
 	select {
 	case <-t.ended:
 		return
-	case <-ts.a.ending: // whoever runs the agent next finds what is there
+	case <-ts.a.ending: // the next agent of this identity finds the mapping
 		return
 	default:
 	}
@@ -129,16 +129,16 @@ func (ts *tunnels) drop(t *tunnel) {
 	}
 	ctx, cancel := context.WithTimeout(ts.a.ctx, localTimeout)
 	defer cancel()
-	// Of a tunnel that was broken off it may not be known what was made for it.
+	// If the tunnel was broken off, the agent may not know what was created for it.
 	if err := errors.Join(t.end(ctx), ts.clean(ctx)); err != nil && ts.a.ctx.Err() == nil {
-		ts.a.log.Warn("what a program in the foreground left behind cannot be ended", "reason", err)
+		ts.a.log.Warn("cannot end a tunnel of a program that is gone", "reason", err)
 	}
 }
 
-// wait waits, and reports false when the agent ends meanwhile.
+// wait waits, and returns false when the agent ends first.
 func (ts *tunnels) wait(d time.Duration) bool { return wait.For(ts.a.ctx, d) }
 
-// end ends the tunnel with that number in order.
+// end ends the tunnel with that number.
 func (ts *tunnels) end(ctx context.Context, id int64) error {
 	ts.mu.Lock()
 	t := ts.open[id]
@@ -161,15 +161,15 @@ func (ts *tunnels) hold(t *tunnel, mapping int64) {
 	t.holds = append(t.holds, mapping)
 }
 
-// inUse tells whether a program, other than that of one tunnel, holds a mapping or the
-// share it was made of.
+// inUse reports whether a program, other than the one of a given tunnel, holds a
+// mapping or the share of the mapping.
 func (ts *tunnels) inUse(m *wirepb.Mapping, but *tunnel) bool {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	return ts.held[m.GetMappingId()] > 0 || ts.shared(m, but)
 }
 
-// shared tells it of the share. mu is held.
+// shared is the same for the share of the mapping. mu is held.
 func (ts *tunnels) shared(m *wirepb.Mapping, but *tunnel) bool {
 	if m.GetShareId() == 0 {
 		return false
@@ -213,8 +213,8 @@ func (ts *tunnels) list(ctx context.Context) (all []*wirepb.Mapping, err error) 
 	}
 }
 
-// leftBehind gives a mapping that nobody holds any more and that suits, and holds it;
-// nil when there is none.
+// leftBehind gives a mapping that no tunnel holds and that suits, and holds it; nil
+// when there is none.
 func (ts *tunnels) leftBehind(ctx context.Context, t *tunnel, suits func(*wirepb.Mapping) bool) (*wirepb.Mapping, error) {
 	all, err := ts.list(ctx)
 	if err != nil {
@@ -232,7 +232,7 @@ func (ts *tunnels) leftBehind(ctx context.Context, t *tunnel, suits func(*wirepb
 	return nil, nil
 }
 
-// remove deletes a mapping; one that is gone is fine.
+// remove deletes a mapping; a missing one is no error.
 func (ts *tunnels) remove(ctx context.Context, id int64) error {
 	_, err := ts.a.asked(ctx, &wirepb.Command{Command: &wirepb.Command_DeleteMapping{DeleteMapping: &wirepb.DeleteMapping{MappingId: id}}})
 	if code, _ := refusalOf(err); code == "mapping_not_found" {
@@ -241,8 +241,8 @@ func (ts *tunnels) remove(ctx context.Context, id int64) error {
 	return err
 }
 
-// sweep ends what programs of this machine held when the agent was last killed, and
-// that none has taken over since.
+// sweep ends the mappings that programs of this machine held when the agent was last
+// killed, unless a program has taken them over since.
 func (ts *tunnels) sweep(ctx context.Context) {
 	if _, ok := ts.a.registeredFor(ctx); !ok || !ts.wait(tunnelGrace) {
 		return
@@ -266,23 +266,23 @@ func (ts *tunnels) clean(ctx context.Context) error {
 		if err := ts.remove(ctx, m.GetMappingId()); err != nil {
 			return err
 		}
-		ts.a.log.Info("ended what a program in the foreground left behind", "mapping", m.GetMappingId())
+		ts.a.log.Info("ended a tunnel of a program that is gone", "mapping", m.GetMappingId())
 	}
 	return nil
 }
 
-// holder tells whose agent a mapping ends with: "", source, target or both.
+// holder gives the ends whose agents hold a mapping: "", source, target or both.
 func holder(m *wirepb.Mapping) string {
 	var has struct {
 		HeldBy string `json:"held_by"`
 	}
 	if json.Unmarshal(m.GetParts(), &has) != nil {
-		return "" // of a server that says nothing of it
+		return "" // the server is older than this field
 	}
 	return has.HeldBy
 }
 
-// heldBy tells whether a mapping ends with the agent of a client.
+// heldBy reports whether a mapping ends with the agent of a client.
 func heldBy(m *wirepb.Mapping, client int64) bool {
 	by := holder(m)
 	return m.GetSourceClientId() == client && (by == "source" || by == "both") ||

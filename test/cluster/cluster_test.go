@@ -133,10 +133,10 @@ func TestNodesGoAndComeBack(t *testing.T) {
 	}
 	// Both ends are at the first node now, and later at different nodes again.
 	newer := c.Forwarders[0].Join(t, e.API, e.target)
-	e.targetAgent.Says(`this one stands back`, 30*time.Second)
+	e.targetAgent.Says(`this agent connects again later`, 30*time.Second)
 	works(t, port)
 	c.Forwarders[1].Join(t, e.API, e.target)
-	newer.Says(`this one stands back`, 30*time.Second)
+	newer.Says(`this agent connects again later`, 30*time.Second)
 	works(t, port)
 }
 

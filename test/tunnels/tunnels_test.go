@@ -286,7 +286,7 @@ func TestRefusals(t *testing.T) {
 	// Nothing listens at the service: a word about it, and the tunnel waits.
 	later := programs.FreePort(t)
 	waiting := laptop.tunnel("tcp", strconv.Itoa(later))
-	waiting.Says("nothing answers at 127.0.0.1:"+strconv.Itoa(later), limit)
+	waiting.Says("no service answers at 127.0.0.1:"+strconv.Itoa(later), limit)
 	// Two clients of one name are told apart by their ids.
 	w.machine("twin")
 	w.machine("twin")
