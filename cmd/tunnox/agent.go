@@ -41,46 +41,46 @@ type agentOptions struct {
 	logFormat    string
 }
 
-const agentLong = `Run the agent: it connects to a server, listens where the mappings of its client
-say so, and dials the services behind this machine that mappings lead to.
+const agentLong = `Run the agent. It connects to a server, opens the listeners of its client's
+mappings, and dials the services of mappings that lead to this machine.
 
-A machine that has joined a server with tunnox join needs no flags. Without that, and
-without --client-id, the agent is anonymous: the server gives it an id at the
-first start, which is saved with its credential in client.json of --state and
-used from then on. With --client-id the auth code of that client proves it;
-give it in a file or in TUNNOX_AUTH_CODE, never as an argument.
+If this machine has joined a server with tunnox join, no flags are necessary.
+Otherwise, without --client-id, the agent is anonymous: at the first start the server
+gives it an id. The agent saves the id and its credential in client.json of --state,
+and uses them from then on. With --client-id the agent proves this client with its
+auth code. Give the code in a file or in TUNNOX_AUTH_CODE, never as an argument.
 
-The server is always verified: by the system's roots, by --ca, or by the --pin
-of the server's join line. Without --allow the agent dials loopback only;
---only narrows that too. It listens on loopback, on ports from 1024, unless
---allow-listen names more: what the server says is not enough.
+The agent always verifies the server: by the system's roots, by --ca, or by the --pin
+of the server's join line. Without --allow the agent dials loopback only; --only
+restricts that too. The agent listens on ports of loopback from 1024. The server cannot
+make it listen elsewhere: --allow-listen names the other addresses.
 
-The agent tries TLS, QUIC and WebSocket and keeps what works first
-(--transport). A proxy that breaks TLS, or a reverse proxy before the server, can
-carry WebSocket only. The --pin holds there too: TLS inside of the WebSocket ends at
-the server. Such a proxy is verified by the system's roots, or by --ca.
+The agent tries TLS, QUIC and WebSocket, and uses the first that works (--transport).
+If a proxy breaks TLS, or a reverse proxy stands before the server, only WebSocket
+works. --pin is valid there too, because a second TLS connection inside the WebSocket
+ends at the server. The proxy itself is verified by the system's roots, or by --ca.
 
-Where a cluster has several forwarders the agent is connected to two of them
-(--sessions), so that new connections go on being made when one ends. One address
-is enough: the server tells of the others.
+If a cluster has several forwarders, the agent is connected to two of them
+(--sessions), so that new connections work when one of them ends. One address is
+enough: the server sends the others.
 
-While it runs, "tunnox agent status", "mapping" and "redeem" speak to it, on a socket
-in --state that only its owner can open.
+While the agent runs, "tunnox agent status", "mapping" and "redeem" control it, over a
+socket in --state that only its owner can open.
 
-HTTPS_PROXY or ALL_PROXY names a proxy to reach the server through: http://, https:// or
-socks5://HOST:PORT, with NAME:PASSWORD@ before the host if it wants that. NO_PROXY lists
-servers that are reached without it.
+HTTPS_PROXY or ALL_PROXY names a proxy for the connection to the server: http://,
+https:// or socks5://HOST:PORT, with NAME:PASSWORD@ before the host if the proxy needs
+it. NO_PROXY lists servers that the agent reaches without the proxy.
 
-Every flag is a TUNNOX_ variable too, for example TUNNOX_CLIENT_ID.
+Every flag is also a TUNNOX_ variable, for example TUNNOX_CLIENT_ID.
 
-The agent runs until it is told to end or the server refuses it for good. A
-server that cannot be reached, or is not the one expected, is tried again and
-again, with pauses up to half a minute; the log says what is wrong. When another
-agent has come with the same identity, from a copy of the state directory for
-example, this one stands back for five minutes and more, and the log says who.
+The agent runs until it gets a signal to end, or until the server refuses it for good.
+If the server cannot be reached, or has another key than expected, the agent tries
+again, with pauses of up to half a minute; the log has the reason. If another agent
+with the same identity connects, for example from a copy of the state directory, this
+agent pauses for five minutes or more, and the log names the other agent.
 
-Exit codes: 0 told to end, 1 failure, 2 usage, 3 refused by the server for good
-(the message says why).`
+Exit codes: 0 ended by a signal, 1 failure, 2 usage, 3 refused by the server for good
+(the message gives the reason).`
 
 func agentCommand(s surroundings) *cobra.Command {
 	o := &agentOptions{surroundings: s}
@@ -92,19 +92,19 @@ func agentCommand(s surroundings) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.servers, "server", nil, "`address` of the server, host:port, or host:port#sha256:... with its pin; several with commas between, or the flag again")
-	f.IntVar(&o.sessions, "sessions", agent.DefaultSessions, "`number` of forwarders to be connected to at the same time, as far as there are so many")
+	f.StringSliceVar(&o.servers, "server", nil, "`address` of the server, host:port, or host:port#sha256:... with its pin; separate several by commas, or repeat the flag")
+	f.IntVar(&o.sessions, "sessions", agent.DefaultSessions, "the largest `number` of forwarders that the agent is connected to at the same time")
 	f.StringSliceVar(&o.pins, "pin", nil, "`fingerprint` of the server's key, sha256:..., from its join line")
-	f.StringVar(&o.ca, "ca", "", "`file` with the certificates (PEM) that sign the server's; with --pin, those of a proxy before the server")
-	f.StringVar(&o.transport, "transport", reach.Auto, "`way` to the server: "+transportNames()+"; an address such as wss://HOST:PORT says it for itself")
+	f.StringVar(&o.ca, "ca", "", "`file` with the certificates (PEM) that sign the server's certificate; with --pin, the certificate of a proxy before the server")
+	f.StringVar(&o.transport, "transport", reach.Auto, "`way` to the server: "+transportNames()+"; an address such as wss://HOST:PORT needs no --transport")
 	f.StringVar(&o.state, "state", "", "`directory` for client.json and the socket for commands (default "+defaultStateDir(s)+")")
 	f.Int64Var(&o.clientID, "client-id", 0, "`id` of a client that was created for this machine")
 	f.StringVar(&o.authCodeFile, "auth-code-file", "", "`file` with the client's auth code (- = standard input; environment: TUNNOX_AUTH_CODE, the code itself)")
-	f.StringSliceVar(&o.allowListen, "allow-listen", nil, "addresses that the server may have this agent listen on, beside ports of loopback from 1024: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *")
-	f.BoolVar(&o.denyLoopback, "deny-loopback", false, "do not dial services of this machine unless --allow names them")
-	f.StringSliceVar(&o.only, "only", nil, "dial these services and no others, not even of this machine; in the form of --allow")
-	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses only when named")
-	f.StringVar(&o.name, "name", hostname(), "`name` for people, sent when an anonymous agent registers")
+	f.StringSliceVar(&o.allowListen, "allow-listen", nil, "more addresses where the agent may listen, beside ports of loopback from 1024: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *")
+	f.BoolVar(&o.denyLoopback, "deny-loopback", false, "do not dial services of this machine, except those of --allow")
+	f.StringSliceVar(&o.only, "only", nil, "dial only these services, and no other service of this machine either; same form as --allow")
+	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses need an entry of their own")
+	f.StringVar(&o.name, "name", hostname(), "`name` that users see, sent when an anonymous agent registers")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -175,13 +175,13 @@ func (o *agentOptions) config() (agent.Config, error) {
 	servers, pins, err := parseServers(o.servers)
 	fault(err)
 	if len(servers) == 0 && err == nil {
-		fault(errors.New("--server is missing, and this machine has not joined one: tunnox join CODE, or the join line of the server"))
+		fault(errors.New("--server is missing, and this machine has not joined a server: run tunnox join CODE, or give the flags of the server's join line"))
 	}
 	if o.sessions < 1 || o.sessions > agent.MaxSessions {
-		fault(fmt.Errorf("--sessions %d: want 1 to %d", o.sessions, agent.MaxSessions))
+		fault(fmt.Errorf("--sessions %d must be 1 to %d", o.sessions, agent.MaxSessions))
 	}
 	if length := utf8.RuneCountInString(o.name); length > longestName {
-		fault(fmt.Errorf("--name has %d characters; want at most %d", length, longestName))
+		fault(fmt.Errorf("--name has %d characters; the maximum is %d", length, longestName))
 	}
 	verify, err := o.dialConfig(pins)
 	fault(err)
@@ -217,7 +217,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 func (o *agentOptions) policy() (agent.Policy, error) {
 	if len(o.only) > 0 {
 		if len(o.allow) > 0 {
-			return agent.Policy{}, errors.New("--only and --allow exclude each other: --only names all that may be dialled")
+			return agent.Policy{}, errors.New("--only and --allow exclude each other: --only names all services that may be dialled")
 		}
 		policy, err := agent.ParsePolicy(words(o.only))
 		if err != nil {
@@ -285,11 +285,11 @@ func (o *agentOptions) identity() (agent.Identity, error) {
 	}
 	switch {
 	case o.clientID < 0:
-		return agent.Identity{}, fmt.Errorf("--client-id %d: ids are positive", o.clientID)
+		return agent.Identity{}, fmt.Errorf("--client-id %d must be a positive number", o.clientID)
 	case o.clientID == 0 && code == "":
 		return agent.Identity{}, nil
 	case o.clientID == 0:
-		return agent.Identity{}, errors.New("an auth code was given without --client-id: whose is it?")
+		return agent.Identity{}, errors.New("an auth code needs --client-id, which is missing")
 	case code == "":
 		return agent.Identity{}, fmt.Errorf("--client-id %d needs its auth code: --auth-code-file or TUNNOX_AUTH_CODE", o.clientID)
 	}
