@@ -31,7 +31,7 @@ type Attempt struct {
 	At         time.Time `json:"at" example:"2026-01-02T15:04:05Z"`
 	DurationMS int64     `json:"duration_ms" example:"120"`
 	StatusCode *int      `json:"status_code" doc:"The status of the receiver's answer; null without an answer" example:"200"`
-	Error      *string   `json:"error" doc:"Why the attempt failed; null after a success" example:"it answered 500 Internal Server Error"`
+	Error      *string   `json:"error" doc:"Why the attempt failed; null after a success" example:"the receiver answered 500 Internal Server Error"`
 }
 
 // deliveriesInput asks for a page of deliveries.

@@ -23,7 +23,7 @@ type Webhook struct {
 	Scope       string     `json:"scope" enum:"own,all" doc:"own: events of the owner's account; all: events of all accounts, while the owner is an admin" example:"own"`
 	Description string     `json:"description" example:"tells our billing"`
 	Status      string     `json:"status" enum:"active,disabled" example:"active"`
-	Reason      *string    `json:"reason" doc:"The reason, when the system disabled the webhook" example:"It answered 410 Gone."`
+	Reason      *string    `json:"reason" doc:"The reason, when the system disabled the webhook" example:"The receiver answered 410 Gone."`
 	RotatedAt   *time.Time `json:"rotated_at" doc:"The time of the last rotation. For 24 h messages are signed with the earlier secret too" example:"2026-01-02T15:04:05Z"`
 	CreatedAt   time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt   time.Time  `json:"updated_at" example:"2026-01-02T15:04:05Z"`

@@ -449,7 +449,7 @@ type Attempt struct {
 
 	// Error Why the attempt failed; null after a success
 	//
-	// Examples: it answered 500 Internal Server Error
+	// Examples: the receiver answered 500 Internal Server Error
 	Error nullable.Nullable[string] `json:"error"`
 
 	// StatusCode The status of the receiver's answer; null without an answer
@@ -1767,7 +1767,7 @@ type NewWebhook struct {
 
 	// Reason The reason, when the system disabled the webhook
 	//
-	// Examples: It answered 410 Gone.
+	// Examples: The receiver answered 410 Gone.
 	Reason nullable.Nullable[string] `json:"reason"`
 
 	// RotatedAt The time of the last rotation. For 24 h messages are signed with the earlier secret too
@@ -2738,7 +2738,7 @@ type Webhook struct {
 
 	// Reason The reason, when the system disabled the webhook
 	//
-	// Examples: It answered 410 Gone.
+	// Examples: The receiver answered 410 Gone.
 	Reason nullable.Nullable[string] `json:"reason"`
 
 	// RotatedAt The time of the last rotation. For 24 h messages are signed with the earlier secret too
