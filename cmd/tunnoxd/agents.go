@@ -11,11 +11,11 @@ import (
 	"github.com/tunnox-net/tunnox/transport/quic"
 )
 
-// quicOff is the value of --quic for none.
+// quicOff is the value of --quic that turns QUIC off.
 const quicOff = "off"
 
-// listenQUIC opens the socket for QUIC, if there is to be one. Without an address it has the
-// address of --listen, which is open already.
+// listenQUIC opens the socket for QUIC, if QUIC is not off. Without an address the
+// socket has the address of --listen, which is open already.
 func (ls *listeners) listenQUIC(on binding) (net.PacketConn, error) {
 	address := on.quic
 	if on.agents == "" || address == quicOff {
@@ -43,7 +43,7 @@ func (ls *listeners) listenQUIC(on binding) (net.PacketConn, error) {
 	return socket, nil
 }
 
-// listenAgents makes the listeners that agents begin sessions at.
+// listenAgents makes the listeners for sessions of agents.
 func (p *process) listenAgents(config transport.ListenConfig, log *slog.Logger) (all []transport.Listener, err error) {
 	for _, socket := range []net.Listener{p.sockets.agents, p.sockets.ws} {
 		if socket == nil {
@@ -56,7 +56,8 @@ func (p *process) listenAgents(config transport.ListenConfig, log *slog.Logger) 
 		all = append(all, l)
 	}
 	if p.sockets.quic != nil {
-		// quic-go would write about the size of the socket's buffer past our log.
+		// quic-go would write a warning about the size of the socket's buffer to
+		// standard error, and not to our log.
 		if err := os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true"); err != nil {
 			return nil, err
 		}

@@ -12,9 +12,10 @@ import (
 	"github.com/tunnox-net/tunnox/projections"
 )
 
-// releaser ends the mappings and shares whose holders' agents have been away for
-// the time of grace. Every control plane has one, and each counts for itself: what
-// one was first with, another finds gone.
+// releaser ends the mappings and shares whose holders' agents have been away for the
+// time of grace. Every control plane has a releaser, and each counts for itself. If
+// another control plane was faster, the mapping is already gone.
+// again.
 //
 // It goes by what it has seen itself, and by no time of anybody else. A control plane
 // that has just started, a directory that was flushed or cannot be asked, and a cluster
@@ -24,21 +25,21 @@ type releaser struct {
 	reader   *projections.Reader
 	presence httpapi.Presence
 	nodes    directory.Nodes
-	ready    func(context.Context) bool // this control plane is
+	ready    func(context.Context) bool // whether this control plane is ready
 	grace    time.Duration
 	log      *slog.Logger
 	now      func() time.Time
 
-	away map[int64]time.Time // holders, to when they were first seen to be away
+	away map[int64]time.Time // holders, with the time when this releaser first saw them away
 }
 
 const (
 	releasePage = 500
-	// releaseEvery bounds how much later something ends.
+	// releaseEvery bounds how much later than due a mapping ends.
 	releaseEvery = 5 * time.Second
 )
 
-// run looks around now and then until ctx ends.
+// run looks for due mappings and shares every releaseEvery, until ctx ends.
 func (r *releaser) run(ctx context.Context) error {
 	tick := time.NewTicker(min(releaseEvery, r.grace/4))
 	defer tick.Stop()
@@ -63,10 +64,10 @@ func (r *releaser) run(ctx context.Context) error {
 type held struct {
 	holders []int64
 	end     domain.Command
-	gone    domain.Code // the refusal of an end that came too late
+	gone    domain.Code // the refusal if another control plane was faster
 }
 
-// look ends what is due, and gives how much.
+// look ends the due mappings and shares, and gives their number.
 func (r *releaser) look(ctx context.Context) (ended int, err error) {
 	nodes, err := r.nodes.Nodes(ctx)
 	if err != nil {

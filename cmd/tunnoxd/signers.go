@@ -20,26 +20,26 @@ import (
 	"github.com/tunnox-net/tunnox/wait"
 )
 
-// What control planes put into Redis is signed with one key, which they share among
+// Control planes sign with one key what they write to Redis. They share the key among
 // the cluster's secrets. Forwarders know its public half from a certificate of the
-// cluster's authority. That lies in Redis too: the authority, which every forwarder
-// knows since it was enrolled, vouches for it.
+// cluster's authority. The certificate lies in Redis too: every forwarder knows the
+// authority since it was enrolled, and the authority vouches for the key.
 
 const (
-	// recordKeyName is the key among the cluster's secrets.
+	// recordKeyName is the key's name among the cluster's secrets.
 	recordKeyName = "record-key"
 	// signersKey holds the certificates, by the key's id.
 	signersKey = "tunnox:signers"
-	// signerEvery is how often the certificate is put there: after a flush of Redis
-	// forwarders go without read models for that long.
+	// signerEvery is how often the certificate is written: after a flush of Redis,
+	// forwarders have no read models for this time.
 	signerEvery = 2 * time.Second
-	// signerRenewed is how often it is made anew; it is good for a day.
+	// signerRenewed is how often the certificate is renewed; it is valid for a day.
 	signerRenewed = 4 * time.Hour
 	// authorityFile is the authority's certificate, for forwarders that do not join.
 	authorityFile = "cluster-ca.pem"
 )
 
-// recordKey gives the key that read models and feed are written with.
+// recordKey gives the key that signs read models and feed.
 func (p *process) recordKey(ctx context.Context, shared *controlpostgres.Cluster, key apiKey) (*attest.Key, error) {
 	return recordKeyOf(ctx, p.vault(shared, key), key)
 }
@@ -49,7 +49,7 @@ func recordKeyOf(ctx context.Context, vault control.Vault, key apiKey) (*attest.
 	if errors.Is(err, control.ErrAbsent) {
 		text = attest.NewKey()
 		if err = vault.Create(ctx, recordKeyName, text); errors.Is(err, control.ErrPresent) {
-			text, err = vault.Load(ctx, recordKeyName) // another one was quicker
+			text, err = vault.Load(ctx, recordKeyName) // another control plane was faster
 		}
 	}
 	if err != nil {
@@ -58,7 +58,7 @@ func recordKeyOf(ctx context.Context, vault control.Vault, key apiKey) (*attest.
 	return attest.ParseKey(text)
 }
 
-// signers keeps certificates of keys where forwarders find them.
+// signers keeps the certificates of keys where forwarders find them.
 type signers struct{ client *redis.Client }
 
 func (s *signers) put(ctx context.Context, id attest.KeyID, certificate []byte) error {
@@ -73,8 +73,8 @@ func (s *signers) get(ctx context.Context, id attest.KeyID) ([]byte, error) {
 	return der, err
 }
 
-// showSigner has the authority vouch for the key, where forwarders look, as long as the
-// process lives.
+// showSigner keeps a certificate of the authority for the key where forwarders look, as
+// long as the process runs.
 func (p *process) showSigner(ctx context.Context, b *backend) error {
 	authority, err := control.OpenAuthority(ctx, p.vault(b.shared, b.key), control.AuthorityOptions{})
 	if err != nil {
@@ -93,7 +93,7 @@ func (p *process) showSigner(ctx context.Context, b *backend) error {
 		defer cancel()
 		return b.signers.put(ctx, b.record.ID(), certificate.Raw)
 	}
-	_ = put(ctx) // Redis may be away, and then the next is soon
+	_ = put(ctx) // Redis may be away; the next try is soon
 	p.run("signer", func(ctx context.Context) error {
 		made := time.Now()
 		for wait.For(ctx, signerEvery) {
@@ -104,15 +104,15 @@ func (p *process) showSigner(ctx context.Context, b *backend) error {
 				}
 				certificate, made = next, time.Now()
 			}
-			_ = put(ctx) // that Redis is away is told by who needs it
+			_ = put(ctx) // other parts report that Redis is away
 		}
 		return nil
 	})
 	return nil
 }
 
-// believer believes keys that an authority vouches for. Which authority is known when
-// the process has joined; until then nothing can be told.
+// believer believes keys that an authority vouches for. The authority is known when the
+// process has joined; until then no key is believed.
 type believer struct {
 	signers *signers
 	roots   atomic.Pointer[func() (*x509.CertPool, error)]
@@ -123,7 +123,7 @@ func (b *believer) trust(client *redis.Client) attest.Trust {
 	return attest.Trust{Verifier: attest.NewVerifier(b.key)}
 }
 
-// from has the authorities of a trust vouch from now on.
+// from sets the authorities of a trust, from now on.
 func (b *believer) from(roots func() (*x509.CertPool, error)) { b.roots.Store(&roots) }
 
 // key gives the public key of an id.

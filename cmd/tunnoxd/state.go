@@ -10,11 +10,12 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 )
 
-// defaultState is where a control plane of its own serves forwarders.
+// defaultState is the default address where a control plane without forwarder serves
+// forwarders.
 const defaultState = "127.0.0.1:50051"
 
-// startState starts the State service, and leaves the join token where people
-// and scripts find it.
+// startState starts the State service, and saves the join token where people and
+// scripts find it.
 func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, key apiKey) (*control.Authority, error) {
 	metrics := control.NewServerMetrics()
 	p.registry.MustRegister(metrics)
@@ -56,7 +57,7 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 	p.run("state service", func(context.Context) error { return server.Serve(p.sockets.state) })
 	p.atEnd("state service", func(ctx context.Context) error {
 		if err := server.Drain(ctx); err != nil {
-			log.Warn("ending with calls open", "reason", err) // their forwarders ask another
+			log.Warn("ending with calls open", "reason", err) // their forwarders ask another control plane
 		}
 		return nil
 	})
