@@ -39,7 +39,7 @@ const (
 	releaseEvery = 5 * time.Second
 )
 
-// run looks for due mappings and shares every releaseEvery, until ctx ends.
+// run looks for due mappings and shares, at least every releaseEvery, until ctx ends.
 func (r *releaser) run(ctx context.Context) error {
 	tick := time.NewTicker(min(releaseEvery, r.grace/4))
 	defer tick.Stop()
