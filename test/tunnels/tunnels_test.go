@@ -298,7 +298,7 @@ func TestRefusals(t *testing.T) {
 	if err := w.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if said := laptop.refused(1, "tcp", "80", "--timeout", "1s"); !strings.Contains(said, "cannot reach "+w.Agents) || !strings.Contains(said, "is the server up") {
+	if said := laptop.refused(1, "tcp", "80", "--timeout", "1s"); !strings.Contains(said, "cannot reach "+w.Agents) || !strings.Contains(said, "is the server running") {
 		t.Errorf("without a server is said %q", said)
 	}
 }
