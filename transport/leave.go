@@ -13,8 +13,10 @@ const (
 	leaveLook = 50 * time.Millisecond
 	// leaveAfter is how long the end of a program's sending may be old. A program that
 	// closes its socket and one that only ends its sending look alike. The latter needs
-	// some time to be answered: a lost SYN costs 1 s (RFC 6298).
-	leaveAfter = 2 * time.Second
+	// some time to be answered: two lost SYNs cost 3 s (RFC 6298), and so does the first
+	// connection after a limit was set, until the other forwarders have said what they
+	// hold (directory.Settle).
+	leaveAfter = 5 * time.Second
 )
 
 // OnLeave makes do be called once, in a goroutine of its own, when the program at the

@@ -119,7 +119,7 @@ func TestVisitorLeavesAHangingDial(t *testing.T) {
 				how   func(*net.TCPConn)
 			}{
 				{"a reset", time.Second, func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() }},
-				{"a request and a close", 4 * time.Second, func(c *net.TCPConn) { _, _ = io.WriteString(c, "GET"); _ = c.Close() }},
+				{"a request and a close", 7 * time.Second, func(c *net.TCPConn) { _, _ = io.WriteString(c, "GET"); _ = c.Close() }},
 			} {
 				settledAt(t, way.at, port, 15*time.Second)
 				conn := programs.Dial(t, way.local) // the only one: waitOpen would be a visitor who leaves, too
