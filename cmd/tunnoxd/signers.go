@@ -32,7 +32,9 @@ const (
 	signersKey = "tunnox:signers"
 	// signerEvery is how often the certificate is written: after a flush of Redis,
 	// forwarders have no read models for this time.
-	signerEvery = 2 * time.Second
+	signerEvery = 500 * time.Millisecond
+	// signerPatience bounds one write of it.
+	signerPatience = 2 * time.Second
 	// signerRenewed is how often the certificate is renewed; it is valid for a day.
 	signerRenewed = 4 * time.Hour
 	// authorityFile is the authority's certificate, for forwarders that do not join.
@@ -89,7 +91,7 @@ func (p *process) showSigner(ctx context.Context, b *backend) error {
 		return err
 	}
 	put := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, signerEvery)
+		ctx, cancel := context.WithTimeout(ctx, signerPatience)
 		defer cancel()
 		return b.signers.put(ctx, b.record.ID(), certificate.Raw)
 	}

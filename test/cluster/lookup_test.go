@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -50,9 +51,13 @@ func TestLookupsAfterFlush(t *testing.T) {
 		}
 		return err
 	})
-	// The number is for a machine that does no other work: nobody waits for read models
-	// that answer late.
-	if part := again("Redis is full"); part == 1 {
-		t.Error("no lookup was answered by the read models")
-	}
+	// The rows are back before the certificate of the key that signs them, which is
+	// written every half a second. Nobody waits for read models that answer late, so a
+	// start may find them unusable; the next ones do not.
+	programs.Eventually(t, settleLimit, func() error {
+		if part := again("Redis is full"); part == 1 {
+			return errors.New("no lookup was answered by the read models")
+		}
+		return nil
+	})
 }
