@@ -105,9 +105,12 @@ func (a *answer) WriteHeader(status int) {
 	if status < 200 {
 		return
 	}
-	if a.length < 0 {
+	switch {
+	case a.length < 0:
 		a.Flush()
 		return
+	case a.length == 0:
+		return // the end follows at once: over HTTP/2 it belongs into the head, see FlushError
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -132,8 +135,13 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
-// FlushError sends what was written.
+// FlushError sends what was written. The head of an answer without a body goes out with
+// the end of the answer: gRPC knows an error by a head that ends its stream, and
+// ReverseProxy flushes from a timer that may or may not be faster than the end.
 func (a *answer) FlushError() error {
+	if a.length == 0 {
+		return nil
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.begun = true
