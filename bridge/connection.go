@@ -76,7 +76,7 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 		}
 		return err
 	}
-	cc, err := grpc.NewClient("passthrough:///"+address,
+	cc, err := grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			if dialled.Swap(true) {
 				return nil, errors.New("bridge: this connection was dialled before")
@@ -107,14 +107,10 @@ func dial(ctx context.Context, config PoolConfig, node, address string) (*connec
 		grpc.WithMaxHeaderListSize(maxHeaders), experimental.WithBufferPool(received{}),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(maxFrame),
-			// gRPC would keep the first frames of a stream to send them again on
-			// another connection. The pool retries only streams on which nothing was
-			// sent.
-			grpc.MaxRetryRPCBufferSize(0),
 		),
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
 		grpc.WithUserAgent("tunnox-bridge"),
-	)
+	}, config.options...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +151,12 @@ func (c *connection) open(ctx context.Context, count *traffic, ended func()) (*s
 		}
 		return nil, fmt.Errorf("%w: %w", transport.ErrSessionClosed, err)
 	}
+	// Context commits the RPC to this connection. Without that gRPC would keep the first
+	// frame to send it again, and lose its buffers when the peer's headers arrive while it
+	// is being sent: bufferForRetryLocked of grpc-go 1.85 then does not free them. The
+	// stream would wait for those buffers for ever. The pool itself opens a stream again
+	// on which nothing was sent.
+	_ = rpc.Context()
 	s := newStream(rpc, c.link.LocalAddr(), c.link.RemoteAddr(), count)
 	s.cancel, s.hangUp, s.explain = cancel, rpc.CloseSend, c.explain
 	go func() {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/tunnox-net/tunnox/transport"
@@ -58,6 +59,8 @@ type PoolConfig struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Log gets events of connections. Nothing is logged for a stream.
 	Log *slog.Logger
+
+	options []grpc.DialOption // of tests that watch gRPC
 }
 
 func (c PoolConfig) withDefaults() PoolConfig {
