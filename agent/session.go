@@ -54,6 +54,7 @@ type session struct {
 // and zero if it did not begin.
 func (a *Agent) connect(ctx context.Context, c *claim, link transport.Session) (since time.Time, err error) {
 	server := c.wanted.address
+	stirred := a.stir()
 	s, err := a.login(ctx, link, server)
 	if err != nil {
 		link.Close()
@@ -67,6 +68,11 @@ func (a *Agent) connect(ctx context.Context, c *claim, link transport.Session) (
 	a.sessions.add(s)
 	a.roster.tell(s.told) // after add: the Hello of a session that starts now must name this node
 	s.serve(ctx)
+	select {
+	case <-stirred: // the machine slept or moved during the login, when this session was not listed
+		a.start(func() { a.check(ctx, s) })
+	default:
+	}
 	if a.online != nil {
 		a.online(s.client, s.node)
 	}
