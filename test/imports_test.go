@@ -88,7 +88,9 @@ var importRules = []importRule{
 		"datagrams in a stream are bytes; what a flow leads to is handed to it"},
 	{"socks", nil,
 		"SOCKS is read and answered; what is opened for it is its caller's business"},
-	{"agent", []string{"wire", "wire/wirepb", "transport", "datagram", "socks", "wait"},
+	{"seal", []string{"transport"},
+		"it seals the bytes of any stream; whose a key is and what is carried is its callers' business"},
+	{"agent", []string{"wire", "wire/wirepb", "transport", "datagram", "seal", "socks", "wait"},
 		"the agent runs at the customer: it knows the protocol and nothing of the server"},
 	{"reach", []string{"transport"},
 		"how a server is reached, and nothing of what is said to it"},
@@ -118,7 +120,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "certs", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "wait"},
+	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "certs", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "seal", "wait"},
 		"only programs know everybody, and not each other"},
 }
 
