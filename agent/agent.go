@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -52,6 +53,9 @@ type Config struct {
 	// Online, when set, is called with each session that was welcomed. The session
 	// goes on when it returns.
 	Online func(clientID int64, node string)
+	// Changed, when set, is called when a listener was opened or closed. It must return at
+	// once: locks are held.
+	Changed func()
 	// Stirred, when set, tells that the machine has slept or moved: the sessions are
 	// checked at once.
 	Stirred <-chan struct{}
@@ -77,6 +81,8 @@ type Agent struct {
 	invite    []byte
 	version   string
 	online    func(clientID int64, node string)
+	changed   func()
+	servers   []string // the config's
 	log       *slog.Logger
 	listening Listening
 
@@ -122,6 +128,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, version: cfg.Version,
 		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity, listening: cfg.Listening}
+	a.changed, a.servers = cfg.Changed, slices.Clone(cfg.Servers)
 	a.tries, a.stirs, a.stirred = cfg.Tries, cfg.Stirred, make(chan struct{})
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

@@ -230,6 +230,9 @@ func (l *listener) take(want *wirepb.Listener) {
 func (ls *listeners) note() {
 	close(ls.noted)
 	ls.noted = make(chan struct{})
+	if ls.a.changed != nil {
+		ls.a.changed()
+	}
 }
 
 // change tells whether a mapping is to have a listener; the channel is closed when that

@@ -14,9 +14,11 @@ import (
 type Status struct {
 	ClientID  int64            `json:"client_id"` // 0 = not registered yet
 	Version   string           `json:"version"`
+	Servers   []string         `json:"servers"` // those that the agent was told, host:port
 	Online    bool             `json:"online"`
 	Sessions  []SessionStatus  `json:"sessions"`
 	Listeners []ListenerStatus `json:"listeners"`
+	Tunnels   []TunnelStatus   `json:"tunnels"`   // of programs in the foreground
 	Datagrams DatagramStatus   `json:"datagrams"` // of all udp mappings, at either end
 	// SOCKSRefused counts the clients of socks5 mappings that got no connection.
 	SOCKSRefused int64 `json:"socks_refused"`
@@ -52,6 +54,16 @@ type ListenerStatus struct {
 	Error       string `json:"error,omitempty"` // why it is not open
 }
 
+// TunnelStatus is a tunnel that a program in the foreground of this machine holds.
+type TunnelStatus struct {
+	ID       int64      `json:"id"`
+	Kind     TunnelKind `json:"kind"`
+	Service  string     `json:"service,omitempty"` // host:port at this machine
+	Mappings []int64    `json:"mapping_ids"`
+	ShareID  int64      `json:"share_id,omitempty"`
+	Since    time.Time  `json:"since"`
+}
+
 // DatagramStatus are the numbers of flows since the agent began.
 type DatagramStatus struct {
 	Flows   int64 `json:"flows"` // now
@@ -62,7 +74,7 @@ type DatagramStatus struct {
 
 // Status tells what the agent does now.
 func (a *Agent) Status() Status {
-	s := Status{ClientID: a.identityID(), Version: a.version, Sessions: a.sessions.status(), Listeners: a.listeners.status(), Fenced: a.fence.get()}
+	s := Status{ClientID: a.identityID(), Version: a.version, Servers: a.servers, Tunnels: a.tunnels.status(), Sessions: a.sessions.status(), Listeners: a.listeners.status(), Fenced: a.fence.get()}
 	s.Online = len(s.Sessions) > 0
 	s.Transports = []TransportStatus{}
 	if a.tries != nil {

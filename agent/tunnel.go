@@ -85,6 +85,7 @@ type tunnel struct {
 	id    int64
 	wish  Tunnel
 	tell  func(TunnelNews)
+	began time.Time
 	ended chan struct{} // closed when the tunnel was ended, or could not begin
 	once  sync.Once
 	holds []int64 // mappings; guarded by tunnels.mu

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -101,9 +103,28 @@ func (ts *tunnels) add(wish Tunnel, tell func(TunnelNews)) *tunnel {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	ts.last++
-	t := &tunnel{a: ts.a, id: ts.last, wish: wish, tell: tell, ended: make(chan struct{})}
+	t := &tunnel{a: ts.a, id: ts.last, wish: wish, tell: tell, began: time.Now().UTC(), ended: make(chan struct{})}
 	ts.open[t.id] = t
 	return t
+}
+
+// status tells of the tunnels that are there, the oldest first.
+func (ts *tunnels) status() []TunnelStatus {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	all := []TunnelStatus{}
+	for _, id := range slices.Sorted(maps.Keys(ts.open)) {
+		t := ts.open[id]
+		service, err := t.service()
+		if err != nil {
+			service = "" // it is behind another client
+		}
+		if t.wish.Kind == TunnelForward {
+			service = ""
+		}
+		all = append(all, TunnelStatus{ID: id, Kind: t.wish.Kind, Service: service, Mappings: slices.Sorted(slices.Values(t.holds)), ShareID: t.shareID.Load(), Since: t.began})
+	}
+	return all
 }
 
 // drop is called for a tunnel whose program has gone. The agent holds the mapping for

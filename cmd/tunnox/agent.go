@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -17,6 +20,7 @@ import (
 	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/reach"
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -144,17 +148,61 @@ func (o *agentOptions) run(ctx context.Context) error {
 	}
 	defer release()
 	config.Stirred = reach.Changes(ctx)
+	news := make(chan struct{}, 1)
+	config.Changed = func() {
+		select {
+		case news <- struct{}{}:
+		default: // it is to be looked already
+		}
+	}
+	config.Online = func(int64, string) { config.Changed() }
 	a, err := agent.New(config)
 	if err != nil {
 		return err
 	}
 	stop := serveLocal(socketPath(o.state, o.clientID), a.Local(), config.Logger)
 	defer stop()
+	if o.logFormat == "text" { // in a log for programs there are no other lines
+		ctx, cancel := context.WithCancel(ctx)
+		announced := o.announce(ctx, a.Local(), news)
+		defer func() { cancel(); <-announced }()
+	}
 	err = a.Run(ctx)
 	if _, refused := errors.AsType[*agent.EndedError](err); refused {
 		return codedError{exitRefused, err}
 	}
 	return err
+}
+
+// announceAfter is how long news are collected: a server assigns many listeners at once.
+const announceAfter = 200 * time.Millisecond
+
+// announce prints what is ready on standard output, with each change of it until ctx
+// ends; the channel is closed then.
+func (o *agentOptions) announce(ctx context.Context, local http.Handler, news <-chan struct{}) <-chan struct{} {
+	inside := newInside()
+	server := &http.Server{Handler: local, ReadHeaderTimeout: 5 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DialContext: inside.dial}}
+	said := &announcer{f: &localFlags{surroundings: o.surroundings}, c: &restClient{base: "http://agent", timeout: machineLimit, http: client}}
+	over := make(chan struct{})
+	var tasks sync.WaitGroup
+	tasks.Go(func() { _ = server.Serve(inside) })
+	go func() {
+		defer close(over)
+		for ctx.Err() == nil {
+			select {
+			case <-news:
+				if wait.For(ctx, announceAfter) {
+					said.announce(ctx)
+				}
+			case <-ctx.Done():
+			}
+		}
+		_ = server.Close()
+		client.CloseIdleConnections()
+		tasks.Wait()
+	}()
+	return over
 }
 
 // config checks the options, all of them, and opens what they name.

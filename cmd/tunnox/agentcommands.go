@@ -71,7 +71,11 @@ func (f *localFlags) status() *cobra.Command {
 			if r.api.json {
 				err = printJSON(f.stdout, b)
 			} else {
-				err = printAgent(f.stdout, s.ClientID, s.Version, s.Sessions, s.Transports, listeners.Items)
+				none := ""
+				if len(listeners.Items) == 0 {
+					none = (&knowledge{}).listenersMissing(ctx, c)
+				}
+				err = printAgent(f.stdout, s.ClientID, s.Version, s.Sessions, s.Transports, listeners.Items, none)
 			}
 			if err != nil {
 				return err
@@ -92,7 +96,7 @@ func (f *localFlags) status() *cobra.Command {
 		})}
 }
 
-func printAgent(out io.Writer, clientID int64, version string, sessions []json.RawMessage, transports []agent.TransportStatus, listeners []json.RawMessage) error {
+func printAgent(out io.Writer, clientID int64, version string, sessions []json.RawMessage, transports []agent.TransportStatus, listeners []json.RawMessage, none string) error {
 	fmt.Fprintf(out, "client   %d\nversion  %s\n\n", clientID, oneLine(version))
 	if err := printTable(out, []column{field("NODE", "node"), field("SESSION", "session"), field("TRANSPORT", "transport"), field("ROUND TRIP MS", "round_trip_ms"), field("SINCE", "since"), field("LEAVING", "leaving")}, sessions); err != nil {
 		return err
@@ -103,7 +107,7 @@ func printAgent(out io.Writer, clientID int64, version string, sessions []json.R
 		}
 	}
 	if len(listeners) == 0 {
-		_, err := fmt.Fprintln(out, "\nno mapping has a listener here")
+		_, err := fmt.Fprintf(out, "\n%s\n", none)
 		return err
 	}
 	fmt.Fprintln(out)

@@ -21,7 +21,6 @@ import (
 
 	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/reach"
-	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wait"
 )
 
@@ -143,7 +142,10 @@ func ended(ctx context.Context, err error) error {
 // elsewhere is for a server that this machine need not have joined: where it has, its
 // identity is used, and otherwise there is an anonymous one for that server alone.
 func (f *foreground) elsewhere() error {
-	addresses, _, err := parseServers(f.servers)
+	addresses, pins, err := parseServers(f.servers)
+	if err == nil {
+		_, err = (&agentOptions{surroundings: f.surroundings, pins: f.pins}).dialConfig(pins)
+	}
 	if err != nil {
 		return codedError{exitUsage, err}
 	}
@@ -178,7 +180,9 @@ type runner struct {
 	http *http.Client
 	stop func() error // ends the agent that was started here, and gives the reason
 	why  func() error // why the agent is not connected; nil: the log of another program has the reason
-	over <-chan struct{}
+	// hopeless is closed when the agent cannot connect before somebody changes a setting.
+	hopeless <-chan struct{}
+	over     <-chan struct{}
 }
 
 // runner finds the agent of this machine, or starts one here.
@@ -247,7 +251,7 @@ func (f *foreground) own() (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialled := &dialled{dial: config.Dial}
+	dialled := &dialled{dial: config.Dial, servers: len(config.Servers), hopeless: make(chan struct{})}
 	config.Dial, config.Logger = dialled.do, log
 	a, err := agent.New(config)
 	if err != nil {
@@ -277,36 +281,12 @@ func (f *foreground) own() (*runner, error) {
 		}
 		return runErr
 	})
-	return &runner{http: client, stop: stop, over: over, why: func() error {
+	return &runner{http: client, stop: stop, over: over, hopeless: dialled.hopeless, why: func() error {
+		if unverified := dialled.unverified(config.Servers); unverified != nil {
+			return unverified
+		}
 		return fmt.Errorf("cannot reach %s: %w\n  is the server running, and can this machine reach it? Try again with the same command", oneLine(strings.Join(config.Servers, ", ")), dialled.why())
 	}}, nil
-}
-
-// dialled dials, and remembers why that failed.
-type dialled struct {
-	dial func(context.Context, string) (transport.Session, error)
-
-	mu   sync.Mutex
-	last error // guarded by mu
-}
-
-func (d *dialled) do(ctx context.Context, server string) (transport.Session, error) {
-	session, err := d.dial(ctx, server)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err != nil && ctx.Err() == nil || d.last == nil {
-		d.last = err
-	}
-	return session, err
-}
-
-func (d *dialled) why() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.last == nil {
-		return errors.New("the server answered, but did not log this machine in within the time of --timeout")
-	}
-	return d.last
 }
 
 // hold asks the agent to hold the tunnel, and follows what it says. When ctx ends it
@@ -345,6 +325,13 @@ func (r *runner) hold(ctx context.Context, wish agent.Tunnel, bound time.Duratio
 	if bound > 0 {
 		late = time.AfterFunc(bound, cancel)
 		defer late.Stop()
+		go func() {
+			select {
+			case <-r.hopeless: // for ever where there is no such channel
+				cancel()
+			case <-asking.Done():
+			}
+		}()
 	}
 	resp, err := r.http.Do(req)
 	switch {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -21,24 +22,86 @@ type serverStatus struct {
 	Version json.RawMessage   `json:"version"`
 	Clients int               `json:"clients"`
 	Online  int               `json:"clients_online"`
+	Machine *machineStatus    `json:"machine,omitempty"` // this machine, if it has joined
 }
 
+const statusLong = `Show how this machine is: who it is, at which server, its sessions and tunnels, what is
+wrong and what to do. This needs no API key: the agent of this machine answers.
+
+If --api or an API key is given, or this machine has joined no server, show also whether
+the server is ready and how many clients are online. The key is that of the REST API.
+
+The status is 0 when nothing is wrong, and 1 when something is.`
+
 func statusCommand(api *apiFlags) *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Show whether a server is ready, and how many clients are online", Args: cobra.NoArgs,
-		Long: "Show whether a server is ready, and how many clients are online.\nThe status is 0 when it is ready, and 1 when it is not.",
-		RunE: api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-			s, err := c.status(ctx)
-			if err != nil {
+	f := &localFlags{surroundings: api.surroundings}
+	cmd := &cobra.Command{Use: "status", Short: "Show this machine and its tunnels, or whether a server is ready", Args: cobra.NoArgs, Long: statusLong}
+	cmd.Flags().StringVar(&f.state, "state", "", "`directory` with this machine's identity (environment: TUNNOX_STATE; default "+defaultStateDir(api.surroundings)+")")
+	cmd.Flags().Int64Var(&f.clientID, "client-id", 0, "`id` of the client, if several agents run")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		given := f.stateGiven()
+		f.timeout, f.json, f.state = min(api.timeout, machineLimit), api.json, stateDir(api.surroundings, f.state)
+		if !given && !machineKnown(f.state) {
+			return api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+				return c.showStatus(ctx, out, api.json, nil)
+			})(cmd, args)
+		}
+		m, err := f.machine(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if !api.wanted() {
+			if err := m.show(api.stdout, api.json); err != nil {
 				return err
 			}
-			if err := s.print(out, api.json); err != nil {
-				return err
-			}
-			if !s.Ready {
-				return errors.New("the server is not ready")
-			}
-			return nil
-		})}
+			return m.err()
+		}
+		return api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+			return errors.Join(c.showStatus(ctx, out, api.json, m), m.err())
+		})(cmd, args)
+	}
+	return cmd
+}
+
+// machineLimit bounds how long the agent of this machine may take to answer.
+const machineLimit = 10 * time.Second
+
+// wanted tells whether somebody has named the API or a key for it.
+func (f *apiFlags) wanted() bool {
+	return f.url != "" || f.keyFile != "" || f.variable("TUNNOX_API") != "" || f.variable("TUNNOX_API_KEY") != ""
+}
+
+func (m *machineStatus) show(out io.Writer, asJSON bool) error {
+	if !asJSON {
+		return m.print(out)
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return printJSON(out, b)
+}
+
+// showStatus shows the status of the server, behind that of this machine if there is one.
+func (c *restClient) showStatus(ctx context.Context, out io.Writer, asJSON bool, m *machineStatus) error {
+	if m != nil && !asJSON {
+		if err := m.print(out); err != nil {
+			return err
+		}
+		fmt.Fprintln(out)
+	}
+	s, err := c.status(ctx)
+	if err != nil {
+		return err
+	}
+	s.Machine = m
+	if err := s.print(out, asJSON); err != nil {
+		return err
+	}
+	if !s.Ready {
+		return errors.New("the server is not ready")
+	}
+	return nil
 }
 
 func (c *restClient) status(ctx context.Context) (*serverStatus, error) {

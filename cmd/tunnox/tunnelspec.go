@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/domain"
 )
 
 // spec is a tunnel to hold, and how it is shown when it is there.
@@ -135,6 +136,12 @@ func exposeSpec(service string, uses, seconds uint32, where func() string) (spec
 
 // getSpec is a listener here for what a code leads to.
 func getSpec(code, listen string) (spec, error) {
+	if strings.HasPrefix(code, "tnxj_") {
+		return spec{}, usageError("this code is an invitation, not the code of a service: use it with tunnox join")
+	}
+	if _, _, ok := domain.ParseShareCode(code); !ok { // the code is a secret: it is not printed
+		return spec{}, usageError("the code is damaged: it must be a number and four groups of five letters or digits, for example 1234-ABCDE-FGHIJ-KLMNO-PQRST. Copy all of it")
+	}
 	parts := map[string]any{}
 	if listen != "" {
 		if err := listenParts(parts, listen); err != nil {

@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "ready": ready, "until": until, "mode": mode,
-			"field": field, "freeport": freeport, "join": join, "services": startServices, "echo": echo, "ask": ask,
+			"field": field, "freeport": freeport, "join": join, "services": startServices, "echo": echo, "ask": ask, "occupy": occupy,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -171,6 +171,16 @@ func freeport(ts *testscript.TestScript, _ bool, args []string) {
 func echo(ts *testscript.TestScript, _ bool, args []string) {
 	t := ts.Value(testingKey{}).(testing.TB)
 	ts.Setenv(args[0], strconv.Itoa(programs.Listen(t, programs.Echo).Port))
+}
+
+// occupy PORT listens on a port, so that nobody else can.
+func occupy(ts *testscript.TestScript, _ bool, args []string) {
+	var l net.Listener
+	poll(ts, func() (err error) { // who had it may be closing it
+		l, err = net.Listen("tcp", "127.0.0.1:"+args[0])
+		return err
+	})
+	ts.Defer(func() { _ = l.Close() })
 }
 
 // ask PORT TEXT sends a text until it comes back.
