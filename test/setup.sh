@@ -10,6 +10,18 @@ postgres_present() {
 	command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null
 }
 
+# protoc and the messages that every protoc knows, which Debian has in a package of their own.
+protoc_present() {
+	command -v protoc >/dev/null || return 1
+	local dir
+	dir=$(mktemp -d)
+	printf 'syntax = "proto3";\nimport "google/protobuf/timestamp.proto";\nmessage M { google.protobuf.Timestamp t = 1; }\n' >"$dir/m.proto"
+	protoc -I"$dir" --descriptor_set_out=/dev/null m.proto 2>/dev/null
+	local status=$?
+	rm -r "$dir"
+	return $status
+}
+
 missing=()
 if [[ -z ${TUNNOX_TEST_POSTGRES:-} ]] && ! postgres_present; then missing+=(postgresql); fi
 if [[ -z ${TUNNOX_TEST_REDIS:-} ]] && ! command -v redis-server >/dev/null; then missing+=(redis-server); fi
@@ -18,7 +30,7 @@ for proxy in nginx haproxy tinyproxy; do
 done
 if [[ ${1:-} == check ]]; then
 	if ! command -v "$("${GO:-go}" env CC)" >/dev/null; then missing+=(gcc libc6-dev); fi
-	if ! command -v protoc >/dev/null; then missing+=(protobuf-compiler); fi
+	if ! protoc_present; then missing+=(protobuf-compiler libprotobuf-dev); fi
 	if ! command -v npx >/dev/null; then missing+=(npm); fi
 fi
 if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
