@@ -42,7 +42,7 @@ func (p *process) announce(a announcement) error {
   API docs   http://%s/docs
   API key    %s (whoever has it may do everything)
   Metrics    http://%s/metrics
-`, shortVersion(), p.dir.path, bound["api"], bound["api"], a.key.source, bound["metrics"])
+%s`, shortVersion(), p.dir.path, bound["api"], bound["api"], a.key.source, bound["metrics"], p.visitorLines())
 		if forwarder != "" {
 			fmt.Fprintf(&b, `
 Start a forwarder, with a copy of the join token that only its account can read:

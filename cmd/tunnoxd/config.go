@@ -72,6 +72,9 @@ type config struct {
 	UsageInterval  time.Duration
 	MetricsClients int
 
+	hostsGiven, portsGiven   bool // a flag, a variable or the file says something of them
+	tryoutHosts, tryoutPorts bool // tryOut has chosen them
+
 	plans []httpapi.NamedPlan // the section plans of the file; no flag, since it is data
 
 	// TUNNOXD_API_KEY and _BEFORE; no flags, since every process sees another's arguments.
@@ -104,9 +107,9 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
 	f.StringVar(&c.RedisFile, "redis-file", "", "`file` with the URL of Redis, instead of --redis, as tunnoxd redis-user writes it; read again for every connection")
 	f.StringVar(&c.AdvertiseAgents, "advertise-agents", "", "`host:port` agents reach this server at, or several with commas between, the best first: they stand in join lines and certificates, and agents try one after the other (default: what was bound; this machine's first address when that was all of them)")
-	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports that visitors come in at, for mappings without a source client (empty = none)")
+	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports that visitors come in at, for mappings without a source client (empty = none; serve without --postgres: 20000-20099, for this machine only)")
 	f.StringVar(&c.PublicAddress, "public-address", "", "`host` that visitors reach --public-ports at; an address of this machine is also the only one listened on, 0.0.0.0 is all of IPv4 (default: this machine's first address, and every address listened on)")
-	f.StringVar(&c.HTTP, "http", "", "`address` that visitors of public hosts come to, with HTTP/1.1 or HTTP/2 without TLS (empty = none)")
+	f.StringVar(&c.HTTP, "http", "", "`address` that visitors of public hosts come to, with HTTP/1.1 or HTTP/2 without TLS (empty = none; serve without --postgres: 127.0.0.1:8081, or another port if it is taken, with --base-domain localhost)")
 	f.StringVar(&c.HTTPS, "https", "", "`address` for visitors of public hosts over TLS, with HTTP/1.1 or HTTP/2; visitors of --http are then redirected (empty = none)")
 	f.StringVar(&c.Certificate, "certificate", "", "`files` with the certificates of --https in PEM, each with its chain, separated by commas; a changed file is read again")
 	f.StringVar(&c.CertificateKey, "certificate-key", "", "`files` with the keys of --certificate, in the same order")
@@ -206,6 +209,7 @@ func (c *config) load(flags *pflag.FlagSet, environ []string) error {
 			errs = append(errs, fmt.Errorf("%s: %w", from, err))
 		}
 	})
+	c.hostsGiven, c.portsGiven = given(flags, hostSettings), given(flags, portSettings)
 	return errors.Join(append(errs, c.check(flags)...)...)
 }
 

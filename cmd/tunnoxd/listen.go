@@ -20,7 +20,11 @@ type listeners struct {
 }
 
 // binding is what a role listens on; an empty address is none.
-type binding struct{ api, agents, ws, quic, metrics, state, bridge, http, https string }
+type binding struct {
+	api, agents, ws, quic, metrics, state, bridge, http, https string
+
+	tryout bool // http is what listenTryout opens
+}
 
 // openListeners opens those whose address is not empty.
 func openListeners(on binding) (_ *listeners, err error) {
@@ -40,6 +44,11 @@ func openListeners(on binding) (_ *listeners, err error) {
 		}
 		if *l.to, err = listenTCP(l.address); err != nil {
 			return nil, fmt.Errorf("--%s %s: %w", l.flag, l.address, err)
+		}
+	}
+	if on.tryout {
+		if ls.http, err = listenTryout(); err != nil {
+			return nil, fmt.Errorf("--http %s: %w", tryoutHTTP, err)
 		}
 	}
 	if ls.quic, err = ls.listenQUIC(on); err != nil {

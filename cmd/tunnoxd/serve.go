@@ -18,6 +18,10 @@ and shares them with others. The first start makes an API key and a TLS identity
 in --data and prints how to go on. TUNNOXD_API_KEY (32 characters or more)
 replaces the key.
 
+Without settings for visitors it also serves public hosts and ports to its own
+machine, so that "tunnox http 3000" gives an URL at once; --http and --public-ports
+open them to others, and are nothing when empty.
+
 With --state, over Postgres and Redis, it is also the control plane of a cluster:
 DATA/join-token lets "tunnoxd forwarder" join, and a target agent may be connected
 to any of them. Agents then verify all of them by the cluster's authority.
@@ -47,6 +51,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 	if (cfg.Postgres == "") != (cfg.Redis == "") {
 		return usageError{errors.New("--postgres and --redis belong together: the log in one, read models, feed and presence in the other; without both everything is in --data")}
 	}
+	cfg.tryOut()
 	if err := cfg.checkHostsTogether(); err != nil {
 		return err
 	}
@@ -56,6 +61,9 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 			return usageError{errors.New("--state lets forwarders join, which needs --postgres and --redis")}
 		}
 		on.state, on.bridge = cfg.State, cfg.Bridge
+	}
+	if cfg.tryoutHosts {
+		on.http, on.tryout = "", true
 	}
 	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
 		if err := p.open(on); err != nil {
