@@ -264,7 +264,8 @@ func TestRefusals(t *testing.T) {
 		{3, `No client of yours is called "nobody"`, []string{"forward", "15433", "nobody:5432"}},
 		{2, "want CLIENT:PORT", []string{"forward", "15433", "nobody"}},
 		{4, "Another program listens on 127.0.0.1:" + busy, []string{"forward", busy, "laptop:5432"}},
-		{3, "There is no share with this code", []string{"get", "12345-ABCDE"}},
+		{2, "the code is damaged", []string{"get", "12345-ABCDE"}},
+		{3, "There is no share with this code", []string{"get", "1234-ABCDE-FGHIJ-KLMNP-QRSTU"}},
 		{2, "--uses 0", []string{"expose", "80", "--uses", "0"}},
 	} {
 		said := laptop.refused(tt.status, tt.args...)
