@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that the tests find a Postgres and a Redis to start privately and the proxies
-# that agents stand behind (nginx, haproxy, tinyproxy), and with
+# that agents stand behind (nginx, haproxy, tinyproxy), an sshd and with
 # the argument check what make check needs besides: a C compiler and protoc. It
 # installs Debian's packages when it may, and otherwise says what is missing.
 # It starts nothing: the tests start and end their own servers.
@@ -28,6 +28,7 @@ if [[ -z ${TUNNOX_TEST_REDIS:-} ]] && ! command -v redis-server >/dev/null; then
 for proxy in nginx haproxy tinyproxy; do
 	if ! PATH=$PATH:/usr/sbin:/usr/local/sbin command -v $proxy >/dev/null; then missing+=("${proxy/#nginx/nginx-light}"); fi
 done
+if ! PATH=$PATH:/usr/sbin command -v sshd >/dev/null; then missing+=(openssh-server openssh-client); fi # docs/guide has SSH
 if [[ ${1:-} == check ]]; then
 	if ! command -v "$("${GO:-go}" env CC)" >/dev/null; then missing+=(gcc libc6-dev); fi
 	if ! protoc_present; then missing+=(protobuf-compiler libprotobuf-dev); fi
@@ -59,7 +60,7 @@ fi
 cat >&2 <<TEXT
 setup: missing for the tests: ${missing[*]}
   Debian, Ubuntu:  sudo apt-get install ${missing[*]}
-  elsewhere:       put postgres (15 or later), redis-server (7 or later), nginx, haproxy and tinyproxy on PATH,
+  elsewhere:       put postgres (15 or later), redis-server (7 or later), nginx, haproxy, tinyproxy and sshd on PATH,
                    and for make check a C compiler, protoc and npx
   or use your own: TUNNOX_TEST_POSTGRES=postgres://... TUNNOX_TEST_REDIS=redis://... make test
 TEXT
