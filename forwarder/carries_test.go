@@ -44,7 +44,7 @@ func TestOldHelloCarriesTCP(t *testing.T) {
 	if r := h.answer(t); r != nil {
 		t.Fatalf("an old Hello is refused: %v", r)
 	}
-	if s, ok := w.presences.of(target.id); !ok || s.Protocols != "tcp" {
+	if s := w.session(target); s.Protocols != "tcp" {
 		t.Errorf("the directory says it carries %q, want tcp", s.Protocols)
 	}
 	go func() { // it takes what is opened to it, as old agents do: the Open has no protocol to look at

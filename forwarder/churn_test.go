@@ -133,7 +133,7 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 	if err := roundTrip(conn, "x"); err != nil {
 		t.Fatal(err)
 	}
-	before, _ := w.presences.of(c.id)
+	before := w.session(c)
 	hole.open.Store(true)
 	watch := pace.Measure(t)
 	began := time.Now()

@@ -209,7 +209,7 @@ func TestSameConfigurationRestartsNothing(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		source, _, m := w.pair(echo(t))
 		w.settled(source)
-		before, _ := w.presences.of(source.id)
+		before := w.session(source)
 		inode := socketOf(t, m.address)
 
 		w.current().stop()

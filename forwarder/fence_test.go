@@ -151,7 +151,7 @@ func TestSameInstanceReplacesItself(t *testing.T) {
 				return link, err
 			}
 		})
-		before, _ := w.presences.of(c.id)
+		before := w.session(c)
 		lost <- struct{}{} // the agent believes that its link is gone; the forwarder hears nothing
 		eventually(t, "the agent is back", func() bool {
 			now, ok := w.presences.of(c.id)

@@ -31,12 +31,12 @@ func TestConfigurationLargerThanAMessage(t *testing.T) {
 	w.manyMappings(c, 2_600, strings.Repeat("𝌆", 100), "192.0.2.1", 1_000) // nobody can listen there: no sockets are needed
 	w.agent(c)
 	w.settled(c)
-	first, _ := w.presences.of(c.id)
+	first := w.session(c)
 	w.plane.do(t, domain.SetMappingEnabled{ID: 50_000})
 	m := w.mapping(c, c, greet(t, "beside the others"))
 	w.listening(m)
 	w.settled(c)
-	if now, _ := w.presences.of(c.id); now.Session != first.Session {
+	if now := w.session(c); now.Session != first.Session {
 		t.Errorf("the agent has session %s, had %s:\n%s", now.Session, first.Session, log)
 	}
 	if got := w.metric("tunnox_mappings_active"); got != 2_600 {

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/directory"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/test/pace"
@@ -270,6 +271,17 @@ func (w *world) ackedAt(c client, position int64) {
 		s, ok := w.presences.of(c.id)
 		return ok && s.ConfigAck >= position
 	})
+}
+
+// session waits for the client's session in the directory, and gives it. An agent is
+// online a moment before the directory has it.
+func (w *world) session(c client) (s directory.Session) {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprintf("client %d is in the directory", c.id), func() (ok bool) {
+		s, ok = w.presences.of(c.id)
+		return ok
+	})
+	return s
 }
 
 // pair makes two clients with agents and a mapping from one to the other.

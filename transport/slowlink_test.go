@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -110,18 +112,34 @@ func TestInteractiveBesideBulk(t *testing.T) {
 		{"8 Mbit, 1 download", 1_000_000, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			directKey, directNew := besideBulkDirect(t, c.rate, c.bulks)
-			key, fresh := besideBulk(t, c.rate, c.bulks)
-			t.Logf("key stroke: direct %v, tunnel %v; new connection: direct %v, tunnel %v", directKey, key, directNew, fresh)
-			const slack = 300 * time.Millisecond // of a busy machine
-			if key > 2*directKey+100*time.Millisecond+slack {
-				t.Errorf("a key stroke takes %v, direct %v", key, directKey)
+			var slow error
+			for range 3 { // a fault is there each time, the work of others is not
+				if slow = interactive(t, c.rate, c.bulks); slow == nil {
+					return
+				}
+				t.Log(slow)
 			}
-			if fresh > 2*directNew+100*time.Millisecond+slack {
-				t.Errorf("a new connection takes %v, direct %v", fresh, directNew)
-			}
+			t.Error(slow)
 		})
 	}
+}
+
+// interactive compares both ways once. What both are given is as long as on a calm
+// machine times how slow this one is.
+func interactive(t *testing.T, rate float64, bulks int) error {
+	watch := pace.Start()
+	defer watch.Stop()
+	directKey, directNew := besideBulkDirect(t, rate, bulks)
+	key, fresh := besideBulk(t, rate, bulks)
+	slack := watch.Allow(200 * time.Millisecond)
+	t.Logf("key stroke: direct %v, tunnel %v; new connection: direct %v, tunnel %v; slack %v", directKey, key, directNew, fresh, slack)
+	if key > 2*directKey+slack {
+		return fmt.Errorf("a key stroke takes %v, direct %v", key, directKey)
+	}
+	if fresh > 2*directNew+slack {
+		return fmt.Errorf("a new connection takes %v, direct %v", fresh, directNew)
+	}
+	return nil
 }
 
 const (
