@@ -65,8 +65,7 @@ func TestAFencedAgentIsToldThatTheOtherHasGone(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		c := w.client(w.user)
 		older := w.agent(c)
-		var instance directory.Session // an agent is online a moment before the directory has it
-		eventually(t, "the older one is in the directory", func() bool { instance, _ = w.presences.of(c.id); return instance.Instance != "" })
+		instance := w.session(c)
 		newer := w.agent(c)
 		older.fenced(t)
 		if refusal := w.refusal(c, instance.Instance); !refusal.Permanent || !strings.Contains(refusal.Message, "it is at ") {

@@ -57,13 +57,11 @@ func TestWrongCredentialEndsTheAgent(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		w.agent(w.client(w.user)) // from now on the forwarder is sure of what it knows
 		right, other := w.client(w.user), w.client(w.user)
-		wrong := client{right.id, other.credential}
-		if e := w.launch(wrong).ended(t); e.Refusal.Code != wire.BadCredential || !strings.Contains(e.Error(), "auth code") {
-			t.Errorf("ended with %v", e)
-		}
-		unknown := client{999999999, other.credential}
-		if e := w.launch(unknown).ended(t); e.Refusal.Code != wire.BadCredential || !strings.Contains(e.Error(), "auth code") {
-			t.Errorf("ended with %v", e)
+		wrong, unknown := w.launch(client{right.id, other.credential}), w.launch(client{999999999, other.credential})
+		for _, r := range []*running{wrong, unknown} {
+			if e := r.ended(t); e.Refusal.Code != wire.BadCredential || !strings.Contains(e.Error(), "auth code") {
+				t.Errorf("ended with %v", e)
+			}
 		}
 		w.agent(right)
 	})

@@ -268,14 +268,7 @@ func TestBalancer(t *testing.T) {
 				return c.dialNode(ctx, nodeIDs[min(dials.Add(1)/4, 2)])
 			}
 		})
-		var first directory.Session // an agent is online a moment before the directory has it
-		eventually(t, "the agent is in the directory", func() bool {
-			all := c.presences.all(of.id)
-			if len(all) > 0 {
-				first = all[0]
-			}
-			return len(all) > 0
-		})
+		first := c.session(of)
 		c.twice("", of)
 		kept := func(s directory.Session) bool { return s.Session == first.Session }
 		if all := c.presences.all(of.id); !slices.ContainsFunc(all, kept) {

@@ -210,7 +210,8 @@ type running struct {
 	err  error
 }
 
-// agent starts an agent for a client, and waits until it is connected.
+// agent starts an agent for a client, and waits until it is connected and in the
+// directory, if that can be written: an agent is online a moment before.
 func (w *world) agent(c client, change ...func(*agent.Config)) *running {
 	w.t.Helper()
 	online := make(chan struct{}, 100)
@@ -223,6 +224,9 @@ func (w *world) agent(c client, change ...func(*agent.Config)) *running {
 		w.t.Fatalf("agent of client %d ended: %v", c.id, r.err)
 	case <-time.After(pace.Guard):
 		w.t.Fatalf("agent of client %d did not connect", c.id)
+	}
+	if !w.presences.isAway() {
+		w.session(client{id: r.ClientID()})
 	}
 	return r
 }
@@ -273,8 +277,7 @@ func (w *world) ackedAt(c client, position int64) {
 	})
 }
 
-// session waits for the client's session in the directory, and gives it. An agent is
-// online a moment before the directory has it.
+// session waits for the client's session in the directory, and gives it.
 func (w *world) session(c client) (s directory.Session) {
 	w.t.Helper()
 	eventually(w.t, fmt.Sprintf("client %d is in the directory", c.id), func() (ok bool) {

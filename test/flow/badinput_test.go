@@ -26,7 +26,8 @@ var errOnline = errors.New("the client of a killed agent is still online")
 // TestBadRequests: whatever arrives over REST, the answer is clear, nothing is written,
 // and the server still works.
 func TestBadRequests(t *testing.T) {
-	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+	t.Parallel()
+	inBothFormsAtOnce(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		other := p.CreateUser(t, "bob")
 		m := p.mapping(t, programs.Listen(t, answering("svc")).Port)
@@ -139,6 +140,7 @@ func with(m map[string]any, changes ...any) map[string]any {
 // agents notice nothing. Most strangers are only cut off by a timeout, so all of them
 // come at once.
 func TestGarbageOnTheAgentPort(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	inBothFormsAtOnce(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		m := p.mapping(t, programs.Listen(t, answering("svc")).Port)

@@ -79,6 +79,7 @@ func TestFlow(t *testing.T) {
 // TestAnonymous: an agent without identity gets one, keeps it over a restart, and can
 // be an end of a mapping.
 func TestAnonymous(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		state := t.TempDir()
@@ -117,7 +118,8 @@ func TestAnonymous(t *testing.T) {
 // TestRefusals: a forbidden request is refused with its code, by the API and at the
 // agent.
 func TestRefusals(t *testing.T) {
-	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
+	t.Parallel() // it waits more than it works
+	inBothFormsAtOnce(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 
 		// A credential of another client, and one for a client that does not exist.

@@ -90,6 +90,7 @@ func dialling(t *testing.T, port int) (n int) {
 // places everywhere: at once with a reset, and after a short while with a close, which
 // looks like the end of a request. Who only ends a request still gets the answer.
 func TestVisitorLeavesAHangingDial(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	_, args := publicPorts(t)
 	s := programs.Serve(t, args...)
 	here := newPair(t, s)
