@@ -35,11 +35,12 @@ setup-check: # what make check needs besides
 	@./test/setup.sh check
 
 # What is rare and slow is not here but in make check: the race detector, and the
-# tests that kill everything in turn.
+# tests that kill everything in turn. Tests that are marked parallel mostly wait, so
+# four of them run at once.
 LONG = ./test/chaos
 
 test: setup vet ## Run the tests, against a private Postgres and Redis
-	$(GO) test -p 2 -timeout 15m $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vxF "$$($(GO) list $(LONG))")
+	$(GO) test -p 2 -parallel 4 -timeout 15m $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vxF "$$($(GO) list $(LONG))")
 
 check: setup-check lint verify-generate test-long test-race fuzz ## Everything else before a change lands: style, generated code, races, faults, fuzzers
 
@@ -55,6 +56,7 @@ test-race-bytes: setup-check ## Run the tests of the byte path under the race de
 
 test-long: setup ## Run the tests that kill everything in turn, and the long forms of others
 	$(GO) test -timeout 15m $(TESTFLAGS) $(LONG)
+	$(GO) test -timeout 5m $(TESTFLAGS) ./httpapi -run TestEveryOperationWithInputOfItsSchema -schemafuzz 1m
 	TUNNOX_TEST_STRICT=1 $(GO) test -timeout 5m $(TESTFLAGS) ./test/usage -run TestBandwidthOverTwoForwarders
 
 vet:

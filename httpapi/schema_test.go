@@ -17,8 +17,8 @@ import (
 	"github.com/tunnox-net/tunnox/httpapi"
 )
 
-// schemaFuzz is how long TestEveryOperationWithInputOfItsSchema goes on. The fuzzers of
-// make check let it go on for a minute.
+// schemaFuzz is how long TestEveryOperationWithInputOfItsSchema goes on. make
+// test-long and make fuzz let it go on for a minute.
 var schemaFuzz = flag.Duration("schemafuzz", 10*time.Second, "how long to send random input of the schemas")
 
 // document is what the fuzzer reads of the OpenAPI document.
