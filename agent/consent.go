@@ -9,7 +9,7 @@ import (
 // tunnels to them: whoever starts one there says so by that. The zero value is ready.
 type consents struct {
 	mu    sync.Mutex
-	given map[string]*consent // by host:port; guarded by mu
+	given map[string]*consent // by host:port, unix:PATH or file:PATH; guarded by mu
 }
 
 type consent struct {
@@ -42,6 +42,17 @@ func (c *consents) remove(service string) {
 			delete(c.given, service)
 		}
 	}
+}
+
+func (c *consents) allowsPlace(at place) (top string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, given := range c.given {
+		if top, ok = given.policy.allowsPlace(at); ok {
+			return top, true
+		}
+	}
+	return "", false
 }
 
 func (c *consents) allows(host string, addr netip.Addr, port uint16) bool {

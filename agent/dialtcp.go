@@ -47,7 +47,7 @@ func (t *target) dialFirst(ctx context.Context, network string, addrs []netip.Ad
 // dialCode gives the code that tells the other side what the dial met.
 func dialCode(err error) error {
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT): // the second is a unix socket that is not there
 		return wire.DialRefused
 	case isTimeout(err), errors.Is(err, context.DeadlineExceeded):
 		return wire.DialTimeout

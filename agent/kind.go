@@ -13,7 +13,7 @@ import (
 // kind is how the agent carries one protocol, at both ends: a file each, such as
 // listentcp.go and dialtcp.go.
 type kind struct {
-	// listen opens what connections come in at.
+	// listen opens what connections come in at; nil for a kind of service.
 	listen func(netip.AddrPort) (socket, error)
 	// dial reaches the service that a stream is for, as far as the policy allows.
 	dial func(context.Context, *target, *wirepb.Open) (transport.Duplex, error)
@@ -33,10 +33,19 @@ var kinds = map[string]kind{
 	"udp": {listen: listenUDP, dial: dialUDP},
 	// The forwarder puts the destination that the client asked for in the service's place.
 	"socks5": {listen: listenSOCKS, dial: dialTCP},
+	// Kinds of services, to which connections of several protocols lead.
+	"unix":  {dial: dialUnix},
+	"files": {dial: dialFiles},
 }
 
 // protocols lists what this agent carries, for Hello.
 func protocols() []string { return slices.Sorted(maps.Keys(kinds)) }
+
+// listens gives the kind for a protocol that this agent can listen for.
+func listens(protocol string) (kind, bool) {
+	k, ok := kindOf(protocol)
+	return k, ok && k.listen != nil
+}
 
 // kindOf gives the kind for a protocol. Forwarders that do not say which mean tcp.
 func kindOf(protocol string) (kind, bool) {

@@ -254,7 +254,7 @@ func addressOf(l *wirepb.Listener) string {
 // listen opens a socket that the server asks for, or says why not. Where the owner of
 // this machine has not allowed it, the server's word is not enough.
 func (ls *listeners) listen(want *wirepb.Listener) (socket, *wirepb.Failure) {
-	_, known := kindOf(want.GetProtocol())
+	_, known := listens(want.GetProtocol())
 	at, err := netip.ParseAddrPort(addressOf(want))
 	if known && err == nil && at.Port() != 0 && !ls.a.listening.Allows(at) && !ls.a.tunnels.listenAt(at) {
 		return nil, &wirepb.Failure{MappingId: want.GetMappingId(), Code: string(wire.AddressDenied),
@@ -268,7 +268,7 @@ func listen(want *wirepb.Listener) (socket, *wirepb.Failure) {
 	fail := func(code wire.Code, message string) (socket, *wirepb.Failure) {
 		return nil, &wirepb.Failure{MappingId: want.GetMappingId(), Code: string(code), Message: message}
 	}
-	kind, ok := kindOf(want.GetProtocol())
+	kind, ok := listens(want.GetProtocol())
 	if !ok {
 		return fail(wire.ProtocolUnavailable, wire.ProtocolUnavailable.Sentence())
 	}

@@ -29,6 +29,7 @@ type LocalMapping struct {
 	TargetClientID int64  `json:"target_client_id"` // to create: 0 = this agent's
 	TargetHost     string `json:"target_host"`
 	TargetPort     uint32 `json:"target_port"`
+	Target         string `json:"target,omitempty"` // unix:PATH or file:PATH, in place of host and port; to create: host:port too
 	Status         string `json:"status"`
 	// Options are the members of the object that are none of the above. What there is,
 	// the control plane says.
@@ -135,9 +136,13 @@ func (a *Agent) localCreate(w http.ResponseWriter, r *http.Request) {
 	if m.TargetClientID == 0 {
 		m.TargetClientID = id
 	}
+	var parts []byte
+	if m.Target != "" {
+		parts, _ = json.Marshal(map[string]string{"target": m.Target}) // a text can be written
+	}
 	a.answerMapping(w, r, http.StatusCreated, &wirepb.Command{Command: &wirepb.Command_CreateMapping{CreateMapping: &wirepb.CreateMapping{
 		SourceClientId: m.SourceClientID, TargetClientId: m.TargetClientID, Protocol: m.Protocol, Name: m.Name,
-		LocalHost: m.LocalHost, LocalPort: m.LocalPort, TargetHost: m.TargetHost, TargetPort: m.TargetPort, Options: string(options)}}})
+		LocalHost: m.LocalHost, LocalPort: m.LocalPort, TargetHost: m.TargetHost, TargetPort: m.TargetPort, Options: string(options), Parts: parts}}})
 }
 
 func (a *Agent) localRedeem(w http.ResponseWriter, r *http.Request) {
@@ -232,7 +237,13 @@ func localMapping(m *wirepb.Mapping) LocalMapping {
 	if m.GetDisabled() {
 		status = "disabled"
 	}
-	return LocalMapping{MappingID: m.GetMappingId(), Name: m.GetName(), Protocol: m.GetProtocol(),
+	var parts struct {
+		Target string `json:"target"`
+	}
+	if json.Unmarshal(m.GetParts(), &parts) != nil {
+		parts.Target = "" // an older forwarder sends none
+	}
+	return LocalMapping{Target: parts.Target, MappingID: m.GetMappingId(), Name: m.GetName(), Protocol: m.GetProtocol(),
 		SourceClientID: m.GetSourceClientId(), LocalHost: m.GetLocalHost(), LocalPort: m.GetLocalPort(),
 		TargetClientID: m.GetTargetClientId(), TargetHost: m.GetTargetHost(), TargetPort: m.GetTargetPort(), Status: status,
 		Options: localOptions(m.GetOptions()), PublicAddress: m.GetPublic(), ShareID: m.GetShareId()}

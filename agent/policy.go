@@ -11,14 +11,16 @@ import (
 // Policy says which services the target agent may dial. The forwarder proposes,
 // the policy consents.
 //
-// The zero Policy allows loopback addresses only. Entries add to that. Link-local
+// The zero Policy allows loopback addresses only. Entries add to that. A unix socket or a
+// directory is allowed by an entry of its own only, and not by "*". Link-local
 // and cloud metadata addresses hand out credentials to whoever can reach them,
 // so they are allowed only by an entry that names the address or a network
 // inside their range; "*", a wide network such as 0.0.0.0/0 and a host name that
 // resolves to one of them do not.
 type Policy struct {
 	rules    []rule
-	narrowed bool // loopback addresses need an entry too
+	places   []place // unix sockets and directories, which only an entry of their own allows
+	narrowed bool    // loopback addresses need an entry too
 }
 
 // WithoutLoopback gives the policy that allows loopback addresses only by an entry. The
@@ -64,7 +66,8 @@ var (
 )
 
 const allowForms = "write HOST:PORT, HOST:FROM-TO, CIDR:PORT or *, where a port may be * " +
-	"and IPv6 stands in brackets, for example 10.0.0.5:5432, db.internal:5000-5010, 10.0.0.0/8:443, [fd12::/16]:*"
+	"and IPv6 stands in brackets, for example 10.0.0.5:5432, db.internal:5000-5010, 10.0.0.0/8:443, [fd12::/16]:*; " +
+	"or unix:PATH for a unix socket, file:PATH for a directory with all below it"
 
 // ParsePolicy reads the entries of --allow. Every wrong entry is named in the
 // error, with how to write it.
@@ -72,6 +75,13 @@ func ParsePolicy(entries []string) (Policy, error) {
 	var p Policy
 	var faults []error
 	for _, entry := range entries {
+		if at, ok, err := parseAllowedPlace(strings.TrimSpace(entry)); ok {
+			if err != nil {
+				faults = append(faults, fmt.Errorf("allow entry %q: %w", entry, err))
+			}
+			p.places = append(p.places, at)
+			continue
+		}
 		r, err := parseRule(strings.TrimSpace(entry))
 		if err != nil {
 			faults = append(faults, fmt.Errorf("allow entry %q: %w", entry, err))

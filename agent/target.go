@@ -129,10 +129,37 @@ func (t *target) reach(ctx context.Context, network, service string) (net.Conn, 
 		}
 	}
 	if len(allowed) == 0 {
-		return nil, &wire.Refusal{Code: wire.PolicyDenied, Message: fmt.Sprintf(
-			"the target agent's policy does not allow %s; its owner can, with --allow %[1]s", service)}
+		return nil, notAllowed(service)
 	}
 	return t.dialFirst(ctx, network, allowed, uint16(port))
+}
+
+// allowsPlace tells whether a unix socket or a directory may be reached. top is the path
+// that was named when it was allowed.
+func (t *target) allowsPlace(at place) (top string, ok bool) {
+	if top, ok = t.policy.allowsPlace(at); ok {
+		return top, true
+	}
+	return t.asked.allowsPlace(at)
+}
+
+// try reaches a service as the first connection of a tunnel will.
+func (t *target) try(ctx context.Context, service string) (net.Conn, error) {
+	at, ok := parsePlace(service)
+	if !ok {
+		return t.reach(ctx, "tcp", service)
+	}
+	dial := dialUnix
+	if at.kind == filePlace {
+		dial = dialFiles
+	}
+	return dial(ctx, t, &wirepb.Open{Service: at.path})
+}
+
+// notAllowed is the refusal of a service.
+func notAllowed(service string) error {
+	return &wire.Refusal{Code: wire.PolicyDenied, Message: fmt.Sprintf(
+		"the target agent's policy does not allow %s; its owner can, with --allow %[1]s", service)}
 }
 
 func (t *target) addresses(ctx context.Context, host string) ([]netip.Addr, error) {

@@ -167,13 +167,19 @@ func (t *tunnel) check() error {
 	default:
 		return &refusedHere{"invalid", fmt.Sprintf("This agent knows no tunnel of kind %q.", t.wish.Kind)}
 	}
-	if _, ok := kindOf(t.wish.Protocol); !ok && t.wish.Kind == TunnelForward { // what comes in elsewhere is for others to know
+	if _, ok := listens(t.wish.Protocol); !ok && t.wish.Kind == TunnelForward { // what comes in elsewhere is for others to know
 		return &refusedHere{string(wire.ProtocolUnavailable), fmt.Sprintf("This agent does not carry %s.", t.wish.Protocol)}
 	}
 	return nil
 }
 
 func (t *tunnel) service() (string, error) {
+	if at, ok := parsePlace(t.text("target")); ok {
+		if !at.valid() {
+			return "", &refusedHere{"invalid", "The service " + at.String() + " needs an absolute path."}
+		}
+		return at.String(), nil
+	}
 	host, port := t.text("target_host"), t.number("target_port")
 	if host == "" || port < 1 || port > 65535 {
 		return "", &refusedHere{"invalid", "The service is missing: a host and a port from 1 to 65535."}
@@ -343,7 +349,7 @@ func (t *tunnel) redeem(ctx context.Context) error {
 		return &refusedHere{"internal", "The server did not send the service of the code."}
 	}
 	leads := r.GetMappings()[0]
-	if _, ok := kindOf(leads.GetProtocol()); !ok {
+	if _, ok := listens(leads.GetProtocol()); !ok {
 		return &refusedHere{string(wire.ProtocolUnavailable), fmt.Sprintf("This agent does not carry %s.", leads.GetProtocol())}
 	}
 	if port == 0 {
@@ -462,7 +468,7 @@ func (t *tunnel) trial(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	conn, err := t.a.target.reach(ctx, "tcp", t.allowed)
+	conn, err := t.a.target.try(ctx, t.allowed)
 	if err != nil {
 		t.tell(TunnelNews{Event: "warning", Code: "service_not_reached",
 			Message: fmt.Sprintf("no service answers at %s yet (%s): start it; the tunnel stays open", t.allowed, wire.CodeOf(err).Sentence())})

@@ -58,7 +58,7 @@ type Parts struct {
 
 // complete gives the parts with defaults for the fields that were left out.
 func (p Parts) complete(kind OriginKind) Parts {
-	p.Origin = p.Origin.complete(kind)
+	p.Origin, p.Service = p.Origin.complete(kind), p.Service.complete()
 	return p
 }
 
@@ -391,6 +391,7 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	case kind == OriginHost && parts.PublicHost == "":
 		parts.PublicHost = m.PublicHost
 	}
+	parts.Service = parts.Service.instead(m.Service).complete()
 	if m.Public() {
 		parts = parts.complete(m.OriginKind())
 	}

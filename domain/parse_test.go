@@ -148,7 +148,7 @@ var commands = map[string]func(*args) Command{
 	},
 	"change_mapping": func(a *args) Command {
 		return ChangeMapping{ID: a.number("id"), By: a.number("by"), Patch: a.patch(Mapping{}, map[string]string{"user_id": "user",
-			"source_client_id": "source", "target_client_id": "target"})}.Offered(a.offer())
+			"source_client_id": "source", "target_client_id": "target", "target": "service"})}.Offered(a.offer())
 	},
 	"enable_mapping":  func(a *args) Command { return SetMappingEnabled{ID: a.number("id"), Enabled: true} },
 	"disable_mapping": func(a *args) Command { return SetMappingEnabled{ID: a.number("id")} },
@@ -285,7 +285,13 @@ func (a *args) origin() Origin {
 		PublicHost: a.text("public_host"), PublicPath: a.text("public_path")}
 }
 
-func (a *args) options() Options { return Options{HeldBy: Holder(a.text("held_by"))} }
+func (a *args) options() Options {
+	o := Options{HeldBy: Holder(a.text("held_by"))}
+	if a.text("listing") != "" {
+		o.Files = &Files{Listing: true}
+	}
+	return o
+}
 
 // offer is what there is of public ports and hosts: ports=FROM-TO, draw=N,N,
 // domains=D,D, labels=L,L and now=HOUR.
@@ -309,7 +315,7 @@ func (a *args) offer() PublicOffer {
 }
 
 func (a *args) service() Service {
-	return Service{TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port")), TargetScheme: a.text("target_scheme")}
+	return Service{TargetHost: a.text("target_host"), TargetPort: int(a.number("target_port")), TargetScheme: a.text("target_scheme"), Target: a.text("service")}
 }
 
 // patch takes the fields of a value that are named, some by a shorter name.

@@ -140,7 +140,7 @@ func everyPartIsCarried(t *testing.T, p Protocol) {
 	origin.LocalHost = "127.0.0.2"
 	origin.PublicPort, origin.PublicHost, origin.PublicPath = 0, "", "" // it has a source client
 	example(reflect.ValueOf(&service).Elem(), Field{})
-	service.TargetScheme = "" // it is no http mapping; TestHTTPMappingIsCarried has one
+	service.TargetScheme, service.Target = "", "" // TestHTTPMappingIsCarried has one, TestServicesAreCarried the other
 	other := Service{TargetHost: "other", TargetPort: 83}
 	if p == ProtocolSOCKS5 {
 		service, other = Service{}, Service{} // chosen by clients
@@ -212,7 +212,7 @@ func TestHTTPMappingIsCarried(t *testing.T) {
 		}
 	}
 	offer := PublicOffer{Known: true, Domains: []string{"t.example.org"}}
-	parts := Parts{"web", Origin{PublicHost: "brave-otter", PublicPath: "/app"}, Service{TargetHost: "db", TargetPort: 443, TargetScheme: "https"}, optionsOf(ProtocolHTTP)}
+	parts := Parts{"web", Origin{PublicHost: "brave-otter", PublicPath: "/app"}, Service{TargetScheme: "http", Target: "file:/srv/www"}, optionsOf(ProtocolHTTP)}
 	d, err := w.run(CreateMapping{ID: 1001, UserID: 100000001, TargetClientID: 600000000, Protocol: ProtocolHTTP, Parts: parts}.Offered(offer))
 	if err != nil {
 		t.Fatal(err)

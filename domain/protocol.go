@@ -66,7 +66,7 @@ type protocol struct {
 // command line, the checks, the claims and the share codes are made from it.
 var protocols = []protocol{
 	{name: ProtocolTCP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
-	{name: ProtocolUDP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkFixed, claims: claimListener},
+	{name: ProtocolUDP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkUDP, claims: claimListener},
 	{name: ProtocolHTTP, available: true, carried: ProtocolTCP, origins: []OriginKind{OriginHost}, check: checkHTTP, claims: claimListener},
 	{name: ProtocolSOCKS5, available: true, origins: []OriginKind{OriginAgent}, check: checkChosen, claims: claimListener},
 }
@@ -77,15 +77,34 @@ func checkFixed(f *faults, p Parts) {
 	if p.TargetScheme != "" {
 		f.add("target_scheme", "is for mappings of protocol http")
 	}
+	if p.Kind() == ServiceFiles {
+		f.add("target", "is a directory, which mappings of protocol http serve")
+	}
+}
+
+// checkUDP is for a protocol whose service is a host and a port.
+func checkUDP(f *faults, p Parts) {
+	checkFixed(f, p)
+	if p.Kind() == ServiceUnix {
+		f.add("target", "is a unix socket, which mappings of protocol tcp and http reach")
+	}
 }
 
 // checkHTTP checks the parts of a protocol that the forwarder speaks to the service.
-func checkHTTP(f *faults, p Parts) { p.Service.check(f) }
+func checkHTTP(f *faults, p Parts) {
+	p.Service.check(f)
+	switch files := p.Kind() == ServiceFiles; {
+	case files && p.TargetScheme != "" && p.TargetScheme != "http":
+		f.add("target_scheme", "is not for a directory: leave it out")
+	case !files && p.Files != nil:
+		f.add("files", "is for a target that is a directory, such as file:/srv/www")
+	}
+}
 
 // checkChosen is for a protocol whose clients say for each connection where it goes.
 func checkChosen(f *faults, p Parts) {
 	if p.Service != (Service{}) {
-		f.add("target_host", "is what each client of a socks5 mapping asks for: leave target_host and target_port out")
+		f.add("target_host", "is what each client of a socks5 mapping asks for: leave target_host, target_port and target out")
 	}
 }
 
@@ -132,13 +151,26 @@ func (p Protocol) Known() bool { return p.row() != nil }
 // Available reports whether this version carries the protocol.
 func (p Protocol) Available() bool { row := p.row(); return row != nil && row.available }
 
+// The kinds of services that an agent says it carries beside the protocols.
+const (
+	CarriedUnix  = "unix"
+	CarriedFiles = "files"
+)
+
 // Carried is what the target agent is asked to carry: HTTP is spoken at the forwarder,
-// and to the agent it is bytes like any other.
-func (p Protocol) Carried() Protocol {
-	if row := p.row(); row != nil && row.carried != "" {
-		return row.carried
+// and to the agent it is bytes like any other. A unix socket and a directory are what
+// agents learned to reach later, so they are named.
+func (m *Mapping) Carried() string {
+	switch m.Kind() {
+	case ServiceUnix:
+		return CarriedUnix
+	case ServiceFiles:
+		return CarriedFiles
 	}
-	return p
+	if row := m.Protocol.row(); row != nil && row.carried != "" {
+		return string(row.carried)
+	}
+	return string(m.Protocol)
 }
 
 // Protocols lists the protocols that this version carries.

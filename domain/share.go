@@ -151,6 +151,7 @@ func (c CreateShare) Reads() []StreamID {
 
 // Decide implements [Command].
 func (c CreateShare) Decide(s States) (Decision, error) {
+	c.Service = c.Service.complete()
 	var f faults
 	f.text("name", c.Name, 0, maxNameLength)
 	f.protocol(c.Protocol)

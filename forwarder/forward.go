@@ -35,6 +35,8 @@ type forward struct {
 	service  string
 	chosen   bool        // service is what the client asks for, and not the mapping's
 	protocol string      // what is carried, as wire.Open says it
+	of       string      // the protocol of the mapping
+	options  string      // what the target agent must know of the mapping's options
 	limit    int64       // of the mapping's connections, -1 = none
 	held     bool        // it has its place under the limit; guarded by portions.mu, like the next
 	over     bool        // it has left its mapping's live ones
@@ -55,6 +57,12 @@ type end interface {
 // A flow of datagrams has nobody who could leave.
 type leaver interface {
 	OnReset(do func()) (stop func())
+}
+
+// newForward is a stream of a mapping as the records are at this moment.
+func newForward(m *mappingRoute, from origin) *forward {
+	return &forward{mapping: m, version: m.Version, origin: from, service: m.State.Service.Address(), protocol: m.State.Carried(), of: string(m.State.Protocol),
+		options: optionsText(domain.Options{Files: m.State.Files})}
 }
 
 // begin authorises a stream of a mapping that begins here, and counts it. The lock
@@ -78,7 +86,8 @@ func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 	if code := m.meter.payer.refuses(); code != "" {
 		return nil, code
 	}
-	f := &forward{mapping: m, version: m.Version, origin: from, limit: limit, service: m.State.Service.Address(), protocol: string(m.State.Protocol.Carried())}
+	f := newForward(m, from)
+	f.limit = limit
 	if target := r.clients[m.State.TargetClientID]; target != nil {
 		f.target = target.session
 	}
@@ -306,7 +315,7 @@ func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session
 		return nil, wire.TargetOffline
 	}
 	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
-		Service: fwd.service, Protocol: fwd.protocol, Trace: clip(open.GetTrace())})
+		Service: fwd.service, Protocol: fwd.protocol, MappingProtocol: fwd.of, Options: fwd.options, Trace: clip(open.GetTrace())})
 }
 
 // ask sends the Open and waits for the answer. The stream has ended unless it is

@@ -154,7 +154,8 @@ func (r *routes) receive(from *fromPeer, open *wirepb.Open) (fwd *forward, code 
 		return nil, code, behind
 	}
 	from.source, from.target, from.port, from.publicHost = m.State.SourceClientID, m.State.TargetClientID, m.State.PublicPort, m.State.PublicHost
-	fwd = &forward{mapping: m, version: m.Version, origin: from, target: c.session, service: m.State.Service.Address(), protocol: string(m.State.Protocol.Carried())}
+	fwd = newForward(m, from)
+	fwd.target = c.session
 	m.add(fwd)
 	return fwd, "", behind
 }

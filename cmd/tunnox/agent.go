@@ -107,7 +107,7 @@ func agentCommand(s surroundings) *cobra.Command {
 	f.StringSliceVar(&o.allowListen, "allow-listen", nil, "more addresses where the agent may listen, beside ports of loopback from 1024: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *")
 	f.BoolVar(&o.denyLoopback, "deny-loopback", false, "do not dial services of this machine, except those of --allow")
 	f.StringSliceVar(&o.only, "only", nil, "dial only these services, and no other service of this machine either; same form as --allow")
-	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses need an entry of their own")
+	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses, unix:PATH (a socket) and file:PATH (a directory) need an entry of their own")
 	f.StringVar(&o.name, "name", hostname(), "`name` that users see, sent when an anonymous agent registers")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")

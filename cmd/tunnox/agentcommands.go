@@ -159,7 +159,7 @@ other client must be one of the same user.`,
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service (default: this agent's)")
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` to listen on (default host: 127.0.0.1)")
-	flags.StringVar(&service, "service", "", "`host:port` to dial; none for socks5")
+	flags.StringVar(&service, "service", "", "`host:port` to dial, or unix:PATH; none for socks5")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
 	require(cmd, "listen")

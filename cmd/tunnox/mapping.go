@@ -24,7 +24,7 @@ var (
 		field("STATUS", "status"),
 	}
 	mappingFields = []string{"mapping_id", "name", "user_id", "status", "protocol",
-		"source_client_id", "local_host", "local_port", "public_port", "public_address", "public_host", "public_path", "public_url", "target_client_id", "target_scheme", "target_host", "target_port"}
+		"source_client_id", "local_host", "local_port", "public_port", "public_address", "public_host", "public_path", "public_url", "target_client_id", "target_scheme", "target_host", "target_port", "target"}
 )
 
 // listenerText is where a mapping's connections come in.
@@ -45,6 +45,12 @@ func listenerText(o object) string {
 
 // serviceShown is the service of a mapping, for people.
 func serviceShown(o object) string {
+	if at := o.text("target"); at != "-" {
+		if scheme := o.text("target_scheme"); scheme != "-" {
+			at += " (" + scheme + ")"
+		}
+		return at
+	}
 	if scheme := o.text("target_scheme"); scheme != "-" {
 		return scheme + "://" + o.address("target_host", "target_port")
 	}
@@ -114,7 +120,7 @@ func (r *resource) createMapping() *cobra.Command {
 	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")
 	flags.StringVar(&host, "host", "", "`label` of the public host of an http mapping, under the server's base domain (default: one is chosen and kept)")
 	flags.StringVar(&path, "path", "", "`path` of the public host that the mapping has, with all below it (default: /)")
-	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c; none for socks5")
+	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c; unix:PATH is a socket, file:PATH a directory for http; none for socks5")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
 	require(cmd, "target")
@@ -148,7 +154,7 @@ func (r *resource) updateMapping() *cobra.Command {
 		return body, addOptions(flags, mappingOptions, body)
 	})
 	cmd.Flags().String("listen", "", "`[host:]port` the source client listens on from now on")
-	cmd.Flags().String("service", "", "`[scheme://]host:port` the target client dials from now on")
+	cmd.Flags().String("service", "", "`[scheme://]host:port` the target client dials from now on, or unix:PATH, or file:PATH")
 	cmd.Flags().String("host", "", "`label` of the public host from now on")
 	cmd.Flags().String("path", "", "`path` of the public host that the mapping has from now on")
 	cmd.Flags().Int("public-port", 0, "`port` of the forwarders' public ports that visitors come to from now on")
@@ -185,9 +191,13 @@ func addService(body map[string]any, service string) error {
 	if scheme, rest, ok := strings.Cut(service, "://"); ok {
 		body["target_scheme"], address = scheme, rest
 	}
+	if isPlace(address) {
+		body["target"] = address
+		return nil
+	}
 	host, port, err := splitAddress(address)
 	if err != nil || host == "" {
-		return usageError("--service %q: want HOST:PORT", service)
+		return usageError("--service %q: want HOST:PORT, unix:PATH or file:PATH", service)
 	}
 	body["target_host"], body["target_port"] = host, port
 	return nil

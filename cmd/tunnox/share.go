@@ -11,9 +11,9 @@ import (
 func shareCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "share", path: "/api/v1/shares", columns: []column{
 		field("SHARE", "share_id"), field("NAME", "name"), field("USER", "user_id"), field("TARGET", "target_client_id"),
-		{"SERVICE", func(o object) string { return o.address("target_host", "target_port") }},
+		{"SERVICE", serviceShown},
 		{"USES", func(o object) string { return o.text("uses") + "/" + o.text("max_uses") }}, field("EXPIRES", "expires_at"),
-	}, first: []string{"share_id", "name", "user_id", "target_client_id", "target_host", "target_port"}}
+	}, first: []string{"share_id", "name", "user_id", "target_client_id", "target_host", "target_port", "target"}}
 	cmd := &cobra.Command{Use: "share", Short: "Let others listen for a service of yours: create, list, show, revoke and redeem share codes"}
 	cmd.AddCommand(r.createShare(), ofOwner(r.list()), r.show(), r.revoke(), r.redeem())
 	return cmd
@@ -48,7 +48,7 @@ func (r *resource) createShare() *cobra.Command {
 	flags := cmd.Flags()
 	flags.Int64Var(&user, "user", 0, "`id` of the user who shares (default: the caller)")
 	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
-	flags.StringVar(&service, "service", "", "`host:port` that the target dials")
+	flags.StringVar(&service, "service", "", "`host:port` that the target dials, or unix:PATH")
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&name, "name", "", "`name` for people")
 	flags.Int64Var(&uses, "uses", 1, "`number` of times that the code can be used")

@@ -32,9 +32,13 @@ func publicCommand(s surroundings, protocol, called, example string) *cobra.Comm
 	f := &foreground{surroundings: s}
 	var port int
 	var name string
+	also := ""
+	if protocol == "tcp" {
+		also = ", or\nunix:PATH for a unix socket"
+	}
 	cmd := &cobra.Command{Use: protocol + " SERVICE", Short: "Give a " + called + " service of this machine a public address",
 		Long: `Give a ` + called + ` service of this machine a public address, for as long as this program
-runs. SERVICE is a port of this machine, or HOST:PORT that this machine reaches.
+runs. SERVICE is a port of this machine, or HOST:PORT that this machine reaches` + also + `.
 
 The server needs public ports: tunnoxd serve --public-ports FROM-TO.
 
@@ -45,7 +49,7 @@ The server needs public ports: tunnoxd serve --public-ports FROM-TO.
 	cmd.Flags().IntVar(&port, "port", 0, "public `port` to have; 0 = one is chosen")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		wanted, err := publicSpec(protocol, args[0], port)
+		wanted, err := publicSpec(protocol, args[0], "", port)
 		if err != nil {
 			return err
 		}
@@ -56,22 +60,29 @@ The server needs public ports: tunnoxd serve --public-ports FROM-TO.
 
 func httpCommand(s surroundings) *cobra.Command {
 	f := &foreground{surroundings: s}
-	var host, path, name string
-	cmd := &cobra.Command{Use: "http SERVICE", Short: "Give a web service of this machine a public URL",
+	var site website
+	var name string
+	cmd := &cobra.Command{Use: "http SERVICE", Short: "Give a web service, or a directory, of this machine a public URL",
 		Long: `Give a web service of this machine a public URL, for as long as this program runs.
-SERVICE is a port of this machine, or HOST:PORT that this machine reaches.
+SERVICE is a port of this machine, HOST:PORT that this machine reaches, unix:PATH for a
+unix socket, or a directory: . or ./site or /srv/www. Of a directory visitors may read
+the files, and nothing outside it. They see no files whose names begin with a dot
+(--dot-files), and no list where there is no index.html (--listing).
 
 The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN.
 
 ` + foregroundCodes,
-		Example: "  tunnox http 3000\n  tunnox http 192.168.1.10:8123 --host home",
-		Args:    oneArgument("the service, a port such as 3000 or HOST:PORT")}
+		Example: "  tunnox http 3000\n  tunnox http 192.168.1.10:8123 --host home\n  tunnox http ./site --listing",
+		Args:    oneArgument("the service, a port such as 3000, HOST:PORT or a directory such as ./site")}
 	f.declare(cmd)
-	cmd.Flags().StringVar(&host, "host", "", "`label` under the server's base domain (default: one is chosen)")
-	cmd.Flags().StringVar(&path, "path", "", "`path` of the host that the service has, with all below it (default: /)")
+	cmd.Flags().StringVar(&site.host, "host", "", "`label` under the server's base domain (default: one is chosen)")
+	cmd.Flags().BoolVar(&site.files.listing, "listing", false, "of a directory: list what it has where there is no index.html")
+	cmd.Flags().BoolVar(&site.files.dotFiles, "dot-files", false, "of a directory: show files whose names begin with a dot too")
+	cmd.Flags().StringVar(&site.path, "path", "", "`path` of the host that the service has, with all below it (default: /)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		wanted, err := httpSpec(args[0], host, path)
+		site.service = args[0]
+		wanted, err := httpSpec(site)
 		if err != nil {
 			return err
 		}
@@ -89,7 +100,7 @@ func exposeCommand(s surroundings) *cobra.Command {
 		Long: `Share a service of this machine with whoever you give the code that this prints.
 They run tunnox get CODE and have the service on a port of their machine; nothing
 of it is public. It lasts as long as this program runs. SERVICE is a port of this
-machine, or HOST:PORT that this machine reaches.
+machine, HOST:PORT that this machine reaches, or unix:PATH for a unix socket.
 
 ` + foregroundCodes,
 		Example: "  tunnox expose 5432\n  tunnox expose db.internal:5432 --uses 3 --expires 2d",
@@ -103,7 +114,7 @@ machine, or HOST:PORT that this machine reaches.
 		if uses == 0 {
 			return usageError("--uses 0: want 1 or more")
 		}
-		wanted, err := exposeSpec(args[0], uses, expires.seconds(), f.serverWord)
+		wanted, err := exposeSpec(args[0], "", uses, expires.seconds(), f.serverWord)
 		if err != nil {
 			return err
 		}
@@ -174,7 +185,7 @@ func forwardCommand(s surroundings) *cobra.Command {
 	cmd := &cobra.Command{Use: "forward LISTEN CLIENT:SERVICE", Short: "Have a service of another machine of yours on a port of this one",
 		Long: `Listen on this machine, for as long as this program runs, for a service of another
 machine of yours. CLIENT is the other machine, by its name or id; SERVICE is a port
-there, or HOST:PORT that it reaches and allows. tunnox agent runs on that machine.
+there, or HOST:PORT or unix:PATH that it reaches and allows. tunnox agent runs on that machine.
 
 ` + foregroundCodes,
 		Example: "  tunnox forward 5433 datacentre:5432\n  tunnox forward 0.0.0.0:8080 office:printer.local:80",

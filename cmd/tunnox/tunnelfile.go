@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,11 +30,12 @@ type entry struct {
 	value string            // of that key
 	more  map[string]string // the other keys
 	line  int
+	dir   string // of the file: where relative paths begin
 }
 
 // kindKeys are the keys that say what a tunnel is, each with its options.
 var kindKeys = map[string][]string{
-	"http":    {"host", "path", "keep"},
+	"http":    {"host", "path", "listing", "dot_files", "keep"},
 	"tcp":     {"port", "keep"},
 	"udp":     {"port", "keep"},
 	"expose":  {"uses", "expires", "keep"},
@@ -57,20 +59,28 @@ func (e entry) spec(name string, where func() string) (wanted spec, keep bool, e
 		}
 		return n
 	}
-	switch e.more["keep"] {
-	case "", "false":
-	case "true":
-		keep = true
-	default:
-		return wanted, false, fmt.Errorf("keep: want true or false, is %q", e.more["keep"])
+	yes := func(key string) bool {
+		switch e.more[key] {
+		case "", "false":
+			return false
+		case "true":
+			return true
+		}
+		err = fmt.Errorf("%s: want true or false, is %q", key, e.more[key])
+		return false
+	}
+	keep = yes("keep")
+	files := filesFlags{yes("listing"), yes("dot_files")}
+	if err != nil {
+		return wanted, false, err
 	}
 	switch e.kind {
 	case "http":
-		wanted, err = httpSpec(e.value, e.more["host"], e.more["path"])
+		wanted, err = httpSpec(website{e.value, e.dir, e.more["host"], e.more["path"], files})
 	case "tcp", "udp":
 		port := number("port", 65535)
 		if err == nil {
-			wanted, err = publicSpec(e.kind, e.value, int(port))
+			wanted, err = publicSpec(e.kind, e.value, e.dir, int(port))
 		}
 	case "expose":
 		uses := max(number("uses", 1000), 1)
@@ -81,7 +91,7 @@ func (e entry) spec(name string, where func() string) (wanted spec, keep bool, e
 			}
 		}
 		if err == nil {
-			wanted, err = exposeSpec(e.value, uint32(uses), lasts.seconds(), where)
+			wanted, err = exposeSpec(e.value, e.dir, uint32(uses), lasts.seconds(), where)
 		}
 	case "forward":
 		protocol := e.more["protocol"]
@@ -177,7 +187,7 @@ func (r *tunnelReader) known(key *yaml.Node, where string, keys ...string) bool 
 }
 
 func (r *tunnelReader) entry(name, node *yaml.Node) entry {
-	e := entry{more: map[string]string{}, line: name.Line}
+	e := entry{more: map[string]string{}, line: name.Line, dir: filepath.Dir(r.file)}
 	kinds := slices.Sorted(maps.Keys(kindKeys))
 	var others []*yaml.Node
 	seen := map[string]bool{}

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -24,13 +26,28 @@ func (s spec) named(name string) spec {
 	return s
 }
 
-// serviceParts are the parts of a mapping that name the service: PORT, or HOST:PORT.
+// isPlace tells whether a service is a unix socket or a directory, unix:PATH or file:PATH.
+func isPlace(service string) bool {
+	return strings.HasPrefix(service, "unix:") || strings.HasPrefix(service, "file:")
+}
+
+// serviceParts are the parts of a mapping that name the service: PORT, HOST:PORT, or
+// unix:PATH with an absolute path.
 func serviceParts(text string) (map[string]any, error) {
+	if strings.HasPrefix(text, "file:") {
+		return nil, usageError("%q: a directory is served over http only: tunnox http %[1]s", text)
+	}
+	if path, ok := strings.CutPrefix(text, "unix:"); ok {
+		if path == "" {
+			return nil, usageError("%q is no service: want unix:PATH with the path of a socket", text)
+		}
+		return map[string]any{"target": text}, nil
+	}
 	host, port := "127.0.0.1", text
 	if strings.Contains(text, ":") {
 		var err error
 		if host, port, err = net.SplitHostPort(text); err != nil {
-			return nil, usageError("%q is no service: want a port such as 3000, or HOST:PORT", text)
+			return nil, usageError("%q is no service: want a port such as 3000, HOST:PORT or unix:PATH", text)
 		}
 	}
 	if host == "" {
@@ -66,15 +83,87 @@ func listenParts(parts map[string]any, text string) error {
 	return nil
 }
 
+// localParts is serviceParts for a service of this machine: a path may be relative to a
+// directory, "" for the present one, because it is made absolute here.
+func localParts(text, dir string) (map[string]any, error) {
+	if path, ok := strings.CutPrefix(text, "unix:"); ok && path != "" {
+		path, err := absolute(path, dir)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"target": "unix:" + path}, nil
+	}
+	return serviceParts(text)
+}
+
+func absolute(path, dir string) (string, error) {
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("the directory of this program: %w", err)
+	}
+	return path, nil
+}
+
+// directoryOf gives the directory that a service names: file:PATH, or a path that can be
+// nothing else, such as . and ./site and /srv/www.
+func directoryOf(service string) (path string, ok bool) {
+	if path, ok := strings.CutPrefix(service, "file:"); ok {
+		return path, true
+	}
+	slashes := filepath.ToSlash(service)
+	return service, slashes == "." || slashes == ".." || strings.HasPrefix(slashes, "./") || strings.HasPrefix(slashes, "../") || filepath.IsAbs(service)
+}
+
+// directoryParts are the parts of a mapping that name a directory of this machine.
+func directoryParts(path, dir string, files filesFlags) (map[string]any, error) {
+	path, err := absolute(path, dir)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(path); err != nil {
+		return nil, usageError("no directory can be served: %v", err)
+	} else if !info.IsDir() {
+		return nil, usageError("%s is a file: name the directory that it is in", path)
+	}
+	parts := map[string]any{"target": "file:" + path}
+	if how := files.parts(); len(how) > 0 {
+		parts["files"] = how
+	}
+	return parts, nil
+}
+
+// filesFlags say how a directory is served.
+type filesFlags struct{ listing, dotFiles bool }
+
+func (f filesFlags) parts() map[string]any {
+	how := map[string]any{}
+	if f.listing {
+		how["listing"] = true
+	}
+	if f.dotFiles {
+		how["dot_files"] = true
+	}
+	return how
+}
+
 func serviceText(parts map[string]any) string {
+	if at, ok := parts["target"].(string); ok {
+		return at
+	}
 	return net.JoinHostPort(fmt.Sprint(parts["target_host"]), fmt.Sprint(parts["target_port"]))
 }
 
 // publicSpec is a service of this machine with a public port.
-func publicSpec(protocol, service string, port int) (spec, error) {
-	parts, err := serviceParts(service)
+func publicSpec(protocol, service, dir string, port int) (spec, error) {
+	parts, err := localParts(service, dir)
 	if err != nil {
 		return spec{}, err
+	}
+	if _, ok := parts["target"]; ok && protocol == "udp" {
+		return spec{}, usageError("%q is a unix socket, which carries no UDP here", service)
 	}
 	if port < 0 || port > 65535 {
 		return spec{}, usageError("the public port %d: want 1 to 65535, or 0 to have one chosen", port)
@@ -86,41 +175,68 @@ func publicSpec(protocol, service string, port int) (spec, error) {
 	}}, nil
 }
 
-// httpSpec is a web service of this machine with a public URL. host is a label under
-// the server's base domain, path the part of the host that it has; both may be left out.
-func httpSpec(service, host, path string) (spec, error) {
-	rest, isURL := strings.CutPrefix(service, "http://")
-	if strings.HasPrefix(service, "https://") {
-		return spec{}, usageError("%q: services are spoken to over http; https comes later. Give the port where it speaks http", service)
+// website is a web service of this machine, and where it is to be had. host is a label
+// under the server's base domain, path the part of the host that it has; both may be left
+// out.
+type website struct {
+	service    string
+	dir        string // of a service that is a relative path
+	host, path string
+	files      filesFlags
+}
+
+// parts are the parts of a mapping that name the service.
+func (w website) parts() (map[string]any, error) {
+	if path, ok := directoryOf(w.service); ok {
+		return directoryParts(path, w.dir, w.files)
 	}
+	if len(w.files.parts()) > 0 {
+		return nil, usageError("%q is no directory: listing and dot files are for one, such as ./site", w.service)
+	}
+	if strings.HasPrefix(w.service, "https://") {
+		return nil, usageError("%q: services are spoken to over http; https comes later. Give the port where it speaks http", w.service)
+	}
+	rest, isURL := strings.CutPrefix(w.service, "http://")
 	if isURL {
 		rest = strings.TrimSuffix(rest, "/")
 		if strings.Contains(rest, "/") {
-			return spec{}, usageError("%q: want the service without a path; visitors name the path", service)
+			return nil, usageError("%q: want the service without a path; visitors name the path", w.service)
 		}
 		if !strings.Contains(rest, ":") {
 			rest += ":80"
 		}
 	}
-	parts, err := serviceParts(rest)
+	if info, err := os.Stat(filepath.Join(w.dir, rest)); err == nil && info.IsDir() && strings.Trim(rest, "0123456789") != "" {
+		return nil, usageError("%q: write ./%[1]s to serve this directory", rest)
+	}
+	return localParts(rest, w.dir)
+}
+
+// httpSpec is a web service of this machine with a public URL.
+func httpSpec(w website) (spec, error) {
+	parts, err := w.parts()
 	if err != nil {
 		return spec{}, err
 	}
-	if host != "" {
-		parts["public_host"] = strings.ToLower(host)
+	if w.host != "" {
+		parts["public_host"] = strings.ToLower(w.host)
 	}
-	if path != "" {
-		parts["public_path"] = path
+	if w.path != "" {
+		parts["public_path"] = w.path
+	}
+	to := serviceText(parts)
+	if !isPlace(to) {
+		to = "http://" + to
 	}
 	return spec{agent.Tunnel{Kind: agent.TunnelPublic, Protocol: "http", Parts: parts}, func(n agent.TunnelNews) (map[string]any, string) {
 		url := n.Mapping.PublicAddress
-		return map[string]any{"url": url}, fmt.Sprintf("ready: %s -> http://%s", url, serviceText(parts))
+		return map[string]any{"url": url}, fmt.Sprintf("ready: %s -> %s", url, to)
 	}}, nil
 }
 
 // exposeSpec is a service of this machine for who has the code.
-func exposeSpec(service string, uses, seconds uint32, where func() string) (spec, error) {
-	parts, err := serviceParts(service)
+func exposeSpec(service, dir string, uses, seconds uint32, where func() string) (spec, error) {
+	parts, err := localParts(service, dir)
 	if err != nil {
 		return spec{}, err
 	}

@@ -21,6 +21,8 @@ const upLong = `Hold all tunnels of a file for as long as this program runs:
     web:
       http: 3000                 # a public URL
       host: shop                 # left out: one is chosen
+    docs:
+      http: ./site               # a directory, beside this file
     ssh:
       tcp: 22                    # or udp: a public port
       port: 20005                # left out: one is chosen

@@ -195,8 +195,8 @@ func printTables(ctx context.Context, out io.Writer, r *projections.Reader) erro
 	if err == nil {
 		fmt.Fprintln(w, "\nMAPPING\tUSER\tPROTOCOL\tLISTENS\tFORWARDS TO\tSTATUS\tCREATED")
 		err = eachMapping(ctx, r, func(m projections.MappingRow) error {
-			_, err := fmt.Fprintf(w, "%d\t%d\t%s\t%d at %s:%d\t%d to %s:%d\t%s\t%s\n", m.ID, m.UserID, m.Protocol, m.SourceClientID, m.LocalHost, m.LocalPort,
-				m.TargetClientID, m.TargetHost, m.TargetPort, enabled(m.Disabled), m.CreatedAt.Format(time.RFC3339))
+			_, err := fmt.Fprintf(w, "%d\t%d\t%s\t%d at %s:%d\t%d to %s\t%s\t%s\n", m.ID, m.UserID, m.Protocol, m.SourceClientID, m.LocalHost, m.LocalPort,
+				m.TargetClientID, m.Service.Text(), enabled(m.Disabled), m.CreatedAt.Format(time.RFC3339))
 			return err
 		})
 	}

@@ -479,6 +479,9 @@ type ChangeClientBody struct {
 
 // ChangeMappingBody defines model for ChangeMappingBody.
 type ChangeMappingBody struct {
+	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
+	Files *Files `json:"files,omitempty"`
+
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
 	// Examples: target
@@ -555,12 +558,17 @@ type ChangeMappingBody struct {
 	// Examples: 100000002
 	SourceUserId *int64 `json:"source_user_id,omitempty"`
 
+	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	//
+	// Examples: unix:/run/app.sock
+	Target *string `json:"target,omitempty"`
+
 	// TargetClientId May be sent, but cannot be changed
 	//
 	// Examples: 600000001
 	TargetClientId *int64 `json:"target_client_id,omitempty"`
 
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
 	//
 	// Examples: 127.0.0.1
 	TargetHost *string `json:"target_host,omitempty"`
@@ -949,6 +957,9 @@ type CreateKeyBodyScopes string
 
 // CreateMappingBody defines model for CreateMappingBody.
 type CreateMappingBody struct {
+	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
+	Files *Files `json:"files,omitempty"`
+
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
 	// Examples: target
@@ -998,12 +1009,17 @@ type CreateMappingBody struct {
 	// Examples: 600000000
 	SourceClientId *int64 `json:"source_client_id,omitempty"`
 
+	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	//
+	// Examples: unix:/run/app.sock
+	Target *string `json:"target,omitempty"`
+
 	// TargetClientId The client that dials
 	//
 	// Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
 	//
 	// Examples: 127.0.0.1
 	TargetHost *string `json:"target_host,omitempty"`
@@ -1042,6 +1058,9 @@ type CreateShareBody struct {
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
+	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
+	Files *Files `json:"files,omitempty"`
+
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
 	// Examples: target
@@ -1064,12 +1083,17 @@ type CreateShareBody struct {
 	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
 	Socks *SocksAccess `json:"socks,omitempty"`
 
+	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	//
+	// Examples: unix:/run/app.sock
+	Target *string `json:"target,omitempty"`
+
 	// TargetClientId A client of the user that dials the service
 	//
 	// Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
 	//
 	// Examples: 127.0.0.1
 	TargetHost *string `json:"target_host,omitempty"`
@@ -1362,6 +1386,19 @@ type Fault struct {
 	Message string `json:"message"`
 }
 
+// Files defines model for Files.
+type Files struct {
+	// DotFiles Serve what has a name that begins with a dot too
+	//
+	// Examples: false
+	DotFiles *bool `json:"dot_files,omitempty"`
+
+	// Listing List what a directory without index.html has
+	//
+	// Examples: true
+	Listing *bool `json:"listing,omitempty"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	// Status Examples: ok
@@ -1450,6 +1487,9 @@ type Mapping struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
+	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
+	Files *Files `json:"files,omitempty"`
+
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
 	// Examples: target
@@ -1525,12 +1565,17 @@ type Mapping struct {
 	// Status Examples: active
 	Status MappingStatus `json:"status"`
 
+	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	//
+	// Examples: unix:/run/app.sock
+	Target *string `json:"target,omitempty"`
+
 	// TargetClientId The client that dials
 	//
 	// Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
 	//
 	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
@@ -1684,6 +1729,9 @@ type NewShare struct {
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
 
+	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
+	Files *Files `json:"files,omitempty"`
+
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
 	// Examples: target
@@ -1709,10 +1757,15 @@ type NewShare struct {
 	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
 	Socks *SocksAccess `json:"socks,omitempty"`
 
+	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	//
+	// Examples: unix:/run/app.sock
+	Target *string `json:"target,omitempty"`
+
 	// TargetClientId Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
 	//
 	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`
@@ -2421,6 +2474,9 @@ type Share struct {
 	// Examples: 2027-01-02T15:04:05Z
 	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
 
+	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
+	Files *Files `json:"files,omitempty"`
+
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
 	// Examples: target
@@ -2446,10 +2502,15 @@ type Share struct {
 	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
 	Socks *SocksAccess `json:"socks,omitempty"`
 
+	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	//
+	// Examples: unix:/run/app.sock
+	Target *string `json:"target,omitempty"`
+
 	// TargetClientId Examples: 600000001
 	TargetClientId int64 `json:"target_client_id"`
 
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5
+	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
 	//
 	// Examples: 127.0.0.1
 	TargetHost string `json:"target_host"`

@@ -2219,13 +2219,15 @@ func (x *GoAway) GetMessage() string {
 
 // Open is the first message of every stream but the control stream.
 type Open struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	MappingId   int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
-	Peer        string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`       // address of the one who connected, for logs
-	Service     string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"` // forwarder to target agent only: host:port to dial
-	Trace       string                 `protobuf:"bytes,4,opt,name=trace,proto3" json:"trace,omitempty"`
-	Protocol    string                 `protobuf:"bytes,8,opt,name=protocol,proto3" json:"protocol,omitempty"`       // what is carried, as in Listener; "" = tcp
-	Destination string                 `protobuf:"bytes,9,opt,name=destination,proto3" json:"destination,omitempty"` // with socks5, up to the target's forwarder: host:port that the client asks for
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	MappingId       int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
+	Peer            string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`       // address of the one who connected, for logs
+	Service         string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"` // forwarder to target agent only: host:port to dial, or a path with unix and files
+	Trace           string                 `protobuf:"bytes,4,opt,name=trace,proto3" json:"trace,omitempty"`
+	Protocol        string                 `protobuf:"bytes,8,opt,name=protocol,proto3" json:"protocol,omitempty"`                                       // what is carried, as in Listener, or unix or files; "" = tcp
+	Destination     string                 `protobuf:"bytes,9,opt,name=destination,proto3" json:"destination,omitempty"`                                 // with socks5, up to the target's forwarder: host:port that the client asks for
+	Options         string                 `protobuf:"bytes,10,opt,name=options,proto3" json:"options,omitempty"`                                        // forwarder to target agent only: the mapping's options for the target, a JSON object as in the REST API; "" = none
+	MappingProtocol string                 `protobuf:"bytes,11,opt,name=mapping_protocol,json=mappingProtocol,proto3" json:"mapping_protocol,omitempty"` // the same: the protocol of the mapping, which the target's policy may ask for; "" = as protocol
 	// Between forwarders only; from an agent they are not looked at.
 	Hop            uint32 `protobuf:"varint,5,opt,name=hop,proto3" json:"hop,omitempty"`                                             // how many forwarders it came through, always 1
 	MappingVersion uint64 `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
@@ -2302,6 +2304,20 @@ func (x *Open) GetProtocol() string {
 func (x *Open) GetDestination() string {
 	if x != nil {
 		return x.Destination
+	}
+	return ""
+}
+
+func (x *Open) GetOptions() string {
+	if x != nil {
+		return x.Options
+	}
+	return ""
+}
+
+func (x *Open) GetMappingProtocol() string {
+	if x != nil {
+		return x.MappingProtocol
 	}
 	return ""
 }
@@ -2570,7 +2586,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"6\n" +
 	"\x06GoAway\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x87\x02\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xcc\x02\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
@@ -2578,7 +2594,10 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12\x14\n" +
 	"\x05trace\x18\x04 \x01(\tR\x05trace\x12\x1a\n" +
 	"\bprotocol\x18\b \x01(\tR\bprotocol\x12 \n" +
-	"\vdestination\x18\t \x01(\tR\vdestination\x12\x10\n" +
+	"\vdestination\x18\t \x01(\tR\vdestination\x12\x18\n" +
+	"\aoptions\x18\n" +
+	" \x01(\tR\aoptions\x12)\n" +
+	"\x10mapping_protocol\x18\v \x01(\tR\x0fmappingProtocol\x12\x10\n" +
 	"\x03hop\x18\x05 \x01(\rR\x03hop\x12'\n" +
 	"\x0fmapping_version\x18\x06 \x01(\x04R\x0emappingVersion\x12#\n" +
 	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\"6\n" +
