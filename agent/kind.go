@@ -39,7 +39,9 @@ var kinds = map[string]kind{
 }
 
 // protocols lists what this agent carries, for Hello.
-func protocols() []string { return slices.Sorted(maps.Keys(kinds)) }
+func protocols() []string {
+	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(kinds)), carriesProxyProtocol)))
+}
 
 // listens gives the kind for a protocol that this agent can listen for.
 func listens(protocol string) (kind, bool) {

@@ -29,7 +29,7 @@ var errNoSession = errors.New("the agent is not connected")
 // carry joins one connection, or flow of datagrams, at a listener to the mapping's service.
 // carry reports false, with the connection as it was, when there is no way to the service.
 func (a *Agent) carry(mapping int64, conn transport.Duplex) bool {
-	s, stream, err := a.open(&wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String()}, conn)
+	s, stream, err := a.open(&wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String(), Local: localText(conn)}, conn)
 	if err != nil {
 		return false
 	}

@@ -68,6 +68,9 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 	defer cancel()
 	stop := stream.OnReset(cancel)
 	conn, err := t.dialKind(ctx, open)
+	if err == nil {
+		err = herald(conn, open)
+	}
 	stop()
 	if err != nil && ctx.Err() != nil { // nobody waits for the service any more, or the agent ends
 		stream.Reset()

@@ -13,6 +13,9 @@ import (
 // carries are the protocols that an agent carries, as its Hello says.
 type carries []string
 
+// carriesProxyProtocol says that an agent tells services who the visitor is.
+const carriesProxyProtocol = "proxy-protocol"
+
 // Bounds of this list, so that no agent can store long texts here and in the directory.
 const (
 	maxCarried       = 16

@@ -110,6 +110,32 @@ func TestWhatAnAgentDoesNotCarry(t *testing.T) {
 	}
 }
 
+// A service of a kind that an agent learned later, or one that is to be told who the
+// visitor is, is not opened to an agent that would do something else.
+func TestServicesThatAnAgentDoesNotReach(t *testing.T) {
+	w := newWorld(t, "tls")
+	source, target := w.client(w.user), w.client(w.user)
+	h := w.knock(t)
+	if r := h.hello(t, target.credential, func(m *wirepb.Hello) { m.ClientId, m.Protocols = target.id, []string{"tcp"} }); r != nil {
+		t.Fatal(r)
+	}
+	for lacking, change := range map[string]domain.Patch{
+		"unix":           domain.PatchOf(domain.Service{Target: "unix:/run/app.sock"}),
+		"proxy-protocol": domain.PatchOf(domain.Options{ProxyProtocol: "v2"}),
+	} {
+		m := w.mapping(source, target, "127.0.0.1:1")
+		w.plane.do(t, domain.ChangeMapping{ID: m.id, Patch: change})
+		var refusal *wire.Refusal
+		eventually(t, "the change is known", func() bool {
+			refusal, _ = errors.AsType[*wire.Refusal](w.openAs(t, source, m.id))
+			return refusal != nil && refusal.Code == wire.ProtocolUnavailable
+		})
+		if !strings.Contains(refusal.Message, lacking) {
+			t.Errorf("refused with %v, want a word of %s", refusal, lacking)
+		}
+	}
+}
+
 // Names of protocols are kept in the directory and shown: they are short words.
 func TestHelloWithBadProtocolsIsRefused(t *testing.T) {
 	w := newWorld(t, "memory")

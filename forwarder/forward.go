@@ -37,6 +37,7 @@ type forward struct {
 	protocol string      // what is carried, as wire.Open says it
 	of       string      // the protocol of the mapping
 	options  string      // what the target agent must know of the mapping's options
+	heralded bool        // the service is told the visitor's address
 	limit    int64       // of the mapping's connections, -1 = none
 	held     bool        // it has its place under the limit; guarded by portions.mu, like the next
 	over     bool        // it has left its mapping's live ones
@@ -61,8 +62,17 @@ type leaver interface {
 
 // newForward is a stream of a mapping as the records are at this moment.
 func newForward(m *mappingRoute, from origin) *forward {
-	return &forward{mapping: m, version: m.Version, origin: from, service: m.State.Service.Address(), protocol: m.State.Carried(), of: string(m.State.Protocol),
-		options: optionsText(domain.Options{Files: m.State.Files})}
+	o := forTarget(m.State.Options)
+	return &forward{mapping: m, version: m.Version, origin: from, heralded: o.ProxyProtocol != "", service: m.State.Service.Address(), protocol: m.State.Carried(), of: string(m.State.Protocol),
+		options: optionsText(o)}
+}
+
+// forTarget gives the options that the target agent must know.
+func forTarget(o domain.Options) domain.Options {
+	if o.ProxyProtocol == "none" {
+		o.ProxyProtocol = ""
+	}
+	return domain.Options{Files: o.Files, ProxyProtocol: o.ProxyProtocol}
 }
 
 // begin authorises a stream of a mapping that begins here, and counts it. The lock
@@ -310,11 +320,16 @@ func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session
 	if err := target.lacks(fwd.protocol); err != nil {
 		return nil, err
 	}
+	if fwd.heralded {
+		if err := target.lacks(carriesProxyProtocol); err != nil {
+			return nil, err // the service would take the visitor's first bytes for a header
+		}
+	}
 	stream, err := target.link.Open(ctx)
 	if err != nil {
 		return nil, wire.TargetOffline
 	}
-	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()),
+	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()), Local: fwd.local(open),
 		Service: fwd.service, Protocol: fwd.protocol, MappingProtocol: fwd.of, Options: fwd.options, Trace: clip(open.GetTrace())})
 }
 
@@ -345,6 +360,14 @@ func (f *Forwarder) ask(ctx context.Context, fwd *forward, stream transport.Stre
 		err = wire.TargetOffline // its session, or the bridge, ended under the stream
 	}
 	return nil, fwd.reason(err)
+}
+
+// local is where the visitor connected to, for a service that is told.
+func (f *forward) local(open *wirepb.Open) string {
+	if !f.heralded {
+		return ""
+	}
+	return clip(open.GetLocal())
 }
 
 // clip bounds what an agent says for the other's log.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/tunnox-net/tunnox/proxyheader"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -16,6 +17,8 @@ type fromPort struct {
 	f       *Forwarder
 	port    int
 	mapping int64
+
+	peer, local net.Addr // the visitor, and where that connected to; set by who takes it
 }
 
 func (p *fromPort) counts() bool          { return true }
@@ -54,9 +57,30 @@ func (v visitor) Reset() error { return transport.Reset(v.TCPConn) }
 // OnReset implements leaver.
 func (v visitor) OnReset(do func()) (stop func()) { return transport.OnLeave(v.TCPConn, do) }
 
+// heralded is a connection of a proxy that says who the visitor is, before the first
+// byte of the visitor.
+type heralded interface {
+	net.Conn
+	Header() (proxyheader.Header, error)
+}
+
 // visit takes a connection that came in at a public port, in a goroutine of its own.
-func (f *Forwarder) visit(from *fromPort, conn *net.TCPConn) {
-	if !f.admitVisitor(func() { f.serveVisitor(from, visitor{conn}, conn, func() {}) }) {
+func (f *Forwarder) visit(from *fromPort, conn *net.TCPConn, of heralded) {
+	serve := func() {
+		from.peer, from.local = conn.RemoteAddr(), conn.LocalAddr()
+		if of != nil {
+			if _, err := of.Header(); err != nil {
+				f.visiting.Add(-1)
+				f.metrics.opensNo.WithLabelValues(label(wire.Malformed)).Inc()
+				f.log.Debug("a proxy did not say for whom it connects", "port", from.port, "from", conn.RemoteAddr(), "error", err)
+				_ = transport.Reset(conn)
+				return
+			}
+			from.peer, from.local = of.RemoteAddr(), of.LocalAddr()
+		}
+		f.serveVisitor(from, visitor{conn}, conn, func() {})
+	}
+	if !f.admitVisitor(serve) {
 		_ = transport.Reset(conn)
 	}
 }
@@ -87,7 +111,7 @@ func (f *Forwarder) serveVisitor(from *fromPort, stream end, conn transport.Dupl
 			f.over(fwd, stream)
 		}
 	}()
-	fwd, target, err := f.join(stream, from, &wirepb.Open{MappingId: from.mapping, Peer: conn.RemoteAddr().String()})
+	fwd, target, err := f.join(stream, from, &wirepb.Open{MappingId: from.mapping, Peer: from.peer.String(), Local: from.local.String()})
 	if err != nil {
 		from.refused(wire.CodeOf(err))
 		f.log.Debug("a visitor was refused", "mapping", from.mapping, "port", from.port, "error", err)

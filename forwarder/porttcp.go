@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 
+	"github.com/tunnox-net/tunnox/proxyheader"
 	"github.com/tunnox-net/tunnox/wait"
 )
 
@@ -38,11 +39,14 @@ func (t *tcpPort) serve() {
 			continue
 		}
 		pause.Reset()
-		tcp, ok := conn.(*net.TCPConn)
-		if !ok {
+		from := &fromPort{f: t.p.f, port: t.key.number, mapping: t.mapping}
+		switch conn := conn.(type) {
+		case *net.TCPConn:
+			t.p.f.visit(from, conn, nil)
+		case *proxyheader.Conn:
+			t.p.f.visit(from, conn.TCPConn, conn)
+		default:
 			_ = conn.Close()
-			continue
 		}
-		t.p.f.visit(&fromPort{f: t.p.f, port: t.key.number, mapping: t.mapping}, tcp)
 	}
 }

@@ -42,7 +42,7 @@ func (u *udpPort) serve() {
 		Most: portFlows, MostPerSource: portFlowsPerSource, NewPerSecond: portFlowsPerSecond,
 		Budget: datagram.NewBudget(), Counts: &f.metrics.datagrams,
 		Carry: func(flow *datagram.Flow) bool {
-			from := &fromPort{f: f, port: u.key.number, mapping: u.mapping}
+			from := &fromPort{f: f, port: u.key.number, mapping: u.mapping, peer: flow.RemoteAddr(), local: flow.LocalAddr()}
 			return f.admitVisitor(func() { f.serveVisitor(from, flow, flow, func() { flows.Refuse(flow) }) })
 		},
 	})

@@ -91,11 +91,12 @@ var importRules = []importRule{
 	{"seal", []string{"transport"},
 		"it seals the bytes of any stream; whose a key is and what is carried is its callers' business"},
 	{"webroot", nil, "a directory is served to whoever asks; who may ask is its caller's business"},
-	{"agent", []string{"wire", "wire/wirepb", "transport", "datagram", "seal", "socks", "webroot", "wait"},
+	{"agent", []string{"wire", "wire/wirepb", "transport", "datagram", "proxyheader", "seal", "socks", "webroot", "wait"},
 		"the agent runs at the customer: it knows the protocol and nothing of the server"},
 	{"reach", []string{"transport"},
 		"how a server is reached, and nothing of what is said to it"},
-	{"forwarder", []string{"domain", "wire", "wire/wirepb", "transport", "broker", "directory", "usage", "netaddr", "datagram", "wait"},
+	{"proxyheader", nil, "a header is read and written; whose it is believed to be is its caller's business"},
+	{"forwarder", []string{"domain", "wire", "wire/wirepb", "transport", "broker", "directory", "usage", "netaddr", "datagram", "proxyheader", "wait"},
 		"records and bytes meet here; broker, directory and usage are the contracts, which hold only types"},
 	{"*/*test", []string{"**"},
 		"a suite is imported by tests only, which the test below holds"},
@@ -121,7 +122,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "certs", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "seal", "wait"},
+	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "certs", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "proxyheader", "seal", "wait"},
 		"only programs know everybody, and not each other"},
 }
 

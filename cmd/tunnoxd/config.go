@@ -15,6 +15,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/proxyheader"
 	"github.com/tunnox-net/tunnox/webhook"
 )
 
@@ -52,6 +53,7 @@ type config struct {
 
 	CORSOrigins string // with commas between
 	Proxies     string // --trusted-proxies, with commas between
+	Heralds     string // --proxy-protocol-from, the same
 	RateLimit   float64
 	RateBurst   int
 
@@ -84,9 +86,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	redisUserSettings = []string{"redis"}
@@ -125,6 +127,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.NodeKey, "node-key", "", "`file` with the key of --node-cert")
 	f.StringVar(&c.ClusterCA, "cluster-ca", "", "`file` with the certificates of who signs for nodes and for what is in Redis; with --node-cert, or without --control")
 	f.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins` whose pages may call the API, with commas; * is every one (empty = none)")
+	f.StringVar(&c.Heralds, "proxy-protocol-from", "", "`networks` of the proxies before --http, --https and the public TCP ports that send the PROXY protocol, version 1 or 2, with commas; they must send it, and nobody else's is believed (empty = nobody)")
 	f.StringVar(&c.Proxies, "trusted-proxies", "", "`networks` of the proxies before the API and --http, for example 10.0.0.0/8, with commas; who they ask for, in X-Forwarded-For or Forwarded, is believed (empty = nobody)")
 	f.Float64Var(&c.RateLimit, "rate-limit", 100, "API requests a `second` of one caller, and of one address without a key (0 = no limit)")
 	f.IntVar(&c.RateBurst, "rate-burst", 200, "API `requests` at once of one caller before --rate-limit holds")
@@ -294,6 +297,11 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 			fault("trusted-proxies", "%v", err)
 		}
 	}
+	if has("proxy-protocol-from") {
+		if _, err := parseNetworks(c.Heralds); err != nil {
+			fault("proxy-protocol-from", "%v", err)
+		}
+	}
 	if has("rate-limit") && (c.RateLimit < 0 || c.RateBurst < 1) {
 		fault("rate-limit", "must not be negative, and --rate-burst at least 1")
 	}
@@ -339,9 +347,21 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 // corsOrigins lists --cors-origins.
 func (c *config) corsOrigins() []string { return words(c.CORSOrigins) }
 
-// trustedProxies lists --trusted-proxies; an address alone is a network of one.
-func (c *config) trustedProxies() (networks []netip.Prefix, err error) {
-	for _, text := range words(c.Proxies) {
+// trustedProxies lists --trusted-proxies.
+func (c *config) trustedProxies() ([]netip.Prefix, error) { return parseNetworks(c.Proxies) }
+
+// heralded gives a listener for visitors that proxies before it may announce.
+func (c *config) heralded(l net.Listener) net.Listener {
+	from, err := parseNetworks(c.Heralds)
+	if err != nil || len(from) == 0 {
+		return l // check has told what is wrong
+	}
+	return &proxyheader.Listener{Listener: l, From: from}
+}
+
+// parseNetworks reads a list of networks; an address alone is a network of one.
+func parseNetworks(list string) (networks []netip.Prefix, err error) {
+	for _, text := range words(list) {
 		network, err := netip.ParsePrefix(text)
 		if ip, addrErr := netip.ParseAddr(text); addrErr == nil {
 			network, err = netip.PrefixFrom(ip, ip.BitLen()), nil

@@ -63,7 +63,7 @@ func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
 		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m", "usage-interval": "2s", "metrics-clients": "50",
 		"jwt-key": "j1,j2", "first-invite": "off", "anonymous": "on", "anonymous-expiry": "48h", "held-grace": "2m", "webhook-networks": "10.1.0.0/16,::1/128", "webhook-http": "true",
-		"cors-origins": "https://a.example,https://b.example", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "rate-limit": "12.5", "rate-burst": "7",
+		"cors-origins": "https://a.example,https://b.example", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "proxy-protocol-from": "10.0.0.9", "rate-limit": "12.5", "rate-burst": "7",
 	}
 	(&config{}).declare().VisitAll(func(f *pflag.Flag) {
 		value, ok := values[f.Name]

@@ -48,7 +48,7 @@ func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder) error {
 		return nil
 	}
 	p.run("public hosts", func(ctx context.Context) error {
-		err := h.server.Serve(p.sockets.http)
+		err := h.server.Serve(p.cfg.heralded(p.sockets.http))
 		if err == nil {
 			<-ctx.Done() // a drain that an operator asked for ends visitors, and not the process
 		}

@@ -52,7 +52,11 @@ func (c *config) publicPorts() *forwarder.Ports {
 		on = c.PublicAddress
 	}
 	return &forwarder.Ports{First: ports.First, Last: ports.Last, Listen: func(port int) (net.Listener, error) {
-		return listenTCP(net.JoinHostPort(on, strconv.Itoa(port)))
+		l, err := listenTCP(net.JoinHostPort(on, strconv.Itoa(port)))
+		if err != nil {
+			return nil, err
+		}
+		return c.heralded(l), nil
 	}, ListenPacket: func(port int) (*datagram.Socket, error) {
 		return listenDatagrams(net.JoinHostPort(on, strconv.Itoa(port)))
 	}}

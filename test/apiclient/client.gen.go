@@ -33,6 +33,13 @@ const (
 	ChangeMappingBodyProtocolUdp    ChangeMappingBodyProtocol = "udp"
 )
 
+// Defines values for ChangeMappingBodyProxyProtocol.
+const (
+	ChangeMappingBodyProxyProtocolNone ChangeMappingBodyProxyProtocol = "none"
+	ChangeMappingBodyProxyProtocolV1   ChangeMappingBodyProxyProtocol = "v1"
+	ChangeMappingBodyProxyProtocolV2   ChangeMappingBodyProxyProtocol = "v2"
+)
+
 // Defines values for ChangeMappingBodyTargetScheme.
 const (
 	ChangeMappingBodyTargetSchemeH2c   ChangeMappingBodyTargetScheme = "h2c"
@@ -101,6 +108,13 @@ const (
 	CreateMappingBodyProtocolUdp    CreateMappingBodyProtocol = "udp"
 )
 
+// Defines values for CreateMappingBodyProxyProtocol.
+const (
+	CreateMappingBodyProxyProtocolNone CreateMappingBodyProxyProtocol = "none"
+	CreateMappingBodyProxyProtocolV1   CreateMappingBodyProxyProtocol = "v1"
+	CreateMappingBodyProxyProtocolV2   CreateMappingBodyProxyProtocol = "v2"
+)
+
 // Defines values for CreateMappingBodyTargetScheme.
 const (
 	CreateMappingBodyTargetSchemeH2c   CreateMappingBodyTargetScheme = "h2c"
@@ -121,6 +135,13 @@ const (
 	CreateShareBodyProtocolSocks5 CreateShareBodyProtocol = "socks5"
 	CreateShareBodyProtocolTcp    CreateShareBodyProtocol = "tcp"
 	CreateShareBodyProtocolUdp    CreateShareBodyProtocol = "udp"
+)
+
+// Defines values for CreateShareBodyProxyProtocol.
+const (
+	CreateShareBodyProxyProtocolNone CreateShareBodyProxyProtocol = "none"
+	CreateShareBodyProxyProtocolV1   CreateShareBodyProxyProtocol = "v1"
+	CreateShareBodyProxyProtocolV2   CreateShareBodyProxyProtocol = "v2"
 )
 
 // Defines values for CreateShareBodyTargetScheme.
@@ -174,6 +195,13 @@ const (
 	MappingProtocolUdp    MappingProtocol = "udp"
 )
 
+// Defines values for MappingProxyProtocol.
+const (
+	MappingProxyProtocolNone MappingProxyProtocol = "none"
+	MappingProxyProtocolV1   MappingProxyProtocol = "v1"
+	MappingProxyProtocolV2   MappingProxyProtocol = "v2"
+)
+
 // Defines values for MappingStatus.
 const (
 	MappingStatusActive   MappingStatus = "active"
@@ -206,6 +234,13 @@ const (
 	NewShareProtocolSocks5 NewShareProtocol = "socks5"
 	NewShareProtocolTcp    NewShareProtocol = "tcp"
 	NewShareProtocolUdp    NewShareProtocol = "udp"
+)
+
+// Defines values for NewShareProxyProtocol.
+const (
+	NewShareProxyProtocolNone NewShareProxyProtocol = "none"
+	NewShareProxyProtocolV1   NewShareProxyProtocol = "v1"
+	NewShareProxyProtocolV2   NewShareProxyProtocol = "v2"
 )
 
 // Defines values for NewShareTargetScheme.
@@ -258,6 +293,13 @@ const (
 	ShareProtocolSocks5 ShareProtocol = "socks5"
 	ShareProtocolTcp    ShareProtocol = "tcp"
 	ShareProtocolUdp    ShareProtocol = "udp"
+)
+
+// Defines values for ShareProxyProtocol.
+const (
+	ShareProxyProtocolNone ShareProxyProtocol = "none"
+	ShareProxyProtocolV1   ShareProxyProtocol = "v1"
+	ShareProxyProtocolV2   ShareProxyProtocol = "v2"
 )
 
 // Defines values for ShareTargetScheme.
@@ -515,6 +557,11 @@ type ChangeMappingBody struct {
 	// Examples: tcp
 	Protocol *ChangeMappingBodyProtocol `json:"protocol,omitempty"`
 
+	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	//
+	// Examples: v2
+	ProxyProtocol *ChangeMappingBodyProxyProtocol `json:"proxy_protocol,omitempty"`
+
 	// PublicAddress May be sent, but is derived from public_port
 	//
 	// Examples: 192.0.2.10:20000
@@ -601,6 +648,11 @@ type ChangeMappingBodyHeldBy string
 //
 // Examples: tcp
 type ChangeMappingBodyProtocol string
+
+// ChangeMappingBodyProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+//
+// Examples: v2
+type ChangeMappingBodyProxyProtocol string
 
 // ChangeMappingBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
@@ -986,6 +1038,11 @@ type CreateMappingBody struct {
 	// Protocol Examples: tcp
 	Protocol CreateMappingBodyProtocol `json:"protocol"`
 
+	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	//
+	// Examples: v2
+	ProxyProtocol *CreateMappingBodyProxyProtocol `json:"proxy_protocol,omitempty"`
+
 	// PublicHost Of an http mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
 	//
 	// Examples: brave-otter
@@ -1046,6 +1103,11 @@ type CreateMappingBodyHeldBy string
 // CreateMappingBodyProtocol Examples: tcp
 type CreateMappingBodyProtocol string
 
+// CreateMappingBodyProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+//
+// Examples: v2
+type CreateMappingBodyProxyProtocol string
+
 // CreateMappingBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
 // Examples: http
@@ -1079,6 +1141,11 @@ type CreateShareBody struct {
 
 	// Protocol Examples: tcp
 	Protocol CreateShareBodyProtocol `json:"protocol"`
+
+	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	//
+	// Examples: v2
+	ProxyProtocol *CreateShareBodyProxyProtocol `json:"proxy_protocol,omitempty"`
 
 	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
 	Socks *SocksAccess `json:"socks,omitempty"`
@@ -1119,6 +1186,11 @@ type CreateShareBodyHeldBy string
 
 // CreateShareBodyProtocol Examples: tcp
 type CreateShareBodyProtocol string
+
+// CreateShareBodyProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+//
+// Examples: v2
+type CreateShareBodyProxyProtocol string
 
 // CreateShareBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
@@ -1519,6 +1591,11 @@ type Mapping struct {
 	// Protocol Examples: tcp
 	Protocol MappingProtocol `json:"protocol"`
 
+	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	//
+	// Examples: v2
+	ProxyProtocol MappingProxyProtocol `json:"proxy_protocol"`
+
 	// PublicAddress The address for visitors, host:port; null without a public port, and while it is not known
 	//
 	// Examples: 192.0.2.10:20000
@@ -1607,6 +1684,11 @@ type MappingHeldBy string
 
 // MappingProtocol Examples: tcp
 type MappingProtocol string
+
+// MappingProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+//
+// Examples: v2
+type MappingProxyProtocol string
 
 // MappingStatus Examples: active
 type MappingStatus string
@@ -1751,6 +1833,11 @@ type NewShare struct {
 	// Protocol Examples: tcp
 	Protocol NewShareProtocol `json:"protocol"`
 
+	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	//
+	// Examples: v2
+	ProxyProtocol NewShareProxyProtocol `json:"proxy_protocol"`
+
 	// ShareId Examples: 1234567890123
 	ShareId int64 `json:"share_id"`
 
@@ -1799,6 +1886,11 @@ type NewShareHeldBy string
 
 // NewShareProtocol Examples: tcp
 type NewShareProtocol string
+
+// NewShareProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+//
+// Examples: v2
+type NewShareProxyProtocol string
 
 // NewShareTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
@@ -2496,6 +2588,11 @@ type Share struct {
 	// Protocol Examples: tcp
 	Protocol ShareProtocol `json:"protocol"`
 
+	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	//
+	// Examples: v2
+	ProxyProtocol ShareProxyProtocol `json:"proxy_protocol"`
+
 	// ShareId Examples: 1234567890123
 	ShareId int64 `json:"share_id"`
 
@@ -2544,6 +2641,11 @@ type ShareHeldBy string
 
 // ShareProtocol Examples: tcp
 type ShareProtocol string
+
+// ShareProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+//
+// Examples: v2
+type ShareProxyProtocol string
 
 // ShareTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //

@@ -2228,6 +2228,7 @@ type Open struct {
 	Destination     string                 `protobuf:"bytes,9,opt,name=destination,proto3" json:"destination,omitempty"`                                 // with socks5, up to the target's forwarder: host:port that the client asks for
 	Options         string                 `protobuf:"bytes,10,opt,name=options,proto3" json:"options,omitempty"`                                        // forwarder to target agent only: the mapping's options for the target, a JSON object as in the REST API; "" = none
 	MappingProtocol string                 `protobuf:"bytes,11,opt,name=mapping_protocol,json=mappingProtocol,proto3" json:"mapping_protocol,omitempty"` // the same: the protocol of the mapping, which the target's policy may ask for; "" = as protocol
+	Local           string                 `protobuf:"bytes,15,opt,name=local,proto3" json:"local,omitempty"`                                            // where peer connected to, host:port; "" = not known
 	// Between forwarders only; from an agent they are not looked at.
 	Hop            uint32 `protobuf:"varint,5,opt,name=hop,proto3" json:"hop,omitempty"`                                             // how many forwarders it came through, always 1
 	MappingVersion uint64 `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
@@ -2318,6 +2319,13 @@ func (x *Open) GetOptions() string {
 func (x *Open) GetMappingProtocol() string {
 	if x != nil {
 		return x.MappingProtocol
+	}
+	return ""
+}
+
+func (x *Open) GetLocal() string {
+	if x != nil {
+		return x.Local
 	}
 	return ""
 }
@@ -2586,7 +2594,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"6\n" +
 	"\x06GoAway\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xcc\x02\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xe2\x02\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
@@ -2597,7 +2605,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\vdestination\x18\t \x01(\tR\vdestination\x12\x18\n" +
 	"\aoptions\x18\n" +
 	" \x01(\tR\aoptions\x12)\n" +
-	"\x10mapping_protocol\x18\v \x01(\tR\x0fmappingProtocol\x12\x10\n" +
+	"\x10mapping_protocol\x18\v \x01(\tR\x0fmappingProtocol\x12\x14\n" +
+	"\x05local\x18\x0f \x01(\tR\x05local\x12\x10\n" +
 	"\x03hop\x18\x05 \x01(\rR\x03hop\x12'\n" +
 	"\x0fmapping_version\x18\x06 \x01(\x04R\x0emappingVersion\x12#\n" +
 	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\"6\n" +
