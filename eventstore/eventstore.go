@@ -146,6 +146,8 @@ type Store interface {
 	// KeyUse gives the use of an idempotency key; ok is false when the key was not
 	// used.
 	KeyUse(ctx context.Context, scope, key string) (use KeyUse, ok bool, err error)
+	// Holder gives the event stream that holds a claim, "" when nobody does.
+	Holder(ctx context.Context, scope, value string) (domain.StreamID, error)
 	// Wait returns when the log has records after the position after: at once for
 	// appends of this process, and within 250 ms for those of other processes.
 	// Otherwise it returns the context's error or ErrUnavailable.

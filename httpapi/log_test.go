@@ -193,6 +193,12 @@ func (l *memoryLog) KeyUsed(_ context.Context, scope, key string) (bool, error) 
 	return used, l.broken
 }
 
+func (l *memoryLog) Holder(_ context.Context, scope, value string) (domain.StreamID, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.claims[[2]string{scope, value}], l.broken
+}
+
 func (l *memoryLog) fold(id domain.StreamID) domain.Aggregate {
 	state := domain.NewAggregate(id)
 	for _, r := range l.records {

@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tunnox-net/tunnox/domain"
+	"github.com/tunnox-net/tunnox/projections"
 )
 
 // LoginBody is the body of POST /auth/login.
@@ -74,9 +75,9 @@ func (a *api) login(ctx context.Context, in *struct{ Body LoginBody }) (*tokensA
 		return nil, tooMany(wait, "Too many attempts. Wait a moment.")
 	}
 	a.await(ctx, 0, a.config.Reader.Wait)
-	row, found, err := a.config.Reader.UserNamed(ctx, in.Body.Username)
+	row, found, err := a.named(ctx, in.Body.Username)
 	if err != nil {
-		return nil, a.unlisted(ctx, err)
+		return nil, a.unreadable(ctx, err)
 	}
 	// An unknown name takes as much time as a wrong password.
 	right, err := a.passwords.of(who).verify(ctx, row.PasswordHash, in.Body.Password)
@@ -96,6 +97,25 @@ func (a *api) login(ctx context.Context, in *struct{ Body LoginBody }) (*tokensA
 		return nil, a.refusal(ctx, err)
 	}
 	return a.tokensFor(ctx, r, secret)
+}
+
+// named finds the user of a name in the read models, or in the log while they are away:
+// everybody can log in as long as there is the log.
+func (a *api) named(ctx context.Context, name string) (projections.UserRow, bool, error) {
+	row, found, err := a.config.Reader.UserNamed(ctx, name)
+	if err == nil {
+		return row, found, nil
+	}
+	stream, err := a.config.History.Holder(ctx, domain.ClaimUsername, strings.ToLower(name))
+	if err != nil || stream == "" {
+		return projections.UserRow{}, false, err
+	}
+	state, at, err := a.fold(ctx, stream)
+	u, ok := state.(*domain.User)
+	if err != nil || !ok || !u.Live() || !strings.EqualFold(u.Username, name) {
+		return projections.UserRow{}, false, err
+	}
+	return projections.UserRow{Versions: at, User: *u}, true, nil
 }
 
 // halves hashes the two halves of a refresh token.

@@ -28,6 +28,8 @@ type History interface {
 	ReadStream(ctx context.Context, stream domain.StreamID, after domain.Version, limit int) ([]domain.Record, error)
 	// ReadAll gives up to limit records with a position above after, in order.
 	ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error)
+	// Holder gives the stream that holds a claim, "" when nobody does.
+	Holder(ctx context.Context, scope, value string) (domain.StreamID, error)
 }
 
 // Search finds records of the log and follows it.

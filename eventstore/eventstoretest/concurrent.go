@@ -125,6 +125,7 @@ func testContext(t *testing.T, open Open) {
 		"ReadAll":    func(ctx context.Context) error { _, err := s.ReadAll(ctx, 0, 1); return err },
 		"Head":       func(ctx context.Context) error { _, err := s.Head(ctx); return err },
 		"KeyUse":     func(ctx context.Context) error { _, _, err := s.KeyUse(ctx, "s", "k"); return err },
+		"Holder":     func(ctx context.Context) error { _, err := s.Holder(ctx, "username", "ann"); return err },
 		"NextID":     func(ctx context.Context) error { _, err := s.NextID(ctx, domain.SequenceUser); return err },
 		"Wait":       func(ctx context.Context) error { return s.Wait(ctx, 1) },
 	}

@@ -183,6 +183,21 @@ func (m *Memory) Verify(ctx context.Context, c eventstore.Checkpoint) error {
 	return err
 }
 
+// Holder implements [eventstore.Store].
+func (m *Memory) Holder(ctx context.Context, scope, value string) (domain.StreamID, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.claims {
+		if c.Scope == scope && c.Value == value {
+			return c.Owner, nil
+		}
+	}
+	return "", nil
+}
+
 // KeyUse implements [eventstore.Store].
 func (m *Memory) KeyUse(ctx context.Context, scope, key string) (eventstore.KeyUse, bool, error) {
 	if err := ctx.Err(); err != nil {

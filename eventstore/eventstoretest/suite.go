@@ -263,6 +263,14 @@ func testClaims(t *testing.T, open Open) {
 	}
 	of := func(c domain.Claim, owner domain.StreamID) domain.Claim { c.Owner = owner; return c }
 	must(t, s, claiming("user-1", nil, []domain.Claim{ann}))
+	holds := func(scope, value string, want domain.StreamID) {
+		t.Helper()
+		if owner, err := s.Holder(context10s(t), scope, value); owner != want || err != nil {
+			t.Errorf("%s %s is held by %q (%v), want %q", scope, value, owner, err, want)
+		}
+	}
+	holds("username", "ann", "user-1")
+	holds("email", "ann", "")
 	must(t, s, claiming("user-1", nil, []domain.Claim{ann})) // a claim that its owner holds already
 	refused(t, s, claiming("user-2", nil, []domain.Claim{of(ann, "user-2")}), eventstore.ErrTaken)
 	taken, ok := errors.AsType[*eventstore.TakenError](do(t, s, claiming("user-2", nil, []domain.Claim{of(eve, "user-2"), of(ann, "user-2")})).Err)
@@ -277,8 +285,11 @@ func testClaims(t *testing.T, open Open) {
 	must(t, s, claiming("user-1", []domain.Claim{ann}, []domain.Claim{eve}))
 	must(t, s, claiming("user-1", []domain.Claim{eve}, []domain.Claim{eve}))
 	must(t, s, claiming("user-2", nil, []domain.Claim{of(ann, "user-2")}))
+	holds("username", "ann", "user-2")
+	holds("username", "eve", "user-1")
 	refused(t, s, claiming("user-2", nil, []domain.Claim{of(eve, "user-2")}), eventstore.ErrTaken)
 	must(t, s, claiming("user-1", []domain.Claim{eve}, nil))
+	holds("username", "eve", "")
 	must(t, s, claiming("user-2", nil, []domain.Claim{of(eve, "user-2")}))
 }
 

@@ -55,6 +55,9 @@ SELECT event_id FROM es.records WHERE position = @position;
 -- name: KeyUse :one
 SELECT hash, first_position, last_position, subject FROM es.keys WHERE scope = @scope AND key = @key;
 
+-- name: Claim :one
+SELECT owner FROM es.claims WHERE scope = @scope AND value = @value;
+
 -- name: NextUserIDs :many
 SELECT nextval('es.user_ids')::bigint FROM generate_series(1, @count::int);
 

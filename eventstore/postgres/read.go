@@ -110,6 +110,18 @@ func (s *Store) KeyUse(ctx context.Context, scope, key string) (eventstore.KeyUs
 	return use, true, nil
 }
 
+// Holder implements [eventstore.Store].
+func (s *Store) Holder(ctx context.Context, scope, value string) (domain.StreamID, error) {
+	owner, err := s.q.Claim(ctx, queries.ClaimParams{Scope: scope, Value: value})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	if err != nil {
+		return "", failure(ctx, "look for the holder of a claim", err)
+	}
+	return domain.StreamID(owner), nil
+}
+
 // Nudge makes all waiters ask the database at once: another process says that it has
 // appended.
 func (s *Store) Nudge() { s.signal.Nudge() }

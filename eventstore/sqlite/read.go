@@ -116,6 +116,18 @@ func (s *Store) KeyUse(ctx context.Context, scope, key string) (eventstore.KeyUs
 	return use, found, nil
 }
 
+// Holder implements [eventstore.Store].
+func (s *Store) Holder(ctx context.Context, scope, value string) (domain.StreamID, error) {
+	owner, err := s.read.Claim(ctx, queries.ClaimParams{Scope: scope, Value: value})
+	if found, err := rowFound(err); !found && err == nil {
+		return "", nil
+	}
+	if err != nil {
+		return "", failure(ctx, "look for the holder of a claim", err)
+	}
+	return domain.StreamID(owner), nil
+}
+
 // Wait implements [eventstore.Store]. There is no polling: this process is the
 // only one that appends.
 func (s *Store) Wait(ctx context.Context, after domain.Position) error {

@@ -70,6 +70,16 @@ func commandedWithout(t *testing.T, api *programs.API) *early {
 	}
 	e := &early{ends: &ends{API: api, user: api.CreateUser(t, "ann")}}
 	e.source, e.target = api.CreateClient(t, e.user.ID, "source"), api.CreateClient(t, e.user.ID, "target")
+	// A user who is in no read model can log in, and use what the login gave.
+	password := map[string]any{"username": "ANN", "password": "correct horse battery staple"}
+	api.Do(t, http.MethodPut, fmt.Sprintf("/api/v1/users/%d", e.user.ID), map[string]any{"password": password["password"]}, nil)
+	api.Refused(t, http.StatusUnauthorized, "login_refused", http.MethodPost, "/api/v1/auth/login", map[string]any{"username": "ann", "password": "wrong"})
+	api.Refused(t, http.StatusUnauthorized, "login_refused", http.MethodPost, "/api/v1/auth/login", map[string]any{"username": "bob", "password": "wrong"})
+	var tokens struct {
+		Access string `json:"access_token"`
+	}
+	api.Do(t, http.MethodPost, "/api/v1/auth/login", password, &tokens)
+	programs.NewAPI(t, api.URL, tokens.Access).Do(t, http.MethodGet, "/api/v1/auth/me", nil, nil)
 	m := api.CreateMapping(t, e.wanted(t, programs.Listen(t, programs.Echo).Port))
 	e.port = m.LocalPort
 	var read programs.Mapping

@@ -264,6 +264,22 @@ func (q *Queries) ArchiveStreams(ctx context.Context, arg ArchiveStreamsParams) 
 	return items, nil
 }
 
+const claim = `-- name: Claim :one
+SELECT owner FROM es.claims WHERE scope = $1 AND value = $2
+`
+
+type ClaimParams struct {
+	Scope string
+	Value string
+}
+
+func (q *Queries) Claim(ctx context.Context, arg ClaimParams) (string, error) {
+	row := q.db.QueryRow(ctx, claim, arg.Scope, arg.Value)
+	var owner string
+	err := row.Scan(&owner)
+	return owner, err
+}
+
 const dataKeys = `-- name: DataKeys :many
 SELECT account, key FROM es.data_keys WHERE account = ANY ($1::bigint[])
 `
