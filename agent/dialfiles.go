@@ -32,9 +32,9 @@ func dialFiles(_ context.Context, t *target, open *wirepb.Open) (transport.Duple
 	if !at.valid() {
 		return nil, fmt.Errorf("directory %q: %w", open.GetService(), wire.Malformed)
 	}
-	top, ok := t.allowsPlace(at)
-	if !ok {
-		return nil, notAllowed(at.String())
+	top, err := t.allowsPlace(protocolOf(open), at)
+	if err != nil {
+		return nil, err
 	}
 	var options filesOptions
 	if text := open.GetOptions(); text != "" {

@@ -16,7 +16,7 @@ import (
 
 // dialTCP reaches the host and port that the stream names.
 func dialTCP(ctx context.Context, t *target, open *wirepb.Open) (transport.Duplex, error) {
-	conn, err := t.reach(ctx, "tcp", open.GetService())
+	conn, err := t.reach(ctx, "tcp", protocolOf(open), open.GetService())
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 // that the service knows the flow by its port. That nobody is there is known later, if
 // at all, and ends nothing.
 func dialUDP(ctx context.Context, t *target, open *wirepb.Open) (transport.Duplex, error) {
-	conn, err := t.reach(ctx, "udp", open.GetService())
+	conn, err := t.reach(ctx, "udp", protocolOf(open), open.GetService())
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ func dialUnix(ctx context.Context, t *target, open *wirepb.Open) (transport.Dupl
 	if !at.valid() {
 		return nil, fmt.Errorf("socket %q: %w", open.GetService(), wire.Malformed)
 	}
-	if _, ok := t.allowsPlace(at); !ok {
-		return nil, notAllowed(at.String())
+	if _, err := t.allowsPlace(protocolOf(open), at); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, serviceTimeout)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Policy says which services the target agent may dial. The forwarder proposes,
@@ -21,6 +22,9 @@ type Policy struct {
 	rules    []rule
 	places   []place // unix sockets and directories, which only an entry of their own allows
 	narrowed bool    // loopback addresses need an entry too
+
+	list   []ruled // not nil: these decide, and nothing above
+	source string  // of list
 }
 
 // WithoutLoopback gives the policy that allows loopback addresses only by an entry. The
@@ -213,6 +217,9 @@ func parsePort(s string) (uint16, error) {
 // Allows reports whether the address, to which host resolved, may be dialled at
 // the port. For an address given as such, host is its text.
 func (p Policy) Allows(host string, addr netip.Addr, port uint16) bool {
+	if p.list != nil {
+		return p.ask(question{protocol: "tcp", host: host, addr: addr, port: port, now: time.Now()}).allowed
+	}
 	addr = addr.Unmap().WithZone("")
 	if addr.IsLoopback() && !p.narrowed {
 		return true

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunnox-net/tunnox/transport"
@@ -24,14 +26,16 @@ const (
 // target dials services, as far as the policy of the agent's owner allows.
 type target struct {
 	agent   *Agent
-	policy  Policy
+	policy  atomic.Pointer[Policy]
+	carried carriedStreams
 	asked   consents // what whoever starts a tunnel here allows by that
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
 }
 
 func newTarget(a *Agent, cfg Config) *target {
-	t := &target{agent: a, policy: cfg.Policy, dial: cfg.DialService, resolve: cfg.Resolve}
+	t := &target{agent: a, dial: cfg.DialService, resolve: cfg.Resolve}
+	t.policy.Store(&cfg.Policy)
 	if t.dial == nil {
 		t.dial = new(net.Dialer).DialContext
 	}
@@ -46,22 +50,23 @@ func newTarget(a *Agent, cfg Config) *target {
 // stack.
 func (t *target) serve(ctx context.Context, s *session, stream transport.Stream) {
 	defer stream.Close() // does nothing to a stream that has ended
-	conn := t.answer(ctx, s, stream)
+	conn, forget := t.answer(ctx, s, stream)
 	if conn == nil {
 		return
 	}
+	defer forget()
 	defer conn.Close()
 	s.ended(transport.Splice(stream, conn, transport.Count{}))
 }
 
 // answer reads the Open, reaches the service and says yes; or says no, and gives
 // nil.
-func (t *target) answer(ctx context.Context, s *session, stream transport.Stream) transport.Duplex {
+func (t *target) answer(ctx context.Context, s *session, stream transport.Stream) (_ transport.Duplex, forget func()) {
 	stream.SetReadDeadline(time.Now().Add(readTimeout))
 	open, err := wire.ReadOpen(stream)
 	if err != nil {
 		stream.Reset()
-		return nil
+		return nil, nil
 	}
 	stream.SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(ctx)
@@ -74,20 +79,25 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 	stop()
 	if err != nil && ctx.Err() != nil { // nobody waits for the service any more, or the agent ends
 		stream.Reset()
-		return nil
+		return nil, nil
 	}
 	if err != nil {
 		s.complain("service not reached", open.GetMappingId(), err, "service", open.GetService())
 		refuse(stream, err)
-		return nil
+		return nil, nil
 	}
 	transport.Unfinished(conn)
+	forget = func() {}
+	if t.policy.Load().list != nil {
+		forget = t.carried.add(open, stream, conn, t.allows)
+	}
 	if err := wire.WriteOpened(stream, nil); err != nil {
 		transport.Reset(conn)
 		stream.Reset()
-		return nil
+		forget()
+		return nil, nil
 	}
-	return conn
+	return conn, forget
 }
 
 // refuse answers no and lets the forwarder read it before the stream ends.
@@ -113,7 +123,7 @@ func (t *target) dialKind(ctx context.Context, open *wirepb.Open) (transport.Dup
 
 // reach resolves the service once, and dials the very addresses that the policy
 // has seen: resolving again would let a name change its meaning in between.
-func (t *target) reach(ctx context.Context, network, service string) (net.Conn, error) {
+func (t *target) reach(ctx context.Context, network, protocol, service string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, serviceTimeout)
 	defer cancel()
 	host, portText, err := net.SplitHostPort(service)
@@ -126,41 +136,58 @@ func (t *target) reach(ctx context.Context, network, service string) (net.Conn, 
 		return nil, err
 	}
 	var allowed []netip.Addr
+	policy, now, why := t.policy.Load(), time.Now(), ""
 	for _, addr := range addrs {
-		if t.policy.Allows(host, addr, uint16(port)) || t.asked.allows(host, addr, uint16(port)) {
+		v := policy.ask(question{protocol: protocol, host: host, addr: addr, port: uint16(port), now: now})
+		if v.allowed || t.asked.allows(host, addr, uint16(port)) {
 			allowed = append(allowed, addr)
 		}
+		why = v.why
 	}
 	if len(allowed) == 0 {
-		return nil, notAllowed(service)
+		return nil, notAllowed(service, why)
 	}
 	return t.dialFirst(ctx, network, allowed, uint16(port))
 }
 
-// allowsPlace tells whether a unix socket or a directory may be reached. top is the path
-// that was named when it was allowed.
-func (t *target) allowsPlace(at place) (top string, ok bool) {
-	if top, ok = t.policy.allowsPlace(at); ok {
-		return top, true
+// allowsPlace refuses a unix socket or a directory that may not be reached. top is the
+// path that was named when it was allowed.
+func (t *target) allowsPlace(protocol string, at place) (top string, err error) {
+	v := t.policy.Load().ask(question{protocol: protocol, at: &at, now: time.Now()})
+	if v.allowed {
+		return v.top, nil
 	}
-	return t.asked.allowsPlace(at)
+	if top, ok := t.asked.allowsPlace(at); ok {
+		return top, nil
+	}
+	return "", notAllowed(at.String(), v.why)
+}
+
+// protocolOf is the protocol of the mapping that a stream is of. Older forwarders say
+// what is carried only.
+func protocolOf(open *wirepb.Open) string {
+	return cmp.Or(open.GetMappingProtocol(), open.GetProtocol(), "tcp")
 }
 
 // try reaches a service as the first connection of a tunnel will.
-func (t *target) try(ctx context.Context, service string) (net.Conn, error) {
+func (t *target) try(ctx context.Context, protocol, service string) (net.Conn, error) {
 	at, ok := parsePlace(service)
 	if !ok {
-		return t.reach(ctx, "tcp", service)
+		return t.reach(ctx, "tcp", protocol, service)
 	}
 	dial := dialUnix
 	if at.kind == filePlace {
 		dial = dialFiles
 	}
-	return dial(ctx, t, &wirepb.Open{Service: at.path})
+	return dial(ctx, t, &wirepb.Open{Service: at.path, MappingProtocol: protocol})
 }
 
-// notAllowed is the refusal of a service.
-func notAllowed(service string) error {
+// notAllowed is the refusal of a service; why is where that stands, for a policy that is
+// a list.
+func notAllowed(service, why string) error {
+	if why != "" {
+		return &wire.Refusal{Code: wire.PolicyDenied, Message: fmt.Sprintf("the target agent's policy does not allow %s: %s", service, why)}
+	}
 	return &wire.Refusal{Code: wire.PolicyDenied, Message: fmt.Sprintf(
 		"the target agent's policy does not allow %s; its owner can, with --allow %[1]s", service)}
 }

@@ -38,7 +38,7 @@ func TestCheckedAddressIsTheOneDialled(t *testing.T) {
 			dialled = append(dialled, address)
 			return nil, syscall.ECONNREFUSED
 		}})
-	if _, err := target.reach(t.Context(), "tcp", "db.internal:80"); wire.CodeOf(err) != wire.DialRefused {
+	if _, err := target.reach(t.Context(), "tcp", "tcp", "db.internal:80"); wire.CodeOf(err) != wire.DialRefused {
 		t.Errorf("got %v", err)
 	}
 	if resolved != 1 || strings.Join(dialled, " ") != "10.0.0.1:80 10.0.0.2:80" {
@@ -77,7 +77,7 @@ func TestReachTellsWhatItMet(t *testing.T) {
 					}
 					return nil, tt.dial
 				}})
-			if _, err := target.reach(t.Context(), "tcp", tt.service); wire.CodeOf(err) != tt.want {
+			if _, err := target.reach(t.Context(), "tcp", "tcp", tt.service); wire.CodeOf(err) != tt.want {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})
@@ -102,7 +102,7 @@ func TestEachAddressGetsItsShareOfTheTime(t *testing.T) {
 				return nil, ctx.Err()
 			}})
 		began := time.Now()
-		if _, err := target.reach(t.Context(), "tcp", "two.example:80"); err != nil {
+		if _, err := target.reach(t.Context(), "tcp", "tcp", "two.example:80"); err != nil {
 			t.Fatal(err)
 		}
 		if d := time.Since(began); d != serviceTimeout/2 {

@@ -468,7 +468,7 @@ func (t *tunnel) trial(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	conn, err := t.a.target.try(ctx, t.allowed)
+	conn, err := t.a.target.try(ctx, t.wish.Protocol, t.allowed)
 	if err != nil {
 		t.tell(TunnelNews{Event: "warning", Code: "service_not_reached",
 			Message: fmt.Sprintf("no service answers at %s yet (%s): start it; the tunnel stays open", t.allowed, wire.CodeOf(err).Sentence())})

@@ -39,6 +39,8 @@ type agentOptions struct {
 	allow        []string
 	only         []string
 	denyLoopback bool
+	policyFile   string
+	ruled        *policyFile // of policyFile, nil without one
 	allowListen  []string
 	name         string
 	logLevel     string
@@ -56,8 +58,21 @@ auth code. Give the code in a file or in TUNNOX_AUTH_CODE, never as an argument.
 
 The agent always verifies the server: by the system's roots, by --ca, or by the --pin
 of the server's join line. Without --allow the agent dials loopback only; --only
-restricts that too. The agent listens on ports of loopback from 1024. The server cannot
-make it listen elsewhere: --allow-listen names the other addresses.
+restricts that too. --policy FILE has rules in place of them:
+
+  rules:                            # the first that matches decides
+    - deny: 10.0.0.13:*             # what no rule allows is refused, loopback too
+    - allow: [10.0.0.0/8:443, db.internal:5432, 127.0.0.0/8:*]
+      protocols: [tcp, http]        # of the mapping; left out: all
+      hours: mon-fri 08:00-18:00    # of this machine's clock; left out: always
+    - allow: unix:/run/app.sock     # or file:/srv/www, with all below it
+
+A changed file holds at once: connections that it does not allow end. If it has a
+fault, the log tells its line, and the rules stay as they were. Hours are for the
+beginning of connections.
+
+The agent listens on ports of loopback from 1024. The server cannot make it listen
+elsewhere: --allow-listen names the other addresses.
 
 The agent tries TLS, QUIC and WebSocket, and uses the first that works (--transport).
 If a proxy breaks TLS, or a reverse proxy stands before the server, only WebSocket
@@ -108,6 +123,7 @@ func agentCommand(s surroundings) *cobra.Command {
 	f.BoolVar(&o.denyLoopback, "deny-loopback", false, "do not dial services of this machine, except those of --allow")
 	f.StringSliceVar(&o.only, "only", nil, "dial only these services, and no other service of this machine either; same form as --allow")
 	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses, unix:PATH (a socket) and file:PATH (a directory) need an entry of their own")
+	f.StringVar(&o.policyFile, "policy", "", "`file` with the rules of what may be dialled, read again when it changes; in place of --allow, --only and --deny-loopback")
 	f.StringVar(&o.name, "name", hostname(), "`name` that users see, sent when an anonymous agent registers")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -166,6 +182,13 @@ func (o *agentOptions) run(ctx context.Context) error {
 		ctx, cancel := context.WithCancel(ctx)
 		announced := o.announce(ctx, a.Local(), news)
 		defer func() { cancel(); <-announced }()
+	}
+	if o.ruled != nil {
+		var following sync.WaitGroup
+		defer following.Wait()
+		watching, stop := context.WithCancel(ctx)
+		defer stop()
+		following.Go(func() { o.ruled.follow(watching, a.SetPolicy, config.Logger) })
 	}
 	err = a.Run(ctx)
 	if _, refused := errors.AsType[*agent.EndedError](err); refused {
@@ -263,6 +286,17 @@ func (o *agentOptions) config() (agent.Config, error) {
 
 // policy gives what may be dialled.
 func (o *agentOptions) policy() (agent.Policy, error) {
+	if o.policyFile != "" {
+		if len(o.allow) > 0 || len(o.only) > 0 || o.denyLoopback {
+			return agent.Policy{}, errors.New("--policy excludes --allow, --only and --deny-loopback: the file has all the rules")
+		}
+		o.ruled = &policyFile{name: o.policyFile}
+		policy, err := o.ruled.read()
+		if err != nil {
+			err = fmt.Errorf("--policy: %w", err)
+		}
+		return policy, err
+	}
 	if len(o.only) > 0 {
 		if len(o.allow) > 0 {
 			return agent.Policy{}, errors.New("--only and --allow exclude each other: --only names all services that may be dialled")
