@@ -463,7 +463,7 @@ func (t *tunnel) lost() bool {
 
 // trial warns the program when nothing listens at the service.
 func (t *tunnel) trial(ctx context.Context) {
-	if t.allowed == "" || t.wish.Protocol != "tcp" && t.wish.Protocol != "http" {
+	if t.allowed == "" || t.wish.Protocol != "tcp" && t.wish.Protocol != "http" && t.wish.Protocol != "tls" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

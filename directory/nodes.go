@@ -44,6 +44,8 @@ type Node struct {
 	// ask for, with * for the label; "" = it serves none.
 	BaseDomain string `json:"base_domain,omitempty"`
 	HostsURL   string `json:"hosts_url,omitempty"`
+	// The same for the hosts whose TLS it passes through unopened; "" = it passes none.
+	TLSURL string `json:"tls_url,omitempty"`
 }
 
 // HasPort reports whether a public port belongs to the node.

@@ -70,7 +70,7 @@ func init() {
 	register[NodeDrainRequested](1)
 	register[PortTaken](1)
 	register[PortFreed](1)
-	register[HostTaken](1)
+	register[HostTaken](2, same)
 	register[HostFreed](1)
 }
 

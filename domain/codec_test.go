@@ -39,7 +39,7 @@ var published = func() map[string]Event {
 		ClientDisconnectRequested{Nodes: []string{"node-001", "node-002"}, Epoch: 7},
 		NodeDrainRequested{NodeID: "node-001", Since: moment},
 		PortTaken{Port: 20000, Protocol: ProtocolTCP, MappingID: 1001, UserID: 100000001}, PortFreed{Protocol: ProtocolTCP},
-		HostTaken{Host: "brave-otter", Path: "/app", MappingID: 1001, UserID: 100000001}, HostFreed{Host: "brave-otter", Path: "/app"},
+		HostTaken{Host: "brave-otter", Path: "/app", MappingID: 1001, UserID: 100000001, Whole: true}, HostFreed{Host: "brave-otter", Path: "/app"},
 		MappingCreated{MappingID: 1001, UserID: 100000001, Name: "db", Protocol: ProtocolTCP, SourceClientID: 600000000,
 			TargetClientID: 600000001, SourceUserID: 100000002, ShareID: 7, Origin: Origin{LocalHost: "127.0.0.1", LocalPort: 5432, PublicPort: 20000, PublicHost: "brave-otter", PublicPath: "/app"}, Service: Service{TargetHost: "db.internal", TargetPort: 5433, TargetScheme: "https", Target: "unix:/run/db.sock"}, Options: allOptions},
 		MappingChanged{Parts{"db2", Origin{LocalHost: "0.0.0.0", LocalPort: 5434, PublicPort: 20001, PublicHost: "calm-heron", PublicPath: "/"}, Service{TargetHost: "10.0.0.1", TargetPort: 5435, TargetScheme: "h2c", Target: "file:/srv/www"}, allOptions}},

@@ -16,7 +16,8 @@ import (
 // Rules: a host belongs to one user at a time, and each of its paths to one mapping of
 // that user: who has a part of a host can read the cookies of all of it. Like a port it
 // is an aggregate of its own, so that of two who ask for one host at the same moment
-// one is refused. When its last path was freed, only the user who had it gets it for an
+// one is refused. A tls mapping has all of its host: what a visitor asks for is opened
+// by nobody here, so that no path of it could be another mapping's. When its last path was freed, only the user who had it gets it for an
 // hour.
 type Host struct{ Names map[string]HostUse }
 
@@ -24,6 +25,7 @@ type Host struct{ Names map[string]HostUse }
 type HostUse struct {
 	UserID  int64
 	Paths   map[string]int64 `json:",omitempty"` // to the mapping that has the path
+	Whole   bool             `json:",omitempty"` // one mapping has all of it
 	FreedAt time.Time        // since when no path is taken
 }
 
@@ -45,6 +47,7 @@ type (
 		Path      string `json:"path"`
 		MappingID int64  `json:"mapping_id"`
 		UserID    int64  `json:"user_id"`
+		Whole     bool   `json:"whole,omitempty"` // the mapping has all of the host, and Path is /
 	}
 	// HostFreed takes it back.
 	HostFreed struct {
@@ -81,7 +84,7 @@ func (h *Host) Apply(event Event, at time.Time) {
 			use.Paths = map[string]int64{}
 		}
 		use.Paths[e.Path] = e.MappingID
-		use.UserID, use.FreedAt = e.UserID, time.Time{}
+		use.UserID, use.FreedAt, use.Whole = e.UserID, time.Time{}, e.Whole
 		if h.Names == nil {
 			h.Names = map[string]HostUse{}
 		}
@@ -90,7 +93,7 @@ func (h *Host) Apply(event Event, at time.Time) {
 		use := h.Names[e.Host]
 		delete(use.Paths, e.Path)
 		if len(use.Paths) == 0 {
-			use.Paths, use.FreedAt = nil, at
+			use.Paths, use.FreedAt, use.Whole = nil, at, false
 		}
 		if h.Names != nil {
 			h.Names[e.Host] = use
@@ -137,9 +140,14 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 		return "", refuseAt(code, fmt.Sprintf(format, args...), "public_host")
 	}
 	if !o.Known {
-		return refuseHost(CodePublicUnavailable, "Which forwarders serve HTTP cannot be asked now. Try again in a moment.")
+		return refuseHost(CodePublicUnavailable, "Which forwarders serve public hosts cannot be asked now. Try again in a moment.")
 	}
-	if len(o.Domains) == 0 {
+	domains := o.Domains[m.Protocol]
+	switch {
+	case len(domains) > 0:
+	case m.Protocol == ProtocolTLS:
+		return refuseHost(CodePublicUnavailable, "No forwarder passes TLS through. Start one with --https ADDRESS or --tls ADDRESS, and --base-domain DOMAIN.")
+	default:
 		return refuseHost(CodePublicUnavailable, "No forwarder serves HTTP. Start one with --http ADDRESS and --base-domain DOMAIN.")
 	}
 	if m.PublicHost == "" {
@@ -158,7 +166,7 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 		return refuseHost(CodeHostsTaken, "No free public host was found. Name one.")
 	}
 	host := m.PublicHost
-	for _, domain := range o.Domains {
+	for _, domain := range domains {
 		if label, ok := strings.CutSuffix(host, "."+domain); ok && label != "" {
 			host = label
 			break
@@ -166,7 +174,7 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 	}
 	if strings.Contains(host, ".") {
 		return refuseHost(CodeHostNotVerified, "The host %s is not one label under %s. Hosts of other domains cannot be verified yet: name a label, for example %s.",
-			m.PublicHost, anyOf(o.Domains), firstLabel(host))
+			m.PublicHost, anyOf(domains), firstLabel(host))
 	}
 	if err := s.need(HostStream(host)); err != nil {
 		return "", err
@@ -175,7 +183,16 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 	if !h.freeFor(m.UserID, host, o.Now) {
 		return refuseHost(CodeHostTaken, "The public host %s is taken, or was a moment ago. Name another, or none to have one chosen.", host)
 	}
-	paths := h.Names[host].Paths
+	use := h.Names[host]
+	paths := use.Paths
+	if alone := len(paths) == 0 || len(paths) == 1 && paths[m.PublicPath] == m.ID; !alone {
+		switch {
+		case use.Whole:
+			return refuseHost(CodeHostTaken, "The public host %s is the mapping %d's, which has all of it as a tls mapping.", host, paths["/"])
+		case m.Protocol == ProtocolTLS:
+			return refuseHost(CodeHostTaken, "The public host %s is the mapping %d's, and a tls mapping needs a host of its own. Name another.", host, h.Mappings(host)[0])
+		}
+	}
 	if other := paths[m.PublicPath]; other != 0 && other != m.ID {
 		return "", refuseAt(CodeHostTaken, fmt.Sprintf("The path %s of the public host %s is the mapping %d's.", m.PublicPath, host, other), "public_path")
 	}
@@ -193,7 +210,8 @@ func firstLabel(host string) string {
 
 // takeHost plans that a mapping has its public host and path.
 func (d *Decision) takeHost(m *Mapping) {
-	d.addOwned(m.UserID, HostStream(m.PublicHost), HostTaken{Host: m.PublicHost, Path: m.PublicPath, MappingID: m.ID, UserID: m.UserID})
+	d.addOwned(m.UserID, HostStream(m.PublicHost), HostTaken{Host: m.PublicHost, Path: m.PublicPath, MappingID: m.ID, UserID: m.UserID,
+		Whole: m.Protocol == ProtocolTLS})
 }
 
 // freeHost plans that a mapping has them no longer.

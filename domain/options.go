@@ -15,7 +15,7 @@ type Options struct {
 	IdleSeconds   int          `json:"idle_seconds,omitempty" minimum:"1" maximum:"3600" unset:"60" of:"udp" doc:"udp: a flow that is silent for so long ends" example:"60"`
 	HeldBy        Holder       `json:"held_by,omitempty" enum:"source,both,target" doc:"The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts" example:"target"`
 	Socks         *SocksAccess `json:"socks,omitempty" of:"socks5" doc:"socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more"`
-	ProxyProtocol string       `json:"proxy_protocol,omitempty" enum:"none,v1,v2" unset:"none" of:"tcp" doc:"tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte" example:"v2"`
+	ProxyProtocol string       `json:"proxy_protocol,omitempty" enum:"none,v1,v2" unset:"none" of:"tcp,tls" doc:"tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte" example:"v2"`
 	Files         *Files       `json:"files,omitempty" of:"http" doc:"http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot"`
 }
 

@@ -14,8 +14,8 @@ type Origin struct {
 	LocalHost  string `json:"local_host" required:"false" unset:"127.0.0.1" doc:"The IP address the source listens on; 127.0.0.1 when left out" example:"127.0.0.1"`
 	LocalPort  int    `json:"local_port" required:"false" minimum:"1" maximum:"65535" doc:"The port the source listens on; left out when there is no source client" example:"8080"`
 	PublicPort int    `json:"public_port,omitempty" minimum:"0" maximum:"65535" doc:"Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept" example:"20000"`
-	PublicHost string `json:"public_host,omitempty" maxLength:"253" doc:"Of an http mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept" example:"brave-otter"`
-	PublicPath string `json:"public_path,omitempty" maxLength:"255" doc:"Of such a mapping: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /" example:"/"`
+	PublicHost string `json:"public_host,omitempty" maxLength:"253" doc:"Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept" example:"brave-otter"`
+	PublicPath string `json:"public_path,omitempty" maxLength:"255" doc:"Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /" example:"/"`
 }
 
 // Listener is the address the source agent listens on, host:port.
@@ -44,7 +44,7 @@ func (o Origin) check(f *faults, kind OriginKind) {
 	case kind == OriginAgent:
 		f.add("public_port", "is for a mapping without a source client: leave source_client_id out")
 	case kind == OriginHost:
-		f.add("public_port", "is not for mappings of protocol http, which have a public_host")
+		f.add("public_port", "is for mappings of protocol tcp and udp: this one has a public_host")
 	case o.PublicPort < 0 || o.PublicPort > 65535:
 		f.add("public_port", fmt.Sprintf("must be 0 to 65535, is %d", o.PublicPort))
 	}
@@ -54,7 +54,7 @@ func (o Origin) check(f *faults, kind OriginKind) {
 		case kind == OriginAgent:
 			f.add(part.field, "is for a mapping without a source client: leave source_client_id out")
 		case kind == OriginPort:
-			f.add(part.field, "is for mappings of protocol http")
+			f.add(part.field, "is for mappings of protocol http"+map[string]string{"public_host": " and tls"}[part.field])
 		}
 	}
 	switch kind {

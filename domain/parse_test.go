@@ -296,7 +296,8 @@ func (a *args) options() Options {
 // offer is what there is of public ports and hosts: ports=FROM-TO, draw=N,N,
 // domains=D,D, labels=L,L and now=HOUR.
 func (a *args) offer() PublicOffer {
-	o := PublicOffer{Known: a.text("unknown") == "", Now: a.moment("now"), Domains: a.list("domains"), Labels: a.list("labels")}
+	domains := a.list("domains")
+	o := PublicOffer{Known: a.text("unknown") == "", Now: a.moment("now"), Domains: map[Protocol][]string{ProtocolHTTP: domains, ProtocolTLS: domains}, Labels: a.list("labels")}
 	if text := a.text("ports"); text != "" {
 		var r PortRange
 		if _, err := fmt.Sscanf(text, "%d-%d", &r.First, &r.Last); err != nil {

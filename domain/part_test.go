@@ -211,7 +211,7 @@ func TestHTTPMappingIsCarried(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	offer := PublicOffer{Known: true, Domains: []string{"t.example.org"}}
+	offer := PublicOffer{Known: true, Domains: map[Protocol][]string{ProtocolHTTP: {"t.example.org"}}}
 	parts := Parts{"web", Origin{PublicHost: "brave-otter", PublicPath: "/app"}, Service{TargetScheme: "http", Target: "file:/srv/www"}, optionsOf(ProtocolHTTP)}
 	d, err := w.run(CreateMapping{ID: 1001, UserID: 100000001, TargetClientID: 600000000, Protocol: ProtocolHTTP, Parts: parts}.Offered(offer))
 	if err != nil {

@@ -14,6 +14,7 @@ const (
 	ProtocolUDP    Protocol = "udp"
 	ProtocolHTTP   Protocol = "http"
 	ProtocolSOCKS5 Protocol = "socks5"
+	ProtocolTLS    Protocol = "tls" // passed through unopened, to the host that the visitor's handshake names
 )
 
 // OriginKind says who listens for the connections of a mapping.
@@ -43,7 +44,7 @@ func originKind(sourceClientID int64, p Protocol) OriginKind {
 	switch {
 	case sourceClientID != 0:
 		return OriginAgent
-	case p == ProtocolHTTP:
+	case p == ProtocolHTTP, p == ProtocolTLS:
 		return OriginHost
 	}
 	return OriginPort
@@ -69,6 +70,7 @@ var protocols = []protocol{
 	{name: ProtocolUDP, available: true, origins: []OriginKind{OriginAgent, OriginPort}, check: checkUDP, claims: claimListener},
 	{name: ProtocolHTTP, available: true, carried: ProtocolTCP, origins: []OriginKind{OriginHost}, check: checkHTTP, claims: claimListener},
 	{name: ProtocolSOCKS5, available: true, origins: []OriginKind{OriginAgent}, check: checkChosen, claims: claimListener},
+	{name: ProtocolTLS, available: true, carried: ProtocolTCP, origins: []OriginKind{OriginHost}, check: checkTLS, claims: claimListener},
 }
 
 // checkFixed checks the parts of a protocol whose service is known in advance.
@@ -87,6 +89,14 @@ func checkUDP(f *faults, p Parts) {
 	checkFixed(f, p)
 	if p.Kind() == ServiceUnix {
 		f.add("target", "is a unix socket, which mappings of protocol tcp and http reach")
+	}
+}
+
+// checkTLS checks the parts of a protocol whose host is all that a visitor says in clear.
+func checkTLS(f *faults, p Parts) {
+	checkFixed(f, p)
+	if p.PublicPath != "" && p.PublicPath != "/" {
+		f.add("public_path", "is for mappings of protocol http: a tls mapping has all of its host")
 	}
 }
 

@@ -36,7 +36,7 @@ func TestEveryProtocolHasItsRow(t *testing.T) {
 			if kind == OriginAgent {
 				c.SourceClientID, c.LocalPort = 600000000, 80
 			}
-			d, err := w.run(c.Offered(PublicOffer{Known: true, Ports: []PortRange{{1, 9}}, Draw: []int{1}, Domains: []string{"t.example.org"}, Labels: []string{"otter"}}))
+			d, err := w.run(c.Offered(PublicOffer{Known: true, Ports: []PortRange{{1, 9}}, Draw: []int{1}, Domains: map[Protocol][]string{p: {"t.example.org"}}, Labels: []string{"otter"}}))
 			m, _ := w.state(MappingStream(c.ID)).(*Mapping)
 			if err != nil || m.OriginKind() != kind || (len(d.Claims) > 0) != (kind == OriginAgent) || (len(m.publicStreams()) > 0) == (kind == OriginAgent) {
 				t.Errorf("a mapping of %s at %s: %+v, claims %v, %v", p, kind.where(), m, d.Claims, err)

@@ -8,11 +8,11 @@ import "time"
 // PublicOffer is what there is to be had at the moment of a command, which only its
 // edge knows: who decides has no directory, no clock and no dice.
 type PublicOffer struct {
-	Known   bool        // somebody has looked
-	Ports   []PortRange // that forwarders have
-	Draw    []int       // ports to choose from, for who names none
-	Domains []string    // under which forwarders serve HTTP
-	Labels  []string    // hosts to choose from, for who names none
+	Known   bool                  // somebody has looked
+	Ports   []PortRange           // that forwarders have
+	Draw    []int                 // ports to choose from, for who names none
+	Domains map[Protocol][]string // under which forwarders serve hosts of a protocol
+	Labels  []string              // hosts to choose from, for who names none
 	Now     time.Time
 }
 

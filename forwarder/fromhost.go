@@ -3,6 +3,8 @@ package forwarder
 import (
 	"context"
 	"log/slog"
+	"net"
+	"time"
 
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
@@ -11,7 +13,8 @@ import (
 
 // fromHost is the origin of a connection to the service of a mapping with a public
 // host. Whoever speaks HTTP with visitors here asks for it; one connection may carry
-// the requests of several visitors, one after the other.
+// the requests of several visitors, one after the other. A tls mapping has a connection
+// for each visitor.
 type fromHost struct {
 	f       *Forwarder
 	host    string
@@ -88,3 +91,64 @@ func (f *Forwarder) DialHost(host string, mapping int64, visitor string) (transp
 	})
 	return near, nil
 }
+
+// PassHost joins a visitor's connection with the service of a mapping that Host gave,
+// and sends first, which was read of the connection already, before what follows. It is
+// counted and limited as a connection at a public port is. peer is the visitor, and local
+// where that connected to, which the service may be told. After an error, which has a
+// [wire.Code], the connection is the caller's, as it was; otherwise it is not.
+func (f *Forwarder) PassHost(host string, mapping int64, conn *net.TCPConn, peer, local net.Addr, first []byte) error {
+	if !f.enter() {
+		return wire.ShuttingDown
+	}
+	if f.visiting.Add(1) > int64(f.limits.VisitorsOpening) {
+		f.visiting.Add(-1)
+		f.tasks.Done()
+		return wire.TooMany
+	}
+	f.inFlight.Add(1)
+	from := &fromHost{f: f, host: host, mapping: mapping}
+	stream := visitor{conn}
+	var fwd *forward
+	var target transport.Stream
+	joined := false
+	defer func() {
+		f.visiting.Add(-1)
+		if !joined { // also after a panic
+			if target != nil {
+				_ = target.Reset()
+			}
+			if fwd != nil {
+				f.routes.release(fwd)
+			}
+			f.inFlight.Add(-1)
+			f.tasks.Done()
+		}
+	}()
+	var err error
+	fwd, target, err = f.join(stream, from, &wirepb.Open{MappingId: mapping, Peer: peer.String(), Local: local.String()})
+	if err == nil {
+		// The target's answer has opened a window that is larger than any hello.
+		_ = target.SetWriteDeadline(time.Now().Add(passPatience))
+		if _, err = target.Write(first); err != nil {
+			err = wire.TargetOverloaded
+		}
+	}
+	if err != nil {
+		from.refused(wire.CodeOf(err))
+		return err
+	}
+	fwd.mapping.meter.count.AToB(len(first))
+	from.opened()
+	joined = true
+	transport.Join(conn, target, fwd.mapping.meter.count, func(toTarget, toSource int64, err error) {
+		defer f.tasks.Done()
+		defer f.survive()
+		defer f.over(fwd, stream)
+		f.ended(fwd, toTarget+int64(len(first)), toSource, err)
+	})
+	return nil
+}
+
+// passPatience bounds how long a target may take for what was read of a visitor.
+const passPatience = 10 * time.Second

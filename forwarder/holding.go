@@ -90,6 +90,11 @@ func (r *routes) mergeInto(h *holding, view viewParts, part *domain.Ingress, fx 
 		// These were decoded before, if anything here had to do with them; one that
 		// does not decode stopped the feed and is not among them.
 		_ = r.apply(record, fx)
+		// One that others hold has the record already, and this subject wants it since.
+		if m := r.mappings[record.Stream.Number()]; m != nil && record.Stream.Category() == domain.CategoryMapping &&
+			h.mappings[m.State.ID] == nil && m.State.Live() && h.wants(&m.State) {
+			r.take(h, m.Versioned, m.at, fx)
+		}
 	}
 }
 

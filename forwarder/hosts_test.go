@@ -92,6 +92,96 @@ func TestPublicHostIsLookedUpAndFollowed(t *testing.T) {
 	})
 }
 
+// A host is looked up in a read model that is behind, and the feed has already brought
+// its mapping, which is known because of its client: the host leads there all the same.
+func TestLookupOfAHostIsBehindTheFeed(t *testing.T) {
+	w := newWorld(t, "memory")
+	target := w.client(w.user)
+	w.agent(target)
+	id := w.published("otter", "/", target, echo(t))
+	w.leads("otter", id)
+	w.plane.mu.Lock()
+	w.plane.hidden = domain.Position(len(w.plane.records))
+	w.plane.mu.Unlock()
+	w.plane.do(t, domain.ChangeMapping{ID: id, Patch: domain.Patch{"public_host": []byte(`"heron"`)}}.Offered(publicOffer))
+	eventually(t, "the feed has brought the change", func() bool {
+		_, err := w.current().Host(t.Context(), "otter", "/", visitorAt)
+		return errors.Is(err, forwarder.ErrNoHost)
+	})
+	if m, err := w.current().Host(t.Context(), "heron", "/", visitorAt); err != nil || m.State.ID != id {
+		t.Errorf("the host leads to %d, %v", m.State.ID, err)
+	}
+}
+
+// A visitor of a tls mapping is joined with the service, what was read of them first. It
+// is counted and limited as others are, and a refused connection stays the caller's.
+func TestPassHost(t *testing.T) {
+	over(t, func(t *testing.T, w *world) {
+		user := w.newUser(domain.Limits{MaxConnectionsPerMapping: ptr(int64(1))})
+		target := w.client(user)
+		w.agent(target)
+		id := domain.FirstMappingID + w.plane.ids.Add(1)
+		address, port := split(t, echo(t))
+		w.plane.do(t, domain.CreateMapping{ID: id, Any: true, UserID: user, TargetClientID: target.id, Protocol: domain.ProtocolTLS,
+			Parts: domain.Parts{Origin: domain.Origin{PublicHost: "otter"}, Service: domain.Service{TargetHost: address, TargetPort: port}}}.Offered(publicOffer))
+		w.leads("otter", id)
+		here, visitor := tcpPair(t)
+		defer visitor.Close()
+		if err := w.current().PassHost("heron", id, here, here.RemoteAddr(), here.LocalAddr(), []byte("x")); wire.CodeOf(err) != wire.NoSuchMapping {
+			t.Fatalf("under another host's name: %v", err)
+		}
+		if err := w.current().PassHost("otter", id, here, here.RemoteAddr(), here.LocalAddr(), []byte("first ")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(visitor, "word"); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 10)
+		if _, err := io.ReadFull(visitor, got); err != nil || string(got) != "first word" {
+			t.Fatalf("the service sends back %q, %v", got, err)
+		}
+		counted := false
+		for _, x := range w.current().Traffic() {
+			counted = counted || x.MappingID == id && x.ToTarget == 10 && x.ToSource == 10 && x.Streams == 1
+		}
+		if !counted {
+			t.Errorf("counted %+v", w.current().Traffic())
+		}
+		there, second := tcpPair(t)
+		defer there.Close()
+		defer second.Close()
+		if err := w.current().PassHost("otter", id, there, there.RemoteAddr(), there.LocalAddr(), []byte("x")); wire.CodeOf(err) != wire.QuotaConnections {
+			t.Errorf("a second connection: %v", err)
+		}
+		if _, err := io.WriteString(there, "sorry"); err != nil {
+			t.Errorf("the connection of who was refused: %v", err)
+		}
+		w.plane.do(t, domain.SetMappingEnabled{ID: id})
+		if _, err := io.Copy(io.Discard, visitor); err == nil {
+			t.Error("a connection of a disabled mapping ends as if the service had ended it")
+		}
+	})
+}
+
+// tcpPair gives the two ends of a TCP connection.
+func tcpPair(t *testing.T) (here, there *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return accepted.(*net.TCPConn), conn.(*net.TCPConn)
+}
+
 // Whoever invents names fills neither memory nor the control plane's day, and does not
 // keep others from what they ask for.
 func TestUnknownHosts(t *testing.T) {

@@ -226,7 +226,7 @@ func (m *routesModel) command(kind int) {
 }
 
 // publicOffer is what forwarders have in tests.
-var publicOffer = domain.PublicOffer{Known: true, Ports: []domain.PortRange{{First: 20000, Last: 20015}}, Domains: []string{"t.example.org"}, Now: time.Now().Add(100 * domain.PortKept)}
+var publicOffer = domain.PublicOffer{Known: true, Ports: []domain.PortRange{{First: 20000, Last: 20015}}, Domains: map[domain.Protocol][]string{domain.ProtocolHTTP: {"t.example.org"}, domain.ProtocolTLS: {"t.example.org"}}, Now: time.Now().Add(100 * domain.PortKept)}
 
 // refreshIngress looks an ingress up, or a part of one, as old as min allows and
 // chance will have it.

@@ -58,11 +58,13 @@ type NodeStatus struct {
 	ClosedPorts         string // of those that mappings have, why some cannot be opened
 	// HostsURL is what visitors ask for when it serves public hosts, with * for the label.
 	HostsURL string
-	Clients  int
-	Streams  int
-	Since    time.Time
-	Seen     time.Time
-	Leases   []string // work it does for all control planes
+	// TLSURL is the same for hosts whose TLS it passes through.
+	TLSURL  string
+	Clients int
+	Streams int
+	Since   time.Time
+	Seen    time.Time
+	Leases  []string // work it does for all control planes
 }
 
 // Node is a node as the API shows it.
@@ -77,6 +79,7 @@ type Node struct {
 	Public  *string   `json:"public_ports" doc:"The public ports of the node, host:first-last; null when it has none" example:"192.0.2.10:20000-20099"`
 	Closed  *string   `json:"closed_ports" doc:"Public ports of mappings that the node cannot open, with the reason; null when all are open" example:"20007: address already in use"`
 	Hosts   *string   `json:"public_hosts" doc:"The URL of public hosts, with * for the name; null when the node serves none" example:"http://*.t.example.org:8080"`
+	TLS     *string   `json:"public_tls_hosts" doc:"The URL of public hosts whose TLS the node passes through to tls mappings, with * for the name; null when it does not" example:"https://*.t.example.org:8443"`
 	Clients int       `json:"clients" doc:"The agents that are connected to the node" example:"1200"`
 	Streams int       `json:"streams" doc:"The streams that are open at the node, or being opened" example:"85"`
 	Since   time.Time `json:"since" doc:"When it started" example:"2026-01-02T15:04:05Z"`
@@ -258,6 +261,6 @@ func nodeBody(n NodeStatus) Node {
 		public = net.JoinHostPort(n.Public, fmt.Sprintf("%d-%d", n.FirstPort, n.LastPort))
 	}
 	return Node{NodeID: n.ID, Roles: append([]string{}, n.Roles...), State: n.State, Version: n.Version, Agents: optional(n.Agents),
-		Bridge: optional(n.Bridge), API: optional(n.API), Public: optional(public), Closed: optional(n.ClosedPorts), Hosts: optional(n.HostsURL), Clients: n.Clients, Streams: n.Streams,
+		Bridge: optional(n.Bridge), API: optional(n.API), Public: optional(public), Closed: optional(n.ClosedPorts), Hosts: optional(n.HostsURL), TLS: optional(n.TLSURL), Clients: n.Clients, Streams: n.Streams,
 		Since: n.Since.UTC(), Seen: n.Seen.UTC(), Leases: append([]string{}, n.Leases...)}
 }

@@ -31,8 +31,12 @@ func (a *api) public(ctx context.Context) func(m *domain.Mapping) (address, url 
 				at := net.JoinHostPort(n.Public, strconv.Itoa(m.PublicPort))
 				address = &at
 			}
-			if url == nil && m.PublicHost != "" && n.HostsURL != "" {
-				at := strings.Replace(n.HostsURL, "*", m.PublicHost, 1) + m.PublicPath
+			hosts := n.HostsURL
+			if m.Protocol == domain.ProtocolTLS {
+				hosts = n.TLSURL
+			}
+			if url == nil && m.PublicHost != "" && hosts != "" {
+				at := strings.Replace(hosts, "*", m.PublicHost, 1) + m.PublicPath
 				url = &at
 			}
 		}

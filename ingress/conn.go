@@ -61,6 +61,9 @@ func (c *visitorConn) Read(b []byte) (int, error) {
 // socket is the connection below TLS.
 func (c *visitorConn) socket() net.Conn {
 	if c.secure != nil {
+		if below, ok := c.secure.NetConn().(*greeting); ok {
+			return below.Conn
+		}
 		return c.secure.NetConn()
 	}
 	return c.Conn

@@ -15,10 +15,17 @@ const maxHandshakes = 4096
 
 // ServeTLS serves visitors over TLS until Shutdown or Close, which is no error. Visitors
 // choose between HTTP/2 and HTTP/1.1. A handshake has as much time as a request's head.
+// Hosts that Config.Pass has a way for are passed through. Without certificate all
+// others are refused.
 func (s *Server) ServeTLS(l net.Listener, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) error {
 	secure := &secureListener{Listener: l, patience: s.config.HeaderTimeout, ready: make(chan net.Conn), done: make(chan struct{}),
 		slots:  make(chan struct{}, maxHandshakes),
 		config: &tls.Config{GetCertificate: certificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}}
+	if s.config.Pass != nil {
+		secure.config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			return nil, s.route(hello, certificate != nil)
+		}
+	}
 	secure.running.Go(secure.accept)
 	err := s.http.Serve(secure)
 	secure.running.Wait()
@@ -64,8 +71,11 @@ func (l *secureListener) accept() {
 		select {
 		case l.slots <- struct{}{}:
 			l.running.Go(func() {
-				defer func() { <-l.slots }()
-				l.handshake(c)
+				pass := l.handshake(c)
+				<-l.slots // the way to a service has bounds of its own
+				if pass != nil {
+					pass()
+				}
 			})
 		default:
 			_ = c.Close()
@@ -73,8 +83,9 @@ func (l *secureListener) accept() {
 	}
 }
 
-// handshake hands a connection on when its handshake is made, and else closes it.
-func (l *secureListener) handshake(c net.Conn) {
+// handshake hands a connection on when its handshake is made, and else closes it. pass
+// is what is left to do for one that is passed through.
+func (l *secureListener) handshake(c net.Conn) (pass func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.patience)
 	defer cancel()
 	stop := make(chan struct{})
@@ -86,10 +97,9 @@ func (l *secureListener) handshake(c net.Conn) {
 		case <-stop:
 		}
 	}()
-	secure := tls.Server(c, l.config)
-	if secure.HandshakeContext(ctx) != nil {
-		_ = c.Close()
-		return
+	secure, pass := l.greet(ctx, c)
+	if secure == nil {
+		return pass
 	}
 	var visitor net.Conn = secure
 	if secure.ConnectionState().NegotiatedProtocol != "h2" {
@@ -100,6 +110,22 @@ func (l *secureListener) handshake(c net.Conn) {
 	case <-l.done:
 		_ = c.Close()
 	}
+	return nil
+}
+
+// greet makes a handshake. Without one, pass is what is left to do for a visitor who is
+// passed through, and nil for one whose connection has ended.
+func (l *secureListener) greet(ctx context.Context, c net.Conn) (secure *tls.Conn, pass func()) {
+	greeting := &greeting{Conn: c, decided: l.config.GetConfigForClient == nil}
+	secure = tls.Server(greeting, l.config)
+	switch {
+	case secure.HandshakeContext(ctx) == nil:
+		return secure, nil
+	case greeting.passage != nil:
+		return nil, greeting.pass
+	}
+	greeting.refuse()
+	return nil, nil
 }
 
 // end makes Accept fail.

@@ -23,6 +23,10 @@ type Config struct {
 	// Secure gives the https URL of a request that came without TLS. Such a request is
 	// then redirected, when its host is published here. nil = it is served.
 	Secure func(host string, u *url.URL) string
+	// Pass gives the way for a TLS visitor at an address, who asks for a host in the
+	// handshake, when TLS of the host is passed through unopened. nil = it is opened
+	// here. It fails with [ErrNoSite] for a host that nobody has.
+	Pass   func(ctx context.Context, host, visitor string) (Passage, error)
 	Logger *slog.Logger
 	// HeaderTimeout bounds the time for a request's head. Default 10 s. There is no
 	// such bound for bodies: an upload may take a day.

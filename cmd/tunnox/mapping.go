@@ -70,7 +70,7 @@ func (r *resource) createMapping() *cobra.Command {
 	var publicPort int
 	var protocol, name, listen, host, path, service string
 	cmd := &cobra.Command{
-		Use:   "create [--source CLIENT --listen [HOST:]PORT | --public-port PORT | --protocol http [--host LABEL]] --target CLIENT --service HOST:PORT",
+		Use:   "create [--source CLIENT --listen [HOST:]PORT | --public-port PORT | --protocol http|tls [--host LABEL]] --target CLIENT --service HOST:PORT",
 		Short: "Create a mapping: a listener at the source client, a public port or a public host; a service at the target client",
 		Example: "  tunnox mapping create --protocol http --target 600000001 --service 127.0.0.1:3000\n" +
 			"  tunnox mapping create --source 600000000 --listen 5433 --target 600000001 --service 127.0.0.1:5432\n" +
@@ -95,8 +95,8 @@ func (r *resource) createMapping() *cobra.Command {
 			if err := addListen(body, listen); err != nil {
 				return err
 			}
-		case protocol != string(domain.ProtocolHTTP):
-			return usageError("where do the connections come in? Give --source and --listen, or --public-port; --protocol http has a public host without them")
+		case protocol != string(domain.ProtocolHTTP) && protocol != string(domain.ProtocolTLS):
+			return usageError("where do the connections come in? Give --source and --listen, or --public-port; --protocol http and tls have a public host without them")
 		}
 		if err := addService(body, service); err != nil {
 			return err
@@ -118,8 +118,8 @@ func (r *resource) createMapping() *cobra.Command {
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
 	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")
-	flags.StringVar(&host, "host", "", "`label` of the public host of an http mapping, under the server's base domain (default: one is chosen and kept)")
-	flags.StringVar(&path, "path", "", "`path` of the public host that the mapping has, with all below it (default: /)")
+	flags.StringVar(&host, "host", "", "`label` of the public host of an http or tls mapping, under the server's base domain (default: one is chosen and kept)")
+	flags.StringVar(&path, "path", "", "`path` of the public host that an http mapping has, with all below it (default: /)")
 	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c; unix:PATH is a socket, file:PATH a directory for http; none for socks5")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)

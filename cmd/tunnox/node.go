@@ -15,7 +15,7 @@ func nodeCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "node", path: "/api/v1/nodes", columns: []column{
 		field("NODE", "node_id"), field("ROLES", "roles"), field("STATE", "state"), field("CLIENTS", "clients"), field("STREAMS", "streams"),
 		field("AGENTS", "agents_address"), field("VERSION", "version"), field("SINCE", "since"), field("LEASES", "leases"),
-	}, first: []string{"node_id", "roles", "state", "clients", "streams", "agents_address", "bridge_address", "api_address", "public_ports", "closed_ports", "public_hosts", "version", "since", "seen", "leases"}}
+	}, first: []string{"node_id", "roles", "state", "clients", "streams", "agents_address", "bridge_address", "api_address", "public_ports", "closed_ports", "public_hosts", "public_tls_hosts", "version", "since", "seen", "leases"}}
 	cmd := &cobra.Command{Use: "node", Short: "List, show and drain the nodes of a cluster"}
 	drain := r.node("drain NODE", "Send a node's agents elsewhere, until it is started anew", http.MethodPost, "/drain")
 	changes(drain)

@@ -15,7 +15,7 @@ import (
 // tunnelCommands are those that hold tunnels in the foreground.
 func tunnelCommands(s surroundings) []*cobra.Command {
 	return []*cobra.Command{httpCommand(s), publicCommand(s, "tcp", "TCP", "22"), publicCommand(s, "udp", "UDP", "34197"),
-		exposeCommand(s), getCommand(s), forwardCommand(s), upCommand(s)}
+		tlsCommand(s), exposeCommand(s), getCommand(s), forwardCommand(s), upCommand(s)}
 }
 
 // oneArgument wants just what the usage names.
@@ -83,6 +83,34 @@ The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		site.service = args[0]
 		wanted, err := httpSpec(site)
+		if err != nil {
+			return err
+		}
+		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+	}
+	return cmd
+}
+
+func tlsCommand(s surroundings) *cobra.Command {
+	f := &foreground{surroundings: s}
+	var host, name string
+	cmd := &cobra.Command{Use: "tls SERVICE", Short: "Give a TLS service of this machine a public host, with its own certificate",
+		Long: `Give a TLS service of this machine a public host, for as long as this program runs.
+The server passes visitors' TLS through unopened, so that the service shows its own
+certificate and nobody between reads anything. SERVICE is a port of this machine, or
+HOST:PORT that this machine reaches.
+
+The server needs public hosts over TLS: tunnoxd serve --https ADDRESS, or --tls
+ADDRESS, with --base-domain DOMAIN.
+
+` + foregroundCodes,
+		Example: "  tunnox tls 443\n  tunnox tls 192.168.1.10:8443 --host home",
+		Args:    oneArgument("the service, a port such as 443 or HOST:PORT")}
+	f.declare(cmd)
+	cmd.Flags().StringVar(&host, "host", "", "`label` under the server's base domain (default: one is chosen)")
+	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		wanted, err := tlsSpec(args[0], host)
 		if err != nil {
 			return err
 		}

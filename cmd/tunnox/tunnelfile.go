@@ -38,6 +38,7 @@ var kindKeys = map[string][]string{
 	"http":    {"host", "path", "listing", "dot_files", "keep"},
 	"tcp":     {"port", "keep"},
 	"udp":     {"port", "keep"},
+	"tls":     {"host", "keep"},
 	"expose":  {"uses", "expires", "keep"},
 	"forward": {"to", "protocol", "keep"},
 }
@@ -77,6 +78,8 @@ func (e entry) spec(name string, where func() string) (wanted spec, keep bool, e
 	switch e.kind {
 	case "http":
 		wanted, err = httpSpec(website{e.value, e.dir, e.more["host"], e.more["path"], files})
+	case "tls":
+		wanted, err = tlsSpec(e.value, e.more["host"])
 	case "tcp", "udp":
 		port := number("port", 65535)
 		if err == nil {

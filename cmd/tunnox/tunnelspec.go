@@ -234,6 +234,21 @@ func httpSpec(w website) (spec, error) {
 	}}, nil
 }
 
+// tlsSpec is a TLS service of this machine with a public host of its own.
+func tlsSpec(service, host string) (spec, error) {
+	parts, err := serviceParts(service)
+	if err != nil {
+		return spec{}, err
+	}
+	if host != "" {
+		parts["public_host"] = strings.ToLower(host)
+	}
+	return spec{agent.Tunnel{Kind: agent.TunnelPublic, Protocol: "tls", Parts: parts}, func(n agent.TunnelNews) (map[string]any, string) {
+		url := n.Mapping.PublicAddress
+		return map[string]any{"url": url}, fmt.Sprintf("ready: %s -> %s", url, serviceText(parts))
+	}}, nil
+}
+
 // exposeSpec is a service of this machine for who has the code.
 func exposeSpec(service, dir string, uses, seconds uint32, where func() string) (spec, error) {
 	parts, err := localParts(service, dir)

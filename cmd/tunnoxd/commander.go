@@ -39,11 +39,14 @@ func visitorAddresses(nodes directory.Nodes, log *slog.Logger) func(context.Cont
 				return ""
 			}
 			for _, n := range known() {
-				switch {
-				case m.PublicPort != 0 && n.Public != "" && n.HasPort(m.PublicPort):
+				if m.PublicPort != 0 && n.Public != "" && n.HasPort(m.PublicPort) {
 					return net.JoinHostPort(n.Public, strconv.Itoa(m.PublicPort))
-				case m.PublicHost != "" && n.HostsURL != "":
-					return strings.Replace(n.HostsURL, "*", m.PublicHost, 1) + m.PublicPath
+				}
+				if m.PublicHost == "" {
+					continue
+				}
+				if url := hostsOf[m.Protocol](n); url != "" {
+					return strings.Replace(url, "*", m.PublicHost, 1) + m.PublicPath
 				}
 			}
 			return ""

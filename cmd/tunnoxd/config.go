@@ -38,6 +38,8 @@ type config struct {
 	BaseDomain      string
 	AdvertiseHTTP   string
 	HTTPS           string
+	TLS             string
+	AdvertiseTLS    string
 	Certificate     string // files, separated by commas
 	CertificateKey  string // files, separated by commas
 
@@ -86,9 +88,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "base-domain", "advertise-http", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	redisUserSettings = []string{"redis"}
@@ -112,11 +114,13 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports that visitors come in at, for mappings without a source client (empty = none; serve without --postgres: 20000-20099, for this machine only)")
 	f.StringVar(&c.PublicAddress, "public-address", "", "`host` that visitors reach --public-ports at; an address of this machine is also the only one listened on, 0.0.0.0 is all of IPv4 (default: this machine's first address, and every address listened on)")
 	f.StringVar(&c.HTTP, "http", "", "`address` that visitors of public hosts come to, with HTTP/1.1 or HTTP/2 without TLS (empty = none; serve without --postgres: 127.0.0.1:8081, or another port if it is taken, with --base-domain localhost)")
-	f.StringVar(&c.HTTPS, "https", "", "`address` for visitors of public hosts over TLS, with HTTP/1.1 or HTTP/2; visitors of --http are then redirected (empty = none)")
+	f.StringVar(&c.HTTPS, "https", "", "`address` for visitors of public hosts over TLS, with HTTP/1.1 or HTTP/2; visitors of --http are then redirected, and hosts of tls mappings are passed through (empty = none)")
+	f.StringVar(&c.TLS, "tls", "", "`address` for visitors of tls mappings alone, whose TLS is passed through to the service; it needs no certificate (empty = none; serve without --postgres: 127.0.0.1:8443, or another port if it is taken, with --base-domain localhost)")
 	f.StringVar(&c.Certificate, "certificate", "", "`files` with the certificates of --https in PEM, each with its chain, separated by commas; a changed file is read again")
 	f.StringVar(&c.CertificateKey, "certificate-key", "", "`files` with the keys of --certificate, in the same order")
 	f.StringVar(&c.BaseDomain, "base-domain", "", "`domain` whose names lead here, such as t.example.org: the public host brave-otter is brave-otter.t.example.org")
 	f.StringVar(&c.AdvertiseHTTP, "advertise-http", "", "`URL` that visitors reach --http at, with * for the public host, such as https://*.t.example.org behind a proxy with TLS (default: http://*.DOMAIN, with the port of --http)")
+	f.StringVar(&c.AdvertiseTLS, "advertise-tls", "", "`URL` that visitors of tls mappings reach --tls or --https at, with * for the public host, such as https://*.t.example.org where another port is mapped to it (default: https://*.DOMAIN, with the port of --tls or --https)")
 	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins; environment: TUNNOX_STATE_ADDRESS)")
 	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` other forwarders connect to, in a cluster")
 	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` other forwarders reach this one at (default: what was bound; this machine's first address when that was all of them)")
@@ -234,8 +238,8 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	// TUNNOX_API is the server's address to tunnoxd and its URL to tunnox; both
 	// read either, so that one environment serves both programs.
 	c.API = strings.TrimSuffix(strings.TrimPrefix(c.API, "http://"), "/")
-	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC, "http": c.HTTP, "https": c.HTTPS} {
-		optional := name == "state" || name == "ws" || name == "quic" || name == "http" || name == "https"
+	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC, "http": c.HTTP, "https": c.HTTPS, "tls": c.TLS} {
+		optional := name == "state" || name == "ws" || name == "quic" || name == "http" || name == "https" || name == "tls"
 		if has(name) && !(optional && address == "") && !(name == "quic" && address == quicOff) {
 			if err := checkAddress(address); err != nil {
 				fault(name, "%q %v", address, err)

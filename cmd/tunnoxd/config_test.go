@@ -58,7 +58,7 @@ func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 	values := map[string]string{
 		"data": "d", "api": "127.0.0.1:0", "listen": "127.0.0.1:0", "ws": "127.0.0.1:0", "quic": "127.0.0.1:0", "metrics": "127.0.0.1:0",
 		"postgres": "postgres://h/d", "redis": "redis://h", "redis-file": "r", "advertise-agents": "example.org:443", "public-ports": "20000-20099", "public-address": "example.org",
-		"http": "127.0.0.1:0", "https": "127.0.0.1:0", "certificate": "c1,c2", "certificate-key": "k1,k2", "base-domain": "t.example.org", "advertise-http": "https://*.t.example.org",
+		"http": "127.0.0.1:0", "https": "127.0.0.1:0", "certificate": "c1,c2", "certificate-key": "k1,k2", "base-domain": "t.example.org", "advertise-http": "https://*.t.example.org", "tls": "127.0.0.1:0", "advertise-tls": "https://*.t.example.org:444",
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
 		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m", "usage-interval": "2s", "metrics-clients": "50",

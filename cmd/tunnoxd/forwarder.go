@@ -40,7 +40,7 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		if err != nil {
 			return err
 		}
-		on := binding{agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS}
+		on := binding{agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS, tls: cfg.TLS}
 		if join != nil {
 			on.bridge = cfg.Bridge
 		}
@@ -176,7 +176,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		p.run("agents at "+l.Addr().String(), func(ctx context.Context) error { return f.Serve(ctx, l) })
 		p.atEnd("agents' listener at "+l.Addr().String(), func(context.Context) error { return l.Close() })
 	}
-	if p.sockets.http != nil || p.sockets.https != nil {
+	if p.sockets.servesHosts() {
 		if err := p.serveHosts(visitors, f); err != nil {
 			return identity{}, err
 		}

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/ingress"
+	"github.com/tunnox-net/tunnox/proxyheader"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -34,7 +36,7 @@ func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder) error {
 		return err
 	}
 	h.f, h.left = f, make(chan struct{})
-	config := ingress.Config{Finder: h, Trusted: trusted, Logger: p.log.With("part", "hosts")}
+	config := ingress.Config{Finder: h, Trusted: trusted, Logger: p.log.With("part", "hosts"), Pass: h.Pass}
 	if p.sockets.https != nil {
 		config.Secure = p.cfg.secureURL(p.sockets.https.Addr())
 	}
@@ -44,17 +46,25 @@ func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder) error {
 			return err
 		}
 	}
-	if p.sockets.http == nil {
-		return nil
+	if p.sockets.tls != nil {
+		p.serveVisitors("public hosts of tls", func() error { return h.server.ServeTLS(p.cfg.heralded(p.sockets.tls), nil) })
 	}
-	p.run("public hosts", func(ctx context.Context) error {
-		err := h.server.Serve(p.cfg.heralded(p.sockets.http))
+	if p.sockets.http != nil {
+		p.serveVisitors("public hosts", func() error { return h.server.Serve(p.cfg.heralded(p.sockets.http)) })
+	}
+	return nil
+}
+
+// serveVisitors runs what takes visitors until the process ends: a drain that an
+// operator asked for ends visitors, and not the process.
+func (p *process) serveVisitors(name string, serve func() error) {
+	p.run(name, func(ctx context.Context) error {
+		err := serve()
 		if err == nil {
-			<-ctx.Done() // a drain that an operator asked for ends visitors, and not the process
+			<-ctx.Done()
 		}
 		return err
 	})
-	return nil
 }
 
 // leave takes no visitors from now on, and lets those who are there finish.
@@ -84,21 +94,56 @@ func (h *hostServer) end(ctx context.Context) {
 	}
 }
 
-// Find implements ingress.Finder.
-func (h *hostServer) Find(ctx context.Context, host, path, visitor string) (ingress.Site, error) {
+// mapping gives the mapping that a host and path lead to, and the name that it has for
+// the host. The error is one for [ingress].
+func (h *hostServer) mapping(ctx context.Context, host, path, visitor string) (m domain.Versioned[domain.Mapping], name string, err error) {
 	name, ok := strings.CutSuffix(host, "."+h.domain)
 	if !ok || strings.Contains(name, ".") {
-		return ingress.Site{}, ingress.ErrNoSite // other domains are not verified yet
+		return m, name, ingress.ErrNoSite // other domains are not verified yet
 	}
-	m, err := h.f.Host(ctx, name, path, visitor)
+	m, err = h.f.Host(ctx, name, path, visitor)
 	switch {
 	case errors.Is(err, forwarder.ErrNoHost):
-		return ingress.Site{}, ingress.ErrNoSite
+		err = ingress.ErrNoSite
 	case errors.Is(err, forwarder.ErrBusy):
-		return ingress.Site{}, &ingress.Unreachable{Status: http.StatusTooManyRequests, Code: string(wire.TooMany),
+		err = &ingress.Unreachable{Status: http.StatusTooManyRequests, Code: string(wire.TooMany),
 			Sentence: "Too many names that are not known here are being asked for. Try again in a moment.", Err: err}
 	case err != nil:
-		return ingress.Site{}, ingress.NotLookedUp(err)
+		err = ingress.NotLookedUp(err)
+	}
+	return m, name, err
+}
+
+// Pass finds the way for visitors of tls mappings, for [ingress.Config].
+func (h *hostServer) Pass(ctx context.Context, host, visitor string) (ingress.Passage, error) {
+	m, name, err := h.mapping(ctx, host, "/", visitor)
+	if err != nil || m.State.Protocol != domain.ProtocolTLS {
+		return nil, err
+	}
+	return func(visitor net.Conn, first []byte) error {
+		conn, ok := visitor.(*net.TCPConn)
+		if heralded, is := visitor.(*proxyheader.Conn); is {
+			conn, ok = heralded.TCPConn, true // its header was read before the hello
+		}
+		if !ok {
+			return fmt.Errorf("a visitor of %s came over %T, which is not TCP", host, visitor)
+		}
+		if err := h.f.PassHost(name, m.State.ID, conn, visitor.RemoteAddr(), visitor.LocalAddr(), first); err != nil {
+			h.log.Debug("a visitor was refused", "mapping", m.State.ID, "host", host, "error", err)
+			return unreachable(err)
+		}
+		return nil
+	}, nil
+}
+
+// Find implements ingress.Finder.
+func (h *hostServer) Find(ctx context.Context, host, path, visitor string) (ingress.Site, error) {
+	m, name, err := h.mapping(ctx, host, path, visitor)
+	if err == nil && m.State.Protocol != domain.ProtocolHTTP {
+		err = ingress.ErrNoSite
+	}
+	if err != nil {
+		return ingress.Site{}, err
 	}
 	return ingress.Site{Mapping: m.State.ID, Version: int64(m.Version), Scheme: m.State.TargetScheme, ServerName: serverName(m.State.TargetHost), Dial: func(_ context.Context, visitor string) (net.Conn, error) {
 		conn, err := h.f.DialHost(name, m.State.ID, visitor)
@@ -157,31 +202,41 @@ func (c *config) checkHosts() (errs []error) {
 	if host, ok := ingress.Host(c.BaseDomain); c.BaseDomain != "" && (!ok || host != c.BaseDomain) {
 		errs = append(errs, fmt.Errorf("--base-domain: %q is no domain such as t.example.org", c.BaseDomain))
 	}
-	if c.AdvertiseHTTP == "" {
-		return errs
-	}
-	u, err := url.Parse(strings.Replace(c.AdvertiseHTTP, "*.", "", 1))
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" ||
-		!strings.HasPrefix(c.AdvertiseHTTP, u.Scheme+"://*.") {
-		errs = append(errs, fmt.Errorf("--advertise-http: %q is not such as https://*.t.example.org", c.AdvertiseHTTP))
+	for flag, text := range map[string]string{"advertise-http": c.AdvertiseHTTP, "advertise-tls": c.AdvertiseTLS} {
+		if text == "" {
+			continue
+		}
+		u, err := url.Parse(strings.Replace(text, "*.", "", 1))
+		if err != nil || u.Scheme != "https" && (u.Scheme != "http" || flag == "advertise-tls") || u.Host == "" || strings.Trim(u.Path, "/") != "" ||
+			u.RawQuery != "" || !strings.HasPrefix(text, u.Scheme+"://*.") {
+			errs = append(errs, fmt.Errorf("--%s: %q is not such as https://*.t.example.org", flag, text))
+		}
 	}
 	return errs
 }
 
 // checkHostsTogether gives what is wrong with them together.
 func (c *config) checkHostsTogether() error {
-	serves := c.HTTP != "" || c.HTTPS != ""
-	switch u, err := url.Parse(strings.Replace(c.AdvertiseHTTP, "*.", "", 1)); {
-	case serves && c.BaseDomain == "":
-		return usageError{errors.New("--http and --https need --base-domain: the public hosts are its names")}
-	case !serves && c.BaseDomain != "":
-		return usageError{errors.New("--base-domain needs --http or --https, which serve its names")}
+	serves, passes := c.HTTP != "" || c.HTTPS != "", c.HTTPS != "" || c.TLS != ""
+	ofDomain := func(text string) bool {
+		u, err := url.Parse(strings.Replace(text, "*.", "", 1))
+		return text == "" || err == nil && u.Hostname() == c.BaseDomain
+	}
+	switch {
+	case (serves || passes) && c.BaseDomain == "":
+		return usageError{errors.New("--http, --https and --tls need --base-domain: the public hosts are its names")}
+	case !serves && !passes && c.BaseDomain != "":
+		return usageError{errors.New("--base-domain needs --http, --https or --tls, which serve its names")}
 	case !serves && c.AdvertiseHTTP != "":
 		return usageError{errors.New("--advertise-http needs --http or --https")}
-	case c.AdvertiseHTTP != "" && (err != nil || u.Hostname() != c.BaseDomain):
+	case !passes && c.AdvertiseTLS != "":
+		return usageError{errors.New("--advertise-tls needs --tls or --https")}
+	case !ofDomain(c.AdvertiseHTTP):
 		return usageError{fmt.Errorf("--advertise-http must be of --base-domain, for example https://*.%s", c.BaseDomain)}
+	case !ofDomain(c.AdvertiseTLS):
+		return usageError{fmt.Errorf("--advertise-tls must be of --base-domain, for example https://*.%s", c.BaseDomain)}
 	case c.HTTPS != "" && c.Certificate == "":
-		return usageError{errors.New("--https needs --certificate and --certificate-key")}
+		return usageError{errors.New("--https needs --certificate and --certificate-key; --tls, for tls mappings alone, needs none")}
 	case c.HTTPS == "" && (c.Certificate != "" || c.CertificateKey != ""):
 		return usageError{errors.New("--certificate and --certificate-key need --https")}
 	}
@@ -192,12 +247,30 @@ func (c *config) checkHostsTogether() error {
 // hostsURL is the URL of public hosts, with * for the name: https where there is --https.
 func (p *process) hostsURL() string {
 	switch {
+	case p.sockets.http == nil && p.sockets.https == nil:
+		return ""
 	case p.cfg.AdvertiseHTTP != "":
 		return strings.TrimSuffix(p.cfg.AdvertiseHTTP, "/")
 	case p.sockets.https != nil:
 		return "https://*." + withPort(p.cfg.BaseDomain, p.sockets.https.Addr(), "443")
 	default:
 		return "http://*." + withPort(p.cfg.BaseDomain, p.sockets.http.Addr(), "80")
+	}
+}
+
+// tlsURL is the URL of public hosts whose TLS is passed through, "" for none.
+func (p *process) tlsURL() string {
+	switch {
+	case p.cfg.AdvertiseTLS != "":
+		return strings.TrimSuffix(p.cfg.AdvertiseTLS, "/")
+	case p.sockets.tls != nil:
+		return "https://*." + withPort(p.cfg.BaseDomain, p.sockets.tls.Addr(), "443")
+	case p.sockets.https == nil:
+		return ""
+	case strings.HasPrefix(p.cfg.AdvertiseHTTP, "https:"):
+		return p.hostsURL()
+	default:
+		return "https://*." + withPort(p.cfg.BaseDomain, p.sockets.https.Addr(), "443")
 	}
 }
 

@@ -26,13 +26,7 @@ func (p *process) serveHTTPS(server *ingress.Server) error {
 	}
 	p.registry.MustRegister(certificateEnds{files})
 	p.run("certificates", func(ctx context.Context) error { files.Watch(ctx); return nil })
-	p.run("public hosts over TLS", func(ctx context.Context) error {
-		err := server.ServeTLS(p.cfg.heralded(p.sockets.https), files.Certificate)
-		if err == nil {
-			<-ctx.Done() // a drain that an operator asked for ends visitors, and not the process
-		}
-		return err
-	})
+	p.serveVisitors("public hosts over TLS", func() error { return server.ServeTLS(p.cfg.heralded(p.sockets.https), files.Certificate) })
 	return nil
 }
 

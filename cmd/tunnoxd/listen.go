@@ -12,7 +12,7 @@ import (
 // listeners are the sockets of a process. They are opened before anything is
 // built, so that an address in use is told at once and nothing was started.
 type listeners struct {
-	api, agents, ws, metrics, state, bridge, http, https net.Listener // nil = this role has none
+	api, agents, ws, metrics, state, bridge, http, https, tls net.Listener // nil = this role has none
 
 	quic net.PacketConn // nil = none
 
@@ -21,9 +21,9 @@ type listeners struct {
 
 // binding is what a role listens on; an empty address is none.
 type binding struct {
-	api, agents, ws, quic, metrics, state, bridge, http, https string
+	api, agents, ws, quic, metrics, state, bridge, http, https, tls string
 
-	tryout bool // http is what listenTryout opens
+	tryout bool // http and tls are what listenTryout opens
 }
 
 // openListeners opens those whose address is not empty.
@@ -38,7 +38,7 @@ func openListeners(on binding) (_ *listeners, err error) {
 		flag, address string
 		to            *net.Listener
 	}{{"api", on.api, &ls.api}, {"listen", on.agents, &ls.agents}, {"ws", on.ws, &ls.ws}, {"metrics", on.metrics, &ls.metrics},
-		{"state", on.state, &ls.state}, {"bridge", on.bridge, &ls.bridge}, {"http", on.http, &ls.http}, {"https", on.https, &ls.https}} {
+		{"state", on.state, &ls.state}, {"bridge", on.bridge, &ls.bridge}, {"http", on.http, &ls.http}, {"https", on.https, &ls.https}, {"tls", on.tls, &ls.tls}} {
 		if l.address == "" {
 			continue
 		}
@@ -47,8 +47,11 @@ func openListeners(on binding) (_ *listeners, err error) {
 		}
 	}
 	if on.tryout {
-		if ls.http, err = listenTryout(); err != nil {
+		if ls.http, err = listenTryout(tryoutHTTP); err != nil {
 			return nil, fmt.Errorf("--http %s: %w", tryoutHTTP, err)
+		}
+		if ls.tls, err = listenTryout(tryoutTLS); err != nil {
+			return nil, fmt.Errorf("--tls %s: %w", tryoutTLS, err)
 		}
 	}
 	if ls.quic, err = ls.listenQUIC(on); err != nil {
@@ -85,7 +88,7 @@ func ipv4Only(address string) bool {
 // close closes what is open. Servers close their listener too, which is no error.
 func (ls *listeners) close() error {
 	var errs []error
-	for _, l := range []net.Listener{ls.api, ls.agents, ls.ws, ls.metrics, ls.state, ls.bridge, ls.http, ls.https} {
+	for _, l := range []net.Listener{ls.api, ls.agents, ls.ws, ls.metrics, ls.state, ls.bridge, ls.http, ls.https, ls.tls} {
 		if l == nil {
 			continue
 		}
@@ -101,11 +104,14 @@ func (ls *listeners) close() error {
 	return errors.Join(errs...)
 }
 
+// servesHosts tells whether visitors of public hosts come here.
+func (ls *listeners) servesHosts() bool { return ls.http != nil || ls.https != nil || ls.tls != nil }
+
 // addresses are what was bound, as addresses.json holds it.
 func (ls *listeners) addresses() map[string]string {
 	bound := map[string]string{}
 	for name, l := range map[string]net.Listener{"api": ls.api, "agents": ls.agents, "metrics": ls.metrics,
-		"state": ls.state, "bridge": ls.bridge, "http": ls.http, "https": ls.https} {
+		"state": ls.state, "bridge": ls.bridge, "http": ls.http, "https": ls.https, "tls": ls.tls} {
 		if l != nil {
 			bound[name] = dialable(l.Addr().String())
 		}

@@ -182,8 +182,8 @@ func (p *process) nodeRecord(node string, f *forwarder.Forwarder) func() directo
 	if ports := p.cfg.publicPorts(); ports != nil {
 		n.Public, n.FirstPort, n.LastPort = p.cfg.publicHost(), ports.First, ports.Last
 	}
-	if p.sockets.http != nil || p.sockets.https != nil {
-		n.BaseDomain, n.HostsURL = p.cfg.BaseDomain, p.hostsURL()
+	if p.sockets.servesHosts() {
+		n.BaseDomain, n.HostsURL, n.TLSURL = p.cfg.BaseDomain, p.hostsURL(), p.tlsURL()
 	}
 	return func() directory.Node {
 		now := n

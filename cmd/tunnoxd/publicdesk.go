@@ -59,13 +59,25 @@ func (d publicDesk) offer(ctx context.Context, s domain.Submission, do func(cont
 	}
 }
 
-// baseDomains gives the domains under which forwarders serve public hosts, each once.
-func baseDomains(nodes []directory.Node) (domains []string) {
-	for _, n := range nodes {
-		if n.BaseDomain != "" {
-			domains = append(domains, n.BaseDomain)
+// baseDomains gives the domains under which forwarders serve public hosts, each once
+// for a protocol.
+func baseDomains(nodes []directory.Node) map[domain.Protocol][]string {
+	domains := map[domain.Protocol][]string{}
+	for protocol, url := range hostsOf {
+		for _, n := range nodes {
+			if url(n) != "" {
+				domains[protocol] = append(domains[protocol], n.BaseDomain)
+			}
 		}
+		slices.Sort(domains[protocol])
+		domains[protocol] = slices.Compact(domains[protocol])
 	}
-	slices.Sort(domains)
-	return slices.Compact(domains)
+	return domains
+}
+
+// hostsOf gives where a node serves public hosts, by what their mappings carry: a URL
+// with * for the host, "" for a node that does not.
+var hostsOf = map[domain.Protocol]func(directory.Node) string{
+	domain.ProtocolHTTP: func(n directory.Node) string { return n.HostsURL },
+	domain.ProtocolTLS:  func(n directory.Node) string { return n.TLSURL },
 }

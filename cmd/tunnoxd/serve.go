@@ -55,7 +55,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 	if err := cfg.checkHostsTogether(); err != nil {
 		return err
 	}
-	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS}
+	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS, tls: cfg.TLS}
 	if cfg.State != "" {
 		if cfg.Redis == "" {
 			return usageError{errors.New("--state lets forwarders join, which needs --postgres and --redis")}
@@ -63,7 +63,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		on.state, on.bridge = cfg.State, cfg.Bridge
 	}
 	if cfg.tryoutHosts {
-		on.http, on.tryout = "", true
+		on.http, on.tls, on.tryout = "", "", true
 	}
 	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
 		if err := p.open(on); err != nil {
@@ -178,7 +178,7 @@ func (p *process) open(on binding) (err error) {
 	if p.cfg.PublicPorts != "" && on.agents != "" {
 		p.sockets.public = p.cfg.publicHost()
 	}
-	if (p.sockets.http != nil || p.sockets.https != nil) && p.sockets.public == "" {
+	if p.sockets.servesHosts() && p.sockets.public == "" {
 		p.sockets.public = p.cfg.publicHost()
 	}
 	p.atEnd("listeners", func(context.Context) error { return p.sockets.close() })

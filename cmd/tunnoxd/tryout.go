@@ -16,6 +16,7 @@ import (
 // network is for its owner to say.
 const (
 	tryoutHTTP    = "127.0.0.1:8081"
+	tryoutTLS     = "127.0.0.1:8443"
 	tryoutDomain  = "localhost" // browsers and curl take every name below it for this machine, RFC 6761
 	tryoutPorts   = "20000-20099"
 	tryoutAddress = "127.0.0.1"
@@ -23,7 +24,7 @@ const (
 
 // The settings of public hosts and of public ports.
 var (
-	hostSettings = []string{"http", "https", "base-domain", "advertise-http", "certificate", "certificate-key"}
+	hostSettings = []string{"http", "https", "base-domain", "advertise-http", "certificate", "certificate-key", "tls", "advertise-tls"}
 	portSettings = []string{"public-ports", "public-address"}
 )
 
@@ -39,17 +40,17 @@ func (c *config) tryOut() {
 		return
 	}
 	if !c.hostsGiven {
-		c.HTTP, c.BaseDomain, c.tryoutHosts = tryoutHTTP, tryoutDomain, true
+		c.HTTP, c.TLS, c.BaseDomain, c.tryoutHosts = tryoutHTTP, tryoutTLS, tryoutDomain, true
 	}
 	if !c.portsGiven {
 		c.PublicPorts, c.PublicAddress, c.tryoutPorts = tryoutPorts, tryoutAddress, true
 	}
 }
 
-// listenTryout opens the address for visitors that nobody asked for. If it is in use, any
+// listenTryout opens an address for visitors that nobody asked for. If it is in use, any
 // free port will do.
-func listenTryout() (net.Listener, error) {
-	l, err := listenTCP(tryoutHTTP)
+func listenTryout(address string) (net.Listener, error) {
+	l, err := listenTCP(address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		l, err = listenTCP(net.JoinHostPort(tryoutAddress, "0"))
 	}
@@ -65,6 +66,9 @@ func (p *process) visitorLines() string {
 			b.WriteString(" (for this machine; for others: --http :80 --base-domain YOUR.DOMAIN)")
 		}
 		b.WriteByte('\n')
+	}
+	if url := p.tlsURL(); url != "" {
+		fmt.Fprintf(&b, "  TLS        %s (passed through to services with certificates of their own)\n", url)
 	}
 	if p.cfg.PublicPorts != "" {
 		fmt.Fprintf(&b, "  Ports      %s:%s", p.cfg.publicHost(), p.cfg.PublicPorts)

@@ -30,6 +30,7 @@ const (
 	ChangeMappingBodyProtocolHttp   ChangeMappingBodyProtocol = "http"
 	ChangeMappingBodyProtocolSocks5 ChangeMappingBodyProtocol = "socks5"
 	ChangeMappingBodyProtocolTcp    ChangeMappingBodyProtocol = "tcp"
+	ChangeMappingBodyProtocolTls    ChangeMappingBodyProtocol = "tls"
 	ChangeMappingBodyProtocolUdp    ChangeMappingBodyProtocol = "udp"
 )
 
@@ -105,6 +106,7 @@ const (
 	CreateMappingBodyProtocolHttp   CreateMappingBodyProtocol = "http"
 	CreateMappingBodyProtocolSocks5 CreateMappingBodyProtocol = "socks5"
 	CreateMappingBodyProtocolTcp    CreateMappingBodyProtocol = "tcp"
+	CreateMappingBodyProtocolTls    CreateMappingBodyProtocol = "tls"
 	CreateMappingBodyProtocolUdp    CreateMappingBodyProtocol = "udp"
 )
 
@@ -134,6 +136,7 @@ const (
 	CreateShareBodyProtocolHttp   CreateShareBodyProtocol = "http"
 	CreateShareBodyProtocolSocks5 CreateShareBodyProtocol = "socks5"
 	CreateShareBodyProtocolTcp    CreateShareBodyProtocol = "tcp"
+	CreateShareBodyProtocolTls    CreateShareBodyProtocol = "tls"
 	CreateShareBodyProtocolUdp    CreateShareBodyProtocol = "udp"
 )
 
@@ -192,6 +195,7 @@ const (
 	MappingProtocolHttp   MappingProtocol = "http"
 	MappingProtocolSocks5 MappingProtocol = "socks5"
 	MappingProtocolTcp    MappingProtocol = "tcp"
+	MappingProtocolTls    MappingProtocol = "tls"
 	MappingProtocolUdp    MappingProtocol = "udp"
 )
 
@@ -233,6 +237,7 @@ const (
 	NewShareProtocolHttp   NewShareProtocol = "http"
 	NewShareProtocolSocks5 NewShareProtocol = "socks5"
 	NewShareProtocolTcp    NewShareProtocol = "tcp"
+	NewShareProtocolTls    NewShareProtocol = "tls"
 	NewShareProtocolUdp    NewShareProtocol = "udp"
 )
 
@@ -292,6 +297,7 @@ const (
 	ShareProtocolHttp   ShareProtocol = "http"
 	ShareProtocolSocks5 ShareProtocol = "socks5"
 	ShareProtocolTcp    ShareProtocol = "tcp"
+	ShareProtocolTls    ShareProtocol = "tls"
 	ShareProtocolUdp    ShareProtocol = "udp"
 )
 
@@ -382,6 +388,7 @@ const (
 	ListMappingsOfClientParamsProtocolHttp   ListMappingsOfClientParamsProtocol = "http"
 	ListMappingsOfClientParamsProtocolSocks5 ListMappingsOfClientParamsProtocol = "socks5"
 	ListMappingsOfClientParamsProtocolTcp    ListMappingsOfClientParamsProtocol = "tcp"
+	ListMappingsOfClientParamsProtocolTls    ListMappingsOfClientParamsProtocol = "tls"
 	ListMappingsOfClientParamsProtocolUdp    ListMappingsOfClientParamsProtocol = "udp"
 )
 
@@ -396,6 +403,7 @@ const (
 	ListMappingsParamsProtocolHttp   ListMappingsParamsProtocol = "http"
 	ListMappingsParamsProtocolSocks5 ListMappingsParamsProtocol = "socks5"
 	ListMappingsParamsProtocolTcp    ListMappingsParamsProtocol = "tcp"
+	ListMappingsParamsProtocolTls    ListMappingsParamsProtocol = "tls"
 	ListMappingsParamsProtocolUdp    ListMappingsParamsProtocol = "udp"
 )
 
@@ -443,6 +451,7 @@ const (
 	ListMappingsOfUserParamsProtocolHttp   ListMappingsOfUserParamsProtocol = "http"
 	ListMappingsOfUserParamsProtocolSocks5 ListMappingsOfUserParamsProtocol = "socks5"
 	ListMappingsOfUserParamsProtocolTcp    ListMappingsOfUserParamsProtocol = "tcp"
+	ListMappingsOfUserParamsProtocolTls    ListMappingsOfUserParamsProtocol = "tls"
 	ListMappingsOfUserParamsProtocolUdp    ListMappingsOfUserParamsProtocol = "udp"
 )
 
@@ -557,7 +566,7 @@ type ChangeMappingBody struct {
 	// Examples: tcp
 	Protocol *ChangeMappingBodyProtocol `json:"protocol,omitempty"`
 
-	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol *ChangeMappingBodyProxyProtocol `json:"proxy_protocol,omitempty"`
@@ -567,12 +576,12 @@ type ChangeMappingBody struct {
 	// Examples: 192.0.2.10:20000
 	PublicAddress *string `json:"public_address,omitempty"`
 
-	// PublicHost Of an http mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
+	// PublicHost Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
 	//
 	// Examples: brave-otter
 	PublicHost *string `json:"public_host,omitempty"`
 
-	// PublicPath Of such a mapping: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
+	// PublicPath Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
 	//
 	// Examples: /
 	PublicPath *string `json:"public_path,omitempty"`
@@ -649,7 +658,7 @@ type ChangeMappingBodyHeldBy string
 // Examples: tcp
 type ChangeMappingBodyProtocol string
 
-// ChangeMappingBodyProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// ChangeMappingBodyProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 //
 // Examples: v2
 type ChangeMappingBodyProxyProtocol string
@@ -1038,17 +1047,17 @@ type CreateMappingBody struct {
 	// Protocol Examples: tcp
 	Protocol CreateMappingBodyProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol *CreateMappingBodyProxyProtocol `json:"proxy_protocol,omitempty"`
 
-	// PublicHost Of an http mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
+	// PublicHost Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
 	//
 	// Examples: brave-otter
 	PublicHost *string `json:"public_host,omitempty"`
 
-	// PublicPath Of such a mapping: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
+	// PublicPath Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
 	//
 	// Examples: /
 	PublicPath *string `json:"public_path,omitempty"`
@@ -1103,7 +1112,7 @@ type CreateMappingBodyHeldBy string
 // CreateMappingBodyProtocol Examples: tcp
 type CreateMappingBodyProtocol string
 
-// CreateMappingBodyProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// CreateMappingBodyProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 //
 // Examples: v2
 type CreateMappingBodyProxyProtocol string
@@ -1142,7 +1151,7 @@ type CreateShareBody struct {
 	// Protocol Examples: tcp
 	Protocol CreateShareBodyProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol *CreateShareBodyProxyProtocol `json:"proxy_protocol,omitempty"`
@@ -1187,7 +1196,7 @@ type CreateShareBodyHeldBy string
 // CreateShareBodyProtocol Examples: tcp
 type CreateShareBodyProtocol string
 
-// CreateShareBodyProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// CreateShareBodyProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 //
 // Examples: v2
 type CreateShareBodyProxyProtocol string
@@ -1591,7 +1600,7 @@ type Mapping struct {
 	// Protocol Examples: tcp
 	Protocol MappingProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol MappingProxyProtocol `json:"proxy_protocol"`
@@ -1601,12 +1610,12 @@ type Mapping struct {
 	// Examples: 192.0.2.10:20000
 	PublicAddress nullable.Nullable[string] `json:"public_address"`
 
-	// PublicHost Of an http mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
+	// PublicHost Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
 	//
 	// Examples: brave-otter
 	PublicHost *string `json:"public_host,omitempty"`
 
-	// PublicPath Of such a mapping: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
+	// PublicPath Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
 	//
 	// Examples: /
 	PublicPath *string `json:"public_path,omitempty"`
@@ -1685,7 +1694,7 @@ type MappingHeldBy string
 // MappingProtocol Examples: tcp
 type MappingProtocol string
 
-// MappingProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// MappingProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 //
 // Examples: v2
 type MappingProxyProtocol string
@@ -1833,7 +1842,7 @@ type NewShare struct {
 	// Protocol Examples: tcp
 	Protocol NewShareProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol NewShareProxyProtocol `json:"proxy_protocol"`
@@ -1887,7 +1896,7 @@ type NewShareHeldBy string
 // NewShareProtocol Examples: tcp
 type NewShareProtocol string
 
-// NewShareProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// NewShareProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 //
 // Examples: v2
 type NewShareProxyProtocol string
@@ -2002,6 +2011,11 @@ type Node struct {
 	//
 	// Examples: 192.0.2.10:20000-20099
 	PublicPorts nullable.Nullable[string] `json:"public_ports"`
+
+	// PublicTlsHosts The URL of public hosts whose TLS the node passes through to tls mappings, with * for the name; null when it does not
+	//
+	// Examples: https://*.t.example.org:8443
+	PublicTlsHosts nullable.Nullable[string] `json:"public_tls_hosts"`
 
 	// Roles forwarder: agents connect to it; control: it runs the control plane
 	//
@@ -2588,7 +2602,7 @@ type Share struct {
 	// Protocol Examples: tcp
 	Protocol ShareProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol ShareProxyProtocol `json:"proxy_protocol"`
@@ -2642,7 +2656,7 @@ type ShareHeldBy string
 // ShareProtocol Examples: tcp
 type ShareProtocol string
 
-// ShareProxyProtocol tcp: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// ShareProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
 //
 // Examples: v2
 type ShareProxyProtocol string

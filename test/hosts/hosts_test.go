@@ -92,14 +92,15 @@ func TestRefusedHosts(t *testing.T) {
 	refused(http.StatusUnprocessableEntity, "invalid", map[string]any{"source_client_id": w.target.ID, "local_port": 80})
 	refused(http.StatusUnprocessableEntity, "invalid", map[string]any{"protocol": "tcp", "public_host": "otter"})
 
-	none := programs.Serve(t)
+	none := programs.Serve(t, "--http", "") // given, so that nothing is chosen
 	user := none.API.CreateUser(t, "ann")
 	target := none.API.CreateClient(t, user.ID, "target")
 	none.API.Refused(t, http.StatusConflict, "public_unavailable", http.MethodPost, "/api/v1/mappings", map[string]any{"user_id": user.ID,
 		"target_client_id": target.ID, "protocol": "http", "target_host": "127.0.0.1", "target_port": 1})
 }
 
-// Of two owners who ask for one host at the same moment one gets it, and a freed one
+// Of two owners who ask for one host at the same moment, one for HTTP and the other for
+// TLS by its name, one gets it, and a freed one
 // goes to no other user within the hour.
 func TestPublicHostHasOneOwner(t *testing.T) {
 	const rounds = 200
@@ -108,14 +109,14 @@ func TestPublicHostHasOneOwner(t *testing.T) {
 		"postgres and redis": func() []string { return []string{"--postgres", services.Postgres(t), "--redis", services.Redis(t)} },
 	} {
 		t.Run(form, func(t *testing.T) {
-			_, args := settings(t, more()...)
+			_, args := settings(t, append(more(), "--tls", "127.0.0.1:0")...)
 			s := programs.Serve(t, args...)
 			var wanted [2]func(host string) map[string]any
 			for i, name := range []string{"ann", "bob"} {
 				user := s.API.CreateUser(t, name)
 				target := s.API.CreateClient(t, user.ID, "target")
 				wanted[i] = func(host string) map[string]any {
-					return map[string]any{"user_id": user.ID, "target_client_id": target.ID, "protocol": "http", "public_host": host,
+					return map[string]any{"user_id": user.ID, "target_client_id": target.ID, "protocol": []string{"http", "tls"}[i], "public_host": host,
 						"target_host": "127.0.0.1", "target_port": 1}
 				}
 			}
