@@ -243,6 +243,15 @@ func (ls *listeners) change(mapping int64) (wanted bool, noted <-chan struct{}) 
 	return ls.wanted.listeners[mapping] != nil, ls.noted
 }
 
+// has tells whether a mapping has a listener that is open; the channel is closed when
+// that may have changed.
+func (ls *listeners) has(mapping int64) (open bool, noted <-chan struct{}) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l := ls.open[mapping]
+	return ls.wanted.listeners[mapping] != nil || l != nil && l.socket != nil, ls.noted
+}
+
 func addressOf(l *wirepb.Listener) string {
 	addr, err := netip.ParseAddr(l.GetHost())
 	if err != nil || l.GetPort() > 65535 {

@@ -157,7 +157,7 @@ func (t *tunnel) check() error {
 		if t.wish.Target == "" {
 			return &refusedHere{"invalid", "The other client is missing."}
 		}
-		if _, port := t.listener(); port == 0 {
+		if _, port := t.listener(); port == 0 && t.wish.Protocol != socksProtocol {
 			return &refusedHere{"invalid", "The port to listen on is missing."}
 		}
 	case TunnelGet:
@@ -216,12 +216,20 @@ func (t *tunnel) beginMapping(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if left != nil {
+		if left != nil && !t.mayHaveAnotherPassword() {
 			t.mapping = left
 			return nil
 		}
+		if left != nil {
+			if err := t.replace(ctx, left); err != nil {
+				return err
+			}
+		}
 	}
 	if source != 0 {
+		if err := t.choosePort(); err != nil {
+			return err
+		}
 		host, port := t.listener()
 		if err := canListen(t.wish.Protocol, host, port); err != nil {
 			return err
@@ -267,6 +275,9 @@ func (t *tunnel) fits(m *wirepb.Mapping) bool {
 	for name, want := range t.wish.Parts {
 		if name == "public_port" && want == float64(0) {
 			continue // every value fits
+		}
+		if name == "socks" { // the server shows the user name only
+			has[name], want = userOf(has[name]), userOf(want)
 		}
 		if fmt.Sprint(has[name]) != fmt.Sprint(want) {
 			return false
@@ -537,6 +548,9 @@ func (t *tunnel) anew(ctx context.Context) error {
 		return err
 	}
 	delete(parts, "held_by")
+	if socks, ok := t.wish.Parts["socks"]; ok {
+		parts["socks"] = socks // the server shows no password
+	}
 	err := t.create(ctx, before.GetSourceClientId(), before.GetTargetClientId(), parts)
 	if code, _ := refusalOf(err); code == "port_taken" && t.number("public_port") == 0 || code == "host_taken" && t.text("public_host") == "" {
 		delete(parts, "public_port") // the request named none

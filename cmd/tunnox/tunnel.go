@@ -15,7 +15,7 @@ import (
 // tunnelCommands are those that hold tunnels in the foreground.
 func tunnelCommands(s surroundings) []*cobra.Command {
 	return []*cobra.Command{httpCommand(s), publicCommand(s, "tcp", "TCP", "22"), publicCommand(s, "udp", "UDP", "34197"),
-		tlsCommand(s), exposeCommand(s), getCommand(s), forwardCommand(s), upCommand(s)}
+		tlsCommand(s), exposeCommand(s), getCommand(s), forwardCommand(s), socksCommand(s), upCommand(s)}
 }
 
 // oneArgument wants just what the usage names.
@@ -239,6 +239,50 @@ there, or HOST:PORT or unix:PATH that it reaches and allows. tunnox agent runs o
 		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
 	}
 	return cmd
+}
+
+func socksCommand(s surroundings) *cobra.Command {
+	f := &foreground{surroundings: s}
+	var listen, username, file, name string
+	cmd := &cobra.Command{Use: "socks CLIENT", Short: "Have a SOCKS5 proxy on this machine that leads into the network of another machine of yours",
+		Long: `Listen on this machine, for as long as this program runs, for programs that speak
+SOCKS5, and connect them from another machine of yours. CLIENT is the other machine,
+by its name or id. tunnox agent runs there and resolves names; it connects to that
+machine alone, unless its --allow says more.
+
+It listens on 127.0.0.1:1080, or on another port if that is in use. Whoever reaches the
+listener can use it; --username with --password-file has programs prove who they are.
+
+` + foregroundCodes,
+		Example: "  tunnox socks datacentre\n  curl --socks5-hostname 127.0.0.1:1080 http://intranet/\n  tunnox socks office --listen 0.0.0.0:1080 --username ann --password-file password.txt",
+		Args:    oneArgument("the other machine, by its name or id"), ValidArgsFunction: f.completeMachines}
+	f.declare(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&listen, "listen", "", "`[address:]port` to listen on (default: 127.0.0.1:1080, or any free port)")
+	flags.StringVar(&username, "username", "", "`name` that programs must give")
+	flags.StringVar(&file, "password-file", "", "`file` with the password that programs must give; - reads it from standard input")
+	flags.StringVar(&name, "name", "", "`name` for people")
+	cmd.MarkFlagsRequiredTogether("username", "password-file")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		wanted, err := socksSpec(args[0], listen, username, func() (string, error) { return s.readSecret(file) })
+		if err != nil {
+			return err
+		}
+		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+	}
+	return cmd
+}
+
+// completeMachines offers the names alone.
+func (f *foreground) completeMachines(cmd *cobra.Command, args []string, to string) ([]string, cobra.ShellCompDirective) {
+	names, _ := f.completeClients(cmd, append(args, ""), to)
+	if len(args) > 0 {
+		names = nil
+	}
+	for i, name := range names {
+		names[i] = strings.TrimSuffix(name, ":")
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeClients offers the names of this user's machines, when an agent runs here.

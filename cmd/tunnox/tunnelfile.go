@@ -41,6 +41,7 @@ var kindKeys = map[string][]string{
 	"tls":     {"host", "keep"},
 	"expose":  {"uses", "expires", "keep"},
 	"forward": {"to", "protocol", "keep"},
+	"socks":   {"listen", "username", "password_file", "keep"},
 }
 
 // same tells whether another entry asks for the same tunnel.
@@ -96,6 +97,15 @@ func (e entry) spec(name string, where func() string) (wanted spec, keep bool, e
 		if err == nil {
 			wanted, err = exposeSpec(e.value, e.dir, uint32(uses), lasts.seconds(), where)
 		}
+	case "socks":
+		file := e.more["password_file"]
+		if (e.more["username"] == "") != (file == "") {
+			return wanted, false, errors.New("username and password_file: want both, or none of them")
+		}
+		if file != "" && !filepath.IsAbs(file) {
+			file = filepath.Join(e.dir, file)
+		}
+		wanted, err = socksSpec(e.value, e.more["listen"], e.more["username"], func() (string, error) { return surroundings{}.readSecret(file) })
 	case "forward":
 		protocol := e.more["protocol"]
 		if protocol == "" {

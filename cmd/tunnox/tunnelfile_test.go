@@ -54,7 +54,7 @@ func TestFaultsOfATunnelFile(t *testing.T) {
 		"tunnels:\n  web: {tcp: 1, to: x}":                   `t.yaml, line 2: "web", which is tcp, has no key "to"; it has port, keep`,
 		"tunnels:\n  web: {tcp: 1, udp: 1}":                  `t.yaml, line 2: "web" is tcp already and cannot be udp too`,
 		"tunnels:\n  web: {tcp: 1}\n  web: {tcp: 2}":         `t.yaml, line 3: the tunnel "web" stands here a second time`,
-		"tunnels:\n  web: {port: 1}":                         `t.yaml, line 2: "web" does not say what it is: want one of expose, forward, http, tcp, tls, udp`,
+		"tunnels:\n  web: {port: 1}":                         `t.yaml, line 2: "web" does not say what it is: want one of expose, forward, http, socks, tcp, tls, udp`,
 		"tunnels:\n  web: 3000":                              `t.yaml, line 2: "web" must be keys with values`,
 		"tunnels:\n  web: {tcp: [1]}":                        `t.yaml, line 2: tcp must be one value`,
 		"tunnels:\n  web: {tcp: many}":                       `t.yaml, line 2: web: "many" is no service: the port is a number from 1 to 65535`,

@@ -288,6 +288,30 @@ func getSpec(code, listen string) (spec, error) {
 	}}, nil
 }
 
+// socksSpec is a SOCKS proxy here, whose connections begin at another machine. password
+// gives what its clients must prove themselves with, when there is a user name.
+func socksSpec(client, listen, username string, password func() (string, error)) (spec, error) {
+	if client == "" || strings.Contains(client, ":") {
+		return spec{}, usageError("%q: want the name or id of a client", client)
+	}
+	parts := map[string]any{}
+	if listen != "" {
+		if err := listenParts(parts, listen); err != nil {
+			return spec{}, err
+		}
+	}
+	if username != "" {
+		text, err := password()
+		if err != nil {
+			return spec{}, err
+		}
+		parts["socks"] = map[string]any{"username": username, "password": text}
+	}
+	return spec{agent.Tunnel{Kind: agent.TunnelForward, Protocol: "socks5", Target: client, Parts: parts}, func(n agent.TunnelNews) (map[string]any, string) {
+		return map[string]any{"listen": n.Listen}, fmt.Sprintf("ready: socks5://%s -> the network of %s", n.Listen, client)
+	}}, nil
+}
+
 // forwardSpec is a listener here for a service of another machine: CLIENT:PORT, or
 // CLIENT:HOST:PORT.
 func forwardSpec(protocol, listen, to string) (spec, error) {
