@@ -1,0 +1,204 @@
+package seal
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunnox-net/tunnox/transport"
+)
+
+// ErrTruncated is the error of a carrier that ended before the peer's end had come. The
+// peer may have sent more.
+var ErrTruncated = fmt.Errorf("seal: the stream was cut off: %w", io.ErrUnexpectedEOF)
+
+// Reset is the error of a stream that the peer has reset with a code. It is a
+// transport.ErrReset.
+type Reset struct{ Code uint32 }
+
+func (r Reset) Error() string {
+	return fmt.Sprintf("seal: the peer has reset the stream, code %d", r.Code)
+}
+
+// Unwrap makes it a transport.ErrReset.
+func (Reset) Unwrap() error { return transport.ErrReset }
+
+// stream is a stream of records over a carrier. A fault in what is received resets the
+// carrier, so that it ends with an error at both ends.
+type stream struct {
+	carrier transport.Stream
+	prompt  transport.Prompt // the carrier, if it is one
+
+	rmu   sync.Mutex // guards what follows, and the order of reads
+	in    *direction
+	raw   *buffer // received, not yet read; nil: nothing
+	plain []byte  // of raw: the rest of a record's content
+	size  int     // of the next read of the carrier, at most
+	rerr  error   // why nothing more is read
+	head  [headerSize]byte
+
+	wmu     sync.Mutex // guards what follows, and the order of records
+	out     *direction
+	pending *buffer   // records that the carrier has not taken; nil: none
+	werr    error     // why nothing more is written
+	then    func()    // what is done when pending has gone
+	late    bool      // a goroutine writes pending
+	landed  sync.Cond // late is over; for carriers that are no Prompt
+	vector  [1][]byte
+
+	blocking atomic.Bool            // a Write waits in the carrier
+	ending   atomic.Bool            // finish was called
+	roomy    atomic.Bool            // the carrier has had room since it was looked at
+	onRoom   atomic.Pointer[func()] // of Watch
+	closed   atomic.Bool
+	failure  atomic.Pointer[error] // the fault that ended the stream
+}
+
+// promptStream is a stream over a carrier whose bytes can be moved without a wait.
+type promptStream struct{ *stream }
+
+var _ interface {
+	transport.Stream
+	transport.ReadStopper
+	transport.Prompt
+} = promptStream{}
+
+// New makes a stream of records over a stream on which the handshake was done and nothing
+// else. The result behaves as the carrier does, and is a transport.Prompt if the carrier
+// is one. An idle stream has no buffer; one whose peer or reader is slow has 64 KiB a
+// direction at most.
+//
+// Errors: ErrRecord and ErrTruncated for faults on the way; Reset for a reset by the
+// peer, behind the data that came before it; else those of the carrier.
+func New(carrier transport.Stream, secrets *Secrets) (transport.Stream, error) {
+	in, err := newDirection(secrets.in, secrets.aes)
+	if err != nil {
+		return nil, err
+	}
+	out, err := newDirection(secrets.out, secrets.aes)
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{carrier: carrier, in: in, out: out, size: smallBuffer}
+	if prompt, ok := carrier.(transport.Prompt); ok {
+		s.prompt = prompt
+		prompt.Watch(nil, s.hasRoom)
+		return promptStream{s}, nil
+	}
+	s.landed.L = &s.wmu
+	return s, nil
+}
+
+// fault ends the stream: nothing that comes from the carrier can be believed any more.
+func (s *stream) fault(err error) error {
+	s.failure.CompareAndSwap(nil, &err)
+	_ = s.carrier.Reset()
+	return err
+}
+
+// failed gives the fault that ended the stream instead of what the carrier says of its
+// end.
+func (s *stream) failed(err error) error {
+	if fault := s.failure.Load(); fault != nil && err != nil {
+		return *fault
+	}
+	return err
+}
+
+// Reset ends both sides at once.
+func (s *stream) Reset() error { return s.carrier.Reset() }
+
+// StopRead ends the read side.
+func (s *stream) StopRead() error {
+	if c, ok := s.carrier.(transport.ReadStopper); ok {
+		return c.StopRead()
+	}
+	return s.carrier.SetReadDeadline(time.Unix(1, 0))
+}
+
+// OnRead makes do be called when a Read would not wait.
+func (s *stream) OnRead(do func()) (now func()) {
+	var once sync.Once
+	call := func() { once.Do(func() { go do() }) }
+	var look func()
+	var mu sync.Mutex
+	var inner func() // of the carrier's OnRead
+	asked := false
+	look = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if asked || s.readable() {
+			call()
+			return
+		}
+		inner = s.carrier.OnRead(look)
+	}
+	if s.prompt == nil { // whether it is a record cannot be known without a wait
+		look = call
+	}
+	if s.readable() {
+		call()
+		return call
+	}
+	mu.Lock()
+	inner = s.carrier.OnRead(look)
+	mu.Unlock()
+	return func() {
+		mu.Lock()
+		asked = true
+		wake := inner
+		mu.Unlock()
+		if wake != nil {
+			wake() // ends the carrier's wait, and calls look
+		}
+		call()
+	}
+}
+
+// readable tells whether a Read would not wait. A carrier that is no Prompt is readable
+// when it says so.
+func (s *stream) readable() bool {
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	if s.prompt == nil {
+		return len(s.plain) > 0 || s.rerr != nil
+	}
+	return s.fill(s.prompt.ReadNow, nil) != nil || len(s.plain) > 0
+}
+
+// OnReset makes do be called when nobody waits for this side's data any more.
+func (s *stream) OnReset(do func()) (stop func()) {
+	ended := s.carrier.OnReset(do)
+	return func() {
+		ended()
+		if s.prompt != nil {
+			s.prompt.Watch(nil, s.hasRoom) // it may have had the hook's place
+		}
+	}
+}
+
+// Watch sets the hooks. What waits for room goes first.
+func (s promptStream) Watch(onRead, onRoom func()) {
+	if onRoom != nil {
+		s.onRoom.Store(&onRoom)
+	}
+	s.prompt.Watch(onRead, s.hasRoom)
+}
+
+// SetDeadline makes reads and writes fail from t on.
+func (s *stream) SetDeadline(t time.Time) error { return s.carrier.SetDeadline(t) }
+
+// SetReadDeadline makes reads fail from t on.
+func (s *stream) SetReadDeadline(t time.Time) error { return s.carrier.SetReadDeadline(t) }
+
+// SetWriteDeadline makes writes fail from t on.
+func (s *stream) SetWriteDeadline(t time.Time) error { return s.carrier.SetWriteDeadline(t) }
+
+// LocalAddr is the carrier's.
+func (s *stream) LocalAddr() net.Addr { return s.carrier.LocalAddr() }
+
+// RemoteAddr is the carrier's.
+func (s *stream) RemoteAddr() net.Addr { return s.carrier.RemoteAddr() }
