@@ -37,7 +37,7 @@ setup-check: # what make check needs besides
 # What is rare and slow is not here but in make check: the race detector, and the
 # tests that kill everything in turn. Tests that are marked parallel mostly wait, so
 # four of them run at once.
-LONG = ./test/chaos
+LONG = ./test/chaos ./test/inspector
 
 test: setup vet ## Run the tests, against a private Postgres and Redis
 	$(GO) test -p 2 -parallel 4 -timeout 15m $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -vxF "$$($(GO) list $(LONG))")
@@ -54,7 +54,7 @@ BYTES = ./agent ./bridge ./forwarder ./transport ./ingress
 test-race-bytes: setup-check ## Run the tests of the byte path under the race detector
 	CGO_ENABLED=1 $(GO) test -race -p 2 -timeout 15m $(TESTFLAGS) $(BYTES)
 
-test-long: setup ## Run the tests that kill everything in turn, and the long forms of others
+test-long: setup-check ## Run the tests that kill everything in turn, and the long forms of others
 	$(GO) test -timeout 15m $(TESTFLAGS) $(LONG)
 	$(GO) test -timeout 5m $(TESTFLAGS) ./httpapi -run TestEveryOperationWithInputOfItsSchema -schemafuzz 1m
 	TUNNOX_TEST_STRICT=1 $(GO) test -timeout 5m $(TESTFLAGS) ./test/usage -run TestBandwidthOverTwoForwarders

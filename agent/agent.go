@@ -61,6 +61,8 @@ type Config struct {
 	Stirred <-chan struct{}
 	// Tries, when set, tells what came of the latest attempt over each transport.
 	Tries func() []TransportStatus
+	// Inspector shows what passes over tunnels that ask for it; nil: it cannot be asked for.
+	Inspector Inspector
 	// DialService dials what the policy allowed; nil: a plain net.Dialer.
 	DialService func(ctx context.Context, network, address string) (net.Conn, error)
 	// Resolve resolves host names of services; nil: the system's resolver.
@@ -96,6 +98,7 @@ type Agent struct {
 	fence        fence
 	unsure       atomic.Int64 // refusals in a row that may be a server that is not up to date yet
 	tunnels      *tunnels
+	inspector    Inspector       // nil: none
 	ending       chan struct{}   // closed when Run is to end
 	ctx          context.Context // of Run
 	end          context.CancelCauseFunc
@@ -128,6 +131,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, version: cfg.Version,
 		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity, listening: cfg.Listening}
+	a.inspector = cfg.Inspector
 	a.changed, a.servers = cfg.Changed, slices.Clone(cfg.Servers)
 	a.tries, a.stirs, a.stirred = cfg.Tries, cfg.Stirred, make(chan struct{})
 	if a.log == nil {

@@ -63,6 +63,7 @@ func (a *Agent) localTunnel(w http.ResponseWriter, r *http.Request) {
 		refuseLocal(w, status, code, message)
 		return
 	}
+	defer t.inspect()()
 	tell(t.ready())
 	t.follow(ctx)
 }

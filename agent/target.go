@@ -87,6 +87,7 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 		return nil, nil
 	}
 	transport.Unfinished(conn)
+	conn = t.watched(open, conn)
 	forget = func() {}
 	if t.policy.Load().list != nil {
 		forget = t.carried.add(open, stream, conn, t.allows)

@@ -53,6 +53,8 @@ type Tunnel struct {
 	Uses    uint32 `json:"uses"`
 	Seconds uint32 `json:"seconds"`
 	Keep    bool   `json:"keep"` // the tunnel stays when the program ends
+	// Inspect has the agent show the requests of an http tunnel on a page of this machine.
+	Inspect bool `json:"inspect,omitempty"`
 	// Resume is the last news of another agent of this machine, when the same program's
 	// tunnel was ready. That agent has ended.
 	Resume *TunnelNews `json:"resume,omitempty"`
@@ -68,6 +70,8 @@ type TunnelNews struct {
 	Code    string        `json:"code,omitempty"`    // of the share; or of the reason for the end
 	Expires time.Time     `json:"expires,omitzero"`  // of the share
 	Message string        `json:"message,omitempty"` // for users
+	// Inspector is the URL of the page that shows the requests.
+	Inspector string `json:"inspector,omitempty"`
 }
 
 const (
@@ -97,6 +101,8 @@ type tunnel struct {
 	seen    time.Time       // when the mapping was last seen
 	away    bool            // the agent was disconnected since then
 	allowed string          // the service that the policy allows for this tunnel
+
+	inspector string // the URL of the page that shows its requests, "" = none
 }
 
 // begin creates the mapping or the share, or takes over what a killed program has left.
@@ -397,7 +403,7 @@ func shareOf(code string) int64 {
 
 // ready gives the news that the tunnel is ready.
 func (t *tunnel) ready() TunnelNews {
-	news := TunnelNews{Event: "ready", ID: t.id}
+	news := TunnelNews{Event: "ready", ID: t.id, Inspector: t.inspector}
 	if t.share != nil {
 		news.ShareID, news.Code = t.share.GetShareId(), t.share.GetCode()
 		if t.share.GetExpires() != 0 {

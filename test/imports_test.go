@@ -90,6 +90,7 @@ var importRules = []importRule{
 		"SOCKS is read and answered; what is opened for it is its caller's business"},
 	{"seal", []string{"transport"},
 		"it seals the bytes of any stream; whose a key is and what is carried is its callers' business"},
+	{"inspector", []string{"transport"}, "it reads what passes; which connections those are is the agent's business"},
 	{"webroot", nil, "a directory is served to whoever asks; who may ask is its caller's business"},
 	{"agent", []string{"wire", "wire/wirepb", "transport", "datagram", "proxyheader", "seal", "socks", "webroot", "wait"},
 		"the agent runs at the customer: it knows the protocol and nothing of the server"},
@@ -122,7 +123,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "certs", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "reach", "migrations", "primary", "proxyheader", "seal", "wait"},
+	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "certs", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "inspector", "reach", "migrations", "primary", "proxyheader", "seal", "wait"},
 		"only programs know everybody, and not each other"},
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that the tests find a Postgres and a Redis to start privately and the proxies
 # that agents stand behind (nginx, haproxy, tinyproxy), an sshd and with
-# the argument check what make check needs besides: a C compiler and protoc. It
+# the argument check what make check needs besides: a C compiler, protoc and a browser. It
 # installs Debian's packages when it may, and otherwise says what is missing.
 # It starts nothing: the tests start and end their own servers.
 set -euo pipefail
@@ -33,6 +33,7 @@ if [[ ${1:-} == check ]]; then
 	if ! command -v "$("${GO:-go}" env CC)" >/dev/null; then missing+=(gcc libc6-dev); fi
 	if ! protoc_present; then missing+=(protobuf-compiler libprotobuf-dev); fi
 	if ! command -v npx >/dev/null; then missing+=(npm); fi
+	if ! command -v chromium >/dev/null; then missing+=(chromium); fi # the inspector's page
 fi
 if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
 
@@ -61,7 +62,7 @@ cat >&2 <<TEXT
 setup: missing for the tests: ${missing[*]}
   Debian, Ubuntu:  sudo apt-get install ${missing[*]}
   elsewhere:       put postgres (15 or later), redis-server (7 or later), nginx, haproxy, tinyproxy and sshd on PATH,
-                   and for make check a C compiler, protoc and npx
+                   and for make check a C compiler, protoc, npx and chromium
   or use your own: TUNNOX_TEST_POSTGRES=postgres://... TUNNOX_TEST_REDIS=redis://... make test
 TEXT
 exit 1

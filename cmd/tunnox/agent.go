@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/inspector"
 	"github.com/tunnox-net/tunnox/reach"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wait"
@@ -45,6 +46,8 @@ type agentOptions struct {
 	name         string
 	logLevel     string
 	logFormat    string
+
+	inspector *inspector.Server // made by config
 }
 
 const agentLong = `Run the agent. It connects to a server, opens the listeners of its client's
@@ -163,6 +166,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 		return err
 	}
 	defer release()
+	defer func() { _ = o.inspector.Close() }()
 	config.Stirred = reach.Changes(ctx)
 	news := make(chan struct{}, 1)
 	config.Changed = func() {
@@ -269,7 +273,9 @@ func (o *agentOptions) config() (agent.Config, error) {
 	if len(faults) > 0 {
 		return agent.Config{}, codedError{exitUsage, errors.Join(faults...)}
 	}
+	o.inspector = inspector.NewServer(inspector.DefaultAddress, log)
 	return agent.Config{
+		Inspector: o.inspector,
 		Servers:   servers,
 		Sessions:  o.sessions,
 		Dial:      way.Dial,

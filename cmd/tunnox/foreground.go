@@ -273,6 +273,7 @@ func (f *foreground) own() (*runner, error) {
 		<-over
 		socket()
 		_ = server.Close()
+		_ = o.inspector.Close()
 		client.CloseIdleConnections()
 		tasks.Wait()
 		release()

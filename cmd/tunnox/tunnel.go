@@ -62,6 +62,7 @@ func httpCommand(s surroundings) *cobra.Command {
 	f := &foreground{surroundings: s}
 	var site website
 	var name string
+	inspect := false
 	cmd := &cobra.Command{Use: "http SERVICE", Short: "Give a web service, or a directory, of this machine a public URL",
 		Long: `Give a web service of this machine a public URL, for as long as this program runs.
 SERVICE is a port of this machine, HOST:PORT that this machine reaches, unix:PATH for a
@@ -72,13 +73,14 @@ the files, and nothing outside it. They see no files whose names begin with a do
 The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN.
 
 ` + foregroundCodes,
-		Example: "  tunnox http 3000\n  tunnox http 192.168.1.10:8123 --host home\n  tunnox http ./site --listing",
+		Example: "  tunnox http 3000\n  tunnox http 192.168.1.10:8123 --host home\n  tunnox http ./site --listing\n  tunnox http 3000 --inspect",
 		Args:    oneArgument("the service, a port such as 3000, HOST:PORT or a directory such as ./site")}
 	f.declare(cmd)
 	cmd.Flags().StringVar(&site.host, "host", "", "`label` under the server's base domain (default: one is chosen)")
 	cmd.Flags().BoolVar(&site.files.listing, "listing", false, "of a directory: list what it has where there is no index.html")
 	cmd.Flags().BoolVar(&site.files.dotFiles, "dot-files", false, "of a directory: show files whose names begin with a dot too")
 	cmd.Flags().StringVar(&site.path, "path", "", "`path` of the host that the service has, with all below it (default: /)")
+	cmd.Flags().BoolVar(&inspect, "inspect", false, "show the requests on a page of this machine, http://127.0.0.1:4040 or a port after it")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		site.service = args[0]
@@ -86,6 +88,7 @@ The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN
 		if err != nil {
 			return err
 		}
+		wanted.wish.Inspect = inspect
 		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
 	}
 	return cmd

@@ -35,7 +35,7 @@ type entry struct {
 
 // kindKeys are the keys that say what a tunnel is, each with its options.
 var kindKeys = map[string][]string{
-	"http":    {"host", "path", "listing", "dot_files", "keep"},
+	"http":    {"host", "path", "listing", "dot_files", "inspect", "keep"},
 	"tcp":     {"port", "keep"},
 	"udp":     {"port", "keep"},
 	"tls":     {"host", "keep"},
@@ -79,6 +79,13 @@ func (e entry) spec(name string, where func() string) (wanted spec, keep bool, e
 	switch e.kind {
 	case "http":
 		wanted, err = httpSpec(website{e.value, e.dir, e.more["host"], e.more["path"], files})
+		switch e.more["inspect"] {
+		case "", "false":
+		case "true":
+			wanted.wish.Inspect = true
+		default:
+			return wanted, false, fmt.Errorf("inspect: want true or false, is %q", e.more["inspect"])
+		}
 	case "tls":
 		wanted, err = tlsSpec(e.value, e.more["host"])
 	case "tcp", "udp":

@@ -230,7 +230,12 @@ func httpSpec(w website) (spec, error) {
 	}
 	return spec{agent.Tunnel{Kind: agent.TunnelPublic, Protocol: "http", Parts: parts}, func(n agent.TunnelNews) (map[string]any, string) {
 		url := n.Mapping.PublicAddress
-		return map[string]any{"url": url}, fmt.Sprintf("ready: %s -> %s", url, to)
+		value, text := map[string]any{"url": url}, fmt.Sprintf("ready: %s -> %s", url, to)
+		if n.Inspector != "" {
+			value["inspector"] = n.Inspector
+			text += "\nrequests: " + n.Inspector
+		}
+		return value, text
 	}}, nil
 }
 
