@@ -5,9 +5,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
-
+	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -173,4 +174,23 @@ func TestCommandWithOptions(t *testing.T) {
 		t.Errorf("the command that comes has %+v, want idle_seconds 5", got.Options)
 	}
 	c.answer <- errors.New("enough")
+}
+
+// An agent that lives and does not answer an open in time is overloaded, or its link is.
+// Its service is not blamed, whom nobody knows to have been asked.
+func TestASilentAgentIsCalledOverloaded(t *testing.T) {
+	w := newWorld(t, "tls")
+	w.current().stop()
+	w.limits = forwarder.Limits{Open: 200 * time.Millisecond}
+	w.start()
+	source, target := w.client(w.user), w.client(w.user)
+	h := w.knock(t)
+	if r := h.hello(t, target.credential, func(m *wirepb.Hello) { m.ClientId = target.id }); r != nil {
+		t.Fatal(r)
+	}
+	w.session(target)
+	w.agent(source)
+	if err := w.openAs(t, source, w.mapping(source, target, "127.0.0.1:1").id); wire.CodeOf(err) != wire.TargetOverloaded {
+		t.Errorf("refused with %v, want %s", err, wire.TargetOverloaded)
+	}
 }

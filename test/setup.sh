@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that the tests find a Postgres and a Redis to start privately and the proxies
-# that agents stand behind (nginx, haproxy, tinyproxy), an sshd and with
-# the argument check what make check needs besides: a C compiler, protoc and a browser. It
+# that agents stand behind (nginx, haproxy, tinyproxy), an sshd and ip (for a container's network), and
+# with the argument check what make check needs besides: a C compiler, protoc and a browser. It
 # installs Debian's packages when it may, and otherwise says what is missing.
 # It starts nothing: the tests start and end their own servers.
 set -euo pipefail
@@ -29,6 +29,7 @@ for proxy in nginx haproxy tinyproxy; do
 	if ! PATH=$PATH:/usr/sbin:/usr/local/sbin command -v $proxy >/dev/null; then missing+=("${proxy/#nginx/nginx-light}"); fi
 done
 if ! PATH=$PATH:/usr/sbin command -v sshd >/dev/null; then missing+=(openssh-server openssh-client); fi # docs/guide has SSH
+if ! PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null; then missing+=(iproute2); fi
 if [[ ${1:-} == check ]]; then
 	if ! command -v "$("${GO:-go}" env CC)" >/dev/null; then missing+=(gcc libc6-dev); fi
 	if ! protoc_present; then missing+=(protobuf-compiler libprotobuf-dev); fi

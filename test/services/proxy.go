@@ -1,10 +1,12 @@
 package services
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -22,7 +24,13 @@ type Proxy struct {
 	links    map[*link]struct{} // guarded by mu
 	delay    time.Duration      // guarded by mu; of each direction
 	swallow  bool               // guarded by mu
+	rate     float64            // bytes a second from clients to the server, 0 = as fast as it goes
+	free     time.Time          // guarded by turn; when the link has sent everything
+	turn     sync.Mutex         // held while a packet is on the link
 }
+
+// packet is what a link with a rate sends at once.
+const packet = 1448
 
 // link is a connection through the proxy: the two halves of it.
 type link struct{ client, server net.Conn }
@@ -33,7 +41,15 @@ func (l *link) close() { _ = errors.Join(l.client.Close(), l.server.Close()) } /
 // be there yet. It ends with the test.
 func StartProxy(t testing.TB, upstream string) *Proxy {
 	t.Helper()
-	p := &Proxy{Addr: "127.0.0.1:0", upstream: upstream, links: map[*link]struct{}{}}
+	return StartSlowProxy(t, upstream, 0)
+}
+
+// StartSlowProxy is StartProxy with a slow uplink: so many bytes a second pass from
+// clients to the server, of all connections together, in turns of a packet. The link
+// holds little itself, so that what waits, waits at the sender.
+func StartSlowProxy(t testing.TB, upstream string, rate float64) *Proxy {
+	t.Helper()
+	p := &Proxy{Addr: "127.0.0.1:0", upstream: upstream, links: map[*link]struct{}{}, rate: rate}
 	p.Heal(t)
 	t.Cleanup(func() {
 		p.Cut()
@@ -67,6 +83,28 @@ func (p *Proxy) Delay(ms int) {
 	p.delay = time.Duration(ms) * time.Millisecond / 2
 }
 
+// uplink carries one direction over the slow link.
+func (p *Proxy) uplink(l *link) {
+	b := make([]byte, packet)
+	for {
+		n, err := l.client.Read(b)
+		if err != nil {
+			break
+		}
+		p.turn.Lock()
+		if now := time.Now(); p.free.Before(now.Add(-5 * time.Millisecond)) { // it may make up for a late timer
+			p.free = now.Add(-5 * time.Millisecond)
+		}
+		p.free = p.free.Add(time.Duration(float64(n) / p.rate * float64(time.Second)))
+		time.Sleep(time.Until(p.free))
+		p.turn.Unlock()
+		if _, err := l.server.Write(b[:n]); err != nil {
+			break
+		}
+	}
+	l.close()
+}
+
 // Swallow drops all bytes; connections stay open and can be made: a half-open peer.
 func (p *Proxy) Swallow() {
 	p.mu.Lock()
@@ -87,7 +125,15 @@ func (p *Proxy) Heal(t testing.TB) {
 	if p.listener != nil {
 		return
 	}
-	l, err := net.Listen("tcp", p.Addr)
+	// A connection of a slow link inherits a small buffer: set later, it would be
+	// too late for the window that the peer was given.
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		if p.rate > 0 {
+			_ = raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10) })
+		}
+		return err
+	}}
+	l, err := config.Listen(context.Background(), "tcp", p.Addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +168,13 @@ func (p *Proxy) carry(from net.Listener, client net.Conn) {
 	p.links[l] = struct{}{}
 	p.mu.Unlock()
 	var directions sync.WaitGroup
-	directions.Go(func() { p.pass(l, client, server) })
+	directions.Go(func() {
+		if p.rate > 0 {
+			p.uplink(l)
+			return
+		}
+		p.pass(l, client, server)
+	})
 	directions.Go(func() { p.pass(l, server, client) })
 	directions.Wait()
 	p.mu.Lock()
