@@ -33,6 +33,8 @@ var kinds = map[string]kind{
 	"udp": {listen: listenUDP, dial: dialUDP},
 	// The forwarder puts the destination that the client asked for in the service's place.
 	"socks5": {listen: listenSOCKS, dial: dialTCP},
+	// A UDP association of such a mapping; see associate.go.
+	socksAssociation: {dial: dialAssociation},
 	// Kinds of services, to which connections of several protocols lead.
 	"unix":  {dial: dialUnix},
 	"files": {dial: dialFiles},

@@ -29,7 +29,11 @@ type socksSocket struct {
 	net.Listener
 	greeting chan struct{}
 	proved   *proved
+	udp      *associations
 }
+
+// Close ends the associations too: their port is the listener's.
+func (s socksSocket) Close() error { return errors.Join(s.Listener.Close(), s.udp.close()) }
 
 // proved is what a client has last proved itself with, hashed with the hash of the
 // password, so that it ends with a change of that.
@@ -43,7 +47,7 @@ func listenSOCKS(address netip.AddrPort) (socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return socksSocket{l.(tcpSocket).Listener, make(chan struct{}, maxGreeting), &proved{}}, nil
+	return socksSocket{l.(tcpSocket).Listener, make(chan struct{}, maxGreeting), &proved{}, &associations{address: address}}, nil
 }
 
 // serve takes connections until the socket is closed.
@@ -53,9 +57,13 @@ func (s socksSocket) serve(ls *listeners, l *listener) {
 
 // take serves one client.
 func (s socksSocket) take(ls *listeners, l *listener, conn *net.TCPConn) {
-	destination, ok := s.greet(ls, l, conn)
+	command, destination, ok := s.greet(ls, l, conn)
 	if !ok {
 		_ = conn.Close()
+		return
+	}
+	if command == socks.Associate {
+		s.associate(ls, l, conn, destination)
 		return
 	}
 	session, stream, err := ls.a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Destination: destination.String()}, conn)
@@ -77,21 +85,20 @@ func (s socksSocket) take(ls *listeners, l *listener, conn *net.TCPConn) {
 }
 
 // greet learns where a client wants to go. The client has been told when it may not.
-func (s socksSocket) greet(ls *listeners, l *listener, conn *net.TCPConn) (to socks.Address, ok bool) {
+func (s socksSocket) greet(ls *listeners, l *listener, conn *net.TCPConn) (command socks.Command, to socks.Address, ok bool) {
 	select {
 	case s.greeting <- struct{}{}:
 		defer func() { <-s.greeting }()
 	default:
 		ls.a.socksRefused.Add(1)
-		return to, false
+		return 0, to, false
 	}
 	_ = conn.SetDeadline(time.Now().Add(greetTimeout))
 	err := socks.Greet(conn, s.check(l.options.Load()))
-	var command socks.Command
 	if err == nil {
 		command, to, err = socks.ReadRequest(conn)
 	}
-	if err == nil && (command != socks.Connect || to.Port == 0) {
+	if err == nil && command != socks.Associate && (command != socks.Connect || to.Port == 0) {
 		reply := socks.NoSuchCommand
 		if command == socks.Connect {
 			reply = socks.Failed
@@ -104,10 +111,10 @@ func (s socksSocket) greet(ls *listeners, l *listener, conn *net.TCPConn) (to so
 	if err != nil {
 		ls.a.socksRefused.Add(1)
 		ls.a.log.Debug("a SOCKS client was refused", "mapping", l.mapping, "from", conn.RemoteAddr(), "error", err)
-		return to, false
+		return 0, to, false
 	}
 	_ = conn.SetDeadline(time.Time{})
-	return to, true
+	return command, to, true
 }
 
 // check gives what tells whether a client has given the right name and password; nil
@@ -146,6 +153,8 @@ func replyOf(err error) socks.Reply {
 		return socks.TTLExpired
 	case wire.DialRefused:
 		return socks.Refused
+	case wire.ProtocolUnavailable: // of an agent or forwarder that carries no associations
+		return socks.NoSuchCommand
 	}
 	if errors.Is(err, errNoSession) {
 		return socks.NetworkUnreachable

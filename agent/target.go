@@ -28,13 +28,15 @@ type target struct {
 	agent   *Agent
 	policy  atomic.Pointer[Policy]
 	carried carriedStreams
-	asked   consents // what whoever starts a tunnel here allows by that
-	dial    func(ctx context.Context, network, address string) (net.Conn, error)
-	resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
+	// embedded says that an embedder dials, whose own rules datagrams would pass by.
+	embedded bool
+	asked    consents // what whoever starts a tunnel here allows by that
+	dial     func(ctx context.Context, network, address string) (net.Conn, error)
+	resolve  func(ctx context.Context, host string) ([]net.IPAddr, error)
 }
 
 func newTarget(a *Agent, cfg Config) *target {
-	t := &target{agent: a, dial: cfg.DialService, resolve: cfg.Resolve}
+	t := &target{agent: a, dial: cfg.DialService, resolve: cfg.Resolve, embedded: cfg.DialService != nil}
 	t.policy.Store(&cfg.Policy)
 	if t.dial == nil {
 		t.dial = new(net.Dialer).DialContext

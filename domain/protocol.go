@@ -161,10 +161,12 @@ func (p Protocol) Known() bool { return p.row() != nil }
 // Available reports whether this version carries the protocol.
 func (p Protocol) Available() bool { row := p.row(); return row != nil && row.available }
 
-// The kinds of services that an agent says it carries beside the protocols.
+// What an agent says it carries beside the protocols: kinds of services, and UDP
+// associations of socks5 mappings.
 const (
-	CarriedUnix  = "unix"
-	CarriedFiles = "files"
+	CarriedUnix        = "unix"
+	CarriedFiles       = "files"
+	CarriedAssociation = "socks5-udp"
 )
 
 // Carried is what the target agent is asked to carry: HTTP is spoken at the forwarder,

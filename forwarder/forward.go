@@ -111,6 +111,10 @@ func (f *forward) choose(open *wirepb.Open) wire.Code {
 	if f.protocol != string(domain.ProtocolSOCKS5) {
 		return ""
 	}
+	if open.GetProtocol() == domain.CarriedAssociation { // each datagram says where it goes
+		f.protocol, f.service = domain.CarriedAssociation, ""
+		return ""
+	}
 	host, port, err := net.SplitHostPort(open.GetDestination())
 	if n, numErr := strconv.ParseUint(port, 10, 16); err != nil || numErr != nil || n == 0 || host == "" || len(host) > 255 {
 		return wire.Malformed
