@@ -9,7 +9,7 @@ import (
 
 // OwnerFilter selects the items of one user.
 type OwnerFilter struct {
-	Owner int64 `query:"owner" minimum:"1" doc:"Only items of this user. Callers who are not admins see only their own" example:"100000001"`
+	UserID int64 `query:"user_id" minimum:"1" doc:"Only items of this user. Callers who are not admins see only their own" example:"100000001"`
 }
 
 // owner gives the user of a list; ok is false when an admin asks for all.
@@ -17,10 +17,10 @@ func (f OwnerFilter) owner(ctx context.Context) (user int64, ok bool, err error)
 	who := identity(ctx)
 	switch {
 	case who.admin():
-		return f.Owner, f.Owner != 0, nil
-	case f.Owner != 0 && f.Owner != who.UserID:
+		return f.UserID, f.UserID != 0, nil
+	case f.UserID != 0 && f.UserID != who.UserID:
 		p := refused(http.StatusNotFound, &domain.Error{Code: domain.CodeUserNotFound, Message: "There is no such user."})
-		p.Errors = []*Fault{{Location: "query.owner", Message: "There is no such user."}}
+		p.Errors = []*Fault{{Location: "query.user_id", Message: "There is no such user."}}
 		return 0, false, p
 	}
 	return who.UserID, true, nil

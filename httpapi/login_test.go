@@ -126,7 +126,7 @@ func TestKeysAreShownOnceAndRevoked(t *testing.T) {
 		if ids := ann.do("GET", path("keys"), nil).want(200).items("key_id"); len(ids) != 1 || ids[0] != id {
 			t.Errorf("keys: %v", ids)
 		}
-		if ids := w.do("GET", path("keys")+"?owner="+formatID(ann.id), nil).want(200).items("key_id"); len(ids) != 1 {
+		if ids := w.do("GET", path("keys")+"?user_id="+formatID(ann.id), nil).want(200).items("key_id"); len(ids) != 1 {
 			t.Errorf("keys of ann: %v", ids)
 		}
 		w.as(key+"x", "GET", path("keys", id), nil).fault(401, "unauthorized")

@@ -178,7 +178,7 @@ func TestFilters(t *testing.T) {
 	for _, limit := range []int{1, 2, 3, 4, 500} {
 		var got []int64
 		for after := int64(0); ; {
-			page := w.do("GET", fmt.Sprintf("%s?status=disabled&protocol=tcp&owner=%d&limit=%d&after=%d", path("mappings"), ann, limit, after), nil).want(200)
+			page := w.do("GET", fmt.Sprintf("%s?status=disabled&protocol=tcp&user_id=%d&limit=%d&after=%d", path("mappings"), ann, limit, after), nil).want(200)
 			got = append(got, page.items("mapping_id")...)
 			if page.Body["next"] == nil {
 				break
@@ -191,7 +191,7 @@ func TestFilters(t *testing.T) {
 	}
 	w.do("POST", path("clients", a, "disable"), nil).want(200)
 	for query, want := range map[string]int{"status=disabled": 1, "status=offline": 1, "status=online": 0, "type=anonymous": 0, "type=managed": 2,
-		fmt.Sprintf("owner=%d", bob): 1, fmt.Sprintf("owner=%d&status=disabled", bob): 0} {
+		fmt.Sprintf("user_id=%d", bob): 1, fmt.Sprintf("user_id=%d&status=disabled", bob): 0} {
 		if ids := w.do("GET", path("clients")+"?"+query, nil).want(200).items("client_id"); len(ids) != want {
 			t.Errorf("clients %s: %v", query, ids)
 		}

@@ -124,7 +124,7 @@ func filtering(list *cobra.Command, names ...string) *cobra.Command {
 // ofOwner adds a filter for the owner to a list.
 func ofOwner(list *cobra.Command) *cobra.Command {
 	list.Flags().Int64("user", 0, "only those of the user with this `id`")
-	mark(list, "user", "owner")
+	mark(list, "user", "user_id")
 	return list
 }
 

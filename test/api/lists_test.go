@@ -82,7 +82,7 @@ func (p *population) invite(name string) fields { return fields{"user_id": p.use
 
 // lists gives every list, with its filters.
 func (p *population) lists() []list {
-	owner := path("owner=%d", p.user)
+	owner := path("user_id=%d", p.user)
 	all := []list{
 		{"list-users", "/users", "user_id", p.users},
 		{"list-users", "/users?status=disabled", "user_id", p.disabledUsers},
@@ -105,8 +105,8 @@ func (p *population) lists() []list {
 	// Nothing is removed from the log: present records stay.
 	for _, l := range []list{
 		{"list-events", "/events", "position", nil},
-		{"audit", "/audit?" + owner, "position", nil},
-		{"audit", "/audit?type=mapping_created,mapping_disabled&" + owner, "position", nil},
+		{"audit", "/audit?" + path("owner=%d", p.user), "position", nil},
+		{"audit", "/audit?type=mapping_created,mapping_disabled&" + path("owner=%d", p.user), "position", nil},
 		{"user-history", path("/users/%d/history", p.user), "version", nil},
 		{"client-history", path("/clients/%d/history", p.disabledClients[0]), "version", nil},
 		{"mapping-history", path("/mappings/%d/history", p.stopped[0]), "version", nil},

@@ -26,8 +26,8 @@ func thePast(t *testing.T, f *form) {
 			continue
 		}
 		at := strings.TrimPrefix(op.path, base)
-		if op.has("owner") {
-			at += path("?limit=500&owner=%d", p.user)
+		if op.has("user_id") {
+			at += path("?limit=500&user_id=%d", p.user)
 		} else if op.has("limit") && !op.has("id") {
 			at += path("?limit=500&after=%d", p.user-1)
 		}

@@ -31,7 +31,7 @@ func (s *story) tunnels() {
 	renamed := call(c.ChangeClientWithResponse(s.ctx, source.ID, nil, apiclient.ChangeClientBody{ClientName: ptr("desk"), ClientDesc: ptr("under the stairs")})).want(t, 200).JSON200
 	is(t, "the client's name", renamed.ClientName, "desk")
 	online := apiclient.ListClientsParamsStatusOnline
-	listed := call(c.ListClientsWithResponse(s.ctx, &apiclient.ListClientsParams{Owner: &user, Status: &online})).want(t, 200).JSON200.Items
+	listed := call(c.ListClientsWithResponse(s.ctx, &apiclient.ListClientsParams{UserId: &user, Status: &online})).want(t, 200).JSON200.Items
 	is(t, "how many are online", len(listed), 2)
 	is(t, "the user's clients", len(call(c.ListClientsOfUserWithResponse(s.ctx, user, nil)).want(t, 200).JSON200.Items), 2)
 
@@ -46,7 +46,7 @@ func (s *story) tunnels() {
 	is(t, "enabled", call(c.EnableMappingWithResponse(s.ctx, m.MappingId, nil)).want(t, 200).JSON200.Status, apiclient.MappingStatusActive)
 	is(t, "the mapping", call(c.GetMappingWithResponse(s.ctx, m.MappingId, nil)).want(t, 200).JSON200.Status, apiclient.MappingStatusActive)
 	for what, items := range map[string][]apiclient.Mapping{
-		"of all":        call(c.ListMappingsWithResponse(s.ctx, &apiclient.ListMappingsParams{Owner: &user})).want(t, 200).JSON200.Items,
+		"of all":        call(c.ListMappingsWithResponse(s.ctx, &apiclient.ListMappingsParams{UserId: &user})).want(t, 200).JSON200.Items,
 		"of the user":   call(c.ListMappingsOfUserWithResponse(s.ctx, user, nil)).want(t, 200).JSON200.Items,
 		"of the client": call(c.ListMappingsOfClientWithResponse(s.ctx, target.ID, nil)).want(t, 200).JSON200.Items,
 	} {
@@ -150,7 +150,7 @@ func (s *story) shares() {
 	m := call(s.as(*key.Key).RedeemShareWithResponse(s.ctx, nil, apiclient.RedeemBody{Code: *share.Code, SourceClientId: laptop.ID, LocalPort: 5432})).want(t, 201).JSON201
 	is(t, "the mapping's users", []int64{m.UserId, m.SourceUserId.MustGet(), m.ShareId.MustGet()}, []int64{ann, bob, share.ShareId})
 	is(t, "how often it was redeemed", call(c.GetShareWithResponse(s.ctx, share.ShareId, nil)).want(t, 200).JSON200.Uses, int64(1))
-	listed := call(c.ListSharesWithResponse(s.ctx, &apiclient.ListSharesParams{Owner: &ann})).want(t, 200).JSON200.Items
+	listed := call(c.ListSharesWithResponse(s.ctx, &apiclient.ListSharesParams{UserId: &ann})).want(t, 200).JSON200.Items
 	if len(listed) != 1 || listed[0].ShareId != share.ShareId {
 		t.Errorf("shares are %+v", listed)
 	}
@@ -170,7 +170,7 @@ func (s *story) invites() {
 	shown := call(c.GetInviteWithResponse(s.ctx, invite.InviteId, nil)).want(t, 200).JSON200
 	is(t, "whose clients they become", shown.UserId, host)
 	is(t, "how many may join", shown.MaxUses, int64(3))
-	listed := call(c.ListInvitesWithResponse(s.ctx, &apiclient.ListInvitesParams{Owner: &host})).want(t, 200).JSON200.Items
+	listed := call(c.ListInvitesWithResponse(s.ctx, &apiclient.ListInvitesParams{UserId: &host})).want(t, 200).JSON200.Items
 	if len(listed) != 1 || listed[0].InviteId != invite.InviteId {
 		t.Errorf("invitations are %+v", listed)
 	}

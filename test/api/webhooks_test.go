@@ -66,7 +66,7 @@ func (s *story) webhooks() {
 		Description: ptr("tells")})).want(t, 201).JSON201
 	id, secret := made.WebhookId, *made.Secret
 	is(t, "the webhook", call(c.GetWebhookWithResponse(s.ctx, id, nil)).want(t, 200).JSON200.Url, receiver.URL)
-	is(t, "the user's webhooks", len(call(c.ListWebhooksWithResponse(s.ctx, &apiclient.ListWebhooksParams{Owner: &user})).want(t, 200).JSON200.Items), 1)
+	is(t, "the user's webhooks", len(call(c.ListWebhooksWithResponse(s.ctx, &apiclient.ListWebhooksParams{UserId: &user})).want(t, 200).JSON200.Items), 1)
 
 	s.client(user, "first")
 	first := wait(1)[0]

@@ -3024,8 +3024,8 @@ type ListClientsParams struct {
 	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only items of this user. Callers who are not admins see only their own
-	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
+	// UserId Only items of this user. Callers who are not admins see only their own
+	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
 
 	// Status Only clients of this status
 	Status *ListClientsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
@@ -3237,8 +3237,8 @@ type ListInvitesParams struct {
 	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only items of this user. Callers who are not admins see only their own
-	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
+	// UserId Only items of this user. Callers who are not admins see only their own
+	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
 	MinPosition *int64 `json:"Min-Position,omitempty"`
@@ -3288,8 +3288,8 @@ type ListKeysParams struct {
 	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only items of this user. Callers who are not admins see only their own
-	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
+	// UserId Only items of this user. Callers who are not admins see only their own
+	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
 	MinPosition *int64 `json:"Min-Position,omitempty"`
@@ -3339,8 +3339,8 @@ type ListMappingsParams struct {
 	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only items of this user. Callers who are not admins see only their own
-	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
+	// UserId Only items of this user. Callers who are not admins see only their own
+	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
 
 	// Status Only mappings of this status
 	Status *ListMappingsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
@@ -3456,8 +3456,8 @@ type ListSharesParams struct {
 	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only items of this user. Callers who are not admins see only their own
-	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
+	// UserId Only items of this user. Callers who are not admins see only their own
+	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
 	MinPosition *int64 `json:"Min-Position,omitempty"`
@@ -3774,8 +3774,8 @@ type ListWebhooksParams struct {
 	// Limit The most items to return
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
-	// Owner Only items of this user. Callers who are not admins see only their own
-	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
+	// UserId Only items of this user. Callers who are not admins see only their own
+	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
 
 	// MinPosition The answer must show at least this position of the log (X-Position of a write)
 	MinPosition *int64 `json:"Min-Position,omitempty"`
@@ -6807,9 +6807,9 @@ func NewListClientsRequest(server string, params *ListClientsParams) (*http.Requ
 
 		}
 
-		if params.Owner != nil {
+		if params.UserId != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "owner", *params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user_id", *params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -8202,9 +8202,9 @@ func NewListInvitesRequest(server string, params *ListInvitesParams) (*http.Requ
 
 		}
 
-		if params.Owner != nil {
+		if params.UserId != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "owner", *params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user_id", *params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -8563,9 +8563,9 @@ func NewListKeysRequest(server string, params *ListKeysParams) (*http.Request, e
 
 		}
 
-		if params.Owner != nil {
+		if params.UserId != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "owner", *params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user_id", *params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -8924,9 +8924,9 @@ func NewListMappingsRequest(server string, params *ListMappingsParams) (*http.Re
 
 		}
 
-		if params.Owner != nil {
+		if params.UserId != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "owner", *params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user_id", *params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -9820,9 +9820,9 @@ func NewListSharesRequest(server string, params *ListSharesParams) (*http.Reques
 
 		}
 
-		if params.Owner != nil {
+		if params.UserId != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "owner", *params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user_id", *params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -12083,9 +12083,9 @@ func NewListWebhooksRequest(server string, params *ListWebhooksParams) (*http.Re
 
 		}
 
-		if params.Owner != nil {
+		if params.UserId != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "owner", *params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user_id", *params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
