@@ -41,16 +41,20 @@ func (t *tunnel) listenOn(port int) {
 // mayHaveAnotherPassword tells whether a mapping that an earlier program left behind can
 // have another password than this one asks for. The server shows none.
 func (t *tunnel) mayHaveAnotherPassword() bool {
-	return t.wish.Resume == nil && userOf(t.wish.Parts["socks"]) != ""
+	return t.wish.Resume == nil && (userOf(t.wish.Parts["socks"]) != "" || t.hasVisitorPasswords())
 }
 
 // replace ends a mapping that is to be made anew with another password, and frees its
-// port, which is kept.
+// port, or its public address, which is kept.
 func (t *tunnel) replace(ctx context.Context, left *wirepb.Mapping) error {
 	id := left.GetMappingId()
 	t.letGo()
 	if err := t.a.tunnels.remove(ctx, id); err != nil {
 		return err
+	}
+	if left.GetSourceClientId() == 0 {
+		t.keepAddress(left)
+		return nil
 	}
 	if _, port := t.listener(); port == 0 {
 		t.listenOn(int(left.GetLocalPort()))

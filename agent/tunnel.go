@@ -285,7 +285,12 @@ func (t *tunnel) fits(m *wirepb.Mapping) bool {
 		if name == "socks" { // the server shows the user name only
 			has[name], want = userOf(has[name]), userOf(want)
 		}
-		if fmt.Sprint(has[name]) != fmt.Sprint(want) {
+		if fmt.Sprint(has[name]) != fmt.Sprint(withoutPasswords(want)) {
+			return false
+		}
+	}
+	for _, name := range visitorRules {
+		if has[name] != nil && t.wish.Parts[name] == nil {
 			return false
 		}
 	}
@@ -554,8 +559,10 @@ func (t *tunnel) anew(ctx context.Context) error {
 		return err
 	}
 	delete(parts, "held_by")
-	if socks, ok := t.wish.Parts["socks"]; ok {
-		parts["socks"] = socks // the server shows no password
+	for _, name := range append([]string{"socks"}, visitorRules...) {
+		if t.wish.Parts[name] != nil {
+			parts[name] = t.wish.Parts[name] // the server shows no password
+		}
 	}
 	err := t.create(ctx, before.GetSourceClientId(), before.GetTargetClientId(), parts)
 	if code, _ := refusalOf(err); code == "port_taken" && t.number("public_port") == 0 || code == "host_taken" && t.text("public_host") == "" {

@@ -125,6 +125,13 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 	case in.Clients != nil:
 		return s.listClients(ctx, client, *in.Clients, head)
 	}
+	if in.Create != nil && client.Kind == domain.ClientManaged {
+		create := *in.Create
+		if create.Options, err = create.Options.Sealed(s.seal(ctx, client.ID, in.Key)); err != nil {
+			return domain.ClientResult{}, err
+		}
+		in.Create = &create
+	}
 	// A command that is repeated over another session has another source.
 	hash, err := requestHash(in.Key, domain.ClientCommand{ClientID: in.ClientID, Create: in.Create, Redeem: in.Redeem, Delete: in.Delete, Share: in.Share, Revoke: in.Revoke})
 	if err != nil {

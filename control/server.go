@@ -143,6 +143,7 @@ type Server struct {
 	health *health.Server
 	calm   *circuit // in front of the read models
 
+	sealing chan struct{}  // a slot for each password that is being sealed
 	keeping chan struct{}  // a slot for each view that is being kept
 	kept    sync.WaitGroup // of those
 
@@ -158,7 +159,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	s := &Server{config: config, folds: newFolds(config.Log), health: health.NewServer(),
+	s := &Server{config: config, sealing: newSealing(), folds: newFolds(config.Log), health: health.NewServer(),
 		calm: newCircuit(circuitOptions{}), keeping: make(chan struct{}, keptAtOnce), serving: map[net.Listener]struct{}{}}
 	s.door = newDoor(config.MaxStrangers, config.Metrics)
 	s.tls = serverTLS(s.certificate, config.Authority.Roots(), config.Now)

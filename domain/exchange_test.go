@@ -38,6 +38,12 @@ func fill(v reflect.Value, next *int64) {
 		v.SetUint(uint64(*next % 251))
 	case reflect.Int, reflect.Int64:
 		v.SetInt(*next)
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key, next)
+		fill(value, next)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
 	default:
 		panic("fill knows no " + v.Type().String())
 	}

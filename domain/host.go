@@ -255,7 +255,7 @@ func (f *faults) publicPath(field, path string) {
 	}
 }
 
-// PathBelow reports whether an escaped path is a prefix or lies below it: /app holds
+// PathBelow reports whether a path is a prefix or lies below it: /app holds
 // /app and /app/x, and not /apple.
 func PathBelow(path, prefix string) bool {
 	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(prefix, "/"))

@@ -395,7 +395,7 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	if m.Public() {
 		parts = parts.complete(m.OriginKind())
 	}
-	parts.Socks = parts.Socks.kept(m.Socks)
+	parts.Options = parts.Options.kept(m.Options)
 	f.parts(m.Protocol, m.OriginKind(), parts)
 	f.changedBy(c.By, m, parts)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {

@@ -10,25 +10,34 @@ import (
 //
 // An option is optional in JSON, so that the events of mappings without the option keep
 // their shape. The tag "unset" gives the meaning of the zero value. An option with the tag "of"
-// is for mappings that carry one of these protocols, and refused for others.
+// is for mappings that carry one of these protocols, and refused for others; one with the
+// tag "at" is for mappings with these kinds of origins.
 type Options struct {
 	IdleSeconds   int          `json:"idle_seconds,omitempty" minimum:"1" maximum:"3600" unset:"60" of:"udp" doc:"udp: a flow that is silent for so long ends" example:"60"`
 	HeldBy        Holder       `json:"held_by,omitempty" enum:"source,both,target" doc:"The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts" example:"target"`
 	Socks         *SocksAccess `json:"socks,omitempty" of:"socks5" doc:"socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more"`
 	ProxyProtocol string       `json:"proxy_protocol,omitempty" enum:"none,v1,v2" unset:"none" of:"tcp,tls" doc:"tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte" example:"v2"`
 	Files         *Files       `json:"files,omitempty" of:"http" doc:"http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot"`
+	Access        *Access      `json:"access,omitempty" of:"tcp,udp,tls,http" at:"port,host" doc:"Who may come in at a public port or host. Left out: everybody; {}: everybody from now on"`
+	HTTP          *HTTPOptions `json:"http,omitempty" of:"http" doc:"http: what is changed of requests and answers. Left out: nothing; {}: nothing any more"`
 }
 
-func (o Options) check(f *faults, p Protocol) {
+func (o Options) check(f *faults, p Protocol, kind OriginKind) {
 	f.bounds(o)
+	o.Access.check(f, p)
+	o.HTTP.check(f)
 	if o.Socks != nil {
 		f.bounds(o.Socks)
 		o.Socks.check(f)
 	}
 	v := reflect.ValueOf(o)
 	for _, field := range Fields(o) {
-		if !field.isOf(p) && !v.FieldByIndex(field.index).IsZero() {
+		switch {
+		case v.FieldByIndex(field.index).IsZero():
+		case !field.isOf(p):
 			f.add(field.Name, "is an option of "+anyOf(field.Of)+" mappings, and this one is "+string(p)+": leave it out")
+		case !field.isAt(kind):
+			f.add(field.Name, "is an option of public mappings, and this one has a source client: leave it out")
 		}
 	}
 }
@@ -66,16 +75,37 @@ func (o Options) Shown(p Protocol) Options {
 			to.FieldByIndex(field.index).Set(set.FieldByIndex(field.index))
 		}
 	}
-	if shown.Socks != nil {
-		shown.Socks = &SocksAccess{Username: shown.Socks.Username}
-	}
-	return shown
+	return shown.WithoutSecrets()
 }
 
-// hashed gives the options of what has the event stream, with hashes for passwords.
+// WithoutSecrets gives the options without what passwords are checked with.
+func (o Options) WithoutSecrets() Options {
+	if o.Socks != nil {
+		o.Socks = &SocksAccess{Username: o.Socks.Username}
+	}
+	o.Access = o.Access.shown()
+	return o
+}
+
+// kept gives the options with the passwords that there were, where a change says
+// nothing of them.
+func (o Options) kept(was Options) Options {
+	o.Socks, o.Access = o.Socks.kept(was.Socks), o.Access.kept(was.Access)
+	return o
+}
+
+// hashed gives the options of what has the event stream as they are kept: with hashes for
+// passwords, and without objects that have nothing in them.
 func (o Options) hashed(of StreamID) (_ Options, err error) {
+	o.Access, o.HTTP = o.Access.tidy(), o.HTTP.tidy()
 	o.Socks, err = o.Socks.hashed(of)
 	return o, err
+}
+
+// isAt tells whether the option is one of mappings whose connections come in at a kind of
+// origin.
+func (f Field) isAt(kind OriginKind) bool {
+	return len(f.At) == 0 || slices.Contains(f.At, string(kind))
 }
 
 // isOf tells whether the option is one of mappings that carry p.

@@ -21,6 +21,7 @@ import (
 //	minimum, maximum    of a number
 //	maxLength           of a text, in characters
 //	of                  the protocols that an option is for, with commas between
+//	at                  the kinds of origins that it is for, in the same way
 //	unset               the meaning of an optional field that is not set
 //
 // The domain checks values by the tags, the API documents them, and the command line
@@ -36,6 +37,7 @@ type Field struct {
 	Maximum   *int64
 	MaxLength int      // 0 = unlimited
 	Of        []string // the protocols it is for; nil = all
+	At        []string // the kinds of origins it is for; nil = all
 	Optional  bool
 	Unset     string // what an optional field means when nobody has set it
 	Type      reflect.Type
@@ -68,6 +70,9 @@ func Fields(part any) []Field {
 		}
 		if of := f.Tag.Get("of"); of != "" {
 			field.Of = strings.Split(of, ",")
+		}
+		if at := f.Tag.Get("at"); at != "" {
+			field.At = strings.Split(at, ",")
 		}
 		if most := bound(f.Tag.Get("maxLength")); most != nil {
 			field.MaxLength = int(*most)

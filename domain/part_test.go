@@ -95,23 +95,34 @@ func TestEveryPartIsCarried(t *testing.T) {
 	}
 }
 
-// optionsOf are all options that mappings of a protocol may have, with a value each.
-func optionsOf(p Protocol) Options {
+// sealedExample is a password as it may be kept.
+const sealedExample = "$argon2id-ed25519$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+// optionsOf are all options that mappings of a protocol and an origin may have, with a
+// value each.
+func optionsOf(p Protocol, kind OriginKind) Options {
 	options := allOptions
 	v := reflect.ValueOf(&options).Elem()
 	for _, field := range Fields(options) {
-		if !field.isOf(p) {
+		if !field.isOf(p) || !field.isAt(kind) {
 			v.FieldByIndex(field.index).SetZero()
 		}
 	}
 	if options.Socks != nil {
 		options.Socks = &SocksAccess{Username: "ann", Password: hashScheme + "$1$salt$hash"} // which is kept as it is
 	}
+	if options.Access != nil {
+		options.Access = &Access{Allow: []string{"192.0.2.0/24"}, Deny: []string{"192.0.2.1"}, Basic: []VisitorAccess{{"ann", sealedExample}}}
+	}
+	if options.HTTP != nil {
+		changes := &HeaderChanges{Set: map[string]string{"X-A": "b"}, Remove: []string{"X-C"}}
+		options.HTTP = &HTTPOptions{HostHeader: "localhost:3000", StripPrefix: "/app", RequestHeaders: changes, ResponseHeaders: changes}
+	}
 	return options
 }
 
 func everyPartIsCarried(t *testing.T, p Protocol) {
-	allOptions := optionsOf(p)
+	allOptions := optionsOf(p, OriginAgent)
 	check := func(where string, value any, parts ...any) {
 		t.Helper()
 		text, err := json.Marshal(value)
@@ -193,7 +204,7 @@ func everyPartIsCarried(t *testing.T, p Protocol) {
 func TestOptionsAreOfAProtocol(t *testing.T) {
 	for _, p := range []Protocol{ProtocolTCP, ProtocolUDP} {
 		var f faults
-		Options{IdleSeconds: 5}.check(&f, p)
+		Options{IdleSeconds: 5}.check(&f, p, OriginAgent)
 		if refused := len(f.list) > 0; refused != (p == ProtocolTCP) {
 			t.Errorf("idle_seconds of a %s mapping: %v", p, f.list)
 		}
@@ -212,7 +223,7 @@ func TestHTTPMappingIsCarried(t *testing.T) {
 		}
 	}
 	offer := PublicOffer{Known: true, Domains: map[Protocol][]string{ProtocolHTTP: {"t.example.org"}}}
-	parts := Parts{"web", Origin{PublicHost: "brave-otter", PublicPath: "/app"}, Service{TargetScheme: "http", Target: "file:/srv/www"}, optionsOf(ProtocolHTTP)}
+	parts := Parts{"web", Origin{PublicHost: "brave-otter", PublicPath: "/app"}, Service{TargetScheme: "http", Target: "file:/srv/www"}, optionsOf(ProtocolHTTP, OriginHost)}
 	d, err := w.run(CreateMapping{ID: 1001, UserID: 100000001, TargetClientID: 600000000, Protocol: ProtocolHTTP, Parts: parts}.Offered(offer))
 	if err != nil {
 		t.Fatal(err)

@@ -234,7 +234,7 @@ func (f *faults) parts(p Protocol, kind OriginKind, parts Parts) {
 		f.add("protocol", fmt.Sprintf("%s cannot come in at %s, only at %s", p, kind.where(), row.wheres()))
 	}
 	row.check(f, parts)
-	parts.Options.check(f, p)
+	parts.Options.check(f, p, kind)
 	parts.HeldBy.check(f, kind)
 }
 

@@ -156,7 +156,7 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	f.text("name", c.Name, 0, maxNameLength)
 	f.protocol(c.Protocol)
 	c.Protocol.checkService(&f, c.Service)
-	c.Options.check(&f, c.Protocol)
+	c.Options.check(&f, c.Protocol, OriginAgent)
 	if c.HeldBy.source() {
 		f.add("held_by", "must be target or left out: a share has no source yet")
 	}

@@ -165,7 +165,9 @@ func addParts(to *domain.Parts, object []byte) error {
 }
 
 func mappingMessage(m domain.Mapping) *wirepb.Mapping {
-	parts, err := json.Marshal(m.Parts())
+	shown := m.Parts()
+	shown.Options = shown.Options.WithoutSecrets()
+	parts, err := json.Marshal(shown)
 	if err != nil {
 		parts = nil // they hold numbers, texts and lists of them, which can be written
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -39,14 +40,18 @@ func (h *fromHost) late() bool { return true }
 func (h *fromHost) hold(transport.Stream) (release func()) { return func() {} }
 
 // admit authorises the connection from the records: the mapping must still be the
-// host's.
-func (h *fromHost) admit(context.Context, *wirepb.Open) (*forward, wire.Code) {
+// host's. Whoever speaks HTTP with visitors admits each of them; one who is passed through
+// is looked at here.
+func (h *fromHost) admit(_ context.Context, open *wirepb.Open) (*forward, wire.Code) {
 	r := h.f.routes
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.mappings[h.mapping]
 	if m == nil || m.State.PublicHost != h.host {
 		return nil, wire.NoSuchMapping
+	}
+	if m.State.Protocol == domain.ProtocolTLS && !admits(m, open) {
+		return nil, wire.VisitorDenied
 	}
 	return r.begin(m, h)
 }

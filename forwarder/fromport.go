@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 
 	"github.com/tunnox-net/tunnox/proxyheader"
 	"github.com/tunnox-net/tunnox/transport"
@@ -36,8 +37,9 @@ func (p *fromPort) logger() *slog.Logger { return p.f.log }
 // forwarder, and ends it.
 func (p *fromPort) hold(transport.Stream) (release func()) { return func() {} }
 
-// admit authorises a visitor from the records: the mapping must still be the port's.
-func (p *fromPort) admit(context.Context, *wirepb.Open) (*forward, wire.Code) {
+// admit authorises a visitor from the records: the mapping must still be the port's, and
+// let the visitor's address in.
+func (p *fromPort) admit(_ context.Context, open *wirepb.Open) (*forward, wire.Code) {
 	r := p.f.routes
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +47,16 @@ func (p *fromPort) admit(context.Context, *wirepb.Open) (*forward, wire.Code) {
 	if m == nil || m.State.PublicPort != p.port {
 		return nil, wire.NoSuchMapping
 	}
+	if !admits(m, open) {
+		return nil, wire.VisitorDenied
+	}
 	return r.begin(m, p)
+}
+
+// admits tells whether a mapping lets a visitor's address in.
+func admits(m *mappingRoute, open *wirepb.Open) bool {
+	from, _ := netip.ParseAddrPort(open.GetPeer()) // an address that cannot be read is admitted where all are
+	return m.State.Access.Admits(from.Addr())
 }
 
 // visitor is a connection from outside, which can be reset as a stream can.

@@ -84,7 +84,7 @@ func (h *hosts) allow(visitor string, now time.Time) bool {
 }
 
 // Host gives the mapping that a public host, by the name that mappings have for it,
-// and an escaped path lead to now, for a visitor at an address. It fails with ErrNoHost
+// and a path without escapes lead to now, for a visitor at an address. It fails with ErrNoHost
 // when there is none, with ErrBusy, or with why it could not be found out.
 func (f *Forwarder) Host(ctx context.Context, name, path, visitor string) (domain.Versioned[domain.Mapping], error) {
 	m, found, known := f.routes.host(name, path, f.now())

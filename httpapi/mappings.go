@@ -92,6 +92,9 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 	if err != nil {
 		return nil, err
 	}
+	if b.Options, err = b.Options.Sealed(a.seal(ctx, in.IdempotencyKey)); err != nil {
+		return nil, a.refusal(ctx, inBody(err))
+	}
 	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
 		return domain.CreateMapping{ID: id, UserID: user, Any: identity(ctx).admin(), SourceClientID: source, TargetClientID: b.TargetClientID,
 			Protocol: domain.Protocol(b.Protocol),
@@ -202,6 +205,10 @@ func (a *api) changeMapping(ctx context.Context, in *changeMappingInput) (*mappi
 	b := in.Body
 	if b.MappingID != nil && *b.MappingID != in.ID {
 		return nil, invalid("body.mapping_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
+	}
+	var err error
+	if b.patch, err = b.patch.Sealed(a.seal(ctx, in.IdempotencyKey)); err != nil {
+		return nil, a.refusal(ctx, inBody(err))
 	}
 	return a.mappingCommand(ctx, in.MatchHeader, b, domain.ChangeMapping{ID: in.ID, By: a.asUser(ctx), Patch: b.patch})
 }

@@ -12,7 +12,7 @@ import (
 
 // proxy carries one request to the service and its answer back.
 func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
-	out := &answer{ResponseWriter: w}
+	out := &answer{ResponseWriter: w, cookie: site.cookie}
 	defer out.stop()
 	// The service may answer before it has read all; net/http would read the rest
 	// of the request before it lets the answer through.
@@ -28,10 +28,8 @@ func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
 			// As it came: the proxy drops what net/url does not understand.
 			r.Out.URL.RawQuery, r.Out.URL.ForceQuery = in.URL.RawQuery, in.URL.ForceQuery
 			r.Out.Host = in.Host
-			if site.HostHeader != "" {
-				r.Out.Host = site.HostHeader
-			}
 			setForwarded(r.Out.Header, in, s.config.Trusted)
+			site.rewrite(r.Out)
 			r.Out.Header.Del("Upgrade")
 			r.Out.Header.Del("Http2-Settings")
 			if r.Out.Header.Get("Connection") != "" {
@@ -48,6 +46,7 @@ func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
 			if res.StatusCode == http.StatusSwitchingProtocols {
 				return errors.New("the service switched protocols without being asked")
 			}
+			site.Response.apply(res.Header)
 			out.length = res.ContentLength
 			res.Body = &answerBody{ReadCloser: res.Body, answer: out}
 			return nil
@@ -77,7 +76,8 @@ func idempotent(method string) bool {
 // body is slow to follow.
 type answer struct {
 	http.ResponseWriter
-	length int64 // of the body, -1 = not known
+	length int64  // of the body, -1 = not known
+	cookie string // that is set with it, "" = none
 
 	mu    sync.Mutex
 	timer *time.Timer
@@ -99,6 +99,10 @@ func (a *answer) WriteHeader(status int) {
 			if _, ok := h[name]; !ok {
 				h[name] = nil
 			}
+		}
+		if a.cookie != "" { // not with an interim answer, whose headers do not stay
+			h.Add("Set-Cookie", a.cookie)
+			a.cookie = ""
 		}
 	}
 	a.ResponseWriter.WriteHeader(status)

@@ -28,6 +28,10 @@ type Config struct {
 	// here. It fails with [ErrNoSite] for a host that nobody has.
 	Pass   func(ctx context.Context, host, visitor string) (Passage, error)
 	Logger *slog.Logger
+	// Metrics count requests; nil = they are not counted.
+	Metrics *Metrics
+	// AccessLog has an entry of each request; nil = there is none.
+	AccessLog *AccessLog
 	// HeaderTimeout bounds the time for a request's head. Default 10 s. There is no
 	// such bound for bodies: an upload may take a day.
 	HeaderTimeout time.Duration
@@ -44,6 +48,7 @@ type Server struct {
 	config   Config
 	http     *http.Server
 	sites    *sites
+	doorman  *doorman
 	upgraded sync.WaitGroup // exchanges that left net/http
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -57,7 +62,7 @@ func New(config Config) *Server {
 	if config.IdleTimeout <= 0 {
 		config.IdleTimeout = 75 * time.Second
 	}
-	s := &Server{config: config, sites: newSites()}
+	s := &Server{config: config, sites: newSites(), doorman: newDoorman()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -117,6 +122,13 @@ func (s *Server) Close() error {
 
 // serve answers one request: with the service's answer, or with a page of ours.
 func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
+	e := s.begin(w, in)
+	defer e.end()
+	s.answer(e, in)
+	e.whole = true
+}
+
+func (s *Server) answer(w *exchange, in *http.Request) {
 	if in.Method == http.MethodConnect || in.URL.Host != "" {
 		// With an absolute form the Host header is not shown to us (net/http
 		// replaces it), so nobody could tell whether the two agree.
@@ -136,10 +148,11 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 		misdirected.write(w, in)
 		return
 	}
+	w.host = host
 	life, done := lifetime(in)
 	defer done()
 	in = in.WithContext(life)
-	site, err := s.config.Finder.Find(in.Context(), host, in.URL.EscapedPath(), in.RemoteAddr)
+	site, err := s.config.Finder.Find(in.Context(), host, routePath(in.URL), in.RemoteAddr)
 	switch {
 	case errors.Is(err, ErrNoSite):
 		noSuchSite.write(w, in)
@@ -148,11 +161,21 @@ func (s *Server) serve(w http.ResponseWriter, in *http.Request) {
 	case s.config.Secure != nil && scheme(in, s.config.Trusted) == "http":
 		// 308 keeps the method and the body (RFC 9110, section 15.4.9).
 		http.Redirect(w, in, s.config.Secure(host, in.URL), http.StatusPermanentRedirect)
-	case isWebSocket(in):
-		s.upgrade(w, in, site)
 	default:
-		s.proxy(w, in, site)
+		w.site = site
+		if w.user, site.cookie, ok = s.admit(w, in, site, host); ok {
+			s.carry(w, in, site)
+		}
 	}
+}
+
+// carry takes a request that may come in to its service.
+func (s *Server) carry(w *exchange, in *http.Request, site Site) {
+	if isWebSocket(in) {
+		s.upgrade(w, in, site)
+		return
+	}
+	s.proxy(w, in, site)
 }
 
 // fail answers with the page for an error on the way to the service.

@@ -8,8 +8,8 @@ import (
 
 // Finder says what a public host leads to.
 type Finder interface {
-	// Find gives the site of a host, as [Host] writes it, and an escaped path, for a
-	// visitor at an address. It fails with [ErrNoSite] when nothing is mapped there. An
+	// Find gives the site of a host, as [Host] writes it, and a path without escapes and
+	// dot segments, for a visitor at an address. It fails with [ErrNoSite] when nothing is mapped there. An
 	// error that is [Unreachable] becomes the page that says which hop failed.
 	Find(ctx context.Context, host, path, visitor string) (Site, error)
 }
@@ -34,6 +34,14 @@ type Site struct {
 	ServerName string
 	// HostHeader replaces the Host that the service sees; "" keeps the visitor's.
 	HostHeader string
+	// Access says who may come in.
+	Access Access
+	// StripPrefix is taken off the beginning of the path; "" = nothing is.
+	StripPrefix string
+	// Request and Response are changed on their ways to the service and to the visitor.
+	Request, Response HeaderChanges
+
+	cookie string // to be set with the answer, "" = none
 }
 
 // Unreachable says why no connection to the service could be had.

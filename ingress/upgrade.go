@@ -21,7 +21,7 @@ const upgradeTimeout = 30 * time.Second
 // two ends are joined, and lets headers of a hop through (golang.org/issue/80875),
 // so this is ours: one request, one answer, and then bytes both ways, each direction
 // until its own end.
-func (s *Server) upgrade(w http.ResponseWriter, in *http.Request, site Site) {
+func (s *Server) upgrade(w *exchange, in *http.Request, site Site) {
 	life := in.Context()
 	if site.Scheme == SchemeH2C {
 		noUpgrade.write(w, in)
@@ -50,9 +50,10 @@ func (s *Server) upgrade(w http.ResponseWriter, in *http.Request, site Site) {
 		return
 	}
 	_ = service.SetDeadline(time.Time{})
+	site.Response.apply(res.Header)
 	if res.StatusCode != http.StatusSwitchingProtocols {
 		defer func() { _ = service.Close() }()
-		refuseUpgrade(w, res)
+		refuseUpgrade(w, res, site.cookie)
 		return
 	}
 	if !strings.EqualFold(res.Header.Get("Upgrade"), "websocket") {
@@ -73,12 +74,18 @@ func (s *Server) upgrade(w http.ResponseWriter, in *http.Request, site Site) {
 	}
 	defer context.AfterFunc(s.ctx, func() { abort(visitor) })()
 	_ = visitor.SetDeadline(time.Time{})
+	if site.cookie != "" {
+		res.Header.Add("Set-Cookie", site.cookie)
+	}
+	w.status = http.StatusSwitchingProtocols
 	if err := writeSwitch(visitor, res); err != nil {
 		abort(visitor)
 		abort(service)
 		return
 	}
-	carry(visitor, buffered.Reader, service, fromService)
+	received, sent := carry(visitor, buffered.Reader, service, fromService)
+	w.got.Store(received)
+	w.sent.Store(sent)
 }
 
 // upgradeRequest is what the service is asked.
@@ -90,11 +97,9 @@ func upgradeRequest(in *http.Request, site Site, s *Server) *http.Request {
 	out.Header.Set("Connection", "Upgrade")
 	out.Header.Set("Upgrade", "websocket")
 	setForwarded(out.Header, in, s.config.Trusted)
+	site.rewrite(out)
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header.Set("User-Agent", "") // net/http would put its own
-	}
-	if site.HostHeader != "" {
-		out.Host = site.HostHeader
 	}
 	return out
 }
@@ -117,13 +122,13 @@ func ask(service net.Conn, answers *bufio.Reader, out *http.Request) (*http.Resp
 }
 
 // refuseUpgrade passes on an ordinary answer of the service.
-func refuseUpgrade(w http.ResponseWriter, res *http.Response) {
+func refuseUpgrade(w http.ResponseWriter, res *http.Response, cookie string) {
 	defer func() { _ = res.Body.Close() }()
 	removeHopByHop(res.Header)
 	for name, values := range res.Header {
 		w.Header()[name] = values
 	}
-	out := &answer{ResponseWriter: w, length: -1}
+	out := &answer{ResponseWriter: w, length: -1, cookie: cookie}
 	out.WriteHeader(res.StatusCode)
 	if _, err := io.Copy(out, res.Body); err != nil {
 		panic(http.ErrAbortHandler) // cut short there, cut short here
@@ -145,20 +150,21 @@ func writeSwitch(visitor net.Conn, res *http.Response) error {
 
 // carry moves bytes both ways until both directions have ended. What had been read
 // ahead goes first. A direction that fails ends both.
-func carry(visitor net.Conn, fromVisitor io.Reader, service net.Conn, fromService io.Reader) {
+func carry(visitor net.Conn, fromVisitor io.Reader, service net.Conn, fromService io.Reader) (received, sent int64) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		move(service, fromVisitor, visitor)
+		received = move(service, fromVisitor, visitor)
 	}()
-	move(visitor, fromService, service)
+	sent = move(visitor, fromService, service)
 	<-over
 	_ = visitor.Close()
 	_ = service.Close()
+	return received, sent
 }
 
-func move(to net.Conn, from io.Reader, source net.Conn) {
-	_, err := io.Copy(to, from)
+func move(to net.Conn, from io.Reader, source net.Conn) (n int64) {
+	n, err := io.Copy(to, from)
 	if err == nil {
 		if half, ok := to.(interface{ CloseWrite() error }); ok {
 			err = half.CloseWrite()
@@ -168,6 +174,7 @@ func move(to net.Conn, from io.Reader, source net.Conn) {
 		abort(to)
 		abort(source)
 	}
+	return n
 }
 
 // abort ends a connection in a way that the peer cannot take for a proper end.

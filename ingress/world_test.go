@@ -32,6 +32,7 @@ type world struct {
 	server  *ingress.Server
 	address string // of the server
 	site    ingress.Site
+	found   string // the path that was looked up last
 
 	mu   sync.Mutex
 	gone error // what dialling the service says instead
@@ -98,6 +99,7 @@ func (w *world) Find(_ context.Context, host, path, _ string) (ingress.Site, err
 	if host != "app.example.org" {
 		return ingress.Site{}, ingress.ErrNoSite
 	}
+	w.found = path
 	return w.site, nil
 }
 
@@ -117,7 +119,19 @@ func (w *world) dial() *net.TCPConn {
 // the answer.
 func (w *world) exchange(request string) string {
 	w.t.Helper()
-	c := w.dial()
+	return w.exchangeFrom("127.0.0.1", request)
+}
+
+// exchangeFrom is exchange for a visitor, or a proxy, at an address.
+func (w *world) exchangeFrom(address, request string) string {
+	w.t.Helper()
+	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).Dial("tcp", w.address)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(limit))
+	c := conn.(*net.TCPConn)
 	if _, err := io.WriteString(c, request); err != nil {
 		w.t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ const (
 	DialUnreachable     Code = "dial_unreachable"
 	TargetOverloaded    Code = "target_overloaded"
 	VisitorLeft         Code = "visitor_left"
+	VisitorDenied       Code = "visitor_denied"
 	PolicyDenied        Code = "policy_denied"
 	NodeDraining        Code = "node_draining"
 	ProtocolUnavailable Code = "protocol_unavailable"
@@ -74,6 +75,7 @@ var meanings = map[Code]meaning{
 	DialUnreachable:     {sentence: "the service cannot be reached from the target agent"},
 	TargetOverloaded:    {sentence: "the target agent did not answer in time: its link or its machine is overloaded"},
 	VisitorLeft:         {sentence: "the visitor left before the service had answered"},
+	VisitorDenied:       {sentence: "the mapping's access rules do not let the visitor's address in"},
 	PolicyDenied:        {sentence: "the target agent's policy does not allow this address"},
 	NodeDraining:        {sentence: "the forwarder is draining and takes no new streams"},
 	ProtocolUnavailable: {sentence: "the protocol is not available here"},

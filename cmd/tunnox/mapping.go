@@ -131,28 +131,23 @@ func (r *resource) createMapping() *cobra.Command {
 }
 
 func (r *resource) updateMapping() *cobra.Command {
-	cmd := r.act("update ID", "Change a mapping's listener, public port or host, service or name", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
-		body := changedStrings(flags, map[string]string{"name": "name", "host": "public_host", "path": "public_path"})
-		given := changedStrings(flags, map[string]string{"listen": "listen", "service": "service"})
-		if listen, ok := given["listen"].(string); ok {
-			if err := addListen(body, listen); err != nil {
-				return nil, err
-			}
+	cmd := &cobra.Command{Use: "update ID", Short: "Change a mapping's listener, public port or host, service, options or name", Args: oneID}
+	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
+		body, err := changedMapping(cmd.Flags())
+		if err != nil {
+			return err
 		}
-		if flags.Changed("public-port") {
-			port, err := flags.GetInt("public-port")
-			if err != nil {
-				return nil, err
-			}
-			body["public_port"] = port
+		path := r.path + "/" + args[0]
+		if err := completeObjects(body, func() ([]byte, error) { return c.call(ctx, http.MethodGet, path, nil) }); err != nil {
+			return err
 		}
-		if service, ok := given["service"].(string); ok {
-			if err := addService(body, service); err != nil {
-				return nil, err
-			}
+		b, err := c.call(ctx, http.MethodPut, path, body)
+		if err != nil {
+			return err
 		}
-		return body, addOptions(flags, mappingOptions, body)
+		return r.print(out, b)
 	})
+	changesOne(cmd)
 	cmd.Flags().String("listen", "", "`[host:]port` the source client listens on from now on")
 	cmd.Flags().String("service", "", "`[scheme://]host:port` the target client dials from now on, or unix:PATH, or file:PATH")
 	cmd.Flags().String("host", "", "`label` of the public host from now on")
@@ -162,6 +157,70 @@ func (r *resource) updateMapping() *cobra.Command {
 	optionFlags(cmd, mappingOptions)
 	cmd.MarkFlagsOneRequired(append([]string{"listen", "service", "name", "public-port", "host", "path"}, optionNames(mappingOptions)...)...)
 	return cmd
+}
+
+// changedMapping gives the body for what the flags change.
+func changedMapping(flags *pflag.FlagSet) (map[string]any, error) {
+	body := changedStrings(flags, map[string]string{"name": "name", "host": "public_host", "path": "public_path"})
+	given := changedStrings(flags, map[string]string{"listen": "listen", "service": "service"})
+	if listen, ok := given["listen"].(string); ok {
+		if err := addListen(body, listen); err != nil {
+			return nil, err
+		}
+	}
+	if flags.Changed("public-port") {
+		port, err := flags.GetInt("public-port")
+		if err != nil {
+			return nil, err
+		}
+		body["public_port"] = port
+	}
+	if service, ok := given["service"].(string); ok {
+		if err := addService(body, service); err != nil {
+			return nil, err
+		}
+	}
+	return body, addOptions(flags, mappingOptions, body)
+}
+
+// completeObjects adds what a mapping has to the objects of a body that changes some of
+// their fields: the API replaces an object as a whole.
+func completeObjects(body map[string]any, read func() ([]byte, error)) error {
+	var has map[string]any
+	for name, value := range body {
+		object, ok := value.(map[string]any)
+		if !ok {
+			continue
+		}
+		if has == nil {
+			b, err := read()
+			if err != nil {
+				return err
+			}
+			if has, err = parseObject(b); err != nil {
+				return err
+			}
+		}
+		if before, ok := has[name].(map[string]any); ok {
+			body[name] = completed(object, before)
+		}
+	}
+	return nil
+}
+
+func completed(object, before map[string]any) map[string]any {
+	all := map[string]any{}
+	for name, value := range before {
+		all[name] = value
+	}
+	for name, value := range object {
+		inner, ok := value.(map[string]any)
+		if was, both := before[name].(map[string]any); ok && both {
+			value = completed(inner, was)
+		}
+		all[name] = value
+	}
+	return all
 }
 
 // addListen adds the listener's fields. A port alone leaves the host out: the

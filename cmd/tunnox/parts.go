@@ -48,8 +48,10 @@ func fieldFlags(cmd *cobra.Command, prefix string, fields []domain.Field) {
 			flags.Bool(name, false, help)
 		case kind == reflect.Slice && field.Type.Elem().Kind() == reflect.String:
 			flags.StringSlice(name, nil, help)
+		case isVisitors(field):
+			visitorFlags(cmd, name, help)
 		case kind == reflect.Map && field.Type.Elem().Kind() == reflect.String:
-			flags.StringToString(name, nil, help)
+			flags.Var(pairsFlag{}, name, help+", `name=value`; may be given several times")
 		case structOf(field.Type) != nil:
 			fieldFlags(cmd, name+"-", domain.Fields(structOf(field.Type)))
 		default:
@@ -106,7 +108,7 @@ func addFields(flags *pflag.FlagSet, prefix string, fields []domain.Field, body 
 			}
 			continue
 		}
-		if !flags.Changed(name) {
+		if !flags.Changed(name) && !(isVisitors(field) && flags.Changed(name+"-file")) {
 			continue
 		}
 		value, err := flagValue(flags, name)
@@ -119,6 +121,12 @@ func addFields(flags *pflag.FlagSet, prefix string, fields []domain.Field, body 
 }
 
 func flagValue(flags *pflag.FlagSet, name string) (any, error) {
+	switch value := flags.Lookup(name).Value.(type) {
+	case *visitorsFlag:
+		return value.into.all()
+	case pairsFlag:
+		return value, nil
+	}
 	switch flags.Lookup(name).Value.Type() {
 	case "int64":
 		return flags.GetInt64(name)
@@ -126,8 +134,6 @@ func flagValue(flags *pflag.FlagSet, name string) (any, error) {
 		return flags.GetBool(name)
 	case "stringSlice":
 		return flags.GetStringSlice(name)
-	case "stringToString":
-		return flags.GetStringToString(name)
 	}
 	return flags.GetString(name)
 }

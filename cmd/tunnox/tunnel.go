@@ -48,12 +48,17 @@ The server needs public ports: tunnoxd serve --public-ports FROM-TO.
 	f.declare(cmd)
 	cmd.Flags().IntVar(&port, "port", 0, "public `port` to have; 0 = one is chosen")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
+	rules := ruleFlags(cmd, false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		wanted, err := publicSpec(protocol, args[0], "", port)
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+		visitors, err := rules()
+		if err != nil {
+			return err
+		}
+		return f.hold(cmd.Context(), wanted.named(name).ruled(visitors).wish, f.shown(wanted.ready))
 	}
 	return cmd
 }
@@ -73,8 +78,9 @@ the files, and nothing outside it. They see no files whose names begin with a do
 The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN.
 
 ` + foregroundCodes,
-		Example: "  tunnox http 3000\n  tunnox http 192.168.1.10:8123 --host home\n  tunnox http ./site --listing\n  tunnox http 3000 --inspect",
-		Args:    oneArgument("the service, a port such as 3000, HOST:PORT or a directory such as ./site")}
+		Example: "  tunnox http 3000\n  tunnox http 192.168.1.10:8123 --host home\n  tunnox http ./site --listing\n" +
+			"  tunnox http 3000 --basic-file passwords --allow 192.0.2.0/24 --host-header localhost:3000\n  tunnox http 3000 --inspect",
+		Args: oneArgument("the service, a port such as 3000, HOST:PORT or a directory such as ./site")}
 	f.declare(cmd)
 	cmd.Flags().StringVar(&site.host, "host", "", "`label` under the server's base domain (default: one is chosen)")
 	cmd.Flags().BoolVar(&site.files.listing, "listing", false, "of a directory: list what it has where there is no index.html")
@@ -82,6 +88,7 @@ The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN
 	cmd.Flags().StringVar(&site.path, "path", "", "`path` of the host that the service has, with all below it (default: /)")
 	cmd.Flags().BoolVar(&inspect, "inspect", false, "show the requests on a page of this machine, http://127.0.0.1:4040 or a port after it")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
+	rules := ruleFlags(cmd, true)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		site.service = args[0]
 		wanted, err := httpSpec(site)
@@ -89,7 +96,11 @@ The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN
 			return err
 		}
 		wanted.wish.Inspect = inspect
-		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+		visitors, err := rules()
+		if err != nil {
+			return err
+		}
+		return f.hold(cmd.Context(), wanted.named(name).ruled(visitors).wish, f.shown(wanted.ready))
 	}
 	return cmd
 }
@@ -112,12 +123,17 @@ ADDRESS, with --base-domain DOMAIN.
 	f.declare(cmd)
 	cmd.Flags().StringVar(&host, "host", "", "`label` under the server's base domain (default: one is chosen)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
+	rules := ruleFlags(cmd, false)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		wanted, err := tlsSpec(args[0], host)
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+		visitors, err := rules()
+		if err != nil {
+			return err
+		}
+		return f.hold(cmd.Context(), wanted.named(name).ruled(visitors).wish, f.shown(wanted.ready))
 	}
 	return cmd
 }

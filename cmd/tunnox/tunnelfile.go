@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,16 +31,18 @@ type entry struct {
 	kind  string            // the key that says what it is
 	value string            // of that key
 	more  map[string]string // the other keys
+	rules publicRules       // what the keys of rules say together
 	line  int
 	dir   string // of the file: where relative paths begin
 }
 
 // kindKeys are the keys that say what a tunnel is, each with its options.
 var kindKeys = map[string][]string{
-	"http":    {"host", "path", "listing", "dot_files", "inspect", "keep"},
-	"tcp":     {"port", "keep"},
-	"udp":     {"port", "keep"},
-	"tls":     {"host", "keep"},
+	"http": {"host", "path", "listing", "dot_files", "inspect", "keep", "allow", "deny", "basic", "basic_file", "host_header", "strip_prefix",
+		"request_headers", "response_headers"},
+	"tcp":     {"port", "keep", "allow", "deny"},
+	"udp":     {"port", "keep", "allow", "deny"},
+	"tls":     {"host", "keep", "allow", "deny"},
 	"expose":  {"uses", "expires", "keep"},
 	"forward": {"to", "protocol", "keep"},
 	"socks":   {"listen", "username", "password_file", "keep"},
@@ -46,7 +50,7 @@ var kindKeys = map[string][]string{
 
 // same tells whether another entry asks for the same tunnel.
 func (e entry) same(o entry) bool {
-	return e.kind == o.kind && e.value == o.value && maps.Equal(e.more, o.more)
+	return e.kind == o.kind && e.value == o.value && maps.Equal(e.more, o.more) && reflect.DeepEqual(e.rules, o.rules)
 }
 
 // spec gives the tunnel that an entry asks for.
@@ -129,7 +133,7 @@ func (e entry) spec(name string, where func() string) (wanted spec, keep bool, e
 	if err != nil {
 		return wanted, false, err
 	}
-	return wanted.named(name), keep, nil
+	return wanted.named(name).ruled(e.rules), keep, nil
 }
 
 // parseTunnels reads a file of tunnels. All that is wrong with it is told at once, each
@@ -217,6 +221,10 @@ func (r *tunnelReader) entry(name, node *yaml.Node) entry {
 			return
 		}
 		seen[key.Value] = true
+		if r.visitorRule(&e.rules, key, value) {
+			others = append(others, key)
+			return
+		}
 		if value.Kind != yaml.ScalarNode {
 			r.fault(value, "%s must be one value", key.Value)
 			return
@@ -245,6 +253,90 @@ func (r *tunnelReader) entry(name, node *yaml.Node) entry {
 		r.known(key, fmt.Sprintf("%q, which is %s,", name.Value, e.kind), kindKeys[e.kind]...)
 	}
 	return e
+}
+
+// visitorRule reads a key that says what a tunnel lets in, or changes. It reports false for
+// other keys.
+func (r *tunnelReader) visitorRule(rules *publicRules, key, value *yaml.Node) bool {
+	switch key.Value {
+	case "allow":
+		rules.Allow = r.listed(key, value)
+	case "deny":
+		rules.Deny = r.listed(key, value)
+	case "basic":
+		for _, text := range r.listed(key, value) {
+			v, err := parseVisitor(text)
+			if err != nil {
+				r.fault(value, "%s: %v", key.Value, err)
+				return true
+			}
+			rules.Basic = append(rules.Basic, v)
+		}
+	case "basic_file":
+		if value.Kind != yaml.ScalarNode {
+			r.fault(value, "%s must be one value", key.Value)
+			return true
+		}
+		name := value.Value
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(r.file), name)
+		}
+		file, err := os.Open(name)
+		if err != nil {
+			r.fault(value, "%s: %v", key.Value, err)
+			return true
+		}
+		defer file.Close()
+		visitors, err := readVisitors(file)
+		if err != nil {
+			r.fault(value, "%s: %s: %v", key.Value, value.Value, err)
+		}
+		rules.Basic = append(rules.Basic, visitors...)
+	case "host_header", "strip_prefix":
+		if value.Kind != yaml.ScalarNode {
+			r.fault(value, "%s must be one value", key.Value)
+			return true
+		}
+		*map[string]*string{"host_header": &rules.HostHeader, "strip_prefix": &rules.StripPrefix}[key.Value] = value.Value
+	case "request_headers":
+		rules.RequestHeaders = r.headers(key, value)
+	case "response_headers":
+		rules.ResponseHeaders = r.headers(key, value)
+	default:
+		return false
+	}
+	return true
+}
+
+// listed reads one value, or a list of them.
+func (r *tunnelReader) listed(key, value *yaml.Node) (all []string) {
+	nodes := []*yaml.Node{value}
+	if value.Kind == yaml.SequenceNode {
+		nodes = value.Content
+	}
+	for _, node := range nodes {
+		if node.Kind != yaml.ScalarNode {
+			r.fault(node, "%s must be one value or a list of them", key.Value)
+			return nil
+		}
+		all = append(all, node.Value)
+	}
+	return all
+}
+
+// headers reads names with values; without a value a header is taken away.
+func (r *tunnelReader) headers(key, value *yaml.Node) (all []header) {
+	r.object(value, key.Value, func(name, value *yaml.Node) {
+		switch {
+		case value.Kind != yaml.ScalarNode:
+			r.fault(value, "%s must be one value", name.Value)
+		case value.Tag == "!!null":
+			all = append(all, header{name.Value, ""})
+		default:
+			all = append(all, header{name.Value, value.Value})
+		}
+	})
+	return all
 }
 
 // nearest gives the word that is spelled most like another, "" when none is near.

@@ -18,6 +18,17 @@ tunnels:
     expose: 8080
     expires: 2d
     uses: 3
+  shop:
+    http: 3000
+    basic: [ann:correct horse, "bob:a:b"]
+    basic_file: testdata/visitors
+    allow: 192.0.2.0/24
+    deny: [192.0.2.1, 192.0.2.2]
+    host_header: localhost
+    strip_prefix: /app
+    request_headers: {X-A: 1, X-B: , X-C: ""}
+    response_headers: {X-D: "a, b"}
+  closed: {tcp: 22, allow: [10.0.0.0/8]}
 `
 
 func sprint(s spec, keep bool) string {
@@ -26,7 +37,7 @@ func sprint(s spec, keep bool) string {
 
 func TestTunnelsOfAFile(t *testing.T) {
 	all, err := parseTunnels("t.yaml", []byte(goodTunnels))
-	if err != nil || len(all) != 5 {
+	if err != nil || len(all) != 7 {
 		t.Fatalf("%v, %v", all, err)
 	}
 	for name, want := range map[string]string{
@@ -35,6 +46,9 @@ func TestTunnelsOfAFile(t *testing.T) {
 		"game":  "public udp map[name:game public_port:0 target_host:192.168.1.2 target_port:34197] true",
 		"db":    "forward tcp map[local_port:5433 name:db target_host:127.0.0.1 target_port:5432] false",
 		"notes": "expose tcp map[name:notes target_host:127.0.0.1 target_port:8080] false",
+		"shop": "public http map[access:map[allow:[192.0.2.0/24] basic:[{ann correct horse} {bob a:b} {eve x}] deny:[192.0.2.1 192.0.2.2]] " +
+			"http:map[host_header:localhost request_headers:map[remove:[X-B X-C] set:map[X-A:1]] response_headers:map[set:map[X-D:a, b]] strip_prefix:/app] name:shop target_host:127.0.0.1 target_port:3000] false",
+		"closed": "public tcp map[access:map[allow:[10.0.0.0/8]] name:closed public_port:0 target_host:127.0.0.1 target_port:22] false",
 	} {
 		got, keep, err := all[name].spec(name, func() string { return "" })
 		if text := strings.TrimSpace(sprint(got, keep)); err != nil || text != want {
@@ -51,7 +65,14 @@ func TestFaultsOfATunnelFile(t *testing.T) {
 		"tunels:\n  web: {tcp: 1}":  `t.yaml, line 1: the file has no key "tunels"; did you mean "tunnels"?`,
 		"tunnels:\n  web: {tpc: 1}": `t.yaml, line 2: "web" has no key "tpc"; did you mean "tcp"?`,
 		"tunnels:\n  web:\n    tcp: 1\n    prot: 2":          `t.yaml, line 4: "web", which is tcp, has no key "prot"; did you mean "port"?`,
-		"tunnels:\n  web: {tcp: 1, to: x}":                   `t.yaml, line 2: "web", which is tcp, has no key "to"; it has port, keep`,
+		"tunnels:\n  web: {tcp: 1, to: x}":                   `t.yaml, line 2: "web", which is tcp, has no key "to"; it has port, keep, allow, deny`,
+		"tunnels:\n  web: {tcp: 1, basic: a:b}":              `t.yaml, line 2: "web", which is tcp, has no key "basic"; it has port, keep, allow, deny`,
+		"tunnels:\n  web:\n    http: 1\n    basic: [secret]": `t.yaml, line 4: basic: want USER:PASSWORD`,
+		"tunnels:\n  web:\n    http: 1\n    allow: {a: b}":   `t.yaml, line 4: allow must be one value or a list of them`,
+		"tunnels:\n  web: {http: 1, host_header: [a]}":       `t.yaml, line 2: host_header must be one value`,
+		"tunnels:\n  web: {http: 1, request_headers: [a]}":   `t.yaml, line 2: request_headers must be keys with values`,
+		"tunnels:\n  web: {http: 1, basic_file: none}":       `t.yaml, line 2: basic_file: open none: no such file`,
+		"tunnels:\n  web: {http: 1, alow: a}":                `t.yaml, line 2: "web", which is http, has no key "alow"; did you mean "allow"?`,
 		"tunnels:\n  web: {tcp: 1, udp: 1}":                  `t.yaml, line 2: "web" is tcp already and cannot be udp too`,
 		"tunnels:\n  web: {tcp: 1}\n  web: {tcp: 2}":         `t.yaml, line 3: the tunnel "web" stands here a second time`,
 		"tunnels:\n  web: {port: 1}":                         `t.yaml, line 2: "web" does not say what it is: want one of expose, forward, http, socks, tcp, tls, udp`,

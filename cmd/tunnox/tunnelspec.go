@@ -31,6 +31,12 @@ func isPlace(service string) bool {
 	return strings.HasPrefix(service, "unix:") || strings.HasPrefix(service, "file:")
 }
 
+// ruled gives the tunnel rules for its visitors.
+func (s spec) ruled(rules publicRules) spec {
+	rules.into(s.wish.Parts)
+	return s
+}
+
 // serviceParts are the parts of a mapping that name the service: PORT, HOST:PORT, or
 // unix:PATH with an absolute path.
 func serviceParts(text string) (map[string]any, error) {

@@ -21,6 +21,10 @@ const upLong = `Hold all tunnels of a file for as long as this program runs:
     web:
       http: 3000                 # a public URL
       host: shop                 # left out: one is chosen
+      basic: [ann:secret]        # left out: nobody needs a password; or basic_file: FILE
+      allow: [192.0.2.0/24]      # and deny; left out: visitors come from anywhere
+      host_header: localhost     # what the service sees as Host
+      request_headers: {X-From: tunnel, X-Old: }   # one is set, one taken away
     docs:
       http: ./site               # a directory, beside this file
     ssh:

@@ -145,13 +145,41 @@ func (h *hostServer) Find(ctx context.Context, host, path, visitor string) (ingr
 	if err != nil {
 		return ingress.Site{}, err
 	}
-	return ingress.Site{Mapping: m.State.ID, Version: int64(m.Version), Scheme: m.State.TargetScheme, ServerName: serverName(m.State.TargetHost), Dial: func(_ context.Context, visitor string) (net.Conn, error) {
+	site := siteOf(&m.State)
+	site.Version, site.Dial = int64(m.Version), func(_ context.Context, visitor string) (net.Conn, error) {
 		conn, err := h.f.DialHost(name, m.State.ID, visitor)
 		if err != nil {
 			return nil, unreachable(err)
 		}
 		return conn, nil
-	}}, nil
+	}
+	return site, nil
+}
+
+// siteOf is what a mapping says of its public host.
+func siteOf(m *domain.Mapping) ingress.Site {
+	site := ingress.Site{Mapping: m.ID, Scheme: m.TargetScheme, ServerName: serverName(m.TargetHost)}
+	if a := m.Access; a != nil {
+		site.Access.Admits = a.Admits
+		for _, visitor := range a.Basic {
+			if site.Access.Logins == nil {
+				site.Access.Logins = map[string]string{}
+			}
+			site.Access.Logins[visitor.Username] = visitor.Password
+		}
+	}
+	if o := m.HTTP; o != nil {
+		site.HostHeader, site.StripPrefix = o.HostHeader, o.StripPrefix
+		site.Request, site.Response = headerChanges(o.RequestHeaders), headerChanges(o.ResponseHeaders)
+	}
+	return site
+}
+
+func headerChanges(c *domain.HeaderChanges) ingress.HeaderChanges {
+	if c == nil {
+		return ingress.HeaderChanges{}
+	}
+	return ingress.HeaderChanges{Remove: c.Remove, Set: c.Set}
 }
 
 // serverName is what a service is asked for by SNI: no address is.
@@ -168,7 +196,7 @@ func unreachable(err error) error {
 	code := wire.CodeOf(err)
 	u := &ingress.Unreachable{Code: string(code), Err: err}
 	switch code {
-	case wire.NoSuchMapping, wire.MappingDisabled:
+	case wire.NoSuchMapping, wire.MappingDisabled, wire.VisitorDenied:
 		return ingress.ErrNoSite
 	case wire.TargetOffline:
 		u.Sentence = "The machine behind this address is not connected at the moment."

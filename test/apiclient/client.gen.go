@@ -490,6 +490,24 @@ type APIKey struct {
 	UserId nullable.Nullable[int64] `json:"user_id"`
 }
 
+// Access defines model for Access.
+type Access struct {
+	// Allow Networks, for example 192.0.2.0/24, and addresses that visitors may come from. Left out: all
+	//
+	// Examples: ["192.0.2.0/24"]
+	Allow nullable.Nullable[[]string] `json:"allow,omitempty"`
+
+	// Basic http: usernames and passwords that visitors must have one of (RFC 7617). Left out: none is needed
+	//
+	// Examples: [{"password":"correct horse","username":"ann"}]
+	Basic nullable.Nullable[[]VisitorAccess] `json:"basic,omitempty"`
+
+	// Deny Networks and addresses that visitors may not come from, also where allow has them
+	//
+	// Examples: ["192.0.2.66"]
+	Deny nullable.Nullable[[]string] `json:"deny,omitempty"`
+}
+
 // Attempt defines model for Attempt.
 type Attempt struct {
 	// At Examples: 2026-01-02T15:04:05Z
@@ -530,6 +548,9 @@ type ChangeClientBody struct {
 
 // ChangeMappingBody defines model for ChangeMappingBody.
 type ChangeMappingBody struct {
+	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
+	Access *Access `json:"access,omitempty"`
+
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
 
@@ -537,6 +558,9 @@ type ChangeMappingBody struct {
 	//
 	// Examples: target
 	HeldBy *ChangeMappingBodyHeldBy `json:"held_by,omitempty"`
+
+	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
+	Http *HTTPOptions `json:"http,omitempty"`
 
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
@@ -1018,6 +1042,9 @@ type CreateKeyBodyScopes string
 
 // CreateMappingBody defines model for CreateMappingBody.
 type CreateMappingBody struct {
+	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
+	Access *Access `json:"access,omitempty"`
+
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
 
@@ -1025,6 +1052,9 @@ type CreateMappingBody struct {
 	//
 	// Examples: target
 	HeldBy *CreateMappingBodyHeldBy `json:"held_by,omitempty"`
+
+	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
+	Http *HTTPOptions `json:"http,omitempty"`
 
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
@@ -1124,6 +1154,9 @@ type CreateMappingBodyTargetScheme string
 
 // CreateShareBody defines model for CreateShareBody.
 type CreateShareBody struct {
+	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
+	Access *Access `json:"access,omitempty"`
+
 	// ExpiresAt Default, and null: never
 	//
 	// Examples: 2027-01-02T15:04:05Z
@@ -1136,6 +1169,9 @@ type CreateShareBody struct {
 	//
 	// Examples: target
 	HeldBy *CreateShareBodyHeldBy `json:"held_by,omitempty"`
+
+	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
+	Http *HTTPOptions `json:"http,omitempty"`
 
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
@@ -1480,6 +1516,38 @@ type Files struct {
 	Listing *bool `json:"listing,omitempty"`
 }
 
+// HTTPOptions defines model for HTTPOptions.
+type HTTPOptions struct {
+	// HostHeader The Host that the service sees, host or host:port. Left out: the visitor's
+	//
+	// Examples: localhost:3000
+	HostHeader *string `json:"host_header,omitempty"`
+
+	// RequestHeaders What is changed of the headers that the service gets
+	RequestHeaders *HeaderChanges `json:"request_headers,omitempty"`
+
+	// ResponseHeaders What is changed of the headers that visitors get from the service
+	ResponseHeaders *HeaderChanges `json:"response_headers,omitempty"`
+
+	// StripPrefix A path that is taken off the beginning of each request's path, on the borders of segments: with /app, the service sees /app/x as /x and X-Forwarded-Prefix: /app
+	//
+	// Examples: /app
+	StripPrefix *string `json:"strip_prefix,omitempty"`
+}
+
+// HeaderChanges defines model for HeaderChanges.
+type HeaderChanges struct {
+	// Remove Names of headers that are taken away
+	//
+	// Examples: ["X-Powered-By"]
+	Remove nullable.Nullable[[]string] `json:"remove,omitempty"`
+
+	// Set Headers with their values, instead of those that there are
+	//
+	// Examples: {"X-From":"tunnel"}
+	Set *map[string]string `json:"set,omitempty"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	// Status Examples: ok
@@ -1565,6 +1633,9 @@ type LoginBody struct {
 
 // Mapping defines model for Mapping.
 type Mapping struct {
+	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
+	Access *Access `json:"access,omitempty"`
+
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
@@ -1575,6 +1646,9 @@ type Mapping struct {
 	//
 	// Examples: target
 	HeldBy *MappingHeldBy `json:"held_by,omitempty"`
+
+	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
+	Http *HTTPOptions `json:"http,omitempty"`
 
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
@@ -1807,6 +1881,9 @@ type NewInvite struct {
 
 // NewShare defines model for NewShare.
 type NewShare struct {
+	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
+	Access *Access `json:"access,omitempty"`
+
 	// Code The code for the user who redeems it. It is shown once and not stored
 	//
 	// Examples: 1234567890123-ABCDE-FGHIJ-KLMNO-PQRST
@@ -1827,6 +1904,9 @@ type NewShare struct {
 	//
 	// Examples: target
 	HeldBy *NewShareHeldBy `json:"held_by,omitempty"`
+
+	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
+	Http *HTTPOptions `json:"http,omitempty"`
 
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
@@ -2572,6 +2652,9 @@ type SetRoleBodyRole string
 
 // Share defines model for Share.
 type Share struct {
+	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
+	Access *Access `json:"access,omitempty"`
+
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
@@ -2587,6 +2670,9 @@ type Share struct {
 	//
 	// Examples: target
 	HeldBy *ShareHeldBy `json:"held_by,omitempty"`
+
+	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
+	Http *HTTPOptions `json:"http,omitempty"`
 
 	// IdleSeconds udp: a flow that is silent for so long ends
 	//
@@ -2898,6 +2984,19 @@ type Version struct {
 
 	// Version Examples: 0.1.0
 	Version string `json:"version"`
+}
+
+// VisitorAccess defines model for VisitorAccess.
+type VisitorAccess struct {
+	// Password Kept as a hash and never shown. Left out in a change: as it was
+	//
+	// Examples: correct horse
+	Password *string `json:"password,omitempty"`
+
+	// Username A text without a colon
+	//
+	// Examples: ann
+	Username string `json:"username"`
 }
 
 // Webhook defines model for Webhook.
