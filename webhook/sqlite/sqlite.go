@@ -13,7 +13,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -58,14 +57,14 @@ func Open(ctx context.Context, path string) (*Store, error) {
 func (s *Store) Close() error { return s.db.Close() }
 
 // write does something as one transaction.
-func (s *Store) write(ctx context.Context, what string, do func(*queries.Queries) error) error {
+func (s *Store) write(ctx context.Context, what string, do func(transaction) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := do(s.q.WithTx(tx)); err != nil {
+	if err := do(transaction{s.q.WithTx(tx)}); err != nil {
 		_ = tx.Rollback() // what went wrong is told, and a transaction that is not committed is none
 		if errors.Is(err, webhook.ErrMoved) || errors.Is(err, webhook.ErrNone) {
 			return err
@@ -80,89 +79,21 @@ func (s *Store) write(ctx context.Context, what string, do func(*queries.Queries
 
 // Begin implements [webhook.Store].
 func (s *Store) Begin(ctx context.Context, at domain.Position, endpoints []webhook.Endpoint) error {
-	return s.write(ctx, "begin webhooks", func(q *queries.Queries) error {
-		if n, err := q.Begin(ctx, int64(at)); err != nil || n == 0 {
-			return err // another was first
-		}
-		return putEndpoints(ctx, q, endpoints)
-	})
+	return s.write(ctx, "begin webhooks", func(t transaction) error { return webhook.Begin(ctx, t, at, endpoints) })
 }
 
 // Load implements [webhook.Store].
 func (s *Store) Load(ctx context.Context) (at domain.Position, began bool, endpoints []webhook.Endpoint, err error) {
-	err = s.write(ctx, "load webhooks", func(q *queries.Queries) error { // a transaction, so that both are of one moment
-		position, err := q.Checkpoint(ctx)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		at, began = domain.Position(position), true
-		states, err := q.Endpoints(ctx)
-		for _, state := range states {
-			e, err := endpointOf(state)
-			if err != nil {
-				return err
-			}
-			endpoints = append(endpoints, e)
-		}
+	err = s.write(ctx, "load webhooks", func(t transaction) (err error) { // a transaction, so that both are of one moment
+		at, began, endpoints, err = webhook.Load(ctx, t)
 		return err
 	})
 	return at, began, endpoints, err
 }
 
-func endpointOf(state string) (e webhook.Endpoint, err error) {
-	err = json.Unmarshal([]byte(state), &e)
-	return e, err
-}
-
-func putEndpoints(ctx context.Context, q *queries.Queries, endpoints []webhook.Endpoint) error {
-	for _, e := range endpoints {
-		active := int64(0)
-		if e.Active() {
-			active = 1
-		}
-		state, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		if err := q.PutEndpoint(ctx, queries.PutEndpointParams{Webhook: e.ID, Owner: e.UserID, State: string(state), Active: active}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Advance implements [webhook.Store].
 func (s *Store) Advance(ctx context.Context, a webhook.Advance) error {
-	return s.write(ctx, "advance webhooks", func(q *queries.Queries) error {
-		n, err := q.Move(ctx, queries.MoveParams{Until: int64(a.To), Since: int64(a.From)})
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return webhook.ErrMoved
-		}
-		if err := putEndpoints(ctx, q, a.Endpoints); err != nil {
-			return err
-		}
-		for _, d := range a.Deliveries {
-			if err := q.AddDelivery(ctx, queries.AddDeliveryParams{Webhook: d.Webhook, Message: d.Message, Position: int64(d.Position),
-				Event: d.Event, Now: millis(a.Now)}); err != nil {
-				return err
-			}
-			if err := q.Wake(ctx, queries.WakeParams{Now: millis(a.Now), Webhook: d.Webhook}); err != nil {
-				return err
-			}
-		}
-		for _, id := range a.Ended {
-			if err := errors.Join(q.EndEndpoint(ctx, id), q.EndDeliveries(ctx, id)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return s.write(ctx, "advance webhooks", func(t transaction) error { return webhook.Apply(ctx, t, a) })
 }
 
 // Ready implements [webhook.Store].
@@ -179,53 +110,19 @@ func (s *Store) Ready(ctx context.Context, now time.Time, limit int) ([]webhook.
 }
 
 // Next implements [webhook.Store].
-func (s *Store) Next(ctx context.Context, id int64, now time.Time) (next webhook.Due, ok bool, err error) {
-	e, err := s.q.Endpoint(ctx, queries.EndpointParams{Webhook: id, Now: due(now)})
-	if errors.Is(err, sql.ErrNoRows) {
-		return next, false, nil
-	}
-	if err == nil {
-		next.Endpoint, err = endpointOf(e.State)
-	}
+func (s *Store) Next(ctx context.Context, id int64, now time.Time) (webhook.Due, bool, error) {
+	next, ok, err := webhook.Next(ctx, transaction{s.q}, func(do func(webhook.Transaction) error) error {
+		return s.write(ctx, "set when it is due", func(t transaction) error { return do(t) })
+	}, id, now)
 	if err != nil {
-		return next, false, fmt.Errorf("read webhook %d: %w", id, err)
+		err = fmt.Errorf("read what is due of webhook %d: %w", id, err)
 	}
-	d, err := s.q.Next(ctx, queries.NextParams{Webhook: id, Now: now.UnixMilli()})
-	if errors.Is(err, sql.ErrNoRows) {
-		// What it was woken for is no more, or was asked for by hand and comes later.
-		return next, false, s.write(ctx, "read a delivery", func(q *queries.Queries) error {
-			return setFailing(ctx, q, id, webhook.Failing{Times: int(e.FailingTimes), Since: moment(e.FailingSince)})
-		})
-	}
-	if err != nil {
-		return next, false, fmt.Errorf("read delivery of webhook %d: %w", id, err)
-	}
-	next.Delivery = delivery(d)
-	next.Failing = webhook.Failing{Times: int(e.FailingTimes), Since: moment(e.FailingSince)}
-	return next, true, nil
-}
-
-// setFailing notes how an endpoint does and when it is due next.
-func setFailing(ctx context.Context, q *queries.Queries, id int64, f webhook.Failing) error {
-	if err := q.SetFailing(ctx, queries.SetFailingParams{Webhook: id, Times: int64(f.Times), Since: millis(f.Since), Rest: millis(f.Rest)}); err != nil {
-		return err
-	}
-	return q.NothingDue(ctx, id)
+	return next, ok, err
 }
 
 // Finish implements [webhook.Store].
 func (s *Store) Finish(ctx context.Context, o webhook.Outcome) error {
-	return s.write(ctx, "note a delivery", func(q *queries.Queries) error {
-		n, err := q.Finish(ctx, queries.FinishParams{ID: o.ID, Before: int64(o.Attempts) - 1, Status: string(o.Status), Failures: int64(o.Failures),
-			NextAt: millis(o.NextAt), AttemptedAt: millis(o.Attempted), Took: o.Took.Milliseconds(), Code: int64(o.Code), Error: o.Error})
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return webhook.ErrMoved
-		}
-		return setFailing(ctx, q, o.Webhook, o.Failing)
-	})
+	return s.write(ctx, "note a delivery", func(t transaction) error { return webhook.Note(ctx, t, o) })
 }
 
 // List implements [webhook.Store].
@@ -246,29 +143,18 @@ func (s *Store) List(ctx context.Context, id, before int64, limit int) ([]webhoo
 
 // Add implements [webhook.Store].
 func (s *Store) Add(ctx context.Context, d webhook.Delivery) (webhook.Delivery, error) {
-	err := s.write(ctx, "add a delivery", func(q *queries.Queries) error {
-		row, err := q.Add(ctx, queries.AddParams{Webhook: d.Webhook, Message: d.Message, Position: int64(d.Position), Event: d.Event, Now: millis(d.Created)})
-		if err != nil {
-			return err
-		}
-		d = delivery(row)
-		return q.WakeNow(ctx, queries.WakeNowParams{Now: sql.NullInt64{Int64: row.NextAt, Valid: true}, Webhook: row.Webhook})
+	err := s.write(ctx, "add a delivery", func(t transaction) (err error) {
+		d, err = webhook.Add(ctx, t, d)
+		return err
 	})
 	return d, err
 }
 
 // Redeliver implements [webhook.Store].
 func (s *Store) Redeliver(ctx context.Context, id, of int64, now time.Time) (d webhook.Delivery, err error) {
-	err = s.write(ctx, "redeliver", func(q *queries.Queries) error {
-		row, err := q.Redeliver(ctx, queries.RedeliverParams{Webhook: id, ID: of, Now: millis(now)})
-		if errors.Is(err, sql.ErrNoRows) {
-			return webhook.ErrNone
-		}
-		if err != nil {
-			return err
-		}
-		d = delivery(row)
-		return q.WakeNow(ctx, queries.WakeNowParams{Now: sql.NullInt64{Int64: row.NextAt, Valid: true}, Webhook: row.Webhook})
+	err = s.write(ctx, "redeliver", func(t transaction) (err error) {
+		d, err = webhook.Redeliver(ctx, t, id, of, now)
+		return err
 	})
 	return d, err
 }
@@ -284,7 +170,8 @@ func (s *Store) Crowded(ctx context.Context, most int64) ([]int64, error) {
 // Prune implements [webhook.Store].
 func (s *Store) Prune(ctx context.Context, now time.Time) error {
 	since := now.Add(-webhook.KeptFor).UnixMilli()
-	return s.write(ctx, "prune deliveries", func(q *queries.Queries) error {
+	return s.write(ctx, "prune deliveries", func(t transaction) error {
+		q := t.q
 		if err := errors.Join(q.PruneOld(ctx, since), q.PruneOrphans(ctx, now.Add(-time.Hour).UnixMilli())); err != nil {
 			return err
 		}
@@ -294,27 +181,4 @@ func (s *Store) Prune(ctx context.Context, now time.Time) error {
 		}
 		return err
 	})
-}
-
-// due is a moment as a column is compared with it that may hold none.
-func due(t time.Time) sql.NullInt64 { return sql.NullInt64{Int64: t.UnixMilli(), Valid: true} }
-
-func delivery(r queries.WebhookDelivery) webhook.Delivery {
-	return webhook.Delivery{ID: r.ID, Webhook: r.Webhook, Message: r.Message, Position: domain.Position(r.Position), Event: r.Event,
-		Status: webhook.Status(r.Status), Created: moment(r.CreatedAt), Attempts: int(r.Attempts), Failures: int(r.Failures), NextAt: moment(r.NextAt),
-		Attempted: moment(r.AttemptedAt), Took: time.Duration(r.Took) * time.Millisecond, Code: int(r.Code), Error: r.Error}
-}
-
-func millis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
-}
-
-func moment(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms).UTC()
 }
