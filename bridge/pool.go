@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // Errors of a pool. Test for them with errors.Is.
@@ -102,8 +103,8 @@ type peer struct {
 	failed    uint64     // number of failed dials
 	forgotten bool       // dropped as soon as it has no connections and no waiters
 	lastUse   time.Time
-	redial    *time.Timer   // restores MinConnections
-	backoff   time.Duration // before the next redial
+	redial    *time.Timer  // restores MinConnections
+	pauses    wait.Backoff // before redials
 }
 
 // waiter waits for a place on a connection.
@@ -333,7 +334,7 @@ func (p *Pool) dialled(on *peer, c *connection, address string, err error) {
 // add puts a new connection to use. The caller holds the lock.
 func (p *Pool) add(on *peer, c *connection) {
 	p.config.Log.Debug("bridge connected", "peer", on.Node, "address", on.Address)
-	on.backoff = 0
+	on.pauses.Reset()
 	on.ready = append(on.ready, c)
 	if d := p.untilExpiry(c); d > 0 {
 		c.expiry = time.AfterFunc(d, func() { p.retire(on, c, "a certificate expires") })
@@ -439,11 +440,13 @@ func (p *Pool) end(on *peer, c *connection) {
 	p.running.Go(func() { _ = c.cc.Close() })
 }
 
+// firstRedial is about the pause before the first redial of a peer.
+const firstRedial = 100 * time.Millisecond
+
 // restore brings the connections to a peer back to the minimum. It tries less and less
 // often when the peer is unreachable, and gives up in the end. The caller holds the
 // lock.
 func (p *Pool) restore(on *peer) {
-	const first = 100 * time.Millisecond
 	if p.closed || on.forgotten || on.redial != nil || len(on.ready)+on.dialling >= p.config.MinConnections {
 		return
 	}
@@ -451,8 +454,8 @@ func (p *Pool) restore(on *peer) {
 		on.forgotten = true
 		return
 	}
-	on.backoff = min(max(2*on.backoff, first), p.config.HealthEvery)
-	on.redial = time.AfterFunc(on.backoff, func() {
+	on.pauses.First, on.pauses.Most = firstRedial, p.config.HealthEvery
+	on.redial = time.AfterFunc(on.pauses.Next(), func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		on.redial = nil

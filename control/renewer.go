@@ -120,13 +120,14 @@ func (r *Renewer) set(i Issued) {
 
 // first gets an identity if there is none.
 func (r *Renewer) first(ctx context.Context) error {
-	for pause := renewPauseMin / 4; ; pause = min(2*pause, 10*time.Second) {
+	pauses := wait.Backoff{First: renewPauseMin / 4, Most: 10 * time.Second}
+	for {
 		err := r.renew(ctx, nil)
 		if err == nil || !errors.Is(err, ErrUnavailable) {
 			return err
 		}
 		r.config.Log.Warn("no control plane gives a certificate yet, trying again", "certificate", r.config.Name, "error", err)
-		if r.sleep(ctx, time.Duration(float64(pause)*(0.5+rand.Float64()))) != nil {
+		if r.sleep(ctx, pauses.Next()) != nil {
 			return err
 		}
 	}
@@ -163,19 +164,21 @@ func (r *Renewer) renew(ctx context.Context, current *Issued) error {
 // and less often, and the present identity stays in use.
 func (r *Renewer) Run(ctx context.Context) error {
 	jitter := drawJitter()
-	for pause := renewPauseMin; ; {
+	pauses := wait.Backoff{First: renewPauseMin, Most: renewPauseMax}
+	for {
 		at := r.due(jitter)
 		if err := r.sleep(ctx, at.Sub(r.wall())); err != nil {
 			return nil
 		}
 		current := r.identity()
-		if late := r.wall().Sub(current.Certificate.Leaf.NotAfter); late >= 0 && pause == renewPauseMin {
+		if late := r.wall().Sub(current.Certificate.Leaf.NotAfter); late >= 0 && pauses.Tries() == 0 {
 			r.config.Log.Error("the certificate has expired before it was renewed, because this machine was asleep or its clock was set; getting another one",
 				"certificate", r.config.Name, "expired", current.Certificate.Leaf.NotAfter)
 		}
 		err := r.renew(ctx, &current)
 		if err == nil {
-			pause, jitter = renewPauseMin, drawJitter()
+			pauses.Reset()
+			jitter = drawJitter()
 			continue
 		}
 		if ctx.Err() != nil {
@@ -187,10 +190,9 @@ func (r *Renewer) Run(ctx context.Context) error {
 		}
 		r.config.Log.Log(ctx, level, "cannot renew the certificate, trying again", "certificate", r.config.Name,
 			"expires", current.Certificate.Leaf.NotAfter, "error", err)
-		if err := r.sleep(ctx, time.Duration(float64(pause)*(0.5+rand.Float64()))); err != nil {
+		if err := r.sleep(ctx, pauses.Next()); err != nil {
 			return nil
 		}
-		pause = min(2*pause, renewPauseMax)
 	}
 }
 

@@ -76,7 +76,7 @@ var importRules = []importRule{
 		"the contract of counting holds types only; what is counted is numbers and ids"},
 	{"bridge/bridgepb", nil,
 		"generated from bridge.proto"},
-	{"bridge", []string{"./bridgepb", "wire", "transport"},
+	{"bridge", []string{"./bridgepb", "wire", "transport", "wait"},
 		"it carries streams between forwarders and does not know what is in them"},
 	{"control/controlpb", nil,
 		"generated from control.proto"},
