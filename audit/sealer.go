@@ -379,7 +379,7 @@ func (s *Sealer) extend(ctx context.Context, head eventstore.Checkpoint) error {
 	if c.Origin == "" {
 		c.Origin = s.options.Key.signer.Name()
 	}
-	if err := c.sign(s.options.Key.signer); err != nil {
+	if err := sign(&c, s.options.Key.signer); err != nil {
 		return err
 	}
 	err = s.log.AppendSeal(ctx, eventstore.Seal{Before: before, Size: next.size, FirstHash: tlog.StoredHashCount(before),
