@@ -67,10 +67,9 @@ func OpenAccessLog(path string, log *slog.Logger) (*AccessLog, error) {
 func (l *AccessLog) Dropped() int64 { return l.dropped.Load() }
 
 // Close writes what waits and closes the file.
-func (l *AccessLog) Close() error {
+func (l *AccessLog) Close() {
 	l.once.Do(func() { close(l.stop) })
 	<-l.done
-	return nil
 }
 
 // add never waits.

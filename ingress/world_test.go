@@ -41,6 +41,12 @@ type world struct {
 // newWorld serves visitors; the service answers each connection.
 func newWorld(t *testing.T, service func(*net.TCPConn)) *world {
 	t.Helper()
+	return newWorldWith(t, service, func(*ingress.Config) {})
+}
+
+// newWorldWith is newWorld with other settings of the server.
+func newWorldWith(t *testing.T, service func(*net.TCPConn), change func(*ingress.Config)) *world {
+	t.Helper()
 	w := &world{t: t}
 	var serving sync.WaitGroup
 	back := listen(t)
@@ -66,8 +72,10 @@ func newWorld(t *testing.T, service func(*net.TCPConn)) *world {
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", back.Addr().String())
 	}}
-	w.server = ingress.New(ingress.Config{Finder: w, Logger: slog.New(slog.DiscardHandler),
-		Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}})
+	config := ingress.Config{Finder: w, Logger: slog.New(slog.DiscardHandler),
+		Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}}
+	change(&config)
+	w.server = ingress.New(config)
 	front := listen(t)
 	w.address = front.Addr().String()
 	serving.Go(func() {

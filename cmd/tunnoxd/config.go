@@ -73,8 +73,10 @@ type config struct {
 	PProf     bool
 	Drain     time.Duration
 
-	UsageInterval  time.Duration
-	MetricsClients int
+	UsageInterval   time.Duration
+	MetricsClients  int
+	MetricsMappings int
+	AccessLog       string
 
 	hostsGiven, portsGiven   bool // a flag, a variable or the file says something of them
 	tryoutHosts, tryoutPorts bool // tryOut has chosen them
@@ -88,9 +90,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	redisUserSettings = []string{"redis"}
@@ -147,6 +149,8 @@ func (c *config) declare() *pflag.FlagSet {
 	f.BoolVar(&c.PProf, "pprof", false, "serve /debug/pprof on the metrics address (loopback only)")
 	f.DurationVar(&c.UsageInterval, "usage-interval", time.Second, "how often a forwarder reports what was used; so much is lost at most when it is killed")
 	f.IntVar(&c.MetricsClients, "metrics-clients", 0, "`number` of clients with a series of their own in tunnox_client_connections (0 = none)")
+	f.IntVar(&c.MetricsMappings, "metrics-mappings", 100, "`number` of mappings with series of their own in tunnox_http_requests_total; the others together are one (0 = all together)")
+	f.StringVar(&c.AccessLog, "access-log", "", "`file` that gets a line of JSON for each request at --http and --https, with the visitor's address; begun anew when it is renamed or removed, by logrotate for example (empty = none)")
 	f.DurationVar(&c.Drain, "drain", 10*time.Second, "how long a shutdown waits for work to end")
 	return f
 }
@@ -331,6 +335,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	if has("metrics-clients") && (c.MetricsClients < 0 || c.MetricsClients > 10_000) {
 		fault("metrics-clients", "must be between 0 and 10000; every client is a series that somebody stores")
+	}
+	if has("metrics-mappings") && (c.MetricsMappings < 0 || c.MetricsMappings > 10_000) {
+		fault("metrics-mappings", "must be between 0 and 10000; every mapping is up to six series that somebody stores")
 	}
 	if has("drain") && c.Drain < 0 {
 		fault("drain", "must not be negative")

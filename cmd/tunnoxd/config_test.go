@@ -61,7 +61,7 @@ func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 		"http": "127.0.0.1:0", "https": "127.0.0.1:0", "certificate": "c1,c2", "certificate-key": "k1,k2", "base-domain": "t.example.org", "advertise-http": "https://*.t.example.org", "tls": "127.0.0.1:0", "advertise-tls": "https://*.t.example.org:444",
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
-		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m", "usage-interval": "2s", "metrics-clients": "50",
+		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m", "usage-interval": "2s", "metrics-clients": "50", "metrics-mappings": "50", "access-log": "a",
 		"jwt-key": "j1,j2", "first-invite": "off", "anonymous": "on", "anonymous-expiry": "48h", "held-grace": "2m", "webhook-networks": "10.1.0.0/16,::1/128", "webhook-http": "true",
 		"cors-origins": "https://a.example,https://b.example", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "proxy-protocol-from": "10.0.0.9", "rate-limit": "12.5", "rate-burst": "7",
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/ingress"
@@ -24,7 +26,8 @@ type hostServer struct {
 	domain  string // base domain
 	log     *slog.Logger
 	f       *forwarder.Forwarder
-	server  *ingress.Server // nil: this process serves no public hosts
+	server  *ingress.Server    // nil: this process serves no public hosts
+	entries *ingress.AccessLog // nil: there is none
 	leaving sync.Once
 	left    chan struct{} // closed when no visitor is left
 }
@@ -37,6 +40,14 @@ func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder) error {
 	}
 	h.f, h.left = f, make(chan struct{})
 	config := ingress.Config{Finder: h, Trusted: trusted, Logger: p.log.With("part", "hosts"), Pass: h.Pass}
+	config.Metrics = ingress.NewMetrics(p.cfg.MetricsMappings)
+	p.registry.MustRegister(config.Metrics)
+	if p.cfg.AccessLog != "" {
+		if h.entries, err = p.openAccessLog(); err != nil {
+			return err
+		}
+		config.AccessLog = h.entries
+	}
 	if p.sockets.https != nil {
 		config.Secure = p.cfg.secureURL(p.sockets.https.Addr())
 	}
@@ -92,6 +103,20 @@ func (h *hostServer) end(ctx context.Context) {
 		_ = h.server.Close() // closes sockets; there is nothing to do about one that cannot be
 		<-h.left
 	}
+	if h.entries != nil {
+		h.entries.Close()
+	}
+}
+
+// openAccessLog begins the file of --access-log.
+func (p *process) openAccessLog() (*ingress.AccessLog, error) {
+	l, err := ingress.OpenAccessLog(p.cfg.AccessLog, p.log.With("part", "access log"))
+	if err != nil {
+		return nil, fmt.Errorf("--access-log: %w", err)
+	}
+	p.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "tunnox_access_log_dropped_total",
+		Help: "Entries of the access log that were not written, because the disk was slow or failed."}, func() float64 { return float64(l.Dropped()) }))
+	return l, nil
 }
 
 // mapping gives the mapping that a host and path lead to, and the name that it has for
