@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tunnox-net/tunnox/test/pace"
+	"github.com/tunnox-net/tunnox/test/programs"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -94,30 +95,8 @@ func (r *relay) address() string { return r.socket.LocalAddr().String() }
 // echo is a service that sends back what it gets.
 func echo(t *testing.T, address string) *net.UDPConn {
 	t.Helper()
-	a, err := net.ResolveUDPAddr("udp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.ListenUDP("udp", a)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := programs.EchoUDP(t, address)
 	_ = conn.SetReadBuffer(4 << 20)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 65536)
-		for {
-			n, from, err := conn.ReadFromUDPAddrPort(buf)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
-			}
-		}
-	}()
-	t.Cleanup(func() { conn.Close(); <-done })
 	return conn
 }
 

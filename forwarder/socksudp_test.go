@@ -12,6 +12,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/test/pace"
+	"github.com/tunnox-net/tunnox/test/programs"
 )
 
 // associate asks a SOCKS listener for a UDP association, saying from which port the
@@ -110,14 +111,14 @@ func TestSOCKSAssociation(t *testing.T) {
 			t.Fatalf("reply %d, the relay is %v, want %s", reply, relay, m.address)
 		}
 		client := udpClient(t, "127.0.0.1")
-		one, two := echoUDP(t, "127.0.0.1:0"), echoUDP(t, "127.0.0.1:0")
+		one, two := programs.EchoUDP(t, "127.0.0.1:0"), programs.EchoUDP(t, "127.0.0.1:0")
 		speaks(t, client, relay, "127.0.0.1", one, "by address")
 		speaks(t, client, relay, "localhost", two, "by name")
 		speaks(t, client, relay, "127.0.0.1", one, "")
 		speaks(t, client, relay, "::ffff:127.0.0.1", two, string(bytes.Repeat([]byte("x"), 60_000)))
 
 		// Both services see one source, and only who was asked is heard.
-		third := echoUDP(t, "127.0.0.1:0")
+		third := programs.EchoUDP(t, "127.0.0.1:0")
 		port := int(one.LocalAddr().(*net.UDPAddr).Port)
 		seen := make(chan netip.AddrPort, 1)
 		teller, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -178,7 +179,7 @@ func TestSOCKSAssociationsOfOneHost(t *testing.T) {
 	w.agent(target)
 	m := w.socksMapping(source, target)
 	w.listening(m)
-	service := echoUDP(t, "127.0.0.1:0")
+	service := programs.EchoUDP(t, "127.0.0.1:0")
 	first, _, relay := associate(t, m.address, 0)
 	associate(t, m.address, 0)
 	one, two, three := udpClient(t, "127.0.0.1"), udpClient(t, "127.0.0.1"), udpClient(t, "127.0.0.1")
@@ -211,7 +212,7 @@ func TestSOCKSAssociationEndsWithItsMapping(t *testing.T) {
 	m := w.socksMapping(source, target)
 	w.listening(m)
 	held, _, relay := associate(t, m.address, 0)
-	client, service := udpClient(t, "127.0.0.1"), echoUDP(t, "127.0.0.1:0")
+	client, service := udpClient(t, "127.0.0.1"), programs.EchoUDP(t, "127.0.0.1:0")
 	speaks(t, client, relay, "127.0.0.1", service, "x")
 	if err := there.stop(); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package forwarder_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -13,36 +12,8 @@ import (
 
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/test/pace"
+	"github.com/tunnox-net/tunnox/test/programs"
 )
-
-// echoUDP is a service that sends every datagram back.
-func echoUDP(t testing.TB, address string) *net.UDPConn {
-	t.Helper()
-	at, err := net.ResolveUDPAddr("udp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := net.ListenUDP("udp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 65536)
-		for {
-			n, from, err := conn.ReadFromUDPAddrPort(buf)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
-			}
-		}
-	}()
-	t.Cleanup(func() { conn.Close(); <-done })
-	return conn
-}
 
 // udpMapping makes a mapping of datagrams to a service.
 func (w *world) udpMapping(source, target client, service string, options domain.Options) mapping {
@@ -93,7 +64,7 @@ func TestDatagrams(t *testing.T) {
 		source, target := w.client(w.user), w.client(w.user)
 		there := w.agent(target)
 		here := w.agent(source)
-		m := w.udpMapping(source, target, echoUDP(t, "127.0.0.1:0").LocalAddr().String(), domain.Options{})
+		m := w.udpMapping(source, target, programs.EchoUDP(t, "127.0.0.1:0").LocalAddr().String(), domain.Options{})
 		conn := w.flow(m.address)
 		for _, size := range []int{0, 1, 1472, 9000, 16374, 16375, 65507} {
 			payload := make([]byte, size)
@@ -138,7 +109,7 @@ func TestFlowsCountAsConnections(t *testing.T) {
 	source, target := w.client(w.user), w.client(w.user)
 	w.agent(target)
 	w.agent(source)
-	m := w.udpMapping(source, target, echoUDP(t, "127.0.0.1:0").LocalAddr().String(), domain.Options{IdleSeconds: 1})
+	m := w.udpMapping(source, target, programs.EchoUDP(t, "127.0.0.1:0").LocalAddr().String(), domain.Options{IdleSeconds: 1})
 	first := w.flow(m.address)
 	second, err := net.Dial("udp", m.address)
 	if err != nil {
@@ -163,7 +134,7 @@ func TestFlowsEndWithTheirMapping(t *testing.T) {
 	source, target := w.client(w.user), w.client(w.user)
 	there := w.agent(target)
 	w.agent(source)
-	m := w.udpMapping(source, target, echoUDP(t, "127.0.0.1:0").LocalAddr().String(), domain.Options{})
+	m := w.udpMapping(source, target, programs.EchoUDP(t, "127.0.0.1:0").LocalAddr().String(), domain.Options{})
 	conn := w.flow(m.address)
 	_ = there.stop()
 	if err := askOnce(conn, []byte("nobody"), 200*time.Millisecond); err == nil {
@@ -187,7 +158,7 @@ func TestIdleSecondsChange(t *testing.T) {
 	source, target := w.client(w.user), w.client(w.user)
 	w.agent(target)
 	w.agent(source)
-	m := w.udpMapping(source, target, echoUDP(t, "127.0.0.1:0").LocalAddr().String(), domain.Options{IdleSeconds: 3600})
+	m := w.udpMapping(source, target, programs.EchoUDP(t, "127.0.0.1:0").LocalAddr().String(), domain.Options{IdleSeconds: 3600})
 	w.flow(m.address)
 	w.plane.do(t, domain.ChangeMapping{ID: m.id, Patch: domain.Patch{"idle_seconds": []byte("1")}})
 	eventually(t, "the flow ends", func() bool { return w.current().Traffic()[0].Streams == 0 })
@@ -211,7 +182,7 @@ func TestPublicUDP(t *testing.T) {
 		target := w.client(w.user)
 		w.agent(target)
 		tcp := w.public(w.ports, 1, target, echo(t))
-		udp := w.publicFlow(target, 1, echoUDP(t, "127.0.0.1:0").LocalAddr().String())
+		udp := w.publicFlow(target, 1, programs.EchoUDP(t, "127.0.0.1:0").LocalAddr().String())
 		if tcp.address != udp.address {
 			t.Fatalf("tcp is at %s and udp at %s", tcp.address, udp.address)
 		}
@@ -234,7 +205,7 @@ func TestDrainLetsFlowsEnd(t *testing.T) {
 	w.withPorts(portsFrom(t))
 	target := w.client(w.user)
 	w.agent(target)
-	m := w.publicFlow(target, 1, echoUDP(t, "127.0.0.1:0").LocalAddr().String())
+	m := w.publicFlow(target, 1, programs.EchoUDP(t, "127.0.0.1:0").LocalAddr().String())
 	conn := w.flow(m.address)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()

@@ -2,11 +2,11 @@ package flow
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -15,29 +15,10 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
-// echoUDP is a service that sends every datagram back, and its port.
+// echoUDP is a service on a port that sends every datagram back, and its port.
 func echoUDP(t testing.TB, port int) int {
 	t.Helper()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 65536)
-		for {
-			n, from, err := conn.ReadFromUDPAddrPort(buf)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
-			}
-		}
-	}()
-	t.Cleanup(func() { conn.Close(); <-done })
-	return conn.LocalAddr().(*net.UDPAddr).Port
+	return programs.EchoUDP(t, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))).LocalAddr().(*net.UDPAddr).Port
 }
 
 // passes sends a datagram until it comes back, which the first ones of a flow may not

@@ -63,6 +63,39 @@ func Echo(c *net.TCPConn) {
 	_ = c.CloseWrite()
 }
 
+// EchoUDP is a service at a UDP address, host:port, that sends every datagram back. It
+// ends with the test.
+func EchoUDP(t testing.TB, address string) *net.UDPConn {
+	t.Helper()
+	at, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenUDP("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 65536)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		<-done
+	})
+	return conn
+}
+
 // FreePort gives a loopback port that was free a moment ago.
 func FreePort(t testing.TB) int { t.Helper(); return FreePorts(t, 1)[0] }
 
