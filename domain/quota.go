@@ -87,9 +87,12 @@ func (q *Quota) Exists() bool { return q.Account != 0 }
 // Clone implements [Aggregate].
 func (q *Quota) Clone() Aggregate {
 	c := *q
-	c.Clients, c.Mappings = maps.Clone(q.Clients), maps.Clone(q.Mappings)
-	c.Keys, c.Shares, c.Webhooks, c.Invites = maps.Clone(q.Keys), maps.Clone(q.Shares), maps.Clone(q.Webhooks), maps.Clone(q.Invites)
-	c.Ports, c.Hosts = maps.Clone(q.Ports), maps.Clone(q.Hosts)
+	c.Mappings, c.Shares = maps.Clone(q.Mappings), maps.Clone(q.Shares)
+	for _, r := range counted {
+		if r.set != nil {
+			*r.set(&c) = maps.Clone(*r.set(q))
+		}
+	}
 	return &c
 }
 
@@ -100,88 +103,21 @@ func (q *Quota) Apply(event Event, _ time.Time) {
 		q.Account, q.Limits = e.Account, e.Limits
 	case QuotaTaken:
 		for _, r := range e.Resources {
-			q.applyTaken(r, e)
+			if c, ok := counted[r]; ok {
+				c.take(q, e)
+			}
 		}
 	case QuotaReturned:
 		for _, r := range e.Resources {
-			q.applyReturned(r, e.ID)
+			if c, ok := counted[r]; ok {
+				c.giveBack(q, e.ID)
+			}
 		}
 	case QuotaMoved:
 		if m, ok := q.Mappings[e.ID]; ok {
 			m.SourceClientID, m.TargetClientID = e.SourceClientID, e.TargetClientID
 			q.Mappings[e.ID] = m
 		}
-	}
-}
-
-func (q *Quota) applyTaken(r Resource, e QuotaTaken) {
-	switch r {
-	case ResourceClient:
-		if q.Clients == nil {
-			q.Clients = map[int64]bool{}
-		}
-		q.Clients[e.ID] = true
-	case ResourceMapping:
-		if q.Mappings == nil {
-			q.Mappings = map[int64]HeldMapping{}
-		}
-		q.Mappings[e.ID] = HeldMapping{SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID}
-	case ResourceActiveMapping:
-		q.setActive(e.ID, true)
-	case ResourceKey:
-		if q.Keys == nil {
-			q.Keys = map[int64]bool{}
-		}
-		q.Keys[e.ID] = true
-	case ResourceShare:
-		if q.Shares == nil {
-			q.Shares = map[int64]int64{}
-		}
-		q.Shares[e.ID] = e.TargetClientID
-	case ResourceWebhook:
-		if q.Webhooks == nil {
-			q.Webhooks = map[int64]bool{}
-		}
-		q.Webhooks[e.ID] = true
-	case ResourceInvite:
-		if q.Invites == nil {
-			q.Invites = map[int64]bool{}
-		}
-		q.Invites[e.ID] = true
-	case ResourcePublicPort:
-		if q.Ports == nil {
-			q.Ports = map[int64]bool{}
-		}
-		q.Ports[e.ID] = true
-	case ResourcePublicHost:
-		if q.Hosts == nil {
-			q.Hosts = map[int64]bool{}
-		}
-		q.Hosts[e.ID] = true
-	}
-}
-
-func (q *Quota) applyReturned(r Resource, id int64) {
-	switch r {
-	case ResourceClient:
-		delete(q.Clients, id)
-	case ResourceMapping:
-		q.setActive(id, false)
-		delete(q.Mappings, id)
-	case ResourceActiveMapping:
-		q.setActive(id, false)
-	case ResourceKey:
-		delete(q.Keys, id)
-	case ResourceShare:
-		delete(q.Shares, id)
-	case ResourceWebhook:
-		delete(q.Webhooks, id)
-	case ResourceInvite:
-		delete(q.Invites, id)
-	case ResourcePublicPort:
-		delete(q.Ports, id)
-	case ResourcePublicHost:
-		delete(q.Hosts, id)
 	}
 }
 
@@ -202,32 +138,9 @@ func (q *Quota) setActive(id int64, active bool) {
 // take adds the event to the decision, or refuses it when a limit would be exceeded.
 func (q *Quota) take(d *Decision, e QuotaTaken) error {
 	for _, r := range e.Resources {
-		var code Code
-		var what string
-		var held int64
-		var limit *int64
-		switch r {
-		case ResourceClient:
-			code, what, held, limit = CodeQuotaClients, "clients", int64(len(q.Clients)), q.Limits.MaxClients
-		case ResourceMapping:
-			code, what, held, limit = CodeQuotaMappings, "mappings", int64(len(q.Mappings)), q.Limits.MaxMappings
-		case ResourceActiveMapping:
-			code, what, held, limit = CodeQuotaActive, "active mappings", q.Active, q.Limits.MaxActiveMappings
-		case ResourceKey:
-			code, what, held, limit = CodeQuotaKeys, "keys", int64(len(q.Keys)), most(MaxKeys)
-		case ResourceShare:
-			code, what, held, limit = CodeQuotaShares, "shares", int64(len(q.Shares)), most(MaxShares)
-		case ResourceWebhook:
-			code, what, held, limit = CodeQuotaWebhooks, "webhooks", int64(len(q.Webhooks)), most(MaxWebhooks)
-		case ResourceInvite:
-			code, what, held, limit = CodeQuotaInvites, "invitations", int64(len(q.Invites)), most(MaxInvites)
-		case ResourcePublicPort:
-			code, what, held, limit = CodeQuotaPublicPorts, "public ports", int64(len(q.Ports)), q.Limits.MaxPublicPorts
-		case ResourcePublicHost:
-			code, what, held, limit = CodeQuotaPublicHosts, "public hosts", int64(len(q.Hosts)), q.Limits.MaxPublicHosts
-		}
-		if limit != nil && held >= *limit {
-			return refuse(code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, what, *limit))
+		c := counted[r]
+		if held, limit := c.held(q), c.limit(q); limit != nil && held >= *limit {
+			return refuse(c.code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, c.what, *limit))
 		}
 		if r == ResourceMapping {
 			if err := q.roomAt(e.SourceClientID, e.TargetClientID); err != nil {
@@ -268,8 +181,6 @@ func (q *Quota) takeNow(d *Decision, e QuotaTaken) error {
 	q.Apply(e, time.Time{})
 	return nil
 }
-
-func most(n int64) *int64 { return &n }
 
 func (q *Quota) keyIDs() []int64     { return slices.Sorted(maps.Keys(q.Keys)) }
 func (q *Quota) shareIDs() []int64   { return slices.Sorted(maps.Keys(q.Shares)) }

@@ -1,0 +1,75 @@
+package domain
+
+// countedResource is how a quota counts one kind of resource.
+type countedResource struct {
+	code  Code   // of the refusal of one too many
+	what  string // in that refusal
+	limit func(*Quota) *int64
+	// set is where the ids are; nil for a resource with functions of its own.
+	set      func(*Quota) *map[int64]bool
+	held     func(*Quota) int64
+	take     func(*Quota, QuotaTaken)
+	giveBack func(q *Quota, id int64)
+}
+
+// counted is the table of resources that count against a quota.
+var counted = map[Resource]countedResource{
+	ResourceClient: inSet(CodeQuotaClients, "clients", func(q *Quota) *int64 { return q.Limits.MaxClients },
+		func(q *Quota) *map[int64]bool { return &q.Clients }),
+	ResourceKey:     inSet(CodeQuotaKeys, "keys", atMost(MaxKeys), func(q *Quota) *map[int64]bool { return &q.Keys }),
+	ResourceWebhook: inSet(CodeQuotaWebhooks, "webhooks", atMost(MaxWebhooks), func(q *Quota) *map[int64]bool { return &q.Webhooks }),
+	ResourceInvite:  inSet(CodeQuotaInvites, "invitations", atMost(MaxInvites), func(q *Quota) *map[int64]bool { return &q.Invites }),
+	ResourcePublicPort: inSet(CodeQuotaPublicPorts, "public ports", func(q *Quota) *int64 { return q.Limits.MaxPublicPorts },
+		func(q *Quota) *map[int64]bool { return &q.Ports }),
+	ResourcePublicHost: inSet(CodeQuotaPublicHosts, "public hosts", func(q *Quota) *int64 { return q.Limits.MaxPublicHosts },
+		func(q *Quota) *map[int64]bool { return &q.Hosts }),
+	ResourceShare: {
+		code: CodeQuotaShares, what: "shares", limit: atMost(MaxShares),
+		held: func(q *Quota) int64 { return int64(len(q.Shares)) },
+		take: func(q *Quota, e QuotaTaken) {
+			if q.Shares == nil {
+				q.Shares = map[int64]int64{}
+			}
+			q.Shares[e.ID] = e.TargetClientID
+		},
+		giveBack: func(q *Quota, id int64) { delete(q.Shares, id) },
+	},
+	ResourceMapping: {
+		code: CodeQuotaMappings, what: "mappings", limit: func(q *Quota) *int64 { return q.Limits.MaxMappings },
+		held: func(q *Quota) int64 { return int64(len(q.Mappings)) },
+		take: func(q *Quota, e QuotaTaken) {
+			if q.Mappings == nil {
+				q.Mappings = map[int64]HeldMapping{}
+			}
+			q.Mappings[e.ID] = HeldMapping{SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID}
+		},
+		giveBack: func(q *Quota, id int64) {
+			q.setActive(id, false)
+			delete(q.Mappings, id)
+		},
+	},
+	ResourceActiveMapping: {
+		code: CodeQuotaActive, what: "active mappings", limit: func(q *Quota) *int64 { return q.Limits.MaxActiveMappings },
+		held:     func(q *Quota) int64 { return q.Active },
+		take:     func(q *Quota, e QuotaTaken) { q.setActive(e.ID, true) },
+		giveBack: func(q *Quota, id int64) { q.setActive(id, false) },
+	},
+}
+
+// atMost is a limit that is the same for every account.
+func atMost(n int64) func(*Quota) *int64 { return func(*Quota) *int64 { return &n } }
+
+// inSet counts a resource of which the quota keeps the ids only.
+func inSet(code Code, what string, limit func(*Quota) *int64, set func(*Quota) *map[int64]bool) countedResource {
+	return countedResource{
+		code: code, what: what, limit: limit, set: set,
+		held: func(q *Quota) int64 { return int64(len(*set(q))) },
+		take: func(q *Quota, e QuotaTaken) {
+			if *set(q) == nil {
+				*set(q) = map[int64]bool{}
+			}
+			(*set(q))[e.ID] = true
+		},
+		giveBack: func(q *Quota, id int64) { delete(*set(q), id) },
+	}
+}
