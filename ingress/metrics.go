@@ -18,6 +18,7 @@ type Metrics struct {
 	by    map[int64]*requests // by mapping
 	other requests            // of all other mappings
 	none  requests            // that were for no mapping
+	swept time.Time           // when idle series were looked for last
 }
 
 // requests are the numbers of one mapping, by class.
@@ -35,6 +36,10 @@ const aborted = len(classes) - 1
 // seriesIdle is how long a mapping must have had no request before another may have its
 // series.
 const seriesIdle = time.Hour
+
+// sweepSeries is how often idle series are looked for: not at each request of a mapping
+// that has none.
+const sweepSeries = time.Minute
 
 var requestsTotal = prometheus.NewDesc("tunnox_http_requests_total",
 	"Requests at public hosts, by the class of the answer's status, and by mapping: those of mappings without a series of their own together are \"other\", and \"none\" those for no mapping.",
@@ -71,7 +76,8 @@ func (m *Metrics) of(mapping int64, now time.Time) *requests {
 	}
 	r := m.by[mapping]
 	if r == nil {
-		if len(m.by) >= m.most {
+		if len(m.by) >= m.most && now.Sub(m.swept) > sweepSeries {
+			m.swept = now
 			for id, other := range m.by {
 				if now.Sub(other.used) > seriesIdle {
 					delete(m.by, id)

@@ -165,6 +165,10 @@ func TestBasicAccess(t *testing.T) {
 		for _, dir := range []string{w.entry.Dir, w.exit.Dir} {
 			nowhere(t, dir, "correct horse")
 		}
+		if w.postgres != "" {
+			notInPostgres(t, w.postgres, "correct horse")
+			notInRedis(t, w.redis, "correct horse")
+		}
 		for _, p := range []*programs.Server{w.entry, w.exit} {
 			if said := p.Said(1 << 20); strings.Contains(said, "correct horse") || strings.Contains(said, "argon2id-ed25519") {
 				t.Errorf("the log has the password: %s", said)
@@ -385,5 +389,65 @@ func TestNetworksOfVisitorsByName(t *testing.T) {
 	programs.Eventually(t, limit, func() error { return from("127.0.0.3") })
 	if err := from("127.0.0.4"); err == nil {
 		t.Error("a denied visitor is let in")
+	}
+}
+
+// Over TLS, with HTTP/1.1 and HTTP/2, the cookie has the name and the flags that keep it
+// with this host and from connections without TLS.
+func TestBasicAccessOverTLS(t *testing.T) {
+	folder := t.TempDir()
+	certificate, key := filepath.Join(folder, "tls.pem"), filepath.Join(folder, "tls.key")
+	roots := writeCertificate(t, certificate, key)
+	secure := net.JoinHostPort("127.0.0.1", strconv.Itoa(programs.FreePort(t)))
+	w := embedded(t, "--https", secure, "--certificate", certificate, "--certificate-key", key)
+	m := w.publish(web(t, func(out http.ResponseWriter, in *http.Request) {
+		fmt.Fprintf(out, "%q %q", in.Header["Authorization"], in.Header["Cookie"])
+	}), map[string]any{"public_host": "shop", "access": map[string]any{"basic": []any{map[string]any{"username": "ann", "password": "correct horse"}}}})
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP/2 %v", http2), func(t *testing.T) {
+			client := secureVisitors(t, secure, roots, http2)
+			ask := func(cookies ...string) (*http.Response, string) {
+				req, err := http.NewRequest(http.MethodGet, m.URL, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(cookies) == 0 {
+					req.SetBasicAuth("ann", "correct horse")
+				}
+				for _, c := range cookies {
+					req.Header.Add("Cookie", c)
+				}
+				res, err := client.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				body, err := io.ReadAll(res.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return res, string(body)
+			}
+			programs.Eventually(t, limit, func() error {
+				if res, _ := ask("a=1"); res.StatusCode != 401 {
+					return fmt.Errorf("without a password: %s", res.Status)
+				}
+				return nil
+			})
+			res, body := ask()
+			if res.StatusCode != 200 || body != "[] []" || len(res.Cookies()) != 1 {
+				t.Fatalf("with the password: %s %s %v", res.Status, body, res.Cookies())
+			}
+			c := res.Cookies()[0]
+			if c.Name != fmt.Sprintf("__Host-tunnox-access-%d", m.ID) || !c.Secure || !c.HttpOnly || c.Path != "/" || c.Domain != "" || c.SameSite != http.SameSiteLaxMode {
+				t.Errorf("the cookie is %+v", c)
+			}
+			if res, body := ask("a=1", c.Name+"="+c.Value, "b=2"); res.StatusCode != 200 || !strings.Contains(body, "a=1") || !strings.Contains(body, "b=2") || strings.Contains(body, "tunnox") {
+				t.Errorf("with the cookie: %s %s", res.Status, body)
+			}
+			if res, _ := ask(strings.TrimPrefix(c.Name, "__Host-") + "=" + c.Value); res.StatusCode != 401 {
+				t.Errorf("with a name that others could set: %s", res.Status)
+			}
+		})
 	}
 }

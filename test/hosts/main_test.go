@@ -34,6 +34,8 @@ type world struct {
 	entry    *programs.Server // where the visitor comes in
 	exit     *programs.Server // where the agent is connected
 	address  string           // of the entry's --http
+	postgres string           // of a cluster; "" = there is none
+	redis    string           // the same
 	user     programs.User
 	target   programs.Client
 	agent    *programs.Process
@@ -84,7 +86,9 @@ func cluster(t testing.TB, agentAt int, more ...string) *world {
 		exit = programs.StartServerAt(t, "127.0.0.12", "forwarder", "--redis", redis, "--control", c.Control.State,
 			"--join-token-file", filepath.Join(c.Control.Dir, "join-token"))
 	}
-	return newWorld(t, c.Control.API, c.Forwarders[0], exit, address)
+	w := newWorld(t, c.Control.API, c.Forwarders[0], exit, address)
+	w.postgres, w.redis = postgres, redis
+	return w
 }
 
 func newWorld(t testing.TB, api *programs.API, entry, exit *programs.Server, address string) *world {
