@@ -65,29 +65,80 @@ type ClientSession struct {
 	Epoch int64 // later sessions of a client have higher ones
 }
 
-// Reader looks up read models; it is a *[projections.Reader]. A row that is not
-// there is not ok. A list gives up to limit rows with an id above after, rising,
-// and what to pass as after for the next page, 0 at the end.
+// Reader looks up read models; it is a *[projections.Reader]. Its parts are declared for
+// those who need one of them. A row that is not there is not ok. A list gives up to limit
+// rows with an id above after, rising, and what to pass as after for the next page, 0 at
+// the end.
 type Reader interface {
+	UserRows
+	ClientRows
+	MappingRows
+	QuotaRows
+	KeyRows
+	LoginRows
+	ShareRows
+	InviteRows
+	WebhookRows
+	Freshness
+}
+
+// UserRows reads users.
+type UserRows interface {
 	User(ctx context.Context, id int64) (row projections.UserRow, ok bool, err error)
+	UserNamed(ctx context.Context, name string) (row projections.UserRow, ok bool, err error)
+	Users(ctx context.Context, after int64, limit int) (rows []projections.UserRow, next int64, err error)
+}
+
+// ClientRows reads clients.
+type ClientRows interface {
 	Client(ctx context.Context, id int64) (row projections.ClientRow, ok bool, err error)
+	Clients(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ClientRow, next int64, err error)
+}
+
+// MappingRows reads mappings.
+type MappingRows interface {
 	Mapping(ctx context.Context, id int64) (row projections.MappingRow, ok bool, err error)
+	Mappings(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.MappingRow, next int64, err error)
+}
+
+// QuotaRows reads quotas.
+type QuotaRows interface {
 	Quota(ctx context.Context, account int64) (row projections.QuotaRow, ok bool, err error)
 	// Quotas gives the rows of accounts that exist, in order.
 	Quotas(ctx context.Context, accounts ...int64) ([]projections.QuotaRow, error)
-	Users(ctx context.Context, after int64, limit int) (rows []projections.UserRow, next int64, err error)
-	Clients(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ClientRow, next int64, err error)
-	Mappings(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.MappingRow, next int64, err error)
-	UserNamed(ctx context.Context, name string) (row projections.UserRow, ok bool, err error)
+}
+
+// KeyRows reads API keys.
+type KeyRows interface {
 	Key(ctx context.Context, id int64) (row projections.KeyRow, ok bool, err error)
 	Keys(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.KeyRow, next int64, err error)
+}
+
+// LoginRows reads logins.
+type LoginRows interface {
 	Login(ctx context.Context, id int64) (row projections.LoginRow, ok bool, err error)
+}
+
+// ShareRows reads shares.
+type ShareRows interface {
 	Share(ctx context.Context, id int64) (row projections.ShareRow, ok bool, err error)
 	Shares(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.ShareRow, next int64, err error)
+}
+
+// InviteRows reads invitations.
+type InviteRows interface {
 	Invite(ctx context.Context, id int64) (row projections.InviteRow, ok bool, err error)
 	Invites(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.InviteRow, next int64, err error)
+}
+
+// WebhookRows reads webhooks.
+type WebhookRows interface {
 	Webhook(ctx context.Context, id int64) (row projections.WebhookRow, ok bool, err error)
 	Webhooks(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.WebhookRow, next int64, err error)
+}
+
+// Freshness waits for read models.
+type Freshness interface {
 	// Wait returns once the read models show position p, or with an error.
 	Wait(ctx context.Context, p domain.Position) error
 	// WaitRow returns once reads of single resources show position p, which may be
