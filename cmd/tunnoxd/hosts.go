@@ -132,7 +132,7 @@ func (h *hostServer) mapping(ctx context.Context, host, path, visitor string) (m
 		err = ingress.ErrNoSite
 	case errors.Is(err, forwarder.ErrBusy):
 		err = &ingress.Unreachable{Status: http.StatusTooManyRequests, Code: string(wire.TooMany),
-			Sentence: "Too many names that are not known here are being asked for. Try again in a moment.", Err: err}
+			Sentence: "Too many requests are for names that nobody has here. Try again in a moment.", Err: err}
 	case err != nil:
 		err = ingress.NotLookedUp(err)
 	}
@@ -181,7 +181,7 @@ func (h *hostServer) Find(ctx context.Context, host, path, visitor string) (ingr
 	return site, nil
 }
 
-// siteOf is what a mapping says of its public host.
+// siteOf gives the settings of a mapping for its public host.
 func siteOf(m *domain.Mapping) ingress.Site {
 	site := ingress.Site{Mapping: m.ID, Scheme: m.TargetScheme, ServerName: serverName(m.TargetHost)}
 	if a := m.Access; a != nil {
@@ -207,7 +207,7 @@ func headerChanges(c *domain.HeaderChanges) ingress.HeaderChanges {
 	return ingress.HeaderChanges{Remove: c.Remove, Set: c.Set}
 }
 
-// serverName is what a service is asked for by SNI: no address is.
+// serverName gives the name for SNI. An address is no such name.
 func serverName(host string) string {
 	if net.ParseIP(host) != nil {
 		return ""
@@ -215,8 +215,8 @@ func serverName(host string) string {
 	return host
 }
 
-// unreachable says to a visitor which hop on the way to the service failed. The words
-// are ours: what an agent says of its network is for the log.
+// unreachable tells a visitor which step on the way to the service failed. It does not
+// show the words of the agent, which may describe its network; they are for the log.
 func unreachable(err error) error {
 	code := wire.CodeOf(err)
 	u := &ingress.Unreachable{Code: string(code), Err: err}
@@ -226,23 +226,23 @@ func unreachable(err error) error {
 	case wire.TargetOffline:
 		u.Sentence = "The machine behind this address is not connected at the moment."
 	case wire.DialRefused:
-		u.Sentence = "The machine behind this address is connected, and nothing listens where the service should be."
+		u.Sentence = "The machine behind this address is connected, but no program listens at the port of the service."
 	case wire.DialTimeout:
-		u.Sentence = "The machine behind this address is connected, and the service did not take the connection in time."
+		u.Sentence = "The machine behind this address is connected, but the service did not accept the connection in time."
 	case wire.DialUnreachable:
-		u.Sentence = "The machine behind this address is connected, and cannot reach the service."
+		u.Sentence = "The machine behind this address is connected, but it cannot reach the service."
 	case wire.PolicyDenied:
-		u.Sentence = "The machine behind this address is connected, and its owner does not allow this service."
+		u.Sentence = "The machine behind this address is connected, but its owner does not allow this service."
 	case wire.TargetOverloaded:
-		u.Sentence = "The machine behind this address is connected, and did not answer in time."
+		u.Sentence = "The machine behind this address is connected, but it did not answer in time."
 	case wire.QuotaConnections:
-		u.Status, u.Sentence = http.StatusServiceUnavailable, "There are as many connections to this address as its owner may have. Try again soon."
+		u.Status, u.Sentence = http.StatusServiceUnavailable, "This address has as many connections as its owner may have. Try again soon."
 	case wire.QuotaTraffic:
-		u.Status, u.Sentence = http.StatusServiceUnavailable, "The owner of this address has used up what they may transfer."
+		u.Status, u.Sentence = http.StatusServiceUnavailable, "The owner of this address has used up the traffic of this month."
 	case wire.NodeDraining, wire.ShuttingDown:
-		u.Status, u.Sentence = http.StatusServiceUnavailable, "This server is ending. Try again: another one answers."
+		u.Status, u.Sentence = http.StatusServiceUnavailable, "This server is shutting down. Try again in a moment."
 	case wire.TooMany:
-		u.Status, u.Sentence = http.StatusServiceUnavailable, "Too many visitors are coming at once. Try again in a moment."
+		u.Status, u.Sentence = http.StatusServiceUnavailable, "Too many visitors came at once. Try again in a moment."
 	default:
 		u.Code, u.Sentence = string(wire.Internal), "Something failed on the way to the service."
 	}
