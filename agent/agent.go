@@ -1,17 +1,16 @@
-// Package agent is the program at the customer's: it keeps sessions to forwarders,
-// listens where its mappings say so (source agent), and dials the services that
-// others' mappings lead to (target agent).
+// Package agent is the program at the customer. It keeps sessions to forwarders. As a
+// source agent it opens the listeners of mappings. As a target agent it dials the
+// services of mappings.
 //
-// Its duty is to come back: after a lost link, a restarted server or a network
-// that swallows packets, with the same identity and without restarting what did
-// not change. Its limit: it decides nothing about mappings; its owner decides,
-// with a [Policy], what may be dialled from here.
+// Its duty is to come back after a lost link, a restarted server or a network that drops
+// packets without an error. It comes back with the same identity, and restarts only what
+// has changed. Its limit: it decides nothing about mappings. A [Policy] of its owner
+// decides what may be dialled from here.
 //
-// Where the cluster has several forwarders the agent has sessions at two of them,
-// so that new connections go on being made when one ends. While there is no
-// session at all, listeners stay open, so that their addresses are not lost to
-// others, and connections to them are reset at once. Live connections end with the
-// session that carried them.
+// If the cluster has several forwarders, the agent has sessions at two of them, so that
+// new connections succeed when one session ends. Without a session the listeners stay
+// open, so that no other program takes their addresses, and connections to them are
+// reset at once. Live connections end with the session that carried them.
 package agent
 
 import (
@@ -34,7 +33,7 @@ import (
 	"github.com/tunnox-net/tunnox/wire"
 )
 
-// Config is what an agent is made of.
+// Config has the settings of an agent.
 type Config struct {
 	Servers  []string // addresses of forwarders, to begin with; they tell of others
 	Sessions int      // how many to keep, at different forwarders as far as there are; 0: DefaultSessions
@@ -42,28 +41,28 @@ type Config struct {
 	Identity Identity // zero: from State, and if it has none a new anonymous one
 	State    *State   // where an anonymous identity is kept; nil: nowhere
 	Policy   Policy   // what may be dialled; zero: loopback
-	// Listening is where the server may have the agent listen; zero: ports of loopback
-	// from 1024.
+	// Listening has the addresses at which the server may open listeners. Zero: ports
+	// of loopback from 1024.
 	Listening Listening
 	Invite    []byte // with which an identity is asked for where there is none; nil: an anonymous one
 	Name      string // for people, sent when registering
 	Version   string // of the program
 	Logger    *slog.Logger
 
-	// Online, when set, is called with each session that was welcomed. The session
-	// goes on when it returns.
+	// Online, if set, is called for each session after its login. The session waits
+	// until the function returns.
 	Online func(clientID int64, node string)
-	// Changed, when set, is called when a listener was opened or closed. It must return at
-	// once: locks are held.
+	// Changed, if set, is called after a listener was opened or closed. It must return
+	// at once, because locks are held.
 	Changed func()
-	// Stirred, when set, tells that the machine has slept or moved: the sessions are
-	// checked at once.
+	// Stirred, if set, tells that the machine has slept or changed its network. The
+	// agent then checks its sessions at once.
 	Stirred <-chan struct{}
-	// Tries, when set, tells what came of the latest attempt over each transport.
+	// Tries, if set, gives the result of the latest attempt over each transport.
 	Tries func() []TransportStatus
 	// Inspector shows what passes over tunnels that ask for it; nil: it cannot be asked for.
 	Inspector Inspector
-	// DialService dials what the policy allowed; nil: a plain net.Dialer.
+	// DialService dials services that the policy allows; nil: a plain net.Dialer.
 	DialService func(ctx context.Context, network, address string) (net.Conn, error)
 	// Resolve resolves host names of services; nil: the system's resolver.
 	Resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
@@ -72,10 +71,10 @@ type Config struct {
 // DefaultSessions is how many sessions an agent keeps.
 const DefaultSessions = 2
 
-// MaxSessions is how many it can keep.
+// MaxSessions is the most sessions that an agent can keep.
 const MaxSessions = 8
 
-// Agent is one agent. [New] starts nothing; Run blocks until it is over.
+// Agent is one agent. [New] starts nothing. Run returns when the agent has ended.
 type Agent struct {
 	dial      func(ctx context.Context, server string) (transport.Session, error)
 	state     *State
@@ -159,8 +158,8 @@ func (a *Agent) ClientID() int64 {
 	return 0
 }
 
-// Run keeps the agent connected until ctx ends, which is no error, or until a
-// forwarder refuses it for good, which is an [*EndedError].
+// Run keeps the agent connected until ctx ends; then it returns nil. It returns an
+// [*EndedError] when a forwarder refuses the agent for good.
 func (a *Agent) Run(ctx context.Context) error {
 	outer := ctx
 	ctx, a.end = context.WithCancelCause(ctx)
@@ -187,11 +186,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// A forwarder that has just started answers that it does not know a client, but
-// not that this is for good. After so many answers it is believed.
+// A forwarder that has just started may not know a client yet, and does not say that the
+// refusal is for good. The agent believes it after so many such answers.
 const maxUnsure = 5
 
-// unverified tells whether a server answered and is not who it should be.
+// unverified tells whether a server answered with another identity than the expected one.
 func unverified(err error) bool {
 	if _, certificate := errors.AsType[*tls.CertificateVerificationError](err); certificate {
 		return true
@@ -200,8 +199,8 @@ func unverified(err error) bool {
 	return name || errors.Is(err, transport.ErrPin)
 }
 
-// speaksHTTP tells whether a web server answered: it takes the first message of TLS for
-// a bad request.
+// speaksHTTP tells whether a web server answered. A web server takes the first message of
+// TLS for a bad request.
 func speaksHTTP(err error) bool {
 	header, ok := errors.AsType[tls.RecordHeaderError](err)
 	return ok && string(header.RecordHeader[:]) == "HTTP/"
@@ -214,8 +213,8 @@ func describe(err error) string {
 	return err.Error()
 }
 
-// prepareIdentity makes a key for an agent that has none, and keeps it before
-// anybody hears of it: an id that was registered with a lost key is lost too.
+// prepareIdentity makes a key for an agent that has none. It stores the key before it
+// tells the server, because an id that was registered with a lost key is lost too.
 func (a *Agent) prepareIdentity() error {
 	a.idMu.Lock()
 	defer a.idMu.Unlock()
@@ -237,8 +236,8 @@ func (a *Agent) file() string {
 	return a.state.File
 }
 
-// start runs do in a goroutine that Run waits for. A panic ends what do was
-// about, not the process.
+// start runs do in a goroutine that Run waits for. A panic ends only this goroutine, and
+// not the process.
 func (a *Agent) start(do func()) {
 	a.tasks.Go(func() {
 		defer a.survive()
@@ -252,7 +251,7 @@ func (a *Agent) survive() {
 	}
 }
 
-// EndedError is why an agent will not try again, with what its owner can do.
+// EndedError tells why an agent does not try again, and what its owner can do.
 type EndedError struct {
 	Refusal *wire.Refusal
 	File    string // where the identity is kept, "" = it was given

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Pauses between tries to connect. The first is nearly none, because most links
-// are lost alone and the server is there; then they double. During the first
-// minute they stay short, because a server that restarts is back in seconds; a
-// server that is away for longer is not besieged.
+// Pauses between attempts to connect. The first is very short, because most links are
+// lost while the server is up. Each pause is twice the one before. During the first
+// minute the pauses stay short, because a server that restarts is back in seconds. After
+// that they are longer, so that agents do not flood a server that is away.
 const (
 	firstPause  = 50 * time.Millisecond
 	shortPauses = 3 * time.Second
@@ -19,10 +19,10 @@ const (
 	steady      = 5 * time.Second // a session that lasted so long was a good one
 )
 
-// How long a try may take to reach a forwarder, its TLS handshake included. Each one
-// that took too long gives the next a step more: a forwarder to which thousands of
-// agents come back at once has them wait in a line, and who leaves it begins at its
-// end.
+// How long an attempt to reach a forwarder may take, with its TLS handshake. After an
+// attempt that took too long the next one may take a step longer. When thousands of
+// agents come back at once, they wait in a line at the forwarder, and an agent that
+// leaves the line must begin at its end.
 const (
 	patienceStep = 15 * time.Second
 	mostPatience = 60 * time.Second
@@ -34,14 +34,15 @@ type backoff struct {
 	since time.Time // of the first failure in a row
 }
 
-// patience is how long the next try may take to reach a forwarder.
+// patience is how long the next attempt to reach a forwarder may take.
 func (b *backoff) patience() time.Duration {
 	return min(patienceStep*time.Duration(1+b.late), mostPatience)
 }
 
-// ended notes what the last try came to: since when there was a session, zero for
-// none, and why it ended, nil when the forwarder asked for that. A good session makes
-// the next pause a first one. To wait for a dial is no session, however long it was.
+// ended notes the result of the last attempt: when its session began, zero if there was
+// no session, and why it ended, nil if the forwarder asked for the end. After a good
+// session the pauses start again with the first. The time of a dial does not count as a
+// session.
 func (b *backoff) ended(since time.Time, err error) {
 	switch {
 	case since.IsZero() && errors.Is(err, context.DeadlineExceeded):
@@ -53,7 +54,7 @@ func (b *backoff) ended(since time.Time, err error) {
 	}
 }
 
-// next gives the pause before the next try, at least what the forwarder asked for.
+// next gives the pause before the next attempt. It is at least what the forwarder asked for.
 func (b *backoff) next(atLeast time.Duration) time.Duration {
 	now := time.Now()
 	if b.since.IsZero() {
@@ -65,7 +66,7 @@ func (b *backoff) next(atLeast time.Duration) time.Duration {
 	}
 	d := min(firstPause<<min(b.tries, 12), most)
 	b.tries++
-	// Half of it is drawn: agents that lost the same server come back spread out.
+	// Half of it is random, so that agents that lost the same server do not come back at once.
 	d = d/2 + rand.N(d/2+1)
 	if atLeast > 0 {
 		d = max(d, atLeast+rand.N(atLeast/4+1))

@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// complaintEvery is how often one cause is told. Whoever connects sees a
-	// reset and nothing else, so that the log is where the owner of an agent
-	// learns what to do; a line for each connection would bury it.
+	// complaintEvery is how often one cause is logged. A visitor sees only a reset, so
+	// the owner of an agent learns from the log what to do. A line for each connection
+	// would hide it.
 	complaintEvery = time.Minute
-	// maxComplaints bounds what is remembered: codes come from others.
+	// maxComplaints bounds the memory, because the codes come from others.
 	maxComplaints = 1000
 )
 
-// complaints remembers what was told lately. The zero value is ready.
+// complaints remembers which causes were logged lately. The zero value is ready.
 type complaints struct {
 	mu   sync.Mutex
 	last map[complaint]time.Time
@@ -31,7 +31,7 @@ type complaint struct {
 	code    wire.Code
 }
 
-// due tells whether to tell c now, and notes that it was.
+// due tells whether to log c now, and records that it was logged.
 func (cs *complaints) due(c complaint, now time.Time) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -45,14 +45,14 @@ func (cs *complaints) due(c complaint, now time.Time) bool {
 	return true
 }
 
-// complain logs why a connection came to nothing: at warn if its cause has a
-// code and was not told lately, otherwise at debug. What has no code is the end
-// of the session, which is told elsewhere.
+// complain logs why a connection failed: at warn if the cause has a code and was not
+// logged lately, otherwise at debug. A cause without a code is the end of the session,
+// which is logged elsewhere.
 func (s *session) complain(what string, mapping int64, reason error, more ...any) {
 	s.a.complainTo(s.log, what, mapping, reason, more...)
 }
 
-// complain is the same where no session has to do with it.
+// complain is the same for causes without a session.
 func (a *Agent) complain(what string, mapping int64, reason error, more ...any) {
 	a.complainTo(a.log, what, mapping, reason, more...)
 }

@@ -20,15 +20,15 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// Pauses between tries to open listeners that could not be opened.
+// Pauses between attempts to open listeners that could not be opened.
 const (
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 15 * time.Second
 )
 
-// listeners are the sockets that the agent's mappings ask for. They live as long
-// as the agent, not as a session: a new session that asks for the same finds
-// them open, and so does a second session beside the first.
+// listeners are the sockets of the agent's mappings. They live as long as the agent, and
+// longer than a session: a later session, or a second one beside the first, finds them
+// open if it asks for the same.
 type listeners struct {
 	a    *Agent
 	wake chan struct{} // something could not be opened
@@ -42,8 +42,8 @@ type listeners struct {
 	noted  chan struct{} // closed and replaced when one of open and failed has changed
 }
 
-// view is a configuration. Its version is the position of the log at which it was
-// right, so that of two the higher is the newer, whoever has sent it.
+// view is a configuration. Its version is the position of the log at which it was right.
+// Of two views the one with the higher version is newer, whichever forwarder sent it.
 type view struct {
 	version   uint64
 	listeners map[int64]*wirepb.Listener // by mapping
@@ -51,7 +51,7 @@ type view struct {
 
 func (v *view) digest() []byte { return wire.Digest(slices.Collect(maps.Values(v.listeners))) }
 
-// listener is one mapping's socket with the connections that came through it.
+// listener is the socket of one mapping, with the connections that it accepted.
 type listener struct {
 	mapping int64
 	address string // of socket
@@ -64,8 +64,7 @@ func newListeners(a *Agent) *listeners {
 	return &listeners{a: a, wake: make(chan struct{}, 1), views: map[*session]*view{}, open: map[int64]*listener{}, failed: map[int64]*wirepb.Failure{}, noted: make(chan struct{})}
 }
 
-// running gives the configuration that the agent runs, for Hello; nil when it has
-// none yet.
+// running gives the configuration that the agent runs, for Hello; nil if it has none yet.
 func (ls *listeners) running() *view {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -75,9 +74,9 @@ func (ls *listeners) running() *view {
 	return &view{ls.wanted.version, maps.Clone(ls.wanted.listeners)}
 }
 
-// apply makes the sockets what the assignment says, if no other session has said
-// newer. What is already so is not touched. It returns nil for an assignment of a
-// session that is being left for another.
+// apply opens and closes sockets as the assignment says, unless another session has sent
+// a newer one. It does not touch sockets that are already right. It returns nil for an
+// assignment of a session that is being left for another.
 func (ls *listeners) apply(s *session, m *wirepb.Assign) *wirepb.Ack {
 	staying := !ls.a.sessions.isLeaving(s) || ls.a.sessions.staying(s) == 0
 	ls.mu.Lock()
@@ -112,9 +111,9 @@ func (ls *listeners) apply(s *session, m *wirepb.Assign) *wirepb.Ack {
 	return ls.ack()
 }
 
-// newest gives the newest of what the present sessions have assigned. A log that
-// was restored from a backup counts from lower again: what is right then is what
-// forwarders say that the agent has connected to since.
+// newest gives the newest assignment of the present sessions. The versions of a log that
+// was restored from a backup begin lower again. Then the assignments of the forwarders
+// to which the agent has connected since are right.
 func (ls *listeners) newest() (newest *view) {
 	for _, v := range ls.views {
 		if newest == nil || v.version > newest.version {
@@ -124,16 +123,15 @@ func (ls *listeners) newest() (newest *view) {
 	return newest
 }
 
-// drop forgets what a session that has ended has assigned; the agent goes on
-// running it.
+// drop forgets the assignment of a session that has ended. The agent keeps running it.
 func (ls *listeners) drop(s *session) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	delete(ls.views, s)
 }
 
-// settle closes what is not wanted, then opens what is: addresses that moved
-// from one mapping to another are free by then.
+// settle closes the listeners that are not wanted, and then opens the others, so that an
+// address that moved from one mapping to another is free by then.
 func (ls *listeners) settle() {
 	for id, l := range ls.open {
 		want := ls.wanted.listeners[id]
@@ -220,13 +218,13 @@ func (ls *listeners) bind(want *wirepb.Listener) {
 	ls.a.start(func() { opened.serve(ls, l) })
 }
 
-// take has the mapping's options hold from now on.
+// take applies the options of the mapping from now on.
 func (l *listener) take(want *wirepb.Listener) {
 	o := optionsOf(want.GetOptions())
 	l.options.Store(&o)
 }
 
-// note tells whoever waits that something has changed. mu is held.
+// note wakes those who wait for a change. mu is held.
 func (ls *listeners) note() {
 	close(ls.noted)
 	ls.noted = make(chan struct{})
@@ -235,7 +233,7 @@ func (ls *listeners) note() {
 	}
 }
 
-// change tells whether a mapping is to have a listener; the channel is closed when that
+// change tells whether a mapping should have a listener. The channel is closed when this
 // may have changed.
 func (ls *listeners) change(mapping int64) (wanted bool, noted <-chan struct{}) {
 	ls.mu.Lock()
@@ -243,8 +241,8 @@ func (ls *listeners) change(mapping int64) (wanted bool, noted <-chan struct{}) 
 	return ls.wanted.listeners[mapping] != nil, ls.noted
 }
 
-// has tells whether a mapping has a listener that is open; the channel is closed when
-// that may have changed.
+// has tells whether a mapping has an open listener. The channel is closed when this may
+// have changed.
 func (ls *listeners) has(mapping int64) (open bool, noted <-chan struct{}) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -260,8 +258,8 @@ func addressOf(l *wirepb.Listener) string {
 	return netip.AddrPortFrom(addr, uint16(l.GetPort())).String()
 }
 
-// listen opens a socket that the server asks for, or says why not. Where the owner of
-// this machine has not allowed it, the server's word is not enough.
+// listen opens a socket that the server asks for, or says why not. The owner of this
+// machine must have allowed the address.
 func (ls *listeners) listen(want *wirepb.Listener) (socket, *wirepb.Failure) {
 	_, known := listens(want.GetProtocol())
 	at, err := netip.ParseAddrPort(addressOf(want))
@@ -299,7 +297,7 @@ func listen(want *wirepb.Listener) (socket, *wirepb.Failure) {
 	return fail(wire.Internal, err.Error())
 }
 
-// ack says what the agent runs now.
+// ack tells what the agent runs now.
 func (ls *listeners) ack() *wirepb.Ack {
 	ack := &wirepb.Ack{Version: ls.wanted.version}
 	for _, id := range slices.Sorted(maps.Keys(ls.failed)) {
@@ -308,8 +306,8 @@ func (ls *listeners) ack() *wirepb.Ack {
 	return ack
 }
 
-// retry opens what could not be opened, again and again, and tells the forwarder
-// when something changed: the program that held the address may have gone.
+// retry tries again and again to open the listeners that failed, because the program that
+// holds the address may end. It tells the forwarder what has changed.
 func (ls *listeners) retry(ctx context.Context) {
 	pause := firstRetry
 	for {
@@ -335,8 +333,8 @@ func (ls *listeners) retry(ctx context.Context) {
 	}
 }
 
-// again tries what failed once more. ack is nil when nothing came of it; left
-// tells whether something is still to be opened.
+// again tries once more to open the listeners that failed. ack is nil if none was opened.
+// left tells whether some are still not open.
 func (ls *listeners) again() (ack *wirepb.Ack, left bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
@@ -361,7 +359,7 @@ func (ls *listeners) close() {
 	ls.empty()
 }
 
-// enter notes a connection, so that it ends with its mapping.
+// enter records a connection, so that it ends with its mapping.
 func (ls *listeners) enter(l *listener, conn net.Conn) bool {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()

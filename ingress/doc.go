@@ -2,11 +2,11 @@
 // finds the mapping of its host and path, and carries the request to the service
 // over a connection that the mapping's site dials.
 //
-// Its duty is that the visitor and the service notice nothing of it: requests and
-// answers arrive as they were sent, a piece at a time and as soon as they come, and
-// an exchange that was cut short is cut short at the other end too. What a visitor
-// claims about where a request comes from is replaced by what is true.
+// Its duty is that visitor and service do not notice it. Requests and answers arrive as
+// they were sent, piece by piece and at once. If one end cuts an exchange short, the
+// other end sees it cut short too. Headers in which a visitor says where a request comes
+// from are replaced by the truth.
 //
-// Its limits: it knows no mapping, no client and no session. [Finder] says what a
-// host leads to, and [Site.Dial] gets there. HTTP itself is net/http's.
+// Its limits: it knows no mapping, no client and no session. [Finder] finds the site of a
+// host, and [Site.Dial] connects to it. net/http implements HTTP.
 package ingress

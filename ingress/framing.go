@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// framing stands between a visitor's HTTP/1 connection and net/http, and lets a
-// request's head through only when it can be taken apart in one way: two programs that
-// read one stream of bytes differently are how requests are smuggled past rules
-// (RFC 9112, sections 5.1, 6.1 and 11.2). net/http is more lenient: it takes bare LF and
-// folded lines, and of Content-Length beside Transfer-Encoding it drops the first.
+// framing stands between a visitor's HTTP/1 connection and net/http. It passes on the head
+// of a request only if the head can be read in one way. If two programs read the same
+// bytes differently, requests can be smuggled past rules (RFC 9112, sections 5.1, 6.1
+// and 11.2). net/http is more lenient: it accepts bare LF and folded lines, and ignores
+// Content-Length beside Transfer-Encoding.
 //
-// A head waits here until it is whole, so that nothing of a bad one is acted on. Bodies
-// pass as they come; only their framing is read along. In the place of a bad head
-// net/http gets a request for refusedHost, which is answered with 400.
+// A head waits here until it is complete, so that no part of a bad head has an effect.
+// Bodies pass at once; only their framing is read. In place of a bad head net/http gets a
+// request for refusedHost, which is answered with 400.
 type framing struct {
 	src   *bufio.Reader
 	state framingState
@@ -41,10 +41,10 @@ const (
 )
 
 const (
-	// refusedHost is what net/http is asked for in the place of a bad head. No DNS has
-	// a name below .invalid (RFC 6761).
+	// refusedHost is the host of the request that replaces a bad head. No DNS has a name
+	// below .invalid (RFC 6761).
 	refusedHost = "refused.invalid"
-	// maxHead is where net/http has long decided for 431.
+	// maxHead is the longest head. net/http answers 431 far below it.
 	maxHead = maxHeader + 8<<10
 	// maxChunkLine bounds a chunk's size with its extensions, and a trailer's line.
 	maxChunkLine = 4 << 10
@@ -54,8 +54,8 @@ var refusedRequest = []byte("GET / HTTP/1.1\r\nHost: " + refusedHost + "\r\nConn
 
 func newFraming(src io.Reader) *framing { return &framing{src: bufio.NewReader(src)} }
 
-// Read implements io.Reader. After an error that passes, a deadline for example, it can
-// be called again.
+// Read implements io.Reader. After a temporary error, such as a deadline, it can be called
+// again.
 func (f *framing) Read(b []byte) (int, error) {
 	for len(f.ready) == 0 {
 		switch f.state {
@@ -84,7 +84,7 @@ func (f *framing) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// release lets everything through from now on: the connection was taken over.
+// release passes on everything from now on, because the connection was taken over.
 func (f *framing) release() {
 	if f.state != refused {
 		f.ready = append(append(f.ready, f.head...), f.line...)
@@ -92,7 +92,7 @@ func (f *framing) release() {
 	}
 }
 
-// readLine reads a line and does with it what it stands for.
+// readLine reads a line and handles it as the state says.
 func (f *framing) readLine() error {
 	part, err := f.src.ReadSlice('\n')
 	f.line = append(f.line, part...)
@@ -143,8 +143,8 @@ func (f *framing) refuse() {
 	f.ready, f.state, f.head, f.line = bytes.Clone(refusedRequest), refused, nil, nil
 }
 
-// headLine takes a line of a head. An empty one before it is passed over, as RFC 9112,
-// 2.2, asks for.
+// headLine handles a line of a head. It ignores an empty line before the head, as RFC
+// 9112, 2.2, asks.
 func (f *framing) headLine(line, text []byte) {
 	switch {
 	case len(text) == 0 && f.lines == 0:
@@ -158,7 +158,7 @@ func (f *framing) headLine(line, text []byte) {
 	}
 }
 
-// headEnds judges a whole head.
+// headEnds checks a complete head.
 func (f *framing) headEnds(head []byte) {
 	f.head, f.lines = nil, 0
 	if bytes.HasPrefix(head, []byte("PRI * HTTP/2.0\r\n")) {
@@ -199,7 +199,7 @@ func (f *framing) headEnds(head []byte) {
 	}
 }
 
-// chunkSize takes the line before a chunk: hexadecimal digits, and perhaps extensions.
+// chunkSize reads the line before a chunk: hexadecimal digits, and perhaps extensions.
 func (f *framing) chunkSize(line, text []byte) {
 	digits, _, _ := strings.Cut(string(text), ";")
 	size, ok := number(strings.TrimRight(digits, " \t"), 16)
@@ -214,7 +214,7 @@ func (f *framing) chunkSize(line, text []byte) {
 	}
 }
 
-// number reads a length: digits alone, no sign, and few enough not to overflow.
+// number reads a length: only digits, no sign, and not so many that it overflows.
 func number(s string, base int64) (n int64, ok bool) {
 	if s == "" || len(s) > 15 {
 		return 0, false
@@ -229,8 +229,8 @@ func number(s string, base int64) (n int64, ok bool) {
 	return n, true
 }
 
-// fieldName gives the name of a field line, "" when it is none: a token with the colon
-// right behind it (RFC 9112, section 5).
+// fieldName gives the name of a field line: a token followed directly by a colon (RFC
+// 9112, section 5). It gives "" for another line.
 func fieldName(line []byte) string {
 	name, _, ok := strings.Cut(string(line), ":")
 	if !ok || strings.Trim(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// reasonHeader is on the answers that are ours and on no answer of a service, so
-// that a visitor, or a monitor, can tell the two apart.
+// reasonHeader is on our own answers and on no answer of a service, so that a visitor or
+// a monitor can tell them apart.
 const reasonHeader = "Tunnox-Error"
 
-// page is an answer of ours.
+// page is one of our own answers.
 type page struct {
 	status   int
 	code     string
@@ -38,8 +38,8 @@ h1{font-size:1.25rem}small{opacity:.7}</style></head>
 <body><h1>{{.Text}}</h1><p>{{.Sentence}}</p><p><small>{{.Status}} · {{.Code}}</small></p></body></html>
 `))
 
-// write answers with the page, as HTML, JSON or plain text as Accept asks. It is
-// never kept by a cache: what is away now may be there in a second.
+// write answers with the page, as HTML, JSON or plain text as Accept asks. No cache keeps
+// the page, because a service that is away now may be back in a second.
 func (p page) write(w http.ResponseWriter, in *http.Request) {
 	h := w.Header()
 	h.Set(reasonHeader, p.code)
@@ -62,8 +62,8 @@ func (p page) write(w http.ResponseWriter, in *http.Request) {
 	}
 }
 
-// accepted gives the first of the kinds we can write that the visitor names. A
-// visitor that names none, curl for example, gets plain text.
+// accepted gives the first media type in Accept that we can write. A visitor that names
+// none, such as curl, gets plain text.
 func accepted(accept []string) string {
 	for kind := range strings.SplitSeq(strings.ToLower(strings.Join(accept, ",")), ",") {
 		kind, _, _ = strings.Cut(kind, ";")

@@ -14,8 +14,8 @@ import (
 func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
 	out := &answer{ResponseWriter: w, cookie: site.cookie}
 	defer out.stop()
-	// The service may answer before it has read all; net/http would read the rest
-	// of the request before it lets the answer through.
+	// The service may answer before it has read the whole request. Without this,
+	// net/http would read the rest of the request before it passes the answer on.
 	_ = http.NewResponseController(w).EnableFullDuplex()
 
 	proxy := httputil.ReverseProxy{
@@ -25,7 +25,7 @@ func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
 				r.Out.URL.Scheme = SchemeHTTPS
 			}
 			r.Out.URL.Host = "service" // one per transport, which dials the site's
-			// As it came: the proxy drops what net/url does not understand.
+			// Unchanged: the proxy drops what net/url does not understand.
 			r.Out.URL.RawQuery, r.Out.URL.ForceQuery = in.URL.RawQuery, in.URL.ForceQuery
 			r.Out.Host = in.Host
 			setForwarded(r.Out.Header, in, s.config.Trusted)
@@ -36,7 +36,7 @@ func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
 				r.Out.Header.Del("Connection")
 			}
 			if in.ContentLength == 0 && in.Header.Get("Content-Length") == "0" {
-				// A length of 0 that was said is said again, whatever the method.
+				// A length of 0 that was sent is sent on, whatever the method.
 				r.Out.Body, r.Out.TransferEncoding = http.NoBody, []string{"identity"}
 			}
 		},
@@ -72,8 +72,8 @@ func idempotent(method string) bool {
 	return false
 }
 
-// answer adds nothing to what the service answers, and lets its head go out when the
-// body is slow to follow.
+// answer adds nothing to the answer of the service. It sends the head when the body is
+// slow to follow.
 type answer struct {
 	http.ResponseWriter
 	length int64  // of the body, -1 = not known
@@ -84,8 +84,8 @@ type answer struct {
 	begun bool // something has been written or flushed
 }
 
-// headWait is how long the head waits for the first piece of the body, so that small
-// answers take one packet.
+// headWait is how long the head waits for the first piece of the body, so that a small
+// answer takes one packet.
 const headWait = 5 * time.Millisecond
 
 // Unwrap is for http.ResponseController.
@@ -139,9 +139,9 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
-// FlushError sends what was written. The head of an answer without a body goes out with
-// the end of the answer: gRPC knows an error by a head that ends its stream, and
-// ReverseProxy flushes from a timer that may or may not be faster than the end.
+// FlushError sends what was written. The head of an answer without a body is sent with
+// the end of the answer. gRPC recognises an error by a head that ends its stream, and
+// ReverseProxy flushes from a timer, which may come before the end.
 func (a *answer) FlushError() error {
 	if a.length == 0 {
 		return nil
@@ -155,7 +155,7 @@ func (a *answer) FlushError() error {
 // Flush is FlushError for who has no use for the error.
 func (a *answer) Flush() { _ = a.FlushError() }
 
-// stop ends the timer; the handler must not return before it has.
+// stop ends the timer. The handler must not return before that.
 func (a *answer) stop() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -165,8 +165,8 @@ func (a *answer) stop() {
 	}
 }
 
-// answerBody sends the head before it reports that the body was cut short: the
-// visitor is to see the status, and then the end of the connection.
+// answerBody sends the head before it reports that the body was cut short, so that the
+// visitor sees the status, and then the end of the connection.
 type answerBody struct {
 	io.ReadCloser
 	answer *answer

@@ -17,10 +17,10 @@ import (
 // upgradeTimeout bounds the time until the service has answered an upgrade.
 const upgradeTimeout = 30 * time.Second
 
-// upgrade carries a WebSocket. httputil's way loses bytes that are there before the
-// two ends are joined, and lets headers of a hop through (golang.org/issue/80875),
-// so this is ours: one request, one answer, and then bytes both ways, each direction
-// until its own end.
+// upgrade carries a WebSocket. httputil loses bytes that come before the two ends are
+// joined, and passes on headers of a hop (golang.org/issue/80875). So this is our own
+// code: one request, one answer, and then bytes both ways, each direction until its own
+// end.
 func (s *Server) upgrade(w *exchange, in *http.Request, site Site) {
 	life := in.Context()
 	if site.Scheme == SchemeH2C {
@@ -88,7 +88,7 @@ func (s *Server) upgrade(w *exchange, in *http.Request, site Site) {
 	w.sent.Store(sent)
 }
 
-// upgradeRequest is what the service is asked.
+// upgradeRequest makes the request to the service.
 func upgradeRequest(in *http.Request, site Site, s *Server) *http.Request {
 	out := in.Clone(context.Background())
 	out.Body, out.ContentLength, out.TransferEncoding = nil, 0, nil
@@ -104,7 +104,7 @@ func upgradeRequest(in *http.Request, site Site, s *Server) *http.Request {
 	return out
 }
 
-// ask sends the request and reads the answer's head, past interim answers.
+// ask sends the request and reads the head of the answer. It skips interim answers.
 func ask(service net.Conn, answers *bufio.Reader, out *http.Request) (*http.Response, error) {
 	if err := out.Write(service); err != nil {
 		return nil, fmt.Errorf("ask for an upgrade: %w", err)
@@ -148,8 +148,8 @@ func writeSwitch(visitor net.Conn, res *http.Response) error {
 	return err
 }
 
-// carry moves bytes both ways until both directions have ended. What had been read
-// ahead goes first. A direction that fails ends both.
+// carry moves bytes both ways until both directions have ended. Bytes that were read
+// ahead go first. If one direction fails, both end.
 func carry(visitor net.Conn, fromVisitor io.Reader, service net.Conn, fromService io.Reader) (received, sent int64) {
 	over := make(chan struct{})
 	go func() {
@@ -177,7 +177,7 @@ func move(to net.Conn, from io.Reader, source net.Conn) (n int64) {
 	return n
 }
 
-// abort ends a connection in a way that the peer cannot take for a proper end.
+// abort ends a connection so that the peer does not take it for a proper end.
 func abort(c net.Conn) {
 	switch c := c.(type) {
 	case interface{ Reset() error }:
