@@ -133,7 +133,7 @@ func (f *folds) view(ctx context.Context, clientID int64, p domain.Position) (do
 		return domain.ClientView{}, err
 	}
 	for _, id := range slices.Sorted(maps.Keys(quota.Mappings)) {
-		if held := quota.Mappings[id]; held.SourceClientID != clientID && held.TargetClientID != clientID {
+		if !slices.Contains(quota.Mappings[id].Ends(), clientID) {
 			continue
 		}
 		m, version, err := foldOf[*domain.Mapping](ctx, f, domain.MappingStream(id), p)

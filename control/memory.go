@@ -40,7 +40,7 @@ var (
 // touch is a record of the feed and what it makes out of date.
 type touch struct {
 	part part
-	ends [2]int64 // the clients that get a new mapping
+	ends []int64 // the clients that get a mapping
 }
 
 // memory keeps views of clients, and knows up to which position each of them is true:
@@ -177,7 +177,7 @@ func (m *memory) untouched(r *remembered) bool {
 		return false
 	}
 	for _, t := range m.touches[len(m.touches)-int(behind):] {
-		if slices.Contains(t.ends[:], r.view.Client.State.ID) || slices.Contains(r.parts, t.part) {
+		if slices.Contains(t.ends, r.view.Client.State.ID) || slices.Contains(r.parts, t.part) {
 			return false
 		}
 	}
@@ -187,10 +187,13 @@ func (m *memory) untouched(r *remembered) bool {
 // observe handles the next record of the feed.
 func (m *memory) observe(record domain.Record) {
 	t := touch{part: partOf(record.Stream)}
-	if t.part.category == partMapping && record.Version == 1 {
+	if t.part.category == partMapping {
 		if event, err := record.Event(); err == nil {
-			if created, ok := event.(domain.MappingCreated); ok {
-				t.ends = [2]int64{created.SourceClientID, created.TargetClientID}
+			switch event.(type) {
+			case domain.MappingCreated, domain.MappingChanged: // a change may name clients of further targets
+				var m domain.Mapping
+				m.Apply(event, record.Meta.At)
+				t.ends = m.Ends()
 			}
 		}
 	}

@@ -27,9 +27,10 @@ func (MappingMoved) EventName() string { return "mapping_moved" }
 
 // QuotaMoved notes in an account's quota that a mapping has other client ids.
 type QuotaMoved struct {
-	ID             int64 `json:"id"`
-	SourceClientID int64 `json:"source_client_id"`
-	TargetClientID int64 `json:"target_client_id"`
+	ID               int64   `json:"id"`
+	SourceClientID   int64   `json:"source_client_id"`
+	TargetClientID   int64   `json:"target_client_id"`
+	FurtherClientIDs []int64 `json:"further_client_ids,omitempty"` // since schema 2: clients of further targets
 }
 
 // EventName implements [Event].
@@ -134,11 +135,11 @@ func (c ClaimClient) moveMappings(s States, d *Decision, quota *Quota) error {
 		d.add(QuotaStream(c.ID), QuotaReturned{Resources: resources, ID: id})
 		for _, account := range next.Accounts() {
 			if _, held := s.quota(account).Mappings[id]; held {
-				d.add(QuotaStream(account), QuotaMoved{ID: id, SourceClientID: next.SourceClientID, TargetClientID: next.TargetClientID})
+				d.add(QuotaStream(account), QuotaMoved{ID: id, SourceClientID: next.SourceClientID, TargetClientID: next.TargetClientID, FurtherClientIDs: next.furtherClients()})
 				continue
 			}
 			err := quota.takeNow(d, QuotaTaken{Resources: resources, ID: id,
-				SourceClientID: next.SourceClientID, TargetClientID: next.TargetClientID})
+				SourceClientID: next.SourceClientID, TargetClientID: next.TargetClientID, FurtherClientIDs: next.furtherClients()})
 			if err != nil {
 				return err
 			}

@@ -41,7 +41,7 @@ var counted = map[Resource]countedResource{
 			if q.Mappings == nil {
 				q.Mappings = map[int64]HeldMapping{}
 			}
-			q.Mappings[e.ID] = HeldMapping{SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID}
+			q.Mappings[e.ID] = HeldMapping{SourceClientID: e.SourceClientID, TargetClientID: e.TargetClientID, Further: e.FurtherClientIDs}
 		},
 		giveBack: func(q *Quota, id int64) {
 			q.setActive(id, false)

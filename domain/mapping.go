@@ -59,7 +59,7 @@ type Parts struct {
 // complete gives the parts with defaults for the fields that were left out.
 func (p Parts) complete(kind OriginKind) Parts {
 	p.Origin, p.Service = p.Origin.complete(kind), p.Service.complete()
-	return p
+	return p.fromTargets()
 }
 
 func (p Parts) equal(o Parts) bool { return reflect.DeepEqual(p, o) }
@@ -233,7 +233,7 @@ func (c CreateMapping) Reads() []StreamID {
 // mapping is the new mapping, without the fields that need the event streams.
 func (c CreateMapping) mapping() Mapping {
 	return Mapping{ID: c.ID, UserID: c.UserID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID,
-		SourceUserID: c.sourceUserID, Protocol: c.Protocol, Origin: c.Origin}
+		SourceUserID: c.sourceUserID, Protocol: c.Protocol, Origin: c.Origin, Options: Options{Targets: c.Targets}}
 }
 
 // Decide implements [Command].
@@ -268,7 +268,9 @@ func (c CreateMapping) check() error {
 	var f faults
 	f.protocol(c.Protocol)
 	kind := originKind(c.SourceClientID, c.Protocol)
-	f.parts(c.Protocol, kind, c.Parts.complete(kind))
+	parts := c.Parts.complete(kind)
+	f.parts(c.Protocol, kind, parts)
+	f.targets(c.Protocol, c.TargetClientID, parts)
 	if err := f.err("The mapping cannot be created as asked."); err != nil {
 		return err
 	}
@@ -294,6 +296,9 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 	if err := s.ownClient(c.TargetClientID, c.UserID, "target", c.Any); err != nil {
 		return Decision{}, err
 	}
+	if err := s.ownTargets(c.Targets, c.UserID, func(int64) bool { return false }); err != nil {
+		return Decision{}, err
+	}
 	if s.mapping(c.ID).Exists() {
 		return Decision{}, refuse(CodeIDTaken, "This mapping id is in use.")
 	}
@@ -309,7 +314,7 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 		Origin: c.Origin, Service: c.Service, Options: c.Options})
 	for _, account := range m.Accounts() {
 		err := s.quota(account).take(&d, QuotaTaken{Resources: m.resources(),
-			ID: c.ID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID})
+			ID: c.ID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, FurtherClientIDs: m.furtherClients()})
 		if err != nil {
 			return Decision{}, err
 		}
@@ -395,7 +400,9 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	if m.Public() {
 		parts = parts.complete(m.OriginKind())
 	}
+	parts = parts.withTargets(m.Parts())
 	parts.Options = parts.Options.kept(m.Options)
+	f.targets(m.Protocol, m.TargetClientID, parts)
 	f.parts(m.Protocol, m.OriginKind(), parts)
 	f.changedBy(c.By, m, parts)
 	if err := f.err("The mapping cannot be changed as asked."); err != nil {
@@ -405,6 +412,11 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 		return Decision{}, err
 	}
 	d := Decision{Account: m.UserID}
+	if !slices.Equal(parts.Targets, m.Targets) {
+		if err := s.ownTargets(parts.Targets, m.UserID, m.HasEnd); err != nil {
+			return Decision{}, err
+		}
+	}
 	next := *m
 	next.setParts(parts)
 	moved := next.Origin != m.Origin && m.Public()
@@ -419,6 +431,17 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	}
 	d.exchange(m.claims(), next.claims())
 	d.add(MappingStream(c.ID), MappingChanged{parts})
+	if further := next.furtherClients(); !slices.Equal(further, m.furtherClients()) {
+		for _, account := range m.Accounts() {
+			if err := s.need(QuotaStream(account)); err != nil {
+				return Decision{}, err
+			}
+			if err := s.quota(account).roomAt(slices.DeleteFunc(slices.Clone(further), m.HasEnd)...); err != nil {
+				return Decision{}, err
+			}
+			d.add(QuotaStream(account), QuotaMoved{ID: c.ID, SourceClientID: m.SourceClientID, TargetClientID: m.TargetClientID, FurtherClientIDs: further})
+		}
+	}
 	if moved {
 		if err := s.need(m.publicStreams()...); err != nil {
 			return Decision{}, err

@@ -290,7 +290,26 @@ func (a *args) options() Options {
 	if a.text("listing") != "" {
 		o.Files = &Files{Listing: true}
 	}
+	if text := a.text("targets"); text != "" {
+		o.Targets = a.targets(text)
+	}
 	return o
+}
+
+// targets reads CLIENT@SERVICE, with commas between.
+func (a *args) targets(list string) []Target {
+	targets := []Target{}
+	for text := range strings.SplitSeq(list, ",") {
+		id, service, ok := strings.Cut(text, "@")
+		n, err := strconv.ParseInt(id, 10, 64)
+		if ok && err != nil {
+			a.err = err
+		}
+		if ok {
+			targets = append(targets, Target{ClientID: n, Target: service})
+		}
+	}
+	return targets
 }
 
 // offer is what there is of public ports and hosts: ports=FROM-TO, draw=N,N,
@@ -324,7 +343,11 @@ func (a *args) patch(of any, short map[string]string) Patch {
 	p := Patch{}
 	for _, field := range Fields(of) {
 		name := cmp.Or(short[field.Name], field.Name)
-		if field.Type.Kind() == reflect.String {
+		if field.Name == "targets" {
+			if text := a.optional(name); text != nil {
+				p[field.Name], _ = json.Marshal(a.targets(*text)) // texts and numbers can be written
+			}
+		} else if field.Type.Kind() == reflect.String {
 			if text := a.optional(name); text != nil {
 				p[field.Name], _ = json.Marshal(*text) // a text can be written
 			}

@@ -108,6 +108,7 @@ func optionsOf(p Protocol, kind OriginKind) Options {
 			v.FieldByIndex(field.index).SetZero()
 		}
 	}
+	options.Targets = nil // the stories of mapping_targets.txt follow them
 	if options.Socks != nil {
 		options.Socks = &SocksAccess{Username: "ann", Password: hashScheme + "$1$salt$hash"} // which is kept as it is
 	}

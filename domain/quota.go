@@ -48,8 +48,12 @@ type Quota struct {
 type HeldMapping struct {
 	SourceClientID int64
 	TargetClientID int64
+	Further        []int64 `json:",omitempty"` // clients of further targets
 	Active         bool
 }
+
+// Ends are the clients that the mapping has to do with.
+func (m HeldMapping) Ends() []int64 { return ends(m.SourceClientID, m.TargetClientID, m.Further) }
 
 // Events of a quota.
 type (
@@ -60,10 +64,11 @@ type (
 	}
 	// QuotaTaken counts a client, or a mapping, or that a mapping is active.
 	QuotaTaken struct {
-		Resources      []Resource `json:"resources"`
-		ID             int64      `json:"id"`
-		SourceClientID int64      `json:"source_client_id,omitempty"`
-		TargetClientID int64      `json:"target_client_id,omitempty"`
+		Resources        []Resource `json:"resources"`
+		ID               int64      `json:"id"`
+		SourceClientID   int64      `json:"source_client_id,omitempty"`
+		TargetClientID   int64      `json:"target_client_id,omitempty"`
+		FurtherClientIDs []int64    `json:"further_client_ids,omitempty"` // since schema 2: clients of further targets
 	}
 	// QuotaReturned ends the count of a QuotaTaken.
 	QuotaReturned struct {
@@ -115,7 +120,7 @@ func (q *Quota) Apply(event Event, _ time.Time) {
 		}
 	case QuotaMoved:
 		if m, ok := q.Mappings[e.ID]; ok {
-			m.SourceClientID, m.TargetClientID = e.SourceClientID, e.TargetClientID
+			m.SourceClientID, m.TargetClientID, m.Further = e.SourceClientID, e.TargetClientID, e.FurtherClientIDs
 			q.Mappings[e.ID] = m
 		}
 	}
@@ -143,7 +148,7 @@ func (q *Quota) take(d *Decision, e QuotaTaken) error {
 			return refuse(c.code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, c.what, *limit))
 		}
 		if r == ResourceMapping {
-			if err := q.roomAt(e.SourceClientID, e.TargetClientID); err != nil {
+			if err := q.roomAt(ends(e.SourceClientID, e.TargetClientID, e.FurtherClientIDs)...); err != nil {
 				return err
 			}
 		}
@@ -159,9 +164,8 @@ func (q *Quota) roomAt(ends ...int64) error {
 	}
 	held := map[int64]int{}
 	for _, m := range q.Mappings {
-		held[m.SourceClientID]++
-		if m.TargetClientID != m.SourceClientID {
-			held[m.TargetClientID]++
+		for _, end := range m.Ends() {
+			held[end]++
 		}
 	}
 	for _, end := range ends {
@@ -191,7 +195,8 @@ func (q *Quota) inviteIDs() []int64  { return slices.Sorted(maps.Keys(q.Invites)
 func (q *Quota) ClientIDs() []int64  { return slices.Sorted(maps.Keys(q.Clients)) }
 func (q *Quota) mappingIDs() []int64 { return slices.Sorted(maps.Keys(q.Mappings)) }
 
-// mappingsOf lists the held mappings a client is source or target of.
+// mappingsOf lists the held mappings that end with a client: those that it is source or
+// target of, and not those that have it for a further target.
 func (q *Quota) mappingsOf(clientID int64) []int64 {
 	return slices.DeleteFunc(q.mappingIDs(), func(id int64) bool {
 		m := q.Mappings[id]

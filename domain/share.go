@@ -157,6 +157,9 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	f.protocol(c.Protocol)
 	c.Protocol.checkService(&f, c.Service)
 	c.Options.check(&f, c.Protocol, OriginAgent)
+	if len(c.Targets) > 0 {
+		f.add("targets", "are for mappings: a share has one service")
+	}
 	if c.HeldBy.source() {
 		f.add("held_by", "must be target or left out: a share has no source yet")
 	}

@@ -112,15 +112,16 @@ func (r *routes) applyMapping(m *mappingRoute, record domain.Record, fx *effects
 	return nil
 }
 
-// rehold makes the ingresses that hold a mapping those where it comes in now.
+// rehold makes those who hold a mapping the ingresses where it comes in now, and the
+// clients that it leads to now.
 func (r *routes) rehold(m *mappingRoute, at domain.Position, fx *effects) {
-	for _, h := range r.ingressesOf(&m.State) {
+	for _, h := range r.holders(&m.State) {
 		if h.mappings[m.State.ID] == nil {
 			r.take(h, m.Versioned, at, fx)
 		}
 	}
 	for _, h := range slices.Clone(m.held) {
-		if h.subject.client == 0 && !h.wants(&m.State) {
+		if !h.wants(&m.State) {
 			r.letGo(h, m, fx)
 		}
 	}
@@ -129,7 +130,7 @@ func (r *routes) rehold(m *mappingRoute, at domain.Position, fx *effects) {
 // applyUnknown finds mappings that nobody here had to do with, and which come in here
 // from now on.
 func (r *routes) applyUnknown(record domain.Record, fx *effects) error {
-	if len(r.ingresses)+len(r.hosts) == 0 || record.Name != (domain.MappingChanged{}).EventName() {
+	if record.Name != (domain.MappingChanged{}).EventName() {
 		return nil
 	}
 	event, err := record.Event()
@@ -140,6 +141,11 @@ func (r *routes) applyUnknown(record domain.Record, fx *effects) error {
 	m.Apply(event, record.Meta.At)
 	if len(r.ingressesOf(&m)) > 0 {
 		fx.refresh(subject{ingress: m.Ingress()}, record.Position)
+	}
+	for _, t := range m.Targets { // the clients of further targets; the others have known it
+		if c := r.clients[t.ClientID]; c != nil {
+			fx.refresh(c.subject, record.Position)
+		}
 	}
 	return nil
 }
@@ -186,7 +192,7 @@ func (r *routes) applyNewMapping(record domain.Record, fx *effects) error {
 
 // holders gives those whose view has the mapping.
 func (r *routes) holders(m *domain.Mapping) (all []*holding) {
-	for _, end := range []int64{m.SourceClientID, m.TargetClientID} {
+	for _, end := range m.Ends() {
 		if c := r.clients[end]; c != nil && !slices.Contains(all, &c.holding) {
 			all = append(all, &c.holding)
 		}

@@ -28,14 +28,16 @@ const openTimeout = 10 * time.Second
 // Where the agents are connected to two forwarders there are two of it, one at
 // each, and the continuation of the first is the stream of the second.
 type forward struct {
-	mapping  *mappingRoute
-	version  domain.Version // of the mapping, when it was authorised
-	origin   origin
-	target   *session // nil: the target agent is connected to another forwarder; guarded by routes.mu
-	service  string
+	mapping *mappingRoute
+	version domain.Version // of the mapping, when it was authorised
+	origin  origin
+	target  *session // nil: the target agent is connected to another forwarder; guarded by routes.mu
+	shape
 	chosen   bool        // service is what the client asks for, and not the mapping's
-	protocol string      // what is carried, as wire.Open says it
 	of       string      // the protocol of the mapping
+	choices  []choice    // of a mapping with several targets
+	index    uint32      // of the target, in the mapping's list, from 1; 0 = there is no list
+	load     *targetLoad // of the target; guarded by routes.mu
 	options  string      // what the target agent must know of the mapping's options
 	heralded bool        // the service is told the visitor's address
 	limit    int64       // of the mapping's connections, -1 = none
@@ -63,8 +65,8 @@ type leaver interface {
 // newForward is a stream of a mapping as the records are at this moment.
 func newForward(m *mappingRoute, from origin) *forward {
 	o := forTarget(m.State.Options)
-	return &forward{mapping: m, version: m.Version, origin: from, heralded: o.ProxyProtocol != "", service: m.State.Service.Address(), protocol: m.State.Carried(), of: string(m.State.Protocol),
-		options: optionsText(o)}
+	return &forward{mapping: m, version: m.Version, origin: from, shape: shapeOf(m, m.State.Service), of: string(m.State.Protocol),
+		heralded: o.ProxyProtocol != "", options: optionsText(o)}
 }
 
 // forTarget gives the options that the target agent must know.
@@ -97,7 +99,7 @@ func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 		return nil, code
 	}
 	f := newForward(m, from)
-	f.limit = limit
+	f.limit, f.choices = limit, r.choices(m)
 	if target := r.clients[m.State.TargetClientID]; target != nil {
 		f.target = target.session
 	}
@@ -305,9 +307,17 @@ func (f *Forwarder) join(stream end, from origin, open *wirepb.Open) (*forward, 
 	return fwd, target, nil
 }
 
-// reach opens the continuation: to the target agent's session if it is here, and
-// otherwise to a forwarder that has it. Both look the same to what follows.
+// reach opens the continuation to the target agent, or to one of several.
 func (f *Forwarder) reach(ctx context.Context, fwd *forward, open *wirepb.Open) (transport.Stream, error) {
+	if len(fwd.choices) > 0 {
+		return f.reachOneOf(ctx, fwd, open)
+	}
+	return f.reachTarget(ctx, fwd, open, fwd.mapping.State.TargetClientID) // an id never changes
+}
+
+// reachTarget opens the continuation: to the target agent's session if it is here, and
+// otherwise to a forwarder that has it. Both look the same to what follows.
+func (f *Forwarder) reachTarget(ctx context.Context, fwd *forward, open *wirepb.Open, client int64) (transport.Stream, error) {
 	if target := fwd.target; target != nil {
 		stream, err := f.reachHere(ctx, fwd, target, open)
 		if err == nil || !elsewhere(err) {
@@ -317,7 +327,7 @@ func (f *Forwarder) reach(ctx context.Context, fwd *forward, open *wirepb.Open) 
 	if f.peers == nil || !fwd.origin.crosses() {
 		return nil, wire.TargetOffline
 	}
-	return f.reachPeer(ctx, fwd, open)
+	return f.reachPeer(ctx, fwd, open, client)
 }
 
 func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session, open *wirepb.Open) (transport.Stream, error) {

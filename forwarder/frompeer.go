@@ -146,16 +146,29 @@ func (r *routes) receive(from *fromPeer, open *wirepb.Open) (fwd *forward, code 
 	if m == nil {
 		return nil, wire.NoSuchMapping, true
 	}
-	if m.State.TargetClientID != c.State.ID {
-		return nil, wire.NoSuchMapping, false
-	}
 	behind = m.Version < domain.Version(open.GetMappingVersion())
+	service, ok := m.serviceAt(open.GetTargetIndex(), c.State.ID)
+	if !ok {
+		return nil, wire.NoSuchMapping, behind
+	}
 	if code := r.usable(m); code != "" {
 		return nil, code, behind
 	}
-	from.source, from.target, from.port, from.publicHost = m.State.SourceClientID, m.State.TargetClientID, m.State.PublicPort, m.State.PublicHost
+	from.source, from.target, from.port, from.publicHost = m.State.SourceClientID, c.State.ID, m.State.PublicPort, m.State.PublicHost
 	fwd = newForward(m, from)
-	fwd.target = c.session
+	fwd.target, fwd.shape = c.session, shapeOf(m, service)
 	m.add(fwd)
 	return fwd, "", behind
+}
+
+// serviceAt gives the service behind a client at a place of the mapping's list of targets,
+// from 1; 0 is the mapping's own.
+func (m *mappingRoute) serviceAt(index uint32, client int64) (domain.Service, bool) {
+	if index == 0 {
+		return m.State.Service, m.State.TargetClientID == client
+	}
+	if int64(index) > int64(len(m.State.Targets)) || m.State.Targets[index-1].ClientID != client {
+		return domain.Service{}, false
+	}
+	return m.State.Targets[index-1].Service(), true
 }

@@ -33,7 +33,7 @@ func newHolding(s subject) holding {
 // wants tells whether a mapping is one that the subject's view has.
 func (h *holding) wants(m *domain.Mapping) bool {
 	if h.subject.client != 0 {
-		return m.SourceClientID == h.subject.client || m.TargetClientID == h.subject.client
+		return m.HasEnd(h.subject.client)
 	}
 	return h.subject.ingress.Has(m)
 }

@@ -43,6 +43,7 @@ type Metrics struct {
 	panics   prometheus.Counter     // connections ended by a panic
 	renewals *prometheus.CounterVec // calls of the directory, by outcome
 	bridged  *prometheus.CounterVec // streams joined over the bridge, by direction
+	skipped  prometheus.Counter     // targets that did not answer, where the next one was tried
 	commands *prometheus.CounterVec // of agents, by outcome
 	located  *prometheus.CounterVec // lookups of a target's place, by the kind of answer
 	reports  *prometheus.CounterVec // reports of usage, by outcome
@@ -96,6 +97,7 @@ func NewMetrics() *Metrics {
 		panics:   counter("tunnox_connection_panics_total", "Connections that were ended by a panic."),
 		renewals: counters("tunnox_directory_calls_total", "Calls of the directory, by outcome.", "outcome"),
 		bridged:  counters("tunnox_bridge_opens_total", "Streams joined over the bridge, by direction: out to the target's forwarder, in from the source's.", "direction"),
+		skipped:  counter("tunnox_targets_passed_over_total", "Targets that did not answer, where another one of the mapping was tried."),
 		commands: counters("tunnox_agent_commands_total", "Commands of agents, by outcome: done, refused or failed.", "outcome"),
 		located:  counters("tunnox_locate_total", "Lookups of a target's forwarder, by answer: cache, directory, stale, absent or error.", "answer"),
 		reports:  counters("tunnox_usage_reports_total", "Reports of usage to the control plane, by outcome: counted or failed.", "outcome"),
@@ -113,7 +115,7 @@ func (m *Metrics) observe(f *Forwarder) { m.of.Store(f) }
 
 func (m *Metrics) parts() []prometheus.Collector {
 	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.queued, m.failures,
-		m.position, m.lag, m.gaps, m.forks, m.anew, m.panics, m.renewals, m.bridged, m.located, m.commands, m.reports, m.portions}
+		m.position, m.lag, m.gaps, m.forks, m.anew, m.panics, m.renewals, m.bridged, m.located, m.commands, m.skipped, m.reports, m.portions}
 }
 
 // Describe implements [prometheus.Collector].

@@ -30,8 +30,7 @@ const (
 // reachPeer opens the continuation at a forwarder that has the target. The target may
 // have moved since the lookup, so if no forwarder has it, it is looked up again. A
 // target whose node drains will soon be at another node, and reachPeer waits for it.
-func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Open) (transport.Stream, error) {
-	client := fwd.mapping.State.TargetClientID // an id never changes
+func (f *Forwarder) reachPeer(ctx context.Context, fwd *forward, open *wirepb.Open, client int64) (transport.Stream, error) {
 	var tried []place
 	var until time.Time // zero: nothing shows that the target is moving
 	for again := false; ; again = true {
@@ -114,7 +113,7 @@ func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, open *wir
 	})
 	defer doubt.Stop()
 	answered, err := f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()), Local: fwd.local(open),
-		Protocol: fwd.protocol, Destination: fwd.destination(), Trace: clip(open.GetTrace()), Hop: hops, MappingVersion: uint64(fwd.version), TargetClient: or.client})
+		Protocol: fwd.protocol, Destination: fwd.destination(), Trace: clip(open.GetTrace()), Hop: hops, MappingVersion: uint64(fwd.version), TargetClient: or.client, TargetIndex: fwd.index})
 	if err == nil && !decided.CompareAndSwap(false, true) {
 		fwd.detach()
 		return nil, wire.TargetOffline

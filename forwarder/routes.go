@@ -60,6 +60,8 @@ type mappingRoute struct {
 
 	portions *portions // those of its streams that count; nil: it never had a limit
 	adopted  bool      // all of its streams do
+
+	targets map[targetKey]*targetLoad // of a mapping with several
 }
 
 // add and remove keep the mapping's live streams, and how many of them began here:
@@ -77,6 +79,7 @@ func (m *mappingRoute) remove(f *forward) {
 		return
 	}
 	delete(m.live, f)
+	f.lean(nil)
 	if m.portions != nil {
 		m.portions.give(m.meter.mapping, f)
 	}

@@ -39,7 +39,7 @@ type CreateMappingBody struct {
 	UserID         int64    `json:"user_id,omitempty" minimum:"0" doc:"The owner. Default: the caller" example:"100000001"`
 	Name           string   `json:"name,omitempty" maxLength:"100" example:"intranet"`
 	SourceClientID *int64   `json:"source_client_id,omitempty" minimum:"1" doc:"The client that listens. Default: none, the mapping is public" example:"600000000"`
-	TargetClientID int64    `json:"target_client_id" doc:"The client that dials" example:"600000001"`
+	TargetClientID int64    `json:"target_client_id,omitempty" minimum:"1" doc:"The client that dials. Left out with targets: that of the first" example:"600000001"`
 	Protocol       Protocol `json:"protocol" example:"tcp"`
 	domain.Origin
 	domain.Service
@@ -91,6 +91,13 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 	user, err := forUser(ctx, b.UserID)
 	if err != nil {
 		return nil, err
+	}
+	switch {
+	case b.TargetClientID != 0:
+	case len(b.Targets) == 0:
+		return nil, invalid("body.target_client_id", "is missing: the client that dials the service, or targets for several")
+	default:
+		b.TargetClientID = b.Targets[0].ClientID
 	}
 	if b.Options, err = b.Options.Sealed(a.seal(ctx, in.IdempotencyKey)); err != nil {
 		return nil, a.refusal(ctx, inBody(err))

@@ -38,8 +38,8 @@ func (r *MappingRow) live() bool { return r.Mapping.Live() }
 
 func (r *MappingRow) indexes() []Index {
 	all := []Index{AllMappings}
-	if r.SourceClientID != 0 {
-		all = append(all, MappingsOfClient(r.SourceClientID))
+	for _, client := range r.Ends() {
+		all = append(all, MappingsOfClient(client))
 	}
 	if r.PublicPort != 0 {
 		all = append(all, MappingsWithPort)
@@ -52,9 +52,6 @@ func (r *MappingRow) indexes() []Index {
 	}
 	for _, user := range r.Users() {
 		all = append(all, MappingsOfUser(user))
-	}
-	if r.TargetClientID != r.SourceClientID {
-		all = append(all, MappingsOfClient(r.TargetClientID))
 	}
 	return all
 }

@@ -70,15 +70,22 @@ func (r *resource) createMapping() *cobra.Command {
 	var publicPort int
 	var protocol, name, listen, host, path, service string
 	cmd := &cobra.Command{
-		Use:   "create [--source CLIENT --listen [HOST:]PORT | --public-port PORT | --protocol http|tls [--host LABEL]] --target CLIENT --service HOST:PORT",
+		Use:   "create [--source CLIENT --listen [HOST:]PORT | --public-port PORT | --protocol http|tls [--host LABEL]] (--target CLIENT --service HOST:PORT | --targets ...)",
 		Short: "Create a mapping: a listener at the source client, a public port or a public host; a service at the target client",
 		Example: "  tunnox mapping create --protocol http --target 600000001 --service 127.0.0.1:3000\n" +
 			"  tunnox mapping create --source 600000000 --listen 5433 --target 600000001 --service 127.0.0.1:5432\n" +
-			"  tunnox mapping create --public-port 0 --target 600000001 --service 127.0.0.1:5432",
+			"  tunnox mapping create --public-port 0 --target 600000001 --service 127.0.0.1:5432\n" +
+			"  tunnox mapping create --protocol http --targets client_id=600000001,target=127.0.0.1:3000 --targets client_id=600000002,target=127.0.0.1:3000",
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		body := map[string]any{"user_id": user, "target_client_id": target, "protocol": protocol}
+		body := map[string]any{"user_id": user, "protocol": protocol}
+		switch {
+		case target != 0:
+			body["target_client_id"] = target
+		case !cmd.Flags().Changed("targets"):
+			return usageError("where do the connections go? Give --target and --service, or --targets for several")
+		}
 		if name != "" {
 			body["name"] = name
 		}
@@ -123,7 +130,6 @@ func (r *resource) createMapping() *cobra.Command {
 	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c; unix:PATH is a socket, file:PATH a directory for http; none for socks5")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
-	require(cmd, "target")
 	cmd.MarkFlagsRequiredTogether("source", "listen")
 	cmd.MarkFlagsMutuallyExclusive("source", "public-port", "host")
 	cmd.MarkFlagsMutuallyExclusive("source", "public-port", "path")

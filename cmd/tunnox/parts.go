@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,6 +54,8 @@ func fieldFlags(cmd *cobra.Command, prefix string, fields []domain.Field) {
 			visitorFlags(cmd, name, help)
 		case kind == reflect.Map && field.Type.Elem().Kind() == reflect.String:
 			flags.Var(pairsFlag{}, name, help+", `name=value`; may be given several times")
+		case listOf(field.Type) != nil:
+			flags.StringArray(name, nil, help+". Each `"+memberNames(listOf(field.Type))+"`; repeat the flag for each")
 		case structOf(field.Type) != nil:
 			fieldFlags(cmd, name+"-", domain.Fields(structOf(field.Type)))
 		default:
@@ -84,6 +88,54 @@ func structOf(t reflect.Type) any {
 	return reflect.Zero(t).Interface()
 }
 
+// listOf gives an empty struct of a type that is a list of structs, or nil.
+func listOf(t reflect.Type) any {
+	if t.Kind() != reflect.Slice {
+		return nil
+	}
+	return structOf(t.Elem())
+}
+
+// memberNames shows how a member of a list of structs is written.
+func memberNames(of any) string {
+	var names []string
+	for _, field := range domain.Fields(of) {
+		names = append(names, field.Name+"=...")
+	}
+	return strings.Join(names, ",")
+}
+
+// members reads the members of a list of structs, NAME=VALUE with commas between.
+func members(flag string, of any, texts []string) ([]map[string]any, error) {
+	all := []map[string]any{}
+	for _, text := range texts {
+		member := map[string]any{}
+		for pair := range strings.SplitSeq(text, ",") {
+			name, value, ok := strings.Cut(pair, "=")
+			if text == "" {
+				break // none: the list is emptied
+			}
+			i := slices.IndexFunc(domain.Fields(of), func(f domain.Field) bool { return f.Name == name })
+			if !ok || i < 0 {
+				return nil, usageError("--%s %q: want %s", flag, text, memberNames(of))
+			}
+			if kind := domain.Fields(of)[i].Type.Kind(); kind == reflect.Int || kind == reflect.Int64 {
+				n, err := strconv.ParseInt(value, 10, 64)
+				if err != nil {
+					return nil, usageError("--%s %q: %s is a whole number", flag, text, name)
+				}
+				member[name] = n
+				continue
+			}
+			member[name] = value
+		}
+		if len(member) > 0 {
+			all = append(all, member)
+		}
+	}
+	return all, nil
+}
+
 // complete makes a shell offer the values of a flag.
 func complete(cmd *cobra.Command, flag string, values []string) {
 	// This fails only for a missing flag, and the caller has just made the flag.
@@ -109,6 +161,16 @@ func addFields(flags *pflag.FlagSet, prefix string, fields []domain.Field, body 
 			continue
 		}
 		if !flags.Changed(name) && !(isVisitors(field) && flags.Changed(name+"-file")) {
+			continue
+		}
+		if of := listOf(field.Type); of != nil && !isVisitors(field) {
+			texts, err := flags.GetStringArray(name)
+			if err != nil {
+				return err
+			}
+			if body[field.Name], err = members(name, of, texts); err != nil {
+				return err
+			}
 			continue
 		}
 		value, err := flagValue(flags, name)

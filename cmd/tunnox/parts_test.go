@@ -85,6 +85,16 @@ func arguments(b *strings.Builder, prefix string, fields []domain.Field) {
 	for _, field := range fields {
 		name, value := prefix+flagName(field.Name), "x"
 		switch kind := field.Type.Kind(); {
+		case listOf(field.Type) != nil && !isVisitors(field):
+			var pairs []string
+			for _, member := range domain.Fields(listOf(field.Type)) {
+				value := "x"
+				if member.Type.Kind() != reflect.String {
+					value = "7"
+				}
+				pairs = append(pairs, member.Name+"="+value)
+			}
+			value = strings.Join(pairs, ",")
 		case structOf(field.Type) != nil:
 			arguments(b, name+"-", domain.Fields(structOf(field.Type)))
 			continue

@@ -199,7 +199,7 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 			mappings[projections.MappingsOfUser(n)] = func(m projections.MappingRow) bool { return slices.Contains(m.Users(), n) }
 		case domain.CategoryClient:
 			mappings[projections.MappingsOfClient(n)] = func(m projections.MappingRow) bool {
-				return m.SourceClientID == n || m.TargetClientID == n
+				return m.HasEnd(n)
 			}
 		}
 	}

@@ -52,13 +52,13 @@ func completes(v domain.ClientView, log *Log, want *Model) error {
 	}
 	got := map[int64]domain.Mapping{}
 	for _, a := range states {
-		if m, ok := a.(*domain.Mapping); ok && m.Live() && (m.SourceClientID == client.ID || m.TargetClientID == client.ID) {
+		if m, ok := a.(*domain.Mapping); ok && m.Live() && m.HasEnd(client.ID) {
 			got[m.ID] = *m
 		}
 	}
 	all := maps.Clone(want.Mappings)
 	for id, m := range all {
-		if m.SourceClientID != client.ID && m.TargetClientID != client.ID {
+		if !m.HasEnd(client.ID) {
 			delete(all, id)
 			continue
 		}

@@ -37,7 +37,7 @@ func (s *story) tunnels() {
 
 	service := programs.Listen(t, programs.Echo).Port
 	wanted := apiclient.CreateMappingBody{UserId: &user, Name: ptr("m"), Protocol: apiclient.CreateMappingBodyProtocolTcp, SourceClientId: &source.ID,
-		TargetClientId: target.ID, LocalPort: ptr(int64(programs.FreePort(t))), TargetHost: ptr("127.0.0.1"), TargetPort: ptr(int64(1))}
+		TargetClientId: &target.ID, LocalPort: ptr(int64(programs.FreePort(t))), TargetHost: ptr("127.0.0.1"), TargetPort: ptr(int64(1))}
 	m := call(c.CreateMappingWithResponse(s.ctx, nil, wanted)).want(t, 201).JSON201
 	is(t, "the mapping's ends", []int64{m.SourceClientId.MustGet(), m.TargetClientId, m.LocalPort}, []int64{source.ID, target.ID, *wanted.LocalPort})
 	changed := call(c.ChangeMappingWithResponse(s.ctx, m.MappingId, nil, apiclient.ChangeMappingBody{TargetPort: ptr(int64(service))})).want(t, 200).JSON200

@@ -590,7 +590,7 @@ type ChangeMappingBody struct {
 	// Examples: tcp
 	Protocol *ChangeMappingBodyProtocol `json:"protocol,omitempty"`
 
-	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol *ChangeMappingBodyProxyProtocol `json:"proxy_protocol,omitempty"`
@@ -666,6 +666,11 @@ type ChangeMappingBody struct {
 	// Examples: 100000002
 	TargetUserId *int64 `json:"target_user_id,omitempty"`
 
+	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
+	//
+	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
+	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
+
 	// UserId May be sent, but cannot be changed
 	//
 	// Examples: 100000001
@@ -682,7 +687,7 @@ type ChangeMappingBodyHeldBy string
 // Examples: tcp
 type ChangeMappingBodyProtocol string
 
-// ChangeMappingBodyProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// ChangeMappingBodyProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 //
 // Examples: v2
 type ChangeMappingBodyProxyProtocol string
@@ -1077,7 +1082,7 @@ type CreateMappingBody struct {
 	// Protocol Examples: tcp
 	Protocol CreateMappingBodyProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol *CreateMappingBodyProxyProtocol `json:"proxy_protocol,omitempty"`
@@ -1110,10 +1115,10 @@ type CreateMappingBody struct {
 	// Examples: unix:/run/app.sock
 	Target *string `json:"target,omitempty"`
 
-	// TargetClientId The client that dials
+	// TargetClientId The client that dials. Left out with targets: that of the first
 	//
 	// Examples: 600000001
-	TargetClientId int64 `json:"target_client_id"`
+	TargetClientId *int64 `json:"target_client_id,omitempty"`
 
 	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
 	//
@@ -1127,6 +1132,11 @@ type CreateMappingBody struct {
 	//
 	// Examples: http
 	TargetScheme *CreateMappingBodyTargetScheme `json:"target_scheme,omitempty"`
+
+	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
+	//
+	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
+	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
 
 	// UserId The owner. Default: the caller
 	//
@@ -1142,7 +1152,7 @@ type CreateMappingBodyHeldBy string
 // CreateMappingBodyProtocol Examples: tcp
 type CreateMappingBodyProtocol string
 
-// CreateMappingBodyProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// CreateMappingBodyProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 //
 // Examples: v2
 type CreateMappingBodyProxyProtocol string
@@ -1187,7 +1197,7 @@ type CreateShareBody struct {
 	// Protocol Examples: tcp
 	Protocol CreateShareBodyProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol *CreateShareBodyProxyProtocol `json:"proxy_protocol,omitempty"`
@@ -1218,6 +1228,11 @@ type CreateShareBody struct {
 	// Examples: http
 	TargetScheme *CreateShareBodyTargetScheme `json:"target_scheme,omitempty"`
 
+	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
+	//
+	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
+	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
+
 	// UserId The sharing user. Default: the caller
 	//
 	// Examples: 100000001
@@ -1232,7 +1247,7 @@ type CreateShareBodyHeldBy string
 // CreateShareBodyProtocol Examples: tcp
 type CreateShareBodyProtocol string
 
-// CreateShareBodyProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// CreateShareBodyProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 //
 // Examples: v2
 type CreateShareBodyProxyProtocol string
@@ -1674,7 +1689,7 @@ type Mapping struct {
 	// Protocol Examples: tcp
 	Protocol MappingProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol MappingProxyProtocol `json:"proxy_protocol"`
@@ -1753,6 +1768,11 @@ type Mapping struct {
 	// Examples: 100000002
 	TargetUserId nullable.Nullable[int64] `json:"target_user_id"`
 
+	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
+	//
+	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
+	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
+
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -1768,7 +1788,7 @@ type MappingHeldBy string
 // MappingProtocol Examples: tcp
 type MappingProtocol string
 
-// MappingProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// MappingProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 //
 // Examples: v2
 type MappingProxyProtocol string
@@ -1922,7 +1942,7 @@ type NewShare struct {
 	// Protocol Examples: tcp
 	Protocol NewShareProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol NewShareProxyProtocol `json:"proxy_protocol"`
@@ -1954,6 +1974,11 @@ type NewShare struct {
 	// Examples: http
 	TargetScheme *NewShareTargetScheme `json:"target_scheme,omitempty"`
 
+	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
+	//
+	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
+	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
+
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -1976,7 +2001,7 @@ type NewShareHeldBy string
 // NewShareProtocol Examples: tcp
 type NewShareProtocol string
 
-// NewShareProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// NewShareProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 //
 // Examples: v2
 type NewShareProxyProtocol string
@@ -2688,7 +2713,7 @@ type Share struct {
 	// Protocol Examples: tcp
 	Protocol ShareProtocol `json:"protocol"`
 
-	// ProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 	//
 	// Examples: v2
 	ProxyProtocol ShareProxyProtocol `json:"proxy_protocol"`
@@ -2720,6 +2745,11 @@ type Share struct {
 	// Examples: http
 	TargetScheme *ShareTargetScheme `json:"target_scheme,omitempty"`
 
+	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
+	//
+	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
+	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
+
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -2742,7 +2772,7 @@ type ShareHeldBy string
 // ShareProtocol Examples: tcp
 type ShareProtocol string
 
-// ShareProxyProtocol tcp and tls: the PROXY protocol that the service is told the visitor's address with, before the first byte
+// ShareProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
 //
 // Examples: v2
 type ShareProxyProtocol string
@@ -2795,6 +2825,24 @@ type SystemStats struct {
 	//
 	// Examples: 120
 	Users int64 `json:"users"`
+}
+
+// Target defines model for Target.
+type Target struct {
+	// ClientId A client of the mapping's user that dials this service
+	//
+	// Examples: 600000001
+	ClientId int64 `json:"client_id"`
+
+	// Target As target of the mapping: host:port, unix:PATH or file:PATH
+	//
+	// Examples: 127.0.0.1:3000
+	Target string `json:"target"`
+
+	// Weight The share of connections, beside the weights of the others. Left out: 1
+	//
+	// Examples: 1
+	Weight *int64 `json:"weight,omitempty"`
 }
 
 // Tokens defines model for Tokens.

@@ -2233,6 +2233,7 @@ type Open struct {
 	Hop            uint32 `protobuf:"varint,5,opt,name=hop,proto3" json:"hop,omitempty"`                                             // how many forwarders it came through, always 1
 	MappingVersion uint64 `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
 	TargetClient   int64  `protobuf:"varint,7,opt,name=target_client,json=targetClient,proto3" json:"target_client,omitempty"`       // whom the sender believes to be connected there
+	TargetIndex    uint32 `protobuf:"varint,16,opt,name=target_index,json=targetIndex,proto3" json:"target_index,omitempty"`         // which of the mapping's targets, from 1; 0 = the mapping has one
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2347,6 +2348,13 @@ func (x *Open) GetMappingVersion() uint64 {
 func (x *Open) GetTargetClient() int64 {
 	if x != nil {
 		return x.TargetClient
+	}
+	return 0
+}
+
+func (x *Open) GetTargetIndex() uint32 {
+	if x != nil {
+		return x.TargetIndex
 	}
 	return 0
 }
@@ -2594,7 +2602,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"6\n" +
 	"\x06GoAway\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xe2\x02\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x85\x03\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
@@ -2609,7 +2617,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x05local\x18\x0f \x01(\tR\x05local\x12\x10\n" +
 	"\x03hop\x18\x05 \x01(\rR\x03hop\x12'\n" +
 	"\x0fmapping_version\x18\x06 \x01(\x04R\x0emappingVersion\x12#\n" +
-	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\"6\n" +
+	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\x12!\n" +
+	"\ftarget_index\x18\x10 \x01(\rR\vtargetIndex\"6\n" +
 	"\x06Opened\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessageB*Z(github.com/tunnox-net/tunnox/wire/wirepbb\x06proto3"
