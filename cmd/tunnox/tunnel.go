@@ -71,7 +71,8 @@ func httpCommand(s surroundings) *cobra.Command {
 	cmd := &cobra.Command{Use: "http SERVICE", Short: "Give a web service, or a directory, of this machine a public URL",
 		Long: `Give a web service of this machine a public URL, for as long as this program runs.
 SERVICE is a port of this machine, HOST:PORT that this machine reaches, unix:PATH for a
-unix socket, or a directory: . or ./site or /srv/www. Of a directory visitors may read
+unix socket, https://HOST:PORT or h2c://HOST:PORT for a service that speaks HTTPS (its
+certificate is not verified) or HTTP/2 without TLS, or a directory: . or ./site or /srv/www. Of a directory visitors may read
 the files, and nothing outside it. They see no files whose names begin with a dot
 (--dot-files), and no list where there is no index.html (--listing).
 
@@ -95,7 +96,11 @@ The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN
 		if err != nil {
 			return err
 		}
-		wanted.wish.Inspect = inspect
+		if inspect {
+			if err := wanted.inspected(); err != nil {
+				return err
+			}
+		}
 		visitors, err := rules()
 		if err != nil {
 			return err

@@ -83,12 +83,8 @@ func (e entry) spec(name string, where func() string) (wanted spec, keep bool, e
 	switch e.kind {
 	case "http":
 		wanted, err = httpSpec(website{e.value, e.dir, e.more["host"], e.more["path"], files})
-		switch e.more["inspect"] {
-		case "", "false":
-		case "true":
-			wanted.wish.Inspect = true
-		default:
-			return wanted, false, fmt.Errorf("inspect: want true or false, is %q", e.more["inspect"])
+		if yes("inspect") && err == nil {
+			err = wanted.inspected()
 		}
 	case "tls":
 		wanted, err = tlsSpec(e.value, e.more["host"])

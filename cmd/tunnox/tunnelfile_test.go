@@ -64,34 +64,36 @@ func TestFaultsOfATunnelFile(t *testing.T) {
 		"tunnels: {}":               "t.yaml: it has no tunnels",
 		"tunels:\n  web: {tcp: 1}":  `t.yaml, line 1: the file has no key "tunels"; did you mean "tunnels"?`,
 		"tunnels:\n  web: {tpc: 1}": `t.yaml, line 2: "web" has no key "tpc"; did you mean "tcp"?`,
-		"tunnels:\n  web:\n    tcp: 1\n    prot: 2":          `t.yaml, line 4: "web", which is tcp, has no key "prot"; did you mean "port"?`,
-		"tunnels:\n  web: {tcp: 1, to: x}":                   `t.yaml, line 2: "web", which is tcp, has no key "to"; it has port, keep, allow, deny`,
-		"tunnels:\n  web: {tcp: 1, basic: a:b}":              `t.yaml, line 2: "web", which is tcp, has no key "basic"; it has port, keep, allow, deny`,
-		"tunnels:\n  web:\n    http: 1\n    basic: [secret]": `t.yaml, line 4: basic: want USER:PASSWORD`,
-		"tunnels:\n  web:\n    http: 1\n    allow: {a: b}":   `t.yaml, line 4: allow must be one value or a list of them`,
-		"tunnels:\n  web: {http: 1, host_header: [a]}":       `t.yaml, line 2: host_header must be one value`,
-		"tunnels:\n  web: {http: 1, request_headers: [a]}":   `t.yaml, line 2: request_headers must be keys with values`,
-		"tunnels:\n  web: {http: 1, basic_file: none}":       `t.yaml, line 2: basic_file: open none: no such file`,
-		"tunnels:\n  web: {http: 1, alow: a}":                `t.yaml, line 2: "web", which is http, has no key "alow"; did you mean "allow"?`,
-		"tunnels:\n  web: {tcp: 1, udp: 1}":                  `t.yaml, line 2: "web" is tcp already and cannot be udp too`,
-		"tunnels:\n  web: {tcp: 1}\n  web: {tcp: 2}":         `t.yaml, line 3: the tunnel "web" stands here a second time`,
-		"tunnels:\n  web: {port: 1}":                         `t.yaml, line 2: "web" does not say what it is: want one of expose, forward, http, socks, tcp, tls, udp`,
-		"tunnels:\n  web: 3000":                              `t.yaml, line 2: "web" must be keys with values`,
-		"tunnels:\n  web: {tcp: [1]}":                        `t.yaml, line 2: tcp must be one value`,
-		"tunnels:\n  web: {tcp: many}":                       `t.yaml, line 2: web: "many" is no service: the port is a number from 1 to 65535`,
-		"tunnels:\n  web: {tcp: 1, port: x}":                 `t.yaml, line 2: web: port: want a number up to 65535, is "x"`,
-		"tunnels:\n  web: {http: \"https://h:1\"}":           `t.yaml, line 2: web: "https://h:1": services are spoken to over http`,
-		"tunnels:\n  web: {http: \"http://h/a\"}":            `t.yaml, line 2: web: "http://h/a": want the service without a path`,
-		"tunnels:\n  web: {http: ./nothing-here}":            `t.yaml, line 2: web: no directory can be served`,
-		"tunnels:\n  web: {http: 80, listing: true}":         `t.yaml, line 2: web: "80" is no directory`,
-		"tunnels:\n  web: {http: ., listing: 1}":             `t.yaml, line 2: web: listing: want true or false, is "1"`,
-		"tunnels:\n  web: {tcp: \"file:/srv\"}":              `t.yaml, line 2: web: "file:/srv": a directory is served over http only`,
-		"tunnels:\n  web: {udp: \"unix:/run/a\"}":            `t.yaml, line 2: web: "unix:/run/a" is a unix socket`,
-		"tunnels:\n  web: {tcp: 1, keep: maybe}":             `t.yaml, line 2: web: keep: want true or false, is "maybe"`,
-		"tunnels:\n  db: {forward: 5433}":                    `t.yaml, line 2: db: to is missing`,
-		"tunnels:\n  db: {forward: 1, to: a:1, protocol: x}": `t.yaml, line 2: db: protocol: want tcp or udp, is "x"`,
-		"tunnels:\n  db: {expose: 1, expires: never}":        `t.yaml, line 2: db: expires: must be more than 0`,
-		"tunnels: [": "t.yaml: line 1:",
+		"tunnels:\n  web:\n    tcp: 1\n    prot: 2":               `t.yaml, line 4: "web", which is tcp, has no key "prot"; did you mean "port"?`,
+		"tunnels:\n  web: {tcp: 1, to: x}":                        `t.yaml, line 2: "web", which is tcp, has no key "to"; it has port, keep, allow, deny`,
+		"tunnels:\n  web: {tcp: 1, basic: a:b}":                   `t.yaml, line 2: "web", which is tcp, has no key "basic"; it has port, keep, allow, deny`,
+		"tunnels:\n  web:\n    http: 1\n    basic: [secret]":      `t.yaml, line 4: basic: want USER:PASSWORD`,
+		"tunnels:\n  web:\n    http: 1\n    allow: {a: b}":        `t.yaml, line 4: allow must be one value or a list of them`,
+		"tunnels:\n  web: {http: 1, host_header: [a]}":            `t.yaml, line 2: host_header must be one value`,
+		"tunnels:\n  web: {http: 1, request_headers: [a]}":        `t.yaml, line 2: request_headers must be keys with values`,
+		"tunnels:\n  web: {http: 1, basic_file: none}":            `t.yaml, line 2: basic_file: open none: no such file`,
+		"tunnels:\n  web: {http: 1, alow: a}":                     `t.yaml, line 2: "web", which is http, has no key "alow"; did you mean "allow"?`,
+		"tunnels:\n  web: {tcp: 1, udp: 1}":                       `t.yaml, line 2: "web" is tcp already and cannot be udp too`,
+		"tunnels:\n  web: {tcp: 1}\n  web: {tcp: 2}":              `t.yaml, line 3: the tunnel "web" stands here a second time`,
+		"tunnels:\n  web: {port: 1}":                              `t.yaml, line 2: "web" does not say what it is: want one of expose, forward, http, socks, tcp, tls, udp`,
+		"tunnels:\n  web: 3000":                                   `t.yaml, line 2: "web" must be keys with values`,
+		"tunnels:\n  web: {tcp: [1]}":                             `t.yaml, line 2: tcp must be one value`,
+		"tunnels:\n  web: {tcp: many}":                            `t.yaml, line 2: web: "many" is no service: the port is a number from 1 to 65535`,
+		"tunnels:\n  web: {tcp: 1, port: x}":                      `t.yaml, line 2: web: port: want a number up to 65535, is "x"`,
+		"tunnels:\n  web: {http: \"http://h/a\"}":                 `t.yaml, line 2: web: "http://h/a": want the service without a path`,
+		"tunnels:\n  web: {http: ./nothing-here}":                 `t.yaml, line 2: web: no directory can be served`,
+		"tunnels:\n  web: {http: 80, listing: true}":              `t.yaml, line 2: web: "80" is no directory`,
+		"tunnels:\n  web: {http: ., listing: 1}":                  `t.yaml, line 2: web: listing: want true or false, is "1"`,
+		"tunnels:\n  web: {tcp: \"file:/srv\"}":                   `t.yaml, line 2: web: "file:/srv": a directory is served over http only`,
+		"tunnels:\n  web: {udp: \"unix:/run/a\"}":                 `t.yaml, line 2: web: "unix:/run/a" is a unix socket`,
+		"tunnels:\n  web: {tcp: 1, keep: maybe}":                  `t.yaml, line 2: web: keep: want true or false, is "maybe"`,
+		"tunnels:\n  db: {forward: 5433}":                         `t.yaml, line 2: db: to is missing`,
+		"tunnels:\n  db: {forward: 1, to: a:1, protocol: x}":      `t.yaml, line 2: db: protocol: want tcp or udp, is "x"`,
+		"tunnels:\n  db: {expose: 1, expires: never}":             `t.yaml, line 2: db: expires: must be more than 0`,
+		"tunnels:\n  web: {http: \"https://h:1\", inspect: true}": `t.yaml, line 2: web: what passes to an https service`,
+		"tunnels:\n  web: {http: 1, inspect: 2}":                  `t.yaml, line 2: web: inspect: want true or false, is "2"`,
+		"tunnels:\n  web: {http: \"ftp://h:1\"}":                  `t.yaml, line 2: web: "ftp://h:1": services are spoken to over http, https or h2c`,
+		"tunnels: [":                                              "t.yaml: line 1:",
 	} {
 		all, err := parseTunnels("t.yaml", []byte(text))
 		if err == nil || all != nil || !strings.Contains(err.Error(), want) {
@@ -133,6 +135,30 @@ func TestTextOfOthersStaysOnItsLine(t *testing.T) {
 	} {
 		if got := oneLine(text); got != want {
 			t.Errorf("%q is shown as %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A web service is named as people write it.
+func TestServicesOfWebsites(t *testing.T) {
+	for service, want := range map[string]string{
+		"3000":                  "map[target_host:127.0.0.1 target_port:3000]",
+		"nas:8080":              "map[target_host:nas target_port:8080]",
+		"http://nas":            "map[target_host:nas target_port:80]",
+		"http://nas:8080/":      "map[target_host:nas target_port:8080]",
+		"https://nas":           "map[target_host:nas target_port:443 target_scheme:https]",
+		"https://[fd12::1]":     "map[target_host:fd12::1 target_port:443 target_scheme:https]",
+		"h2c://[fd12::1]:50051": "map[target_host:fd12::1 target_port:50051 target_scheme:h2c]",
+		"unix:/run/app.sock":    "map[target:unix:/run/app.sock]",
+	} {
+		parts, err := website{service: service}.parts()
+		if got := fmt.Sprint(parts); err != nil || got != want {
+			t.Errorf("%s is %s, want %s, %v", service, got, want, err)
+		}
+	}
+	for _, wrong := range []string{"https://nas/path", "ftp://nas", "https://", "https://nas:99999", "http://[fd12::1"} {
+		if parts, err := (website{service: wrong}).parts(); err == nil {
+			t.Errorf("%s is %v", wrong, parts)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -199,23 +200,32 @@ func (w website) parts() (map[string]any, error) {
 	if len(w.files.parts()) > 0 {
 		return nil, usageError("%q is no directory: listing and dot files are for one, such as ./site", w.service)
 	}
-	if strings.HasPrefix(w.service, "https://") {
-		return nil, usageError("%q: services are spoken to over http; https comes later. Give the port where it speaks http", w.service)
-	}
-	rest, isURL := strings.CutPrefix(w.service, "http://")
-	if isURL {
+	scheme, rest, isURL := strings.Cut(w.service, "://")
+	switch port := map[string]string{"http": ":80", "https": ":443", "h2c": ":80"}[scheme]; {
+	case !isURL:
+		scheme, rest = "http", w.service
+	case port == "":
+		return nil, usageError("%q: services are spoken to over http, https or h2c", w.service)
+	default:
 		rest = strings.TrimSuffix(rest, "/")
-		if strings.Contains(rest, "/") {
+		switch {
+		case rest == "":
+			return nil, usageError("%q names no host", w.service)
+		case strings.Contains(rest, "/"):
 			return nil, usageError("%q: want the service without a path; visitors name the path", w.service)
 		}
-		if !strings.Contains(rest, ":") {
-			rest += ":80"
+		if !strings.Contains(strings.TrimLeft(rest[strings.LastIndexByte(rest, ']')+1:], "]"), ":") {
+			rest += port
 		}
 	}
 	if info, err := os.Stat(filepath.Join(w.dir, rest)); err == nil && info.IsDir() && strings.Trim(rest, "0123456789") != "" {
 		return nil, usageError("%q: write ./%[1]s to serve this directory", rest)
 	}
-	return localParts(rest, w.dir)
+	parts, err := localParts(rest, w.dir)
+	if err == nil && scheme != "http" {
+		parts["target_scheme"] = scheme
+	}
+	return parts, err
 }
 
 // httpSpec is a web service of this machine with a public URL.
@@ -232,7 +242,8 @@ func httpSpec(w website) (spec, error) {
 	}
 	to := serviceText(parts)
 	if !isPlace(to) {
-		to = "http://" + to
+		scheme, _ := parts["target_scheme"].(string) // not there for http
+		to = cmp.Or(scheme, "http") + "://" + to
 	}
 	return spec{agent.Tunnel{Kind: agent.TunnelPublic, Protocol: "http", Parts: parts}, func(n agent.TunnelNews) (map[string]any, string) {
 		url := n.Mapping.PublicAddress
@@ -258,6 +269,15 @@ func tlsSpec(service, host string) (spec, error) {
 		url := n.Mapping.PublicAddress
 		return map[string]any{"url": url}, fmt.Sprintf("ready: %s -> %s", url, serviceText(parts))
 	}}, nil
+}
+
+// inspected has the requests of a web service shown.
+func (s *spec) inspected() error {
+	if s.wish.Parts["target_scheme"] == "https" {
+		return usageError("what passes to an https service is encrypted and cannot be inspected: name where it speaks http")
+	}
+	s.wish.Inspect = true
+	return nil
 }
 
 // exposeSpec is a service of this machine for who has the code.

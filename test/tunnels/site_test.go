@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -66,6 +67,12 @@ func TestSite(t *testing.T) {
 	get(listed.ready.URL, "/.env", 200, "SECRET")
 	listed.end(t)
 
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "secure") }))
+	t.Cleanup(secure.Close)
+	tls := laptop.tunnel("http", secure.URL)
+	get(tls.ready.URL, "/", 200, "secure")
+	tls.end(t)
+
 	sock := filepath.Join(t.TempDir(), "s.sock")
 	l, err := net.Listen("unix", sock)
 	if err != nil {
@@ -106,7 +113,7 @@ func TestSite(t *testing.T) {
 	up := laptop.start("up", "--file", file, "--json")
 	get(readyOf(t, up).URL, "/list/", 200, "")
 
-	for _, wrong := range [][]string{{"http", dir + "/index.html"}, {"http", "./nothing-here"}, {"http", "3000", "--listing"}, {"tcp", "file:" + dir}, {"tcp", "unix:"}, {"udp", "unix:" + sock}} {
+	for _, wrong := range [][]string{{"http", dir + "/index.html"}, {"http", "./nothing-here"}, {"http", "3000", "--listing"}, {"tcp", "file:" + dir}, {"tcp", "unix:"}, {"udp", "unix:" + sock}, {"http", "https://127.0.0.1:1", "--inspect"}} {
 		laptop.refused(2, wrong...)
 	}
 	for _, p := range []*tunnel{got, shared, public, site} {
