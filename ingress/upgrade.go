@@ -184,7 +184,7 @@ func abort(c net.Conn) {
 		_ = c.Reset()
 	case *visitorConn:
 		abort(c.Conn)
-	case *net.TCPConn:
+	case interface{ SetLinger(sec int) error }: // a socket, also one that a proxy in front announces
 		_ = c.SetLinger(0)
 	case *tls.Conn:
 		abort(c.NetConn())
