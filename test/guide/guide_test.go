@@ -21,7 +21,7 @@ import (
 // Every page has its test, and every test its page.
 func TestEveryPageIsFollowed(t *testing.T) {
 	followed := map[string]bool{"README.md": true, "comparison.md": true}
-	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "from-ngrok.md", "from-frp.md"} {
+	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "from-ngrok.md", "from-frp.md"} {
 		followed[page] = true
 	}
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "guide", "*.md"))
@@ -59,6 +59,11 @@ func TestWebhook(t *testing.T) {
 		fmt.Fprintf(w, "thanks for %s\n", body)
 	})
 	follow(t, "webhook.md", "3000", port)
+}
+
+func TestFolder(t *testing.T) {
+	t.Parallel()
+	follow(t, "folder.md")
 }
 
 func TestGameServer(t *testing.T) {
