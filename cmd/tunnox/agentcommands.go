@@ -39,6 +39,10 @@ func (f *localFlags) do(run func(ctx context.Context, c *restClient, r *resource
 		if err != nil {
 			return err
 		}
+		c.cmd = cmd
+		if err := c.resolve(cmd.Context(), cmd, args); err != nil {
+			return err
+		}
 		return run(cmd.Context(), c, &resource{api: &apiFlags{surroundings: f.surroundings, json: f.json}, first: mappingFields}, args)
 	}
 }
@@ -155,8 +159,8 @@ other client must be one of the same user.`,
 		return r.print(f.stdout, b)
 	})
 	flags := cmd.Flags()
-	flags.Int64Var(&source, "source", 0, "`id` of the client that listens (default: this agent's)")
-	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service (default: this agent's)")
+	nameFlag(cmd, &source, "source", "client", "`client` that listens, by name or id (default: this agent's)")
+	nameFlag(cmd, &target, "target", "client", "`client` that dials the service, by name or id (default: this agent's)")
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` to listen on (default host: 127.0.0.1)")
 	flags.StringVar(&service, "service", "", "`host:port` to dial, or unix:PATH; none for socks5")
@@ -164,11 +168,14 @@ other client must be one of the same user.`,
 	optionFlags(cmd, mappingOptions)
 	require(cmd, "listen")
 	cmd.MarkFlagsOneRequired("source", "target")
+	for _, flag := range []string{"source", "target"} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, f.complete("client")) // the flags are made above
+	}
 	return cmd
 }
 
 func (f *localFlags) deleteMapping() *cobra.Command {
-	return &cobra.Command{Use: "delete ID...", Aliases: []string{"rm"}, Short: "Delete mappings from or to the agent", Args: someIDs,
+	cmd := &cobra.Command{Use: "delete MAPPING...", Aliases: []string{"rm"}, Short: "Delete mappings from or to the agent",
 		RunE: f.do(func(ctx context.Context, c *restClient, r *resource, args []string) error {
 			for _, id := range args {
 				if _, err := c.call(ctx, http.MethodDelete, "/mappings/"+id, nil); err != nil {
@@ -180,6 +187,9 @@ func (f *localFlags) deleteMapping() *cobra.Command {
 			}
 			return nil
 		})}
+	(&resource{name: "mapping"}).takesSome(cmd)
+	cmd.ValidArgsFunction = f.complete("mapping")
+	return cmd
 }
 
 func (f *localFlags) redeem() *cobra.Command {

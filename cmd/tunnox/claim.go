@@ -84,7 +84,7 @@ func (r *resource) claim() *cobra.Command {
 		return r.print(out, b)
 	})
 	cmd.Flags().StringVar(&file, "code-file", "", "`file` with the claim code (- = standard input)")
-	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
+	nameFlag(cmd, &user, "user", "user", "`user` who is the owner, by name or id (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "new `name` (default: the present name)")
 	changes(cmd)
 	require(cmd, "code-file")

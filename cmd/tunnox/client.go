@@ -11,7 +11,7 @@ import (
 
 func clientCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "client", path: "/api/v1/clients", columns: []column{
-		field("CLIENT", "client_id"), field("NAME", "client_name"), field("TYPE", "client_type"), field("USER", "user_id"),
+		field("NAME", "client_name"), field("CLIENT", "client_id"), field("TYPE", "client_type"), field("USER", "user_id"),
 		field("STATUS", "status"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
 	}, first: []string{"client_id", "client_name", "client_desc", "client_type", "user_id", "status"}}
 	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
@@ -23,14 +23,14 @@ func clientCommand(api *apiFlags) *cobra.Command {
 func (r *resource) createClient() *cobra.Command {
 	var user int64
 	var name, description, file string
-	cmd := &cobra.Command{Use: "create --user ID --name NAME", Short: "Create a client and print its auth code, which is shown only once", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "create --user USER --name NAME", Short: "Create a client and print its auth code, which is shown only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		return r.withSecret(out, file, authCode, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path,
 				map[string]any{"user_id": user, "client_name": name, "client_desc": description})
 		})
 	})
-	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
+	nameFlag(cmd, &user, "user", "user", "`user` who is the owner, by name or id (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringVar(&description, "description", "", "`text` for people")
 	authCodeFile(cmd, &file)
@@ -50,7 +50,7 @@ func (r *resource) updateClient() *cobra.Command {
 }
 
 func (r *resource) disconnect() *cobra.Command {
-	cmd := &cobra.Command{Use: "disconnect ID", Short: "End a client's sessions at all nodes; its agent may connect again", Args: oneID,
+	cmd := &cobra.Command{Use: "disconnect CLIENT", Short: "End a client's sessions at all nodes; its agent may connect again",
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			b, err := c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/disconnect", nil)
 			if err != nil {
@@ -58,19 +58,21 @@ func (r *resource) disconnect() *cobra.Command {
 			}
 			return r.print(out, b)
 		})}
+	r.takesOne(cmd)
 	changesOne(cmd)
 	return cmd
 }
 
 func (r *resource) rotate() *cobra.Command {
 	var file string
-	cmd := &cobra.Command{Use: "rotate ID", Short: "Give a client a new auth code; the old one ends at once", Args: oneID,
+	cmd := &cobra.Command{Use: "rotate CLIENT", Short: "Give a client a new auth code; the old one ends at once",
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			return r.withSecret(out, file, authCode, func() ([]byte, error) {
 				return c.call(ctx, http.MethodPost, r.path+"/"+args[0]+"/rotate-credential", nil)
 			})
 		})}
 	authCodeFile(cmd, &file)
+	r.takesOne(cmd)
 	changesOne(cmd)
 	return cmd
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/tunnox-net/tunnox/wait"
 )
@@ -32,11 +31,12 @@ type eventFilter struct {
 	newest                         bool
 }
 
-func (f *eventFilter) declare(flags *pflag.FlagSet) {
+func (f *eventFilter) declare(cmd *cobra.Command) {
+	flags := cmd.PersistentFlags()
 	flags.StringVar(&f.actor, "actor", "", "only events that this `actor` caused, for example user:100000001")
 	flags.StringVar(&f.subject, "subject", "", "only events of one `resource`, for example mapping-1001")
 	flags.StringVar(&f.kind, "type", "", "only `events` with these names, separated by commas, for example mapping_created")
-	flags.Int64Var(&f.owner, "owner", 0, "only events of the account with this `id`")
+	nameFlagOf(flags, &f.owner, "owner", "user", "only events of the account of this `user`, by name or id")
 	flags.StringVar(&f.from, "from", "", "only from this `time` on, for example 2026-01-02T15:04:05Z")
 	flags.StringVar(&f.to, "to", "", "only before this `time`")
 }
@@ -70,7 +70,7 @@ func eventsCommand(api *apiFlags) *cobra.Command {
 		}
 		return api.printList(out, eventColumns, p)
 	})
-	filter.declare(cmd.PersistentFlags())
+	filter.declare(cmd)
 	cmd.Flags().Int64Var(&after, "after", 0, "only events after this `position`")
 	cmd.Flags().BoolVar(&filter.newest, "newest", false, "the newest first")
 	cmd.AddCommand(followCommand(api, filter), exportCommand(api, filter), revertCommand(api))

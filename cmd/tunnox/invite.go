@@ -11,7 +11,7 @@ import (
 
 func inviteCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "invite", path: "/api/v1/invites", columns: []column{
-		field("INVITE", "invite_id"), field("NAME", "name"), field("USER", "user_id"),
+		field("NAME", "name"), field("INVITE", "invite_id"), field("USER", "user_id"),
 		{"USES", func(o object) string { return o.text("uses") + "/" + o.text("max_uses") }}, field("EXPIRES", "expires_at"), field("CREATED", "created_at"),
 	}, first: []string{"invite_id", "name", "user_id", "uses", "max_uses", "expires_at"}}
 	cmd := &cobra.Command{Use: "invite", Short: "Invite machines to become clients: create, list, show and revoke invitations"}
@@ -39,7 +39,7 @@ func (r *resource) createInvite() *cobra.Command {
 		})
 	})
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the user whose clients the machines become (default: the caller)")
+	nameFlag(cmd, &user, "user", "user", "`user` whose clients the machines become, by name or id (default: the caller)")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	flags.Int64Var(&uses, "uses", 1, "`number` of machines that may join with it")
 	flags.Var(&lasts, "expires", "how `long` it is valid, for example 1h, 2d or 1w (default: 1w)")

@@ -10,7 +10,7 @@ import (
 
 func keyCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "key", path: "/api/v1/keys", columns: []column{
-		field("KEY", "key_id"), field("NAME", "name"), field("PREFIX", "prefix"), field("USER", "user_id"),
+		field("NAME", "name"), field("KEY", "key_id"), field("PREFIX", "prefix"), field("USER", "user_id"),
 		field("EXPIRES", "expires_at"), field("LAST USED", "last_used"), field("CREATED", "created_at"),
 	}, first: []string{"key_id", "name", "prefix", "user_id", "scopes"}}
 	cmd := &cobra.Command{Use: "key", Short: "Create, list, show and revoke API keys"}
@@ -39,7 +39,7 @@ func (r *resource) createKey() *cobra.Command {
 			return c.call(ctx, http.MethodPost, r.path, body)
 		})
 	})
-	cmd.Flags().Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
+	nameFlag(cmd, &user, "user", "user", "`user` who is the owner, by name or id (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringSliceVar(&scopes, "scope", nil, "allowed uses: read, users:write, clients:write, mappings:write, shares:write, keys:write, webhooks:write, admin (default: all that you have)")
 	cmd.Flags().Var(&lasts, "expires", "how `long` it is valid, for example 36h, 30d or 1w (default: without end)")

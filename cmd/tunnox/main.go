@@ -117,6 +117,7 @@ An agent never ends with 4: it tries again.`,
 	root.AddCommand(tunnelCommands(s)...)
 
 	shorten(root)
+	completing(root, api)
 
 	began := false // before a command begins, an error is one of usage
 	noteBeginning(root, &began)

@@ -16,7 +16,7 @@ import (
 
 var (
 	mappingColumns = []column{
-		field("MAPPING", "mapping_id"), field("NAME", "name"), field("PROTOCOL", "protocol"),
+		field("NAME", "name"), field("MAPPING", "mapping_id"), field("PROTOCOL", "protocol"),
 		field("SOURCE", "source_client_id"),
 		{"LISTENER", listenerText},
 		field("TARGET", "target_client_id"),
@@ -119,9 +119,9 @@ func (r *resource) createMapping() *cobra.Command {
 	})
 	changes(cmd)
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the user the mapping belongs to (default: the caller)")
-	flags.Int64Var(&source, "source", 0, "`id` of the client that listens")
-	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
+	nameFlag(cmd, &user, "user", "user", "`user` the mapping belongs to, by name or id (default: the caller)")
+	nameFlag(cmd, &source, "source", "client", "`client` that listens, by name or id")
+	nameFlag(cmd, &target, "target", "client", "`client` that dials the service, by name or id")
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
 	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,6 +32,9 @@ func (a *apiFlags) do(run func(ctx context.Context, c *restClient, out io.Writer
 				return err
 			}
 		}
+		if err := c.resolve(ctx, c.cmd, args); err != nil {
+			return err
+		}
 		return run(ctx, c, out, args)
 	})
 }
@@ -42,7 +46,7 @@ func (a *apiFlags) open(run func(ctx context.Context, c *restClient, out io.Writ
 		if err != nil {
 			return err
 		}
-		c.asking = askingOf(cmd.Flags())
+		c.asking, c.cmd = askingOf(cmd.Flags()), cmd
 		if a.asks(cmd.Flags()) {
 			c.confirm = a.sure
 		}
@@ -100,7 +104,7 @@ func (r *resource) list(owners ...string) *cobra.Command {
 	reads(cmd)
 	cmd.Flags().Int64Var(&after, "after", 0, "begin after this `id`, to continue a limited list")
 	for i, owner := range owners {
-		cmd.Flags().Int64Var(&ids[i], owner, 0, "only those of the "+owner+" with this `id`")
+		nameFlag(cmd, &ids[i], owner, owner, "only those of this `"+owner+"`, by name or id")
 	}
 	if len(owners) > 1 {
 		cmd.MarkFlagsMutuallyExclusive(owners...)
@@ -123,7 +127,7 @@ func filtering(list *cobra.Command, names ...string) *cobra.Command {
 
 // ofOwner adds a filter for the owner to a list.
 func ofOwner(list *cobra.Command) *cobra.Command {
-	list.Flags().Int64("user", 0, "only those of the user with this `id`")
+	nameFlag(list, new(int64), "user", "user", "only those of this `user`, by name or id")
 	mark(list, "user", "user_id")
 	return list
 }
@@ -147,7 +151,7 @@ func filters(flags *pflag.FlagSet) string {
 }
 
 func (r *resource) show() *cobra.Command {
-	cmd := &cobra.Command{Use: "show ID", Short: "Show one " + r.name, Args: oneID,
+	cmd := &cobra.Command{Use: "show " + r.word(), Short: "Show one " + r.name,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			b, err := c.call(ctx, http.MethodGet, r.path+"/"+args[0], nil)
 			if err != nil {
@@ -155,12 +159,13 @@ func (r *resource) show() *cobra.Command {
 			}
 			return r.print(out, b)
 		})}
+	r.takesOne(cmd)
 	reads(cmd)
 	return cmd
 }
 
 func (r *resource) history() *cobra.Command {
-	return &cobra.Command{Use: "history ID", Short: "Show the events that made a " + r.name, Args: oneID,
+	cmd := &cobra.Command{Use: "history " + r.word(), Short: "Show the events that made a " + r.name,
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			p, err := c.list(ctx, r.path+"/"+args[0]+"/history", 0, 0)
 			if err != nil {
@@ -168,10 +173,12 @@ func (r *resource) history() *cobra.Command {
 			}
 			return r.api.printList(out, eventColumns, p)
 		})}
+	r.takesOne(cmd)
+	return cmd
 }
 
 func (r *resource) remove() *cobra.Command {
-	cmd := &cobra.Command{Use: "delete ID...", Aliases: []string{"rm"}, Short: "Delete " + r.name + "s", Args: someIDs,
+	cmd := &cobra.Command{Use: "delete " + r.word() + "...", Aliases: []string{"rm"}, Short: "Delete " + r.name + "s",
 		RunE: r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			for _, id := range args {
 				_, err := c.call(ctx, http.MethodDelete, r.path+"/"+id, nil)
@@ -187,6 +194,7 @@ func (r *resource) remove() *cobra.Command {
 			}
 			return nil
 		})}
+	r.takesSome(cmd)
 	changesOne(cmd)
 	ends(cmd)
 	return cmd
@@ -195,13 +203,14 @@ func (r *resource) remove() *cobra.Command {
 // revoke is remove for keys and codes, which people revoke.
 func (r *resource) revoke() *cobra.Command {
 	cmd := r.remove()
-	cmd.Use, cmd.Aliases, cmd.Short = "revoke ID...", []string{"delete", "rm"}, "Revoke "+r.name+"s"
+	cmd.Use, cmd.Aliases, cmd.Short = "revoke "+r.word()+"...", []string{"delete", "rm"}, "Revoke "+r.name+"s"
 	return cmd
 }
 
 // act is a command that changes one resource with one request, and prints the answer.
 func (r *resource) act(use, short, method, suffix string, body func(*pflag.FlagSet) (any, error)) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: oneID}
+	cmd := &cobra.Command{Use: strings.Replace(use, "ID", r.word(), 1), Short: short}
+	r.takesOne(cmd)
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		var content any
 		if body != nil {

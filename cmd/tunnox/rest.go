@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -41,6 +42,9 @@ type restClient struct {
 	timeout time.Duration
 	http    *http.Client
 	asking
+
+	cmd   *cobra.Command     // the command that calls
+	found map[string][]named // by kind: what people have names for
 
 	keyFrom string                             // where the key comes from, for people
 	kept    bool                               // the key is the token of a stored login

@@ -10,7 +10,7 @@ import (
 
 func shareCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "share", path: "/api/v1/shares", columns: []column{
-		field("SHARE", "share_id"), field("NAME", "name"), field("USER", "user_id"), field("TARGET", "target_client_id"),
+		field("NAME", "name"), field("SHARE", "share_id"), field("USER", "user_id"), field("TARGET", "target_client_id"),
 		{"SERVICE", serviceShown},
 		{"USES", func(o object) string { return o.text("uses") + "/" + o.text("max_uses") }}, field("EXPIRES", "expires_at"),
 	}, first: []string{"share_id", "name", "user_id", "target_client_id", "target_host", "target_port", "target"}}
@@ -46,8 +46,8 @@ func (r *resource) createShare() *cobra.Command {
 		})
 	})
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the user who shares (default: the caller)")
-	flags.Int64Var(&target, "target", 0, "`id` of the client that dials the service")
+	nameFlag(cmd, &user, "user", "user", "`user` who shares, by name or id (default: the caller)")
+	nameFlag(cmd, &target, "target", "client", "`client` that dials the service, by name or id")
 	flags.StringVar(&service, "service", "", "`host:port` that the target dials, or unix:PATH")
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&name, "name", "", "`name` for people")
@@ -82,7 +82,7 @@ func (r *resource) redeem() *cobra.Command {
 		}
 		return r.print(out, b)
 	})
-	cmd.Flags().Int64Var(&source, "source", 0, "`id` of the client that listens")
+	nameFlag(cmd, &source, "source", "client", "`client` that listens, by name or id")
 	cmd.Flags().StringVar(&listen, "listen", "", "`[host:]port` on which it listens")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people (default: the share's)")
 	cmd.Flags().StringVar(&codeFile, "code-file", "", "`file` with the share code (- = standard input)")

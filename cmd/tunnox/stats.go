@@ -48,15 +48,17 @@ func (a *apiFlags) stats(use, short, path string) *cobra.Command {
 }
 
 func (a *apiFlags) statsOf(use, short, path string) *cobra.Command {
-	return &cobra.Command{Use: use + " ID", Short: short, Args: oneID,
+	cmd := &cobra.Command{Use: use + " " + strings.ToUpper(use), Short: short,
 		RunE: a.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 			return a.showStats(ctx, c, out, path+args[0])
 		})}
+	(&resource{api: a, name: use}).takesOne(cmd)
+	return cmd
 }
 
 func (a *apiFlags) statsOfUsers() *cobra.Command {
 	cmd := &cobra.Command{Use: "users", Short: "List the traffic of users in this month", Args: cobra.NoArgs}
-	columns := []column{field("USER", "user_id"), field("USERNAME", "username"), field("TRAFFIC", "current_month_traffic"),
+	columns := []column{field("USERNAME", "username"), field("USER", "user_id"), field("TRAFFIC", "current_month_traffic"),
 		{"LIMIT", func(o object) string {
 			if o["monthly_traffic_limit"] == nil {
 				return "unlimited"
@@ -126,7 +128,7 @@ func (a *apiFlags) traffic() *cobra.Command {
 	cmd.Flags().StringVar(&span, "range", "24h", "how far back: 1h, 24h, 7d or 30d")
 	cmd.Flags().BoolVar(&chart, "chart", false, "draw a chart also without a terminal")
 	for _, name := range []string{"user", "client", "mapping"} {
-		cmd.Flags().Int64Var(subjects[name], name, 0, "only of the "+name+" with this `id`")
+		nameFlag(cmd, subjects[name], name, name, "only of this `"+name+"`, by name or id")
 	}
 	cmd.MarkFlagsMutuallyExclusive("user", "client", "mapping")
 	return cmd

@@ -18,7 +18,7 @@ import (
 
 func userCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "user", path: "/api/v1/users", columns: []column{
-		field("USER", "user_id"), field("USERNAME", "username"), field("EMAIL", "email"),
+		field("USERNAME", "username"), field("USER", "user_id"), field("EMAIL", "email"),
 		field("STATUS", "status"), field("CREATED", "created_at"),
 	}}
 	cmd := &cobra.Command{Use: "user", Short: "Create, list, show, change and delete users"}
@@ -94,13 +94,14 @@ func (r *resource) updateUser() *cobra.Command {
 
 // setWord sets one field of a user that has a route of its own.
 func (r *resource) setWord(field, values, short string) *cobra.Command {
-	cmd := &cobra.Command{Use: field + " ID VALUE", Short: short, Long: short + ": VALUE is " + values + "."}
+	cmd := &cobra.Command{Use: field + " USER VALUE", Short: short, Long: short + ": VALUE is " + values + "."}
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) != 2 {
-			return usageError("an id and %s are needed: %s", values, cmd.UseLine())
+			return usageError("a user and %s are needed: %s", values, cmd.UseLine())
 		}
-		return someIDs(cmd, args[:1])
+		return someNames(cmd, args[:1])
 	}
+	r.names(cmd, true)
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		b, err := c.call(ctx, http.MethodPut, r.path+"/"+args[0]+"/"+field, map[string]any{field: args[1]})
 		if err != nil {
@@ -114,7 +115,7 @@ func (r *resource) setWord(field, values, short string) *cobra.Command {
 
 // erase deletes a user and erases the personal data.
 func (r *resource) erase() *cobra.Command {
-	cmd := &cobra.Command{Use: "erase ID", Short: "Delete a user and erase the personal data, for ever", Args: oneID,
+	cmd := &cobra.Command{Use: "erase USER", Short: "Delete a user and erase the personal data, for ever",
 		Long: `Delete a user with all clients, mappings, keys and shares, and forget what the log
 holds about the person: names, addresses, passwords. The log stays as it is, and so
 do its proofs; what was about the person cannot be read any more. A user who was
@@ -126,6 +127,7 @@ deleted before can be erased too.`,
 			_, err := fmt.Fprintf(out, "erased user %s\n", args[0])
 			return err
 		})}
+	r.takesOne(cmd)
 	changesOne(cmd)
 	ends(cmd)
 	return cmd
@@ -165,7 +167,7 @@ func isLimit(field string) bool {
 
 // quota shows the limits of a user and what the user has, or sets the given limits.
 func (r *resource) quota() *cobra.Command {
-	cmd := &cobra.Command{Use: "quota ID", Short: "Show or set the limits of a user", Args: oneID,
+	cmd := &cobra.Command{Use: "quota USER", Short: "Show or set the limits of a user",
 		Long: "Show the limits of a user and what the user has. Flags set limits: a number, or \"unlimited\"."}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		limits, err := givenLimits(cmd.Flags())
@@ -188,6 +190,7 @@ func (r *resource) quota() *cobra.Command {
 		}
 		return r.print(out, b)
 	})
+	r.takesOne(cmd)
 	reads(cmd)
 	changesOne(cmd)
 	for _, limit := range domain.LimitFields() {

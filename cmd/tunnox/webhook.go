@@ -49,7 +49,7 @@ func (r *resource) createWebhook() *cobra.Command {
 		})
 	})
 	flags := cmd.Flags()
-	flags.Int64Var(&user, "user", 0, "`id` of the owner (default: the caller)")
+	nameFlag(cmd, &user, "user", "user", "`user` who is the owner, by name or id (default: the caller)")
 	flags.StringVar(&address, "url", "", "`URL` to which events are sent")
 	flags.StringSliceVar(&events, "event", nil, "`name` of an event, or the beginning of names followed by *, for example \"mapping_*\" (default: all)")
 	flags.BoolVar(&all, "all", false, "send the events of every account; admins only (webhooks of the operator always do)")
