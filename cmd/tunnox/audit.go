@@ -49,7 +49,7 @@ func checkpointCommand(api *apiFlags) *cobra.Command {
 		if !ok {
 			return errors.New("read the API's answer: it has no checkpoint")
 		}
-		_, err = io.WriteString(out, note) // the signed lines, unchanged
+		_, err = io.WriteString(out, eachLine(note)) // the signed lines; of a server that is ours they are unchanged
 		return err
 	})
 	cmd.Flags().StringVar(&file, "out", "", "write the API's answer to this new `file`, for tunnoxd audit verify --checkpoint")

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ var eventColumns = []column{
 	field("POSITION", "position"), field("TIME", "meta.at"), field("EVENT", "name"), field("STREAM", "stream"),
 	field("ACTOR", "meta.actor"), field("FROM", "meta.source"),
 }
+
+// latestEvents is how many events are shown if nobody says how many.
+const latestEvents = 20
 
 // eventFilter selects events, with the API's filters.
 type eventFilter struct {
@@ -61,18 +65,35 @@ func eventsCommand(api *apiFlags) *cobra.Command {
 	var after int64
 	filter := &eventFilter{}
 	cmd := &cobra.Command{Use: "events", Short: "Show the events of the log, with their times and actors", Args: cobra.NoArgs,
-		Long: "Show the events of the log. --json shows their data too. \"tunnox mapping history ID\" shows the events of one resource."}
+		Long: "Show the latest events of the log, the newest last; --limit says how many. With --after or --from they begin there.\n--json shows their data too. \"tunnox mapping history ID\" shows the events of one resource."}
+	all := false
 	limit := limitFlag(cmd.Flags())
 	cmd.RunE = api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
-		p, err := c.list(ctx, "/api/v1/audit?"+filter.query().Encode(), after, int(*limit))
+		flags, most, query := cmd.Flags(), int(*limit), filter.query()
+		latest := !all && !filter.newest && !flags.Changed("after") && !flags.Changed("from")
+		if latest {
+			query.Set("order", "newest")
+			if !flags.Changed("limit") {
+				most = latestEvents
+			}
+		}
+		p, err := c.list(ctx, "/api/v1/audit?"+query.Encode(), after, most)
 		if err != nil {
 			return err
+		}
+		if latest {
+			slices.Reverse(p.Items)
+			if p.Next != nil && isTerminal(api.stderr) {
+				defer fmt.Fprintf(api.stderr, "these are the latest %d events; --all shows the whole log\n", len(p.Items))
+			}
 		}
 		return api.printList(out, eventColumns, p)
 	})
 	filter.declare(cmd)
 	cmd.Flags().Int64Var(&after, "after", 0, "only events after this `position`")
 	cmd.Flags().BoolVar(&filter.newest, "newest", false, "the newest first")
+	cmd.Flags().BoolVar(&all, "all", false, "the whole log, from its beginning")
+	cmd.MarkFlagsMutuallyExclusive("all", "newest")
 	cmd.AddCommand(followCommand(api, filter), exportCommand(api, filter), revertCommand(api))
 	return cmd
 }

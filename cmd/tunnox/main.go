@@ -72,7 +72,7 @@ func exitCode(stderr io.Writer, err error) int {
 		return exitOK
 	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(stderr, "tunnox: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(stderr, "tunnox: %s\n", oneLine(strings.TrimSuffix(line, "\n")))
 	}
 	if coded, ok := errors.AsType[codedError](err); ok {
 		return coded.code
@@ -87,6 +87,7 @@ func run(ctx context.Context, args []string, s surroundings) error {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
+	s.stdout = s.onScreen()
 	root := &cobra.Command{
 		Use:   "tunnox",
 		Short: "Agent and command line of Tunnox",

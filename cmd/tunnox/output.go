@@ -74,21 +74,31 @@ func field(title, name string) column {
 
 // printTable prints one row for each object, or a sentence when there is none.
 func printTable(w io.Writer, columns []column, items []json.RawMessage) error {
-	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	people, _ := w.(*screen)
 	titles := make([]string, len(columns))
 	for i, c := range columns {
 		titles[i] = c.title
 	}
-	fmt.Fprintln(out, strings.Join(titles, "\t"))
+	rows := make([][]string, 0, len(items))
 	for _, item := range items {
 		o, err := parseObject(item)
 		if err != nil {
 			return err
 		}
+		if people != nil {
+			people.forPeople(o)
+		}
 		cells := make([]string, len(columns))
 		for i, c := range columns {
 			cells[i] = oneLine(c.value(o))
 		}
+		rows = append(rows, cells)
+	}
+	if people != nil {
+		return people.table(titles, rows)
+	}
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, cells := range append([][]string{titles}, rows...) {
 		fmt.Fprintln(out, strings.Join(cells, "\t"))
 	}
 	return out.Flush()
@@ -121,7 +131,8 @@ func printFields(w io.Writer, b []byte, first []string) error {
 	}
 	slices.SortStableFunc(fields, func(x, y jsonField) int { return rank(x) - rank(y) })
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	if err := writeFields(out, "", fields); err != nil {
+	people, _ := w.(*screen)
+	if err := writeFields(out, people, "", fields); err != nil {
 		return err
 	}
 	return out.Flush()
@@ -154,7 +165,7 @@ func parseFields(b []byte) ([]jsonField, error) {
 	return fields, nil
 }
 
-func writeFields(out io.Writer, prefix string, fields []jsonField) error {
+func writeFields(out io.Writer, people *screen, prefix string, fields []jsonField) error {
 	for _, f := range fields {
 		switch {
 		case strings.HasPrefix(f.name, "$"): // the schema's address, for programs
@@ -163,7 +174,7 @@ func writeFields(out io.Writer, prefix string, fields []jsonField) error {
 			if err != nil {
 				return err
 			}
-			if err := writeFields(out, prefix+f.name+".", inner); err != nil {
+			if err := writeFields(out, people, prefix+oneLine(f.name)+".", inner); err != nil {
 				return err
 			}
 		default:
@@ -171,11 +182,16 @@ func writeFields(out io.Writer, prefix string, fields []jsonField) error {
 			if err != nil {
 				return err
 			}
+			if people != nil {
+				shown := object{f.name: o["v"]}
+				people.forPeople(shown)
+				o["v"] = shown[f.name]
+			}
 			text := oneLine(o.text("v"))
 			if o["v"] == nil && isLimit(f.name) {
 				text = "unlimited"
 			}
-			fmt.Fprintf(out, "%s%s\t%s\n", prefix, f.name, text)
+			fmt.Fprintf(out, "%s%s\t%s\n", prefix, oneLine(f.name), text)
 		}
 	}
 	return nil

@@ -110,15 +110,16 @@ func (p *problem) Error() string {
 	if text == "" {
 		text = http.StatusText(p.Status)
 	}
+	text = oneLine(text)
 	if p.Code != "" {
-		text += " [" + p.Code + "]"
+		text += " [" + oneLine(p.Code) + "]"
 	}
 	for _, e := range p.Errors {
 		if e.Message == p.Detail || p.Status == http.StatusUnauthorized {
 			continue // the sentence has said it; or it is a header, which people do not write
 		}
 		place := strings.TrimPrefix(e.Location, "body.")
-		text += "\n  " + place + ": " + e.Message
+		text += "\n  " + oneLine(place+": "+e.Message)
 		if place == "user_id" && e.Message == "is required" {
 			text += "; give the user with --user"
 		}

@@ -33,7 +33,7 @@ func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() (
 		if err := r.print(out, b); err != nil || r.api.json || o[s.field] == nil {
 			return err
 		}
-		_, err = fmt.Fprintf(out, "\nThe %s is shown only once.%s\n", s.name, strings.NewReplacer("ID", o.text(s.id), "CODE", o.text(s.field)).Replace(s.use))
+		_, err = fmt.Fprintf(out, "\nThe %s is shown only once.%s\n", s.name, strings.NewReplacer("ID", oneLine(o.text(s.id)), "CODE", oneLine(o.text(s.field))).Replace(s.use))
 		return err
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -49,7 +49,7 @@ func (r *resource) withSecret(out io.Writer, path string, s secret, ask func() (
 		return errors.Join(err, file.Close(), os.Remove(path))
 	}
 	text, ok := o[s.field].(string)
-	again := strings.ReplaceAll(s.again, "ID", o.text(s.id))
+	again := strings.ReplaceAll(s.again, "ID", oneLine(o.text(s.id)))
 	if !ok { // the same key was used before
 		return errors.Join(fmt.Errorf("the %s was shown before and is not shown again; make another one with: %s", s.name, again), file.Close(), os.Remove(path))
 	}

@@ -16,6 +16,9 @@ import (
 // isTerminal reports whether the stream is a terminal. A device such as /dev/null is
 // not.
 func isTerminal(stream any) bool {
+	if s, ok := stream.(*screen); ok {
+		stream = s.File
+	}
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -67,6 +67,24 @@ func TestWhatEndsThingsAsksFirst(t *testing.T) {
 	}
 }
 
+// TestATerminalIsForPeople: at a terminal times are relative and ids are grey, unless
+// NO_COLOR is set; a pipe gets plain text.
+func TestATerminalIsForPeople(t *testing.T) {
+	s := programs.StartServer(t, "serve")
+	s.API.CreateUser(t, "ann")
+	env := []string{"TUNNOX_API=" + s.API.URL, "TUNNOX_API_KEY=" + s.API.Key, "TERM=xterm", "NO_COLOR="}
+	shown, err := programs.Talk(t, t.TempDir(), env, nil, "tunnox", "events")
+	if err != nil || !strings.Contains(shown, "ago") && !strings.Contains(shown, "now") || !strings.Contains(shown, "\x1b[1m") {
+		t.Errorf("at a terminal: %v\n%q", err, shown)
+	}
+	for _, without := range []string{"NO_COLOR=1", "TERM=dumb"} {
+		shown, err = programs.Talk(t, t.TempDir(), append(env, without), nil, "tunnox", "user", "list")
+		if err != nil || strings.Contains(shown, "\x1b") || !strings.Contains(shown, "ann") {
+			t.Errorf("with %s: %v\n%q", without, err, shown)
+		}
+	}
+}
+
 // TestAPasswordIsNotShown: tunnox login asks for name and password on a terminal, and
 // stores the login for later commands.
 func TestAPasswordIsNotShown(t *testing.T) {
