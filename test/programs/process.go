@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 // stopLimit bounds an orderly end, with its drain.
@@ -137,14 +139,13 @@ func (p *Process) Abandon() {
 	p.Kill()
 }
 
-// Wait gives how the process ended: nil for status 0.
+// Wait gives how the process ended: nil for status 0. The limit is of work (see package
+// pace).
 func (p *Process) Wait(limit time.Duration) error {
-	select {
-	case <-p.done:
+	if pace.Until(limit, 10*time.Millisecond, p.Exited) {
 		return p.err
-	case <-time.After(limit):
-		return fmt.Errorf("%s still runs after %v", p.Name, limit)
 	}
+	return fmt.Errorf("%s still runs after %v of work", p.Name, limit)
 }
 
 // Exited reports whether the process has ended.
