@@ -23,7 +23,7 @@ func (t *target) watched(open *wirepb.Open, conn transport.Duplex) transport.Dup
 	if t.agent.inspector == nil || open.GetMappingId() == 0 || open.GetProtocol() == "udp" {
 		return conn
 	}
-	return t.agent.inspector.Watch(int64(open.GetMappingId()), conn, func(ctx context.Context) (net.Conn, error) {
+	return t.agent.inspector.Watch(open.GetMappingId(), conn, func(ctx context.Context) (net.Conn, error) {
 		again, err := t.dialKind(ctx, open) // the policy is asked again
 		return again, err
 	})

@@ -119,7 +119,7 @@ func TestSOCKSAssociation(t *testing.T) {
 
 		// Both services see one source, and only who was asked is heard.
 		third := programs.EchoUDP(t, "127.0.0.1:0")
-		port := int(one.LocalAddr().(*net.UDPAddr).Port)
+		port := one.LocalAddr().(*net.UDPAddr).Port
 		seen := make(chan netip.AddrPort, 1)
 		teller, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {

@@ -68,6 +68,7 @@ func (i *Inspector) exchange(mapping, replayOf int64, requests, answers *feed, a
 	go func() { whole <- body.read(r.Body) }()
 	answer, failed := readAnswer(said, r)
 	if failed == nil {
+		defer func() { _ = answer.Body.Close() }()
 		x.First, x.Status = since(answers.came), answer.StatusCode
 		x.Response = &Message{Header: answer.Header, Proto: answer.Proto}
 		x.Upgrade = answer.StatusCode == http.StatusSwitchingProtocols

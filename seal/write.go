@@ -281,7 +281,7 @@ func (s *stream) finishLocked(k kind, content []byte, then func()) {
 // these bytes count as written.
 func (s *stream) finishLate() {
 	var n int
-	err := error(os.ErrDeadlineExceeded)
+	err := os.ErrDeadlineExceeded
 	for waiting := s.pending.bytes(); errors.Is(err, os.ErrDeadlineExceeded) && len(waiting) > 0; waiting = waiting[n:] {
 		_ = s.carrier.SetWriteDeadline(time.Time{})
 		n, err = s.carrier.Write(waiting)
@@ -327,7 +327,7 @@ func (s *stream) ResetInOrder() error { return s.ResetWith(0) }
 
 // ResetWith is ResetInOrder with a code for the peer.
 func (s *stream) ResetWith(code uint32) error {
-	err := error(transport.ErrReset)
+	err := transport.ErrReset
 	s.failure.CompareAndSwap(nil, &err)
 	s.finish(kindReset, binary.BigEndian.AppendUint32(nil, code), func() { _ = s.carrier.ResetInOrder() })
 	s.stopReading()
