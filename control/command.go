@@ -133,7 +133,11 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 		in.Create = &create
 	}
 	// A command that is repeated over another session has another source.
-	hash, err := requestHash(in.Key, domain.ClientCommand{ClientID: in.ClientID, Create: in.Create, Redeem: in.Redeem, Delete: in.Delete, Share: in.Share, Revoke: in.Revoke})
+	identified, err := identifiedCommand(in)
+	if err != nil {
+		return domain.ClientResult{}, err
+	}
+	hash, err := requestHash(in.Key, identified)
 	if err != nil {
 		return domain.ClientResult{}, err
 	}
@@ -153,6 +157,22 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 		return s.deleteMapping(ctx, client, *in.Delete, submission, head)
 	}
 	return domain.ClientResult{}, invalid("command", "must be one this version knows")
+}
+
+// identifiedCommand is what identifies a command of a client.
+func identifiedCommand(in domain.ClientCommand) (c domain.ClientCommand, err error) {
+	c = domain.ClientCommand{ClientID: in.ClientID, Create: in.Create, Redeem: in.Redeem, Delete: in.Delete, Share: in.Share, Revoke: in.Revoke}
+	if in.Create != nil {
+		create := *in.Create
+		create.Options, err = create.Options.Identified(in.Key)
+		c.Create = &create
+	}
+	if in.Share != nil && err == nil {
+		share := *in.Share
+		share.Share.Options, err = share.Share.Options.Identified(in.Key)
+		c.Share = &share
+	}
+	return c, err
 }
 
 // acting gives the client that asks, when it may ask for anything.

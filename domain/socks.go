@@ -49,3 +49,36 @@ func (a *SocksAccess) hashed(salt StreamID) (*SocksAccess, error) {
 	}
 	return &SocksAccess{Username: a.Username, Password: fmt.Sprintf("%s$%d$%s$%s", hashScheme, hashRounds, text, base64.RawStdEncoding.EncodeToString(key))}, nil
 }
+
+// Identified gives the options as they identify a request with an idempotency key, of
+// which the log keeps a plain hash: with a password that is as slow to guess from that
+// as from what is kept of it. One password is always the same under one key.
+func (o Options) Identified(key string) (_ Options, err error) {
+	if o.Socks != nil && o.Socks.Password != "" {
+		o.Socks, err = o.Socks.hashed(StreamID(fmt.Sprintf("request-%x", sha256.Sum256([]byte(key)))))
+	}
+	return o, err
+}
+
+// Identified is the same for a change. A patch that cannot be read stays, for who decides
+// to refuse it.
+func (p Patch) Identified(key string) (Patch, error) {
+	raw, ok := p.get("socks")
+	if !ok {
+		return p, nil
+	}
+	var change Options
+	var f faults
+	if f.patch(&change, Patch{"socks": raw}); len(f.list) > 0 || change.Socks == nil {
+		return p, nil
+	}
+	change, err := change.Identified(key)
+	next := Patch{}
+	for name, value := range p {
+		if !strings.EqualFold(name, "socks") {
+			next[name] = value
+		}
+	}
+	next["socks"] = PatchOf(change)["socks"]
+	return next, err
+}

@@ -61,3 +61,26 @@ func TestSocksPasswordIsHashed(t *testing.T) {
 		}
 	}
 }
+
+// What identifies a request has no password in it, and is the same for the same request.
+func TestSocksPasswordsIdentifyARequest(t *testing.T) {
+	options := Options{Socks: &SocksAccess{Username: "ann", Password: "correct horse"}}
+	text := func(key string) string {
+		o, err := options.Identified(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := PatchOf(options).Identified(key)
+		b, _ := json.Marshal(o.Socks)
+		if err != nil || string(p["socks"]) != string(b) {
+			t.Errorf("a change is identified by %s, %v, want %s", p["socks"], err, b)
+		}
+		return string(b)
+	}
+	if one := text("k"); strings.Contains(one, "correct horse") || one != text("k") || one == text("l") {
+		t.Errorf("a request is identified by %s", one)
+	}
+	if options.Socks.Password != "correct horse" {
+		t.Error("the options have changed")
+	}
+}

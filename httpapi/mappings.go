@@ -102,7 +102,11 @@ func (a *api) createMapping(ctx context.Context, in *createMappingInput) (*struc
 	if b.Options, err = b.Options.Sealed(a.seal(ctx, in.IdempotencyKey)); err != nil {
 		return nil, a.refusal(ctx, inBody(err))
 	}
-	r, err := a.create(ctx, in.KeyHeader, b, domain.SequenceMapping, func(id int64) domain.Command {
+	identified := b
+	if identified.Options, err = b.Options.Identified(in.IdempotencyKey); err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	r, err := a.create(ctx, in.KeyHeader, identified, domain.SequenceMapping, func(id int64) domain.Command {
 		return domain.CreateMapping{ID: id, UserID: user, Any: identity(ctx).admin(), SourceClientID: source, TargetClientID: b.TargetClientID,
 			Protocol: domain.Protocol(b.Protocol),
 			Parts:    domain.Parts{Name: b.Name, Origin: b.Origin, Service: b.Service, Options: b.Options}}
@@ -217,7 +221,11 @@ func (a *api) changeMapping(ctx context.Context, in *changeMappingInput) (*mappi
 	if b.patch, err = b.patch.Sealed(a.seal(ctx, in.IdempotencyKey)); err != nil {
 		return nil, a.refusal(ctx, inBody(err))
 	}
-	return a.mappingCommand(ctx, in.MatchHeader, b, domain.ChangeMapping{ID: in.ID, By: a.asUser(ctx), Patch: b.patch})
+	identified := b
+	if identified.patch, err = b.patch.Identified(in.IdempotencyKey); err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	return a.mappingCommand(ctx, in.MatchHeader, identified, domain.ChangeMapping{ID: in.ID, By: a.asUser(ctx), Patch: b.patch})
 }
 
 // asUser gives the user who asks, 0 for an admin, to whom everything belongs.

@@ -91,7 +91,11 @@ func (a *api) createShare(ctx context.Context, in *struct {
 		c.ExpiresAt = b.ExpiresAt.UTC().Truncate(time.Second)
 	}
 	random := drawCode()
-	r, err := a.createWith(ctx, in.KeyHeader, b, func(context.Context) (int64, error) { return drawTimedID(a.now()), nil },
+	identified := b
+	if identified.Options, err = b.Options.Identified(in.IdempotencyKey); err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	r, err := a.createWith(ctx, in.KeyHeader, identified, func(context.Context) (int64, error) { return drawTimedID(a.now()), nil },
 		func(id int64) domain.Command {
 			c.ID, c.Hash = id, domain.HashShareCode(id, random)
 			return c
