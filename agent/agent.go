@@ -44,10 +44,14 @@ type Config struct {
 	// Listening has the addresses at which the server may open listeners. Zero: ports
 	// of loopback from 1024.
 	Listening Listening
-	Invite    []byte // with which an identity is asked for where there is none; nil: an anonymous one
-	Name      string // for people, sent when registering
-	Version   string // of the program
-	Logger    *slog.Logger
+	// Sealing is what connections are encrypted from end to end with; nil: this agent cannot.
+	Sealing *Sealing
+	// SealedOnly refuses, at both ends, connections that are not encrypted from end to end.
+	SealedOnly bool
+	Invite     []byte // with which an identity is asked for where there is none; nil: an anonymous one
+	Name       string // for people, sent when registering
+	Version    string // of the program
+	Logger     *slog.Logger
 
 	// Online, if set, is called for each session after its login. The session waits
 	// until the function returns.
@@ -76,16 +80,18 @@ const MaxSessions = 8
 
 // Agent is one agent. [New] starts nothing. Run returns when the agent has ended.
 type Agent struct {
-	dial      func(ctx context.Context, server string) (transport.Session, error)
-	state     *State
-	name      string
-	invite    []byte
-	version   string
-	online    func(clientID int64, node string)
-	changed   func()
-	servers   []string // the config's
-	log       *slog.Logger
-	listening Listening
+	dial       func(ctx context.Context, server string) (transport.Session, error)
+	state      *State
+	name       string
+	invite     []byte
+	version    string
+	online     func(clientID int64, node string)
+	changed    func()
+	servers    []string // the config's
+	log        *slog.Logger
+	listening  Listening
+	seals      *Sealing
+	sealedOnly bool
 
 	roster       *roster
 	sessions     *sessions
@@ -125,12 +131,15 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.New("build agent: no way to dial")
 	case cfg.Identity.ClientID != 0 && !cfg.Identity.Credential.Valid():
 		return nil, errors.New("build agent: a client id needs its auth code")
+	case cfg.SealedOnly && cfg.Sealing == nil:
+		return nil, errors.New("build agent: it allows connections that are encrypted from end to end only, and has no key")
 	case cfg.Identity.ClientID == 0 && cfg.Identity.Credential.Valid():
 		return nil, errors.New("build agent: an auth code needs its client id")
 	}
 	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, version: cfg.Version,
 		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity, listening: cfg.Listening}
 	a.inspector = cfg.Inspector
+	a.seals, a.sealedOnly = cfg.Sealing, cfg.SealedOnly
 	a.changed, a.servers = cfg.Changed, slices.Clone(cfg.Servers)
 	a.tries, a.stirs, a.stirred = cfg.Tries, cfg.Stirred, make(chan struct{})
 	if a.log == nil {

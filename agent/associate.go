@@ -229,7 +229,7 @@ func (s socksSocket) associate(ls *listeners, l *listener, conn *net.TCPConn, sa
 		return
 	}
 	defer a.flow.Close()
-	session, stream, err := ls.a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Local: localText(conn), Protocol: socksAssociation}, conn)
+	session, stream, err := ls.a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Local: localText(conn), Protocol: socksAssociation}, l.options.Load(), conn)
 	if err != nil {
 		refuse(replyOf(err), err)
 		return

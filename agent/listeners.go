@@ -220,7 +220,7 @@ func (ls *listeners) bind(want *wirepb.Listener) {
 
 // take applies the options of the mapping from now on.
 func (l *listener) take(want *wirepb.Listener) {
-	o := optionsOf(want.GetOptions())
+	o := optionsOf(want)
 	l.options.Store(&o)
 }
 
@@ -266,6 +266,10 @@ func (ls *listeners) listen(want *wirepb.Listener) (socket, *wirepb.Failure) {
 	if known && err == nil && at.Port() != 0 && !ls.a.listening.Allows(at) && !ls.a.tunnels.listenAt(at) {
 		return nil, &wirepb.Failure{MappingId: want.GetMappingId(), Code: string(wire.AddressDenied),
 			Message: "this agent does not listen on " + at.String() + "; its owner allows it with --allow-listen " + at.String()}
+	}
+	if o := optionsOf(want); ls.a.sealedOnly && !o.sealed() {
+		return nil, &wirepb.Failure{MappingId: want.GetMappingId(), Code: string(wire.EncryptionRequired),
+			Message: "the owner of this agent allows connections that are encrypted from end to end only, and the mapping's encryption is transport"}
 	}
 	return listen(want)
 }

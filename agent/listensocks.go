@@ -66,7 +66,7 @@ func (s socksSocket) take(ls *listeners, l *listener, conn *net.TCPConn) {
 		s.associate(ls, l, conn, destination)
 		return
 	}
-	session, stream, err := ls.a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Destination: destination.String()}, conn)
+	session, stream, err := ls.a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Destination: destination.String()}, l.options.Load(), conn)
 	if err != nil {
 		ls.a.socksRefused.Add(1)
 		_ = socks.WriteReply(conn, replyOf(err), netip.AddrPort{})

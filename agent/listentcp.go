@@ -29,7 +29,7 @@ func listenTCP(address netip.AddrPort) (socket, error) {
 func (s tcpSocket) serve(ls *listeners, l *listener) {
 	accept(ls, l, s.Listener, func(conn *net.TCPConn) {
 		transport.Unfinished(conn)
-		if !ls.a.carry(l.mapping, conn) {
+		if !ls.a.carry(l, conn) {
 			transport.Reset(conn) // the only refusal that a client of any protocol understands
 		}
 	})

@@ -40,7 +40,7 @@ func (s udpSocket) serve(ls *listeners, l *listener) {
 			}
 			ls.a.start(func() {
 				defer ls.exit(l, f)
-				if !ls.a.carry(l.mapping, f) {
+				if !ls.a.carry(l, f) {
 					flows.Refuse(f)
 				}
 			})

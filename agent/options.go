@@ -3,6 +3,8 @@ package agent
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
 // options are what a source agent must know of a mapping's options. Others are not its
@@ -13,17 +15,36 @@ type options struct {
 		Username string `json:"username"`
 		Password string `json:"password"` // its hash
 	} `json:"socks"`
+
+	// Of the listener, beside its options.
+	encryption string
+	protocol   string
+	target     int64 // client
+	version    uint64
 }
+
+// sealed tells whether connections must be encrypted from end to end. A word that this
+// agent does not know asks for no less.
+func (o *options) sealed() bool { return o.encryption != "" && o.encryption != "transport" }
 
 // defaultIdle is for a mapping that does not say after how long a silent flow ends.
 const defaultIdle = time.Minute
 
 // optionsOf reads the options of a listener. What cannot be read stands for none: the
 // forwarder has checked them, so it is of a kind that this agent does not know.
-func optionsOf(text string) (o options) {
-	if text != "" && json.Unmarshal([]byte(text), &o) != nil {
-		return options{}
+func optionsOf(l *wirepb.Listener) (o options) {
+	text := []byte(l.GetOptions())
+	if len(text) > 0 && json.Unmarshal(text, &o) != nil {
+		o = options{}
 	}
+	// Read by itself, so that no other option can take it away.
+	var demand struct {
+		Encryption string `json:"encryption"`
+	}
+	if len(text) > 0 && json.Unmarshal(text, &demand) != nil {
+		demand.Encryption = "unreadable"
+	}
+	o.encryption, o.protocol, o.target, o.version = demand.Encryption, l.GetProtocol(), l.GetTargetClient(), l.GetVersion()
 	return o
 }
 

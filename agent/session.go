@@ -152,7 +152,7 @@ func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte, named *view) 
 		return nil, err
 	}
 	hello := &wirepb.Hello{Version: version, ClientId: id.ClientID, Instance: instance,
-		AgentVersion: a.version, Signature: signature, Nodes: a.sessions.nodes(), Protocols: protocols()}
+		AgentVersion: a.version, Signature: signature, Nodes: a.sessions.nodes(), Protocols: a.offers()}
 	if id.ClientID == 0 {
 		hello.Register, hello.PublicKey, hello.Name, hello.Invite = true, id.Credential.PublicKey(), a.name, a.invite
 	}

@@ -28,8 +28,8 @@ var errNoSession = errors.New("the agent is not connected")
 
 // carry joins one connection, or flow of datagrams, at a listener to the mapping's service.
 // carry reports false, with the connection as it was, when there is no way to the service.
-func (a *Agent) carry(mapping int64, conn transport.Duplex) bool {
-	s, stream, err := a.open(&wirepb.Open{MappingId: mapping, Peer: conn.RemoteAddr().String(), Local: localText(conn)}, conn)
+func (a *Agent) carry(l *listener, conn transport.Duplex) bool {
+	s, stream, err := a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Local: localText(conn)}, l.options.Load(), conn)
 	if err != nil {
 		return false
 	}
@@ -49,7 +49,7 @@ func (s *session) ended(forth, back int64, err error) {
 // session ends or its forwarder drains before the service has heard of the stream,
 // open tries another session. If the agent is leaving all its sessions, open waits for
 // the new one. When the program that made the connection leaves, open gives up at once.
-func (a *Agent) open(open *wirepb.Open, conn net.Conn) (*session, transport.Stream, error) {
+func (a *Agent) open(open *wirepb.Open, o *options, conn net.Conn) (*session, transport.Stream, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, openTimeout)
 	defer cancel()
 	defer transport.OnLeave(conn, cancel)()
@@ -78,7 +78,7 @@ func (a *Agent) open(open *wirepb.Open, conn net.Conn) (*session, transport.Stre
 		// Cloned, because a doubt about an earlier session may still read its own list.
 		sofar := append(slices.Clip(tried), s)
 		tried = sofar
-		stream, err := s.ask(ctx, open, func() bool { return a.sessions.other(sofar) })
+		stream, err := s.ask(ctx, open, o, func() bool { return a.sessions.other(sofar) })
 		if err == nil {
 			return s, stream, nil
 		}
@@ -98,10 +98,22 @@ func (a *Agent) open(open *wirepb.Open, conn net.Conn) (*session, transport.Stre
 // ask asks the forwarder for a stream to the mapping's service. An error that is not a
 // refusal means that no byte has reached the service. If the forwarder does not answer,
 // ask calls other to learn whether there is another session to try.
-func (s *session) ask(ctx context.Context, open *wirepb.Open, other func() bool) (transport.Stream, error) {
+func (s *session) ask(ctx context.Context, open *wirepb.Open, o *options, other func() bool) (transport.Stream, error) {
+	stream, half, err := s.askOnce(ctx, open, o, other)
+	if half.replayed(err) {
+		stream, _, err = s.askOnce(ctx, open, o, other)
+	}
+	return stream, err
+}
+
+func (s *session) askOnce(ctx context.Context, open *wirepb.Open, o *options, other func() bool) (transport.Stream, *initiation, error) {
+	half, open, err := s.initiate(ctx, open, o)
+	if err != nil {
+		return nil, nil, asRefusal(err)
+	}
 	stream, err := s.link.Open(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	deadline, _ := ctx.Deadline()
 	stream.SetDeadline(deadline)
@@ -114,17 +126,23 @@ func (s *session) ask(ctx context.Context, open *wirepb.Open, other func() bool)
 	defer context.AfterFunc(ctx, giveUp)() // the program that made the connection has left, or the time is over
 	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(other, giveUp) })
 	defer doubt.Stop()
+	var answer []byte
 	err = wire.WriteOpen(stream, open)
 	if err == nil {
-		err = wire.ReadOpened(stream)
+		answer, err = wire.ReadOpenedSealed(stream)
 	}
 	if err == nil && !decided.CompareAndSwap(false, true) {
 		err = errSilent
 	}
 	if err != nil {
 		stream.Close()
-		return nil, err
+		return nil, half, err
 	}
 	stream.SetDeadline(time.Time{})
-	return stream, nil
+	sealed, err := half.finish(stream, answer)
+	if err != nil {
+		stream.Reset() // the service has been reached, and may not take this for an end
+		return nil, half, asRefusal(err)
+	}
+	return sealed, half, nil
 }

@@ -52,41 +52,45 @@ func newTarget(a *Agent, cfg Config) *target {
 // stack.
 func (t *target) serve(ctx context.Context, s *session, stream transport.Stream) {
 	defer stream.Close() // does nothing to a stream that has ended
-	conn, forget := t.answer(ctx, s, stream)
+	conn, carried, forget := t.answer(ctx, s, stream)
 	if conn == nil {
 		return
 	}
 	defer forget()
 	defer conn.Close()
-	s.ended(transport.Splice(stream, conn, transport.Count{}))
+	s.ended(transport.Splice(carried, conn, transport.Count{}))
 }
 
 // answer reads the Open, reaches the service and says yes; or says no, and gives
 // nil.
-func (t *target) answer(ctx context.Context, s *session, stream transport.Stream) (_ transport.Duplex, forget func()) {
+func (t *target) answer(ctx context.Context, s *session, stream transport.Stream) (_ transport.Duplex, carried transport.Stream, forget func()) {
 	stream.SetReadDeadline(time.Now().Add(readTimeout))
 	open, err := wire.ReadOpen(stream)
 	if err != nil {
 		stream.Reset()
-		return nil, nil
+		return nil, nil, nil
 	}
 	stream.SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := stream.OnReset(cancel)
-	conn, err := t.dialKind(ctx, open)
+	response, err := t.unseal(ctx, s, open)
+	var conn transport.Duplex
+	if err == nil {
+		conn, err = t.dialKind(ctx, open)
+	}
 	if err == nil {
 		err = herald(conn, open)
 	}
 	stop()
 	if err != nil && ctx.Err() != nil { // nobody waits for the service any more, or the agent ends
 		stream.Reset()
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
 		s.complain("service not reached", open.GetMappingId(), err, "service", open.GetService())
 		refuse(stream, err)
-		return nil, nil
+		return nil, nil, nil
 	}
 	transport.Unfinished(conn)
 	conn = t.watched(open, conn)
@@ -94,13 +98,14 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 	if t.policy.Load().list != nil {
 		forget = t.carried.add(open, stream, conn, t.allows)
 	}
-	if err := wire.WriteOpened(stream, nil); err != nil {
+	carried, err = opened(stream, response)
+	if err != nil {
 		transport.Reset(conn)
 		stream.Reset()
 		forget()
-		return nil, nil
+		return nil, nil, nil
 	}
-	return conn, forget
+	return conn, carried, forget
 }
 
 // refuse answers no and lets the forwarder read it before the stream ends.

@@ -79,7 +79,7 @@ func init() {
 		{
 			Category: CategoryMapping, New: func() Aggregate { return &Mapping{} },
 			Secret: []EventFields{of(MappingCreated{}, "socks", "access", "http"), of(MappingChanged{}, "socks", "access", "http")},
-			Open:   []string{"name", "protocol", "local_host", "public_host", "public_path", "target_host", "target_scheme", "target", "held_by", "proxy_protocol", "targets"},
+			Open:   []string{"name", "protocol", "local_host", "public_host", "public_path", "target_host", "target_scheme", "target", "held_by", "proxy_protocol", "targets", "encryption"},
 			held:   &held{ids: (*Quota).mappingIDs, ofClient: (*Quota).mappingsOf, end: func(s States, d *Decision, _ int64, ids []int64) error { return deleteMappings(s, d, ids) }},
 		},
 		{
@@ -99,7 +99,7 @@ func init() {
 			Category: CategoryShare, New: func() Aggregate { return &Share{} },
 			Personal: []EventFields{of(ShareCreated{}, "name")},
 			Secret:   []EventFields{of(ShareCreated{}, "hash", "socks", "access", "http")},
-			Open:     []string{"protocol", "target_host", "target_scheme", "target", "held_by", "proxy_protocol", "targets"},
+			Open:     []string{"protocol", "target_host", "target_scheme", "target", "held_by", "proxy_protocol", "targets", "encryption"},
 			held:     &held{ids: (*Quota).shareIDs, ofClient: (*Quota).sharesOf, end: each(endShare)},
 		},
 		{

@@ -18,13 +18,24 @@ type Options struct {
 	Socks         *SocksAccess `json:"socks,omitempty" of:"socks5" doc:"socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more"`
 	ProxyProtocol string       `json:"proxy_protocol,omitempty" enum:"none,v1,v2" unset:"none" of:"tcp,tls" doc:"tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte" example:"v2"`
 	Targets       []Target     `json:"targets,omitempty" of:"tcp,http,tls" maxItems:"16" doc:"tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again" example:"[{\"client_id\":600000001,\"target\":\"127.0.0.1:80\"},{\"client_id\":600000002,\"target\":\"127.0.0.1:80\"}]"`
+	Encryption    string       `json:"encryption,omitempty" enum:"e2e,transport" unset:"transport" of:"tcp,udp,socks5" at:"agent" doc:"From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes" example:"e2e"`
 	Files         *Files       `json:"files,omitempty" of:"http" doc:"http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot"`
 	Access        *Access      `json:"access,omitempty" of:"tcp,udp,tls,http" at:"port,host" doc:"Who may come in at a public port or host. Left out: everybody; {}: everybody from now on"`
 	HTTP          *HTTPOptions `json:"http,omitempty" of:"http" doc:"http: what is changed of requests and answers. Left out: nothing; {}: nothing any more"`
 }
 
+// EncryptionE2E is the value of the option encryption with which agents encrypt from one
+// to the other.
+const EncryptionE2E = "e2e"
+
+// EndToEnd tells whether nobody but the two agents may read what is carried.
+func (o Options) EndToEnd() bool { return o.Encryption == EncryptionE2E }
+
 func (o Options) check(f *faults, p Protocol, kind OriginKind) {
 	f.bounds(o)
+	if o.EndToEnd() && len(o.Targets) > 0 { // the source agent has to know whose key it is before a target is chosen
+		f.add("encryption", "e2e is for mappings with one target: leave targets out")
+	}
 	o.Access.check(f, p)
 	o.HTTP.check(f)
 	if o.Socks != nil {
@@ -37,6 +48,8 @@ func (o Options) check(f *faults, p Protocol, kind OriginKind) {
 		case v.FieldByIndex(field.index).IsZero():
 		case !field.isOf(p):
 			f.add(field.Name, "is an option of "+anyOf(field.Of)+" mappings, and this one is "+string(p)+": leave it out")
+		case !field.isAt(kind) && kind != OriginAgent:
+			f.add(field.Name, "is an option of mappings from agent to agent, and this one is public: leave it out")
 		case !field.isAt(kind):
 			f.add(field.Name, "is an option of public mappings, and this one has a source client: leave it out")
 		}

@@ -27,7 +27,7 @@ func TestSocksPasswordIsHashed(t *testing.T) {
 	mapping := func() *Mapping { return w.state(MappingStream(1001)).(*Mapping) }
 	hash := mapping().Socks.Password
 	shown, err := json.Marshal(mapping().Options.Shown(ProtocolSOCKS5))
-	if err != nil || string(shown) != `{"socks":{"username":"ann"}}` {
+	if err != nil || string(shown) != `{"socks":{"username":"ann"},"encryption":"transport"}` {
 		t.Errorf("shown is %s, %v", shown, err)
 	}
 	for _, step := range []struct {

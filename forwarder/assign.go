@@ -88,7 +88,7 @@ func (s *session) assignOnce() bool {
 	if !slices.Equal(lacking, s.lacking) {
 		s.lacking = lacking
 		if len(lacking) > 0 {
-			s.log.Warn("the agent should listen for mappings whose protocol it does not carry: update it", "mappings", lacking[:min(len(lacking), 10)], "carries", s.carries)
+			s.log.Warn("the agent should listen for mappings whose protocol or encryption it does not carry: update it", "mappings", lacking[:min(len(lacking), 10)], "carries", s.carries)
 		}
 	}
 	if s.takeWhole() {

@@ -16,6 +16,9 @@ type carries []string
 // carriesProxyProtocol says that an agent tells services who the visitor is.
 const carriesProxyProtocol = "proxy-protocol"
 
+// carriesSeal says that an agent encrypts from end to end, in version 1 of that.
+const carriesSeal = "seal-1"
+
 // Bounds of this list, so that no agent can store long texts here and in the directory.
 const (
 	maxCarried       = 16
@@ -61,4 +64,19 @@ func (s *session) versionText() string {
 		return "unknown"
 	}
 	return s.version
+}
+
+// unsealed gives the refusal of a stream whose mapping demands encryption from end to
+// end, if an agent does not do its part; else nil.
+func (f *forward) unsealed(open *wirepb.Open, target *session) error {
+	switch {
+	case !f.sealed:
+		return nil
+	case len(open.GetSeal()) == 0:
+		return wire.EncryptionRequired
+	case target != nil && !target.carries.has(carriesSeal):
+		return &wire.Refusal{Code: wire.EncryptionUnavailable, Message: fmt.Sprintf(
+			"the agent of client %d, version %s, cannot encrypt from end to end: update it, or set the mapping's encryption to transport", target.client, target.versionText())}
+	}
+	return nil
 }

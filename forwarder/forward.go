@@ -40,6 +40,9 @@ type forward struct {
 	load     *targetLoad // of the target; guarded by routes.mu
 	options  string      // what the target agent must know of the mapping's options
 	heralded bool        // the service is told the visitor's address
+	sealed   bool        // the agents must encrypt from one to the other
+	source   int64       // client, 0 = none
+	seal     []byte      // the target agent's message for the source agent; of ask
 	limit    int64       // of the mapping's connections, -1 = none
 	held     bool        // it has its place under the limit; guarded by portions.mu, like the next
 	over     bool        // it has left its mapping's live ones
@@ -66,7 +69,7 @@ type leaver interface {
 func newForward(m *mappingRoute, from origin) *forward {
 	o := forTarget(m.State.Options)
 	return &forward{mapping: m, version: m.Version, origin: from, shape: shapeOf(m, m.State.Service), of: string(m.State.Protocol),
-		heralded: o.ProxyProtocol != "", options: optionsText(o)}
+		heralded: o.ProxyProtocol != "", options: optionsText(o), sealed: m.State.Options.EndToEnd(), source: m.State.SourceClientID}
 }
 
 // forTarget gives the options that the target agent must know.
@@ -257,7 +260,7 @@ func (f *Forwarder) answer(stream transport.Stream, from origin) (fwd *forward, 
 		return nil, nil
 	}
 	from.opened()
-	if err := wire.WriteOpened(stream, nil); err != nil {
+	if err := wire.WriteOpenedSealed(stream, fwd.seal); err != nil {
 		stream.Reset()
 		target.Reset()
 		return fwd, nil
@@ -279,6 +282,9 @@ func (f *Forwarder) join(stream end, from origin, open *wirepb.Open) (*forward, 
 	}
 	if code := fwd.choose(open); code != "" {
 		return fwd, nil, code
+	}
+	if err := fwd.unsealed(open, nil); err != nil {
+		return fwd, nil, err
 	}
 	if from.counts() {
 		if code := f.portions.take(ctx, fwd); code != "" {
@@ -339,12 +345,16 @@ func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session
 			return nil, err // the service would take the visitor's first bytes for a header
 		}
 	}
+	if err := fwd.unsealed(open, target); err != nil {
+		return nil, err
+	}
 	stream, err := target.link.Open(ctx)
 	if err != nil {
 		return nil, wire.TargetOffline
 	}
 	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()), Local: fwd.local(open),
-		Service: fwd.service, Protocol: fwd.protocol, MappingProtocol: fwd.of, Options: fwd.options, Trace: clip(open.GetTrace())})
+		Service: fwd.service, Protocol: fwd.protocol, MappingProtocol: fwd.of, Options: fwd.options, Trace: clip(open.GetTrace()),
+		Seal: open.GetSeal(), ListenerVersion: open.GetListenerVersion(), SourceClient: fwd.source})
 }
 
 // ask sends the Open and waits for the answer. The stream has ended unless it is
@@ -357,7 +367,7 @@ func (f *Forwarder) ask(ctx context.Context, fwd *forward, stream transport.Stre
 	stream.SetDeadline(deadline)
 	err := wire.WriteOpen(stream, open)
 	if err == nil {
-		err = wire.ReadOpened(stream)
+		fwd.seal, err = wire.ReadOpenedSealed(stream)
 	}
 	if err == nil {
 		stream.SetDeadline(time.Time{})

@@ -216,14 +216,19 @@ func (h *stranger) refusedWith(t *testing.T, code wire.Code) {
 // open asks for a stream to a mapping and returns the answer.
 func (h *stranger) open(t *testing.T, mapping int64) error {
 	t.Helper()
+	// A service of the opener's own choice is not heard.
+	return h.openWith(t, &wirepb.Open{MappingId: mapping, Service: "169.254.169.254:80"})
+}
+
+func (h *stranger) openWith(t *testing.T, open *wirepb.Open) error {
+	t.Helper()
 	stream, err := h.link.Open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Close()
 	stream.SetDeadline(time.Now().Add(pace.Guard))
-	// A service of the opener's own choice is not heard.
-	if err := wire.WriteOpen(stream, &wirepb.Open{MappingId: mapping, Service: "169.254.169.254:80"}); err != nil {
+	if err := wire.WriteOpen(stream, open); err != nil {
 		t.Fatal(err)
 	}
 	return wire.ReadOpened(stream)

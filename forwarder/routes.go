@@ -349,7 +349,7 @@ func (r *routes) usable(m *mappingRoute) wire.Code {
 
 // configuration gives what the session's agent is to listen on, and the position
 // at which that is so.
-// lacking are the mappings whose protocol the agent does not carry.
+// lacking are the mappings whose protocol or encryption the agent does not carry.
 func (r *routes) configuration(s *session) (listeners []*wirepb.Listener, lacking []int64, at domain.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -365,9 +365,13 @@ func (r *routes) configuration(s *session) (listeners []*wirepb.Listener, lackin
 			lacking = append(lacking, m.State.ID)
 			continue
 		}
+		if m.State.Options.EndToEnd() && !s.carries.has(carriesSeal) {
+			lacking = append(lacking, m.State.ID)
+			continue
+		}
 		listeners = append(listeners, &wirepb.Listener{Options: optionsText(m.State.Options),
 			MappingId: m.State.ID, Protocol: string(m.State.Protocol), Name: strings.ToValidUTF8(m.State.Name, "?"),
-			Host: m.State.LocalHost, Port: uint32(m.State.LocalPort), Version: uint64(m.Version),
+			Host: m.State.LocalHost, Port: uint32(m.State.LocalPort), Version: uint64(m.Version), TargetClient: m.State.TargetClientID,
 		})
 	}
 	slices.SortFunc(listeners, func(a, b *wirepb.Listener) int { return cmp.Compare(a.MappingId, b.MappingId) })

@@ -51,7 +51,7 @@ type session struct {
 	// Owned by login, and then by the goroutine that assigns, one at a time.
 	offered []*wirepb.Forwarder        // the other forwarders that the agent was told
 	sent    map[int64]*wirepb.Listener // the listeners that the agent was told; nil before the first
-	lacking []int64                    // mappings whose protocol the agent does not carry
+	lacking []int64                    // mappings whose protocol or encryption the agent does not carry
 
 	opening atomic.Int32 // streams waiting for Opened
 

@@ -27,6 +27,12 @@ const (
 	NodeDraining        Code = "node_draining"
 	ProtocolUnavailable Code = "protocol_unavailable"
 	Internal            Code = "internal"
+
+	EncryptionUnavailable Code = "encryption_unavailable"
+	EncryptionRequired    Code = "encryption_required"
+	EncryptionFailed      Code = "encryption_failed"
+	EncryptionReplayed    Code = "encryption_replayed"
+	KeyRefused            Code = "key_refused"
 )
 
 // Codes that refuse or end a session, in Refused and GoAway.
@@ -81,6 +87,12 @@ var meanings = map[Code]meaning{
 	ProtocolUnavailable: {sentence: "the protocol is not available here"},
 	Internal:            {sentence: "something failed on the other side"},
 
+	EncryptionUnavailable: {sentence: "an agent of the mapping cannot encrypt from end to end: update it, or set the mapping's encryption to transport"},
+	EncryptionRequired:    {sentence: "the connection is not encrypted from end to end, and must be"},
+	EncryptionFailed:      {sentence: "the agents' handshake failed: the keys, or what the connection is for, are not the same at both ends"},
+	EncryptionReplayed:    {sentence: "the connection was asked for before"},
+	KeyRefused:            {sentence: "the key of the agent at the other end is not known, or not proved"},
+
 	BadCredential:       {"the credential does not prove this client id", true},
 	UnknownClient:       {"there is no such client", true},
 	ClientDisabled:      {sentence: "the client is disabled"},
@@ -127,6 +139,7 @@ type Refusal struct {
 	RetryAfter time.Duration // 0 = as the agent likes
 	Permanent  bool          // trying again with the same identity is pointless
 	ClientID   int64         // with Claimed: the id to come back as
+	Least      uint64        // with EncryptionReplayed: a counter that would be taken
 }
 
 // Refuse is the refusal that the code alone stands for.

@@ -19,8 +19,8 @@ const (
 	MaxHandshake = 4 << 10
 	// MaxControl bounds control messages after that.
 	MaxControl = 1 << 20
-	// MaxOpen bounds Open and Opened.
-	MaxOpen = 2 << 10
+	// MaxOpen bounds Open and Opened. A handshake of package seal has 1,300 bytes.
+	MaxOpen = 4 << 10
 )
 
 // Sizes of the length before a body, big endian.
@@ -85,26 +85,40 @@ func WriteOpened(w io.Writer, err error) error {
 	m := new(wirepb.Opened)
 	if err != nil {
 		r := refusalOf(err)
-		m.Code, m.Message = string(r.Code), clip(r.Message, MaxOpen/2)
+		m.Code, m.Message, m.SealLeast = string(r.Code), clip(r.Message, 1<<10), r.Least
 	}
 	return writeFrame(w, m, openPrefix, MaxOpen)
+}
+
+// WriteOpenedSealed answers yes with the second message of the agents' handshake; nil
+// is none.
+func WriteOpenedSealed(w io.Writer, seal []byte) error {
+	return writeFrame(w, &wirepb.Opened{Seal: seal}, openPrefix, MaxOpen)
 }
 
 // ReadOpened reads the answer to Open, and not one byte of the data behind it.
 // The error is a *Refusal when the answer is no.
 func ReadOpened(r io.Reader) error {
+	_, err := ReadOpenedSealed(r)
+	return err
+}
+
+// ReadOpenedSealed is ReadOpened with the second message of the agents' handshake; nil
+// when there is none.
+func ReadOpenedSealed(r io.Reader) (seal []byte, err error) {
 	m := new(wirepb.Opened)
 	if err := readFrame(r, m, openPrefix, MaxOpen); err != nil {
-		return err
+		return nil, err
 	}
 	if m.Code == "" {
-		return nil
+		return m.Seal, nil
 	}
 	refusal := Refuse(Code(m.Code))
 	if m.Message != "" {
 		refusal.Message = m.Message
 	}
-	return refusal
+	refusal.Least = m.SealLeast
+	return nil, refusal
 }
 
 func appendFrame(b []byte, m proto.Message, prefix, limit int) ([]byte, error) {

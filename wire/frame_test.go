@@ -182,7 +182,7 @@ func TestOpenedCarriesTheCode(t *testing.T) {
 		"code":          {DialRefused, DialRefused, DialRefused.Sentence()},
 		"refusal":       {&Refusal{Code: PolicyDenied, Message: "no"}, PolicyDenied, "no"},
 		"without code":  {errors.New("secret detail"), Internal, Internal.Sentence()},
-		"endless text":  {&Refusal{Code: Internal, Message: strings.Repeat("ü", MaxOpen)}, Internal, strings.Repeat("ü", MaxOpen/4)},
+		"endless text":  {&Refusal{Code: Internal, Message: strings.Repeat("ü", MaxOpen)}, Internal, strings.Repeat("ü", MaxOpen/8)},
 		"unknown code":  {Code("made_up"), "made_up", Code("made_up").Sentence()},
 		"empty message": {&Refusal{Code: DialTimeout}, DialTimeout, DialTimeout.Sentence()},
 	} {

@@ -18,6 +18,12 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ChangeMappingBodyEncryption.
+const (
+	ChangeMappingBodyEncryptionE2e       ChangeMappingBodyEncryption = "e2e"
+	ChangeMappingBodyEncryptionTransport ChangeMappingBodyEncryption = "transport"
+)
+
 // Defines values for ChangeMappingBodyHeldBy.
 const (
 	ChangeMappingBodyHeldByBoth   ChangeMappingBodyHeldBy = "both"
@@ -94,6 +100,12 @@ const (
 	CreateKeyBodyScopesWebhooksWrite CreateKeyBodyScopes = "webhooks:write"
 )
 
+// Defines values for CreateMappingBodyEncryption.
+const (
+	CreateMappingBodyEncryptionE2e       CreateMappingBodyEncryption = "e2e"
+	CreateMappingBodyEncryptionTransport CreateMappingBodyEncryption = "transport"
+)
+
 // Defines values for CreateMappingBodyHeldBy.
 const (
 	CreateMappingBodyHeldByBoth   CreateMappingBodyHeldBy = "both"
@@ -122,6 +134,12 @@ const (
 	CreateMappingBodyTargetSchemeH2c   CreateMappingBodyTargetScheme = "h2c"
 	CreateMappingBodyTargetSchemeHttp  CreateMappingBodyTargetScheme = "http"
 	CreateMappingBodyTargetSchemeHttps CreateMappingBodyTargetScheme = "https"
+)
+
+// Defines values for CreateShareBodyEncryption.
+const (
+	CreateShareBodyEncryptionE2e       CreateShareBodyEncryption = "e2e"
+	CreateShareBodyEncryptionTransport CreateShareBodyEncryption = "transport"
 )
 
 // Defines values for CreateShareBodyHeldBy.
@@ -183,6 +201,12 @@ const (
 	Ok HealthStatus = "ok"
 )
 
+// Defines values for MappingEncryption.
+const (
+	MappingEncryptionE2e       MappingEncryption = "e2e"
+	MappingEncryptionTransport MappingEncryption = "transport"
+)
+
 // Defines values for MappingHeldBy.
 const (
 	MappingHeldByBoth   MappingHeldBy = "both"
@@ -223,6 +247,12 @@ const (
 const (
 	MeRoleAdmin MeRole = "admin"
 	MeRoleUser  MeRole = "user"
+)
+
+// Defines values for NewShareEncryption.
+const (
+	NewShareEncryptionE2e       NewShareEncryption = "e2e"
+	NewShareEncryptionTransport NewShareEncryption = "transport"
 )
 
 // Defines values for NewShareHeldBy.
@@ -283,6 +313,12 @@ const (
 const (
 	SetRoleBodyRoleAdmin SetRoleBodyRole = "admin"
 	SetRoleBodyRoleUser  SetRoleBodyRole = "user"
+)
+
+// Defines values for ShareEncryption.
+const (
+	ShareEncryptionE2e       ShareEncryption = "e2e"
+	ShareEncryptionTransport ShareEncryption = "transport"
 )
 
 // Defines values for ShareHeldBy.
@@ -551,6 +587,11 @@ type ChangeMappingBody struct {
 	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
 	Access *Access `json:"access,omitempty"`
 
+	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+	//
+	// Examples: e2e
+	Encryption *ChangeMappingBodyEncryption `json:"encryption,omitempty"`
+
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
 
@@ -676,6 +717,11 @@ type ChangeMappingBody struct {
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 }
+
+// ChangeMappingBodyEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+//
+// Examples: e2e
+type ChangeMappingBodyEncryption string
 
 // ChangeMappingBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 //
@@ -1050,6 +1096,11 @@ type CreateMappingBody struct {
 	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
 	Access *Access `json:"access,omitempty"`
 
+	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+	//
+	// Examples: e2e
+	Encryption *CreateMappingBodyEncryption `json:"encryption,omitempty"`
+
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
 
@@ -1144,6 +1195,11 @@ type CreateMappingBody struct {
 	UserId *int64 `json:"user_id,omitempty"`
 }
 
+// CreateMappingBodyEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+//
+// Examples: e2e
+type CreateMappingBodyEncryption string
+
 // CreateMappingBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 //
 // Examples: target
@@ -1166,6 +1222,11 @@ type CreateMappingBodyTargetScheme string
 type CreateShareBody struct {
 	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
 	Access *Access `json:"access,omitempty"`
+
+	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+	//
+	// Examples: e2e
+	Encryption *CreateShareBodyEncryption `json:"encryption,omitempty"`
 
 	// ExpiresAt Default, and null: never
 	//
@@ -1238,6 +1299,11 @@ type CreateShareBody struct {
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 }
+
+// CreateShareBodyEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+//
+// Examples: e2e
+type CreateShareBodyEncryption string
 
 // CreateShareBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 //
@@ -1654,6 +1720,11 @@ type Mapping struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
+	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+	//
+	// Examples: e2e
+	Encryption MappingEncryption `json:"encryption"`
+
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
 
@@ -1779,6 +1850,11 @@ type Mapping struct {
 	// UserId Examples: 100000001
 	UserId int64 `json:"user_id"`
 }
+
+// MappingEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+//
+// Examples: e2e
+type MappingEncryption string
 
 // MappingHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 //
@@ -1912,6 +1988,11 @@ type NewShare struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
+	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+	//
+	// Examples: e2e
+	Encryption NewShareEncryption `json:"encryption"`
+
 	// ExpiresAt null = never
 	//
 	// Examples: 2027-01-02T15:04:05Z
@@ -1992,6 +2073,11 @@ type NewShare struct {
 	// Examples: 0
 	Uses int64 `json:"uses"`
 }
+
+// NewShareEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+//
+// Examples: e2e
+type NewShareEncryption string
 
 // NewShareHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 //
@@ -2683,6 +2769,11 @@ type Share struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
+	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+	//
+	// Examples: e2e
+	Encryption ShareEncryption `json:"encryption"`
+
 	// ExpiresAt null = never
 	//
 	// Examples: 2027-01-02T15:04:05Z
@@ -2763,6 +2854,11 @@ type Share struct {
 	// Examples: 0
 	Uses int64 `json:"uses"`
 }
+
+// ShareEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
+//
+// Examples: e2e
+type ShareEncryption string
 
 // ShareHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 //

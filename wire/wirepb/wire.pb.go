@@ -750,7 +750,8 @@ type Listener struct {
 	Port          uint32                 `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
 	Version       uint64                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"` // of the mapping; a listener with an equal address is not restarted
 	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
-	Options       string                 `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"` // of the mapping, a JSON object as in the REST API; "" = none
+	Options       string                 `protobuf:"bytes,7,opt,name=options,proto3" json:"options,omitempty"`                                // of the mapping, a JSON object as in the REST API; "" = none
+	TargetClient  int64                  `protobuf:"varint,8,opt,name=target_client,json=targetClient,proto3" json:"target_client,omitempty"` // where the mapping leads; with encryption e2e
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -832,6 +833,13 @@ func (x *Listener) GetOptions() string {
 		return x.Options
 	}
 	return ""
+}
+
+func (x *Listener) GetTargetClient() int64 {
+	if x != nil {
+		return x.TargetClient
+	}
+	return 0
 }
 
 // Assign gives listeners. With full set it is the whole configuration and what
@@ -2224,11 +2232,14 @@ type Open struct {
 	Peer            string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`       // address of the one who connected, for logs
 	Service         string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"` // forwarder to target agent only: host:port to dial, or a path with unix and files
 	Trace           string                 `protobuf:"bytes,4,opt,name=trace,proto3" json:"trace,omitempty"`
-	Protocol        string                 `protobuf:"bytes,8,opt,name=protocol,proto3" json:"protocol,omitempty"`                                       // what is carried, as in Listener, or unix or files; "" = tcp
-	Destination     string                 `protobuf:"bytes,9,opt,name=destination,proto3" json:"destination,omitempty"`                                 // with socks5, up to the target's forwarder: host:port that the client asks for
-	Options         string                 `protobuf:"bytes,10,opt,name=options,proto3" json:"options,omitempty"`                                        // forwarder to target agent only: the mapping's options for the target, a JSON object as in the REST API; "" = none
-	MappingProtocol string                 `protobuf:"bytes,11,opt,name=mapping_protocol,json=mappingProtocol,proto3" json:"mapping_protocol,omitempty"` // the same: the protocol of the mapping, which the target's policy may ask for; "" = as protocol
-	Local           string                 `protobuf:"bytes,15,opt,name=local,proto3" json:"local,omitempty"`                                            // where peer connected to, host:port; "" = not known
+	Protocol        string                 `protobuf:"bytes,8,opt,name=protocol,proto3" json:"protocol,omitempty"`                                        // what is carried, as in Listener, or unix or files; "" = tcp
+	Destination     string                 `protobuf:"bytes,9,opt,name=destination,proto3" json:"destination,omitempty"`                                  // with socks5, up to the target's forwarder: host:port that the client asks for
+	Options         string                 `protobuf:"bytes,10,opt,name=options,proto3" json:"options,omitempty"`                                         // forwarder to target agent only: the mapping's options for the target, a JSON object as in the REST API; "" = none
+	MappingProtocol string                 `protobuf:"bytes,11,opt,name=mapping_protocol,json=mappingProtocol,proto3" json:"mapping_protocol,omitempty"`  // the same: the protocol of the mapping, which the target's policy may ask for; "" = as protocol
+	Local           string                 `protobuf:"bytes,15,opt,name=local,proto3" json:"local,omitempty"`                                             // where peer connected to, host:port; "" = not known
+	Seal            []byte                 `protobuf:"bytes,19,opt,name=seal,proto3" json:"seal,omitempty"`                                               // first message of the handshake between the agents; empty = not encrypted from end to end
+	ListenerVersion uint64                 `protobuf:"varint,17,opt,name=listener_version,json=listenerVersion,proto3" json:"listener_version,omitempty"` // with seal: Listener.version as the source agent has it, passed on as it is
+	SourceClient    int64                  `protobuf:"varint,18,opt,name=source_client,json=sourceClient,proto3" json:"source_client,omitempty"`          // with seal, forwarder to target agent only: whose agent has opened the stream
 	// Between forwarders only; from an agent they are not looked at.
 	Hop            uint32 `protobuf:"varint,5,opt,name=hop,proto3" json:"hop,omitempty"`                                             // how many forwarders it came through, always 1
 	MappingVersion uint64 `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
@@ -2331,6 +2342,27 @@ func (x *Open) GetLocal() string {
 	return ""
 }
 
+func (x *Open) GetSeal() []byte {
+	if x != nil {
+		return x.Seal
+	}
+	return nil
+}
+
+func (x *Open) GetListenerVersion() uint64 {
+	if x != nil {
+		return x.ListenerVersion
+	}
+	return 0
+}
+
+func (x *Open) GetSourceClient() int64 {
+	if x != nil {
+		return x.SourceClient
+	}
+	return 0
+}
+
 func (x *Open) GetHop() uint32 {
 	if x != nil {
 		return x.Hop
@@ -2364,6 +2396,8 @@ type Opened struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Seal          []byte                 `protobuf:"bytes,3,opt,name=seal,proto3" json:"seal,omitempty"`                             // second message of the handshake, passed on as it is
+	SealLeast     uint64                 `protobuf:"varint,4,opt,name=seal_least,json=sealLeast,proto3" json:"seal_least,omitempty"` // with code encryption_replayed: a counter that the target would take
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2410,6 +2444,20 @@ func (x *Opened) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Opened) GetSeal() []byte {
+	if x != nil {
+		return x.Seal
+	}
+	return nil
+}
+
+func (x *Opened) GetSealLeast() uint64 {
+	if x != nil {
+		return x.SealLeast
+	}
+	return 0
 }
 
 var File_wire_wirepb_wire_proto protoreflect.FileDescriptor
@@ -2479,7 +2527,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
 	"\x13retry_after_seconds\x18\x03 \x01(\rR\x11retryAfterSeconds\x12\x1c\n" +
 	"\tpermanent\x18\x04 \x01(\bR\tpermanent\x12\x1b\n" +
-	"\tclient_id\x18\x05 \x01(\x03R\bclientId\"\xb5\x01\n" +
+	"\tclient_id\x18\x05 \x01(\x03R\bclientId\"\xda\x01\n" +
 	"\bListener\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x1a\n" +
@@ -2488,7 +2536,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x04port\x18\x04 \x01(\rR\x04port\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04name\x18\x06 \x01(\tR\x04name\x12\x18\n" +
-	"\aoptions\x18\a \x01(\tR\aoptions\"\xbc\x01\n" +
+	"\aoptions\x18\a \x01(\tR\aoptions\x12#\n" +
+	"\rtarget_client\x18\b \x01(\x03R\ftargetClient\"\xbc\x01\n" +
 	"\x06Assign\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x126\n" +
@@ -2602,7 +2651,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"6\n" +
 	"\x06GoAway\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\x85\x03\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xe9\x03\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
@@ -2614,14 +2663,20 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\aoptions\x18\n" +
 	" \x01(\tR\aoptions\x12)\n" +
 	"\x10mapping_protocol\x18\v \x01(\tR\x0fmappingProtocol\x12\x14\n" +
-	"\x05local\x18\x0f \x01(\tR\x05local\x12\x10\n" +
+	"\x05local\x18\x0f \x01(\tR\x05local\x12\x12\n" +
+	"\x04seal\x18\x13 \x01(\fR\x04seal\x12)\n" +
+	"\x10listener_version\x18\x11 \x01(\x04R\x0flistenerVersion\x12#\n" +
+	"\rsource_client\x18\x12 \x01(\x03R\fsourceClient\x12\x10\n" +
 	"\x03hop\x18\x05 \x01(\rR\x03hop\x12'\n" +
 	"\x0fmapping_version\x18\x06 \x01(\x04R\x0emappingVersion\x12#\n" +
 	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\x12!\n" +
-	"\ftarget_index\x18\x10 \x01(\rR\vtargetIndex\"6\n" +
+	"\ftarget_index\x18\x10 \x01(\rR\vtargetIndex\"i\n" +
 	"\x06Opened\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessageB*Z(github.com/tunnox-net/tunnox/wire/wirepbb\x06proto3"
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
+	"\x04seal\x18\x03 \x01(\fR\x04seal\x12\x1d\n" +
+	"\n" +
+	"seal_least\x18\x04 \x01(\x04R\tsealLeastB*Z(github.com/tunnox-net/tunnox/wire/wirepbb\x06proto3"
 
 var (
 	file_wire_wirepb_wire_proto_rawDescOnce sync.Once

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tunnox-net/tunnox/seal"
+	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wire"
+	"github.com/tunnox-net/tunnox/wire/wirepb"
+)
+
+// carriesSeal says in Hello that this agent encrypts from end to end, in version 1 of
+// package seal.
+const carriesSeal = "seal-1"
+
+// encryptionE2E is the value of a mapping's option encryption that asks for it.
+const encryptionE2E = "e2e"
+
+// Sealing is what an agent encrypts from end to end with.
+type Sealing struct {
+	Party *seal.Party
+	Peers Peers
+}
+
+// Peers knows whose a static key is. Its errors say why a key is not used, and carry a
+// code for the other end.
+type Peers interface {
+	// KeyOf gives the static key of the client at the other end of a mapping.
+	KeyOf(ctx context.Context, mapping, client int64) (seal.PublicKey, error)
+	// Trust tells whether a key is a static key of the client at the other end of a
+	// mapping.
+	Trust(ctx context.Context, mapping, client int64, key seal.PublicKey) error
+}
+
+// sealing is what the agent encrypts with, nil when it cannot.
+func (a *Agent) sealing() *Sealing { return a.seals }
+
+// initiation is a source agent's handshake whose answer has not come.
+type initiation struct {
+	sealing *Sealing
+	half    *seal.Initiation
+}
+
+// initiate puts the first message of a handshake into a copy of the Open, if the mapping
+// demands encryption from end to end. It returns nil, and the Open as it is, if not.
+func (s *session) initiate(ctx context.Context, open *wirepb.Open, o *options) (*initiation, *wirepb.Open, error) {
+	if !o.sealed() {
+		return nil, open, nil
+	}
+	sealing := s.a.sealing()
+	if sealing == nil {
+		return nil, nil, wire.EncryptionUnavailable
+	}
+	peer, err := sealing.Peers.KeyOf(ctx, open.GetMappingId(), o.target)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the key of client %d: %w", o.target, err)
+	}
+	half, first, err := sealing.Party.Initiate(peer, seal.Terms{Mapping: open.GetMappingId(), Source: s.client, Target: o.target,
+		Protocol: o.protocol, Destination: open.GetDestination(), Version: o.version}, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	open = proto.CloneOf(open)
+	open.Seal, open.ListenerVersion = first, o.version
+	return &initiation{sealing, half}, open, nil
+}
+
+// finish makes a stream encrypted when the target agent's message has come.
+func (i *initiation) finish(stream transport.Stream, answer []byte) (transport.Stream, error) {
+	if i == nil {
+		return stream, nil
+	}
+	if len(answer) == 0 {
+		return nil, &wire.Refusal{Code: wire.EncryptionRequired, Message: "the answer has no key: the target agent, or whoever is in between, does not encrypt from end to end"}
+	}
+	secrets, _, err := i.half.Finish(answer)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", wire.EncryptionFailed, err)
+	}
+	return seal.New(stream, secrets)
+}
+
+// replayed takes over what the target agent has to say about the counters of first
+// messages, and reports whether another try makes sense: the clock of this machine has
+// gone back since the target agent saw it.
+func (i *initiation) replayed(err error) bool {
+	refusal, ok := errors.AsType[*wire.Refusal](err)
+	if i == nil || !ok || refusal.Code != wire.EncryptionReplayed || refusal.Least == 0 {
+		return false
+	}
+	i.sealing.Party.Advance(refusal.Least)
+	return true
+}
+
+// unseal takes the first message of a handshake from an Open. It returns nil when the
+// stream is not encrypted from end to end, and the owner of this agent has not demanded
+// that. It returns before the service is dialled: an Open that was sent before must not
+// reach the service.
+func (t *target) unseal(ctx context.Context, s *session, open *wirepb.Open) (*seal.Response, error) {
+	if len(open.GetSeal()) == 0 {
+		if t.agent.sealedOnly {
+			return nil, &wire.Refusal{Code: wire.EncryptionRequired, Message: "the owner of the target agent allows connections that are encrypted from end to end only"}
+		}
+		return nil, nil
+	}
+	sealing := t.agent.sealing()
+	if sealing == nil {
+		return nil, wire.EncryptionUnavailable
+	}
+	terms := seal.Terms{Mapping: open.GetMappingId(), Source: open.GetSourceClient(), Target: s.client,
+		Protocol: open.GetMappingProtocol(), Version: open.GetListenerVersion()}
+	if terms.Protocol == "" {
+		terms.Protocol = open.GetProtocol()
+	}
+	if terms.Protocol == "socks5" {
+		terms.Destination = open.GetService() // what the client of the source agent asked for
+	}
+	response, err := sealing.Party.Respond(open.GetSeal(), terms, func(key seal.PublicKey) error {
+		return sealing.Peers.Trust(ctx, terms.Mapping, terms.Source, key)
+	})
+	if replayed, ok := errors.AsType[seal.Replayed](err); ok {
+		return nil, &wire.Refusal{Code: wire.EncryptionReplayed, Message: wire.EncryptionReplayed.Sentence(), Least: replayed.Least}
+	}
+	if errors.Is(err, seal.ErrHandshake) {
+		return nil, fmt.Errorf("%w: %w", wire.EncryptionFailed, err)
+	}
+	return response, err
+}
+
+// asRefusal makes an error of this agent's side of a handshake one that ends the opening:
+// another session would not help.
+func asRefusal(err error) error {
+	if _, ok := errors.AsType[*wire.Refusal](err); ok {
+		return err
+	}
+	code := wire.CodeOf(err)
+	if code == wire.Internal {
+		code = wire.KeyRefused
+	}
+	return &wire.Refusal{Code: code, Message: err.Error()}
+}
+
+// opened answers yes, and makes the stream encrypted if response is not nil.
+func opened(stream transport.Stream, response *seal.Response) (transport.Stream, error) {
+	if response == nil {
+		return stream, wire.WriteOpened(stream, nil)
+	}
+	answer, secrets, err := response.Finish(nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := wire.WriteOpenedSealed(stream, answer); err != nil {
+		return nil, err
+	}
+	return seal.New(stream, secrets)
+}
+
+// offers lists what this agent carries, for Hello.
+func (a *Agent) offers() []string {
+	names := protocols()
+	if a.sealing() != nil {
+		names = append(names, carriesSeal)
+	}
+	slices.Sort(names)
+	return names
+}
