@@ -527,4 +527,3 @@ func TestEncryptionIsNotLostAmongOptions(t *testing.T) {
 		}
 	}
 }
-

@@ -187,4 +187,3 @@ func TestEncryptionIsNeverDoneWithLess(t *testing.T) {
 		}
 	}
 }
-
