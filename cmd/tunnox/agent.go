@@ -48,6 +48,10 @@ type agentOptions struct {
 	logFormat    string
 
 	inspector *inspector.Server // made by config
+
+	peerKeys []string
+	peers    agent.PinnedKeys // of peerKeys
+	e2eOnly  bool
 }
 
 const agentLong = `Run the agent. It connects to a server, opens the listeners of its client's
@@ -73,6 +77,9 @@ restricts that too. --policy FILE has rules in place of them:
 A changed file holds at once: connections that it does not allow end. If it has a
 fault, the log tells its line, and the rules stay as they were. Hours are for the
 beginning of connections.
+
+For mappings with the encryption e2e the agent has a key in --state, and --peer-key
+names those of other agents. With --e2e-only it takes part in no other connections.
 
 The agent listens on ports of loopback from 1024. The server cannot make it listen
 elsewhere: --allow-listen names the other addresses.
@@ -127,6 +134,8 @@ func agentCommand(s surroundings) *cobra.Command {
 	f.StringSliceVar(&o.only, "only", nil, "dial only these services, and no other service of this machine either; same form as --allow")
 	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses, unix:PATH (a socket) and file:PATH (a directory) need an entry of their own")
 	f.StringVar(&o.policyFile, "policy", "", "`file` with the rules of what may be dialled, read again when it changes; in place of --allow, --only and --deny-loopback")
+	f.StringSliceVar(&o.peerKeys, "peer-key", nil, "key of the agent at the other end of mappings with the encryption e2e: `CLIENT=KEY`, from \"tunnox agent key\" there")
+	f.BoolVar(&o.e2eOnly, "e2e-only", false, "take part only in connections that are encrypted from end to end")
 	f.StringVar(&o.name, "name", hostname(), "`name` that users see, sent when an anonymous agent registers")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -136,7 +145,7 @@ func agentCommand(s surroundings) *cobra.Command {
 		}
 		return o.run(cmd.Context())
 	}
-	cmd.AddCommand(claimCode(s))
+	cmd.AddCommand(claimCode(s), sealKeyCommand(s))
 	cmd.AddCommand(localCommands(s)...)
 	return cmd
 }
@@ -167,6 +176,10 @@ func (o *agentOptions) run(ctx context.Context) error {
 	}
 	defer release()
 	defer func() { _ = o.inspector.Close() }()
+	if config.Sealing, err = o.sealing(); err != nil {
+		return err
+	}
+	config.SealedOnly = o.e2eOnly
 	config.Stirred = reach.Changes(ctx)
 	news := make(chan struct{}, 1)
 	config.Changed = func() {
@@ -265,6 +278,8 @@ func (o *agentOptions) config() (agent.Config, error) {
 	policy, err := o.policy()
 	fault(err)
 	listening, err := agent.ParseListening(words(o.allowListen))
+	fault(err)
+	o.peers, err = parsePeerKeys(words(o.peerKeys))
 	fault(err)
 	identity, err := o.identity()
 	fault(err)
