@@ -15,6 +15,7 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/seal"
 	"github.com/tunnox-net/tunnox/test/pace"
+	"github.com/tunnox-net/tunnox/test/programs"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -93,7 +94,7 @@ func TestEncryptionFromEndToEnd(t *testing.T) {
 		w.listening(m)
 		carriesWhole(t, m.address)
 
-		service := echoUDP(t, "127.0.0.1:0")
+		service := programs.EchoUDP(t, "127.0.0.1:0")
 		u := w.udpMapping(source, target, service.LocalAddr().String(), domain.Options{Encryption: domain.EncryptionE2E})
 		for _, size := range []int{0, 1, 1472, 16400, 65507} {
 			if err := askOnce(w.flow(u.address), make([]byte, size), pace.Guard); err != nil {
