@@ -26,19 +26,19 @@ const (
 	targetClient = 600000002
 )
 
-// keyring is a Peers that the test has filled.
-type keyring struct {
+// namedKeys is a Peers that the test has filled.
+type namedKeys struct {
 	mu   sync.Mutex
 	keys map[int64]seal.PublicKey
 }
 
-func (k *keyring) set(client int64, key seal.PublicKey) {
+func (k *namedKeys) set(client int64, key seal.PublicKey) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.keys[client] = key
 }
 
-func (k *keyring) KeyOf(_ context.Context, _, client int64) (seal.PublicKey, error) {
+func (k *namedKeys) KeyOf(_ context.Context, _, client int64) (seal.PublicKey, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if key, ok := k.keys[client]; ok {
@@ -47,7 +47,7 @@ func (k *keyring) KeyOf(_ context.Context, _, client int64) (seal.PublicKey, err
 	return seal.PublicKey{}, wire.KeyRefused
 }
 
-func (k *keyring) Trust(ctx context.Context, mapping, client int64, key seal.PublicKey) error {
+func (k *namedKeys) Trust(ctx context.Context, mapping, client int64, key seal.PublicKey) error {
 	if is, err := k.KeyOf(ctx, mapping, client); err != nil || is != key {
 		return wire.KeyRefused
 	}
@@ -58,7 +58,7 @@ func (k *keyring) Trust(ctx context.Context, mapping, client int64, key seal.Pub
 type middle struct {
 	t              *testing.T
 	source, target *script
-	keys           *keyring
+	keys           *namedKeys
 	service        *counted
 	listen         string
 
@@ -126,7 +126,7 @@ func (c *counted) dials() int {
 
 func newMiddle(t *testing.T, change ...func(*Config)) *middle {
 	t.Helper()
-	m := &middle{t: t, keys: &keyring{keys: map[int64]seal.PublicKey{}}, service: newCounted(t)}
+	m := &middle{t: t, keys: &namedKeys{keys: map[int64]seal.PublicKey{}}, service: newCounted(t)}
 	begin := func(client int64) *script {
 		key, err := seal.NewKey()
 		if err != nil {
