@@ -149,7 +149,7 @@ func (f *flow) handed(n int) {
 func (f *flow) copy() {
 	size := smallRead
 	for {
-		most := f.brake.most()
+		most := min(f.brake.most(), copied)
 		seg := newSegment(min(size, most))
 		n, err := f.src.Read(seg.buf[seg.start:min(len(seg.buf), seg.start+most)])
 		size = nextRead(n, seg.room())
@@ -171,6 +171,10 @@ func (f *flow) copy() {
 		}
 	}
 }
+
+// copied is the largest piece of a copy: what package seal makes a record of that is one
+// frame. A longer piece would be two records, one of them with a few bytes.
+const copied = maxBody - 22
 
 // smallRead is the size of a read when few bytes are expected.
 const smallRead = 2<<10 - headerSize

@@ -132,7 +132,7 @@ func measureBytes(l *lab, o options, t *table) {
 			setups.figures = append(setups.figures, figure(n))
 		}
 		t.add(setups)
-		l.part(func(l *lab) { addIdle(l, o, t, newTunnel(l, o, service), len(all)) })
+		l.part(func(l *lab) { addIdle(l, o, t, newTunnel(l, o, service, "transport"), len(all)) })
 	})
 }
 

@@ -163,6 +163,7 @@ type Mapping struct {
 	LocalPort  int    `json:"local_port"`
 	TargetHost string `json:"target_host"`
 	TargetPort int    `json:"target_port"`
+	Encryption string `json:"encryption,omitempty"`
 	Status     string `json:"status,omitempty"`
 }
 
