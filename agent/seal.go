@@ -18,9 +18,6 @@ import (
 // package seal.
 const carriesSeal = "seal-1"
 
-// encryptionE2E is the value of a mapping's option encryption that asks for it.
-const encryptionE2E = "e2e"
-
 // Sealing is what an agent encrypts from end to end with.
 type Sealing struct {
 	Party *seal.Party
