@@ -10,6 +10,7 @@
 package truth
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -76,9 +77,13 @@ func (l *Log) add(state domain.Aggregate) {
 		}
 	case *domain.Mapping:
 		if a.Live() {
+			encryption := a.Options.Encryption
+			if a.SourceClientID != 0 { // what the API shows where nothing was said
+				encryption = cmp.Or(encryption, "transport")
+			}
 			l.Mappings[a.ID] = programs.Mapping{ID: a.ID, UserID: a.UserID, Name: a.Name, Protocol: string(a.Protocol),
 				Source: a.SourceClientID, Target: a.TargetClientID, LocalHost: a.LocalHost, LocalPort: a.LocalPort,
-				TargetHost: a.TargetHost, TargetPort: a.TargetPort, Status: map[bool]string{false: "active", true: "disabled"}[a.Disabled]}
+				TargetHost: a.TargetHost, TargetPort: a.TargetPort, Encryption: encryption, Status: map[bool]string{false: "active", true: "disabled"}[a.Disabled]}
 		}
 	case *domain.Quota:
 		if !domain.IsAnonymous(a.Account) {
