@@ -88,16 +88,15 @@ func banner(from, address, says string) (line, own string, after time.Duration, 
 // bridge as well, for visitors who say nothing; and a proxy in front may say who that is,
 // if it was named.
 func TestProxyProtocol(t *testing.T) {
-	first := programs.FreePort(t)
-	args := []string{"--public-ports", fmt.Sprintf("%d-%d", first, first+9), "--public-address", "127.0.0.1", "--proxy-protocol-from", "127.0.0.2, 127.0.0.9/32"}
 	watch := pace.Measure(t)
-	for form, start := range map[string]func() *world{
-		"embedded":       func() *world { return embedded(t, args...) },
-		"two forwarders": func() *world { return cluster(t, 1, args...) },
+	for form, start := range map[string]func(*testing.T, ...string) *world{
+		"embedded":       func(t *testing.T, args ...string) *world { return embedded(t, args...) },
+		"two forwarders": func(t *testing.T, args ...string) *world { return cluster(t, 1, args...) },
 	} {
 		t.Run(form, func(t *testing.T) {
-			w := start()
-			w.t = t
+			// Of this form alone: the server of the other one may still have its ports.
+			first := programs.FreePort(t)
+			w := start(t, "--public-ports", fmt.Sprintf("%d-%d", first, first+9), "--public-address", "127.0.0.1", "--proxy-protocol-from", "127.0.0.2, 127.0.0.9/32")
 			service := toldService(t)
 			create := func(more map[string]any) (made struct {
 				ID      int64  `json:"mapping_id"`

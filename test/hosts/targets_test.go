@@ -83,15 +83,14 @@ func hear(address string) (string, net.Conn, error) {
 // and a target that does not answer is passed over before the visitor notices, whether its
 // service, its agent or its forwarder is the one that is away.
 func TestTargets(t *testing.T) {
-	first := programs.FreePort(t)
-	args := []string{"--public-ports", fmt.Sprintf("%d-%d", first, first+9), "--public-address", "127.0.0.1"}
-	for form, start := range map[string]func() *world{
-		"embedded":       func() *world { return embedded(t, args...) },
-		"two forwarders": func() *world { return cluster(t, 1, args...) },
+	for form, start := range map[string]func(*testing.T, ...string) *world{
+		"embedded":       func(t *testing.T, args ...string) *world { return embedded(t, args...) },
+		"two forwarders": func(t *testing.T, args ...string) *world { return cluster(t, 1, args...) },
 	} {
 		t.Run(form, func(t *testing.T) {
-			w := start()
-			w.t = t
+			// Of this form alone: the server of the other one may still have its ports.
+			first := programs.FreePort(t)
+			w := start(t, "--public-ports", fmt.Sprintf("%d-%d", first, first+9), "--public-address", "127.0.0.1")
 			second := w.api.CreateClient(t, w.user.ID, "second")
 			w.entry.Join(t, w.api, second) // where visitors come in; the first is at the other forwarder
 			a, b := serviceNamed(t, "a"), serviceNamed(t, "b")
