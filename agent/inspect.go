@@ -25,7 +25,13 @@ func (t *target) watched(open *wirepb.Open, conn transport.Duplex) transport.Dup
 	}
 	return t.agent.inspector.Watch(open.GetMappingId(), conn, func(ctx context.Context) (net.Conn, error) {
 		again, err := t.dialKind(ctx, open) // the policy is asked again
-		return again, err
+		if err != nil {
+			return nil, err
+		}
+		if err := herald(again, open); err != nil { // the service waits for it, as for a visitor's
+			return nil, err
+		}
+		return again, nil
 	})
 }
 

@@ -91,6 +91,7 @@ func TestFaultsOfATunnelFile(t *testing.T) {
 		"tunnels:\n  db: {forward: 1, to: a:1, protocol: x}":      `t.yaml, line 2: db: protocol: want tcp or udp, is "x"`,
 		"tunnels:\n  db: {expose: 1, expires: never}":             `t.yaml, line 2: db: expires: must be more than 0`,
 		"tunnels:\n  web: {http: \"https://h:1\", inspect: true}": `t.yaml, line 2: web: what passes to an https service`,
+		"tunnels:\n  web: {http: \"h2c://h:1\", inspect: true}":   `t.yaml, line 2: web: the inspector reads HTTP/1.1`,
 		"tunnels:\n  web: {http: 1, inspect: 2}":                  `t.yaml, line 2: web: inspect: want true or false, is "2"`,
 		"tunnels:\n  web: {http: \"ftp://h:1\"}":                  `t.yaml, line 2: web: "ftp://h:1": services are spoken to over http, https or h2c`,
 		"tunnels: [":                                              "t.yaml: line 1:",

@@ -86,6 +86,10 @@ func (k *knowledge) from(m agent.LocalMapping) string {
 // to is where they go.
 func (k *knowledge) to(m agent.LocalMapping) string {
 	switch {
+	case m.Target != "" && m.TargetClientID == k.agent.ClientID: // unix:PATH or file:PATH
+		return m.Target
+	case m.Target != "":
+		return k.machine(m.TargetClientID) + ":" + m.Target
 	case m.TargetHost == "" && m.TargetClientID == k.agent.ClientID:
 		return "what the client of " + m.Protocol + " asks for"
 	case m.TargetHost == "":

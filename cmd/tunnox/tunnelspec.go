@@ -273,8 +273,11 @@ func tlsSpec(service, host string) (spec, error) {
 
 // inspected has the requests of a web service shown.
 func (s *spec) inspected() error {
-	if s.wish.Parts["target_scheme"] == "https" {
+	switch s.wish.Parts["target_scheme"] {
+	case "https":
 		return usageError("what passes to an https service is encrypted and cannot be inspected: name where it speaks http")
+	case "h2c":
+		return usageError("the inspector reads HTTP/1.1, not HTTP/2: name where the service speaks http, or leave --inspect out")
 	}
 	s.wish.Inspect = true
 	return nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +63,10 @@ func TestSite(t *testing.T) {
 	get(site.ready.URL, "/list/a.txt", 200, "alpha")
 	get(site.ready.URL, "/list/", 404, "")
 	get(site.ready.URL, "/.env", 404, "")
+	status := programs.Start(t, "tunnox", nil, "status", "--state", laptop.state)
+	if err := status.Wait(limit); err != nil || !strings.Contains(status.Said(1<<14), "-> file:"+dir) {
+		t.Errorf("the status (%v) does not name the directory: %s", err, status.Said(1<<14))
+	}
 	listed := laptop.tunnel("http", "file:"+dir, "--listing", "--dot-files")
 	get(listed.ready.URL, "/list/", 200, "")
 	get(listed.ready.URL, "/.env", 200, "SECRET")

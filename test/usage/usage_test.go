@@ -160,6 +160,20 @@ func TestBandwidthOverTwoForwarders(t *testing.T) {
 		}
 		return nil
 	})
+	// The forwarder that was first had all of the limit, and pays back what the other one's
+	// share was: until then one flow rests.
+	const look = 500 * time.Millisecond
+	programs.Eventually(t, 20*time.Second, func() error {
+		was, _ := received()
+		time.Sleep(look)
+		is, _ := received()
+		for i := range is {
+			if came := is[i] - was[i]; float64(came) < 0.4*limit*look.Seconds() {
+				return fmt.Errorf("%d bytes came over mapping %d in %v", came, i, look)
+			}
+		}
+		return nil
+	})
 	each, sum := received()
 	began := time.Now()
 	time.Sleep(span)
