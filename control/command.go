@@ -119,10 +119,13 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 	if err != nil {
 		return domain.ClientResult{}, err
 	}
-	switch {
-	case in.List != nil:
+	if in.List != nil { // what it listens for and leads to it is told in any case
 		return s.shown(ctx)(s.listMappings(ctx, client, *in.List, head))
-	case in.Clients != nil:
+	}
+	if err := client.Commanding(); err != nil {
+		return domain.ClientResult{}, err
+	}
+	if in.Clients != nil {
 		return s.listClients(ctx, client, *in.Clients, head)
 	}
 	if in.Create != nil && client.Kind == domain.ClientManaged {
@@ -207,7 +210,8 @@ func (s *state) createMapping(ctx context.Context, client *domain.Client, comman
 			Message: "An anonymous client belongs to no user, and a mapping needs one: claim the client first."}
 	}
 	// What another machine listens on is not for this one to say: who has the credential
-	// of one agent must not open ports on all machines of its user.
+	// of one agent must not open ports on all machines of its user. Nor is it this one's
+	// to lead connections there; that the domain refuses, with what the log says then.
 	own := command.SourceClientID == client.ID || command.SourceClientID == 0 && command.TargetClientID == client.ID
 	if !own {
 		return domain.ClientResult{}, &domain.Error{Code: domain.CodeClientNotOwned, Message: "A client creates mappings of which it is the source, or public ones that lead to it.",
@@ -234,6 +238,7 @@ func (s *state) createMapping(ctx context.Context, client *domain.Client, comman
 	next := func(ctx context.Context) (int64, error) {
 		return s.config.Executor.NextID(ctx, domain.SequenceMapping)
 	}
+	command = command.By(client.ID)
 	r, err := s.draw(ctx, next, func(id int64) domain.Submission {
 		command.ID = id
 		submission.Command = command
@@ -265,6 +270,7 @@ func (s *state) redeemShare(ctx context.Context, client *domain.Client, in domai
 	}
 	command.ID, command.Hash, command.RedeemerID, command.SourceClientID, command.At = id, hash, client.UserID, client.ID, s.config.Now().UTC()
 	command.Any = true // the source is who asks, whoever that is
+	command = command.By(client.ID)
 	return executed(s.draw(ctx, next, func(mapping int64) domain.Submission {
 		command.MappingID = mapping
 		submission.Command = command

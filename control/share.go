@@ -30,6 +30,7 @@ func (s *state) createShare(ctx context.Context, client *domain.Client, in domai
 	}
 	submission.Meta.Allowed = "target of the share"
 	next := func(context.Context) (int64, error) { return drawShareID(command.At), nil }
+	command = command.By(client.ID)
 	r, err := s.draw(ctx, next, func(id int64) domain.Submission {
 		command.ID, command.Hash = id, domain.HashShareCode(id, in.Random)
 		submission.Command = command

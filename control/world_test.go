@@ -181,7 +181,8 @@ func (p *plane) user(limits domain.Limits) int64 {
 func (p *plane) client(user int64) int64 {
 	p.t.Helper()
 	id := p.nextID(domain.SequenceClient)
-	p.submit(domain.CreateClient{ID: id, UserID: user, Name: "c", PublicKey: make([]byte, 32)})
+	// Agents of the user's other clients may lead connections here; TestCommands has others.
+	p.submit(domain.CreateClient{ID: id, UserID: user, Name: "c", PublicKey: make([]byte, 32), Commands: domain.CommandsAll})
 	return id
 }
 

@@ -87,7 +87,7 @@ func (c ClaimClient) Decide(s States) (Decision, error) {
 	}
 	d := Decision{Account: c.UserID}
 	d.add(ClientStream(c.NewID), ClientCreated{ClientID: c.NewID, UserID: c.UserID, Name: c.Name,
-		Description: old.Description, PublicKey: old.PublicKey})
+		Description: old.Description, PublicKey: old.PublicKey, Commands: old.Commands})
 	// Each addition is checked against the quota that the one before it left.
 	quota := s.quota(c.UserID).Clone().(*Quota)
 	if err := quota.takeNow(&d, QuotaTaken{Resources: []Resource{ResourceClient}, ID: c.NewID}); err != nil {

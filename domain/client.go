@@ -2,6 +2,7 @@ package domain
 
 import (
 	"bytes"
+	"cmp"
 	"time"
 )
 
@@ -22,7 +23,8 @@ const (
 // Rules: a managed client belongs to one user and counts against its quota. An
 // anonymous client belongs to nobody and is its own account. The log keeps the
 // public half of a credential only. A deleted client takes the mappings it is
-// part of along, and its id is never used again.
+// part of along, and its id is never used again. Commands says whose agents may have
+// connections led to it.
 type Client struct {
 	ID          int64      `json:"id"`
 	Kind        ClientKind `json:"kind"`
@@ -30,6 +32,7 @@ type Client struct {
 	Name        string     `json:"name"`
 	Description string     `json:"description,omitempty"`
 	PublicKey   []byte     `json:"public_key"` // Ed25519, 32 bytes (RFC 8032)
+	Commands    Commands   `json:"commands"`
 	Disabled    bool       `json:"disabled,omitempty"`
 	Deleted     bool       `json:"deleted,omitempty"`
 	ClaimedAs   int64      `json:"claimed_as,omitempty"` // the id it goes on under, for ever
@@ -41,11 +44,12 @@ type Client struct {
 type (
 	// ClientCreated begins a managed client.
 	ClientCreated struct {
-		ClientID    int64  `json:"client_id"`
-		UserID      int64  `json:"user_id"`
-		Name        string `json:"name"`
-		Description string `json:"description,omitempty"`
-		PublicKey   []byte `json:"public_key"`
+		ClientID    int64    `json:"client_id"`
+		UserID      int64    `json:"user_id"`
+		Name        string   `json:"name"`
+		Description string   `json:"description,omitempty"`
+		PublicKey   []byte   `json:"public_key"`
+		Commands    Commands `json:"commands"` // since schema 2; all before
 	}
 	// ClientRegistered begins an anonymous client.
 	ClientRegistered struct {
@@ -129,11 +133,13 @@ func (c *Client) Apply(event Event, at time.Time) {
 	switch e := event.(type) {
 	case ClientCreated:
 		*c = Client{ID: e.ClientID, Kind: ClientManaged, UserID: e.UserID, Name: e.Name,
-			Description: e.Description, PublicKey: e.PublicKey, CreatedAt: at}
+			Description: e.Description, PublicKey: e.PublicKey, Commands: e.Commands, CreatedAt: at}
 	case ClientRegistered:
-		*c = Client{ID: e.ClientID, Kind: ClientAnonymous, Name: e.Name, PublicKey: e.PublicKey, CreatedAt: at}
+		*c = Client{ID: e.ClientID, Kind: ClientAnonymous, Name: e.Name, PublicKey: e.PublicKey, Commands: CommandsOwn, CreatedAt: at}
 	case ClientChanged:
 		c.Name, c.Description = e.Name, e.Description
+	case ClientCommandsSet:
+		c.Commands = e.Commands
 	case ClientCredentialRotated:
 		c.PublicKey = e.PublicKey
 	case ClientDisabled:
@@ -157,6 +163,7 @@ type CreateClient struct {
 	Name        string
 	Description string
 	PublicKey   []byte
+	Commands    Commands // "" = own
 }
 
 // CommandName implements [Command].
@@ -180,6 +187,8 @@ func (c CreateClient) Decide(s States) (Decision, error) {
 	f.text("client_name", c.Name, 1, maxNameLength)
 	f.text("client_desc", c.Description, 0, maxDescriptionLength)
 	f.publicKey(c.PublicKey)
+	c.Commands = cmp.Or(c.Commands, CommandsOwn)
+	f.commands(c.Commands)
 	if err := f.err("The client cannot be created as asked."); err != nil {
 		return Decision{}, err
 	}
@@ -191,7 +200,7 @@ func (c CreateClient) Decide(s States) (Decision, error) {
 	}
 	d := Decision{Account: c.UserID}
 	d.add(ClientStream(c.ID), ClientCreated{ClientID: c.ID, UserID: c.UserID, Name: c.Name,
-		Description: c.Description, PublicKey: c.PublicKey})
+		Description: c.Description, PublicKey: c.PublicKey, Commands: c.Commands})
 	return d, s.quota(c.UserID).take(&d, QuotaTaken{Resources: []Resource{ResourceClient}, ID: c.ID})
 }
 
@@ -236,11 +245,14 @@ func (c RegisterClient) Decide(s States) (Decision, error) {
 	return d, nil
 }
 
-// ChangeClient gives a client another name or description; nil keeps the present one.
+// ChangeClient gives a client another name or description, or says whose agents may have
+// connections led to it; nil keeps the present one. It is for users: no agent has a
+// command that changes a client.
 type ChangeClient struct {
 	ID          int64
 	Name        *string
 	Description *string
+	Commands    *Commands
 	UserID      *int64 // never changes here; any other value is a fault
 }
 
@@ -273,12 +285,18 @@ func (c ChangeClient) Decide(s States) (Decision, error) {
 		desc = *c.Description
 		f.text("client_desc", desc, 0, maxDescriptionLength)
 	}
+	if c.Commands != nil {
+		f.commands(*c.Commands)
+	}
 	if err := f.err("The client cannot be changed as asked."); err != nil {
 		return Decision{}, err
 	}
 	d := Decision{Account: cl.AccountID()}
 	if name != cl.Name || desc != cl.Description {
 		d.add(ClientStream(c.ID), ClientChanged{Name: name, Description: desc})
+	}
+	if c.Commands != nil && *c.Commands != cl.Commands {
+		d.add(ClientStream(c.ID), ClientCommandsSet{Commands: *c.Commands})
 	}
 	return d, nil
 }

@@ -21,6 +21,7 @@ const (
 	CodeListenerTaken       Code = "listener_taken"
 	CodeIDTaken             Code = "id_taken" // a new id is in use; the caller draws another
 	CodeClientNotOwned      Code = "client_not_owned"
+	CodeCommandsRefused     Code = "commands_refused" // an agent asks for what a client's Commands do not allow
 	CodeKeyNotFound         Code = "key_not_found"
 	CodeShareNotFound       Code = "share_not_found"
 	CodeWebhookNotFound     Code = "webhook_not_found"

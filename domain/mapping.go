@@ -205,6 +205,7 @@ type CreateMapping struct {
 	offer PublicOffer // for a public one
 
 	sourceUserID int64 // set by RedeemShare
+	commander    int64 // the client whose agent asks, 0 = a user; see By
 }
 
 // CommandName implements [Command].
@@ -307,6 +308,11 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 		return Decision{}, err
 	}
 	m.Origin, c.Origin = origin, origin
+	if share == 0 { // who shares has agreed to whoever redeems
+		if err := s.commanded(c.commander, m); err != nil {
+			return Decision{}, err
+		}
+	}
 	d := Decision{Account: c.UserID, Claims: m.claims()}
 	d.add(MappingStream(c.ID), MappingCreated{MappingID: c.ID, UserID: c.UserID, Name: c.Name, Protocol: c.Protocol,
 		SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, SourceUserID: c.sourceUserID, ShareID: share,

@@ -75,13 +75,13 @@ var commands = map[string]func(*args) Command{
 	"create_share": func(a *args) Command {
 		return CreateShare{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"), TargetClientID: a.number("target"),
 			Protocol: Protocol(a.text("protocol")), Service: a.service(), Options: a.options(),
-			Hash: a.hash("hash"), MaxUses: a.number("max_uses"), ExpiresAt: a.moment("expires"), At: a.moment("at")}
+			Hash: a.hash("hash"), MaxUses: a.number("max_uses"), ExpiresAt: a.moment("expires"), At: a.moment("at")}.By(a.number("agent"))
 	},
 	"revoke_share": func(a *args) Command { return RevokeShare{ID: a.number("id")} },
 	"redeem_share": func(a *args) Command {
 		return RedeemShare{ID: a.number("id"), Hash: a.hash("hash"), MappingID: a.number("mapping"), RedeemerID: a.number("redeemer"),
 			Any: a.text("any") == "true", SourceClientID: a.number("source"), Name: a.text("name"), Held: a.text("held") == "true",
-			Origin: a.origin(), At: a.moment("at")}
+			Origin: a.origin(), At: a.moment("at")}.By(a.number("agent"))
 	},
 	"create_invite": func(a *args) Command {
 		return CreateInvite{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"), Hash: a.hash("hash"), MaxUses: a.number("uses"),
@@ -124,14 +124,14 @@ var commands = map[string]func(*args) Command{
 	"erase_user":   func(a *args) Command { return EraseUser{ID: a.number("id")} },
 	"create_client": func(a *args) Command {
 		return CreateClient{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"),
-			Description: a.text("description"), PublicKey: a.key()}
+			Description: a.text("description"), PublicKey: a.key(), Commands: Commands(a.text("commands"))}
 	},
 	"register_client": func(a *args) Command {
 		return RegisterClient{ID: a.number("id"), Name: a.text("name"), PublicKey: a.key(), Limits: a.limits()}
 	},
 	"change_client": func(a *args) Command {
 		return ChangeClient{ID: a.number("id"), Name: a.optional("name"), Description: a.optional("description"),
-			UserID: a.optionalNumber64("user")}
+			Commands: (*Commands)(a.optional("commands")), UserID: a.optionalNumber64("user")}
 	},
 	"rotate_credential": func(a *args) Command { return RotateCredential{ID: a.number("id"), PublicKey: a.key()} },
 	"enable_client":     func(a *args) Command { return SetClientEnabled{ID: a.number("id"), Enabled: true} },
@@ -144,7 +144,7 @@ var commands = map[string]func(*args) Command{
 	"create_mapping": func(a *args) Command {
 		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Any: a.text("any") == "true",
 			Protocol: Protocol(a.text("protocol")), SourceClientID: a.number("source"), TargetClientID: a.number("target"),
-			Parts: Parts{Name: a.text("name"), Origin: a.origin(), Service: a.service(), Options: a.options()}}.Offered(a.offer())
+			Parts: Parts{Name: a.text("name"), Origin: a.origin(), Service: a.service(), Options: a.options()}}.By(a.number("agent")).Offered(a.offer())
 	},
 	"change_mapping": func(a *args) Command {
 		return ChangeMapping{ID: a.number("id"), By: a.number("by"), Patch: a.patch(Mapping{}, map[string]string{"user_id": "user",

@@ -75,11 +75,13 @@ func drawCommand(t *rapid.T) Command {
 	case 35:
 		return EraseUser{ID: user.Draw(t, "user")}
 	case 5, 6, 7:
-		return CreateClient{ID: managed.Draw(t, "client"), UserID: user.Draw(t, "user"), Name: "n", PublicKey: key.Draw(t, "key")}
+		return CreateClient{ID: managed.Draw(t, "client"), UserID: user.Draw(t, "user"), Name: "n", PublicKey: key.Draw(t, "key"),
+			Commands: rapid.SampledFrom(allCommands).Draw(t, "commands")}
 	case 8:
 		return RegisterClient{ID: rapid.SampledFrom(someAnonymous).Draw(t, "client"), PublicKey: key.Draw(t, "key"), Limits: drawLimits(t)}
 	case 9:
-		return ChangeClient{ID: client.Draw(t, "client"), Name: maybe(t, name), Description: maybe(t, name)}
+		return ChangeClient{ID: client.Draw(t, "client"), Name: maybe(t, name), Description: maybe(t, name),
+			Commands: rapid.SampledFrom([]*Commands{nil, new(CommandsNone), new(CommandsAll)}).Draw(t, "commands")}
 	case 10:
 		return RotateCredential{ID: client.Draw(t, "client"), PublicKey: key.Draw(t, "key")}
 	case 11:

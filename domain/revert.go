@@ -118,6 +118,11 @@ func compensateClient(event Event, was, now *Client, held *Quota) (Command, erro
 			return nil, movedOn("The client has been changed again since.")
 		}
 		return ChangeClient{ID: now.ID, Name: &was.Name, Description: &was.Description}, nil
+	case ClientCommandsSet:
+		if now.Commands != e.Commands {
+			return nil, movedOn("Whose agents may lead connections to the client has been set again since.")
+		}
+		return ChangeClient{ID: now.ID, Commands: &was.Commands}, nil
 	case ClientDisabled:
 		return switched(SetClientEnabled{ID: now.ID, Enabled: true}, now.Disabled, "The client has been enabled since.")
 	case ClientEnabled:

@@ -133,6 +133,7 @@ type CreateShare struct {
 	MaxUses   int64
 	ExpiresAt time.Time // zero = never
 	At        time.Time // now; a share does not begin expired
+	commander int64     // the client whose agent asks, 0 = a user; see By
 }
 
 // CommandName implements [Command].
@@ -183,6 +184,9 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 		return Decision{}, err
 	}
 	if err := s.ownClient(c.TargetClientID, c.UserID, "target", false); err != nil {
+		return Decision{}, err
+	}
+	if err := s.commanding(c.commander); err != nil {
 		return Decision{}, err
 	}
 	if s.share(c.ID).Exists() {
@@ -245,7 +249,8 @@ type RedeemShare struct {
 	Name           string // "" = the share's
 	Held           bool   // the mapping ends with the source's agent
 	Origin
-	At time.Time // now
+	At        time.Time // now
+	commander int64     // the client whose agent asks, 0 = a user; see By
 }
 
 // CommandName implements [Command].
@@ -275,6 +280,9 @@ func (c RedeemShare) Decide(s States) (Decision, error) {
 	}
 	if c.Held {
 		m.HeldBy = m.HeldBy.andSource()
+	}
+	if err := s.commanding(c.commander); err != nil {
+		return Decision{}, err
 	}
 	source := s.client(c.SourceClientID)
 	redeemer := c.RedeemerID

@@ -170,7 +170,7 @@ func (w *world) client(user int64) client {
 		w.t.Fatal(err)
 	}
 	id := domain.FirstClientID + w.plane.ids.Add(1)
-	w.plane.do(w.t, domain.CreateClient{ID: id, UserID: user, Name: "c" + strconv.FormatInt(id, 10), PublicKey: credential.PublicKey()})
+	w.plane.do(w.t, domain.CreateClient{ID: id, UserID: user, Name: "c" + strconv.FormatInt(id, 10), PublicKey: credential.PublicKey(), Commands: domain.CommandsAll})
 	return client{id, credential}
 }
 

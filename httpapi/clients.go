@@ -22,6 +22,7 @@ type Client struct {
 	UserID        *int64     `json:"user_id" doc:"null for an anonymous client" example:"100000001"`
 	ClientName    string     `json:"client_name" example:"office"`
 	ClientDesc    string     `json:"client_desc" example:"the machine under the stairs"`
+	Commands      string     `json:"commands" enum:"none,own,all" doc:"Whose agents may have connections led to this client, and what its own may command: see PUT" example:"own"`
 	Status        string     `json:"status" enum:"online,offline,disabled,unknown" doc:"unknown: the directory of sessions does not answer" example:"online"`
 	NodeID        *string    `json:"node_id" doc:"The node that holds the client's session; null when offline" example:"node-001"`
 	LastSeen      *time.Time `json:"last_seen" doc:"null = never" example:"2026-01-02T15:04:05Z"`
@@ -45,6 +46,7 @@ type CreateClientBody struct {
 	UserID     int64  `json:"user_id,omitempty" minimum:"0" doc:"The user of the client. Default: the caller" example:"100000001"`
 	ClientName string `json:"client_name" minLength:"1" maxLength:"100" example:"office"`
 	ClientDesc string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
+	Commands   string `json:"commands,omitempty" enum:"none,own,all" default:"own" doc:"Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing" example:"own"`
 }
 
 // ChangeClientBody is the body of PUT /clients/{id}. Fields that are absent or null do
@@ -54,6 +56,7 @@ type ChangeClientBody struct {
 	UserID     *int64  `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
 	ClientName *string `json:"client_name,omitempty" minLength:"1" maxLength:"100" example:"office"`
 	ClientDesc *string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
+	Commands   *string `json:"commands,omitempty" enum:"none,own,all" doc:"Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing. Mappings that exist stay, and users may lead connections there in any case" example:"all"`
 }
 
 type createClientInput struct {
@@ -81,7 +84,7 @@ func (a *api) registerClients() {
 	huma.Register(a.huma, created, a.createClient)
 	huma.Register(a.huma, op(http.MethodGet, "/clients", "list-clients", "List clients", errorsOfList...), a.listClients)
 	huma.Register(a.huma, conditional(op(http.MethodGet, "/clients/{id}", "get-client", "Show a client", errorsOfGet...)), a.getClient)
-	huma.Register(a.huma, op(http.MethodPut, "/clients/{id}", "change-client", "Change a client's name or description", errorsOfPut...), a.changeClient)
+	huma.Register(a.huma, op(http.MethodPut, "/clients/{id}", "change-client", "Change a client's name or description, or whose agents may lead connections to it", errorsOfPut...), a.changeClient)
 	huma.Register(a.huma, op(http.MethodDelete, "/clients/{id}", "delete-client", "Delete a client with all mappings it is part of", errorsOfWrite...), a.deleteClient)
 	huma.Register(a.huma, op(http.MethodPost, "/clients/{id}/enable", "enable-client", "Let a client connect again", errorsOfWrite...), a.setClientEnabled(true))
 	huma.Register(a.huma, op(http.MethodPost, "/clients/{id}/disable", "disable-client", "End a client's session and let it not connect", errorsOfWrite...), a.setClientEnabled(false))
@@ -103,7 +106,7 @@ func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct 
 	}
 	r, err := a.create(ctx, in.KeyHeader, in.Body, domain.SequenceClient, func(id int64) domain.Command {
 		return domain.CreateClient{ID: id, UserID: user, Name: in.Body.ClientName,
-			Description: in.Body.ClientDesc, PublicKey: key}
+			Description: in.Body.ClientDesc, PublicKey: key, Commands: domain.Commands(in.Body.Commands)}
 	})
 	if err != nil {
 		return nil, a.refusal(ctx, inBody(err))
@@ -276,7 +279,8 @@ func (a *api) changeClient(ctx context.Context, in *changeClientInput) (*clientA
 		return nil, invalid("body.client_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
 	}
 	return a.clientCommand(ctx, in.MatchHeader, in.Body,
-		domain.ChangeClient{ID: in.ID, Name: in.Body.ClientName, Description: in.Body.ClientDesc, UserID: in.Body.UserID})
+		domain.ChangeClient{ID: in.ID, Name: in.Body.ClientName, Description: in.Body.ClientDesc,
+			Commands: (*domain.Commands)(in.Body.Commands), UserID: in.Body.UserID})
 }
 
 func (a *api) setClientEnabled(enabled bool) func(context.Context, *changeInput) (*clientAnswer, error) {
@@ -317,7 +321,7 @@ func (a *api) clientBodies(ctx context.Context, clients ...*domain.Client) []Cli
 
 // clientBody joins a client with its presence; nil = unknown.
 func clientBody(c *domain.Client, p *ClientPresence) Client {
-	b := Client{ClientID: c.ID, ClientType: string(c.Kind), ClientName: c.Name, ClientDesc: c.Description,
+	b := Client{ClientID: c.ID, ClientType: string(c.Kind), ClientName: c.Name, ClientDesc: c.Description, Commands: string(c.Commands),
 		Status: "unknown", Protocols: []string{}, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
 	if c.UserID != 0 {
 		b.UserID = &c.UserID

@@ -27,6 +27,7 @@ func TestEveryCodeOfDomainHasAStatus(t *testing.T) {
 		domain.CodeListenerTaken:       409,
 		domain.CodeIDTaken:             409,
 		domain.CodeClientNotOwned:      403,
+		domain.CodeCommandsRefused:     403,
 		domain.CodeProtocolUnavailable: 422,
 		domain.CodeQuotaClients:        403,
 		domain.CodeQuotaMappings:       403,

@@ -108,7 +108,7 @@ func statusOf(code domain.Code) int {
 		domain.CodeHostTaken, domain.CodeHostsTaken,
 		domain.CodeNotRevertible, domain.CodeMovedOn, domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeInviteEnded, domain.CodeClientClaimed:
 		return http.StatusConflict
-	case domain.CodeClientNotOwned, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive, domain.CodeQuotaClientMappings, domain.CodeQuotaPublicPorts, domain.CodeQuotaPublicHosts,
+	case domain.CodeClientNotOwned, domain.CodeCommandsRefused, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive, domain.CodeQuotaClientMappings, domain.CodeQuotaPublicPorts, domain.CodeQuotaPublicHosts,
 		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeQuotaInvites, domain.CodeQuotaWebhooks, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
 		return http.StatusForbidden
 	case domain.CodeLoginRefused, domain.CodeLoginEnded:

@@ -9,7 +9,7 @@ import (
 // Schema is the number of the rows' shape. Raise it with every change of a row
 // or an index: a store keeps each schema's rows apart, so a new program builds
 // its own beside those an old one still reads.
-const Schema = 5
+const Schema = 6
 
 // Versions tells where a row stands: the version of its event stream and the
 // position of the last record folded into it.

@@ -12,7 +12,7 @@ import (
 func clientCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "client", path: "/api/v1/clients", columns: []column{
 		field("NAME", "client_name"), field("CLIENT", "client_id"), field("TYPE", "client_type"), field("USER", "user_id"),
-		field("STATUS", "status"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
+		field("STATUS", "status"), field("COMMANDS", "commands"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
 	}, first: []string{"client_id", "client_name", "client_desc", "client_type", "user_id", "status"}}
 	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
 	cmd.AddCommand(r.createClient(), r.claim(), filtering(r.list("user"), "status", "type"), r.show(), r.updateClient(), r.rotate(), r.disconnect(), r.remove(), r.history())
@@ -22,17 +22,18 @@ func clientCommand(api *apiFlags) *cobra.Command {
 
 func (r *resource) createClient() *cobra.Command {
 	var user int64
-	var name, description, file string
+	var name, description, commands, file string
 	cmd := &cobra.Command{Use: "create --user USER --name NAME", Short: "Create a client and print its auth code, which is shown only once", Args: cobra.NoArgs}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		return r.withSecret(out, file, authCode, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path,
-				map[string]any{"user_id": user, "client_name": name, "client_desc": description})
+				map[string]any{"user_id": user, "client_name": name, "client_desc": description, "commands": commands})
 		})
 	})
 	nameFlag(cmd, &user, "user", "user", "`user` who is the owner, by name or id (default: the caller)")
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.Flags().StringVar(&description, "description", "", "`text` for people")
+	cmd.Flags().StringVar(&commands, "commands", "own", commandsHelp)
 	authCodeFile(cmd, &file)
 	changes(cmd)
 	require(cmd, "name")
@@ -40,14 +41,17 @@ func (r *resource) createClient() *cobra.Command {
 }
 
 func (r *resource) updateClient() *cobra.Command {
-	cmd := r.act("update ID", "Change a client's name or description", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
-		return changedStrings(flags, map[string]string{"name": "client_name", "description": "client_desc"}), nil
+	cmd := r.act("update ID", "Change a client's name or description, or whose agents may lead connections to it", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
+		return changedStrings(flags, map[string]string{"name": "client_name", "description": "client_desc", "commands": "commands"}), nil
 	})
 	cmd.Flags().String("name", "", "new `name`")
 	cmd.Flags().String("description", "", "new `text`")
-	cmd.MarkFlagsOneRequired("name", "description")
+	cmd.Flags().String("commands", "", commandsHelp)
+	cmd.MarkFlagsOneRequired("name", "description", "commands")
 	return cmd
 }
+
+const commandsHelp = "`WHOSE` agents may have connections led to this client: own (its own agent), all (those of all the user's clients), none (nobody's; then its own agent can command nothing)"
 
 func (r *resource) disconnect() *cobra.Command {
 	cmd := &cobra.Command{Use: "disconnect CLIENT", Short: "End a client's sessions at all nodes; its agent may connect again",

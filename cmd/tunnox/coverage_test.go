@@ -52,10 +52,10 @@ var commandsOf = map[string][]string{
 
 	"list-clients":         {"client list --status online --type managed --after 1 --limit 5 --as-of 9"},
 	"list-clients-of-user": {"client list --user 1 --status online --type managed --after 1 --limit 5 --as-of 9"},
-	"create-client":        {"client create --user 1 --name laptop --description text --dry-run --idempotency-key k"},
+	"create-client":        {"client create --user 1 --name laptop --description text --commands all --dry-run --idempotency-key k"},
 	"claim-client":         {"client claim --code-file FILE --user 1 --name laptop --dry-run --idempotency-key k"},
 	"get-client":           {"client show 1 --as-of 9"},
-	"change-client":        {"client update 1 --name laptop --description text --dry-run --idempotency-key k --if-match 3"},
+	"change-client":        {"client update 1 --name laptop --description text --commands none --dry-run --idempotency-key k --if-match 3"},
 	"delete-client":        {"client delete 1 --dry-run --idempotency-key k --if-match 3"},
 	"enable-client":        {"client enable 1 --dry-run --idempotency-key k --if-match 3"},
 	"disable-client":       {"client disable 1 --dry-run --idempotency-key k --if-match 3"},

@@ -18,6 +18,13 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ChangeClientBodyCommands.
+const (
+	ChangeClientBodyCommandsAll  ChangeClientBodyCommands = "all"
+	ChangeClientBodyCommandsNone ChangeClientBodyCommands = "none"
+	ChangeClientBodyCommandsOwn  ChangeClientBodyCommands = "own"
+)
+
 // Defines values for ChangeMappingBodyEncryption.
 const (
 	ChangeMappingBodyEncryptionE2e       ChangeMappingBodyEncryption = "e2e"
@@ -66,6 +73,13 @@ const (
 	ClientClientTypeManaged   ClientClientType = "managed"
 )
 
+// Defines values for ClientCommands.
+const (
+	ClientCommandsAll  ClientCommands = "all"
+	ClientCommandsNone ClientCommands = "none"
+	ClientCommandsOwn  ClientCommands = "own"
+)
+
 // Defines values for ClientStatus.
 const (
 	ClientStatusDisabled ClientStatus = "disabled"
@@ -80,12 +94,26 @@ const (
 	ClientWithCredentialClientTypeManaged   ClientWithCredentialClientType = "managed"
 )
 
+// Defines values for ClientWithCredentialCommands.
+const (
+	ClientWithCredentialCommandsAll  ClientWithCredentialCommands = "all"
+	ClientWithCredentialCommandsNone ClientWithCredentialCommands = "none"
+	ClientWithCredentialCommandsOwn  ClientWithCredentialCommands = "own"
+)
+
 // Defines values for ClientWithCredentialStatus.
 const (
 	ClientWithCredentialStatusDisabled ClientWithCredentialStatus = "disabled"
 	ClientWithCredentialStatusOffline  ClientWithCredentialStatus = "offline"
 	ClientWithCredentialStatusOnline   ClientWithCredentialStatus = "online"
 	ClientWithCredentialStatusUnknown  ClientWithCredentialStatus = "unknown"
+)
+
+// Defines values for CreateClientBodyCommands.
+const (
+	CreateClientBodyCommandsAll  CreateClientBodyCommands = "all"
+	CreateClientBodyCommandsNone CreateClientBodyCommands = "none"
+	CreateClientBodyCommandsOwn  CreateClientBodyCommands = "own"
 )
 
 // Defines values for CreateKeyBodyScopes.
@@ -576,11 +604,21 @@ type ChangeClientBody struct {
 	// ClientName Examples: office
 	ClientName *string `json:"client_name,omitempty"`
 
+	// Commands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing. Mappings that exist stay, and users may lead connections there in any case
+	//
+	// Examples: all
+	Commands *ChangeClientBodyCommands `json:"commands,omitempty"`
+
 	// UserId May be sent, but cannot be changed
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 }
+
+// ChangeClientBodyCommands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing. Mappings that exist stay, and users may lead connections there in any case
+//
+// Examples: all
+type ChangeClientBodyCommands string
 
 // ChangeMappingBody defines model for ChangeMappingBody.
 type ChangeMappingBody struct {
@@ -772,7 +810,7 @@ type ChangeWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events An empty list selects all events. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events An empty list selects all events. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events *[]string `json:"events,omitempty"`
@@ -870,6 +908,11 @@ type Client struct {
 	// ClientType Examples: managed
 	ClientType ClientClientType `json:"client_type"`
 
+	// Commands Whose agents may have connections led to this client, and what its own may command: see PUT
+	//
+	// Examples: own
+	Commands ClientCommands `json:"commands"`
+
 	// ConfigVersion The configuration version the connected agent has applied; null when offline
 	//
 	// Examples: 42
@@ -909,6 +952,11 @@ type Client struct {
 
 // ClientClientType Examples: managed
 type ClientClientType string
+
+// ClientCommands Whose agents may have connections led to this client, and what its own may command: see PUT
+//
+// Examples: own
+type ClientCommands string
 
 // ClientStatus unknown: the directory of sessions does not answer
 //
@@ -959,6 +1007,11 @@ type ClientWithCredential struct {
 	// ClientType Examples: managed
 	ClientType ClientWithCredentialClientType `json:"client_type"`
 
+	// Commands Whose agents may have connections led to this client, and what its own may command: see PUT
+	//
+	// Examples: own
+	Commands ClientWithCredentialCommands `json:"commands"`
+
 	// ConfigVersion The configuration version the connected agent has applied; null when offline
 	//
 	// Examples: 42
@@ -999,6 +1052,11 @@ type ClientWithCredential struct {
 // ClientWithCredentialClientType Examples: managed
 type ClientWithCredentialClientType string
 
+// ClientWithCredentialCommands Whose agents may have connections led to this client, and what its own may command: see PUT
+//
+// Examples: own
+type ClientWithCredentialCommands string
+
 // ClientWithCredentialStatus unknown: the directory of sessions does not answer
 //
 // Examples: online
@@ -1038,11 +1096,21 @@ type CreateClientBody struct {
 	// ClientName Examples: office
 	ClientName string `json:"client_name"`
 
+	// Commands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing
+	//
+	// Examples: own
+	Commands *CreateClientBodyCommands `json:"commands,omitempty"`
+
 	// UserId The user of the client. Default: the caller
 	//
 	// Examples: 100000001
 	UserId *int64 `json:"user_id,omitempty"`
 }
+
+// CreateClientBodyCommands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing
+//
+// Examples: own
+type CreateClientBodyCommands string
 
 // CreateInviteBody defines model for CreateInviteBody.
 type CreateInviteBody struct {
@@ -1361,7 +1429,7 @@ type CreateWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events Default: all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Default: all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*","client_created"]
 	Events nullable.Nullable[[]string] `json:"events,omitempty"`
@@ -2105,7 +2173,7 @@ type NewWebhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -3151,7 +3219,7 @@ type Webhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -3207,7 +3275,7 @@ type AuditParams struct {
 	// Subject Only events of one event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only events of this account
@@ -3441,7 +3509,7 @@ type StreamEventsParams struct {
 	// Subject Only events of one event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only events of this account
@@ -4359,14 +4427,14 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/clients/{id} (the `GetClient` operationId).
 	GetClient(ctx context.Context, id int64, params *GetClientParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ChangeClientWithBody Change a client's name or description
+	// ChangeClientWithBody Change a client's name or description, or whose agents may lead connections to it
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with PUT /api/v1/clients/{id} (the `ChangeClient` operationId).
 	ChangeClientWithBody(ctx context.Context, id int64, params *ChangeClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ChangeClient Change a client's name or description
+	// ChangeClient Change a client's name or description, or whose agents may lead connections to it
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -5150,7 +5218,7 @@ func (c *API) GetClient(ctx context.Context, id int64, params *GetClientParams, 
 	return c.Client.Do(req)
 }
 
-// ChangeClientWithBody Change a client's name or description
+// ChangeClientWithBody Change a client's name or description, or whose agents may lead connections to it
 //
 // Takes any type of body and a specified content type.
 //
@@ -5167,7 +5235,7 @@ func (c *API) ChangeClientWithBody(ctx context.Context, id int64, params *Change
 	return c.Client.Do(req)
 }
 
-// ChangeClient Change a client's name or description
+// ChangeClient Change a client's name or description, or whose agents may lead connections to it
 //
 // Takes a body of the `application/json` content type.
 //
@@ -13400,14 +13468,14 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/clients/{id} (the `GetClient` operationId).
 	GetClientWithResponse(ctx context.Context, id int64, params *GetClientParams, reqEditors ...RequestEditorFn) (*GetClientResponse, error)
 
-	// ChangeClientWithBodyWithResponse Change a client's name or description
+	// ChangeClientWithBodyWithResponse Change a client's name or description, or whose agents may lead connections to it
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with PUT /api/v1/clients/{id} (the `ChangeClient` operationId).
 	ChangeClientWithBodyWithResponse(ctx context.Context, id int64, params *ChangeClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ChangeClientResponse, error)
 
-	// ChangeClientWithResponse Change a client's name or description
+	// ChangeClientWithResponse Change a client's name or description, or whose agents may lead connections to it
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -18032,7 +18100,7 @@ func (c *ClientWithResponses) GetClientWithResponse(ctx context.Context, id int6
 	return ParseGetClientResponse(rsp)
 }
 
-// ChangeClientWithBodyWithResponse Change a client's name or description
+// ChangeClientWithBodyWithResponse Change a client's name or description, or whose agents may lead connections to it
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -18045,7 +18113,7 @@ func (c *ClientWithResponses) ChangeClientWithBodyWithResponse(ctx context.Conte
 	return ParseChangeClientResponse(rsp)
 }
 
-// ChangeClientWithResponse Change a client's name or description
+// ChangeClientWithResponse Change a client's name or description, or whose agents may lead connections to it
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

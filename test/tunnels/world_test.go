@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -61,6 +62,23 @@ func (w *world) machine(name string) *machine {
 	if err := join.Wait(limit); err != nil {
 		w.t.Fatalf("join: %v\n%s", err, join.Said(1<<10))
 	}
+	return m
+}
+
+// reachable lets the user's other machines lead connections to this one.
+func (m *machine) reachable() *machine {
+	m.w.t.Helper()
+	var saved struct {
+		ClientID int64 `json:"client_id"`
+	}
+	text, err := os.ReadFile(filepath.Join(m.state, "client.json"))
+	if err == nil {
+		err = json.Unmarshal(text, &saved)
+	}
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	m.w.API.Do(m.w.t, http.MethodPut, fmt.Sprintf("/api/v1/clients/%d", saved.ClientID), map[string]any{"commands": "all"}, nil)
 	return m
 }
 
