@@ -32,6 +32,8 @@ type identityFile struct {
 type Joined struct {
 	Servers []string `json:"servers"`
 	Pins    []string `json:"pins,omitempty"`
+	// API is the URL of the REST API as the server told it first, "" = it did not.
+	API string `json:"api,omitempty"`
 }
 
 // State keeps the identity of an anonymous agent in a file that only its owner

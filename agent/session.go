@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"sync"
 	"time"
 
@@ -176,6 +177,7 @@ func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wi
 	case a.identity.ClientID != w.ClientId:
 		return nil, fmt.Errorf("log in: welcomed as client %d instead of %d: %w", w.ClientId, a.identity.ClientID, wire.Malformed)
 	}
+	a.learnAPI(w.Api, server)
 	seconds := func(n uint32, least, most time.Duration) time.Duration {
 		return max(least, min(time.Duration(n)*time.Second, most))
 	}
@@ -183,6 +185,24 @@ func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wi
 		log:  a.log.With(slog.Int64("client", w.ClientId), slog.String("node", w.Node), slog.String("session", w.Session)),
 		ping: seconds(w.PingSeconds, time.Second, time.Hour),
 		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), left: make(chan struct{}), over: make(chan struct{})}, nil
+}
+
+// learnAPI keeps the first address of the API that the server told. A later one is not
+// believed: people's passwords go there, and a forwarder may be in the wrong hands one
+// day. The caller holds idMu.
+func (a *Agent) learnAPI(told, server string) {
+	if told == "" || a.state == nil || a.state.Joined == nil || a.state.Joined.API != "" {
+		return
+	}
+	if u, err := url.Parse(told); err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return
+	}
+	joined := *a.state.Joined
+	joined.API = told
+	a.state.Joined = &joined
+	if err := a.state.Save(a.identity, server); err != nil {
+		a.log.Warn("cannot keep the address of the API", "error", err)
+	}
 }
 
 // serve starts the goroutines that serve the session until the session or ctx ends.

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -438,3 +440,35 @@ func (f *failing) Accept() (net.Conn, error) {
 
 func (f *failing) Close() error   { return nil }
 func (f *failing) Addr() net.Addr { return nil }
+
+// Passwords go to the address of the API, so a forwarder cannot change what was told
+// first; and what is no address of an API is not kept.
+func TestTheFirstAddressOfTheAPIIsBelieved(t *testing.T) {
+	credential, err := wire.NewCredential()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "client.json")
+	kept := &State{File: file, Joined: &Joined{Servers: []string{"x"}, Pins: []string{"sha256:a"}}}
+	id := Identity{ClientID: 7, Credential: credential}
+	if err := kept.Save(id, "x"); err != nil {
+		t.Fatal(err)
+	}
+	a, err := New(Config{Servers: []string{"x"}, State: &State{File: file}, Dial: func(context.Context, string) (transport.Session, error) { return nil, errors.New("away") }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ told, want string }{
+		{"", ""}, {"ftp://a", ""}, {"https://ann:secret@a", ""}, {"a.example.org", ""}, {"\x1b[2J", ""},
+		{"https://api.example.org", "https://api.example.org"}, {"https://evil.example.org", "https://api.example.org"}, {"", "https://api.example.org"},
+	} {
+		if _, err := a.welcomed(nil, nil, &wirepb.Welcome{ClientId: 7, Api: tt.told}, "x"); err != nil {
+			t.Fatal(err)
+		}
+		now := &State{File: file}
+		got, err := now.Load()
+		if err != nil || got.ClientID != 7 || now.Joined.API != tt.want || !slices.Equal(now.Joined.Pins, kept.Joined.Pins) {
+			t.Errorf("after %q: %+v, %v; want %q", tt.told, now.Joined, err, tt.want)
+		}
+	}
+}

@@ -118,6 +118,9 @@ type Config struct {
 	// Announce lets others know that this node has begun to drain, before its agents
 	// are told to leave; nil: they find out by themselves.
 	Announce func(context.Context)
+	// API gives the URL of the REST API for who is at the machine of an agent that
+	// connects from an address, "" for none; nil: agents are not told.
+	API      func(from net.Addr) string
 	Ports    *Ports             // those that visitors come in at; nil: none
 	Portions directory.Portions // where limits are divided with other forwarders; nil: there are none
 	Ledger   Ledger             // where usage is reported; nil: nowhere
@@ -140,6 +143,7 @@ type Forwarder struct {
 	metrics   *Metrics
 	now       func() time.Time
 	limits    Limits
+	api       func(net.Addr) string // nil: agents are not told
 
 	run        string // of this node, from New to Close
 	announce   func(context.Context)
@@ -196,7 +200,7 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{node: cfg.Node, lookup: cfg.Lookup, feed: cfg.Feed, directory: cfg.Directory,
 		registrar: cfg.Registrar, commander: cfg.Commander, log: cfg.Logger, metrics: cfg.Metrics, now: cfg.Now,
-		limits: cfg.Limits.withDefaults(), run: token(), announce: cfg.Announce, neighbours: &neighbours{self: cfg.Node},
+		limits: cfg.Limits.withDefaults(), api: cfg.API, run: token(), announce: cfg.Announce, neighbours: &neighbours{self: cfg.Node},
 		viewed: make(chan struct{}, 1), acked: make(chan *session, 64)}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)

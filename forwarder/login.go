@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -326,7 +327,7 @@ func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
 	s.link.Admit() // before the agent can know, because then it may open streams
 	err := s.send(&wirepb.Control{Message: &wirepb.Control_Welcome{Welcome: &wirepb.Welcome{
 		Version: hello.Version, ClientId: s.client, Session: s.id, Node: f.node, Forwarders: s.offered,
-		PingSeconds: seconds(f.limits.Ping), DeadSeconds: seconds(f.limits.Dead)}}})
+		PingSeconds: seconds(f.limits.Ping), DeadSeconds: seconds(f.limits.Dead), Api: f.apiFor(s.link.RemoteAddr())}}})
 	if err != nil {
 		s.leave(wire.TargetOffline)
 		s.goodbye(err)
@@ -336,6 +337,14 @@ func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
 	f.metrics.welcomed.Inc()
 	s.log.Info("agent connected", "from", s.link.RemoteAddr(), "agent_version", s.version, "instance", s.instance)
 	return nil
+}
+
+// apiFor gives the URL of the REST API for an agent that comes from an address.
+func (f *Forwarder) apiFor(from net.Addr) string {
+	if f.api == nil {
+		return ""
+	}
+	return f.api(from)
 }
 
 func seconds(d time.Duration) uint32 { return uint32(max(1, (d+time.Second-1)/time.Second)) }

@@ -32,6 +32,7 @@ type config struct {
 	Redis           string
 	RedisFile       string
 	AdvertiseAgents string
+	AdvertiseAPI    string
 	PublicPorts     string // FROM-TO
 	PublicAddress   string
 	HTTP            string
@@ -90,9 +91,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	redisUserSettings = []string{"redis"}
@@ -113,6 +114,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.Redis, "redis", "", "`URL` of the Redis for read models, feed and presence")
 	f.StringVar(&c.RedisFile, "redis-file", "", "`file` with the URL of Redis, instead of --redis. The command tunnoxd redis-user writes it. It is read again for every connection")
 	f.StringVar(&c.AdvertiseAgents, "advertise-agents", "", "`host:port` at which agents reach this server, or several, separated by commas, the best first. Join lines and certificates contain them, and agents try one after the other (default: the address of --listen; if that is every address, the first one of this machine)")
+	f.StringVar(&c.AdvertiseAPI, "advertise-api", "", "`URL` at which people reach the REST API, such as https://tunnox.example.org. Machines that join are told it, so that tunnox login needs no --api (default: the address of --api; if that is loopback, only machines that connect from this one are told it)")
 	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports for visitors, for mappings without a source client (empty = none; serve without --postgres: 20000-20099, for this machine only)")
 	f.StringVar(&c.PublicAddress, "public-address", "", "`host` at which visitors reach --public-ports. If it is an address of this machine, the server listens on this address only; 0.0.0.0 is all of IPv4 (default: the server tells the first address of this machine, and listens on every address)")
 	f.StringVar(&c.HTTP, "http", "", "`address` for visitors of public hosts, with HTTP/1.1 or HTTP/2, without TLS (empty = none; serve without --postgres: 127.0.0.1:8081, or another port if it is taken, with --base-domain localhost)")
@@ -291,6 +293,11 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	if has("pprof") && c.PProf && !loopback(c.Metrics) {
 		fault("pprof", "profiles show memory; it needs --metrics on a loopback address, not %q", c.Metrics)
+	}
+	if has("advertise-api") && c.AdvertiseAPI != "" {
+		if err := checkAPIURL(c.AdvertiseAPI); err != nil {
+			fault("advertise-api", "%v", err)
+		}
 	}
 	if has("cors-origins") {
 		for _, origin := range c.corsOrigins() {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func TestSettingsComeFromFlagThenEnvironmentThenFileThenDefault(t *testing.T) {
 func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 	values := map[string]string{
 		"data": "d", "api": "127.0.0.1:0", "listen": "127.0.0.1:0", "ws": "127.0.0.1:0", "quic": "127.0.0.1:0", "metrics": "127.0.0.1:0",
-		"postgres": "postgres://h/d", "redis": "redis://h", "redis-file": "r", "advertise-agents": "example.org:443", "public-ports": "20000-20099", "public-address": "example.org",
+		"postgres": "postgres://h/d", "redis": "redis://h", "redis-file": "r", "advertise-agents": "example.org:443", "advertise-api": "https://tunnox.example.org", "public-ports": "20000-20099", "public-address": "example.org",
 		"http": "127.0.0.1:0", "https": "127.0.0.1:0", "certificate": "c1,c2", "certificate-key": "k1,k2", "base-domain": "t.example.org", "advertise-http": "https://*.t.example.org", "tls": "127.0.0.1:0", "advertise-tls": "https://*.t.example.org:444",
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
@@ -185,5 +186,31 @@ func TestOneEnvironmentServesBothPrograms(t *testing.T) {
 	}
 	if c.Drain != 10*time.Second {
 		t.Errorf("drain %v", c.Drain)
+	}
+}
+
+// One shell may have the variables of both programs.
+func TestVariablesOfTunnoxAreNoFaults(t *testing.T) {
+	for _, name := range otherVariables {
+		if _, err := loadConfig(t, nil, []string{name + "=x"}, ""); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	agent, err := os.ReadFile(filepath.Join("..", "tunnox", "agent.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := regexp.MustCompile(`f\.\w+Var\(&o\.\w+, "([a-z0-9-]+)"`).FindAllStringSubmatch(string(agent), -1)
+	if len(flags) < 15 {
+		t.Fatalf("found %d flags of tunnox agent", len(flags))
+	}
+	for _, flag := range flags {
+		value := map[string]string{"log-level": "info", "log-format": "text"}[flag[1]]
+		if value == "" {
+			value = "x"
+		}
+		if _, err := loadConfig(t, nil, []string{variable(flag[1]) + "=" + value}, ""); err != nil && flag[1] != "state" {
+			t.Errorf("a variable of tunnox agent: %v", err)
+		}
 	}
 }

@@ -99,7 +99,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	}
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: leased{parts.directory, lease},
-		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Ports: p.cfg.publicPorts(), Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
+		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Ports: p.cfg.publicPorts(), API: p.apiFor, Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
 	if parts.portions != nil {
 		cfg.Portions = parts.portions
 	}

@@ -482,6 +482,7 @@ type Welcome struct {
 	PingSeconds   uint32                 `protobuf:"varint,5,opt,name=ping_seconds,json=pingSeconds,proto3" json:"ping_seconds,omitempty"` // the agent asks this often whether it is served
 	DeadSeconds   uint32                 `protobuf:"varint,6,opt,name=dead_seconds,json=deadSeconds,proto3" json:"dead_seconds,omitempty"` // silence after which either side gives up
 	Forwarders    []*Forwarder           `protobuf:"bytes,7,rep,name=forwarders,proto3" json:"forwarders,omitempty"`                       // as in Forwarders; empty = this one only
+	Api           string                 `protobuf:"bytes,8,opt,name=api,proto3" json:"api,omitempty"`                                     // URL of the server's REST API for who is at the agent's machine; "" = not told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -563,6 +564,13 @@ func (x *Welcome) GetForwarders() []*Forwarder {
 		return x.Forwarders
 	}
 	return nil
+}
+
+func (x *Welcome) GetApi() string {
+	if x != nil {
+		return x.Api
+	}
+	return ""
 }
 
 // Forwarder is one that an agent may have a session at.
@@ -2503,7 +2511,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	" \x01(\fR\fconfigDigest\x12\x14\n" +
 	"\x05nodes\x18\v \x03(\tR\x05nodes\x12\x16\n" +
 	"\x06invite\x18\f \x01(\fR\x06invite\x12\x1c\n" +
-	"\tprotocols\x18\r \x03(\tR\tprotocols\"\xef\x01\n" +
+	"\tprotocols\x18\r \x03(\tR\tprotocols\"\x81\x02\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x18\n" +
@@ -2513,7 +2521,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\fdead_seconds\x18\x06 \x01(\rR\vdeadSeconds\x129\n" +
 	"\n" +
 	"forwarders\x18\a \x03(\v2\x19.tunnox.wire.v1.ForwarderR\n" +
-	"forwarders\"9\n" +
+	"forwarders\x12\x10\n" +
+	"\x03api\x18\b \x01(\tR\x03api\"9\n" +
 	"\tForwarder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"G\n" +
