@@ -155,6 +155,9 @@ func (o *agentOptions) readVariables(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := "TUNNOX_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if f.Name == "state" || f.Name == "context" {
+			return // the one of these that somebody wrote holds, and stateDir knows which
+		}
 		if value := o.variable(name); value != "" && !f.Changed {
 			if err := flags.Set(f.Name, value); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", name, err))
@@ -253,9 +256,11 @@ func (o *agentOptions) config() (agent.Config, error) {
 			faults = append(faults, err)
 		}
 	}
-	if o.state == "" {
-		o.state = defaultStateDir(o.surroundings)
+	state, err := stateDir(o.surroundings, o.state)
+	if err != nil {
+		return agent.Config{}, err
 	}
+	o.state = state
 	kept := &agent.State{File: filepath.Join(o.state, "client.json")}
 	if len(o.servers) == 0 && o.clientID == 0 {
 		fault(o.asJoined(kept))

@@ -28,11 +28,9 @@ func claimCode(s surroundings) *cobra.Command {
 lets a user make its client their own (tunnox client claim). The agent may run; it
 goes on under its new id by itself. With --for only that user can use the code.`}
 	cmd.RunE = func(*cobra.Command, []string) error {
-		if state == "" {
-			state = s.variable("TUNNOX_STATE")
-		}
-		if state == "" {
-			state = defaultStateDir(s)
+		state, err := stateDir(s, state)
+		if err != nil {
+			return err
 		}
 		if time.Duration(lasts) > claimLast {
 			return usageError("--expires %v: must be at most %v", time.Duration(lasts), claimLast)

@@ -121,7 +121,7 @@ func (f *apiFlags) completer(ctx context.Context) *restClient {
 	quiet := *f
 	quiet.timeout, quiet.stderr = completionTime, discard{}
 	c, err := quiet.client()
-	if err != nil || c.key == "" && quiet.logins().use(ctx, c) != nil {
+	if err != nil || c.key == "" && quiet.loginsAt(c.place).use(ctx, c) != nil {
 		return nil
 	}
 	return c

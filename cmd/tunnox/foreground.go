@@ -73,11 +73,8 @@ func (f *foreground) hold(ctx context.Context, wish agent.Tunnel, show func(agen
 		return usageError("--timeout %v must be more than 0, for example 30s", f.timeout)
 	}
 	wish.Keep = f.keep
-	f.state = stateDir(f.surroundings, f.state)
-	if len(f.servers) > 0 {
-		if err := f.elsewhere(); err != nil {
-			return err
-		}
+	if err := f.settle(); err != nil {
+		return err
 	}
 	ready := false
 	noted := func(news agent.TunnelNews) error {
@@ -137,6 +134,29 @@ func ended(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
+}
+
+// settle finds the identity that holds the tunnel.
+func (f *foreground) settle() error {
+	named := f.state != "" || f.variable("TUNNOX_STATE") != "" || f.contextFlag() != "" || f.variable("TUNNOX_CONTEXT") != ""
+	at, err := f.place(f.state)
+	if err != nil {
+		return err
+	}
+	f.state = at.dir
+	if len(f.servers) == 0 {
+		return nil
+	}
+	if !named { // any of the servers that this machine has joined may be it
+		addresses, _, err := parseServers(f.servers)
+		if err != nil {
+			return codedError{exitUsage, err}
+		}
+		if p, found, err := f.sameServer(addresses, nil); err == nil && found {
+			f.state = p.dir
+		}
+	}
+	return f.elsewhere()
 }
 
 // elsewhere is for a server that this machine need not have joined: where it has, its

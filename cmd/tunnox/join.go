@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,8 +23,10 @@ invitation: the server prints one at its first start, and "tunnox invite create"
 more. The code holds the server's address and the fingerprint of the server's key, so
 no other setting is necessary. The value - reads the code from standard input.
 
-The identity of this machine and the address of its server are kept in --state. Only
-the owner of the directory can read them. Then "tunnox agent" needs no flags.
+The identity of this machine and the address of its server are kept as a context, or
+in --state. Only the owner of the directory can read them. Then "tunnox agent" needs no
+flags. A machine can join several servers: tunnox use lists them and chooses one. A
+context has the name of the server's host, or that of --as.
 
 Exit codes: 0 joined, 1 failure, 2 usage or a damaged code, 3 refused by the server
 (the message gives the reason).`
@@ -32,6 +35,7 @@ Exit codes: 0 joined, 1 failure, 2 usage or a damaged code, 3 refused by the ser
 type joiner struct {
 	surroundings
 	state   string
+	as      string // name of the context
 	name    string
 	timeout time.Duration
 }
@@ -48,6 +52,7 @@ func joinCommand(s surroundings) *cobra.Command {
 		}}
 	cmd.Flags().StringVar(&j.state, "state", "", "`directory` for this machine's identity (environment: TUNNOX_STATE; default "+defaultStateDir(s)+")")
 	cmd.Flags().StringVar(&j.name, "name", hostname(), "`name` of this machine that users see")
+	cmd.Flags().StringVar(&j.as, "as", "", "`name` of the context for tunnox use (default: the server's host)")
 	cmd.Flags().DurationVar(&j.timeout, "timeout", 30*time.Second, "the longest `time` to try")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		code := strings.Join(args, "")
@@ -68,7 +73,15 @@ func joinCommand(s surroundings) *cobra.Command {
 }
 
 func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
-	state := stateDir(j.surroundings, j.state)
+	pins := make([]string, len(invite.Pins))
+	for i, b := range invite.Pins {
+		pins[i] = transport.Pin(b).String()
+	}
+	to, err := j.placeFor(invite.Servers, pins)
+	if err != nil {
+		return err
+	}
+	state := to.dir
 	release, err := lockState(state, 0, discardLog)
 	if err != nil {
 		return err
@@ -80,15 +93,13 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 		return err
 	}
 	if before.ClientID != 0 {
-		return fmt.Errorf("this machine is client %d already (%s)\n  start it with tunnox agent; for a second identity give another --state; for a new identity delete that file", before.ClientID, kept.File)
+		return fmt.Errorf("this machine is client %d already (%s)\n  start it with tunnox agent; for a second identity give it a name with --as; for a new identity delete that file", before.ClientID, kept.File)
 	}
-	joined := &agent.Joined{Servers: invite.Servers}
 	var dial transport.DialConfig
 	for _, b := range invite.Pins {
-		pin := transport.Pin(b)
-		dial.Pins, joined.Pins = append(dial.Pins, pin), append(joined.Pins, pin.String())
+		dial.Pins = append(dial.Pins, transport.Pin(b))
 	}
-	kept.Joined = joined
+	kept.Joined = &agent.Joined{Servers: invite.Servers, Pins: pins}
 	ctx, cancel := context.WithTimeout(ctx, j.timeout)
 	defer cancel()
 	var client int64
@@ -108,8 +119,7 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 	err = a.Run(ctx)
 	switch refused, isRefused := errors.AsType[*agent.EndedError](err); {
 	case client != 0:
-		_, err = fmt.Fprintf(j.stdout, "joined %s as client %d, %s\nnow run: tunnox agent%s\nor give a service an address: tunnox http 3000%s\n", oneLine(invite.Servers[0]), client, oneLine(j.name), j.stateFlag(), j.stateFlag())
-		return err
+		return j.joined(to, invite.Servers[0], client)
 	case isRefused:
 		j.forget(kept.File, before)
 		return codedError{exitRefused, refused}
@@ -127,21 +137,29 @@ func (j *joiner) forget(file string, before agent.Identity) {
 	}
 }
 
-// stateFlag is what later commands need too, when it is not where they look.
-func (j *joiner) stateFlag() string {
-	if j.state == "" {
-		return ""
+// joined keeps the name of a context, and says how to go on.
+func (j *joiner) joined(to place, server string, client int64) error {
+	if j.as != "" && to.dir == defaultStateDir(j.surroundings) {
+		if err := to.change(func(c *contextSettings) { c.Name = j.as }); err != nil {
+			return fmt.Errorf("this machine has joined %s, but the name of the context cannot be kept: %w", oneLine(server), err)
+		}
 	}
-	return " --state " + j.state
+	flag := ""
+	if j.state != "" {
+		flag = " --state " + j.state // later commands need it too
+	} else if chosen, err := j.surroundings.place(""); err != nil || chosen.dir != to.dir {
+		flag = " --context " + to.name
+	}
+	text := fmt.Sprintf("joined %s as client %d, %s\nnow run: tunnox agent%s\nor give a service an address: tunnox http 3000%s\n", oneLine(server), client, oneLine(j.name), flag, flag)
+	if flag != "" && j.state == "" {
+		text += fmt.Sprintf("for commands without --context run: tunnox use %s\n", to.name)
+	}
+	_, err := io.WriteString(j.stdout, text)
+	return err
 }
 
-// stateDir is the directory that was named, or the one where commands look.
-func stateDir(s surroundings, named string) string {
-	if named == "" {
-		named = s.variable("TUNNOX_STATE")
-	}
-	if named == "" {
-		named = defaultStateDir(s)
-	}
-	return named
+// stateDir is the directory that was named, or that of the context.
+func stateDir(s surroundings, named string) (string, error) {
+	p, err := s.place(named)
+	return p.dir, err
 }

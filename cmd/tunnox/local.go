@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -94,12 +95,11 @@ type localFlags struct {
 
 // client finds the running agent.
 func (f *localFlags) client() (*restClient, error) {
-	if f.state == "" {
-		f.state = f.variable("TUNNOX_STATE")
+	state, err := stateDir(f.surroundings, f.state)
+	if err != nil {
+		return nil, err
 	}
-	if f.state == "" {
-		f.state = defaultStateDir(f.surroundings)
-	}
+	f.state = state
 	path, err := f.socket()
 	if err != nil {
 		return nil, err
@@ -109,6 +109,21 @@ func (f *localFlags) client() (*restClient, error) {
 	}}
 	return &restClient{base: "http://agent", timeout: f.timeout, http: &http.Client{Transport: transport},
 		missing: fmt.Sprintf("no agent answers at %s", path), advice: "is it running? If not, its log says why. For another agent give --state or --client-id"}, nil
+}
+
+// agentRuns tells whether an agent of a state directory answers.
+func agentRuns(state string) bool {
+	sockets, err := filepath.Glob(filepath.Join(state, "agent*.sock"))
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(sockets, func(path string) bool {
+		conn, err := net.DialTimeout("unix", path, time.Second)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
 }
 
 // socket gives the socket of that agent: the named one, or the only one.

@@ -20,6 +20,8 @@ type keptLogin struct {
 	AccessEnds   time.Time `json:"access_ends"`
 	RefreshToken string    `json:"refresh_token"`
 	RefreshEnds  time.Time `json:"refresh_ends"`
+
+	Key string `json:"key,omitempty"` // an API key, in place of all tokens
 }
 
 // logins are stored in one file that only its owner can read, by the API's address.
@@ -33,10 +35,6 @@ const (
 	loginsWait = 30 * time.Second
 	loginsLook = 20 * time.Millisecond
 )
-
-func (s surroundings) logins() logins {
-	return logins{filepath.Join(defaultStateDir(s), "logins.json")}
-}
 
 // read gives all logins. There may be none.
 func (l logins) read() (map[string]keptLogin, error) {
@@ -90,16 +88,8 @@ func (l logins) change(ctx context.Context, do func(all map[string]keptLogin) er
 	if err != nil {
 		return err
 	}
-	next, err := os.CreateTemp(filepath.Dir(l.file), ".logins-*") // CreateTemp makes it 0600
-	if err != nil {
+	if err := keepFile(l.file, append(b, '\n')); err != nil {
 		return fmt.Errorf("store the login: %w", err)
-	}
-	_, err = next.Write(append(b, '\n'))
-	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
-		err = os.Rename(next.Name(), l.file)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("store the login: %w", err), os.Remove(next.Name()))
 	}
 	return nil
 }
@@ -113,6 +103,10 @@ func (l logins) use(ctx context.Context, c *restClient) error {
 	}
 	kept, ok := all[c.base]
 	if !ok {
+		return nil
+	}
+	if kept.Key != "" {
+		c.key, c.keyFrom, c.kept, c.keptKey = kept.Key, "the stored key of "+kept.Username, true, true
 		return nil
 	}
 	c.key, c.keyFrom, c.kept = kept.AccessToken, "the login of "+kept.Username, true

@@ -39,6 +39,7 @@ type machineTunnel struct {
 
 // machineStatus is what tunnox status says about this machine.
 type machineStatus struct {
+	Context  string                `json:"context,omitempty"` // where there are several
 	ClientID int64                 `json:"client_id"`
 	Name     string                `json:"client_name,omitempty"`
 	State    string                `json:"state_dir"`
@@ -210,6 +211,9 @@ func (m *machineStatus) print(out io.Writer) error {
 		state = "connected"
 	case m.Running:
 		state = "running, not connected"
+	}
+	if m.Context != "" {
+		fmt.Fprintf(out, "context  %s\n", oneLine(m.Context))
 	}
 	fmt.Fprintf(out, "machine  %s\nserver   %s\nagent    %s\n", oneLine(who), oneLine(cmp.Or(strings.Join(m.Servers, ", "), "-")), state)
 	if m.Version != "" {

@@ -28,6 +28,7 @@ type surroundings struct {
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	context        *string // what --context says, once the command line is read; nil: there is no such flag
 }
 
 // variable gives an environment variable, "" when it is not set.
@@ -88,6 +89,7 @@ func run(ctx context.Context, args []string, s surroundings) error {
 	context.AfterFunc(ctx, stop)
 
 	s.stdout = s.onScreen()
+	s.context = new(string)
 	root := &cobra.Command{
 		Use:   "tunnox",
 		Short: "Agent and command line of Tunnox",
@@ -106,6 +108,11 @@ An agent never ends with 4: it tries again.`,
 	root.SetOut(s.stdout)
 	root.SetErr(s.stderr)
 
+	root.PersistentFlags().StringVar(s.context, "context", "", "`name` of the server that this command is for, of those that tunnox use lists (environment: TUNNOX_CONTEXT)")
+	_ = root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return s.contextNames(), noFiles
+	})
+
 	api := &apiFlags{surroundings: s}
 	for _, cmd := range []*cobra.Command{
 		userCommand(api), clientCommand(api), mappingCommand(api), nodeCommand(api), eventsCommand(api), auditCommand(api), statusCommand(api), statsCommand(api),
@@ -114,7 +121,7 @@ An agent never ends with 4: it tries again.`,
 		api.declare(cmd.PersistentFlags())
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(joinCommand(s), agentCommand(s), versionCommand(s))
+	root.AddCommand(joinCommand(s), useCommand(s), agentCommand(s), versionCommand(s))
 	root.AddCommand(tunnelCommands(s)...)
 
 	shorten(root)
@@ -146,6 +153,9 @@ func noteBeginning(cmd *cobra.Command, began *bool) {
 	if do := cmd.RunE; do != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			*began = true
+			if state, context := cmd.Flags().Lookup("state"), cmd.Flags().Lookup("context"); state != nil && state.Changed && context != nil && context.Changed {
+				return usageError("--state and --context exclude each other: each says where the identity is")
+			}
 			return do(cmd, args)
 		}
 	} else if cmd.HasParent() && cmd.HasSubCommands() {

@@ -28,7 +28,7 @@ type resource struct {
 func (a *apiFlags) do(run func(ctx context.Context, c *restClient, out io.Writer, args []string) error) func(*cobra.Command, []string) error {
 	return a.open(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		if c.key == "" {
-			if err := a.logins().use(ctx, c); err != nil {
+			if err := a.loginsAt(c.place).use(ctx, c); err != nil {
 				return err
 			}
 		}

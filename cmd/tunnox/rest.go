@@ -26,10 +26,11 @@ type apiFlags struct {
 	keyFile string
 	json    bool
 	timeout time.Duration
+	state   string // the state directory that a command was given; "" = that of the context
 }
 
 func (f *apiFlags) declare(flags *pflag.FlagSet) {
-	flags.StringVar(&f.url, "api", "", "`URL` of the REST API (environment: TUNNOX_API; default http://127.0.0.1:9000)")
+	flags.StringVar(&f.url, "api", "", "`URL` of the REST API (environment: TUNNOX_API; default: that of the server in use, or http://127.0.0.1:9000)")
 	flags.StringVar(&f.keyFile, "api-key-file", "", "`file` with the API key (environment: TUNNOX_API_KEY, the key itself)")
 	flags.BoolVar(&f.json, "json", false, "print the API's JSON")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
@@ -38,6 +39,7 @@ func (f *apiFlags) declare(flags *pflag.FlagSet) {
 // restClient calls the REST API of one server.
 type restClient struct {
 	base    string // without a slash at the end
+	place   place  // where its login is kept
 	key     string
 	timeout time.Duration
 	http    *http.Client
@@ -48,6 +50,8 @@ type restClient struct {
 
 	keyFrom string                             // where the key comes from, for people
 	kept    bool                               // the key is the token of a stored login
+	keptKey bool                               // that is an API key
+	unused  string                             // what to say of a key that is not sent there
 	confirm func(context.Context, *plan) error // nil: changes need no confirmation
 
 	missing, advice string // what to print when nobody answers; "" = the text for the REST API
@@ -58,24 +62,17 @@ func (f *apiFlags) client() (*restClient, error) {
 	if f.timeout <= 0 {
 		return nil, usageError("--timeout %v: must be more than 0, for example 30s", f.timeout)
 	}
-	base := f.url
-	if base == "" {
-		base = f.variable("TUNNOX_API")
+	to, err := f.destination()
+	if err != nil {
+		return nil, err
 	}
-	if base == "" {
-		base = "http://127.0.0.1:9000"
-	}
-	if !strings.Contains(base, "://") {
-		base = "http://" + base // TUNNOX_API is host:port to tunnoxd
-	}
-	u, err := url.Parse(base)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, usageError("--api %q: must be a URL, for example http://127.0.0.1:9000", base)
-	}
-	if u.Scheme == "http" && !here(u.Hostname()) {
+	if u, err := url.Parse(to.base); err == nil && u.Scheme == "http" && !here(u.Hostname()) {
 		fmt.Fprintf(f.stderr, "tunnox: warning: the API key goes to %s without encryption; use https, or a tunnel to the server\n", u.Host)
 	}
-	c := &restClient{base: strings.TrimSuffix(base, "/"), key: f.variable("TUNNOX_API_KEY"), keyFrom: "TUNNOX_API_KEY", timeout: f.timeout, http: &http.Client{}}
+	c := &restClient{base: to.base, place: to.place, unused: f.unusedKey(to), timeout: f.timeout, http: &http.Client{}}
+	if to.environ {
+		c.key, c.keyFrom = f.variable("TUNNOX_API_KEY"), "TUNNOX_API_KEY"
+	}
 	if f.keyFile != "" {
 		b, err := os.ReadFile(f.keyFile)
 		if err != nil {
@@ -225,7 +222,7 @@ func (c *restClient) answerError(resp *http.Response, body []byte) error {
 	case resp.StatusCode != http.StatusUnauthorized || c.missing != "" || strings.HasPrefix(resp.Request.URL.Path, "/api/v1/auth/login"):
 		return err
 	case c.key == "":
-		return codedError{exitRefused, fmt.Errorf("no API key was given, and %s needs one [unauthorized]\n  log in with tunnox login, or set TUNNOX_API_KEY or --api-key-file; the operator's key is in the file api-key of the server's data directory", c.base)}
+		return codedError{exitRefused, fmt.Errorf("no API key was given, and %s needs one [unauthorized]\n  log in with tunnox login, or set TUNNOX_API_KEY or --api-key-file; the operator's key is in the file api-key of the server's data directory%s", c.base, c.unused)}
 	case c.kept:
 		return codedError{exitRefused, fmt.Errorf("%s does not accept %s any more [unauthorized]\n  log in again with tunnox login", c.base, c.keyFrom)}
 	}

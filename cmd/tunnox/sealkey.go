@@ -64,11 +64,9 @@ start. The agent at the other end is told it:
 With --phrase KEY print eight groups of digits from both keys. The other machine shows
 the same if nobody stands in between.`}
 	cmd.RunE = func(*cobra.Command, []string) error {
-		if state == "" {
-			state = s.variable("TUNNOX_STATE")
-		}
-		if state == "" {
-			state = defaultStateDir(s)
+		state, err := stateDir(s, state)
+		if err != nil {
+			return err
 		}
 		key, err := seal.LoadKey(sealKeyFile(state, client))
 		if errors.Is(err, fs.ErrNotExist) {

@@ -40,7 +40,14 @@ func statusCommand(api *apiFlags) *cobra.Command {
 	cmd.Flags().Int64Var(&f.clientID, "client-id", 0, "`id` of the client, if several agents run")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		given := f.stateGiven()
-		f.timeout, f.json, f.state = min(api.timeout, machineLimit), api.json, stateDir(api.surroundings, f.state)
+		at, err := api.place(f.state)
+		if err != nil {
+			return err
+		}
+		if given {
+			api.state = at.dir
+		}
+		f.timeout, f.json, f.state = min(api.timeout, machineLimit), api.json, at.dir
 		if !given && !machineKnown(f.state) {
 			return api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 				return c.showStatus(ctx, out, api.json, nil)
@@ -49,6 +56,9 @@ func statusCommand(api *apiFlags) *cobra.Command {
 		m, err := f.machine(cmd.Context())
 		if err != nil {
 			return err
+		}
+		if !at.only {
+			m.Context = at.name
 		}
 		if !api.wanted() {
 			if err := m.show(api.stdout, api.json); err != nil {

@@ -103,7 +103,11 @@ func (u *upper) read() (map[string]entry, error) {
 }
 
 func (u *upper) run(ctx context.Context, entries map[string]entry) error {
-	u.f.state = stateDir(u.f.surroundings, u.f.state)
+	state, err := stateDir(u.f.surroundings, u.f.state)
+	if err != nil {
+		return err
+	}
+	u.f.state = state
 	// The agent is there before the tunnels, so that none of them is it: it would end
 	// with that one.
 	runner, err := u.f.runner(ctx)

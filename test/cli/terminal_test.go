@@ -93,7 +93,7 @@ func TestAPasswordIsNotShown(t *testing.T) {
 	s.API.Do(t, http.MethodPost, "/api/v1/users", map[string]any{"username": "ann", "email": "ann@example.org", "password": password}, nil)
 	home := t.TempDir()
 	env := []string{"TUNNOX_API=" + s.API.URL}
-	shown, err := programs.Talk(t, home, env, []programs.Reply{{To: "User name: ", Type: "ann\n"}, {To: "Password: ", Type: password + "\n"}}, "tunnox", "login")
+	shown, err := programs.Talk(t, home, env, []programs.Reply{{To: "User name at http://", Type: "ann\n"}, {To: "Password at http://", Type: password + "\n"}}, "tunnox", "login")
 	if err != nil || !strings.Contains(shown, "as ann") {
 		t.Fatalf("login: %v\n%s", err, shown)
 	}
@@ -104,7 +104,7 @@ func TestAPasswordIsNotShown(t *testing.T) {
 		t.Errorf("afterwards whoami says %v\n%s", err, shown)
 	}
 	// Interrupted at the question, it ends, and the person sees again what they type.
-	shown, err = programs.Talk(t, home, env, []programs.Reply{{To: "User name: ", Type: "ann\n"}, {To: "Password: ", Type: "\x03"}}, "tunnox", "login")
+	shown, err = programs.Talk(t, home, env, []programs.Reply{{To: "User name at http://", Type: "ann\n"}, {To: "Password at http://", Type: "\x03"}}, "tunnox", "login")
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("an interrupted login ended with %v\n%s", err, shown)
 	}

@@ -21,7 +21,7 @@ import (
 // Every page has its test, and every test its page.
 func TestEveryPageIsFollowed(t *testing.T) {
 	followed := map[string]bool{"README.md": true, "comparison.md": true}
-	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "from-ngrok.md", "from-frp.md"} {
+	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "several-servers.md", "from-ngrok.md", "from-frp.md"} {
 		followed[page] = true
 	}
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "guide", "*.md"))
@@ -59,6 +59,18 @@ func TestWebhook(t *testing.T) {
 		fmt.Fprintf(w, "thanks for %s\n", body)
 	})
 	follow(t, "webhook.md", "3000", port)
+}
+
+func TestSeveralServers(t *testing.T) {
+	t.Parallel()
+	port := web(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
+	w := newWalk(t, "several-servers.md", "3000", port)
+	for _, machine := range []string{"home", "laptop"} {
+		if err := os.WriteFile(filepath.Join(w.home(machine), "password"), []byte("correct horse battery\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.follow()
 }
 
 func TestFolder(t *testing.T) {
