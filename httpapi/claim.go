@@ -13,9 +13,10 @@ import (
 
 // ClaimBody is the body of POST /clients/claim.
 type ClaimBody struct {
-	ClaimCode  string `json:"claim_code" minLength:"1" maxLength:"500" doc:"The code from tunnox agent claim-code on the client's machine. It proves that the agent is yours" example:"tnc_AAAA"`
-	UserID     int64  `json:"user_id,omitempty" doc:"The user who gets the client. Default: the caller" example:"100000001"`
-	ClientName string `json:"client_name,omitempty" maxLength:"100" doc:"Default: unchanged" example:"office"`
+	ClaimCode  string  `json:"claim_code" minLength:"1" maxLength:"500" doc:"The code from tunnox agent claim-code on the client's machine. It proves that the agent is yours" example:"tnc_AAAA"`
+	UserID     int64   `json:"user_id,omitempty" doc:"The user who gets the client. Default: the caller" example:"100000001"`
+	Name       *string `json:"name,omitempty" maxLength:"100" doc:"Default: unchanged" example:"office"`
+	ClientName *string `json:"client_name,omitempty" deprecated:"true" maxLength:"100" doc:"The older name of name" example:"office"`
 }
 
 // Claim is the content of a claim code, not yet verified.
@@ -45,15 +46,19 @@ func (a *api) claimClient(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	name, _, blame, err := clientTexts(in.Body.Name, in.Body.ClientName, nil, nil)
+	if err != nil {
+		return nil, err
+	}
 	key, id, err := a.claimed(ctx, in.Body.ClaimCode, user)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
 	r, err := a.create(ctx, in.KeyHeader, in.Body, domain.SequenceClient, func(next int64) domain.Command {
-		return domain.ClaimClient{ID: id, NewID: next, UserID: user, Name: in.Body.ClientName, PublicKey: key}
+		return domain.ClaimClient{ID: id, NewID: next, UserID: user, Name: textOr(name), PublicKey: key}
 	})
 	if err != nil {
-		return nil, a.refusal(ctx, inBody(err))
+		return nil, a.refusal(ctx, blame(inBody(err)))
 	}
 	c, err := made[*domain.Client](r)
 	if err != nil {

@@ -20,8 +20,10 @@ type Client struct {
 	ClientID      int64      `json:"client_id" example:"600000000"`
 	ClientType    string     `json:"client_type" enum:"managed,anonymous" example:"managed"`
 	UserID        *int64     `json:"user_id" doc:"null for an anonymous client" example:"100000001"`
-	ClientName    string     `json:"client_name" example:"office"`
-	ClientDesc    string     `json:"client_desc" example:"the machine under the stairs"`
+	Name          string     `json:"name" example:"office"`
+	Description   string     `json:"description" example:"the machine under the stairs"`
+	ClientName    string     `json:"client_name" deprecated:"true" doc:"The older name of name" example:"office"`
+	ClientDesc    string     `json:"client_desc" deprecated:"true" doc:"The older name of description" example:"the machine under the stairs"`
 	Commands      string     `json:"commands" enum:"none,own,all" doc:"Whose agents may have connections led to this client, and what its own may command: see PUT" example:"own"`
 	Status        string     `json:"status" enum:"online,offline,disabled,unknown" doc:"unknown: the directory of sessions does not answer" example:"online"`
 	NodeID        *string    `json:"node_id" doc:"The node that holds the client's session; null when offline" example:"node-001"`
@@ -43,20 +45,24 @@ type ClientWithCredential struct {
 
 // CreateClientBody is the body of POST /clients.
 type CreateClientBody struct {
-	UserID     int64  `json:"user_id,omitempty" minimum:"0" doc:"The user of the client. Default: the caller" example:"100000001"`
-	ClientName string `json:"client_name" minLength:"1" maxLength:"100" example:"office"`
-	ClientDesc string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
-	Commands   string `json:"commands,omitempty" enum:"none,own,all" default:"own" doc:"Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing" example:"own"`
+	UserID      int64   `json:"user_id,omitempty" minimum:"0" doc:"The user of the client. Default: the caller" example:"100000001"`
+	Name        *string `json:"name,omitempty" minLength:"1" maxLength:"100" doc:"A name for people. It is required, here or as client_name" example:"office"`
+	Description *string `json:"description,omitempty" maxLength:"1000" example:"the machine under the stairs"`
+	ClientName  *string `json:"client_name,omitempty" deprecated:"true" minLength:"1" maxLength:"100" doc:"The older name of name" example:"office"`
+	ClientDesc  *string `json:"client_desc,omitempty" deprecated:"true" maxLength:"1000" doc:"The older name of description" example:"the machine under the stairs"`
+	Commands    string  `json:"commands,omitempty" enum:"none,own,all" default:"own" doc:"Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing" example:"own"`
 }
 
 // ChangeClientBody is the body of PUT /clients/{id}. Fields that are absent or null do
 // not change.
 type ChangeClientBody struct {
-	ClientID   *int64  `json:"client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000000"`
-	UserID     *int64  `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
-	ClientName *string `json:"client_name,omitempty" minLength:"1" maxLength:"100" example:"office"`
-	ClientDesc *string `json:"client_desc,omitempty" maxLength:"1000" example:"the machine under the stairs"`
-	Commands   *string `json:"commands,omitempty" enum:"none,own,all" doc:"Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing. Mappings that exist stay, and users may lead connections there in any case" example:"all"`
+	ClientID    *int64  `json:"client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000000"`
+	UserID      *int64  `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
+	Name        *string `json:"name,omitempty" minLength:"1" maxLength:"100" example:"office"`
+	Description *string `json:"description,omitempty" maxLength:"1000" example:"the machine under the stairs"`
+	ClientName  *string `json:"client_name,omitempty" deprecated:"true" minLength:"1" maxLength:"100" doc:"The older name of name" example:"office"`
+	ClientDesc  *string `json:"client_desc,omitempty" deprecated:"true" maxLength:"1000" doc:"The older name of description" example:"the machine under the stairs"`
+	Commands    *string `json:"commands,omitempty" enum:"none,own,all" doc:"Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing. Mappings that exist stay, and users may lead connections there in any case" example:"all"`
 }
 
 type createClientInput struct {
@@ -100,16 +106,21 @@ func (a *api) createClient(ctx context.Context, in *createClientInput) (*struct 
 	if err != nil {
 		return nil, err
 	}
+	b := in.Body
+	name, description, blame, err := clientTexts(b.Name, b.ClientName, b.Description, b.ClientDesc)
+	if err != nil {
+		return nil, err
+	}
 	code, key, err := a.config.NewCredential()
 	if err != nil {
 		return nil, a.refusal(ctx, fmt.Errorf("draw credential: %w", err))
 	}
 	r, err := a.create(ctx, in.KeyHeader, in.Body, domain.SequenceClient, func(id int64) domain.Command {
-		return domain.CreateClient{ID: id, UserID: user, Name: in.Body.ClientName,
-			Description: in.Body.ClientDesc, PublicKey: key, Commands: domain.Commands(in.Body.Commands)}
+		return domain.CreateClient{ID: id, UserID: user, Name: textOr(name), Description: textOr(description), PublicKey: key,
+			Commands: domain.Commands(b.Commands)}
 	})
 	if err != nil {
-		return nil, a.refusal(ctx, inBody(err))
+		return nil, a.refusal(ctx, blame(inBody(err)))
 	}
 	c, err := made[*domain.Client](r)
 	if err != nil {
@@ -278,9 +289,17 @@ func (a *api) changeClient(ctx context.Context, in *changeClientInput) (*clientA
 	if in.Body.ClientID != nil && *in.Body.ClientID != in.ID {
 		return nil, invalid("body.client_id", fmt.Sprintf("cannot be changed, is %d", in.ID))
 	}
-	return a.clientCommand(ctx, in.MatchHeader, in.Body,
-		domain.ChangeClient{ID: in.ID, Name: in.Body.ClientName, Description: in.Body.ClientDesc,
-			Commands: (*domain.Commands)(in.Body.Commands), UserID: in.Body.UserID})
+	b := in.Body
+	name, description, blame, err := clientTexts(b.Name, b.ClientName, b.Description, b.ClientDesc)
+	if err != nil {
+		return nil, err
+	}
+	r, err := a.submit(ctx, in.MatchHeader, b, domain.ChangeClient{ID: in.ID, Name: name, Description: description,
+		Commands: (*domain.Commands)(b.Commands), UserID: b.UserID})
+	if err != nil {
+		return nil, a.refusal(ctx, blame(err))
+	}
+	return a.clientAnswer(ctx, r)
 }
 
 func (a *api) setClientEnabled(enabled bool) func(context.Context, *changeInput) (*clientAnswer, error) {
@@ -298,6 +317,10 @@ func (a *api) clientCommand(ctx context.Context, h MatchHeader, body any, c doma
 	if err != nil {
 		return nil, a.refusal(ctx, err)
 	}
+	return a.clientAnswer(ctx, r)
+}
+
+func (a *api) clientAnswer(ctx context.Context, r domain.Receipt) (*clientAnswer, error) {
 	state, err := stateOf[*domain.Client](r)
 	if err != nil {
 		return nil, a.refusal(ctx, err)
@@ -321,7 +344,7 @@ func (a *api) clientBodies(ctx context.Context, clients ...*domain.Client) []Cli
 
 // clientBody joins a client with its presence; nil = unknown.
 func clientBody(c *domain.Client, p *ClientPresence) Client {
-	b := Client{ClientID: c.ID, ClientType: string(c.Kind), ClientName: c.Name, ClientDesc: c.Description, Commands: string(c.Commands),
+	b := Client{ClientID: c.ID, ClientType: string(c.Kind), Name: c.Name, Description: c.Description, ClientName: c.Name, ClientDesc: c.Description, Commands: string(c.Commands),
 		Status: "unknown", Protocols: []string{}, CreatedAt: c.CreatedAt, UpdatedAt: c.UpdatedAt}
 	if c.UserID != 0 {
 		b.UserID = &c.UserID

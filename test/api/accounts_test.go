@@ -97,7 +97,7 @@ func (s *story) logins() {
 	is(t, "the key's end", key.ExpiresAt.MustGet(), ends)
 	withKey := s.as(*key.Key)
 	is(t, "what the key may", call(withKey.WhoamiWithResponse(s.ctx)).want(t, 200).JSON200.Scopes, []string{"read"})
-	s.problem(call(withKey.CreateClientWithResponse(s.ctx, nil, apiclient.CreateClientBody{ClientName: "c"})).want(t, 403).ApplicationproblemJSON403, 403, "scope_missing", "")
+	s.problem(call(withKey.CreateClientWithResponse(s.ctx, nil, apiclient.CreateClientBody{Name: ptr("c")})).want(t, 403).ApplicationproblemJSON403, 403, "scope_missing", "")
 	shown := call(mine.GetKeyWithResponse(s.ctx, key.KeyId, nil)).want(t, 200).JSON200
 	is(t, "the key's prefix", shown.Prefix, (*key.Key)[:len(shown.Prefix)])
 	listed := call(mine.ListKeysWithResponse(s.ctx, nil)).want(t, 200).JSON200.Items

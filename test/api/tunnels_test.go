@@ -28,8 +28,8 @@ func (s *story) tunnels() {
 	s.server.Join(t, s.first, source)
 	s.server.Join(t, s.first, target)
 
-	renamed := call(c.ChangeClientWithResponse(s.ctx, source.ID, nil, apiclient.ChangeClientBody{ClientName: ptr("desk"), ClientDesc: ptr("under the stairs")})).want(t, 200).JSON200
-	is(t, "the client's name", renamed.ClientName, "desk")
+	renamed := call(c.ChangeClientWithResponse(s.ctx, source.ID, nil, apiclient.ChangeClientBody{Name: ptr("desk"), Description: ptr("under the stairs")})).want(t, 200).JSON200
+	is(t, "the client's name", renamed.Name, "desk")
 	online := apiclient.ListClientsParamsStatusOnline
 	listed := call(c.ListClientsWithResponse(s.ctx, &apiclient.ListClientsParams{UserId: &user, Status: &online})).want(t, 200).JSON200.Items
 	is(t, "how many are online", len(listed), 2)
@@ -90,7 +90,7 @@ func (s *story) tunnels() {
 
 // client makes a client for an agent.
 func (s *story) client(user int64, name string) programs.Client {
-	made := call(s.admin.CreateClientWithResponse(s.ctx, nil, apiclient.CreateClientBody{UserId: &user, ClientName: name})).want(s.T, 201).JSON201
+	made := call(s.admin.CreateClientWithResponse(s.ctx, nil, apiclient.CreateClientBody{UserId: &user, Name: &name})).want(s.T, 201).JSON201
 	is(s.T, "a new client", made.Status, apiclient.ClientWithCredentialStatusOffline)
 	return programs.Client{ID: made.ClientId, AuthCode: *made.AuthCode}
 }
@@ -128,9 +128,9 @@ func (s *story) counted(user, client, mapping, size int64, all bool) {
 // claim gives an anonymous client to the user.
 func (s *story) claim(user int64) {
 	t := s.T
-	claimed := call(s.admin.ClaimClientWithResponse(s.ctx, nil, apiclient.ClaimBody{ClaimCode: s.claimCode(t), UserId: &user, ClientName: ptr("pi")})).want(t, 201).JSON201
+	claimed := call(s.admin.ClaimClientWithResponse(s.ctx, nil, apiclient.ClaimBody{ClaimCode: s.claimCode(t), UserId: &user, Name: ptr("pi")})).want(t, 201).JSON201
 	is(t, "whose it is now", claimed.UserId.MustGet(), user)
-	is(t, "its name", claimed.ClientName, "pi")
+	is(t, "its name", claimed.Name, "pi")
 	s.first.WaitOnline(t, claimed.ClientId)
 	is(t, "its type", call(s.admin.GetClientWithResponse(s.ctx, claimed.ClientId, nil)).want(t, 200).JSON200.ClientType, apiclient.ClientClientTypeManaged)
 	was := call(s.admin.AuditWithResponse(s.ctx, &apiclient.AuditParams{Type: &[]string{"client_claimed"}})).want(t, 200).JSON200.Items[0].Owner.MustGet()

@@ -593,7 +593,10 @@ type Attempt struct {
 
 // ChangeClientBody defines model for ChangeClientBody.
 type ChangeClientBody struct {
-	// ClientDesc Examples: the machine under the stairs
+	// ClientDesc The older name of description
+	//
+	// Examples: the machine under the stairs
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	ClientDesc *string `json:"client_desc,omitempty"`
 
 	// ClientId May be sent, but cannot be changed
@@ -601,13 +604,22 @@ type ChangeClientBody struct {
 	// Examples: 600000000
 	ClientId *int64 `json:"client_id,omitempty"`
 
-	// ClientName Examples: office
+	// ClientName The older name of name
+	//
+	// Examples: office
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	ClientName *string `json:"client_name,omitempty"`
 
 	// Commands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing. Mappings that exist stay, and users may lead connections there in any case
 	//
 	// Examples: all
 	Commands *ChangeClientBodyCommands `json:"commands,omitempty"`
+
+	// Description Examples: the machine under the stairs
+	Description *string `json:"description,omitempty"`
+
+	// Name Examples: office
+	Name *string `json:"name,omitempty"`
 
 	// UserId May be sent, but cannot be changed
 	//
@@ -878,10 +890,16 @@ type ClaimBody struct {
 	// Examples: tnc_AAAA
 	ClaimCode string `json:"claim_code"`
 
-	// ClientName Default: unchanged
+	// ClientName The older name of name
 	//
 	// Examples: office
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	ClientName *string `json:"client_name,omitempty"`
+
+	// Name Default: unchanged
+	//
+	// Examples: office
+	Name *string `json:"name,omitempty"`
 
 	// UserId The user who gets the client. Default: the caller
 	//
@@ -896,13 +914,19 @@ type Client struct {
 	// Examples: 0.1.0
 	AgentVersion nullable.Nullable[string] `json:"agent_version"`
 
-	// ClientDesc Examples: the machine under the stairs
+	// ClientDesc The older name of description
+	//
+	// Examples: the machine under the stairs
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	ClientDesc string `json:"client_desc"`
 
 	// ClientId Examples: 600000000
 	ClientId int64 `json:"client_id"`
 
-	// ClientName Examples: office
+	// ClientName The older name of name
+	//
+	// Examples: office
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	ClientName string `json:"client_name"`
 
 	// ClientType Examples: managed
@@ -921,10 +945,16 @@ type Client struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
+	// Description Examples: the machine under the stairs
+	Description string `json:"description"`
+
 	// LastSeen null = never
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	LastSeen nullable.Nullable[time.Time] `json:"last_seen"`
+
+	// Name Examples: office
+	Name string `json:"name"`
 
 	// NodeId The node that holds the client's session; null when offline
 	//
@@ -995,13 +1025,19 @@ type ClientWithCredential struct {
 	// Examples: tnx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 	AuthCode *string `json:"auth_code,omitempty"`
 
-	// ClientDesc Examples: the machine under the stairs
+	// ClientDesc The older name of description
+	//
+	// Examples: the machine under the stairs
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	ClientDesc string `json:"client_desc"`
 
 	// ClientId Examples: 600000000
 	ClientId int64 `json:"client_id"`
 
-	// ClientName Examples: office
+	// ClientName The older name of name
+	//
+	// Examples: office
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	ClientName string `json:"client_name"`
 
 	// ClientType Examples: managed
@@ -1020,10 +1056,16 @@ type ClientWithCredential struct {
 	// CreatedAt Examples: 2026-01-02T15:04:05Z
 	CreatedAt time.Time `json:"created_at"`
 
+	// Description Examples: the machine under the stairs
+	Description string `json:"description"`
+
 	// LastSeen null = never
 	//
 	// Examples: 2026-01-02T15:04:05Z
 	LastSeen nullable.Nullable[time.Time] `json:"last_seen"`
+
+	// Name Examples: office
+	Name string `json:"name"`
 
 	// NodeId The node that holds the client's session; null when offline
 	//
@@ -1090,16 +1132,30 @@ type ConsistencyProof struct {
 
 // CreateClientBody defines model for CreateClientBody.
 type CreateClientBody struct {
-	// ClientDesc Examples: the machine under the stairs
+	// ClientDesc The older name of description
+	//
+	// Examples: the machine under the stairs
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	ClientDesc *string `json:"client_desc,omitempty"`
 
-	// ClientName Examples: office
-	ClientName string `json:"client_name"`
+	// ClientName The older name of name
+	//
+	// Examples: office
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	ClientName *string `json:"client_name,omitempty"`
 
 	// Commands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing
 	//
 	// Examples: own
 	Commands *CreateClientBodyCommands `json:"commands,omitempty"`
+
+	// Description Examples: the machine under the stairs
+	Description *string `json:"description,omitempty"`
+
+	// Name A name for people. It is required, here or as client_name
+	//
+	// Examples: office
+	Name *string `json:"name,omitempty"`
 
 	// UserId The user of the client. Default: the caller
 	//
