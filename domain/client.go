@@ -3,6 +3,7 @@ package domain
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"time"
 )
 
@@ -38,6 +39,11 @@ type Client struct {
 	ClaimedAs   int64      `json:"claimed_as,omitempty"` // the id it goes on under, for ever
 	CreatedAt   time.Time  `json:"created_at"`
 	UpdatedAt   time.Time  `json:"updated_at"`
+
+	// StaticKey is the public half of the key that the client's agent announced last, and
+	// encrypts from end to end with: X25519, 32 bytes. KeyNumber counts these keys from 1.
+	StaticKey []byte `json:"static_key,omitempty"`
+	KeyNumber int64  `json:"key_number,omitempty"`
 }
 
 // Events of a client.
@@ -66,6 +72,14 @@ type (
 	ClientCredentialRotated struct {
 		PublicKey []byte `json:"public_key"`
 	}
+	// ClientKeyAnnounced gives the public half of the key with which the client's agent
+	// encrypts from end to end. The one with the highest number counts. Agents read this
+	// event with a proof that it is in the log (package logproof), so its fields keep
+	// their names and meanings.
+	ClientKeyAnnounced struct {
+		StaticKey []byte `json:"static_key"`
+		Number    int64  `json:"number"`
+	}
 	// ClientDisabled ends the client's sessions until ClientEnabled.
 	ClientDisabled struct{}
 	// ClientEnabled ends ClientDisabled.
@@ -93,6 +107,9 @@ func (ClientChanged) EventName() string { return "client_changed" }
 
 // EventName implements [Event].
 func (ClientCredentialRotated) EventName() string { return "client_credential_rotated" }
+
+// EventName implements [Event].
+func (ClientKeyAnnounced) EventName() string { return "client_key_announced" }
 
 // EventName implements [Event].
 func (ClientDisabled) EventName() string { return "client_disabled" }
@@ -124,7 +141,7 @@ func (c *Client) AccountID() int64 {
 // Clone implements [Aggregate].
 func (c *Client) Clone() Aggregate {
 	cp := *c
-	cp.PublicKey = bytes.Clone(c.PublicKey)
+	cp.PublicKey, cp.StaticKey = bytes.Clone(c.PublicKey), bytes.Clone(c.StaticKey)
 	return &cp
 }
 
@@ -142,6 +159,8 @@ func (c *Client) Apply(event Event, at time.Time) {
 		c.Commands = e.Commands
 	case ClientCredentialRotated:
 		c.PublicKey = e.PublicKey
+	case ClientKeyAnnounced:
+		c.StaticKey, c.KeyNumber = e.StaticKey, e.Number
 	case ClientDisabled:
 		c.Disabled = true
 	case ClientEnabled:
@@ -336,6 +355,49 @@ func (c RotateCredential) Decide(s States) (Decision, error) {
 	}
 	return d, nil
 }
+
+// AnnounceKey makes a key the one with which the client's agent encrypts from end to end.
+// The agent itself asks for it, over its session. It succeeds, and changes nothing, when
+// the key is the present one.
+type AnnounceKey struct {
+	ID        int64  `json:"id"`
+	StaticKey []byte `json:"static_key"`
+}
+
+// CommandName implements [Command].
+func (AnnounceKey) CommandName() string { return "announce_key" }
+
+// Subject implements [Command].
+func (c AnnounceKey) Subject() StreamID { return ClientStream(c.ID) }
+
+// Account implements [Command].
+func (AnnounceKey) Account() int64 { return 0 }
+
+// Reads implements [Command].
+func (c AnnounceKey) Reads() []StreamID { return []StreamID{ClientStream(c.ID)} }
+
+// Decide implements [Command].
+func (c AnnounceKey) Decide(s States) (Decision, error) {
+	var f faults
+	if len(c.StaticKey) != staticKeyLength {
+		f.add("static_key", fmt.Sprintf("must have %d bytes, has %d", staticKeyLength, len(c.StaticKey)))
+	}
+	if err := f.err("The key cannot be announced as asked."); err != nil {
+		return Decision{}, err
+	}
+	cl, err := s.liveClient(c.ID)
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Account: cl.AccountID()}
+	if !bytes.Equal(c.StaticKey, cl.StaticKey) {
+		d.add(ClientStream(c.ID), ClientKeyAnnounced{StaticKey: c.StaticKey, Number: cl.KeyNumber + 1})
+	}
+	return d, nil
+}
+
+// staticKeyLength is the length of an X25519 key, in bytes.
+const staticKeyLength = 32
 
 // SetClientEnabled enables or disables a client. It succeeds, and changes nothing, when
 // the client is in that state.

@@ -1,7 +1,7 @@
 package domain
 
 // ClientCommand is a command that a client sends over its session. One of Create to
-// Clients is set. The control plane overwrites the fields that a client may not
+// Prove is set. The control plane overwrites the fields that a client may not
 // choose, such as new ids and the owner.
 type ClientCommand struct {
 	ClientID int64          `json:"client_id"`         // the client, proved by its session
@@ -15,6 +15,41 @@ type ClientCommand struct {
 	Share    *Sharing       `json:"share,omitempty"`
 	Revoke   *RevokeShare   `json:"revoke,omitempty"`
 	Clients  *ClientPage    `json:"clients,omitempty"`
+	Announce *AnnounceKey   `json:"announce,omitempty"`
+	Prove    *KeyQuestion   `json:"prove,omitempty"`
+}
+
+// KeyQuestion asks for clients' static keys, with proofs that the log has them.
+type KeyQuestion struct {
+	Keys  []KeyOf `json:"keys,omitempty"`
+	Known int64   `json:"known,omitempty"` // records of the log that the agent knows; 0 = none
+	Seen  int64   `json:"seen,omitempty"`  // records of the log that a peer has seen; 0 = no question
+}
+
+// KeyOf names the client at the other end of a mapping, or with mapping 0 the client that
+// asks.
+type KeyOf struct {
+	MappingID int64 `json:"mapping_id,omitempty"`
+	ClientID  int64 `json:"client_id"`
+}
+
+// KeyProofs answers a KeyQuestion. Lists of hashes are their bytes, 32 each. What they
+// mean, package logproof says; it is not for who carries them.
+type KeyProofs struct {
+	Signer     string     `json:"signer"`
+	Checkpoint string     `json:"checkpoint"`
+	Grown      []byte     `json:"grown,omitempty"`   // from Known to the checkpoint
+	Between    []byte     `json:"between,omitempty"` // from the smaller of Known and Seen to the larger
+	Keys       []KeyProof `json:"keys,omitempty"`    // of those clients that have one
+}
+
+// KeyProof proves a client's newest key.
+type KeyProof struct {
+	ClientID int64    `json:"client_id"`
+	Number   int64    `json:"number"`
+	Position Position `json:"position"`
+	Record   []byte   `json:"record"` // the content of the leaf
+	Path     []byte   `json:"path"`
 }
 
 // Sharing shares a service behind the client that asks.
@@ -54,5 +89,6 @@ type ClientResult struct {
 	Share     *Share               `json:"share,omitempty"`     // created, without its hash
 	Code      string               `json:"code,omitempty"`      // of Share
 	Clients   []Client             `json:"clients,omitempty"`   // listed, without their keys
+	Proofs    *KeyProofs           `json:"proofs,omitempty"`    // of keys
 	Next      int64                `json:"next,omitempty"`      // of a list: the After of the next page, 0 = this is the last page
 }

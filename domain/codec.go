@@ -73,6 +73,7 @@ func init() {
 	register[PortFreed](1)
 	register[HostTaken](2, same)
 	register[HostFreed](1)
+	register[ClientKeyAnnounced](1)
 }
 
 // same upcasts to a schema that only added fields, which were empty before.

@@ -36,6 +36,7 @@ var published = func() map[string]Event {
 		ClientChanged{Name: "notebook", Description: "on the desk"},
 		ClientCommandsSet{Commands: CommandsAll},
 		ClientCredentialRotated{PublicKey: key},
+		ClientKeyAnnounced{StaticKey: key, Number: 2},
 		ClientDisabled{}, ClientEnabled{}, ClientDeleted{},
 		ClientDisconnectRequested{Nodes: []string{"node-001", "node-002"}, Epoch: 7},
 		NodeDrainRequested{NodeID: "node-001", Since: moment},

@@ -119,7 +119,7 @@ func init() {
 		{
 			Category: CategoryClient, New: func() Aggregate { return &Client{} },
 			Personal: []EventFields{of(ClientCreated{}, "name", "description"), of(ClientRegistered{}, "name"), of(ClientChanged{}, "name", "description")},
-			Open:     []string{"public_key", "nodes", "commands"},
+			Open:     []string{"public_key", "static_key", "nodes", "commands"},
 			held:     &held{ids: (*Quota).ClientIDs, end: each(endManagedClient)},
 		},
 		{

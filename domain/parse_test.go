@@ -133,6 +133,7 @@ var commands = map[string]func(*args) Command{
 		return ChangeClient{ID: a.number("id"), Name: a.optional("name"), Description: a.optional("description"),
 			Commands: (*Commands)(a.optional("commands")), UserID: a.optionalNumber64("user")}
 	},
+	"announce_key":      func(a *args) Command { return AnnounceKey{ID: a.number("id"), StaticKey: a.key()} },
 	"rotate_credential": func(a *args) Command { return RotateCredential{ID: a.number("id"), PublicKey: a.key()} },
 	"enable_client":     func(a *args) Command { return SetClientEnabled{ID: a.number("id"), Enabled: true} },
 	"disable_client":    func(a *args) Command { return SetClientEnabled{ID: a.number("id")} },

@@ -83,6 +83,9 @@ func drawCommand(t *rapid.T) Command {
 		return ChangeClient{ID: client.Draw(t, "client"), Name: maybe(t, name), Description: maybe(t, name),
 			Commands: rapid.SampledFrom([]*Commands{nil, new(CommandsNone), new(CommandsAll)}).Draw(t, "commands")}
 	case 10:
+		if rapid.Bool().Draw(t, "announce") {
+			return AnnounceKey{ID: client.Draw(t, "client"), StaticKey: key.Draw(t, "key")}
+		}
 		return RotateCredential{ID: client.Draw(t, "client"), PublicKey: key.Draw(t, "key")}
 	case 11:
 		return SetClientEnabled{ID: client.Draw(t, "client"), Enabled: rapid.Bool().Draw(t, "enabled")}

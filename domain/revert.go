@@ -63,6 +63,8 @@ func final(event Event) error {
 		return refuse(CodeNotRevertible, "An end is final, and the id is never used again. Create another one.")
 	case UserPasswordSet, ClientCredentialRotated, WebhookSecretRotated:
 		return refuse(CodeNotRevertible, "The earlier secret may be the one that had to be replaced. Set a new one.")
+	case ClientKeyAnnounced:
+		return refuse(CodeNotRevertible, "Only the client's agent has the secret half of a key. It announces another one with tunnox agent key --rotate.")
 	case ClientDisconnectRequested:
 		return refuse(CodeNotRevertible, "A session that has ended cannot be continued. The agent of the client connects again by itself.")
 	case NodeDrainRequested:

@@ -110,6 +110,9 @@ func (h *History) command() domain.Command {
 	case n < 73:
 		return domain.ChangeClient{ID: pick(h, h.clients), Name: text("client")}
 	case n < 75:
+		if h.draw(2) == 0 {
+			return domain.AnnounceKey{ID: pick(h, h.clients), StaticKey: h.key()}
+		}
 		return domain.RotateCredential{ID: pick(h, h.clients), PublicKey: h.key()}
 	case n < 78:
 		return domain.SetClientEnabled{ID: pick(h, h.clients), Enabled: h.draw(2) == 0}
