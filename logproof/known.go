@@ -39,6 +39,7 @@ func fault(k Kind, format string, args ...any) *Fault {
 // Known is what an agent knows of its server's log. The zero Known knows nothing: it takes
 // the signer of the first proof for the right one. A Known is not changed in place.
 type Known struct {
+	Of         string        `json:"of,omitempty"`         // whose knowledge this is; this package keeps it and does not look at it
 	Signer     string        `json:"signer,omitempty"`     // verifier key: name+hash+base64
 	Checkpoint string        `json:"checkpoint,omitempty"` // the newest that was proven, as signed
 	Keys       map[int64]Key `json:"keys,omitempty"`       // by client: the newest that was proven
@@ -55,9 +56,8 @@ type Key struct {
 type Answer struct {
 	Signer     string // used if no signer is known
 	Checkpoint string
-	// Grown proves that the log begins with what it was, by the number of its records
-	// then: hashes of 32 bytes.
-	Grown map[int64][]byte
+	// Grown proves that the log begins with the one that is known: hashes of 32 bytes.
+	Grown []byte
 	Keys  []KeyProof
 }
 
@@ -68,6 +68,14 @@ type KeyProof struct {
 	Position int64
 	Record   []byte // the content of the leaf
 	Path     []byte // hashes of 32 bytes
+}
+
+// Equal tells whether both know the same.
+func (k Known) Equal(other Known) bool {
+	return k.Of == other.Of && k.Signer == other.Signer && k.Checkpoint == other.Checkpoint &&
+		maps.EqualFunc(k.Keys, other.Keys, func(a, b Key) bool {
+			return a.Number == b.Number && a.Position == b.Position && bytes.Equal(a.Key, b.Key)
+		})
 }
 
 // Size gives the number of records of the newest proven checkpoint, 0 = none.
@@ -100,7 +108,7 @@ func (k Known) Accept(a Answer) (Known, error) {
 	if err != nil {
 		return k, err
 	}
-	next := Known{Signer: k.Signer, Checkpoint: a.Checkpoint, Keys: maps.Clone(k.Keys)}
+	next := Known{Of: k.Of, Signer: k.Signer, Checkpoint: a.Checkpoint, Keys: maps.Clone(k.Keys)}
 	if next.Signer == "" {
 		next.Signer = a.Signer
 	}
@@ -115,7 +123,7 @@ func (k Known) Accept(a Answer) (Known, error) {
 	case err != nil:
 		return k, fault(ForgedProof, "the checkpoint cannot be read: %v", err)
 	}
-	if err := grown(was, c, a.Grown[was.Size]); err != nil {
+	if err := grown(was, c, a.Grown); err != nil {
 		return k, err
 	}
 	for _, proof := range a.Keys {
@@ -139,22 +147,27 @@ func (k Known) Accept(a Answer) (Known, error) {
 }
 
 // Compare tells whether the log that a peer has seen, at its checkpoint, is the one that is
-// known here. The answer is of the server to the question about the peer's size. It gives
-// what is known now, and a [*Fault] when there are two logs.
-func (k Known) Compare(peer Seen, a Answer) (Known, error) {
-	next, err := k.Accept(a)
+// known here. path proves that the larger of the two begins with the smaller: hashes of 32
+// bytes, of the server. The error is a [*Fault] if it does not. No signature is needed: the
+// path alone leads from the one root to the other.
+func (k Known) Compare(peer Seen, path []byte) error {
+	c, err := k.checkpoint()
 	if err != nil {
-		return k, err
+		return err
 	}
-	c, err := next.checkpoint()
-	if err != nil {
-		return k, err
+	if c.Size == 0 || peer.Size == 0 {
+		return errors.New("logproof: nothing is known of the log to compare with a peer's")
 	}
 	seen := Checkpoint{Origin: peer.Origin, Size: peer.Size, Root: peer.Root}
-	if err := grown(seen, c, a.Grown[peer.Size]); err != nil {
-		return next, err
+	first, then := seen, c
+	if first.Size > then.Size {
+		first, then = then, first
 	}
-	return next, nil
+	if grown(first, then, path) != nil {
+		return fault(DifferentLog, "the server shows different logs: this agent has seen %d records of the log %.80q, the agent at the other end %d records of %.80q, and one does not begin with the other",
+			c.Size, c.Origin, peer.Size, peer.Origin)
+	}
+	return nil
 }
 
 // grown checks that the log of checkpoint c begins with that of was.

@@ -76,8 +76,8 @@ func record(client, number int64, key byte) []byte {
 	return fmt.Appendf(nil, "tunnox-record 1\nclient-%d\n%d\n7\nclient_key_announced\n1\nid\n1\n%d\n%d\n%s%s", client, number+1, len(data), len(meta), data, meta)
 }
 
-// answer proves keys by (client, number, position), and growth from sizes.
-func (s *server) answer(from []int64, keys ...[3]int64) Answer {
+// answer proves keys by (client, number, position), and growth from a size.
+func (s *server) answer(from int64, keys ...[3]int64) Answer {
 	s.t.Helper()
 	size := int64(len(s.records))
 	root, err := tlog.TreeHash(size, s.reader())
@@ -89,7 +89,7 @@ func (s *server) answer(from []int64, keys ...[3]int64) Answer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	a := Answer{Signer: s.key, Checkpoint: string(signed), Grown: map[int64][]byte{}}
+	a := Answer{Signer: s.key, Checkpoint: string(signed)}
 	for _, k := range keys {
 		path, err := tlog.ProveRecord(size, k[2]-1, s.reader())
 		if err != nil {
@@ -97,16 +97,21 @@ func (s *server) answer(from []int64, keys ...[3]int64) Answer {
 		}
 		a.Keys = append(a.Keys, KeyProof{ClientID: k[0], Number: k[1], Position: k[2], Record: s.records[k[2]-1], Path: flat(path)})
 	}
-	for _, n := range from {
-		if n >= 1 && n < size {
-			path, err := tlog.ProveTree(size, n, s.reader())
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			a.Grown[n] = flat(path)
-		}
-	}
+	a.Grown = s.between(from, size)
 	return a
+}
+
+// between proves growth; nil where there is no such proof.
+func (s *server) between(from, to int64) []byte {
+	s.t.Helper()
+	if from < 1 || from >= to || to > int64(len(s.records)) {
+		return nil
+	}
+	path, err := tlog.ProveTree(to, from, s.reader())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return flat(path)
 }
 
 func flat(path []tlog.Hash) (b []byte) {
@@ -129,19 +134,19 @@ func TestKeysOfAnHonestServerAreProven(t *testing.T) {
 	s := newServer(t, "log")
 	s.append([]byte("something else"))
 	at := s.announce(5, 1, 'a')
-	k := accept(t, Known{}, s.answer(nil, [3]int64{5, 1, at}))
+	k := accept(t, Known{}, s.answer(0, [3]int64{5, 1, at}))
 	if got := k.Keys[5]; got.Number != 1 || !bytes.Equal(got.Key, bytes.Repeat([]byte{'a'}, 32)) || k.Size() != 2 || k.Signer != s.key {
 		t.Fatalf("known are %+v", k)
 	}
 	for i := range 40 { // every size has another shape of proof
 		before := k.Size()
 		at = s.announce(5, int64(i)+2, byte(i))
-		k = accept(t, k, s.answer([]int64{before}, [3]int64{5, int64(i) + 2, at}))
+		k = accept(t, k, s.answer(before, [3]int64{5, int64(i) + 2, at}))
 	}
 	if k.Size() != 42 || k.Keys[5].Number != 41 {
 		t.Fatalf("known are %d records and key %d, want 42 and 41", k.Size(), k.Keys[5].Number)
 	}
-	k = accept(t, k, s.answer(nil)) // the same log again
+	k = accept(t, k, s.answer(0)) // the same log again
 
 	file := filepath.Join(t.TempDir(), "known")
 	if err := k.Save(file); err != nil {
@@ -170,50 +175,50 @@ func TestLiesAreNamed(t *testing.T) {
 	s.announce(6, 1, 'c')
 	s.append([]byte("x"))
 	size := int64(len(s.records))
-	k := accept(t, Known{}, s.answer(nil, [3]int64{5, 2, second}))
+	k := accept(t, Known{}, s.answer(0, [3]int64{5, 2, second}))
 	s.append([]byte("y"))
 
 	for name, c := range map[string]struct {
 		kind Kind
 		lie  func() Answer
 	}{
-		"an old key with a valid proof": {OldKey, func() Answer { return s.answer([]int64{size}, [3]int64{5, 1, first}) }},
+		"an old key with a valid proof": {OldKey, func() Answer { return s.answer(size, [3]int64{5, 1, first}) }},
 		"another key in the record": {ForgedProof, func() Answer {
-			a := s.answer([]int64{size}, [3]int64{5, 2, second})
+			a := s.answer(size, [3]int64{5, 2, second})
 			a.Keys[0].Record = record(5, 2, 'z')
 			return a
 		}},
 		"a record of somebody else": {ForgedProof, func() Answer {
-			a := s.answer([]int64{size}, [3]int64{6, 1, 3})
+			a := s.answer(size, [3]int64{6, 1, 3})
 			a.Keys[0].ClientID = 7
 			return a
 		}},
-		"a record that is no key": {ForgedProof, func() Answer { return s.answer([]int64{size}, [3]int64{5, 3, 4}) }},
+		"a record that is no key": {ForgedProof, func() Answer { return s.answer(size, [3]int64{5, 3, 4}) }},
 		"another number": {ForgedProof, func() Answer {
-			a := s.answer([]int64{size}, [3]int64{5, 2, second})
+			a := s.answer(size, [3]int64{5, 2, second})
 			a.Keys[0].Number = 3
 			return a
 		}},
 		"a path of something else": {ForgedProof, func() Answer {
-			a := s.answer([]int64{size}, [3]int64{5, 2, second})
+			a := s.answer(size, [3]int64{5, 2, second})
 			a.Keys[0].Path = a.Keys[0].Path[:len(a.Keys[0].Path)-5]
 			return a
 		}},
 		"a position beyond the end": {ForgedProof, func() Answer {
-			a := s.answer([]int64{size}, [3]int64{5, 2, second})
+			a := s.answer(size, [3]int64{5, 2, second})
 			a.Keys[0].Position = 99
 			return a
 		}},
 		"another key with the same number": {DifferentLog, func() Answer {
 			twice := s.fork(5)
 			at := twice.announce(5, 2, 'q')
-			return twice.answer([]int64{size}, [3]int64{5, 2, at})
+			return twice.answer(size, [3]int64{5, 2, at})
 		}},
-		"a smaller log": {SmallerLog, func() Answer { return s.fork(2).answer(nil, [3]int64{5, 2, second}) }},
+		"a smaller log": {SmallerLog, func() Answer { return s.fork(2).answer(0, [3]int64{5, 2, second}) }},
 		"another log of the same size": {DifferentLog, func() Answer {
 			f := s.fork(3)
 			f.append([]byte("z"))
-			return f.answer(nil)
+			return f.answer(0)
 		}},
 		"a larger log that split before": {DifferentLog, func() Answer {
 			f := s.fork(2)
@@ -221,16 +226,16 @@ func TestLiesAreNamed(t *testing.T) {
 			f.append([]byte("1"))
 			f.append([]byte("2"))
 			f.append([]byte("3"))
-			return f.answer([]int64{size}, [3]int64{5, 3, at})
+			return f.answer(size, [3]int64{5, 3, at})
 		}},
-		"no proof that it grew": {DifferentLog, func() Answer { return s.answer(nil) }},
-		"another signer":        {OtherSigner, func() Answer { o := newServer(t, "log"); o.append(s.records[0]); return o.answer(nil) }},
+		"no proof that it grew": {DifferentLog, func() Answer { return s.answer(0) }},
+		"another signer":        {OtherSigner, func() Answer { o := newServer(t, "log"); o.append(s.records[0]); return o.answer(0) }},
 		"another name": {OtherLog, func() Answer {
 			f := s.fork(5)
 			f.origin = "other"
-			return f.answer([]int64{size})
+			return f.answer(size)
 		}},
-		"no checkpoint": {ForgedProof, func() Answer { a := s.answer([]int64{size}); a.Checkpoint = "nothing"; return a }},
+		"no checkpoint": {ForgedProof, func() Answer { a := s.answer(size); a.Checkpoint = "nothing"; return a }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			next, err := k.Accept(c.lie())
@@ -250,34 +255,53 @@ func TestSplitLogIsFound(t *testing.T) {
 	s := newServer(t, "log")
 	s.append([]byte("1"))
 	s.append([]byte("2"))
-	one := accept(t, Known{}, s.answer(nil))
+	one := accept(t, Known{}, s.answer(0))
 	other := s.fork(2)
 	s.append([]byte("3"))
 	s.append([]byte("4"))
-	two := accept(t, Known{}, s.answer(nil))
+	two := accept(t, Known{}, s.answer(0))
 	seen, err := ParseSeen(two.Seen().Append(nil))
 	if err != nil || seen.Size != 4 || seen.Origin != "log" {
 		t.Fatalf("passed on: %+v, %v", seen, err)
 	}
-	if one, err = one.Compare(seen, s.answer([]int64{2, 4})); err != nil || one.Size() != 4 {
-		t.Fatalf("the same log: %v, and %d records are known", err, one.Size())
+	if err = one.Compare(seen, s.between(2, 4)); err != nil {
+		t.Fatalf("the same log: %v", err)
 	}
-	early := accept(t, Known{}, s.fork(1).answer(nil)).Seen()
-	if _, err = one.Compare(early, s.answer([]int64{1, 4})); err != nil {
+	early := accept(t, Known{}, s.fork(1).answer(0)).Seen()
+	if err = two.Compare(early, s.between(1, 4)); err != nil {
 		t.Fatalf("a peer that has seen less: %v", err)
+	}
+	if err = two.Compare(two.Seen(), nil); err != nil {
+		t.Fatalf("a peer that has seen the same: %v", err)
 	}
 	other.append([]byte("3, for some"))
 	other.append([]byte("4"))
+	same := accept(t, Known{}, other.answer(0)).Seen()
 	other.append([]byte("5"))
-	split := accept(t, Known{}, other.answer(nil)).Seen()
+	split := accept(t, Known{}, other.answer(0)).Seen()
 	s.append([]byte("5"))
 	s.append([]byte("6"))
-	for name, seen := range map[string]Seen{"of five records": split, "of none that is there": {"log", 9, split.Root}} {
-		if _, err = one.Compare(seen, s.answer([]int64{4, 5})); err == nil {
-			t.Errorf("a split log %s was not found", name)
-		} else if _, ok := errors.AsType[*Fault](err); !ok {
-			t.Errorf("a split log %s: %v", name, err)
+	elsewhere := seen
+	elsewhere.Origin = "another"
+	for name, c := range map[string]struct {
+		seen Seen
+		path []byte
+	}{
+		"of five records":                {split, s.between(4, 5)},
+		"with the path of the other":     {split, other.between(4, 5)},
+		"without a path":                 {split, nil},
+		"of as many records":             {same, nil},
+		"of less":                        {Seen{"log", 3, split.Root}, s.between(3, 4)},
+		"of more than there are":         {Seen{"log", 9, split.Root}, nil},
+		"of the same, with another name": {elsewhere, nil},
+	} {
+		found, ok := errors.AsType[*Fault](two.Compare(c.seen, c.path))
+		if !ok || found.Kind != DifferentLog {
+			t.Errorf("a split log %s: %v", name, found)
 		}
+	}
+	if err = (Known{}).Compare(seen, nil); err == nil {
+		t.Error("an agent that knows nothing compared")
 	}
 }
 
