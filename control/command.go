@@ -122,7 +122,10 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 	if in.List != nil { // what it listens for and leads to it is told in any case
 		return s.shown(ctx)(s.listMappings(ctx, client, *in.List, head))
 	}
-	if err := client.Commanding(); err != nil {
+	if in.Prove != nil { // a mapping that its user made works with keys
+		return s.prove(ctx, client, *in.Prove, head)
+	}
+	if err := client.Commanding(); err != nil && in.Announce == nil {
 		return domain.ClientResult{}, err
 	}
 	if in.Clients != nil {
@@ -156,6 +159,8 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 		return s.createShare(ctx, client, *in.Share, submission)
 	case in.Revoke != nil:
 		return s.revokeShare(ctx, client, *in.Revoke, submission, head)
+	case in.Announce != nil:
+		return s.announce(ctx, client, *in.Announce, submission)
 	case in.Delete != nil:
 		return s.deleteMapping(ctx, client, *in.Delete, submission, head)
 	}
@@ -164,7 +169,7 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 
 // identifiedCommand is what identifies a command of a client.
 func identifiedCommand(in domain.ClientCommand) (c domain.ClientCommand, err error) {
-	c = domain.ClientCommand{ClientID: in.ClientID, Create: in.Create, Redeem: in.Redeem, Delete: in.Delete, Share: in.Share, Revoke: in.Revoke}
+	c = domain.ClientCommand{ClientID: in.ClientID, Create: in.Create, Redeem: in.Redeem, Delete: in.Delete, Share: in.Share, Revoke: in.Revoke, Announce: in.Announce}
 	if in.Create != nil {
 		create := *in.Create
 		create.Options, err = create.Options.Identified(in.Key)

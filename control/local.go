@@ -18,8 +18,8 @@ type Local struct {
 
 // NewLocal gives the commands of agents at the node.
 func NewLocal(node string, log Log, head func(context.Context) (domain.Position, error), executor Executor,
-	public func(context.Context) func(*domain.Mapping) string) *Local {
-	server := &Server{sealing: newSealing(), config: ServerConfig{Log: log, Head: head, Executor: executor, Public: public, Now: time.Now}, folds: newFolds(log)}
+	public func(context.Context) func(*domain.Mapping) string, proofs Proofs) *Local {
+	server := &Server{sealing: newSealing(), config: ServerConfig{Log: log, Head: head, Executor: executor, Public: public, Proofs: proofs, Now: time.Now}, folds: newFolds(log)}
 	return &Local{node: node, state: &state{Server: server}}
 }
 

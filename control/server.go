@@ -59,6 +59,8 @@ type ServerConfig struct {
 	// ViewsWait bounds how long a read model is waited for before the log is
 	// asked. Default 300 ms.
 	ViewsWait time.Duration
+	// Proofs proves keys to agents; nil: none are proved.
+	Proofs Proofs
 	// Usage is where nodes' reports of usage are counted; nil: nowhere, and nodes
 	// keep what they count.
 	Usage Usage
@@ -143,6 +145,7 @@ type Server struct {
 	health *health.Server
 	calm   *circuit // in front of the read models
 
+	keys    positions
 	sealing chan struct{}  // a slot for each password that is being sealed
 	keeping chan struct{}  // a slot for each view that is being kept
 	kept    sync.WaitGroup // of those

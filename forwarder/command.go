@@ -99,6 +99,11 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 		c.Delete = &domain.DeleteMapping{ID: wish.DeleteMapping.GetMappingId()}
 	case *wirepb.Command_ListMappings:
 		c.List = &domain.MappingPage{After: wish.ListMappings.GetAfter(), Limit: int(min(wish.ListMappings.GetLimit(), 1<<20))}
+	case *wirepb.Command_AnnounceKey:
+		c.Announce = &domain.AnnounceKey{ID: s.client, StaticKey: wish.AnnounceKey.GetStaticKey()}
+		c.Source, c.Request = "", "" // peers get the record with its proof, and may not see where this agent is
+	case *wirepb.Command_ProveKeys:
+		c.Prove = questionOf(wish.ProveKeys)
 	default:
 		return resultOf(m, wire.Malformed, "the command is none that this forwarder knows")
 	}
@@ -134,6 +139,7 @@ func (s *session) execute(ctx context.Context, m *wirepb.Command) *wirepb.Contro
 	for _, c := range r.Clients {
 		answer.Clients = append(answer.Clients, &wirepb.Client{ClientId: c.ID, Name: c.Name, Disabled: c.Disabled})
 	}
+	answer.Proofs = proofsMessage(r.Proofs)
 	shorten(answer)
 	return &wirepb.Control{Message: &wirepb.Control_Result{Result: answer}}
 }

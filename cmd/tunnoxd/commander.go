@@ -19,7 +19,7 @@ func (cp *controlPlane) localCommander(node string) *control.Local {
 	return control.NewLocal(node, cp.store, func(ctx context.Context) (domain.Position, error) {
 		head, err := cp.store.Head(ctx)
 		return head.Position, err
-	}, cp.commands, cp.public)
+	}, cp.commands, cp.public, cp.proofs)
 }
 
 // visitorAddresses gives the address or URL with which visitors reach a mapping; "" for

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tunnox-net/tunnox/audit"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore"
@@ -84,6 +85,7 @@ type controlPlane struct {
 	projector *projections.Projector
 	reader    *projections.Reader
 	usage     *usage.Book
+	proofs    *audit.KeyProver
 	joining   atomic.Pointer[joining]  // nil: nobody can join yet
 	session   *controlpostgres.Session // nil: there is no other control plane
 	phase     atomic.Pointer[string]   // why it is not ready; nil = it is
@@ -177,6 +179,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		return nil, err
 	}
 
+	cp.proofs = audit.NewKeyProver(b.raw, proofs.sealer, proofs.key)
 	p.alarms.add(alarmAudit, proofs.sealer.Check)
 
 	signing, err := loadSigningKeys(p.dir, p.cfg.JWTKey)

@@ -47,6 +47,7 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 			return err == nil && slices.ContainsFunc(found[0].Sessions, func(s directory.Session) bool { return s.Node == node }), err
 		},
 		Keep:            b.views.Keep,
+		Proofs:          cp.proofs,
 		Public:          cp.public,
 		AnonymousLimits: limitsOf(p.cfg.plans, anonymousPlan), RefuseAnonymous: p.cfg.Anonymous == "off",
 		Logger: log, Metrics: metrics,

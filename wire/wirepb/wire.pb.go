@@ -1075,6 +1075,8 @@ type Command struct {
 	//	*Command_CreateShare
 	//	*Command_RevokeShare
 	//	*Command_ListClients
+	//	*Command_AnnounceKey
+	//	*Command_ProveKeys
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1194,6 +1196,24 @@ func (x *Command) GetListClients() *ListClients {
 	return nil
 }
 
+func (x *Command) GetAnnounceKey() *AnnounceKey {
+	if x != nil {
+		if x, ok := x.Command.(*Command_AnnounceKey); ok {
+			return x.AnnounceKey
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetProveKeys() *ProveKeys {
+	if x != nil {
+		if x, ok := x.Command.(*Command_ProveKeys); ok {
+			return x.ProveKeys
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -1226,6 +1246,14 @@ type Command_ListClients struct {
 	ListClients *ListClients `protobuf:"bytes,9,opt,name=list_clients,json=listClients,proto3,oneof"`
 }
 
+type Command_AnnounceKey struct {
+	AnnounceKey *AnnounceKey `protobuf:"bytes,10,opt,name=announce_key,json=announceKey,proto3,oneof"`
+}
+
+type Command_ProveKeys struct {
+	ProveKeys *ProveKeys `protobuf:"bytes,11,opt,name=prove_keys,json=proveKeys,proto3,oneof"`
+}
+
 func (*Command_CreateMapping) isCommand_Command() {}
 
 func (*Command_DeleteMapping) isCommand_Command() {}
@@ -1239,6 +1267,325 @@ func (*Command_CreateShare) isCommand_Command() {}
 func (*Command_RevokeShare) isCommand_Command() {}
 
 func (*Command_ListClients) isCommand_Command() {}
+
+func (*Command_AnnounceKey) isCommand_Command() {}
+
+func (*Command_ProveKeys) isCommand_Command() {}
+
+// AnnounceKey gives the public half of the key with which the asking client's agent
+// encrypts from end to end. Asking for the present one again changes nothing.
+type AnnounceKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StaticKey     []byte                 `protobuf:"bytes,1,opt,name=static_key,json=staticKey,proto3" json:"static_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceKey) Reset() {
+	*x = AnnounceKey{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceKey) ProtoMessage() {}
+
+func (x *AnnounceKey) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceKey.ProtoReflect.Descriptor instead.
+func (*AnnounceKey) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AnnounceKey) GetStaticKey() []byte {
+	if x != nil {
+		return x.StaticKey
+	}
+	return nil
+}
+
+// ProveKeys asks for keys, with proofs that the server's log has them. SPEC.md says how
+// they are verified.
+type ProveKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*KeyOf               `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`    // at most 16
+	Known         int64                  `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"` // records of the checkpoint that the agent knows; 0 = none
+	Seen          int64                  `protobuf:"varint,3,opt,name=seen,proto3" json:"seen,omitempty"`   // records of the checkpoint that a peer has seen; 0 = no question
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveKeys) Reset() {
+	*x = ProveKeys{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveKeys) ProtoMessage() {}
+
+func (x *ProveKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveKeys.ProtoReflect.Descriptor instead.
+func (*ProveKeys) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ProveKeys) GetKeys() []*KeyOf {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ProveKeys) GetKnown() int64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *ProveKeys) GetSeen() int64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+// KeyOf names the client at the other end of a mapping; with mapping 0 the asking one.
+type KeyOf struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MappingId     int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
+	ClientId      int64                  `protobuf:"varint,2,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyOf) Reset() {
+	*x = KeyOf{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyOf) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyOf) ProtoMessage() {}
+
+func (x *KeyOf) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyOf.ProtoReflect.Descriptor instead.
+func (*KeyOf) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *KeyOf) GetMappingId() int64 {
+	if x != nil {
+		return x.MappingId
+	}
+	return 0
+}
+
+func (x *KeyOf) GetClientId() int64 {
+	if x != nil {
+		return x.ClientId
+	}
+	return 0
+}
+
+// KeyProofs answers ProveKeys. Hashes are 32 bytes each, one behind the other.
+type KeyProofs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Signer        string                 `protobuf:"bytes,1,opt,name=signer,proto3" json:"signer,omitempty"`         // the key that signs checkpoints, as a verifier key of signed notes
+	Checkpoint    string                 `protobuf:"bytes,2,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // signed
+	Grown         []byte                 `protobuf:"bytes,3,opt,name=grown,proto3" json:"grown,omitempty"`           // proves that the log begins with the known records
+	Between       []byte                 `protobuf:"bytes,4,opt,name=between,proto3" json:"between,omitempty"`       // proves that of known and seen the larger begins with the smaller
+	Keys          []*KeyProof            `protobuf:"bytes,5,rep,name=keys,proto3" json:"keys,omitempty"`             // of those clients that have a key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyProofs) Reset() {
+	*x = KeyProofs{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyProofs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyProofs) ProtoMessage() {}
+
+func (x *KeyProofs) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyProofs.ProtoReflect.Descriptor instead.
+func (*KeyProofs) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *KeyProofs) GetSigner() string {
+	if x != nil {
+		return x.Signer
+	}
+	return ""
+}
+
+func (x *KeyProofs) GetCheckpoint() string {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return ""
+}
+
+func (x *KeyProofs) GetGrown() []byte {
+	if x != nil {
+		return x.Grown
+	}
+	return nil
+}
+
+func (x *KeyProofs) GetBetween() []byte {
+	if x != nil {
+		return x.Between
+	}
+	return nil
+}
+
+func (x *KeyProofs) GetKeys() []*KeyProof {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// KeyProof proves a client's newest key.
+type KeyProof struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClientId      int64                  `protobuf:"varint,1,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	Number        int64                  `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`     // counts the client's keys from 1
+	Position      int64                  `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"` // of the record, from 1
+	Record        []byte                 `protobuf:"bytes,4,opt,name=record,proto3" json:"record,omitempty"`      // the content of the leaf
+	Path          []byte                 `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`          // hashes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyProof) Reset() {
+	*x = KeyProof{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyProof) ProtoMessage() {}
+
+func (x *KeyProof) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyProof.ProtoReflect.Descriptor instead.
+func (*KeyProof) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *KeyProof) GetClientId() int64 {
+	if x != nil {
+		return x.ClientId
+	}
+	return 0
+}
+
+func (x *KeyProof) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *KeyProof) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *KeyProof) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *KeyProof) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
 
 // CreateMapping makes a mapping that the asking client is an end of.
 type CreateMapping struct {
@@ -1262,7 +1609,7 @@ type CreateMapping struct {
 
 func (x *CreateMapping) Reset() {
 	*x = CreateMapping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1621,7 @@ func (x *CreateMapping) String() string {
 func (*CreateMapping) ProtoMessage() {}
 
 func (x *CreateMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[12]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1634,7 @@ func (x *CreateMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMapping.ProtoReflect.Descriptor instead.
 func (*CreateMapping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateMapping) GetSourceClientId() int64 {
@@ -1375,7 +1722,7 @@ type RedeemShare struct {
 
 func (x *RedeemShare) Reset() {
 	*x = RedeemShare{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1734,7 @@ func (x *RedeemShare) String() string {
 func (*RedeemShare) ProtoMessage() {}
 
 func (x *RedeemShare) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[13]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1747,7 @@ func (x *RedeemShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedeemShare.ProtoReflect.Descriptor instead.
 func (*RedeemShare) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RedeemShare) GetCode() string {
@@ -1459,7 +1806,7 @@ type CreateShare struct {
 
 func (x *CreateShare) Reset() {
 	*x = CreateShare{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1818,7 @@ func (x *CreateShare) String() string {
 func (*CreateShare) ProtoMessage() {}
 
 func (x *CreateShare) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[14]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1831,7 @@ func (x *CreateShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateShare.ProtoReflect.Descriptor instead.
 func (*CreateShare) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateShare) GetProtocol() string {
@@ -1532,7 +1879,7 @@ type RevokeShare struct {
 
 func (x *RevokeShare) Reset() {
 	*x = RevokeShare{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1891,7 @@ func (x *RevokeShare) String() string {
 func (*RevokeShare) ProtoMessage() {}
 
 func (x *RevokeShare) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[15]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1904,7 @@ func (x *RevokeShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeShare.ProtoReflect.Descriptor instead.
 func (*RevokeShare) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RevokeShare) GetShareId() int64 {
@@ -1580,7 +1927,7 @@ type ListClients struct {
 
 func (x *ListClients) Reset() {
 	*x = ListClients{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1939,7 @@ func (x *ListClients) String() string {
 func (*ListClients) ProtoMessage() {}
 
 func (x *ListClients) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[16]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1952,7 @@ func (x *ListClients) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClients.ProtoReflect.Descriptor instead.
 func (*ListClients) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListClients) GetName() string {
@@ -1639,7 +1986,7 @@ type DeleteMapping struct {
 
 func (x *DeleteMapping) Reset() {
 	*x = DeleteMapping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1998,7 @@ func (x *DeleteMapping) String() string {
 func (*DeleteMapping) ProtoMessage() {}
 
 func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[17]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +2011,7 @@ func (x *DeleteMapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMapping.ProtoReflect.Descriptor instead.
 func (*DeleteMapping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteMapping) GetMappingId() int64 {
@@ -1685,7 +2032,7 @@ type ListMappings struct {
 
 func (x *ListMappings) Reset() {
 	*x = ListMappings{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +2044,7 @@ func (x *ListMappings) String() string {
 func (*ListMappings) ProtoMessage() {}
 
 func (x *ListMappings) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[18]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +2057,7 @@ func (x *ListMappings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMappings.ProtoReflect.Descriptor instead.
 func (*ListMappings) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{18}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListMappings) GetAfter() int64 {
@@ -1738,13 +2085,14 @@ type Result struct {
 	Next          int64                  `protobuf:"varint,5,opt,name=next,proto3" json:"next,omitempty"`        // of a list: after for the next page, 0 = that was all
 	Share         *Share                 `protobuf:"bytes,6,opt,name=share,proto3" json:"share,omitempty"`       // made
 	Clients       []*Client              `protobuf:"bytes,7,rep,name=clients,proto3" json:"clients,omitempty"`   // listed
+	Proofs        *KeyProofs             `protobuf:"bytes,8,opt,name=proofs,proto3" json:"proofs,omitempty"`     // of keys
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +2104,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[19]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2117,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{19}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Result) GetId() uint64 {
@@ -1821,6 +2169,13 @@ func (x *Result) GetClients() []*Client {
 	return nil
 }
 
+func (x *Result) GetProofs() *KeyProofs {
+	if x != nil {
+		return x.Proofs
+	}
+	return nil
+}
+
 // Share is a share with its code.
 type Share struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1833,7 +2188,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2200,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[20]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2213,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{20}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Share) GetShareId() int64 {
@@ -1894,7 +2249,7 @@ type Client struct {
 
 func (x *Client) Reset() {
 	*x = Client{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2261,7 @@ func (x *Client) String() string {
 func (*Client) ProtoMessage() {}
 
 func (x *Client) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[21]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2274,7 @@ func (x *Client) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Client.ProtoReflect.Descriptor instead.
 func (*Client) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{21}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Client) GetClientId() int64 {
@@ -1966,7 +2321,7 @@ type Mapping struct {
 
 func (x *Mapping) Reset() {
 	*x = Mapping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2333,7 @@ func (x *Mapping) String() string {
 func (*Mapping) ProtoMessage() {}
 
 func (x *Mapping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[22]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2346,7 @@ func (x *Mapping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mapping.ProtoReflect.Descriptor instead.
 func (*Mapping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{22}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Mapping) GetMappingId() int64 {
@@ -2101,7 +2456,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[23]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2468,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[23]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2481,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{23}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Ping) GetId() uint64 {
@@ -2145,7 +2500,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[24]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2512,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[24]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2525,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{24}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Pong) GetId() uint64 {
@@ -2191,7 +2546,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[25]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2558,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[25]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2571,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{25}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GoAway) GetCode() string {
@@ -2259,7 +2614,7 @@ type Open struct {
 
 func (x *Open) Reset() {
 	*x = Open{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[26]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2626,7 @@ func (x *Open) String() string {
 func (*Open) ProtoMessage() {}
 
 func (x *Open) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[26]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2639,7 @@ func (x *Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Open.ProtoReflect.Descriptor instead.
 func (*Open) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{26}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Open) GetMappingId() int64 {
@@ -2412,7 +2767,7 @@ type Opened struct {
 
 func (x *Opened) Reset() {
 	*x = Opened{}
-	mi := &file_wire_wirepb_wire_proto_msgTypes[27]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2779,7 @@ func (x *Opened) String() string {
 func (*Opened) ProtoMessage() {}
 
 func (x *Opened) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wirepb_wire_proto_msgTypes[27]
+	mi := &file_wire_wirepb_wire_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2792,7 @@ func (x *Opened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opened.ProtoReflect.Descriptor instead.
 func (*Opened) Descriptor() ([]byte, []int) {
-	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{27}
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Opened) GetCode() string {
@@ -2562,7 +2917,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\x93\x04\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x91\x05\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12F\n" +
@@ -2572,8 +2927,37 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\fredeem_share\x18\x06 \x01(\v2\x1b.tunnox.wire.v1.RedeemShareH\x00R\vredeemShare\x12@\n" +
 	"\fcreate_share\x18\a \x01(\v2\x1b.tunnox.wire.v1.CreateShareH\x00R\vcreateShare\x12@\n" +
 	"\frevoke_share\x18\b \x01(\v2\x1b.tunnox.wire.v1.RevokeShareH\x00R\vrevokeShare\x12@\n" +
-	"\flist_clients\x18\t \x01(\v2\x1b.tunnox.wire.v1.ListClientsH\x00R\vlistClientsB\t\n" +
-	"\acommand\"\xc3\x02\n" +
+	"\flist_clients\x18\t \x01(\v2\x1b.tunnox.wire.v1.ListClientsH\x00R\vlistClients\x12@\n" +
+	"\fannounce_key\x18\n" +
+	" \x01(\v2\x1b.tunnox.wire.v1.AnnounceKeyH\x00R\vannounceKey\x12:\n" +
+	"\n" +
+	"prove_keys\x18\v \x01(\v2\x19.tunnox.wire.v1.ProveKeysH\x00R\tproveKeysB\t\n" +
+	"\acommand\",\n" +
+	"\vAnnounceKey\x12\x1d\n" +
+	"\n" +
+	"static_key\x18\x01 \x01(\fR\tstaticKey\"`\n" +
+	"\tProveKeys\x12)\n" +
+	"\x04keys\x18\x01 \x03(\v2\x15.tunnox.wire.v1.KeyOfR\x04keys\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\x03R\x05known\x12\x12\n" +
+	"\x04seen\x18\x03 \x01(\x03R\x04seen\"C\n" +
+	"\x05KeyOf\x12\x1d\n" +
+	"\n" +
+	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x1b\n" +
+	"\tclient_id\x18\x02 \x01(\x03R\bclientId\"\xa1\x01\n" +
+	"\tKeyProofs\x12\x16\n" +
+	"\x06signer\x18\x01 \x01(\tR\x06signer\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\tR\n" +
+	"checkpoint\x12\x14\n" +
+	"\x05grown\x18\x03 \x01(\fR\x05grown\x12\x18\n" +
+	"\abetween\x18\x04 \x01(\fR\abetween\x12,\n" +
+	"\x04keys\x18\x05 \x03(\v2\x18.tunnox.wire.v1.KeyProofR\x04keys\"\x87\x01\n" +
+	"\bKeyProof\x12\x1b\n" +
+	"\tclient_id\x18\x01 \x01(\x03R\bclientId\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x03R\x06number\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\x03R\bposition\x12\x16\n" +
+	"\x06record\x18\x04 \x01(\fR\x06record\x12\x12\n" +
+	"\x04path\x18\x05 \x01(\fR\x04path\"\xc3\x02\n" +
 	"\rCreateMapping\x12(\n" +
 	"\x10source_client_id\x18\x01 \x01(\x03R\x0esourceClientId\x12(\n" +
 	"\x10target_client_id\x18\x02 \x01(\x03R\x0etargetClientId\x12\x1a\n" +
@@ -2616,7 +3000,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\":\n" +
 	"\fListMappings\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x03R\x05after\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\"\xee\x01\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\"\xa1\x02\n" +
 	"\x06Result\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -2624,7 +3008,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\bmappings\x18\x04 \x03(\v2\x17.tunnox.wire.v1.MappingR\bmappings\x12\x12\n" +
 	"\x04next\x18\x05 \x01(\x03R\x04next\x12+\n" +
 	"\x05share\x18\x06 \x01(\v2\x15.tunnox.wire.v1.ShareR\x05share\x120\n" +
-	"\aclients\x18\a \x03(\v2\x16.tunnox.wire.v1.ClientR\aclients\"P\n" +
+	"\aclients\x18\a \x03(\v2\x16.tunnox.wire.v1.ClientR\aclients\x121\n" +
+	"\x06proofs\x18\b \x01(\v2\x19.tunnox.wire.v1.KeyProofsR\x06proofs\"P\n" +
 	"\x05Share\x12\x19\n" +
 	"\bshare_id\x18\x01 \x01(\x03R\ashareId\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x18\n" +
@@ -2699,7 +3084,7 @@ func file_wire_wirepb_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wirepb_wire_proto_rawDescData
 }
 
-var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_wire_wirepb_wire_proto_goTypes = []any{
 	(*Control)(nil),       // 0: tunnox.wire.v1.Control
 	(*Challenge)(nil),     // 1: tunnox.wire.v1.Challenge
@@ -2713,22 +3098,27 @@ var file_wire_wirepb_wire_proto_goTypes = []any{
 	(*Ack)(nil),           // 9: tunnox.wire.v1.Ack
 	(*Failure)(nil),       // 10: tunnox.wire.v1.Failure
 	(*Command)(nil),       // 11: tunnox.wire.v1.Command
-	(*CreateMapping)(nil), // 12: tunnox.wire.v1.CreateMapping
-	(*RedeemShare)(nil),   // 13: tunnox.wire.v1.RedeemShare
-	(*CreateShare)(nil),   // 14: tunnox.wire.v1.CreateShare
-	(*RevokeShare)(nil),   // 15: tunnox.wire.v1.RevokeShare
-	(*ListClients)(nil),   // 16: tunnox.wire.v1.ListClients
-	(*DeleteMapping)(nil), // 17: tunnox.wire.v1.DeleteMapping
-	(*ListMappings)(nil),  // 18: tunnox.wire.v1.ListMappings
-	(*Result)(nil),        // 19: tunnox.wire.v1.Result
-	(*Share)(nil),         // 20: tunnox.wire.v1.Share
-	(*Client)(nil),        // 21: tunnox.wire.v1.Client
-	(*Mapping)(nil),       // 22: tunnox.wire.v1.Mapping
-	(*Ping)(nil),          // 23: tunnox.wire.v1.Ping
-	(*Pong)(nil),          // 24: tunnox.wire.v1.Pong
-	(*GoAway)(nil),        // 25: tunnox.wire.v1.GoAway
-	(*Open)(nil),          // 26: tunnox.wire.v1.Open
-	(*Opened)(nil),        // 27: tunnox.wire.v1.Opened
+	(*AnnounceKey)(nil),   // 12: tunnox.wire.v1.AnnounceKey
+	(*ProveKeys)(nil),     // 13: tunnox.wire.v1.ProveKeys
+	(*KeyOf)(nil),         // 14: tunnox.wire.v1.KeyOf
+	(*KeyProofs)(nil),     // 15: tunnox.wire.v1.KeyProofs
+	(*KeyProof)(nil),      // 16: tunnox.wire.v1.KeyProof
+	(*CreateMapping)(nil), // 17: tunnox.wire.v1.CreateMapping
+	(*RedeemShare)(nil),   // 18: tunnox.wire.v1.RedeemShare
+	(*CreateShare)(nil),   // 19: tunnox.wire.v1.CreateShare
+	(*RevokeShare)(nil),   // 20: tunnox.wire.v1.RevokeShare
+	(*ListClients)(nil),   // 21: tunnox.wire.v1.ListClients
+	(*DeleteMapping)(nil), // 22: tunnox.wire.v1.DeleteMapping
+	(*ListMappings)(nil),  // 23: tunnox.wire.v1.ListMappings
+	(*Result)(nil),        // 24: tunnox.wire.v1.Result
+	(*Share)(nil),         // 25: tunnox.wire.v1.Share
+	(*Client)(nil),        // 26: tunnox.wire.v1.Client
+	(*Mapping)(nil),       // 27: tunnox.wire.v1.Mapping
+	(*Ping)(nil),          // 28: tunnox.wire.v1.Ping
+	(*Pong)(nil),          // 29: tunnox.wire.v1.Pong
+	(*GoAway)(nil),        // 30: tunnox.wire.v1.GoAway
+	(*Open)(nil),          // 31: tunnox.wire.v1.Open
+	(*Opened)(nil),        // 32: tunnox.wire.v1.Opened
 }
 var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	1,  // 0: tunnox.wire.v1.Control.challenge:type_name -> tunnox.wire.v1.Challenge
@@ -2737,31 +3127,36 @@ var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	6,  // 3: tunnox.wire.v1.Control.refused:type_name -> tunnox.wire.v1.Refused
 	8,  // 4: tunnox.wire.v1.Control.assign:type_name -> tunnox.wire.v1.Assign
 	9,  // 5: tunnox.wire.v1.Control.ack:type_name -> tunnox.wire.v1.Ack
-	23, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
-	24, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
-	25, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
+	28, // 6: tunnox.wire.v1.Control.ping:type_name -> tunnox.wire.v1.Ping
+	29, // 7: tunnox.wire.v1.Control.pong:type_name -> tunnox.wire.v1.Pong
+	30, // 8: tunnox.wire.v1.Control.go_away:type_name -> tunnox.wire.v1.GoAway
 	5,  // 9: tunnox.wire.v1.Control.forwarders:type_name -> tunnox.wire.v1.Forwarders
 	11, // 10: tunnox.wire.v1.Control.command:type_name -> tunnox.wire.v1.Command
-	19, // 11: tunnox.wire.v1.Control.result:type_name -> tunnox.wire.v1.Result
+	24, // 11: tunnox.wire.v1.Control.result:type_name -> tunnox.wire.v1.Result
 	4,  // 12: tunnox.wire.v1.Welcome.forwarders:type_name -> tunnox.wire.v1.Forwarder
 	4,  // 13: tunnox.wire.v1.Forwarders.forwarders:type_name -> tunnox.wire.v1.Forwarder
 	7,  // 14: tunnox.wire.v1.Assign.listeners:type_name -> tunnox.wire.v1.Listener
 	10, // 15: tunnox.wire.v1.Ack.failures:type_name -> tunnox.wire.v1.Failure
-	12, // 16: tunnox.wire.v1.Command.create_mapping:type_name -> tunnox.wire.v1.CreateMapping
-	17, // 17: tunnox.wire.v1.Command.delete_mapping:type_name -> tunnox.wire.v1.DeleteMapping
-	18, // 18: tunnox.wire.v1.Command.list_mappings:type_name -> tunnox.wire.v1.ListMappings
-	13, // 19: tunnox.wire.v1.Command.redeem_share:type_name -> tunnox.wire.v1.RedeemShare
-	14, // 20: tunnox.wire.v1.Command.create_share:type_name -> tunnox.wire.v1.CreateShare
-	15, // 21: tunnox.wire.v1.Command.revoke_share:type_name -> tunnox.wire.v1.RevokeShare
-	16, // 22: tunnox.wire.v1.Command.list_clients:type_name -> tunnox.wire.v1.ListClients
-	22, // 23: tunnox.wire.v1.Result.mappings:type_name -> tunnox.wire.v1.Mapping
-	20, // 24: tunnox.wire.v1.Result.share:type_name -> tunnox.wire.v1.Share
-	21, // 25: tunnox.wire.v1.Result.clients:type_name -> tunnox.wire.v1.Client
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	17, // 16: tunnox.wire.v1.Command.create_mapping:type_name -> tunnox.wire.v1.CreateMapping
+	22, // 17: tunnox.wire.v1.Command.delete_mapping:type_name -> tunnox.wire.v1.DeleteMapping
+	23, // 18: tunnox.wire.v1.Command.list_mappings:type_name -> tunnox.wire.v1.ListMappings
+	18, // 19: tunnox.wire.v1.Command.redeem_share:type_name -> tunnox.wire.v1.RedeemShare
+	19, // 20: tunnox.wire.v1.Command.create_share:type_name -> tunnox.wire.v1.CreateShare
+	20, // 21: tunnox.wire.v1.Command.revoke_share:type_name -> tunnox.wire.v1.RevokeShare
+	21, // 22: tunnox.wire.v1.Command.list_clients:type_name -> tunnox.wire.v1.ListClients
+	12, // 23: tunnox.wire.v1.Command.announce_key:type_name -> tunnox.wire.v1.AnnounceKey
+	13, // 24: tunnox.wire.v1.Command.prove_keys:type_name -> tunnox.wire.v1.ProveKeys
+	14, // 25: tunnox.wire.v1.ProveKeys.keys:type_name -> tunnox.wire.v1.KeyOf
+	16, // 26: tunnox.wire.v1.KeyProofs.keys:type_name -> tunnox.wire.v1.KeyProof
+	27, // 27: tunnox.wire.v1.Result.mappings:type_name -> tunnox.wire.v1.Mapping
+	25, // 28: tunnox.wire.v1.Result.share:type_name -> tunnox.wire.v1.Share
+	26, // 29: tunnox.wire.v1.Result.clients:type_name -> tunnox.wire.v1.Client
+	15, // 30: tunnox.wire.v1.Result.proofs:type_name -> tunnox.wire.v1.KeyProofs
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_wire_wirepb_wire_proto_init() }
@@ -2791,6 +3186,8 @@ func file_wire_wirepb_wire_proto_init() {
 		(*Command_CreateShare)(nil),
 		(*Command_RevokeShare)(nil),
 		(*Command_ListClients)(nil),
+		(*Command_AnnounceKey)(nil),
+		(*Command_ProveKeys)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2798,7 +3195,7 @@ func file_wire_wirepb_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wirepb_wire_proto_rawDesc), len(file_wire_wirepb_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
