@@ -90,7 +90,7 @@ type Agent struct {
 	servers    []string // the config's
 	log        *slog.Logger
 	listening  Listening
-	seals      *Sealing
+	seals      *seals // nil: it cannot encrypt from end to end
 	sealedOnly bool
 
 	roster       *roster
@@ -131,6 +131,8 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.New("build agent: no way to dial")
 	case cfg.Identity.ClientID != 0 && !cfg.Identity.Credential.Valid():
 		return nil, errors.New("build agent: a client id needs its auth code")
+	case cfg.Sealing != nil && cfg.Sealing.Keys == nil:
+		return nil, errors.New("build agent: it is to encrypt from end to end, and has no key")
 	case cfg.SealedOnly && cfg.Sealing == nil:
 		return nil, errors.New("build agent: it allows connections that are encrypted from end to end only, and has no key")
 	case cfg.Identity.ClientID == 0 && cfg.Identity.Credential.Valid():
@@ -139,7 +141,9 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, version: cfg.Version,
 		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity, listening: cfg.Listening}
 	a.inspector = cfg.Inspector
-	a.seals, a.sealedOnly = cfg.Sealing, cfg.SealedOnly
+	if a.sealedOnly = cfg.SealedOnly; cfg.Sealing != nil {
+		a.seals = newSeals(a, cfg.Sealing)
+	}
 	a.changed, a.servers = cfg.Changed, slices.Clone(cfg.Servers)
 	a.tries, a.stirs, a.stirred = cfg.Tries, cfg.Stirred, make(chan struct{})
 	if a.log == nil {
@@ -181,6 +185,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.start(func() { a.tunnels.sweep(ctx) })
 	if err := a.prepareIdentity(); err != nil {
 		return err
+	}
+	if a.seals != nil && a.seals.proofs != nil {
+		if err := a.seals.proofs.load(a.credential()); err != nil {
+			return err
+		}
+		a.start(func() { a.keepKey(ctx) })
 	}
 	if a.stirs != nil {
 		a.start(func() { a.heed(ctx, a.stirs) })
@@ -236,6 +246,12 @@ func (a *Agent) prepareIdentity() error {
 	}
 	a.identity = Identity{Credential: credential}
 	return a.state.Save(a.identity, "")
+}
+
+func (a *Agent) credential() wire.Credential {
+	a.idMu.Lock()
+	defer a.idMu.Unlock()
+	return a.identity.Credential
 }
 
 func (a *Agent) file() string {

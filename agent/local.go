@@ -96,6 +96,8 @@ func (a *Agent) Local() http.Handler {
 	mux.HandleFunc("POST /tunnels", a.localTunnel)
 	mux.HandleFunc("DELETE /tunnels/{id}", a.localEndTunnel)
 	mux.HandleFunc("GET /clients", a.localClients)
+	mux.HandleFunc("GET /keys", a.localKeys)
+	mux.HandleFunc("POST /keys/rotate", a.localRotateKey)
 	return mux
 }
 

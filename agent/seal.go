@@ -20,8 +20,51 @@ const carriesSeal = "seal-1"
 
 // Sealing is what an agent encrypts from end to end with.
 type Sealing struct {
-	Party *seal.Party
+	// Keys are the agent's own. The agent announces them to its server.
+	Keys *Keyring
+	// Pinned are keys of other clients that the owner has named. For those clients nothing
+	// else counts. For others the newest key counts that the server's log is proven to have.
+	Pinned PinnedKeys
+	// Log is the file where the agent keeps what it knows of its server's log; "": nowhere.
+	Log string
+	// Peers, if set, knows the keys of others in place of Pinned and the log. The agent
+	// announces nothing then.
 	Peers Peers
+}
+
+// seals is what an agent encrypts from end to end with, in use.
+type seals struct {
+	keys   *Keyring
+	peers  Peers
+	proofs *proofs       // nil with Peers of an embedder
+	known  *knownPeers   // the same
+	poke   chan struct{} // there is another key to be announced
+}
+
+func newSeals(a *Agent, from *Sealing) *seals {
+	s := &seals{keys: from.Keys, peers: from.Peers, poke: make(chan struct{}, 1)}
+	if s.peers == nil {
+		s.proofs = newProofs(a, from.Log, from.Keys)
+		s.known = &knownPeers{from.Pinned, s.proofs}
+		s.peers = s.known
+	}
+	return s
+}
+
+// seen is what a peer is told of the server's log.
+func (s *seals) seen() []byte {
+	if s.proofs == nil {
+		return nil
+	}
+	return s.proofs.seen()
+}
+
+// compare compares what a peer has seen of the server's log with what this agent has.
+func (s *seals) compare(ctx context.Context, client int64, note []byte) error {
+	if s.known == nil {
+		return nil
+	}
+	return s.known.compare(ctx, client, note)
 }
 
 // Peers knows whose a static key is. Its errors say why a key is not used, and carry a
@@ -34,12 +77,13 @@ type Peers interface {
 	Trust(ctx context.Context, mapping, client int64, key seal.PublicKey) error
 }
 
-// sealing is what the agent encrypts with, nil when it cannot.
-func (a *Agent) sealing() *Sealing { return a.seals }
-
 // initiation is a source agent's handshake whose answer has not come.
 type initiation struct {
-	sealing *Sealing
+	seals   *seals
+	party   *seal.Party
+	peer    seal.PublicKey
+	mapping int64
+	target  int64 // client
 	half    *seal.Initiation
 }
 
@@ -49,35 +93,39 @@ func (s *session) initiate(ctx context.Context, open *wirepb.Open, o *options) (
 	if !o.sealed() {
 		return nil, open, nil
 	}
-	sealing := s.a.sealing()
-	if sealing == nil {
+	seals := s.a.seals
+	if seals == nil {
 		return nil, nil, wire.EncryptionUnavailable
 	}
-	peer, err := sealing.Peers.KeyOf(ctx, open.GetMappingId(), o.target)
+	peer, err := seals.peers.KeyOf(ctx, open.GetMappingId(), o.target)
 	if err != nil {
 		return nil, nil, fmt.Errorf("the key of client %d: %w", o.target, err)
 	}
-	half, first, err := sealing.Party.Initiate(peer, seal.Terms{Mapping: open.GetMappingId(), Source: s.client, Target: o.target,
-		Protocol: o.protocol, Destination: open.GetDestination(), Version: o.version}, nil)
+	party := seals.keys.Party()
+	half, first, err := party.Initiate(peer, seal.Terms{Mapping: open.GetMappingId(), Source: s.client, Target: o.target,
+		Protocol: o.protocol, Destination: open.GetDestination(), Version: o.version}, seals.seen())
 	if err != nil {
 		return nil, nil, err
 	}
 	open = proto.CloneOf(open)
 	open.Seal, open.ListenerVersion = first, o.version
-	return &initiation{sealing, half}, open, nil
+	return &initiation{seals, party, peer, open.GetMappingId(), o.target, half}, open, nil
 }
 
 // finish makes a stream encrypted when the target agent's message has come.
-func (i *initiation) finish(stream transport.Stream, answer []byte) (transport.Stream, error) {
+func (i *initiation) finish(ctx context.Context, stream transport.Stream, answer []byte) (transport.Stream, error) {
 	if i == nil {
 		return stream, nil
 	}
 	if len(answer) == 0 {
 		return nil, &wire.Refusal{Code: wire.EncryptionRequired, Message: "the answer has no key: the target agent, or whoever is in between, does not encrypt from end to end"}
 	}
-	secrets, _, err := i.half.Finish(answer)
+	secrets, note, err := i.half.Finish(answer)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", wire.EncryptionFailed, err)
+	}
+	if err := i.seals.compare(ctx, i.target, note); err != nil {
+		return nil, err
 	}
 	return seal.New(stream, secrets)
 }
@@ -90,8 +138,15 @@ func (i *initiation) replayed(err error) bool {
 	if i == nil || !ok || refusal.Code != wire.EncryptionReplayed || refusal.Least == 0 {
 		return false
 	}
-	i.sealing.Party.Advance(refusal.Least)
+	i.party.Advance(refusal.Least)
 	return true
+}
+
+// renewed reports whether another try makes sense because the target agent has got another
+// key: then it cannot read what was meant for the one before.
+func (i *initiation) renewed(ctx context.Context, err error) bool {
+	return i != nil && i.seals.known != nil && errors.Is(err, wire.EncryptionFailed) &&
+		i.seals.known.newer(ctx, i.mapping, i.target, i.peer)
 }
 
 // unseal takes the first message of a handshake from an Open. It returns nil when the
@@ -105,8 +160,8 @@ func (t *target) unseal(ctx context.Context, s *session, open *wirepb.Open) (*se
 		}
 		return nil, nil
 	}
-	sealing := t.agent.sealing()
-	if sealing == nil {
+	seals := t.agent.seals
+	if seals == nil {
 		return nil, wire.EncryptionUnavailable
 	}
 	terms := seal.Terms{Mapping: open.GetMappingId(), Source: open.GetSourceClient(), Target: s.client,
@@ -117,8 +172,8 @@ func (t *target) unseal(ctx context.Context, s *session, open *wirepb.Open) (*se
 	if terms.Protocol == "socks5" {
 		terms.Destination = open.GetService() // what the client of the source agent asked for
 	}
-	response, err := sealing.Party.Respond(open.GetSeal(), terms, func(key seal.PublicKey) error {
-		return sealing.Peers.Trust(ctx, terms.Mapping, terms.Source, key)
+	response, err := seals.keys.Party().Respond(open.GetSeal(), terms, func(key seal.PublicKey) error {
+		return seals.peers.Trust(ctx, terms.Mapping, terms.Source, key)
 	})
 	if replayed, ok := errors.AsType[seal.Replayed](err); ok {
 		return nil, &wire.Refusal{Code: wire.EncryptionReplayed, Message: wire.EncryptionReplayed.Sentence(), Least: replayed.Least}
@@ -126,7 +181,13 @@ func (t *target) unseal(ctx context.Context, s *session, open *wirepb.Open) (*se
 	if errors.Is(err, seal.ErrHandshake) {
 		return nil, fmt.Errorf("%w: %w", wire.EncryptionFailed, err)
 	}
-	return response, err
+	if err == nil {
+		err = seals.compare(ctx, terms.Source, response.Note)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return response, nil
 }
 
 // asRefusal makes an error of this agent's side of a handshake one that ends the opening:
@@ -143,11 +204,11 @@ func asRefusal(err error) error {
 }
 
 // opened answers yes, and makes the stream encrypted if response is not nil.
-func opened(stream transport.Stream, response *seal.Response) (transport.Stream, error) {
+func (t *target) opened(stream transport.Stream, response *seal.Response) (transport.Stream, error) {
 	if response == nil {
 		return stream, wire.WriteOpened(stream, nil)
 	}
-	answer, secrets, err := response.Finish(nil)
+	answer, secrets, err := response.Finish(t.agent.seals.seen())
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +221,7 @@ func opened(stream transport.Stream, response *seal.Response) (transport.Stream,
 // offers lists what this agent carries, for Hello.
 func (a *Agent) offers() []string {
 	names := protocols()
-	if a.sealing() != nil {
+	if a.seals != nil {
 		names = append(names, carriesSeal)
 	}
 	slices.Sort(names)

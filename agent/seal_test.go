@@ -124,6 +124,13 @@ func (c *counted) dials() int {
 	return c.dialled
 }
 
+// keyringOf holds a key that the test has made.
+func keyringOf(key seal.Key) *Keyring {
+	k := &Keyring{present: key}
+	k.party.Store(seal.NewParty(key))
+	return k
+}
+
 func newMiddle(t *testing.T, change ...func(*Config)) *middle {
 	t.Helper()
 	m := &middle{t: t, keys: &namedKeys{keys: map[int64]seal.PublicKey{}}, service: newCounted(t)}
@@ -135,7 +142,7 @@ func newMiddle(t *testing.T, change ...func(*Config)) *middle {
 		m.keys.set(client, key.Public())
 		return newScript(t, append([]func(*Config){func(cfg *Config) {
 			cfg.Identity.ClientID = client
-			cfg.Sealing = &Sealing{seal.NewParty(key), m.keys}
+			cfg.Sealing = &Sealing{Keys: keyringOf(key), Peers: m.keys}
 			cfg.Sessions = 1
 		}}, change...)...)
 	}

@@ -69,6 +69,7 @@ func (a *Agent) connect(ctx context.Context, c *claim, link transport.Session) (
 	a.sessions.add(s)
 	a.roster.tell(s.told) // after add: the Hello of a session that starts now must name this node
 	s.serve(ctx)
+	a.seals.loggedIn(s.client)
 	select {
 	case <-stirred: // the machine slept or moved during the login, when this session was not listed
 		a.start(func() { a.check(ctx, s) })

@@ -100,7 +100,7 @@ func (a *Agent) open(open *wirepb.Open, o *options, conn net.Conn) (*session, tr
 // ask calls other to learn whether there is another session to try.
 func (s *session) ask(ctx context.Context, open *wirepb.Open, o *options, other func() bool) (transport.Stream, error) {
 	stream, half, err := s.askOnce(ctx, open, o, other)
-	if half.replayed(err) {
+	if half.replayed(err) || half.renewed(ctx, err) {
 		stream, _, err = s.askOnce(ctx, open, o, other)
 	}
 	return stream, err
@@ -139,10 +139,10 @@ func (s *session) askOnce(ctx context.Context, open *wirepb.Open, o *options, ot
 		return nil, half, err
 	}
 	stream.SetDeadline(time.Time{})
-	sealed, err := half.finish(stream, answer)
+	sealed, err := half.finish(ctx, stream, answer)
 	if err != nil {
-		stream.Reset() // the service has been reached, and may not take this for an end
-		return nil, half, asRefusal(err)
+		stream.Reset()                  // the service has been reached, and may not take this for an end
+		return nil, nil, asRefusal(err) // and is not reached again
 	}
 	return sealed, half, nil
 }

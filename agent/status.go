@@ -25,6 +25,8 @@ type Status struct {
 	// Transports is what came of the latest attempt over each.
 	Transports []TransportStatus `json:"transports"`
 	Fenced     *Fence            `json:"fenced,omitempty"` // another agent has its identity
+	// Distrust is what the server has shown of its log that cannot be right; "" = nothing.
+	Distrust string `json:"distrust,omitempty"`
 }
 
 // SessionStatus is one session of an agent.
@@ -79,6 +81,11 @@ func (a *Agent) Status() Status {
 	s.Transports = []TransportStatus{}
 	if a.tries != nil {
 		s.Transports = append(s.Transports, a.tries()...)
+	}
+	if a.seals != nil && a.seals.proofs != nil {
+		if err := a.seals.proofs.trouble(); err != nil {
+			s.Distrust = err.Error()
+		}
 	}
 	s.SOCKSRefused = a.socksRefused.Load()
 	d := &a.datagrams

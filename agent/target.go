@@ -98,7 +98,7 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 	if t.policy.Load().list != nil {
 		forget = t.carried.add(open, stream, conn, t.allows)
 	}
-	carried, err = opened(stream, response)
+	carried, err = t.opened(stream, response)
 	if err != nil {
 		transport.Reset(conn)
 		stream.Reset()

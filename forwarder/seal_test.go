@@ -31,15 +31,14 @@ func newKeyring() *keyring { return &keyring{keys: map[int64]seal.PublicKey{}} }
 // with is an agent of a client that can encrypt from end to end.
 func (k *keyring) with(t testing.TB, c client) func(*agent.Config) {
 	t.Helper()
-	key, err := seal.NewKey()
+	own, err := agent.OpenKeyring("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.keys[c.id] = key.Public()
-	party := seal.NewParty(key)
-	return func(cfg *agent.Config) { cfg.Sealing = &agent.Sealing{Party: party, Peers: k} }
+	k.keys[c.id] = own.Public()
+	return func(cfg *agent.Config) { cfg.Sealing = &agent.Sealing{Keys: own, Peers: k} }
 }
 
 func (k *keyring) KeyOf(_ context.Context, _, client int64) (seal.PublicKey, error) {

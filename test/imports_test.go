@@ -96,7 +96,7 @@ var importRules = []importRule{
 		"it seals the bytes of any stream; whose a key is and what is carried is its callers' business"},
 	{"inspector", []string{"transport"}, "it reads what passes; which connections those are is the agent's business"},
 	{"webroot", nil, "a directory is served to whoever asks; who may ask is its caller's business"},
-	{"agent", []string{"wire", "wire/wirepb", "transport", "datagram", "proxyheader", "seal", "socks", "webroot", "wait"},
+	{"agent", []string{"wire", "wire/wirepb", "transport", "datagram", "logproof", "proxyheader", "seal", "socks", "webroot", "wait"},
 		"the agent runs at the customer: it knows the protocol and nothing of the server"},
 	{"reach", []string{"transport"},
 		"how a server is reached, and nothing of what is said to it"},

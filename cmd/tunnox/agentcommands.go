@@ -20,7 +20,7 @@ func localCommands(s surroundings) []*cobra.Command {
 	f := &localFlags{surroundings: s}
 	mappings := &cobra.Command{Use: "mapping", Short: "Create, list and delete mappings from or to the running agent"}
 	mappings.AddCommand(f.listMappings(), f.createMapping(), f.deleteMapping())
-	cmds := []*cobra.Command{f.status(), mappings, f.redeem(), f.clients()}
+	cmds := []*cobra.Command{f.status(), mappings, f.redeem(), f.clients(), f.verify()}
 	for _, cmd := range cmds {
 		flags := cmd.PersistentFlags()
 		flags.StringVar(&f.state, "state", "", "`directory` with which the agent was started (environment: TUNNOX_STATE)")

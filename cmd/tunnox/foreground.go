@@ -271,6 +271,10 @@ func (f *foreground) own() (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	if config.Sealing, err = o.sealing(); err != nil {
+		release()
+		return nil, err
+	}
 	dialled := &dialled{dial: config.Dial, servers: len(config.Servers), hopeless: make(chan struct{})}
 	config.Dial, config.Logger = dialled.do, log
 	a, err := agent.New(config)

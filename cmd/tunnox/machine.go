@@ -110,6 +110,10 @@ func (m *machineStatus) take(ctx context.Context, k *knowledge) {
 	}
 	m.noListener = k.noListener()
 	m.offline(k)
+	if k.agent.Distrust != "" {
+		m.Problems = append(m.Problems, trouble{"the server's log of keys is not to be believed: " + k.agent.Distrust,
+			"ask who runs the server whether it was restored from a backup; compare phrases with tunnox agent verify, or name keys with --peer-key"})
+	}
 	listed := map[int64]bool{}
 	for _, mapping := range k.mappings {
 		m.tunnel(k, mapping)

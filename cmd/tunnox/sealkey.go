@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,27 +44,36 @@ func parsePeerKeys(texts []string) (agent.PinnedKeys, error) {
 // sealing gives what the agent encrypts from end to end with. Its key is made at the
 // first start. The state is locked.
 func (o *agentOptions) sealing() (*agent.Sealing, error) {
-	key, err := seal.LoadOrCreateKey(sealKeyFile(o.state, o.clientID))
+	file := sealKeyFile(o.state, o.clientID)
+	keys, err := agent.OpenKeyring(file)
 	if err != nil {
 		return nil, err
 	}
-	return &agent.Sealing{Party: seal.NewParty(key), Peers: o.peers}, nil
+	return &agent.Sealing{Keys: keys, Pinned: o.peers, Log: strings.TrimSuffix(file, ".key") + ".log.json"}, nil
 }
 
 // sealKeyCommand prints the public half of an agent's key, or a phrase of two.
 func sealKeyCommand(s surroundings) *cobra.Command {
 	var state, peer string
 	var client int64
+	var rotate bool
 	cmd := &cobra.Command{Use: "key", Short: "Print the key with which this machine's agent encrypts from end to end", Args: cobra.NoArgs,
 		Long: `Print the public half of the key with which this machine's agent encrypts the
 connections of mappings with the encryption e2e. The agent makes the key at its first
-start. The agent at the other end is told it:
+start, and announces it to its server. Other agents take it from there, with a proof.
+With --rotate the running agent takes another key, and prints it when it counts.
+
+Who does not want to rely on proofs tells the agent at the other end the key by hand:
 
   tunnox agent --peer-key 600000001=tnxk_...
 
 With --phrase KEY print eight groups of digits from both keys. The other machine shows
-the same if nobody stands in between.`}
-	cmd.RunE = func(*cobra.Command, []string) error {
+the same if nobody stands in between. "tunnox agent verify" does that for all keys
+that the running agent knows.`}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if rotate {
+			return (&localFlags{surroundings: s, state: state, clientID: client, timeout: 30 * time.Second}).rotateKey(cmd)
+		}
 		state, err := stateDir(s, state)
 		if err != nil {
 			return err
@@ -88,6 +98,8 @@ the same if nobody stands in between.`}
 	}
 	cmd.Flags().StringVar(&state, "state", "", "`directory` of the agent (environment: TUNNOX_STATE)")
 	cmd.Flags().Int64Var(&client, "client-id", 0, "`id` of the client, for an agent that was started with --client-id")
+	cmd.Flags().BoolVar(&rotate, "rotate", false, "have the running agent take another key")
 	cmd.Flags().StringVar(&peer, "phrase", "", "print the phrase of this key and the other end's `key`")
+	cmd.MarkFlagsMutuallyExclusive("rotate", "phrase")
 	return cmd
 }
