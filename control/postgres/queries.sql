@@ -41,3 +41,42 @@ DELETE FROM cluster.control_planes WHERE id = @id AND session = @session OR seen
 -- name: ControlPlanes :many
 SELECT id, api, state, version, since, seen FROM cluster.control_planes
  WHERE seen > clock_timestamp() - make_interval(secs => @seconds::float8) ORDER BY id;
+
+-- name: Certificate :one
+SELECT sealed FROM cluster.certificates WHERE key = @key;
+
+-- name: StoreCertificate :exec
+INSERT INTO cluster.certificates AS c (key, sealed) VALUES (@key, @sealed)
+ON CONFLICT (key) DO UPDATE SET sealed = excluded.sealed, changed_at = clock_timestamp();
+
+-- name: SealCertificateAgain :exec
+UPDATE cluster.certificates SET sealed = @next WHERE key = @key AND sealed = @old;
+
+-- name: DropSealedCertificate :exec
+DELETE FROM cluster.certificates WHERE key = @key AND sealed = @sealed;
+
+-- DeleteCertificate deletes a key and all below it.
+-- name: DeleteCertificate :exec
+DELETE FROM cluster.certificates WHERE key = @key OR starts_with(key, @key || '/');
+
+-- name: CertificateKeys :many
+SELECT key FROM cluster.certificates WHERE starts_with(key, @prefix) ORDER BY key;
+
+-- name: CertificateExists :one
+SELECT EXISTS (SELECT FROM cluster.certificates WHERE key = @key OR starts_with(key, @key || '/'));
+
+-- name: CertificateStat :one
+SELECT changed_at, octet_length(sealed) AS size FROM cluster.certificates WHERE key = @key;
+
+-- name: SealedCertificates :many
+SELECT key, sealed FROM cluster.certificates ORDER BY key;
+
+-- TakeCertificateLock takes a lock that is free, or prolongs one's own.
+-- name: TakeCertificateLock :execrows
+INSERT INTO cluster.certificate_locks AS l (name, holder, until)
+VALUES (@name, @holder, clock_timestamp() + make_interval(secs => @seconds::float8))
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
+ WHERE l.holder = excluded.holder OR l.until <= clock_timestamp();
+
+-- name: EndCertificateLock :exec
+DELETE FROM cluster.certificate_locks WHERE name = @name AND holder = @holder OR until < clock_timestamp() - interval '1 day';

@@ -21,6 +21,68 @@ func (q *Queries) AnySecret(ctx context.Context) (bool, error) {
 	return exists, err
 }
 
+const certificate = `-- name: Certificate :one
+SELECT sealed FROM cluster.certificates WHERE key = $1
+`
+
+func (q *Queries) Certificate(ctx context.Context, key string) ([]byte, error) {
+	row := q.db.QueryRow(ctx, certificate, key)
+	var sealed []byte
+	err := row.Scan(&sealed)
+	return sealed, err
+}
+
+const certificateExists = `-- name: CertificateExists :one
+SELECT EXISTS (SELECT FROM cluster.certificates WHERE key = $1 OR starts_with(key, $1 || '/'))
+`
+
+func (q *Queries) CertificateExists(ctx context.Context, key string) (bool, error) {
+	row := q.db.QueryRow(ctx, certificateExists, key)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
+const certificateKeys = `-- name: CertificateKeys :many
+SELECT key FROM cluster.certificates WHERE starts_with(key, $1) ORDER BY key
+`
+
+func (q *Queries) CertificateKeys(ctx context.Context, prefix string) ([]string, error) {
+	rows, err := q.db.Query(ctx, certificateKeys, prefix)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return nil, err
+		}
+		items = append(items, key)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const certificateStat = `-- name: CertificateStat :one
+SELECT changed_at, octet_length(sealed) AS size FROM cluster.certificates WHERE key = $1
+`
+
+type CertificateStatRow struct {
+	ChangedAt time.Time
+	Size      int32
+}
+
+func (q *Queries) CertificateStat(ctx context.Context, key string) (CertificateStatRow, error) {
+	row := q.db.QueryRow(ctx, certificateStat, key)
+	var i CertificateStatRow
+	err := row.Scan(&i.ChangedAt, &i.Size)
+	return i, err
+}
+
 const controlPlanes = `-- name: ControlPlanes :many
 SELECT id, api, state, version, since, seen FROM cluster.control_planes
  WHERE seen > clock_timestamp() - make_interval(secs => $1::float8) ORDER BY id
@@ -77,6 +139,44 @@ func (q *Queries) CreateSecret(ctx context.Context, arg CreateSecretParams) (int
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const deleteCertificate = `-- name: DeleteCertificate :exec
+DELETE FROM cluster.certificates WHERE key = $1 OR starts_with(key, $1 || '/')
+`
+
+// DeleteCertificate deletes a key and all below it.
+func (q *Queries) DeleteCertificate(ctx context.Context, key string) error {
+	_, err := q.db.Exec(ctx, deleteCertificate, key)
+	return err
+}
+
+const dropSealedCertificate = `-- name: DropSealedCertificate :exec
+DELETE FROM cluster.certificates WHERE key = $1 AND sealed = $2
+`
+
+type DropSealedCertificateParams struct {
+	Key    string
+	Sealed []byte
+}
+
+func (q *Queries) DropSealedCertificate(ctx context.Context, arg DropSealedCertificateParams) error {
+	_, err := q.db.Exec(ctx, dropSealedCertificate, arg.Key, arg.Sealed)
+	return err
+}
+
+const endCertificateLock = `-- name: EndCertificateLock :exec
+DELETE FROM cluster.certificate_locks WHERE name = $1 AND holder = $2 OR until < clock_timestamp() - interval '1 day'
+`
+
+type EndCertificateLockParams struct {
+	Name   string
+	Holder string
+}
+
+func (q *Queries) EndCertificateLock(ctx context.Context, arg EndCertificateLockParams) error {
+	_, err := q.db.Exec(ctx, endCertificateLock, arg.Name, arg.Holder)
+	return err
 }
 
 const endLease = `-- name: EndLease :exec
@@ -155,6 +255,50 @@ func (q *Queries) ReplaceSecret(ctx context.Context, arg ReplaceSecretParams) (i
 	return result.RowsAffected(), nil
 }
 
+const sealCertificateAgain = `-- name: SealCertificateAgain :exec
+UPDATE cluster.certificates SET sealed = $1 WHERE key = $2 AND sealed = $3
+`
+
+type SealCertificateAgainParams struct {
+	Next []byte
+	Key  string
+	Old  []byte
+}
+
+func (q *Queries) SealCertificateAgain(ctx context.Context, arg SealCertificateAgainParams) error {
+	_, err := q.db.Exec(ctx, sealCertificateAgain, arg.Next, arg.Key, arg.Old)
+	return err
+}
+
+const sealedCertificates = `-- name: SealedCertificates :many
+SELECT key, sealed FROM cluster.certificates ORDER BY key
+`
+
+type SealedCertificatesRow struct {
+	Key    string
+	Sealed []byte
+}
+
+func (q *Queries) SealedCertificates(ctx context.Context) ([]SealedCertificatesRow, error) {
+	rows, err := q.db.Query(ctx, sealedCertificates)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SealedCertificatesRow
+	for rows.Next() {
+		var i SealedCertificatesRow
+		if err := rows.Scan(&i.Key, &i.Sealed); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const secret = `-- name: Secret :one
 SELECT sealed FROM cluster.secrets WHERE name = $1
 `
@@ -191,6 +335,43 @@ func (q *Queries) ShowControlPlane(ctx context.Context, arg ShowControlPlanePara
 		arg.Version,
 	)
 	return err
+}
+
+const storeCertificate = `-- name: StoreCertificate :exec
+INSERT INTO cluster.certificates AS c (key, sealed) VALUES ($1, $2)
+ON CONFLICT (key) DO UPDATE SET sealed = excluded.sealed, changed_at = clock_timestamp()
+`
+
+type StoreCertificateParams struct {
+	Key    string
+	Sealed []byte
+}
+
+func (q *Queries) StoreCertificate(ctx context.Context, arg StoreCertificateParams) error {
+	_, err := q.db.Exec(ctx, storeCertificate, arg.Key, arg.Sealed)
+	return err
+}
+
+const takeCertificateLock = `-- name: TakeCertificateLock :execrows
+INSERT INTO cluster.certificate_locks AS l (name, holder, until)
+VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3::float8))
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
+ WHERE l.holder = excluded.holder OR l.until <= clock_timestamp()
+`
+
+type TakeCertificateLockParams struct {
+	Name    string
+	Holder  string
+	Seconds float64
+}
+
+// TakeCertificateLock takes a lock that is free, or prolongs one's own.
+func (q *Queries) TakeCertificateLock(ctx context.Context, arg TakeCertificateLockParams) (int64, error) {
+	result, err := q.db.Exec(ctx, takeCertificateLock, arg.Name, arg.Holder, arg.Seconds)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const takeLease = `-- name: TakeLease :one
