@@ -28,3 +28,12 @@ func (l *Local) Execute(ctx context.Context, command domain.ClientCommand) (doma
 	command.Key = cmp.Or(command.Key, rand.Text())
 	return l.state.execute(ctx, l.node, command)
 }
+
+// IngressView gives what comes in at an ingress, folded from the log as it is now.
+func (l *Local) IngressView(ctx context.Context, what domain.Ingress) (domain.IngressView, error) {
+	head, err := l.state.config.Head(ctx)
+	if err != nil {
+		return domain.IngressView{}, err
+	}
+	return l.state.folds.ingress(ctx, what, head)
+}

@@ -73,6 +73,9 @@ type ServerConfig struct {
 	// Public asks where visitors reach mappings; what it gives says it of one, "" for
 	// nowhere or not known. nil: nothing is said.
 	Public func(ctx context.Context) func(*domain.Mapping) string
+	// Certificates has the certificates of public hosts; nil: this control plane orders
+	// none.
+	Certificates Certificates
 	// AnonymousLimits is the quota an anonymous client starts from.
 	AnonymousLimits domain.Limits
 	// RefuseAnonymous gives no identities to agents that have none.

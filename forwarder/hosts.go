@@ -103,6 +103,28 @@ func (f *Forwarder) Host(ctx context.Context, name, path, visitor string) (domai
 	return m, nil
 }
 
+// HasHost reports whether a public host, by the name that mappings have for it, has a
+// mapping of a protocol that is usable now, whatever its path. Its errors are those of
+// Host, without ErrNoHost.
+func (f *Forwarder) HasHost(ctx context.Context, name string, protocol domain.Protocol, visitor string) (bool, error) {
+	has, known := f.routes.hostHas(name, protocol, f.now())
+	if known {
+		return has, nil
+	}
+	if !f.hosts.allow(visitor, f.now()) {
+		return false, ErrBusy
+	}
+	if err := f.lookUpHost(ctx, name); err != nil {
+		return false, err
+	}
+	has, _ = f.routes.hostHas(name, protocol, f.now())
+	return has, nil
+}
+
+// MayAsk reports whether a visitor at an address may cause a question to the control
+// plane. It counts like a name that is not known here.
+func (f *Forwarder) MayAsk(visitor string) bool { return f.hosts.allow(visitor, f.now()) }
+
 // lookUpHost has a host held, once for all who ask for it.
 func (f *Forwarder) lookUpHost(ctx context.Context, name string) error {
 	looking := f.hosts.lookups.DoChan(name, func() (any, error) {
@@ -161,6 +183,23 @@ func (r *routes) host(name, path string, now time.Time) (found domain.Versioned[
 		return found, false, known
 	}
 	return best.Versioned, true, known
+}
+
+// hostHas looks for a mapping of a protocol. known is as with host.
+func (r *routes) hostHas(name string, protocol domain.Protocol, now time.Time) (has, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := r.hosts[name]
+	if h == nil || h.viewed < 0 {
+		return false, false
+	}
+	for _, m := range h.mappings {
+		has = has || m.State.Protocol == protocol && r.usable(m) == ""
+	}
+	if len(h.mappings) > 0 {
+		h.used = now
+	}
+	return has, len(h.mappings) > 0 || now.Sub(h.used) < unknownFor
 }
 
 // openHost makes room for what a view of a host will bring.

@@ -319,3 +319,35 @@ func TestHostCrossesTheBridge(t *testing.T) {
 		})
 	})
 }
+
+// Whether a host has a mapping of a protocol is known whatever its path, and a host that
+// nobody has, or whose mapping is disabled, has none.
+func TestHasHost(t *testing.T) {
+	w := newWorld(t, "memory")
+	target := w.client(w.user)
+	w.agent(target)
+	has := func(name string, protocol domain.Protocol) bool {
+		t.Helper()
+		ok, err := w.current().HasHost(t.Context(), name, protocol, visitorAt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if has("otter", domain.ProtocolHTTP) {
+		t.Error("a host that nobody has has a mapping")
+	}
+	id := w.published("otter", "/app", target, echo(t))
+	eventually(t, "the host has a mapping", func() bool { return has("otter", domain.ProtocolHTTP) })
+	if has("otter", domain.ProtocolTLS) {
+		t.Error("the host has a mapping of another protocol")
+	}
+	w.plane.do(t, domain.SetMappingEnabled{ID: id})
+	eventually(t, "a disabled mapping counts no more", func() bool { return !has("otter", domain.ProtocolHTTP) })
+	for i := range 200 {
+		if _, err := w.current().HasHost(t.Context(), fmt.Sprintf("unknown-%d", i), domain.ProtocolHTTP, "192.0.2.99:1"); errors.Is(err, forwarder.ErrBusy) {
+			return
+		}
+	}
+	t.Error("one address may ask for 200 unknown names at once")
+}

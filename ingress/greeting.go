@@ -74,7 +74,7 @@ func (s *Server) route(hello *tls.ClientHelloInfo, opens bool) error {
 	}
 	host, named := Host(hello.ServerName)
 	var err error
-	if named {
+	if named && s.config.Pass != nil {
 		g.passage, err = s.config.Pass(hello.Context(), host, g.RemoteAddr().String())
 	}
 	switch {

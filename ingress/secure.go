@@ -21,9 +21,12 @@ func (s *Server) ServeTLS(l net.Listener, certificate func(*tls.ClientHelloInfo)
 	secure := &secureListener{Listener: l, patience: s.config.HeaderTimeout, ready: make(chan net.Conn), done: make(chan struct{}),
 		slots:  make(chan struct{}, maxHandshakes),
 		config: &tls.Config{GetCertificate: certificate, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}}
-	if s.config.Pass != nil {
+	if s.config.Pass != nil || s.config.Challenges != nil {
 		secure.config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			return nil, s.route(hello, certificate != nil)
+			if err := s.route(hello, certificate != nil); err != nil {
+				return nil, err
+			}
+			return s.challengeConfig(hello), nil
 		}
 	}
 	secure.running.Go(secure.accept)
@@ -120,6 +123,10 @@ func (l *secureListener) greet(ctx context.Context, c net.Conn) (secure *tls.Con
 	secure = tls.Server(greeting, l.config)
 	switch {
 	case secure.HandshakeContext(ctx) == nil:
+		if secure.ConnectionState().NegotiatedProtocol == challengeProtocol {
+			_ = secure.Close() // the certificate was all that the authority wants to see
+			return nil, nil
+		}
 		return secure, nil
 	case greeting.passage != nil:
 		return nil, greeting.pass

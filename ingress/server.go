@@ -26,8 +26,10 @@ type Config struct {
 	// Pass gives the way for a TLS visitor at an address, who asks for a host in the
 	// handshake, when TLS of the host is passed through unopened. nil = it is opened
 	// here. It fails with [ErrNoSite] for a host that nobody has.
-	Pass   func(ctx context.Context, host, visitor string) (Passage, error)
-	Logger *slog.Logger
+	Pass func(ctx context.Context, host, visitor string) (Passage, error)
+	// Challenges answers certificate authorities; nil = nobody does.
+	Challenges Challenges
+	Logger     *slog.Logger
 	// Metrics count requests; nil = they are not counted.
 	Metrics *Metrics
 	// AccessLog has an entry of each request; nil = there is none.
@@ -149,6 +151,9 @@ func (s *Server) answer(w *exchange, in *http.Request) {
 		return
 	}
 	w.host = host
+	if s.challenged(w, in, host) {
+		return
+	}
 	life, done := lifetime(in)
 	defer done()
 	in = in.WithContext(life)

@@ -40,8 +40,10 @@ var importRules = []importRule{
 		"a carrier does not know who the peer is or what the bytes mean"},
 	{"transport/quic", []string{".."},
 		"a carrier knows the contract of sessions"},
-	{"certs", nil,
-		"certificates come from files; who listens with them is the programs' choice"},
+	{"certs", []string{"wait"},
+		"certificates come from files, or from who keeps them; who listens with them is the programs' choice"},
+	{"certs/acme", []string{"wait"},
+		"it orders and keeps certificates; which hosts are wanted and where it stores them is handed to it"},
 	{"basicauth", nil,
 		"what a password becomes and what a cookie says is the same for who seals and who verifies"},
 	{"ingress", []string{"basicauth", "netaddr"},
@@ -127,7 +129,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "basicauth", "certs", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "inspector", "reach", "migrations", "primary", "proxyheader", "seal", "wait"},
+	{"cmd/*", []string{"attest", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "basicauth", "certs/**", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "inspector", "reach", "migrations", "primary", "proxyheader", "seal", "wait"},
 		"only programs know everybody, and not each other"},
 }
 
@@ -148,7 +150,7 @@ var linkRules = []linkRule{
 		"the same, for whoever embeds the agent"},
 	{"forwarder", []string{
 		"github.com/jackc/pgx", "modernc.org/sqlite", "database/sql", module + "eventstore", module + "migrations",
-		"github.com/redis/", "github.com/ThreeDotsLabs/",
+		"github.com/redis/", "github.com/ThreeDotsLabs/", module + "certs",
 	}, "a forwarder has no database credentials and nothing to use them with; the feed's backend is chosen by cmd"},
 }
 

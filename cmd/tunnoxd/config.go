@@ -43,6 +43,9 @@ type config struct {
 	AdvertiseTLS    string
 	Certificate     string // files, separated by commas
 	CertificateKey  string // files, separated by commas
+	ACME            string // an e-mail address, or on
+	ACMECA          string // URL
+	ACMERoot        string // file
 
 	State           string
 	Bridge          string
@@ -91,8 +94,8 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
-	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "acme", "acme-ca", "acme-root", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
 	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
@@ -118,10 +121,13 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports for visitors, for mappings without a source client (empty = none; serve without --postgres: 20000-20099, for this machine only)")
 	f.StringVar(&c.PublicAddress, "public-address", "", "`host` at which visitors reach --public-ports. If it is an address of this machine, the server listens on this address only; 0.0.0.0 is all of IPv4 (default: the server tells the first address of this machine, and listens on every address)")
 	f.StringVar(&c.HTTP, "http", "", "`address` for visitors of public hosts, with HTTP/1.1 or HTTP/2, without TLS (empty = none; serve without --postgres: 127.0.0.1:8081, or another port if it is taken, with --base-domain localhost)")
-	f.StringVar(&c.HTTPS, "https", "", "`address` for visitors of public hosts over TLS, with HTTP/1.1 or HTTP/2; visitors of --http are then redirected, and hosts of tls mappings are passed through (empty = none)")
+	f.StringVar(&c.HTTPS, "https", "", "`address` for visitors of public hosts over TLS, with HTTP/1.1 or HTTP/2; visitors of --http are then redirected, and hosts of tls mappings are passed through. Certificates come from --certificate, or from --acme, at a forwarder that of its control plane (empty = none)")
 	f.StringVar(&c.TLS, "tls", "", "`address` for visitors of tls mappings alone, whose TLS is passed through to the service; it needs no certificate (empty = none; serve without --postgres: 127.0.0.1:8443, or another port if it is taken, with --base-domain localhost)")
 	f.StringVar(&c.Certificate, "certificate", "", "`files` with the certificates of --https in PEM, each with its chain, separated by commas; a changed file is read again")
 	f.StringVar(&c.CertificateKey, "certificate-key", "", "`files` with the keys of --certificate, in the same order")
+	f.StringVar(&c.ACME, "acme", "", "get certificates of public hosts from a certificate authority, and renew them: the `e-mail address` that the authority may write to, or on for none. With it you agree to the authority's terms (empty = no)")
+	f.StringVar(&c.ACMECA, "acme-ca", "", "`URL` of the directory of the authority of --acme (default: Let's Encrypt, "+letsEncrypt+")")
+	f.StringVar(&c.ACMERoot, "acme-root", "", "`file` with the certificates that vouch for the server of --acme-ca (empty = those of the system)")
 	f.StringVar(&c.BaseDomain, "base-domain", "", "`domain` whose names lead here, such as t.example.org: the public host brave-otter is brave-otter.t.example.org")
 	f.StringVar(&c.AdvertiseHTTP, "advertise-http", "", "`URL` at which visitors reach --http, with * in place of the public host, such as https://*.t.example.org behind a proxy with TLS (default: http://*.DOMAIN, with the port of --http)")
 	f.StringVar(&c.AdvertiseTLS, "advertise-tls", "", "`URL` at which visitors of tls mappings reach --tls or --https, with * in place of the public host, such as https://*.t.example.org if another port leads there (default: https://*.DOMAIN, with the port of --tls or --https)")
@@ -277,6 +283,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	}
 	if has("http") {
 		errs = append(errs, c.checkHosts()...)
+	}
+	if has("acme") {
+		errs = append(errs, c.checkACME()...)
 	}
 	if has("data") && c.Data == "" {
 		fault("data", "must name a directory")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/audit"
+	"github.com/tunnox-net/tunnox/control"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore"
@@ -55,6 +56,9 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 		if err != nil {
 			return err
 		}
+		if cp.certificates, err = p.startCertificates(ctx, b, cp, key); err != nil {
+			return err
+		}
 		authority, err := p.startState(ctx, b, cp, key)
 		if err != nil {
 			return err
@@ -89,6 +93,8 @@ type controlPlane struct {
 	joining   atomic.Pointer[joining]  // nil: nobody can join yet
 	session   *controlpostgres.Session // nil: there is no other control plane
 	phase     atomic.Pointer[string]   // why it is not ready; nil = it is
+
+	certificates control.Certificates // of public hosts; nil: it orders none
 }
 
 // open says that the control plane may be sent work, until the process ends:

@@ -87,6 +87,8 @@ type forwarderParts struct {
 	registrar forwarder.Registrar
 	commander func(node string) *control.Local // of this process; nil: elsewhere, or none
 	ledger    forwarder.Ledger                 // nil: the control plane's, if there is one
+
+	certificates control.Certificates // of public hosts; nil: the control plane's, if there is one
 }
 
 // startForwarder starts to serve agents, and tells how they know this server. It
@@ -126,6 +128,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 			return identity{}, err
 		}
 		cfg.Registrar, cfg.Commander, cfg.Ledger = client, client, reports{client}
+		parts.certificates = client
 	}
 	if parts.commander != nil {
 		cfg.Commander = parts.commander(lease.node)
@@ -177,7 +180,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		p.atEnd("agents' listener at "+l.Addr().String(), func(context.Context) error { return l.Close() })
 	}
 	if p.sockets.servesHosts() {
-		if err := p.serveHosts(visitors, f); err != nil {
+		if err := p.serveHosts(visitors, f, parts.certificates); err != nil {
 			return identity{}, err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/ingress"
@@ -32,8 +33,9 @@ type hostServer struct {
 	left    chan struct{} // closed when no visitor is left
 }
 
-// serveHosts begins to serve visitors.
-func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder) error {
+// serveHosts begins to serve visitors. source has certificates beside those of files;
+// nil: nobody has.
+func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder, source control.Certificates) error {
 	trusted, err := p.cfg.trustedProxies()
 	if err != nil {
 		return err
@@ -51,11 +53,16 @@ func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder) error {
 	if p.sockets.https != nil {
 		config.Secure = p.cfg.secureURL(p.sockets.https.Addr())
 	}
+	if source != nil {
+		config.Challenges = challenges{h, source, p.log.With("part", "certificates")}
+	}
 	h.server = ingress.New(config)
 	if p.sockets.https != nil {
-		if err := p.serveHTTPS(h.server); err != nil {
+		certificates, err := p.startVisitorCertificates(h, source)
+		if err != nil {
 			return err
 		}
+		p.serveHTTPS(h.server, certificates)
 	}
 	if p.sockets.tls != nil {
 		p.serveVisitors("public hosts of tls", func() error { return h.server.ServeTLS(p.cfg.heralded(p.sockets.tls), nil) })
@@ -288,8 +295,10 @@ func (c *config) checkHostsTogether() error {
 		return usageError{fmt.Errorf("--advertise-http must be of --base-domain, for example https://*.%s", c.BaseDomain)}
 	case !ofDomain(c.AdvertiseTLS):
 		return usageError{fmt.Errorf("--advertise-tls must be of --base-domain, for example https://*.%s", c.BaseDomain)}
-	case c.HTTPS != "" && c.Certificate == "":
-		return usageError{errors.New("--https needs --certificate and --certificate-key; --tls, for tls mappings alone, needs none")}
+	case c.HTTPS != "" && c.Certificate == "" && c.ACME == "" && c.Control == "":
+		return usageError{errors.New("--https needs --acme, which gets certificates from an authority such as Let's Encrypt, or --certificate and --certificate-key; --tls, for tls mappings alone, needs none")}
+	case c.ACME != "" && c.HTTPS == "" && c.State == "":
+		return usageError{errors.New("--acme needs --https, where the certificates are used, or --state for forwarders with --https")}
 	case c.HTTPS == "" && (c.Certificate != "" || c.CertificateKey != ""):
 		return usageError{errors.New("--certificate and --certificate-key need --https")}
 	}

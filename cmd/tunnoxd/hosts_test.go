@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"regexp"
 	"slices"
@@ -66,7 +67,11 @@ func TestHTTPSSettings(t *testing.T) {
 		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem", CertificateKey: "a.key"}, ""},
 		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem,b.pem", CertificateKey: "a.key, b.key"}, ""},
 		{config{HTTPS: ":443", Certificate: "a.pem", CertificateKey: "a.key"}, "need --base-domain"},
-		{config{HTTPS: ":443", BaseDomain: "t.example.org"}, "needs --certificate"},
+		{config{HTTPS: ":443", BaseDomain: "t.example.org"}, "needs --acme"},
+		{config{HTTPS: ":443", BaseDomain: "t.example.org", ACME: "on"}, ""},
+		{config{HTTPS: ":443", BaseDomain: "t.example.org", Control: "c:50051"}, ""},
+		{config{HTTP: ":80", BaseDomain: "t.example.org", ACME: "on"}, "--acme needs --https"},
+		{config{State: ":50051", ACME: "on"}, ""},
 		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem,b.pem", CertificateKey: "a.key"}, "names 2 files and --certificate-key 1"},
 		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem,", CertificateKey: "a.key,b.key"}, "is empty"},
 		{config{TLS: ":443", BaseDomain: "t.example.org"}, ""},
@@ -94,5 +99,28 @@ func TestDrawnLabels(t *testing.T) {
 	slices.Sort(labels)
 	if different := len(slices.Compact(labels)); different < 900 {
 		t.Errorf("of 1,000 labels %d are different", different)
+	}
+}
+
+// What --acme takes for an e-mail address is one, and the authority is asked over TLS.
+func TestACMESettings(t *testing.T) {
+	for _, tt := range []struct {
+		config config
+		fault  string
+	}{
+		{config{}, ""},
+		{config{ACME: "on"}, ""},
+		{config{ACME: "ops@example.org", ACMECA: "https://ca.example.org/dir"}, ""},
+		{config{ACME: "off"}, "--acme"},
+		{config{ACME: "ops@"}, "--acme"},
+		{config{ACME: "mailto:ops@example.org"}, "--acme"},
+		{config{ACME: "a@example.org,b@example.org"}, "--acme"},
+		{config{ACME: "on", ACMECA: "http://ca.example.org/dir"}, "--acme-ca"},
+		{config{ACME: "on", ACMECA: "ca.example.org"}, "--acme-ca"},
+	} {
+		err := errors.Join(tt.config.checkACME()...)
+		if (tt.fault == "") != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), tt.fault+":") {
+			t.Errorf("--acme %q --acme-ca %q: %v, want %q", tt.config.ACME, tt.config.ACMECA, err, tt.fault)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -14,20 +13,9 @@ import (
 	"github.com/tunnox-net/tunnox/ingress"
 )
 
-// serveHTTPS begins to serve visitors over TLS, with the certificates of the files.
-func (p *process) serveHTTPS(server *ingress.Server) error {
-	pairs, err := p.cfg.certificatePairs()
-	if err != nil {
-		return err
-	}
-	files, err := certs.OpenFiles(pairs, p.log.With("part", "certificates"))
-	if err != nil {
-		return err
-	}
-	p.registry.MustRegister(certificateEnds{files})
-	p.run("certificates", func(ctx context.Context) error { files.Watch(ctx); return nil })
-	p.serveVisitors("public hosts over TLS", func() error { return server.ServeTLS(p.cfg.heralded(p.sockets.https), files.Certificate) })
-	return nil
+// serveHTTPS begins to serve visitors over TLS.
+func (p *process) serveHTTPS(server *ingress.Server, certificates *visitorCertificates) {
+	p.serveVisitors("public hosts over TLS", func() error { return server.ServeTLS(p.cfg.heralded(p.sockets.https), certificates.Certificate) })
 }
 
 // certificatePairs gives the files of --certificate and --certificate-key.

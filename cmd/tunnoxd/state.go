@@ -49,6 +49,7 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 		Keep:            b.views.Keep,
 		Proofs:          cp.proofs,
 		Public:          cp.public,
+		Certificates:    cp.certificates,
 		AnonymousLimits: limitsOf(p.cfg.plans, anonymousPlan), RefuseAnonymous: p.cfg.Anonymous == "off",
 		Logger: log, Metrics: metrics,
 	})

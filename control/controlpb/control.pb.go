@@ -1343,6 +1343,164 @@ func (x *UsageOpen) GetStreams() int64 {
 	return 0
 }
 
+// HostWant names a host as visitors know it, such as shop.t.example.org.
+type HostWant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostWant) Reset() {
+	*x = HostWant{}
+	mi := &file_control_controlpb_control_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostWant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostWant) ProtoMessage() {}
+
+func (x *HostWant) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostWant.ProtoReflect.Descriptor instead.
+func (*HostWant) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *HostWant) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+type HostCertificateAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Chain         [][]byte               `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`      // X.509, DER; the host's first
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`          // PKCS #8
+	Ordered       bool                   `protobuf:"varint,3,opt,name=ordered,proto3" json:"ordered,omitempty"` // there is none yet: ask again in a moment
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostCertificateAnswer) Reset() {
+	*x = HostCertificateAnswer{}
+	mi := &file_control_controlpb_control_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostCertificateAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostCertificateAnswer) ProtoMessage() {}
+
+func (x *HostCertificateAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostCertificateAnswer.ProtoReflect.Descriptor instead.
+func (*HostCertificateAnswer) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *HostCertificateAnswer) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *HostCertificateAnswer) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *HostCertificateAnswer) GetOrdered() bool {
+	if x != nil {
+		return x.Ordered
+	}
+	return false
+}
+
+// HostChallengeAnswer is empty when there is no challenge.
+type HostChallengeAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Authorization string                 `protobuf:"bytes,2,opt,name=authorization,proto3" json:"authorization,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostChallengeAnswer) Reset() {
+	*x = HostChallengeAnswer{}
+	mi := &file_control_controlpb_control_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostChallengeAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostChallengeAnswer) ProtoMessage() {}
+
+func (x *HostChallengeAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostChallengeAnswer.ProtoReflect.Descriptor instead.
+func (*HostChallengeAnswer) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *HostChallengeAnswer) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *HostChallengeAnswer) GetAuthorization() string {
+	if x != nil {
+		return x.Authorization
+	}
+	return ""
+}
+
 var File_control_controlpb_control_proto protoreflect.FileDescriptor
 
 const file_control_controlpb_control_proto_rawDesc = "" +
@@ -1435,10 +1593,19 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\bfraction\x18\x04 \x01(\x01R\bfraction\"?\n" +
 	"\tUsageOpen\x12\x18\n" +
 	"\amapping\x18\x01 \x01(\x03R\amapping\x12\x18\n" +
-	"\astreams\x18\x02 \x01(\x03R\astreams2X\n" +
+	"\astreams\x18\x02 \x01(\x03R\astreams\"\x1e\n" +
+	"\bHostWant\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\"Y\n" +
+	"\x15HostCertificateAnswer\x12\x14\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
+	"\aordered\x18\x03 \x01(\bR\aordered\"Q\n" +
+	"\x13HostChallengeAnswer\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12$\n" +
+	"\rauthorization\x18\x02 \x01(\tR\rauthorization2X\n" +
 	"\n" +
 	"Enrollment\x12J\n" +
-	"\x06Enroll\x12 .tunnox.control.v2.EnrollRequest\x1a\x1e.tunnox.control.v2.Certificate2\xbb\x05\n" +
+	"\x06Enroll\x12 .tunnox.control.v2.EnrollRequest\x1a\x1e.tunnox.control.v2.Certificate2\xeb\x06\n" +
 	"\x05State\x12E\n" +
 	"\x04Ping\x12\x1e.tunnox.control.v2.PingRequest\x1a\x1d.tunnox.control.v2.PingAnswer\x12>\n" +
 	"\n" +
@@ -1449,7 +1616,9 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\aExecute\x12!.tunnox.control.v2.ExecuteRequest\x1a .tunnox.control.v2.ExecuteAnswer\x12N\n" +
 	"\x05Renew\x12%.tunnox.control.v2.CertificateRequest\x1a\x1e.tunnox.control.v2.Certificate\x12P\n" +
 	"\aCertify\x12%.tunnox.control.v2.CertificateRequest\x1a\x1e.tunnox.control.v2.Certificate\x12M\n" +
-	"\vReportUsage\x12\x1e.tunnox.control.v2.UsageReport\x1a\x1e.tunnox.control.v2.UsageAnswerB0Z.github.com/tunnox-net/tunnox/control/controlpbb\x06proto3"
+	"\vReportUsage\x12\x1e.tunnox.control.v2.UsageReport\x1a\x1e.tunnox.control.v2.UsageAnswer\x12X\n" +
+	"\x0fHostCertificate\x12\x1b.tunnox.control.v2.HostWant\x1a(.tunnox.control.v2.HostCertificateAnswer\x12T\n" +
+	"\rHostChallenge\x12\x1b.tunnox.control.v2.HostWant\x1a&.tunnox.control.v2.HostChallengeAnswerB0Z.github.com/tunnox-net/tunnox/control/controlpbb\x06proto3"
 
 var (
 	file_control_controlpb_control_proto_rawDescOnce sync.Once
@@ -1463,7 +1632,7 @@ func file_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_control_controlpb_control_proto_rawDescData
 }
 
-var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_control_controlpb_control_proto_goTypes = []any{
 	(*Refusal)(nil),               // 0: tunnox.control.v2.Refusal
 	(*Fault)(nil),                 // 1: tunnox.control.v2.Fault
@@ -1487,7 +1656,10 @@ var file_control_controlpb_control_proto_goTypes = []any{
 	(*UsageAnswer)(nil),           // 19: tunnox.control.v2.UsageAnswer
 	(*UsageAccount)(nil),          // 20: tunnox.control.v2.UsageAccount
 	(*UsageOpen)(nil),             // 21: tunnox.control.v2.UsageOpen
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*HostWant)(nil),              // 22: tunnox.control.v2.HostWant
+	(*HostCertificateAnswer)(nil), // 23: tunnox.control.v2.HostCertificateAnswer
+	(*HostChallengeAnswer)(nil),   // 24: tunnox.control.v2.HostChallengeAnswer
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_control_controlpb_control_proto_depIdxs = []int32{
 	1,  // 0: tunnox.control.v2.Refusal.faults:type_name -> tunnox.control.v2.Fault
@@ -1498,7 +1670,7 @@ var file_control_controlpb_control_proto_depIdxs = []int32{
 	18, // 5: tunnox.control.v2.UsageReport.asks:type_name -> tunnox.control.v2.UsageAsk
 	20, // 6: tunnox.control.v2.UsageAnswer.accounts:type_name -> tunnox.control.v2.UsageAccount
 	21, // 7: tunnox.control.v2.UsageAnswer.elsewhere:type_name -> tunnox.control.v2.UsageOpen
-	22, // 8: tunnox.control.v2.UsageAccount.resets:type_name -> google.protobuf.Timestamp
+	25, // 8: tunnox.control.v2.UsageAccount.resets:type_name -> google.protobuf.Timestamp
 	2,  // 9: tunnox.control.v2.Enrollment.Enroll:input_type -> tunnox.control.v2.EnrollRequest
 	5,  // 10: tunnox.control.v2.State.Ping:input_type -> tunnox.control.v2.PingRequest
 	7,  // 11: tunnox.control.v2.State.ClientView:input_type -> tunnox.control.v2.Want
@@ -1509,18 +1681,22 @@ var file_control_controlpb_control_proto_depIdxs = []int32{
 	3,  // 16: tunnox.control.v2.State.Renew:input_type -> tunnox.control.v2.CertificateRequest
 	3,  // 17: tunnox.control.v2.State.Certify:input_type -> tunnox.control.v2.CertificateRequest
 	16, // 18: tunnox.control.v2.State.ReportUsage:input_type -> tunnox.control.v2.UsageReport
-	4,  // 19: tunnox.control.v2.Enrollment.Enroll:output_type -> tunnox.control.v2.Certificate
-	6,  // 20: tunnox.control.v2.State.Ping:output_type -> tunnox.control.v2.PingAnswer
-	10, // 21: tunnox.control.v2.State.ClientView:output_type -> tunnox.control.v2.View
-	9,  // 22: tunnox.control.v2.State.Clients:output_type -> tunnox.control.v2.ClientAnswer
-	10, // 23: tunnox.control.v2.State.IngressView:output_type -> tunnox.control.v2.View
-	13, // 24: tunnox.control.v2.State.Register:output_type -> tunnox.control.v2.RegisterAnswer
-	15, // 25: tunnox.control.v2.State.Execute:output_type -> tunnox.control.v2.ExecuteAnswer
-	4,  // 26: tunnox.control.v2.State.Renew:output_type -> tunnox.control.v2.Certificate
-	4,  // 27: tunnox.control.v2.State.Certify:output_type -> tunnox.control.v2.Certificate
-	19, // 28: tunnox.control.v2.State.ReportUsage:output_type -> tunnox.control.v2.UsageAnswer
-	19, // [19:29] is the sub-list for method output_type
-	9,  // [9:19] is the sub-list for method input_type
+	22, // 19: tunnox.control.v2.State.HostCertificate:input_type -> tunnox.control.v2.HostWant
+	22, // 20: tunnox.control.v2.State.HostChallenge:input_type -> tunnox.control.v2.HostWant
+	4,  // 21: tunnox.control.v2.Enrollment.Enroll:output_type -> tunnox.control.v2.Certificate
+	6,  // 22: tunnox.control.v2.State.Ping:output_type -> tunnox.control.v2.PingAnswer
+	10, // 23: tunnox.control.v2.State.ClientView:output_type -> tunnox.control.v2.View
+	9,  // 24: tunnox.control.v2.State.Clients:output_type -> tunnox.control.v2.ClientAnswer
+	10, // 25: tunnox.control.v2.State.IngressView:output_type -> tunnox.control.v2.View
+	13, // 26: tunnox.control.v2.State.Register:output_type -> tunnox.control.v2.RegisterAnswer
+	15, // 27: tunnox.control.v2.State.Execute:output_type -> tunnox.control.v2.ExecuteAnswer
+	4,  // 28: tunnox.control.v2.State.Renew:output_type -> tunnox.control.v2.Certificate
+	4,  // 29: tunnox.control.v2.State.Certify:output_type -> tunnox.control.v2.Certificate
+	19, // 30: tunnox.control.v2.State.ReportUsage:output_type -> tunnox.control.v2.UsageAnswer
+	23, // 31: tunnox.control.v2.State.HostCertificate:output_type -> tunnox.control.v2.HostCertificateAnswer
+	24, // 32: tunnox.control.v2.State.HostChallenge:output_type -> tunnox.control.v2.HostChallengeAnswer
+	21, // [21:33] is the sub-list for method output_type
+	9,  // [9:21] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1541,7 +1717,7 @@ func file_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_controlpb_control_proto_rawDesc), len(file_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -133,15 +133,17 @@ var Enrollment_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	State_Ping_FullMethodName        = "/tunnox.control.v2.State/Ping"
-	State_ClientView_FullMethodName  = "/tunnox.control.v2.State/ClientView"
-	State_Clients_FullMethodName     = "/tunnox.control.v2.State/Clients"
-	State_IngressView_FullMethodName = "/tunnox.control.v2.State/IngressView"
-	State_Register_FullMethodName    = "/tunnox.control.v2.State/Register"
-	State_Execute_FullMethodName     = "/tunnox.control.v2.State/Execute"
-	State_Renew_FullMethodName       = "/tunnox.control.v2.State/Renew"
-	State_Certify_FullMethodName     = "/tunnox.control.v2.State/Certify"
-	State_ReportUsage_FullMethodName = "/tunnox.control.v2.State/ReportUsage"
+	State_Ping_FullMethodName            = "/tunnox.control.v2.State/Ping"
+	State_ClientView_FullMethodName      = "/tunnox.control.v2.State/ClientView"
+	State_Clients_FullMethodName         = "/tunnox.control.v2.State/Clients"
+	State_IngressView_FullMethodName     = "/tunnox.control.v2.State/IngressView"
+	State_Register_FullMethodName        = "/tunnox.control.v2.State/Register"
+	State_Execute_FullMethodName         = "/tunnox.control.v2.State/Execute"
+	State_Renew_FullMethodName           = "/tunnox.control.v2.State/Renew"
+	State_Certify_FullMethodName         = "/tunnox.control.v2.State/Certify"
+	State_ReportUsage_FullMethodName     = "/tunnox.control.v2.State/ReportUsage"
+	State_HostCertificate_FullMethodName = "/tunnox.control.v2.State/HostCertificate"
+	State_HostChallenge_FullMethodName   = "/tunnox.control.v2.State/HostChallenge"
 )
 
 // StateClient is the client API for State service.
@@ -174,6 +176,11 @@ type StateClient interface {
 	// ReportUsage counts what the calling node has carried, once for each number of
 	// its reporter, and tells what the limits leave.
 	ReportUsage(ctx context.Context, in *UsageReport, opts ...grpc.CallOption) (*UsageAnswer, error)
+	// HostCertificate gives the certificate of a public host that somebody has, with its
+	// private key.
+	HostCertificate(ctx context.Context, in *HostWant, opts ...grpc.CallOption) (*HostCertificateAnswer, error)
+	// HostChallenge gives what the certificate authority wants to see at a host now.
+	HostChallenge(ctx context.Context, in *HostWant, opts ...grpc.CallOption) (*HostChallengeAnswer, error)
 }
 
 type stateClient struct {
@@ -283,6 +290,26 @@ func (c *stateClient) ReportUsage(ctx context.Context, in *UsageReport, opts ...
 	return out, nil
 }
 
+func (c *stateClient) HostCertificate(ctx context.Context, in *HostWant, opts ...grpc.CallOption) (*HostCertificateAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HostCertificateAnswer)
+	err := c.cc.Invoke(ctx, State_HostCertificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stateClient) HostChallenge(ctx context.Context, in *HostWant, opts ...grpc.CallOption) (*HostChallengeAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HostChallengeAnswer)
+	err := c.cc.Invoke(ctx, State_HostChallenge_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StateServer is the server API for State service.
 // All implementations must embed UnimplementedStateServer
 // for forward compatibility.
@@ -313,6 +340,11 @@ type StateServer interface {
 	// ReportUsage counts what the calling node has carried, once for each number of
 	// its reporter, and tells what the limits leave.
 	ReportUsage(context.Context, *UsageReport) (*UsageAnswer, error)
+	// HostCertificate gives the certificate of a public host that somebody has, with its
+	// private key.
+	HostCertificate(context.Context, *HostWant) (*HostCertificateAnswer, error)
+	// HostChallenge gives what the certificate authority wants to see at a host now.
+	HostChallenge(context.Context, *HostWant) (*HostChallengeAnswer, error)
 	mustEmbedUnimplementedStateServer()
 }
 
@@ -349,6 +381,12 @@ func (UnimplementedStateServer) Certify(context.Context, *CertificateRequest) (*
 }
 func (UnimplementedStateServer) ReportUsage(context.Context, *UsageReport) (*UsageAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportUsage not implemented")
+}
+func (UnimplementedStateServer) HostCertificate(context.Context, *HostWant) (*HostCertificateAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method HostCertificate not implemented")
+}
+func (UnimplementedStateServer) HostChallenge(context.Context, *HostWant) (*HostChallengeAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method HostChallenge not implemented")
 }
 func (UnimplementedStateServer) mustEmbedUnimplementedStateServer() {}
 func (UnimplementedStateServer) testEmbeddedByValue()               {}
@@ -526,6 +564,42 @@ func _State_ReportUsage_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _State_HostCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HostWant)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServer).HostCertificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: State_HostCertificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServer).HostCertificate(ctx, req.(*HostWant))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _State_HostChallenge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HostWant)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServer).HostChallenge(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: State_HostChallenge_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServer).HostChallenge(ctx, req.(*HostWant))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // State_ServiceDesc is the grpc.ServiceDesc for State service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -564,6 +638,14 @@ var State_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReportUsage",
 			Handler:    _State_ReportUsage_Handler,
+		},
+		{
+			MethodName: "HostCertificate",
+			Handler:    _State_HostCertificate_Handler,
+		},
+		{
+			MethodName: "HostChallenge",
+			Handler:    _State_HostChallenge_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

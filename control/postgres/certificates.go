@@ -118,7 +118,7 @@ func (c *Certificates) sealAgain(ctx context.Context) error {
 			continue
 		case at < 0:
 			c.log.Warn("a stored certificate was encrypted with an unknown key, and is deleted; another one will be ordered", "key", row.Key)
-			err = c.q.DropSealedCertificate(ctx, queries.DropSealedCertificateParams{Key: row.Key, Sealed: row.Sealed})
+			err = c.q.DropSealedCertificate(ctx, queries.DropSealedCertificateParams(row))
 		default:
 			var next []byte
 			if next, err = seal(c.keys[0], sealedAs(row.Key), value); err == nil {

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/certmagic"
+
+	"github.com/tunnox-net/tunnox/certs/acme"
+	"github.com/tunnox-net/tunnox/control"
+	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
+	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/domain"
+)
+
+// letsEncrypt is the authority of --acme without --acme-ca.
+const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
+
+// certificateFolder is where the embedded form stores what the authority gave.
+const certificateFolder = "certificates"
+
+// startCertificates begins to keep the certificates of public hosts, when --acme says
+// so; without it there are none, which is nil.
+func (p *process) startCertificates(ctx context.Context, b *backend, cp *controlPlane, key apiKey) (control.Certificates, error) {
+	switch {
+	case p.cfg.ACME == "" && (p.cfg.ACMECA != "" || p.cfg.ACMERoot != ""):
+		return nil, usageError{errors.New("--acme-ca and --acme-root need --acme")}
+	case p.cfg.ACME == "":
+		return nil, nil
+	}
+	roots, err := p.cfg.acmeRoots()
+	if err != nil {
+		return nil, err
+	}
+	log := p.log.With("part", "certificates")
+	var storage certmagic.Storage = &certmagic.FileStorage{Path: p.dir.file(certificateFolder)}
+	if b.shared != nil {
+		var before [][]byte
+		if p.cfg.apiKeyBefore != "" {
+			before = append(before, []byte(p.cfg.apiKeyBefore))
+		}
+		stored, err := controlpostgres.OpenCertificates(ctx, p.cfg.Postgres, log, []byte(key.secret), before...)
+		if err != nil {
+			return nil, err
+		}
+		p.atEnd("storage of certificates", func(context.Context) error { stored.Close(); return nil })
+		storage = stored
+	}
+	metrics := acme.NewMetrics()
+	p.registry.MustRegister(metrics)
+	desk := &certificateDesk{nodes: b.directory, ingresses: cp.localCommander("").IngressView}
+	desk.keeper = acme.Open(acme.Config{Directory: p.cfg.acmeDirectory(), Contact: p.cfg.acmeContact(), Roots: roots, Storage: storage,
+		Wanted: desk.wanted, Logger: log, Metrics: metrics})
+	p.atEnd("orders of certificates", func(context.Context) error { desk.keeper.Close(); return nil })
+	p.run("stored certificates", desk.keeper.Run)
+	return desk, nil
+}
+
+// certificateDesk gives the certificates of hosts that somebody has, and of base
+// domains.
+type certificateDesk struct {
+	keeper    *acme.Keeper
+	nodes     directory.Nodes
+	ingresses func(ctx context.Context, what domain.Ingress) (domain.IngressView, error) // from the log
+}
+
+// HostCertificate implements [control.Certificates].
+func (d *certificateDesk) HostCertificate(ctx context.Context, host string) (*tls.Certificate, error) {
+	c, err := d.keeper.Certificate(ctx, host)
+	switch {
+	case errors.Is(err, acme.ErrUnwanted):
+		return nil, &domain.Error{Code: control.CodeHostUnknown, Message: "Nobody has the host " + host + ", so there is no certificate for it."}
+	case errors.Is(err, acme.ErrOrdered):
+		return nil, control.ErrCertificateOrdered
+	case errors.Is(err, acme.ErrFailed): // the control plane's log says why
+		return nil, &domain.Error{Code: control.CodeCertificateFailed, Message: "The certificate authority gave no certificate for " + host + "."}
+	}
+	return c, err
+}
+
+// HostChallenge implements [control.Certificates].
+func (d *certificateDesk) HostChallenge(ctx context.Context, host string) (control.HostChallenge, error) {
+	c, err := d.keeper.Challenge(ctx, host)
+	if errors.Is(err, acme.ErrNoChallenge) {
+		err = nil
+	}
+	return control.HostChallenge{Token: c.Token, Authorization: c.Authorization}, err
+}
+
+// wanted reports whether a certificate of a host may be ordered: it is a base domain
+// that forwarders serve, or one of their public hosts, with a mapping over HTTP. The log
+// is asked, which is never behind.
+func (d *certificateDesk) wanted(ctx context.Context, host string) (bool, error) {
+	nodes, err := d.nodes.Nodes(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, base := range baseDomains(nodes)[domain.ProtocolHTTP] {
+		if host == base {
+			return true, nil
+		}
+		label, ok := strings.CutSuffix(host, "."+base)
+		if !ok || label == "" || strings.Contains(label, ".") {
+			continue
+		}
+		view, err := d.ingresses(ctx, domain.Ingress{Host: label})
+		if err != nil {
+			return false, err
+		}
+		return slices.ContainsFunc(view.Mappings, func(m domain.Versioned[domain.Mapping]) bool {
+			return m.State.Active() && m.State.Protocol == domain.ProtocolHTTP
+		}), nil
+	}
+	return false, nil
+}
+
+// checkACME gives what is wrong with each of the settings of --acme.
+func (c *config) checkACME() (errs []error) {
+	if c.ACME != "" && c.ACME != "on" && (strings.Count(c.ACME, "@") != 1 || strings.ContainsAny(c.ACME, " ,<>:") || strings.HasPrefix(c.ACME, "@") || strings.HasSuffix(c.ACME, "@")) {
+		errs = append(errs, fmt.Errorf("--acme: %q is neither an e-mail address nor on", c.ACME))
+	}
+	if u, err := url.Parse(c.ACMECA); c.ACMECA != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
+		errs = append(errs, fmt.Errorf("--acme-ca: %q is not a URL such as %s", c.ACMECA, letsEncrypt))
+	}
+	return errs
+}
+
+func (c *config) acmeDirectory() string {
+	if c.ACMECA == "" {
+		return letsEncrypt
+	}
+	return c.ACMECA
+}
+
+func (c *config) acmeContact() string {
+	if c.ACME == "on" {
+		return ""
+	}
+	return c.ACME
+}
+
+// acmeRoots gives the certificates of --acme-root, nil for those of the system.
+func (c *config) acmeRoots() (*x509.CertPool, error) {
+	if c.ACMERoot == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.ACMERoot)
+	if err != nil {
+		return nil, fmt.Errorf("--acme-root: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("--acme-root: %s has no certificate in PEM", c.ACMERoot)
+	}
+	return roots, nil
+}
