@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -195,6 +196,10 @@ func (w *walk) learn(said, here string) {
 
 // tool makes a program that stands for another one, as a shell script.
 func (w *walk) tool(name, script string) {
+	// A child that another test forks now would hold the file open for writing until it
+	// executes its own program, and the system executes no such file (golang/go#22315).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(filepath.Join(w.tools, name), []byte("#!/bin/sh\n"+script), 0o700); err != nil {
 		w.t.Fatal(err)
 	}
