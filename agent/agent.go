@@ -49,6 +49,7 @@ type Config struct {
 	// SealedOnly refuses, at both ends, connections that are not encrypted from end to end.
 	SealedOnly bool
 	Invite     []byte // with which an identity is asked for where there is none; nil: an anonymous one
+	Reachable  bool   // with Invite: agents of the user's other clients may have connections led here
 	Name       string // for people, sent when registering
 	Version    string // of the program
 	Logger     *slog.Logger
@@ -84,6 +85,7 @@ type Agent struct {
 	state      *State
 	name       string
 	invite     []byte
+	reachable  bool
 	version    string
 	online     func(clientID int64, node string)
 	changed    func()
@@ -138,7 +140,7 @@ func New(cfg Config) (*Agent, error) {
 	case cfg.Identity.ClientID == 0 && cfg.Identity.Credential.Valid():
 		return nil, errors.New("build agent: an auth code needs its client id")
 	}
-	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, version: cfg.Version,
+	a := &Agent{roster: newRoster(cfg.Servers, cmp.Or(cfg.Sessions, DefaultSessions)), sessions: newSessions(), dial: cfg.Dial, state: cfg.State, name: cfg.Name, invite: cfg.Invite, reachable: cfg.Reachable, version: cfg.Version,
 		instance: rand.Text(), online: cfg.Online, log: cfg.Logger, identity: cfg.Identity, listening: cfg.Listening}
 	a.inspector = cfg.Inspector
 	if a.sealedOnly = cfg.SealedOnly; cfg.Sealing != nil {

@@ -157,6 +157,7 @@ func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte, named *view) 
 		AgentVersion: a.version, Signature: signature, Nodes: a.sessions.nodes(), Protocols: a.offers()}
 	if id.ClientID == 0 {
 		hello.Register, hello.PublicKey, hello.Name, hello.Invite = true, id.Credential.PublicKey(), a.name, a.invite
+		hello.Reachable = a.reachable
 	}
 	if named != nil {
 		hello.ConfigVersion, hello.ConfigDigest = named.version, named.digest()

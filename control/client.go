@@ -301,7 +301,7 @@ func (c *Client) clients(ctx context.Context, wants []Want, answers map[int64]An
 // Register gives an identity to an agent that has only its key, and that has proved to
 // own the key.
 func (c *Client) Register(ctx context.Context, r domain.Registration) (clientID int64, err error) {
-	request := &controlpb.RegisterRequest{IdempotencyKey: rand.Text(), PublicKey: r.PublicKey, Name: text(r.Name), Source: text(r.Source), Invite: r.Invite}
+	request := &controlpb.RegisterRequest{IdempotencyKey: rand.Text(), PublicKey: r.PublicKey, Name: text(r.Name), Source: text(r.Source), Invite: r.Invite, Reachable: r.Reachable}
 	err = c.do(ctx, "Register", func(ctx context.Context) error {
 		answer, err := c.state.Register(ctx, request)
 		clientID = answer.GetClientId()

@@ -11,7 +11,7 @@ import (
 // redeemInvite makes an agent with an invitation a client of the user who invited. It
 // also works if unknown agents are refused, because a user has asked for this agent.
 func (s *state) redeemInvite(ctx context.Context, node string, in *controlpb.RegisterRequest) (*controlpb.RegisterAnswer, error) {
-	command, err := domain.Registration{PublicKey: in.PublicKey, Name: in.Name, Invite: in.Invite}.Redeem()
+	command, err := domain.Registration{PublicKey: in.PublicKey, Name: in.Name, Invite: in.Invite, Reachable: in.Reachable}.Redeem()
 	if err != nil {
 		return nil, err
 	}

@@ -219,6 +219,7 @@ type RedeemInvite struct {
 	ClientID  int64 // of the new client
 	Name      string
 	PublicKey []byte
+	Commands  Commands  // of the new client; "" = those that a client begins with
 	At        time.Time // now
 }
 
@@ -252,7 +253,7 @@ func (c RedeemInvite) Decide(s States) (Decision, error) {
 	if err := s.need(UserStream(i.UserID), QuotaStream(i.UserID)); err != nil {
 		return Decision{}, err
 	}
-	made := CreateClient{ID: c.ClientID, UserID: i.UserID, Name: c.Name, PublicKey: c.PublicKey}
+	made := CreateClient{ID: c.ClientID, UserID: i.UserID, Name: c.Name, PublicKey: c.PublicKey, Commands: c.Commands}
 	if made.Name == "" {
 		made.Name = i.Name
 	}

@@ -89,7 +89,7 @@ var commands = map[string]func(*args) Command{
 	},
 	"revoke_invite": func(a *args) Command { return RevokeInvite{ID: a.number("id")} },
 	"redeem_invite": func(a *args) Command {
-		return RedeemInvite{ID: a.number("id"), Hash: a.hash("hash"), ClientID: a.number("client"), Name: a.text("name"), PublicKey: a.key(), At: a.moment("at")}
+		return RedeemInvite{ID: a.number("id"), Hash: a.hash("hash"), ClientID: a.number("client"), Name: a.text("name"), PublicKey: a.key(), Commands: Commands(a.text("commands")), At: a.moment("at")}
 	},
 	"create_webhook": func(a *args) Command {
 		return CreateWebhook{ID: a.number("id"), UserID: a.number("user"), URL: a.text("url"), Events: a.list("events"),

@@ -11,6 +11,7 @@ type Registration struct {
 	Name      string // for people
 	Source    string // the agent's address
 	Invite    []byte // the invitation's id and secret; nil: anonymous
+	Reachable bool   // with an invitation: agents of the user's other clients may have connections led there
 }
 
 // Redeem gives the command that redeems the invitation. A malformed invitation gets the
@@ -20,7 +21,11 @@ func (r Registration) Redeem() (RedeemInvite, error) {
 		return RedeemInvite{}, refuseAt(CodeInviteNotFound, "There is no invitation with this code.", "code")
 	}
 	id := int64(binary.BigEndian.Uint64(r.Invite))
-	return RedeemInvite{ID: id, Hash: HashInvite(id, r.Invite[8:]), Name: r.Name, PublicKey: r.PublicKey}, nil
+	c := RedeemInvite{ID: id, Hash: HashInvite(id, r.Invite[8:]), Name: r.Name, PublicKey: r.PublicKey}
+	if r.Reachable {
+		c.Commands = CommandsAll
+	}
+	return c, nil
 }
 
 // Invited gives the client of a redemption, also when the key had redeemed the

@@ -120,7 +120,7 @@ func readHello(control io.Reader) (*wirepb.Hello, error) {
 		return nil, wire.Refuse(wire.Malformed)
 	case hello.Version < wire.MinVersion || hello.Version > wire.MaxVersion:
 		return nil, wire.Refuse(wire.VersionUnsupported)
-	case hello.Register != (hello.ClientId == 0), hello.ClientId < 0, len(hello.Invite) > 0 && !hello.Register, hello.Instance == "",
+	case hello.Register != (hello.ClientId == 0), hello.ClientId < 0, len(hello.Invite) > 0 && !hello.Register, hello.Reachable && len(hello.Invite) == 0, hello.Instance == "",
 		len(hello.Instance) > wire.MaxInstance, len(hello.AgentVersion) > 100:
 		return nil, wire.Refuse(wire.Malformed)
 	case !validProtocols(hello.Protocols):
@@ -212,7 +212,7 @@ func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hell
 	}
 	asked := domain.Registration{PublicKey: hello.PublicKey, Name: hello.Name, Source: source}
 	if len(hello.Invite) > 0 {
-		asked.Invite = hello.Invite
+		asked.Invite, asked.Reachable = hello.Invite, hello.Reachable
 	}
 	id, err := f.registrar.Register(ctx, asked)
 	if err != nil {

@@ -34,10 +34,11 @@ Exit codes: 0 joined, 1 failure, 2 usage or a damaged code, 3 refused by the ser
 // joiner makes a machine a client.
 type joiner struct {
 	surroundings
-	state   string
-	as      string // name of the context
-	name    string
-	timeout time.Duration
+	state     string
+	as        string // name of the context
+	name      string
+	reachable bool
+	timeout   time.Duration
 }
 
 func joinCommand(s surroundings) *cobra.Command {
@@ -51,6 +52,7 @@ func joinCommand(s surroundings) *cobra.Command {
 			return nil // a code that was broken into lines is several words
 		}}
 	cmd.Flags().StringVar(&j.state, "state", "", "`directory` for this machine's identity (environment: TUNNOX_STATE; default "+defaultStateDir(s)+")")
+	cmd.Flags().BoolVar(&j.reachable, "reachable", false, "let the other machines of the same user lead connections to this one, as tunnox forward and tunnox socks do")
 	cmd.Flags().StringVar(&j.name, "name", hostname(), "`name` of this machine that users see")
 	cmd.Flags().StringVar(&j.as, "as", "", "`name` of the context for tunnox use (default: the server's host)")
 	cmd.Flags().DurationVar(&j.timeout, "timeout", 30*time.Second, "the longest `time` to try")
@@ -109,7 +111,7 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 	}
 	dialled := &dialled{dial: way.Dial}
 	a, err := agent.New(agent.Config{
-		Servers: invite.Servers, Sessions: 1, State: kept, Invite: invite.Bearer(), Name: j.name, Version: shortVersion(), Logger: discardLog,
+		Servers: invite.Servers, Sessions: 1, State: kept, Invite: invite.Bearer(), Reachable: j.reachable, Name: j.name, Version: shortVersion(), Logger: discardLog,
 		Dial:   dialled.do,
 		Online: func(id int64, _ string) { client = id; cancel() }, // its identity is kept by now
 	})

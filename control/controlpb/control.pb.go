@@ -691,8 +691,9 @@ type RegisterRequest struct {
 	IdempotencyKey string                 `protobuf:"bytes,1,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	PublicKey      []byte                 `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"` // whose possession the node has proved
 	Name           string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Source         string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"` // the agent's address
-	Invite         []byte                 `protobuf:"bytes,5,opt,name=invite,proto3" json:"invite,omitempty"` // an invitation, id and secret; empty: an anonymous client
+	Source         string                 `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`        // the agent's address
+	Invite         []byte                 `protobuf:"bytes,5,opt,name=invite,proto3" json:"invite,omitempty"`        // an invitation, id and secret; empty: an anonymous client
+	Reachable      bool                   `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"` // with invite only: agents of the user's other clients may have connections led there
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -760,6 +761,13 @@ func (x *RegisterRequest) GetInvite() []byte {
 		return x.Invite
 	}
 	return nil
+}
+
+func (x *RegisterRequest) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
 }
 
 type RegisterAnswer struct {
@@ -1544,14 +1552,15 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"first_port\x18\x01 \x01(\x05R\tfirstPort\x12\x1b\n" +
 	"\tlast_port\x18\x02 \x01(\x05R\blastPort\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12!\n" +
-	"\fmin_position\x18\x04 \x01(\x03R\vminPosition\"\x9d\x01\n" +
+	"\fmin_position\x18\x04 \x01(\x03R\vminPosition\"\xbb\x01\n" +
 	"\x0fRegisterRequest\x12'\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tR\x0eidempotencyKey\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x02 \x01(\fR\tpublicKey\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
 	"\x06source\x18\x04 \x01(\tR\x06source\x12\x16\n" +
-	"\x06invite\x18\x05 \x01(\fR\x06invite\"I\n" +
+	"\x06invite\x18\x05 \x01(\fR\x06invite\x12\x1c\n" +
+	"\treachable\x18\x06 \x01(\bR\treachable\"I\n" +
 	"\x0eRegisterAnswer\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\x03R\bclientId\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x03R\bposition\">\n" +

@@ -23,7 +23,7 @@ func TestSite(t *testing.T) {
 	t.Parallel()
 	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(programs.FreePort(t)))
 	w := newWorld(t, "--http", at, "--base-domain", "t.example.org")
-	laptop, desk := w.machine("laptop").reachable(), w.machine("desk")
+	laptop, desk := w.reachable("laptop"), w.machine("desk")
 	dir := filepath.Join(t.TempDir(), "site")
 	if err := os.MkdirAll(filepath.Join(dir, "list"), 0o755); err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ func fetch(proxy, login, page string) (string, error) {
 func TestSocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	laptop, centre := w.machine("laptop"), w.machine("datacentre").reachable()
+	laptop, centre := w.machine("laptop"), w.reachable("datacentre")
 	centre.start("agent")
 	page := "http://localhost:" + webService(t, "web") + "/"
 	through := func(proxy, login string) {

@@ -64,7 +64,7 @@ func TestWhatIsKeptStays(t *testing.T) {
 func TestTheSameAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	laptop, desk := w.machine("laptop"), w.machine("desk").reachable()
+	laptop, desk := w.machine("laptop"), w.reachable("desk")
 	port := strconv.Itoa(service(t, "web"))
 	tcp := laptop.tunnel("tcp", port)
 	desk.start("agent")

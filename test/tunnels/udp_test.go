@@ -15,7 +15,7 @@ import (
 func TestUDP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	laptop, desk := w.machine("laptop"), w.machine("desk").reachable()
+	laptop, desk := w.machine("laptop"), w.reachable("desk")
 	service, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

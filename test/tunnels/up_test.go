@@ -18,7 +18,7 @@ import (
 func TestUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	laptop, desk := w.machine("laptop"), w.machine("desk").reachable()
+	laptop, desk := w.machine("laptop"), w.reachable("desk")
 	desk.start("agent")
 	web, db := service(t, "web"), service(t, "db")
 	file := filepath.Join(t.TempDir(), "tunnox.yaml")
@@ -87,7 +87,7 @@ func TestUp(t *testing.T) {
 func TestForwardListensWhereItsOwnerSays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	laptop, desk := w.machine("laptop"), w.machine("desk").reachable()
+	laptop, desk := w.machine("laptop"), w.reachable("desk")
 	desk.start("agent").Says("connected", limit)
 	port := programs.FreePort(t)
 	forward := laptop.tunnel("forward", fmt.Sprintf("0.0.0.0:%d", port), fmt.Sprintf("desk:%d", service(t, "db")))

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,30 +54,19 @@ func (w *world) invite() string {
 	return made.Code
 }
 
-func (w *world) machine(name string) *machine {
+// reachable is a machine that the user's other machines may lead connections to.
+func (w *world) reachable(name string) *machine {
+	w.t.Helper()
+	return w.machine(name, "--reachable")
+}
+
+func (w *world) machine(name string, args ...string) *machine {
 	w.t.Helper()
 	m := &machine{w: w, name: name, state: filepath.Join(w.t.TempDir(), name)}
-	join := programs.Start(w.t, "tunnox", nil, "join", w.invite(), "--state", m.state, "--name", name)
+	join := programs.Start(w.t, "tunnox", nil, append([]string{"join", w.invite(), "--state", m.state, "--name", name}, args...)...)
 	if err := join.Wait(limit); err != nil {
 		w.t.Fatalf("join: %v\n%s", err, join.Said(1<<10))
 	}
-	return m
-}
-
-// reachable lets the user's other machines lead connections to this one.
-func (m *machine) reachable() *machine {
-	m.w.t.Helper()
-	var saved struct {
-		ClientID int64 `json:"client_id"`
-	}
-	text, err := os.ReadFile(filepath.Join(m.state, "client.json"))
-	if err == nil {
-		err = json.Unmarshal(text, &saved)
-	}
-	if err != nil {
-		m.w.t.Fatal(err)
-	}
-	m.w.API.Do(m.w.t, http.MethodPut, fmt.Sprintf("/api/v1/clients/%d", saved.ClientID), map[string]any{"commands": "all"}, nil)
 	return m
 }
 

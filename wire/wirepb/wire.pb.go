@@ -347,6 +347,7 @@ type Hello struct {
 	Nodes         []string `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty"`                                      // where this agent has other sessions, as Welcome named them
 	Invite        []byte   `protobuf:"bytes,12,opt,name=invite,proto3" json:"invite,omitempty"`                                    // with register only: an invitation, id and secret; empty: be an anonymous client
 	Protocols     []string `protobuf:"bytes,13,rep,name=protocols,proto3" json:"protocols,omitempty"`                              // what the agent carries, as in Listener; empty = tcp
+	Reachable     bool     `protobuf:"varint,14,opt,name=reachable,proto3" json:"reachable,omitempty"`                             // with invite only: agents of the user's other clients may have connections led here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +471,13 @@ func (x *Hello) GetProtocols() []string {
 		return x.Protocols
 	}
 	return nil
+}
+
+func (x *Hello) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
 }
 
 // Welcome opens the session for streams.
@@ -2850,7 +2858,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"minVersion\x12\x1f\n" +
 	"\vmax_version\x18\x02 \x01(\rR\n" +
 	"maxVersion\x12\x14\n" +
-	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\x84\x03\n" +
+	"\x05nonce\x18\x03 \x01(\fR\x05nonce\"\xa2\x03\n" +
 	"\x05Hello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x1a\n" +
@@ -2866,7 +2874,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	" \x01(\fR\fconfigDigest\x12\x14\n" +
 	"\x05nodes\x18\v \x03(\tR\x05nodes\x12\x16\n" +
 	"\x06invite\x18\f \x01(\fR\x06invite\x12\x1c\n" +
-	"\tprotocols\x18\r \x03(\tR\tprotocols\"\x81\x02\n" +
+	"\tprotocols\x18\r \x03(\tR\tprotocols\x12\x1c\n" +
+	"\treachable\x18\x0e \x01(\bR\treachable\"\x81\x02\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x18\n" +
