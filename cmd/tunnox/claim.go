@@ -73,7 +73,7 @@ func (r *resource) claim() *cobra.Command {
 			body["user_id"] = user
 		}
 		if name != "" {
-			body["client_name"] = name
+			body["name"] = name
 		}
 		b, err := c.call(ctx, http.MethodPost, r.path+"/claim", body)
 		if err != nil {

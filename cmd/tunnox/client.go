@@ -11,9 +11,9 @@ import (
 
 func clientCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "client", path: "/api/v1/clients", columns: []column{
-		field("NAME", "client_name"), field("CLIENT", "client_id"), field("TYPE", "client_type"), field("USER", "user_id"),
+		field("NAME", "name"), field("CLIENT", "client_id"), field("TYPE", "client_type"), field("USER", "user_id"),
 		field("STATUS", "status"), field("COMMANDS", "commands"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
-	}, first: []string{"client_id", "client_name", "client_desc", "client_type", "user_id", "status"}}
+	}, first: []string{"client_id", "name", "description", "client_type", "user_id", "status"}}
 	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
 	cmd.AddCommand(r.createClient(), r.claim(), filtering(r.list("user"), "status", "type"), r.show(), r.updateClient(), r.rotate(), r.disconnect(), r.remove(), r.history())
 	cmd.AddCommand(r.switches("Let a client connect again", "End a client's sessions and refuse new ones")...)
@@ -27,7 +27,7 @@ func (r *resource) createClient() *cobra.Command {
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
 		return r.withSecret(out, file, authCode, func() ([]byte, error) {
 			return c.call(ctx, http.MethodPost, r.path,
-				map[string]any{"user_id": user, "client_name": name, "client_desc": description, "commands": commands})
+				map[string]any{"user_id": user, "name": name, "description": description, "commands": commands})
 		})
 	})
 	nameFlag(cmd, &user, "user", "user", "`user` who is the owner, by name or id (default: the caller)")
@@ -42,7 +42,7 @@ func (r *resource) createClient() *cobra.Command {
 
 func (r *resource) updateClient() *cobra.Command {
 	cmd := r.act("update ID", "Change a client's name or description, or whose agents may lead connections to it", http.MethodPut, "", func(flags *pflag.FlagSet) (any, error) {
-		return changedStrings(flags, map[string]string{"name": "client_name", "description": "client_desc", "commands": "commands"}), nil
+		return changedStrings(flags, map[string]string{"name": "name", "description": "description", "commands": "commands"}), nil
 	})
 	cmd.Flags().String("name", "", "new `name`")
 	cmd.Flags().String("description", "", "new `text`")

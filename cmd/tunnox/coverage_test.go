@@ -244,7 +244,8 @@ func readDocument(t *testing.T) (operations map[string]operation, fields map[str
 		Components struct {
 			Schemas map[string]struct {
 				Properties map[string]struct {
-					ReadOnly bool `json:"readOnly"`
+					ReadOnly   bool `json:"readOnly"`
+					Deprecated bool `json:"deprecated"`
 				} `json:"properties"`
 			} `json:"schemas"`
 		} `json:"components"`
@@ -264,7 +265,7 @@ func readDocument(t *testing.T) (operations map[string]operation, fields map[str
 			for _, content := range o.RequestBody.Content {
 				_, name, _ := strings.Cut(content.Schema.Ref, "#/components/schemas/")
 				for field, p := range document.Components.Schemas[name].Properties {
-					if !p.ReadOnly {
+					if !p.ReadOnly && !p.Deprecated {
 						fields[o.ID] = append(fields[o.ID], field)
 					}
 				}

@@ -116,6 +116,9 @@ func oneLine(s string) string {
 	}, s)
 }
 
+// olderNames are fields that the API shows under a newer name too.
+var olderNames = []string{"client_name", "client_desc"}
+
 // printFields prints an object as "name  value" lines: the first ones as named, the
 // others in the API's order.
 func printFields(w io.Writer, b []byte, first []string) error {
@@ -123,6 +126,7 @@ func printFields(w io.Writer, b []byte, first []string) error {
 	if err != nil {
 		return err
 	}
+	fields = slices.DeleteFunc(fields, func(f jsonField) bool { return slices.Contains(olderNames, f.name) })
 	rank := func(f jsonField) int {
 		if i := slices.Index(first, f.name); i >= 0 {
 			return i

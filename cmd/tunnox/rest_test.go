@@ -87,12 +87,12 @@ func TestListsFollowPagesAndJoinThem(t *testing.T) {
 
 func TestTextOfOthersCannotMoveTheCursor(t *testing.T) {
 	_, out, _ := tunnox(t, func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `{"client_id":12345678901234567,"client_name":"a\u001b[2Jb\nc","user_id":null,"last_seen":"2026-01-02T15:04:05Z","nested":{"x":[1]}}`)
+		fmt.Fprint(w, `{"client_id":12345678901234567,"client_title":"a\u001b[2Jb\nc","user_id":null,"last_seen":"2026-01-02T15:04:05Z","nested":{"x":[1]}}`)
 	}, "client", "show", "1")
 	if strings.ContainsAny(out, "\x1b") || strings.Count(out, "\n") != 5 {
 		t.Errorf("got %q", out)
 	}
-	for _, want := range []string{"12345678901234567", "a?[2Jb?c", "user_id      -", "nested.x     1"} {
+	for _, want := range []string{"12345678901234567", "a?[2Jb?c", "user_id       -", "nested.x      1"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("lacks %q:\n%s", want, out)
 		}
@@ -105,8 +105,8 @@ func TestTextOfOthersCannotMoveTheCursor(t *testing.T) {
 
 func TestWhatPeopleLookForComesFirst(t *testing.T) {
 	for args, tt := range map[string]struct{ answer, want string }{
-		"client show 1": {`{"created_at":"x","client_type":"managed","client_id":1,"status":"online","user_id":2,"new":3,"client_name":"a"}`,
-			"client_id client_name client_type user_id status created_at new"},
+		"client show 1": {`{"created_at":"x","client_type":"managed","client_id":1,"status":"online","user_id":2,"new":3,"client_name":"a","name":"a"}`,
+			"client_id name client_type user_id status created_at new"},
 		"mapping show 1": {`{"target_port":4,"local_port":3,"status":"active","user_id":2,"mapping_id":1,"name":"a","updated_at":"x"}`,
 			"mapping_id name user_id status local_port target_port updated_at"},
 	} {
