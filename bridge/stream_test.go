@@ -133,9 +133,12 @@ func TestReset(t *testing.T) {
 		// Bytes that the peer has not read must not hold the reset back.
 		t.Run("past a full window", func(t *testing.T) {
 			a, b := open()
-			_ = a.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-			if n, err := a.Write(make([]byte, 2*window)); !errors.Is(err, os.ErrDeadlineExceeded) || n != window {
+			if n, err := a.Write(make([]byte, window)); err != nil || n != window {
 				t.Fatalf("%d written, %v", n, err)
+			}
+			_ = a.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			if n, err := a.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) || n != 0 {
+				t.Fatalf("%d written past the window, %v", n, err)
 			}
 			_ = a.Reset()
 			eventually(t, "the peer's writes fail", func() bool {

@@ -21,7 +21,7 @@ type naming struct{ id, name string }
 // namings are the kinds of resources that have names.
 var namings = map[string]naming{
 	"user":    {"user_id", "username"},
-	"client":  {"client_id", "name"},
+	"client":  {"client_id", "client_name"},
 	"mapping": {"mapping_id", "name"},
 	"key":     {"key_id", "name"},
 	"invite":  {"invite_id", "name"},

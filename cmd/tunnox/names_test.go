@@ -17,7 +17,7 @@ func people(asked *[]string) http.HandlerFunc {
 		case "/api/v1/users":
 			fmt.Fprint(w, `{"items":[{"user_id":1,"username":"ann"},{"user_id":2,"username":"bob"}],"next":null}`)
 		case "/api/v1/clients":
-			fmt.Fprint(w, `{"items":[{"client_id":10,"name":"laptop"},{"client_id":11,"name":"desk"},{"client_id":12,"name":"desk"},{"client_id":13,"name":"a b"},{"client_id":14,"name":"77"}],"next":null}`)
+			fmt.Fprint(w, `{"items":[{"client_id":10,"client_name":"laptop"},{"client_id":11,"client_name":"desk"},{"client_id":12,"client_name":"desk"},{"client_id":13,"client_name":"a b"},{"client_id":14,"client_name":"77"}],"next":null}`)
 		case "/api/v1/mappings":
 			if r.Method == http.MethodGet {
 				fmt.Fprint(w, `{"items":[{"mapping_id":20,"name":"db"}],"next":null}`)
