@@ -42,12 +42,10 @@ func (Replayed) Error() string { return "seal: the first message was sent before
 // Unwrap makes it an ErrHandshake.
 func (Replayed) Unwrap() error { return ErrHandshake }
 
-var suite = noise.NewCipherSuite(noise.DH25519, noise.CipherChaChaPoly, noise.HashSHA256)
-
 // Party is one agent in its handshakes, as initiator and as responder. Its methods may
 // be called concurrently.
 type Party struct {
-	keys    []Key
+	keys    []*static
 	counter atomic.Uint64
 	seen    replays
 }
@@ -55,13 +53,16 @@ type Party struct {
 // NewParty is the agent with this key. Peers that have not heard of it yet may still
 // use an earlier one.
 func NewParty(key Key, earlier ...Key) *Party {
-	p := &Party{keys: append([]Key{key}, earlier...)}
+	p := &Party{keys: []*static{newStatic(key)}}
+	for _, k := range earlier {
+		p.keys = append(p.keys, newStatic(k))
+	}
 	p.counter.Store(uint64(time.Now().UnixNano())) // a restarted agent goes on above where it was
 	return p
 }
 
 // Public is the key that the agent's peers should know.
-func (p *Party) Public() PublicKey { return p.keys[0].public }
+func (p *Party) Public() PublicKey { return p.keys[0].key.public }
 
 // Advance makes the counters of first messages at least this. The clock of this machine
 // may have gone back, and a responder then knows higher ones. A value that no clock will
@@ -86,9 +87,10 @@ type Initiation struct {
 // Initiate begins a handshake with the agent that has this key. first goes into Open:
 // it shows nothing but its length.
 func (p *Party) Initiate(peer PublicKey, terms Terms, note []byte) (i *Initiation, first []byte, err error) {
-	if !p.keys[0].Valid() || !peer.Valid() || len(note) > MaxNote {
+	if !p.keys[0].key.Valid() || !peer.Valid() || len(note) > MaxNote {
 		return nil, nil, fmt.Errorf("initiate: %w", errors.New("a key is missing, or the note is too long"))
 	}
+	p.keys[0].keep(peer)
 	state, err := handshake(p.keys[0], true, peer[:], terms)
 	if err != nil {
 		return nil, nil, err
@@ -162,24 +164,24 @@ func (p *Party) Respond(first []byte, terms Terms, trust func(PublicKey) error) 
 	}
 	var state *noise.HandshakeState
 	var payload []byte
+	var own *static
 	for _, key := range p.keys {
 		if state, err = handshake(key, false, nil, terms); err != nil {
 			return nil, err
 		}
 		if payload, _, _, err = state.ReadMessage(nil, body); err == nil {
+			own = key
 			break
 		}
 	}
 	if err != nil || len(payload) < offerSize || len(payload) > offerSize+MaxNote || payload[0]&^flagAES != 0 {
 		return nil, ErrHandshake
 	}
-	peer, err := PublicKeyOf(state.PeerStatic())
-	if err != nil {
-		return nil, ErrHandshake
-	}
+	peer := PublicKey(state.PeerStatic()) // not of low order: the secret with it was not zero
 	if err := trust(peer); err != nil {
 		return nil, err
 	}
+	own.keep(peer)
 	kem, err := mlkem.NewEncapsulationKey768(payload[9:offerSize])
 	if err != nil {
 		return nil, ErrHandshake
@@ -252,11 +254,11 @@ func derive(hash []byte, forth, back *noise.CipherState, shared []byte, aes, ini
 	return s, nil
 }
 
-func handshake(key Key, initiator bool, peer []byte, terms Terms) (*noise.HandshakeState, error) {
+func handshake(own *static, initiator bool, peer []byte, terms Terms) (*noise.HandshakeState, error) {
 	state, err := noise.NewHandshakeState(noise.Config{
-		CipherSuite: suite, Random: rand.Reader, Pattern: noise.HandshakeIK, Initiator: initiator,
+		CipherSuite: noise.NewCipherSuite(&exchange{static: own}, noise.CipherChaChaPoly, noise.HashSHA256), Random: rand.Reader, Pattern: noise.HandshakeIK, Initiator: initiator,
 		Prologue: terms.prologue(), PeerStatic: peer,
-		StaticKeypair: noise.DHKey{Private: key.secret[:], Public: key.public[:]},
+		StaticKeypair: noise.DHKey{Private: own.key.secret[:], Public: own.key.public[:]},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)

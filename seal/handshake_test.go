@@ -184,7 +184,7 @@ func TestFirstMessageCountsOnce(t *testing.T) {
 func TestAdvanceAfterTheClockWentBack(t *testing.T) {
 	p := newPair(t)
 	p.shake(t)
-	again := pair{NewParty(p.a.keys[0]), p.b}
+	again := pair{NewParty(p.a.keys[0].key), p.b}
 	again.a.counter.Store(1000)
 	_, first := again.begin(t, terms)
 	_, err := p.b.Respond(first, terms, trustAll)
