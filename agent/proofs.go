@@ -38,6 +38,7 @@ type proofs struct {
 
 	mu       sync.Mutex
 	known    logproof.Known             // guarded by mu
+	latest   logproof.Seen              // guarded by mu; of known, whose signature is not verified at each connection
 	compared map[logproof.Seen]struct{} // guarded by mu; checkpoints of peers that fit to known
 	flights  map[int64]*flight          // guarded by mu; by client
 	asked    map[int64]time.Time        // guarded by mu; when a client's key was asked for, or will be
@@ -72,7 +73,7 @@ func (p *proofs) load(credential wire.Credential) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.known = known
+	p.known, p.latest = known, known.Seen()
 	return nil
 }
 
@@ -217,7 +218,7 @@ func (p *proofs) accept(in *wirepb.KeyProofs) error {
 		}
 	}
 	p.mu.Lock()
-	p.known = next
+	p.known, p.latest = next, next.Seen()
 	for seen := range p.compared {
 		if seen.Size > was.Size() {
 			delete(p.compared, seen) // it fits to what was known; whether to what came now, is not known
@@ -273,7 +274,11 @@ func (p *proofs) trouble() error {
 }
 
 // seen is what a peer is told in a handshake: the checkpoint that this agent knows.
-func (p *proofs) seen() []byte { return p.now().Seen().Append(nil) }
+func (p *proofs) seen() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.latest.Append(nil)
+}
 
 // compare compares the checkpoint of a peer with the one that this agent knows. Each is
 // compared once; the server has to prove that one log begins with the other.
@@ -322,5 +327,5 @@ func (p *proofs) fits(seen logproof.Seen) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, ok := p.compared[seen]
-	return ok || seen == p.known.Seen()
+	return ok || seen == p.latest
 }
