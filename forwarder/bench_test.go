@@ -35,22 +35,37 @@ func BenchmarkSetUp(b *testing.B) {
 		b.Run(mode, func(b *testing.B) {
 			w := newWorld(b, mode)
 			_, _, m := w.pair(echo(b))
-			b.ReportAllocs()
-			b.SetParallelism(8)
-			b.ResetTimer()
-			before := processor(b)
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					if !works(m.address) {
-						b.Error("a connection failed")
-						return
-					}
-				}
-			})
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "conns/s")
-			b.ReportMetric(float64((processor(b)-before).Microseconds())/float64(b.N), "cpu-us/conn")
+			setUps(b, m)
+		})
+		b.Run(mode+", e2e", func(b *testing.B) {
+			w := newWorld(b, mode)
+			keys := newKeyring()
+			source, target := w.client(w.user), w.client(w.user)
+			w.agent(target, keys.with(b, target))
+			w.agent(source, keys.with(b, source))
+			m := w.mapping(source, target, echo(b))
+			w.sealed(m)
+			w.listening(m)
+			setUps(b, m)
 		})
 	}
+}
+
+func setUps(b *testing.B, m mapping) {
+	b.ReportAllocs()
+	b.SetParallelism(8)
+	b.ResetTimer()
+	before := processor(b)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if !works(m.address) {
+				b.Error("a connection failed")
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "conns/s")
+	b.ReportMetric(float64((processor(b)-before).Microseconds())/float64(b.N), "cpu-us/conn")
 }
 
 func BenchmarkThroughput(b *testing.B) {

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tunnox-net/tunnox/seal"
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
@@ -155,8 +154,7 @@ func newTunnel(l *lab, o options, service int, encryption string) *tunnel {
 	api := t.server.API
 	user := api.CreateUser(l, "bench")
 	source, target := api.CreateClient(l, user.ID, "source"), api.CreateClient(l, user.ID, "target")
-	here, there := keyed(l, source, target)
-	t.source, t.target = t.server.Join(l, api, source, here...), t.server.Join(l, api, target, there...)
+	t.source, t.target = t.server.Join(l, api, source), t.server.Join(l, api, target)
 	m := api.CreateMapping(l, programs.Mapping{UserID: user.ID, Protocol: "tcp", Source: source.ID, Target: target.ID,
 		LocalPort: programs.FreePort(l), TargetHost: "127.0.0.1", TargetPort: service, Encryption: encryption})
 	if err := waitPort(m.LocalPort); err != nil {
@@ -164,21 +162,6 @@ func newTunnel(l *lab, o options, service int, encryption string) *tunnel {
 	}
 	t.way = way{name: "tunnel", port: m.LocalPort, pids: []int{t.server.PID(), t.source.PID(), t.target.PID()}}
 	return t
-}
-
-// keyed gives the arguments of two agents that know each other's keys.
-func keyed(l *lab, source, target programs.Client) (here, there []string) {
-	keys := map[int64]string{}
-	dirs := map[int64]string{}
-	for _, c := range []programs.Client{source, target} {
-		dirs[c.ID] = l.TempDir()
-		key, err := seal.LoadOrCreateKey(filepath.Join(dirs[c.ID], fmt.Sprintf("agent-%d.key", c.ID)))
-		if err != nil {
-			l.Fatal(err)
-		}
-		keys[c.ID] = fmt.Sprintf("%d=%v", c.ID, key.Public())
-	}
-	return []string{"--state", dirs[source.ID], "--peer-key", keys[target.ID]}, []string{"--state", dirs[target.ID], "--peer-key", keys[source.ID]}
 }
 
 // processes are our processes, by name.
