@@ -158,14 +158,15 @@ func answerWebSocket(conn net.Conn) (_ *webSocket, isDirect bool, err error) {
 	return newWebSocket(conn, false, heldOf(r)), protocol == wsDirect, nil
 }
 
-// refuseHTTP answers a request that gives no session. header is lines of it.
+// refuseHTTP answers a request that gives no session. header is lines of it. The date lets
+// whoever looks for a fault compare clocks (tunnox doctor).
 func refuseHTTP(conn net.Conn, code int, header string) {
 	text := fmt.Sprintf("%d %s\n", code, http.StatusText(code))
 	if !strings.Contains(header, "Connection:") {
 		header += "Connection: close\r\n"
 	}
-	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%s\r\n%s",
-		code, http.StatusText(code), len(text), header, text)
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%s\r\n%s",
+		code, http.StatusText(code), time.Now().UTC().Format(http.TimeFormat), len(text), header, text)
 }
 
 // linger closes a connection behind an answer. A close with unread bytes is a reset, which

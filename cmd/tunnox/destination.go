@@ -20,7 +20,7 @@ type destination struct {
 
 // destination finds where requests go, and which key may go there. A key has no name of
 // its server in it. So a key that somebody gave goes only to an address that was given
-// beside it, or to a server of this machine: never to the server of a context that
+// beside it, or to the usual one of this machine: never to the server of a context that
 // happens to be chosen.
 func (f *apiFlags) destination() (to destination, err error) {
 	given, environ, key := f.url, f.variable("TUNNOX_API"), f.variable("TUNNOX_API_KEY") != ""

@@ -43,6 +43,7 @@ type foreground struct {
 	json    bool
 	keep    bool
 	timeout time.Duration
+	log     *slog.Logger // of an agent that runs here; nil: errors go to standard error
 }
 
 func (f *foreground) declare(cmd *cobra.Command) {
@@ -246,7 +247,10 @@ func (f *foreground) answering(ctx context.Context) string {
 
 // own starts an agent in this process.
 func (f *foreground) own() (*runner, error) {
-	log := slog.New(&plainHandler{out: f.stderr, level: slog.LevelError})
+	log := f.log
+	if log == nil {
+		log = slog.New(&plainHandler{out: f.stderr, level: slog.LevelError})
+	}
 	o := &agentOptions{surroundings: f.surroundings, servers: f.servers, pins: f.pins, state: f.state,
 		sessions: agent.DefaultSessions, transport: reach.Auto, name: hostname(), logLevel: "error", logFormat: "text"}
 	kept := &agent.State{File: filepath.Join(f.state, "client.json")}

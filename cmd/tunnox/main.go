@@ -121,7 +121,7 @@ An agent never ends with 4: it tries again.`,
 		api.declare(cmd.PersistentFlags())
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(joinCommand(s), useCommand(s), agentCommand(s), versionCommand(s))
+	root.AddCommand(joinCommand(s), useCommand(s), doctorCommand(s), agentCommand(s), versionCommand(s))
 	root.AddCommand(tunnelCommands(s)...)
 
 	shorten(root)

@@ -137,7 +137,8 @@ func (r *resource) createMapping() *cobra.Command {
 }
 
 func (r *resource) updateMapping() *cobra.Command {
-	cmd := &cobra.Command{Use: "update ID", Short: "Change a mapping's listener, public port or host, service, options or name", Args: oneID}
+	cmd := &cobra.Command{Use: "update " + r.word(), Short: "Change a mapping's listener, public port or host, service, options or name"}
+	r.takesOne(cmd)
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, args []string) error {
 		body, err := changedMapping(cmd.Flags())
 		if err != nil {

@@ -78,7 +78,11 @@ const machineLimit = 10 * time.Second
 
 // wanted tells whether somebody has named the API or a key for it.
 func (f *apiFlags) wanted() bool {
-	return f.url != "" || f.keyFile != "" || f.variable("TUNNOX_API") != "" || f.variable("TUNNOX_API_KEY") != ""
+	if f.url != "" || f.keyFile != "" || f.variable("TUNNOX_API") != "" {
+		return true
+	}
+	to, err := f.destination() // a key may be that of another server
+	return err == nil && to.environ && f.variable("TUNNOX_API_KEY") != ""
 }
 
 func (m *machineStatus) show(out io.Writer, asJSON bool) error {

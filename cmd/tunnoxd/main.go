@@ -154,6 +154,12 @@ the first of these that sets it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 			return rebuild(ctx, cfg, check, out, stderr)
 		}).Flags().BoolVar(&check, "check", false, "replace nothing and print the differences")
 
+	var doctorJSON bool
+	command("doctor", "Look for what hinders a server, and say what to do", doctorLong, doctorSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return doctor(ctx, cfg, doctorJSON, out)
+		}).Flags().BoolVar(&doctorJSON, "json", false, "print JSON")
+
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(stdout, buildVersion())
