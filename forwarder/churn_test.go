@@ -42,7 +42,7 @@ func TestChurnLeavesNothingBehind(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		_, _, m := w.pair(echo(t))
 		n := 1000
-		if testing.Short() || raceEnabled {
+		if testing.Short() || pace.Race {
 			n = 200
 		}
 		churn := func(n int) {

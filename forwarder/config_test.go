@@ -160,7 +160,7 @@ func TestPushLatency(t *testing.T) {
 		w.agent(target)
 		w.agent(source)
 		n := 200
-		if testing.Short() || raceEnabled {
+		if testing.Short() || pace.Race {
 			n = 30
 		}
 		watch := pace.Measure(t)
@@ -184,7 +184,7 @@ func TestPushLatency(t *testing.T) {
 		slices.Sort(took)
 		p50, p99 := took[n/2], took[n*99/100]
 		t.Logf("decision to open listener, %d mappings: p50 %v, p99 %v", n, p50, p99)
-		if p99 > watch.Allow(100*time.Millisecond) && !raceEnabled {
+		if p99 > watch.Allow(100*time.Millisecond) && !pace.Race {
 			t.Errorf("p99 is %v, want less than 100 ms", p99)
 		}
 		eventually(t, "the pushes are measured", func() bool { return w.metric("tunnox_push_latency_seconds") > 0 })

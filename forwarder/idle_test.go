@@ -5,12 +5,14 @@ import (
 	"net"
 	"sync"
 	"testing"
+
+	"github.com/tunnox-net/tunnox/test/pace"
 )
 
 // Connections that nothing flows through cost little memory, in all three
 // processes together. Both TCP ends of the test itself are in the figure.
 func TestIdleConnectionsAreCheap(t *testing.T) {
-	if raceEnabled {
+	if pace.Race {
 		t.Log("the race detector has memory of its own; nothing is measured")
 		return
 	}
@@ -39,7 +41,7 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 // An agent that only waits costs its forwarder little. Its own side is in the
 // figure too.
 func TestIdleSessionsAreCheap(t *testing.T) {
-	if raceEnabled {
+	if pace.Race {
 		t.Log("the race detector has memory of its own; nothing is measured")
 		return
 	}

@@ -147,7 +147,7 @@ func TestSlowReaderBlocksNobodyAcrossTheBridge(t *testing.T) {
 func TestManyStreamsCrossTheBridge(t *testing.T) {
 	overCluster(t, func(t *testing.T, c *cluster) {
 		size := int64(16 << 20) // 64 MiB go through the real programs in test/flow
-		if raceEnabled || c.mode == "memory" {
+		if pace.Race || c.mode == "memory" {
 			size = 4 << 20
 		}
 		sums := make(chan [sha256.Size]byte, 32)

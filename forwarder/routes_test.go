@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
+
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 	"github.com/tunnox-net/tunnox/wire"
@@ -19,7 +21,7 @@ import (
 // is left when everybody has gone.
 func TestRoutesComeToWhatTheLogSays(t *testing.T) {
 	seeds := 600
-	if testing.Short() || raceEnabled {
+	if testing.Short() || pace.Race {
 		seeds = 60
 	}
 	for seed := range seeds {

@@ -91,7 +91,7 @@ func TestResetOfTheClientReachesTheService(t *testing.T) {
 func TestManyStreamsCarryWhatWasSent(t *testing.T) {
 	over(t, func(t *testing.T, w *world) {
 		size := int64(16 << 20) // 64 MiB go through the real programs in test/flow
-		if raceEnabled || w.mode == "memory" {
+		if pace.Race || w.mode == "memory" {
 			size = 4 << 20
 		}
 		if testing.Short() {

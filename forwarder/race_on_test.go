@@ -1,5 +1,0 @@
-//go:build race
-
-package forwarder_test
-
-const raceEnabled = true
