@@ -63,6 +63,9 @@ type connection struct {
 // dial makes a connection to the node at address. The error says why there is none.
 func dial(ctx context.Context, config PoolConfig, node, address string) (*connection, error) {
 	client, err := config.Trust.clientTLS(node)
+	if err == nil && config.Refuse != nil {
+		err = config.Refuse(node)
+	}
 	if err != nil {
 		return nil, err
 	}

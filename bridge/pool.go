@@ -56,6 +56,9 @@ type PoolConfig struct {
 	DialTimeout time.Duration
 	// HealthEvery is the time between health checks of a connection. Default 30 s.
 	HealthEvery time.Duration
+	// Refuse is asked before a connection is made; an error is that of Open. nil: every
+	// node of the cluster is connected to. Expel ends the connections that there are.
+	Refuse func(node string) error
 	// Dial opens TCP connections; nil means a net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Log gets events of connections. Nothing is logged for a stream.
@@ -492,6 +495,19 @@ func (p *Pool) Forget(node string) {
 		p.retireLocked(on, c, "forgotten")
 	}
 	p.tidy(on)
+}
+
+// Expel ends the connections to a node that is no longer trusted, with their streams.
+func (p *Pool) Expel(node string) {
+	p.Forget(node)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if on := p.peers[node]; on != nil {
+		for c := range on.retired {
+			p.end(on, c)
+		}
+		p.tidy(on)
+	}
 }
 
 // PeerStats are a pool's numbers for one peer.

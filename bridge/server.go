@@ -34,6 +34,9 @@ type ServerConfig struct {
 	// Handle returns. ctx ends when the stream is reset or its connection is lost;
 	// Handle must return soon after that.
 	Handle func(ctx context.Context, from Identity, stream transport.Stream)
+	// Refuse is asked at the end of each handshake; an error ends the connection. nil:
+	// every node of the cluster is let in. Expel ends the connections that there are.
+	Refuse func(node string) error
 	// MaxStreams bounds the streams of one connection; pools use 100. Default 256.
 	MaxStreams int
 	// Handshake bounds the time from the accept of a connection to its first RPC.
@@ -72,8 +75,9 @@ type Server struct {
 // source is a peer that has connections to this server.
 type source struct {
 	count       traffic
-	connections int // guarded by Server.mu
-	active      int // guarded by Server.mu
+	connections int                // guarded by Server.mu
+	active      int                // guarded by Server.mu
+	links       map[*link]struct{} // guarded by Server.mu
 }
 
 // NewServer makes a server; Serve starts it.
@@ -172,6 +176,9 @@ func (s *Server) admit(raw net.Conn) (*link, error) {
 	if err == nil {
 		l, err = newLink(conn, below)
 	}
+	if err == nil && s.config.Refuse != nil {
+		err = s.config.Refuse(l.peer.Node)
+	}
 	if err != nil {
 		_ = raw.Close()
 		s.config.Log.Debug("bridge connection refused", "peer", raw.RemoteAddr(), "error", err)
@@ -179,11 +186,30 @@ func (s *Server) admit(raw net.Conn) (*link, error) {
 	}
 	node := l.peer.Node
 	s.mu.Lock()
-	s.from(node).connections++
+	s.from(node).enter(l)
 	s.mu.Unlock()
-	l.onClose = func() { s.left(node, func(f *source) { f.connections-- }) }
+	l.onClose = func() { s.left(node, func(f *source) { f.connections--; delete(f.links, l) }) }
 	s.config.Log.Debug("bridge connected", "peer", node, "address", raw.RemoteAddr())
 	return l, nil
+}
+
+func (f *source) enter(l *link) {
+	f.connections++
+	if f.links == nil {
+		f.links = map[*link]struct{}{}
+	}
+	f.links[l] = struct{}{}
+}
+
+// Expel ends the connections of a node that is no longer trusted, with their streams.
+func (s *Server) Expel(node string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.peers[node]; f != nil {
+		for l := range f.links {
+			l.cut()
+		}
+	}
 }
 
 // from finds a peer, or adds it. The caller holds the lock.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,6 +59,51 @@ func TestDrainLetsStreamsEndAndTakesNoNewOnes(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, "its connections are gone", func() bool { return to.ln.open.Load() == 0 })
+}
+
+// TestARevokedPeerIsExpelled: its streams end both ways, and it connects no more.
+func TestARevokedPeerIsExpelled(t *testing.T) {
+	ca := newAuthority(t)
+	var revoked atomic.Bool
+	refuse := func(node string) error {
+		if revoked.Load() && node == "node-001" {
+			return errors.New("revoked")
+		}
+		return nil
+	}
+	to := startNode(t, ca, "node-002", echo, func(p *PoolConfig, s *ServerConfig) { p.Refuse, s.Refuse = refuse, refuse })
+	from := startNode(t, ca, "node-001", echo, nil)
+	var streams []transport.Stream
+	for _, way := range []struct {
+		pool *Pool
+		to   Peer
+	}{{from.pool, to.Peer}, {to.pool, from.Peer}} {
+		s, err := way.pool.Open(within(t, 10*time.Second), way.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := roundTrip(s, "before"); err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, s)
+	}
+	revoked.Store(true)
+	to.server.Expel("node-001")
+	to.pool.Expel("node-001")
+	to.server.Expel("node-009") // nobody
+	for i, s := range streams {
+		if _, err := io.ReadAll(s); err == nil {
+			t.Errorf("stream %d ended as if it were whole", i)
+		}
+		_ = s.Close()
+	}
+	eventually(t, "its connections are gone", func() bool { return to.ln.open.Load() == 0 && to.stats("node-001").Connections == 0 })
+	if _, err := from.pool.Open(within(t, 10*time.Second), to.Peer); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("from the revoked node: %v", err)
+	}
+	if _, err := to.pool.Open(within(t, 10*time.Second), from.Peer); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("to the revoked node: %v", err)
+	}
 }
 
 func TestDrainHasAnEnd(t *testing.T) {

@@ -335,6 +335,17 @@ func (c *Client) Certify(ctx context.Context, names ...string) (Issued, error) {
 	return c.issue(ctx, "Certify", names, c.state.Certify)
 }
 
+// Revoked gives those of some nodes that were revoked. When this node itself was, the
+// error has the code [domain.CodeNodeRevoked].
+func (c *Client) Revoked(ctx context.Context, nodes ...string) (revoked []string, err error) {
+	err = c.do(ctx, "Standing", func(ctx context.Context) error {
+		answer, err := c.state.Standing(ctx, &controlpb.StandingRequest{Nodes: nodes})
+		revoked = answer.GetRevoked()
+		return err
+	})
+	return revoked, err
+}
+
 // Renew gets a new identity of this node.
 func (c *Client) Renew(ctx context.Context) (Issued, error) {
 	return c.issue(ctx, "Renew", nil, c.state.Renew)

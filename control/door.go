@@ -3,6 +3,7 @@ package control
 import (
 	"container/list"
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"sync"
@@ -70,11 +71,12 @@ func (d *door) close() {
 // caller is a connection after its handshake.
 type caller struct {
 	net.Conn
-	node    string // "" for a stranger
-	expires time.Time
-	onClose func()
-	once    sync.Once
-	expired sync.Once
+	node        string // "" for a stranger
+	certificate *x509.Certificate
+	expires     time.Time
+	onClose     func()
+	once        sync.Once
+	expired     sync.Once
 }
 
 // Close ends the connection, and stops counting it.

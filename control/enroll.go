@@ -2,11 +2,13 @@ package control
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/tunnox-net/tunnox/control/controlpb"
@@ -17,6 +19,7 @@ import (
 // later one in exchange for the one before. Its Issue is for [RenewerConfig].
 type Enroller struct {
 	Node      string   // the leased node id
+	Names     []string // host names and addresses at which agents reach the node, to register
 	Addresses []string // of the control planes
 	// Token gives the join token; it is called each time, because the token may have
 	// been rotated. nil = no token: only renewing works.
@@ -24,6 +27,8 @@ type Enroller struct {
 	Timeout time.Duration // of one attempt; 15 s
 	Dial    func(ctx context.Context, address string) (net.Conn, error)
 	Now     func() time.Time
+
+	key crypto.Signer // with which it joins; drawn at the first attempt
 }
 
 // Issue renews current while it is valid, and enrols otherwise.
@@ -46,13 +51,13 @@ func (e *Enroller) Issue(ctx context.Context, current *Issued) (Issued, error) {
 		}
 		failure = fmt.Errorf("renew node certificate: %w", err)
 		// A node that was refused must not try the other way.
-		if e.Token == nil || domain.CodeOf(err) == codeJoinRefused || ctx.Err() != nil {
+		if e.Token == nil || domain.CodeOf(err) == codeJoinRefused || domain.CodeOf(err) == domain.CodeNodeRevoked || ctx.Err() != nil {
 			return Issued{}, failure
 		}
 	}
-	next, err := e.enroll(ctx, config)
+	next, err := e.enroll(ctx, config, nil)
 	if err != nil {
-		return Issued{}, errors.Join(failure, fmt.Errorf("enrol node: %w", err))
+		return Issued{}, errors.Join(fmt.Errorf("enrol node: %w", err), failure)
 	}
 	return next, nil
 }
@@ -70,7 +75,33 @@ func (e *Enroller) renew(ctx context.Context, config Config, current Issued) (Is
 	return client.Renew(ctx)
 }
 
-func (e *Enroller) enroll(ctx context.Context, config Config) (Issued, error) {
+// Register joins again, with the key of the present certificate, to register the names
+// that the node has now. It needs a join token.
+func (e *Enroller) Register(ctx context.Context, current Issued) (Issued, error) {
+	config := Config{Addresses: e.Addresses, Dial: e.Dial, Now: e.Now, Metrics: NewClientMetrics()}
+	if err := config.complete(); err != nil {
+		return Issued{}, err
+	}
+	key, ok := current.Certificate.PrivateKey.(crypto.Signer)
+	if !ok {
+		return Issued{}, fmt.Errorf("register the names of the node: a %T cannot sign", current.Certificate.PrivateKey)
+	}
+	next, err := e.enroll(ctx, config, key)
+	if err != nil {
+		return Issued{}, fmt.Errorf("register the names of the node: %w", err)
+	}
+	return next, nil
+}
+
+func (e *Enroller) names() []string {
+	names := slices.Clone(e.Names)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// enroll joins with a key, or with one that is drawn for all attempts of this process:
+// when an answer was lost, the id is that key's already.
+func (e *Enroller) enroll(ctx context.Context, config Config, key crypto.Signer) (Issued, error) {
 	if e.Token == nil {
 		return Issued{}, errors.New("there is no join token")
 	}
@@ -83,9 +114,21 @@ func (e *Enroller) enroll(ctx context.Context, config Config) (Issued, error) {
 		return Issued{}, err
 	}
 	defer conn.Close()
-	next, err := obtain(ctx, nil, func(ctx context.Context, request []byte) (*controlpb.Certificate, error) {
+	if e.key == nil {
+		if _, e.key, err = newRequest(nil); err != nil {
+			return Issued{}, err
+		}
+	}
+	if key == nil {
+		key = e.key
+	}
+	request, err := requestFor(key, nil)
+	if err != nil {
+		return Issued{}, err
+	}
+	next, err := obtainFor(ctx, key, request, func(ctx context.Context, request []byte) (*controlpb.Certificate, error) {
 		answer, err := controlpb.NewEnrollmentClient(conn).Enroll(ctx,
-			&controlpb.EnrollRequest{Secret: token.secret[:], Node: e.Node, Request: request})
+			&controlpb.EnrollRequest{Secret: token.secret[:], Node: e.Node, Request: request, Names: e.names()})
 		_, err = received(err)
 		return answer, err
 	})

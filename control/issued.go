@@ -126,6 +126,12 @@ func newRequest(names []string) (request []byte, key crypto.Signer, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("draw key: %w", err)
 	}
+	request, err = requestFor(private, names)
+	return request, private, err
+}
+
+// requestFor makes a request for a certificate of a key.
+func requestFor(key crypto.Signer, names []string) (request []byte, err error) {
 	var template x509.CertificateRequest
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
@@ -134,11 +140,11 @@ func newRequest(names []string) (request []byte, key crypto.Signer, err error) {
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	request, err = x509.CreateCertificateRequest(rand.Reader, &template, private)
+	request, err = x509.CreateCertificateRequest(rand.Reader, &template, key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("request certificate: %w", err)
+		return nil, fmt.Errorf("request certificate: %w", err)
 	}
-	return request, private, nil
+	return request, nil
 }
 
 // obtain draws a key and gets a certificate for it from a control plane.
@@ -147,6 +153,11 @@ func obtain(ctx context.Context, names []string, ask func(ctx context.Context, r
 	if err != nil {
 		return Issued{}, err
 	}
+	return obtainFor(ctx, key, request, ask)
+}
+
+// obtainFor gets a certificate for a key.
+func obtainFor(ctx context.Context, key crypto.Signer, request []byte, ask func(ctx context.Context, request []byte) (*controlpb.Certificate, error)) (Issued, error) {
 	answer, err := ask(ctx, request)
 	if err != nil {
 		return Issued{}, err

@@ -89,7 +89,8 @@ func (t JoinToken) GoString() string { return t.String() }
 const codeJoinRefused domain.Code = "join_refused"
 
 // JoinTokens stores the cluster's join token in the vault. There is one token at a
-// time, so a rotation keeps out everybody with the old one.
+// time, and tokens with limits are made of it ([Pass]), so a rotation keeps out everybody
+// with an old one.
 type JoinTokens struct {
 	vault Vault
 	pin   [sha256.Size]byte
@@ -165,16 +166,34 @@ func (t *JoinTokens) Rotate(ctx context.Context) (JoinToken, error) {
 	return t.token(next), nil
 }
 
-// admit refuses a secret that is not the current token's. It takes the same time
-// whatever the secret is.
-func (t *JoinTokens) admit(ctx context.Context, secret []byte) error {
+// admit refuses a secret that is neither the current token's nor that of a token with limits. It
+// takes the same time whatever the secret is. once is the id of a token for one use.
+func (t *JoinTokens) admit(ctx context.Context, secret []byte) (once string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.read(ctx); err != nil {
-		return err
+		return "", err
 	}
-	if subtle.ConstantTimeCompare(secret, t.secret) != 1 {
-		return &domain.Error{Code: codeJoinRefused, Message: "The join token is not the cluster's present one."}
+	standing := subtle.ConstantTimeCompare(secret, t.secret) == 1
+	pass, good := readPass(t.secret, secret)
+	switch {
+	case standing:
+		return "", nil
+	case !good:
+		return "", &domain.Error{Code: codeJoinRefused, Message: "The join token is not the cluster's present one."}
+	case pass.ended(t.now()):
+		return "", &domain.Error{Code: codeJoinRefused, Message: "The join token has expired."}
 	}
-	return nil
+	return pass.once(), nil
+}
+
+// Pass gives a token with conditions, made of the current one: a rotation ends it, too.
+func (t *JoinTokens) Pass(ctx context.Context, p Pass) (JoinToken, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.read(ctx); err != nil {
+		return JoinToken{}, err
+	}
+	secret, err := p.secret(t.secret)
+	return JoinToken{secret: secret, pin: t.pin}, err
 }

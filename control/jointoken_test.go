@@ -51,19 +51,19 @@ func TestJoinTokenRotates(t *testing.T) {
 	must(t, err)
 	old, err := p.tokens.Current(ctx)
 	must(t, err)
-	must(t, elsewhere.admit(ctx, old.secret[:]))
+	must(t, second(elsewhere.admit(ctx, old.secret[:])))
 	next, err := p.tokens.Rotate(ctx)
 	must(t, err)
 	if next == old || next.Pin() != old.Pin() {
 		t.Error("rotating must change the secret and nothing else")
 	}
-	wantCode(t, p.tokens.admit(ctx, old.secret[:]), codeJoinRefused)
-	must(t, p.tokens.admit(ctx, next.secret[:]))
+	wantCode(t, second(p.tokens.admit(ctx, old.secret[:])), codeJoinRefused)
+	must(t, second(p.tokens.admit(ctx, next.secret[:])))
 	p.clock.advance(2 * time.Second) // what the other one remembers is old then
-	wantCode(t, elsewhere.admit(ctx, old.secret[:]), codeJoinRefused)
-	must(t, elsewhere.admit(ctx, next.secret[:]))
-	wantCode(t, p.tokens.admit(ctx, nil), codeJoinRefused)
-	wantCode(t, p.tokens.admit(ctx, next.secret[:31]), codeJoinRefused)
+	wantCode(t, second(elsewhere.admit(ctx, old.secret[:])), codeJoinRefused)
+	must(t, second(elsewhere.admit(ctx, next.secret[:])))
+	wantCode(t, second(p.tokens.admit(ctx, nil)), codeJoinRefused)
+	wantCode(t, second(p.tokens.admit(ctx, next.secret[:31])), codeJoinRefused)
 }
 
 // Two control planes rotate at the same moment: both read the same token, one
@@ -88,7 +88,7 @@ func TestOfTwoRotationsAtOnceOneWins(t *testing.T) {
 		if is, err := tokens.Current(ctx); err != nil || is != won {
 			t.Errorf("the %s one has another token than the one that was written: %v", name, err)
 		}
-		must(t, tokens.admit(ctx, won.secret[:]))
+		must(t, second(tokens.admit(ctx, won.secret[:])))
 	}
 	meeting.before = func() {}
 	must(t, second(slower.Rotate(ctx))) // it reads anew, and nothing is in its way

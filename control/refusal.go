@@ -64,7 +64,7 @@ func grpcCode(c domain.Code) codes.Code {
 		return codes.NotFound
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken:
 		return codes.AlreadyExists
-	case domain.CodeClientNotOwned, domain.CodeCommandsRefused, codeJoinRefused:
+	case domain.CodeClientNotOwned, domain.CodeCommandsRefused, domain.CodeNodeTaken, domain.CodeNodeRevoked, domain.CodeNodeName, domain.CodeJoinTokenUsed, codeJoinRefused:
 		return codes.PermissionDenied
 	case domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive:
 		return codes.ResourceExhausted

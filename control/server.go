@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -140,13 +141,14 @@ const (
 // offered [controlpb.EnrollmentServer] only, by a gRPC server of its own that
 // knows nothing else.
 type Server struct {
-	config ServerConfig
-	folds  *folds
-	tls    *tls.Config
-	nodes  *grpc.Server // the State service, for connections with a node certificate
-	newly  *grpc.Server // enrolment, for connections without a certificate
-	health *health.Server
-	calm   *circuit // in front of the read models
+	config   ServerConfig
+	folds    *folds
+	standing standing
+	tls      *tls.Config
+	nodes    *grpc.Server // the State service, for connections with a node certificate
+	newly    *grpc.Server // enrolment, for connections without a certificate
+	health   *health.Server
+	calm     *circuit // in front of the read models
 
 	keys    positions
 	sealing chan struct{}  // a slot for each password that is being sealed
@@ -293,12 +295,22 @@ func (s *Server) greet(raw net.Conn, nodes, newly *handover) {
 	}
 	s.door.leave(raw)
 	s.config.Metrics.nodes.Inc()
-	nodes.give(&caller{Conn: conn, node: node, expires: certs[0].NotAfter, onClose: s.config.Metrics.nodes.Dec})
+	nodes.give(&caller{Conn: conn, node: node, certificate: certs[0], expires: certs[0].NotAfter, onClose: s.config.Metrics.nodes.Dec})
 }
 
 // callerOf gives the node behind a call. It is asked at every call: a connection
-// outlives its certificate.
+// outlives its certificate, and the trust in its node.
 func (s *Server) callerOf(ctx context.Context) (*caller, error) {
+	from, err := s.certifiedCaller(ctx)
+	if err == nil && s.revoked(ctx, from.node) {
+		from.expire()
+		s.config.Metrics.refused.WithLabelValues("revoked").Inc()
+		return nil, &domain.Error{Code: domain.CodeNodeRevoked, Message: "The node " + from.node + " was revoked."}
+	}
+	return from, err
+}
+
+func (s *Server) certifiedCaller(ctx context.Context) (*caller, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return nil, status.Error(codes.Unauthenticated, "no peer")
@@ -318,6 +330,10 @@ func (s *Server) callerOf(ctx context.Context) (*caller, error) {
 func (s *Server) authorise(ctx context.Context, method string) error {
 	if method == controlpb.Enrollment_Enroll_FullMethodName {
 		return nil
+	}
+	if strings.HasPrefix(method, "/"+grpc_health_v1.Health_ServiceDesc.ServiceName+"/") {
+		_, err := s.certifiedCaller(ctx) // else a revoked node would try again and never hear why
+		return err
 	}
 	_, err := s.callerOf(ctx)
 	return err

@@ -36,12 +36,13 @@ type enrollment struct {
 
 // Enroll gives a node its first certificate.
 func (e *enrollment) Enroll(ctx context.Context, in *controlpb.EnrollRequest) (*controlpb.Certificate, error) {
-	if err := e.config.JoinTokens.admit(ctx, in.Secret); err != nil {
+	token, err := e.config.JoinTokens.admit(ctx, in.Secret)
+	if err != nil {
 		e.config.Metrics.refused.WithLabelValues("join_token").Inc()
 		e.config.Logger.Warn("a node was not let in", "node", text(in.Node), "from", addressOf(ctx), "error", err)
 		return nil, err
 	}
-	answer, err := e.certifyNode(ctx, in.Request, in.Node)
+	answer, err := e.certifyNode(ctx, in.Request, joining{node: in.Node, names: in.Names, token: token})
 	if err == nil {
 		e.config.Logger.Info("node enrolled", "node", in.Node, "from", addressOf(ctx))
 	}
@@ -53,14 +54,6 @@ func addressOf(ctx context.Context) string {
 		return p.Addr.String()
 	}
 	return ""
-}
-
-func (s *Server) certifyNode(ctx context.Context, request []byte, node string) (*controlpb.Certificate, error) {
-	if err := s.admit(ctx, node); err != nil {
-		return nil, err
-	}
-	leaf, err := s.config.Authority.SignNode(request, node)
-	return s.certified(leaf, err)
 }
 
 func (s *Server) admit(ctx context.Context, node string) error {
@@ -88,10 +81,11 @@ func (s *state) Renew(ctx context.Context, in *controlpb.CertificateRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	return s.certifyNode(ctx, in.Request, from.node)
+	return s.certifyNode(ctx, in.Request, joining{node: from.node, proved: keyOf(from.certificate)})
 }
 
-// Certify gives the calling node a certificate for its agents.
+// Certify gives the calling node a certificate for its agents, for names that are registered
+// for the node.
 func (s *state) Certify(ctx context.Context, in *controlpb.CertificateRequest) (*controlpb.Certificate, error) {
 	from, err := s.callerOf(ctx)
 	if err != nil {
@@ -100,7 +94,17 @@ func (s *state) Certify(ctx context.Context, in *controlpb.CertificateRequest) (
 	if err := s.admit(ctx, from.node); err != nil {
 		return nil, err
 	}
+	names, err := namesOf(in.Request)
+	if err != nil {
+		return nil, err
+	}
 	leaf, err := s.config.Authority.SignAgents(in.Request)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.registered(ctx, from, names); err != nil {
+		return nil, err
+	}
 	return s.certified(leaf, err)
 }
 

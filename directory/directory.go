@@ -125,6 +125,9 @@ type Directory interface {
 	// IDKept, so that a node keeps its id while it cannot reach the directory. If there
 	// is none, the id is the lowest one whose lease has ended.
 	LeaseID(ctx context.Context, owner string) (string, error)
+	// Expel ends a node that is no longer trusted: its record and its sessions are gone
+	// at once, its run gets ErrNodeTaken, and its id is leased to nobody until a flush.
+	Expel(ctx context.Context, node string) error
 }
 
 const (

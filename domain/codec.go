@@ -69,6 +69,8 @@ func init() {
 	register[WebhookDeleted](1)
 	register[ClientDisconnectRequested](1)
 	register[NodeDrainRequested](1)
+	register[NodeCertified](1)
+	register[NodeRevoked](1)
 	register[PortTaken](1)
 	register[PortFreed](1)
 	register[HostTaken](2, same)

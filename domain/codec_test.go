@@ -40,6 +40,8 @@ var published = func() map[string]Event {
 		ClientDisabled{}, ClientEnabled{}, ClientDeleted{},
 		ClientDisconnectRequested{Nodes: []string{"node-001", "node-002"}, Epoch: 7},
 		NodeDrainRequested{NodeID: "node-001", Since: moment},
+		NodeCertified{NodeID: "node-001", Key: key, Until: moment, Names: []string{"fra1.example.org"}, Token: "a-token"},
+		NodeRevoked{NodeID: "node-001"},
 		PortTaken{Port: 20000, Protocol: ProtocolTCP, MappingID: 1001, UserID: 100000001}, PortFreed{Protocol: ProtocolTCP},
 		HostTaken{Host: "brave-otter", Path: "/app", MappingID: 1001, UserID: 100000001, Whole: true}, HostFreed{Host: "brave-otter", Path: "/app"},
 		MappingCreated{MappingID: 1001, UserID: 100000001, Name: "db", Protocol: ProtocolTCP, SourceClientID: 600000000,

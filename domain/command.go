@@ -128,6 +128,9 @@ const (
 	ClaimUsername = "username" // value: the lower-cased name
 	ClaimEmail    = "email"    // value: the lower-cased address
 	ClaimListener = "listener" // value: client/protocol/host:port
+	// ClaimJoinToken is of a token with which one node may join; value: its id. It is
+	// never given back.
+	ClaimJoinToken = "join_token"
 )
 
 // TakenCode gives the refusal for a claim of this scope that another aggregate holds.
@@ -139,6 +142,8 @@ func TakenCode(scope string) Code {
 		return CodeEmailTaken
 	case ClaimListener:
 		return CodeListenerTaken
+	case ClaimJoinToken:
+		return CodeJoinTokenUsed
 	}
 	return CodeInvalid
 }

@@ -22,6 +22,10 @@ const (
 	CodeIDTaken             Code = "id_taken" // a new id is in use; the caller draws another
 	CodeClientNotOwned      Code = "client_not_owned"
 	CodeCommandsRefused     Code = "commands_refused" // an agent asks for what a client's Commands do not allow
+	CodeNodeTaken           Code = "node_taken"       // another key has the node's id
+	CodeNodeRevoked         Code = "node_revoked"
+	CodeNodeName            Code = "node_name"       // a name that was not registered for the node
+	CodeJoinTokenUsed       Code = "join_token_used" // a token for one use
 	CodeKeyNotFound         Code = "key_not_found"
 	CodeShareNotFound       Code = "share_not_found"
 	CodeWebhookNotFound     Code = "webhook_not_found"

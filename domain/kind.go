@@ -129,7 +129,7 @@ func init() {
 		{
 			Category: CategoryNode, New: func() Aggregate { return &Node{} }, Digits: 3,
 			NoRow: "what was asked of a node is for the audit alone",
-			Open:  []string{"node_id"},
+			Open:  []string{"node_id", "key", "names", "token"},
 		},
 		{
 			// A port is held by its mapping, whose end frees it.

@@ -1,17 +1,28 @@
 package domain
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
-// Node is a forwarder in the log: the requests that operators have made of it. The
-// address and the present state of a node are in the directory, not in the log.
+// Node is a forwarder in the log: the keys that it proves itself with, the names that
+// agents may reach it by, and the requests that operators have made of it. The address
+// and the present state of a node are in the directory, not in the log.
 //
 // Rules: a node belongs to no account. A request is for one life of the node, named by
-// the time when that life began. A node that starts again accepts agents again.
+// the time when that life began. A node that starts again accepts agents again. While a
+// certificate of a node is valid, only who has its key gets another one. A node that was
+// revoked is never trusted again, and its id is never used again.
 type Node struct {
-	ID        string    `json:"id"`    // for operators, for example node-001
-	Since     time.Time `json:"since"` // the beginning of the life that was asked to drain last
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	ID        string               `json:"id"`               // for operators, for example node-001
+	Since     time.Time            `json:"since"`            // the beginning of the life that was asked to drain last
+	Keys      map[string]time.Time `json:"keys,omitempty"`   // by [NodeKeyName]: until when its certificate is valid
+	Names     []string             `json:"names,omitempty"`  // host names and addresses for agents; nil = none was registered
+	Tokens    []string             `json:"tokens,omitempty"` // for one use, that it joined with
+	Revoked   bool                 `json:"revoked,omitempty"`
+	CreatedAt time.Time            `json:"created_at"`
+	UpdatedAt time.Time            `json:"updated_at"`
 }
 
 // NodeDrainRequested asks a node to send its agents to other nodes and to end when its
@@ -31,19 +42,27 @@ func (n *Node) Exists() bool { return n.ID != "" }
 // Clone implements [Aggregate].
 func (n *Node) Clone() Aggregate {
 	c := *n
+	c.Keys, c.Names, c.Tokens = maps.Clone(n.Keys), slices.Clone(n.Names), slices.Clone(n.Tokens)
 	return &c
 }
 
 // Apply implements [Aggregate].
 func (n *Node) Apply(event Event, at time.Time) {
-	e, ok := event.(NodeDrainRequested)
-	if !ok {
+	was := n.Exists()
+	switch e := event.(type) {
+	case NodeDrainRequested:
+		n.ID, n.Since = e.NodeID, e.Since
+	case NodeCertified:
+		n.certified(e, at)
+	case NodeRevoked:
+		n.ID, n.Revoked, n.Keys = e.NodeID, true, nil
+	default:
 		return
 	}
-	if !n.Exists() {
+	if !was {
 		n.CreatedAt = at
 	}
-	n.ID, n.Since, n.UpdatedAt = e.NodeID, e.Since, at
+	n.UpdatedAt = at
 }
 
 // DrainNode asks a node to send its agents to other nodes. A repeat writes another event

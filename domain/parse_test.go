@@ -140,7 +140,12 @@ var commands = map[string]func(*args) Command{
 	"disconnect_client": func(a *args) Command {
 		return DisconnectClient{ID: a.number("id"), Nodes: a.list("nodes"), Epoch: a.number("epoch")}
 	},
-	"drain_node":    func(a *args) Command { return DrainNode{ID: a.number("id"), Since: a.moment("since")} },
+	"drain_node": func(a *args) Command { return DrainNode{ID: a.number("id"), Since: a.moment("since")} },
+	"certify_node": func(a *args) Command {
+		return CertifyNode{ID: a.number("id"), Key: a.hash("key"), Proved: a.hash("proved"), Names: a.list("names"), Token: a.text("token"),
+			Until: a.moment("until"), At: a.moment("at")}
+	},
+	"revoke_node":   func(a *args) Command { return RevokeNode{ID: a.number("id")} },
 	"delete_client": func(a *args) Command { return DeleteClient{ID: a.number("id")} },
 	"create_mapping": func(a *args) Command {
 		return CreateMapping{ID: a.number("id"), UserID: a.number("user"), Any: a.text("any") == "true",

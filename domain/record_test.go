@@ -71,7 +71,7 @@ func TestErrors(t *testing.T) {
 	if CodeOf(errors.New("x")) != "" || CodeOf(nil) != "" {
 		t.Error("a code out of nothing")
 	}
-	for scope, code := range map[string]Code{ClaimUsername: CodeUsernameTaken, ClaimEmail: CodeEmailTaken, ClaimListener: CodeListenerTaken, "x": CodeInvalid} {
+	for scope, code := range map[string]Code{ClaimUsername: CodeUsernameTaken, ClaimEmail: CodeEmailTaken, ClaimListener: CodeListenerTaken, ClaimJoinToken: CodeJoinTokenUsed, "x": CodeInvalid} {
 		if TakenCode(scope) != code {
 			t.Errorf("%s taken is %s", scope, TakenCode(scope))
 		}

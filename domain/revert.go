@@ -67,6 +67,8 @@ func final(event Event) error {
 		return refuse(CodeNotRevertible, "Only the client's agent has the secret half of a key. It announces another one with tunnox agent key --rotate.")
 	case ClientDisconnectRequested:
 		return refuse(CodeNotRevertible, "A session that has ended cannot be continued. The agent of the client connects again by itself.")
+	case NodeCertified, NodeRevoked:
+		return refuse(CodeNotRevertible, "What was certified ends with its certificate, and a node that was revoked is not trusted again. Let it join under another id.")
 	case NodeDrainRequested:
 		return refuse(CodeNotRevertible, "A node that drains accepts no agents until it is restarted. Restart it.")
 	case QuotaTaken, QuotaReturned, QuotaMoved, PortTaken, PortFreed, HostTaken, HostFreed:

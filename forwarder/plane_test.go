@@ -330,6 +330,8 @@ func (d *presences) RequestDrain(ctx context.Context, node string) error {
 	return d.now().RequestDrain(ctx, node)
 }
 
+func (d *presences) Expel(ctx context.Context, node string) error { return d.now().Expel(ctx, node) }
+
 func (d *presences) LeaseID(ctx context.Context, owner string) (string, error) {
 	return d.now().LeaseID(ctx, owner)
 }

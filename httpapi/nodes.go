@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -17,6 +18,7 @@ import (
 const (
 	codeNodeNotFound         domain.Code = "node_not_found"        // no such node is there now
 	codeNodeNotDrainable     domain.Code = "node_not_drainable"    // it takes no agents
+	codeNodeNotRevocable     domain.Code = "node_not_revocable"    // it is a control plane
 	codeDirectoryUnavailable domain.Code = "directory_unavailable" // who is where cannot be asked now
 )
 
@@ -29,6 +31,9 @@ type Nodes interface {
 	// Drain asks a node to send its agents elsewhere and take no new ones; ErrNoNode
 	// when it is not there. It returns before the node has.
 	Drain(ctx context.Context, id string) error
+	// Expel ends what a node that was revoked has in the directory: its record, its lease
+	// and its sessions.
+	Expel(ctx context.Context, id string) error
 	// Disconnect ends the sessions of a client wherever they are, and gives the
 	// nodes that had them, which are told.
 	Disconnect(ctx context.Context, clientID int64) (nodes []string, err error)
@@ -99,6 +104,18 @@ type Drained struct {
 	State  string `json:"state" enum:"draining" doc:"The requested state. GET /nodes/{id} shows when the node has reached it" example:"draining"`
 }
 
+// Revoked is the answer of POST /nodes/{id}/revoke.
+type Revoked struct {
+	NodeID string `json:"node_id" example:"node-001"`
+	State  string `json:"state" enum:"revoked" doc:"The node is not trusted again, and its id is not used again" example:"revoked"`
+}
+
+type revokeAnswer struct {
+	Position domain.Position `header:"X-Position" doc:"The position in the log of this write"`
+	Replayed string          `header:"Idempotency-Replayed" doc:"true when the Idempotency-Key was used before and nothing was written now"`
+	Body     Revoked
+}
+
 // NodePath is the path of one node.
 type NodePath struct {
 	ID string `path:"id" maxLength:"64" pattern:"^[a-z0-9-]+$" doc:"The node's id" example:"node-001"`
@@ -124,6 +141,38 @@ func (a *api) registerNodes() {
 	drain.Description = "The sessions end, and their agents go to other nodes; streams that are open are let end. It is asked of the node as it runs now: one that was " +
 		"started since is not meant by a repeat. With 503 `directory_unavailable` the detail says whether it is in the log."
 	huma.Register(a.huma, drain, a.drainNode)
+	revoke := op(http.MethodPost, "/nodes/{id}/revoke", "revoke-node", "nodes", "End the trust in a node, for ever", errorsOfWrite...)
+	revoke.Description = "Control planes and the other nodes refuse its certificate within about a second, its sessions and bridges end, and its id is not used again. The node may be away. " +
+		"Whoever has a join token can still join as another node: rotate the token, too (`tunnoxd rotate-join-token`)."
+	huma.Register(a.huma, revoke, a.revokeNode)
+}
+
+// revokeNode writes into the log that a node is not trusted, which control planes and
+// nodes look up there, and then ends what the node has in the directory.
+func (a *api) revokeNode(ctx context.Context, in *drainInput) (*revokeAnswer, error) {
+	stream, err := domain.ParseStreamID(in.ID)
+	if err != nil || stream.Category() != domain.CategoryNode || a.config.Nodes == nil {
+		return nil, noNode()
+	}
+	all, err := a.nodes(ctx)
+	if err != nil {
+		all = nil // who cannot be asked for now can be revoked all the same
+	}
+	for _, n := range all {
+		if n.ID == in.ID && slices.Contains(n.Roles, RoleControl) {
+			return nil, problem(http.StatusConflict, codeNodeNotRevocable, "The node is a control plane, which has the key of the cluster. End its process instead.",
+				&Fault{Location: "path.id", Message: "is a control plane"})
+		}
+	}
+	r, err := a.submit(ctx, MatchHeader{KeyHeader: in.KeyHeader}, nil, domain.RevokeNode{ID: stream.Number()})
+	if err != nil {
+		return nil, a.refusal(ctx, err)
+	}
+	if err := a.config.Nodes.Expel(ctx, in.ID); err != nil {
+		return nil, a.unfinished(ctx, err, r.Position)
+	}
+	w := answerOf(r)
+	return &revokeAnswer{w.Position, w.Replayed, Revoked{NodeID: in.ID, State: "revoked"}}, nil
 }
 
 // nodes asks for all nodes. A process without any knows none.

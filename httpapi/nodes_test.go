@@ -17,9 +17,10 @@ type nodes struct {
 	all       []httpapi.NodeStatus
 	connected map[int64][]httpapi.ClientSession
 	asked     []string // to drain
-	ended     []int64  // clients whose sessions were to end
-	err       error    // of everything but Lookup
-	away      error    // of Lookup
+	expelled  []string
+	ended     []int64 // clients whose sessions were to end
+	err       error   // of everything but Lookup
+	away      error   // of Lookup
 }
 
 func (n *nodes) Nodes(context.Context) ([]httpapi.NodeStatus, error) { return n.all, n.err }
@@ -33,6 +34,13 @@ func (n *nodes) Drain(_ context.Context, id string) error {
 	}
 	n.asked = append(n.asked, id)
 	return nil
+}
+
+func (n *nodes) Expel(_ context.Context, id string) error {
+	if n.err == nil {
+		n.expelled = append(n.expelled, id)
+	}
+	return n.err
 }
 
 func (n *nodes) Disconnect(_ context.Context, id int64) ([]string, error) {
@@ -112,6 +120,31 @@ func TestNodesAreDrained(t *testing.T) {
 	}
 	w.do("POST", "/api/v1/events/"+got.position()+"/revert", nil).fault(409, "not_revertible")
 	w.do("POST", path("nodes", "node-002", "drain"), nil).fault(404, "node_not_found", "path.id")
+}
+
+// A node is revoked in the log first, and then it loses what it has in the directory. A
+// node that is away can be revoked, a control plane cannot.
+func TestNodesAreRevoked(t *testing.T) {
+	w, n := newNodes(t)
+	if names := w.do("POST", path("nodes", "node-001", "revoke")+"?dry_run=true", nil).want(200).names(); !slices.Equal(names, []string{"node_revoked"}) || len(n.expelled) > 0 {
+		t.Errorf("a dry run would write %v, and expelled %v", names, n.expelled)
+	}
+	w.do("POST", path("nodes", "node-001", "revoke"), nil).want(200).has(fields{"node_id": "node-001", "state": "revoked"})
+	w.do("POST", path("nodes", "node-001", "revoke"), nil).want(200)
+	n.err = errors.New("Redis is away")
+	w.do("POST", path("nodes", "node-005", "revoke"), nil).fault(503, "directory_unavailable")
+	n.err = nil
+	w.do("POST", path("nodes", "node-005", "revoke"), nil).want(200)
+	if !slices.Equal(n.expelled, []string{"node-001", "node-001", "node-005"}) {
+		t.Errorf("expelled are %v", n.expelled)
+	}
+	revoked := w.do("GET", "/api/v1/audit?subject=node-001", nil).want(200)
+	if items := revoked.Body["items"].([]any); len(items) != 1 || items[0].(map[string]any)["name"] != "node_revoked" {
+		t.Errorf("the log has %s", revoked.Text)
+	}
+	n.all = append(n.all, httpapi.NodeStatus{ID: "node-004", Roles: []string{httpapi.RoleControl, httpapi.RoleForwarder}, Agents: "192.0.2.9:8080"})
+	w.do("POST", path("nodes", "node-004", "revoke"), nil).fault(409, "node_not_revocable", "path.id")
+	w.do("POST", path("nodes", "control-0a1b2c3d", "revoke"), nil).fault(404, "node_not_found", "path.id")
 }
 
 // A repeat gives the first answer, and asks again only the life of the node that

@@ -50,7 +50,7 @@ var rules = map[string]rule{
 	"enable-client": ofClient(domain.ScopeClientsWrite), "disable-client": ofClient(domain.ScopeClientsWrite),
 	"rotate-credential": ofClient(domain.ScopeClientsWrite), "disconnect-client": ofClient(domain.ScopeClientsWrite),
 
-	"list-nodes": adminOnly(domain.ScopeAdmin), "get-node": aNode, "drain-node": aNode,
+	"list-nodes": adminOnly(domain.ScopeAdmin), "get-node": aNode, "drain-node": aNode, "revoke-node": aNode,
 
 	"create-mapping": anybody(domain.ScopeMappingsWrite),
 	"list-mappings":  anybody(domain.ScopeRead), "get-mapping": ofMapping(domain.ScopeRead, true),

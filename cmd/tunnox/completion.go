@@ -83,7 +83,7 @@ func completeUnder(cmd *cobra.Command, path string, words map[string][]string, a
 		cmd.ValidArgsFunction = second(cmd.ValidArgsFunction, cobra.FixedCompletions([]string{"admin", "user"}, noFiles))
 	case "user plan":
 		cmd.ValidArgsFunction = second(cmd.ValidArgsFunction, api.completeList("/api/v1/plans", "name"))
-	case "node show", "node drain":
+	case "node show", "node drain", "node revoke":
 		cmd.ValidArgsFunction = api.completeList("/api/v1/nodes", "node_id")
 	}
 	for _, sub := range cmd.Commands() {

@@ -104,9 +104,10 @@ var commandsOf = map[string][]string{
 	"list-deliveries":       {"webhook deliveries 1 --after 9 --limit 5"},
 	"redeliver":             {"webhook redeliver 1 2"},
 
-	"list-nodes": {"node list"},
-	"get-node":   {"node show node-001"},
-	"drain-node": {"node drain node-001 --dry-run --idempotency-key k"},
+	"list-nodes":  {"node list"},
+	"get-node":    {"node show node-001"},
+	"drain-node":  {"node drain node-001 --dry-run --idempotency-key k"},
+	"revoke-node": {"node revoke node-001 --dry-run --idempotency-key k"},
 
 	"system-stats":    {"stats system"},
 	"realtime-stats":  {"stats realtime"},

@@ -16,11 +16,18 @@ func nodeCommand(api *apiFlags) *cobra.Command {
 		field("NODE", "node_id"), field("ROLES", "roles"), field("STATE", "state"), field("CLIENTS", "clients"), field("STREAMS", "streams"),
 		field("AGENTS", "agents_address"), field("VERSION", "version"), field("SINCE", "since"), field("LEASES", "leases"),
 	}, first: []string{"node_id", "roles", "state", "clients", "streams", "agents_address", "bridge_address", "api_address", "public_ports", "closed_ports", "public_hosts", "public_tls_hosts", "version", "since", "seen", "leases"}}
-	cmd := &cobra.Command{Use: "node", Short: "List, show and drain the nodes of a cluster"}
+	cmd := &cobra.Command{Use: "node", Short: "List, show, drain and revoke the nodes of a cluster"}
 	drain := r.node("drain NODE", "Send a node's agents elsewhere, until it is started anew", http.MethodPost, "/drain")
 	changes(drain)
 	ends(drain)
-	cmd.AddCommand(r.listNodes(), r.node("show NODE", "Show one node", http.MethodGet, ""), drain)
+	revoke := r.node("revoke NODE", "End the trust in a node, for ever", http.MethodPost, "/revoke")
+	revoke.Long = `End the trust in a node, for ever. Control planes and the other nodes refuse its
+certificate within about a second, its sessions and bridges end, and its id is not
+used again. Whoever has a join token can still join as another node: rotate the
+token, too, with tunnoxd rotate-join-token.`
+	changes(revoke)
+	ends(revoke)
+	cmd.AddCommand(r.listNodes(), r.node("show NODE", "Show one node", http.MethodGet, ""), drain, revoke)
 	return cmd
 }
 

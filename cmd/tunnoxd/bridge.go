@@ -18,34 +18,43 @@ import (
 
 // nodeIdentity gets the certificate with which a node proves its identity in the
 // cluster, after its id is known. It is nil in a process without a cluster.
-type nodeIdentity func(ctx context.Context, node string) (control.Trust, error)
+type nodeIdentity func(ctx context.Context, node string) (membership, error)
 
 // ownAuthority is the nodeIdentity of the process that has the authority.
-func (p *process) ownAuthority(authority *control.Authority) nodeIdentity {
-	return func(ctx context.Context, node string) (control.Trust, error) {
-		return p.renewed(ctx, node, func(context.Context, *control.Issued) (control.Issued, error) { return authority.IssueNode(node) })
+func (p *process) ownAuthority(state *control.Server) nodeIdentity {
+	return func(ctx context.Context, node string) (membership, error) {
+		trust, err := p.renewed(ctx, node, func(ctx context.Context, current *control.Issued) (control.Issued, error) {
+			return state.OwnNode(ctx, node, current)
+		})
+		return membership{Trust: trust}, err
 	}
 }
 
-// joined is the nodeIdentity of a forwarder: the control plane gives it certificates,
+// membership is a node with its identity in the cluster.
+type membership struct {
+	control.Trust
+	enroller *control.Enroller // nil: others see to its certificates
+}
+
+// joins gives the nodeIdentity of a forwarder: the control plane gives it certificates,
 // the first one in exchange for the join token, or the operator provides files.
-func (p *process) joined() (nodeIdentity, error) {
+func (p *process) joins() (nodeIdentity, error) {
 	cfg := p.cfg
 	switch files := cfg.NodeCert != "" || cfg.NodeKey != "" || cfg.ClusterCA != "" && cfg.Control != ""; {
 	case files && (cfg.NodeCert == "" || cfg.NodeKey == "" || cfg.ClusterCA == ""):
 		return nil, usageError{errors.New("--node-cert, --node-key and --cluster-ca must be given together")}
 	case files:
 		trust := control.FileTrust(cfg.NodeCert, cfg.NodeKey, cfg.ClusterCA)
-		return func(_ context.Context, node string) (control.Trust, error) {
+		return func(_ context.Context, node string) (membership, error) {
 			cert, err := trust.Certificate()
 			if err != nil {
-				return trust, err
+				return membership{}, err
 			}
 			if !control.FitsNode(node)(cert.Leaf) {
-				return trust, fmt.Errorf("--node-cert %s does not name %s, which is this node", cfg.NodeCert, bridge.IdentityURI(node))
+				return membership{}, fmt.Errorf("--node-cert %s does not name %s, which is this node", cfg.NodeCert, bridge.IdentityURI(node))
 			}
 			_, err = trust.Roots()
-			return trust, err
+			return membership{Trust: trust}, err
 		}, nil
 	case cfg.Control == "" && cfg.JoinTokenFile != "":
 		return nil, usageError{errors.New("--join-token-file needs --control")}
@@ -54,8 +63,9 @@ func (p *process) joined() (nodeIdentity, error) {
 	case cfg.JoinTokenFile == "":
 		return nil, usageError{errors.New("--control needs --join-token-file (DATA/join-token of the control plane), or --node-cert, --node-key and --cluster-ca")}
 	}
-	return func(ctx context.Context, node string) (control.Trust, error) {
+	return func(ctx context.Context, node string) (membership, error) {
 		enroller := &control.Enroller{Node: node, Addresses: strings.Split(cfg.Control, ","),
+			Names: agentsNames(cfg.AdvertiseAgents, p.sockets.agents.Addr()),
 			Token: func() (control.JoinToken, error) {
 				token, err := control.LoadJoinToken(cfg.JoinTokenFile)
 				if errors.Is(err, fs.ErrNotExist) {
@@ -63,7 +73,8 @@ func (p *process) joined() (nodeIdentity, error) {
 				}
 				return token, err
 			}}
-		return p.renewed(ctx, node, enroller.Issue)
+		trust, err := p.renewed(ctx, node, enroller.Issue)
+		return membership{trust, enroller}, err
 	}, nil
 }
 
@@ -151,26 +162,26 @@ func (p peers) Open(ctx context.Context, node, address string) (transport.Stream
 }
 
 // openPool makes the pool of bridges to other forwarders.
-func (p *process) openPool(trust control.Trust) (forwarder.Peers, error) {
-	pool, err := bridge.NewPool(bridge.PoolConfig{Trust: bridge.Trust(trust), IdleClose: p.cfg.BridgeIdle,
+func (p *process) openPool(trust control.Trust, refuse func(string) error) (*bridge.Pool, error) {
+	pool, err := bridge.NewPool(bridge.PoolConfig{Trust: bridge.Trust(trust), IdleClose: p.cfg.BridgeIdle, Refuse: refuse,
 		Log: p.log.With("part", "bridge")})
 	if err != nil {
 		return nil, err
 	}
 	p.registry.MustRegister(pool)
 	p.atEnd("bridges to others", func(context.Context) error { return pool.Close() })
-	return peers{pool}, nil
+	return pool, nil
 }
 
 // serveBridge accepts streams from other forwarders.
-func (p *process) serveBridge(trust control.Trust, f *forwarder.Forwarder) error {
-	server, err := bridge.NewServer(bridge.ServerConfig{Trust: bridge.Trust(trust), Log: p.log.With("part", "bridge"),
+func (p *process) serveBridge(trust control.Trust, refuse func(string) error, f *forwarder.Forwarder) (*bridge.Server, error) {
+	server, err := bridge.NewServer(bridge.ServerConfig{Trust: bridge.Trust(trust), Refuse: refuse, Log: p.log.With("part", "bridge"),
 		Handle: func(_ context.Context, from bridge.Identity, stream transport.Stream) { f.Deliver(from.Node, stream) }})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.registry.MustRegister(server)
 	p.run("bridge", func(context.Context) error { return server.Serve(p.sockets.bridge) })
 	p.atEnd("bridges from others", func(context.Context) error { server.Stop(); return nil })
-	return nil
+	return server, nil
 }

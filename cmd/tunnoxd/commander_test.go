@@ -76,7 +76,7 @@ func agentsMakeMappings(t *testing.T, control, forwarder *running, key string) {
 	server, pin := forwarder.said(t)
 	user := int64(control.created(t, key, "/api/v1/users", `{"username":"ann","email":"ann@example.org"}`)["user_id"].(float64))
 	client := func(name string) map[string]any {
-		return control.created(t, key, "/api/v1/clients", fmt.Sprintf(`{"user_id":%d,"client_name":%q}`, user, name))
+		return control.created(t, key, "/api/v1/clients", fmt.Sprintf(`{"user_id":%d,"client_name":%q,"commands":"all"}`, user, name))
 	}
 	one, two, third := client("one"), client("two"), client("third")
 	id := func(client map[string]any) int64 { return int64(client["client_id"].(float64)) }

@@ -59,7 +59,7 @@ func controlOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logg
 		if cp.certificates, err = p.startCertificates(ctx, b, cp, key); err != nil {
 			return err
 		}
-		authority, err := p.startState(ctx, b, cp, key)
+		authority, _, err := p.startState(ctx, b, cp, key)
 		if err != nil {
 			return err
 		}

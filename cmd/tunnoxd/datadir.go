@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/tunnox-net/tunnox/control"
 )
 
 // dataDir is the folder of one server: database, API key, identity, addresses. It is
@@ -137,6 +140,36 @@ func (d *dataDir) nodeKey() (string, error) {
 	}
 	key := rand.Text()
 	return key, replaceFile(path, []byte(key+"\n"), 0o600)
+}
+
+// markRevoked keeps this folder's node from joining again under another id as soon as it
+// is restarted.
+func (d *dataDir) markRevoked() error {
+	return replaceFile(d.file("revoked"), []byte("This node was revoked. Remove this file to let it join as a new node.\n"), 0o600)
+}
+
+// wasRevoked reports the mark.
+func (d *dataDir) wasRevoked() error {
+	if _, err := os.Stat(d.file("revoked")); err != nil {
+		return nil
+	}
+	return fmt.Errorf("this node was revoked; to let it join as a new node, remove %s", d.file("revoked"))
+}
+
+// forgetNodeKey makes this a new node, for a process whose id is another node's.
+func (d *dataDir) forgetNodeKey() error {
+	for _, name := range []string{"node-key", "node-id"} {
+		if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget node key: %w", err)
+		}
+	}
+	return nil
+}
+
+// hasNodeCertificate reports whether this folder has had a certificate for a node.
+func (d *dataDir) hasNodeCertificate(node string) bool {
+	cert, err := tls.LoadX509KeyPair(d.file("node.pem"), d.file("node.pem"))
+	return err == nil && control.FitsNode(node)(cert.Leaf)
 }
 
 // nodeID gives the last id of this node, "" when it had none.

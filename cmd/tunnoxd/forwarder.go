@@ -36,7 +36,7 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		return err
 	}
 	return newProcess(cfg, out, log).live(ctx, func(p *process) error {
-		join, err := p.joined()
+		join, err := p.joins()
 		if err != nil {
 			return err
 		}
@@ -83,6 +83,7 @@ type forwarderParts struct {
 	join      nodeIdentity       // nil: no cluster
 	believer  *believer          // nil: this process has the key itself
 	authority *control.Authority // where it is in this process; nil: elsewhere, or none
+	state     *control.Server    // beside it
 	lookup    forwarder.Lookup
 	registrar forwarder.Registrar
 	commander func(node string) *control.Local // of this process; nil: elsewhere, or none
@@ -95,28 +96,27 @@ type forwarderParts struct {
 // is started last and ended first: streams take longest to end, and until they
 // have, the rest goes on working.
 func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (identity, error) {
-	lease, err := p.leaseNode(ctx, parts.directory)
+	lease, member, err := p.leaseNode(ctx, parts.directory, parts.join)
 	if err != nil {
 		return identity{}, err
 	}
+	trust := member.Trust
 	log := p.log.With("part", "forwarder", "node", lease.node)
 	cfg := forwarder.Config{Node: lease.node, Lookup: parts.lookup, Feed: parts.follower, Directory: leased{parts.directory, lease},
 		Registrar: parts.registrar, Ledger: parts.ledger, Logger: log, Ports: p.cfg.publicPorts(), API: p.apiFor, Limits: forwarder.Limits{Report: p.cfg.UsageInterval}}
 	if parts.portions != nil {
 		cfg.Portions = parts.portions
 	}
-	var trust control.Trust
 	var client *control.Client
+	watch := &outcasts{log: log, dir: p.dir}
 	if parts.join != nil {
-		if trust, err = parts.join(ctx, lease.node); err != nil {
-			return identity{}, err
-		}
 		if parts.believer != nil {
 			parts.believer.from(trust.Roots)
 		}
-		if cfg.Peers, err = p.openPool(trust); err != nil {
+		if watch.pool, err = p.openPool(trust, watch.refuse); err != nil {
 			return identity{}, err
 		}
+		cfg.Peers = peers{watch.pool}
 		cfg.Nodes = parts.directory
 	}
 	if parts.join != nil && p.cfg.Control != "" {
@@ -129,6 +129,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		}
 		cfg.Registrar, cfg.Commander, cfg.Ledger = client, client, reports{client}
 		parts.certificates = client
+		watch.follow(client.Revoked)
 	}
 	if parts.commander != nil {
 		cfg.Commander = parts.commander(lease.node)
@@ -140,7 +141,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 			return parts.authority.IssueAgents(names...)
 		})
 	case client != nil:
-		self, err = p.clusterIdentity(ctx, trust, client.Certify)
+		self, err = p.clusterIdentity(ctx, trust, p.certifiedNames(client, member))
 	default:
 		self, err = p.ownIdentity()
 	}
@@ -159,10 +160,14 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	if err != nil {
 		return identity{}, err
 	}
+	if parts.state != nil {
+		watch.follow(parts.state.Revoked)
+	}
 	if parts.join != nil {
-		if err := p.serveBridge(trust, f); err != nil {
+		if watch.server, err = p.serveBridge(trust, watch.refuse, f); err != nil {
 			return identity{}, err
 		}
+		p.run("revoked nodes", watch.run)
 	}
 	agents, err := p.listenAgents(transport.ListenConfig{GetCertificate: self.certificate,
 		Session: transport.SessionConfig{Queued: cfg.Metrics.Queued}}, log)

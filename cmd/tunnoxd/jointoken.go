@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"time"
 
 	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/control"
@@ -21,6 +22,35 @@ read. --out writes such a file, so that a forwarder gets the token and nothing e
 const rotateJoinTokenLong = `Make a new join token and print it. The old token is refused at once. Nodes that have
 joined stay in the cluster, and renew their certificates without a token. Control
 planes know the new token at once; they write DATA/join-token again when they start.`
+
+const nodeTokenLong = `Make a join token that is good for one node, and for an hour. A forwarder takes it
+with --join-token-file as it takes the standing one, and needs no token afterwards as
+long as its data directory stays and it runs at least once a day. So nothing of use
+lies on its machine for somebody who takes it over. Tokens end with a rotation of the
+join token, too.`
+
+// passLimits are the limits of a token.
+type passLimits struct {
+	many    bool
+	expires time.Duration
+}
+
+// makeNodeToken makes a token with limits.
+func makeNodeToken(ctx context.Context, cfg *config, limits passLimits, to tokenTo) error {
+	switch {
+	case cfg.Postgres == "":
+		return usageError{errors.New("--postgres is required: it has the cluster's secrets")}
+	case limits.expires < 0 || limits.expires > 0 && limits.expires < time.Second:
+		return usageError{errors.New("--expires must be 0 or a second or more")}
+	case limits.many && limits.expires == 0:
+		return usageError{errors.New("a token for any number of nodes and for ever is the one of tunnoxd join-token")}
+	}
+	pass := control.Pass{Once: !limits.many}
+	if limits.expires > 0 {
+		pass.Expires = time.Now().Add(limits.expires)
+	}
+	return withJoinTokens(ctx, cfg, func(tokens *control.JoinTokens) (control.JoinToken, error) { return tokens.Pass(ctx, pass) }, to)
+}
 
 // tokenTo writes a join token.
 type tokenTo func(control.JoinToken) error

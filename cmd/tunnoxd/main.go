@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -103,10 +104,20 @@ the first of these that sets it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 		{"rotate-join-token", "Replace the join token by a new one, and print it", rotateJoinTokenLong, rotateJoinToken},
 	} {
 		var file string
-		command(c.use, c.short, c.long, tokenSettings, func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+		made := command(c.use, c.short, c.long, tokenSettings, func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
 			return c.do(ctx, cfg, tokenOut(file, out))
-		}).Flags().StringVar(&file, "out", "", "`file` to which the token is written instead of printing it; only its owner can read the file")
+		})
+		made.Flags().StringVar(&file, "out", "", "`file` to which the token is written instead of printing it; only its owner can read the file")
 	}
+	var passFile string
+	var limits passLimits
+	passes := command("node-token", "Make a join token for one node, or for a time", nodeTokenLong, tokenSettings,
+		func(ctx context.Context, cfg *config, out io.Writer, _ *slog.Logger) error {
+			return makeNodeToken(ctx, cfg, limits, tokenOut(passFile, out))
+		}).Flags()
+	passes.StringVar(&passFile, "out", "", "`file` to which the token is written instead of printing it; only its owner can read the file")
+	passes.BoolVar(&limits.many, "many", false, "let any number of nodes join with it, and not only one")
+	passes.DurationVar(&limits.expires, "expires", time.Hour, "`time` after which nobody joins with it; 0 = never")
 
 	var redisUser string
 	command("redis-user", "Make the user of Redis for forwarders, or give it a new password", redisUserLong, redisUserSettings,

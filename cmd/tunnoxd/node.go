@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/forwarder"
 )
 
@@ -34,9 +35,45 @@ const (
 	loadEvery = 2 * time.Second
 )
 
-// leaseNode leases the id this node is known by, and keeps it. A node that lost
-// its id to another must not go on under it: the directory would mix them up.
-func (p *process) leaseNode(ctx context.Context, d presences) (*nodeLease, error) {
+// leaseTries is how many ids a node tries that are other nodes' by their keys.
+const leaseTries = 16
+
+// leaseNode leases the id this node is known by, joins the cluster under it, and keeps
+// it. A node that lost its id to another must not go on under it: the directory would
+// mix them up. The directory may offer an id that belongs to another node by its key, or
+// to one that was revoked; then this node takes the next one, as a new node.
+func (p *process) leaseNode(ctx context.Context, d presences, join nodeIdentity) (l *nodeLease, member membership, err error) {
+	if err := p.dir.wasRevoked(); err != nil {
+		return nil, member, err
+	}
+	for try := 1; ; try++ {
+		if l, err = p.offeredNode(ctx, d); err != nil {
+			return nil, member, err
+		}
+		if join != nil {
+			member, err = join(ctx, l.node)
+		}
+		if code := domain.CodeOf(err); err == nil || code != domain.CodeNodeTaken && code != domain.CodeNodeRevoked || try == leaseTries {
+			break
+		}
+		if p.dir.hasNodeCertificate(l.node) { // it was this node that was revoked
+			break
+		}
+		p.log.Warn("the node id belongs to another node, trying the next one", "node", l.node, "error", err)
+		if err := p.dir.forgetNodeKey(); err != nil {
+			return nil, member, err
+		}
+	}
+	if err != nil {
+		return nil, member, err
+	}
+	p.run("node lease", l.keep)
+	p.run("node record", l.follow)
+	return l, member, nil
+}
+
+// offeredNode leases the id that the directory offers.
+func (p *process) offeredNode(ctx context.Context, d presences) (*nodeLease, error) {
 	owner, err := p.dir.nodeKey()
 	if err != nil {
 		return nil, err
@@ -55,10 +92,7 @@ func (p *process) leaseNode(ctx context.Context, d presences) (*nodeLease, error
 	if err := p.dir.keepNodeID(node); err != nil {
 		p.log.Warn("cannot keep the node id on disk; a start after a flush of Redis may get another", "error", err)
 	}
-	l := &nodeLease{node: node, owner: owner, directory: d, log: p.log.With("node", node)}
-	p.run("node lease", l.keep)
-	p.run("node record", l.follow)
-	return l, nil
+	return &nodeLease{node: node, owner: owner, directory: d, log: p.log.With("node", node)}, nil
 }
 
 func (l *nodeLease) keep(ctx context.Context) error {

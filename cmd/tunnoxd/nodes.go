@@ -65,6 +65,9 @@ func (n nodes) Drain(ctx context.Context, id string) error {
 	return err
 }
 
+// Expel implements httpapi.Nodes.
+func (n nodes) Expel(ctx context.Context, id string) error { return n.directory.Expel(ctx, id) }
+
 // Disconnect implements httpapi.Nodes.
 func (n nodes) Disconnect(ctx context.Context, clientID int64) ([]string, error) {
 	return n.directory.Disconnect(ctx, clientID)

@@ -94,10 +94,10 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		parts := forwarderParts{between: b.between, lookup: cp.reader, ledger: cp.usage, commander: cp.localCommander, certificates: cp.certificates}
 		parts.registrar = &registrar{executor: cp.executor, reader: cp.reader, refuses: p.cfg.Anonymous == "off", limits: limitsOf(p.cfg.plans, anonymousPlan)}
 		if on.state != "" {
-			if parts.authority, err = p.startState(ctx, b, cp, key); err != nil {
+			if parts.authority, parts.state, err = p.startState(ctx, b, cp, key); err != nil {
 				return err
 			}
-			parts.join = p.ownAuthority(parts.authority)
+			parts.join = p.ownAuthority(parts.state)
 		}
 		// From here scripts find the API, and /ready says how far we are.
 		if err := p.dir.writeAddresses(p.sockets.addresses()); err != nil {

@@ -16,24 +16,24 @@ const defaultState = "127.0.0.1:50051"
 
 // startState starts the State service, and saves the join token where people and
 // scripts find it.
-func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, key apiKey) (*control.Authority, error) {
+func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, key apiKey) (*control.Authority, *control.Server, error) {
 	metrics := control.NewServerMetrics()
 	p.registry.MustRegister(metrics)
 	vault := p.vault(b.shared, key)
 	authority, err := control.OpenAuthority(ctx, vault, control.AuthorityOptions{Metrics: metrics})
 	if err != nil {
-		return nil, otherKey(err, key)
+		return nil, nil, otherKey(err, key)
 	}
 	tokens, err := control.OpenJoinTokens(ctx, vault, authority)
 	if err != nil {
-		return nil, otherKey(err, key)
+		return nil, nil, otherKey(err, key)
 	}
 	token, err := tokens.Current(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := token.Save(p.dir.file("join-token")); err != nil {
-		return nil, fmt.Errorf("save join token: %w", err)
+		return nil, nil, fmt.Errorf("save join token: %w", err)
 	}
 	log := p.log.With("part", "state")
 	server, err := control.NewServer(control.ServerConfig{
@@ -54,7 +54,7 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 		Logger: log, Metrics: metrics,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p.run("state service", func(context.Context) error { return server.Serve(p.sockets.state) })
 	p.atEnd("state service", func(ctx context.Context) error {
@@ -63,5 +63,5 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 		}
 		return nil
 	})
-	return authority, nil
+	return authority, server, nil
 }

@@ -147,6 +147,7 @@ type EnrollRequest struct {
 	Secret        []byte                 `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`   // of the join token, 32 bytes
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`       // the node id that was leased
 	Request       []byte                 `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"` // PKCS #10, DER
+	Names         []string               `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`     // host names and addresses for agents, to register; sorted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -202,6 +203,102 @@ func (x *EnrollRequest) GetRequest() []byte {
 	return nil
 }
 
+func (x *EnrollRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+// StandingRequest asks which nodes are trusted still.
+type StandingRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []string               `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingRequest) Reset() {
+	*x = StandingRequest{}
+	mi := &file_control_controlpb_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingRequest) ProtoMessage() {}
+
+func (x *StandingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingRequest.ProtoReflect.Descriptor instead.
+func (*StandingRequest) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StandingRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type StandingAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revoked       []string               `protobuf:"bytes,1,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StandingAnswer) Reset() {
+	*x = StandingAnswer{}
+	mi := &file_control_controlpb_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StandingAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StandingAnswer) ProtoMessage() {}
+
+func (x *StandingAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StandingAnswer.ProtoReflect.Descriptor instead.
+func (*StandingAnswer) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StandingAnswer) GetRevoked() []string {
+	if x != nil {
+		return x.Revoked
+	}
+	return nil
+}
+
 type CertificateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"` // PKCS #10, DER; signed by the key that is to be certified
@@ -211,7 +308,7 @@ type CertificateRequest struct {
 
 func (x *CertificateRequest) Reset() {
 	*x = CertificateRequest{}
-	mi := &file_control_controlpb_control_proto_msgTypes[3]
+	mi := &file_control_controlpb_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +320,7 @@ func (x *CertificateRequest) String() string {
 func (*CertificateRequest) ProtoMessage() {}
 
 func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[3]
+	mi := &file_control_controlpb_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +333,7 @@ func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateRequest.ProtoReflect.Descriptor instead.
 func (*CertificateRequest) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{3}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CertificateRequest) GetRequest() []byte {
@@ -256,7 +353,7 @@ type Certificate struct {
 
 func (x *Certificate) Reset() {
 	*x = Certificate{}
-	mi := &file_control_controlpb_control_proto_msgTypes[4]
+	mi := &file_control_controlpb_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +365,7 @@ func (x *Certificate) String() string {
 func (*Certificate) ProtoMessage() {}
 
 func (x *Certificate) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[4]
+	mi := &file_control_controlpb_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +378,7 @@ func (x *Certificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
 func (*Certificate) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{4}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Certificate) GetChain() [][]byte {
@@ -306,7 +403,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_control_controlpb_control_proto_msgTypes[5]
+	mi := &file_control_controlpb_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +415,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[5]
+	mi := &file_control_controlpb_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +428,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{5}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{7}
 }
 
 type PingAnswer struct {
@@ -343,7 +440,7 @@ type PingAnswer struct {
 
 func (x *PingAnswer) Reset() {
 	*x = PingAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[6]
+	mi := &file_control_controlpb_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +452,7 @@ func (x *PingAnswer) String() string {
 func (*PingAnswer) ProtoMessage() {}
 
 func (x *PingAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[6]
+	mi := &file_control_controlpb_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +465,7 @@ func (x *PingAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingAnswer.ProtoReflect.Descriptor instead.
 func (*PingAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{6}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PingAnswer) GetPosition() int64 {
@@ -389,7 +486,7 @@ type Want struct {
 
 func (x *Want) Reset() {
 	*x = Want{}
-	mi := &file_control_controlpb_control_proto_msgTypes[7]
+	mi := &file_control_controlpb_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +498,7 @@ func (x *Want) String() string {
 func (*Want) ProtoMessage() {}
 
 func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[7]
+	mi := &file_control_controlpb_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +511,7 @@ func (x *Want) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want.ProtoReflect.Descriptor instead.
 func (*Want) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{7}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Want) GetClientId() int64 {
@@ -440,7 +537,7 @@ type ClientsRequest struct {
 
 func (x *ClientsRequest) Reset() {
 	*x = ClientsRequest{}
-	mi := &file_control_controlpb_control_proto_msgTypes[8]
+	mi := &file_control_controlpb_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +549,7 @@ func (x *ClientsRequest) String() string {
 func (*ClientsRequest) ProtoMessage() {}
 
 func (x *ClientsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[8]
+	mi := &file_control_controlpb_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +562,7 @@ func (x *ClientsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientsRequest.ProtoReflect.Descriptor instead.
 func (*ClientsRequest) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{8}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ClientsRequest) GetWants() []*Want {
@@ -489,7 +586,7 @@ type ClientAnswer struct {
 
 func (x *ClientAnswer) Reset() {
 	*x = ClientAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[9]
+	mi := &file_control_controlpb_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +598,7 @@ func (x *ClientAnswer) String() string {
 func (*ClientAnswer) ProtoMessage() {}
 
 func (x *ClientAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[9]
+	mi := &file_control_controlpb_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +611,7 @@ func (x *ClientAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientAnswer.ProtoReflect.Descriptor instead.
 func (*ClientAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{9}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClientAnswer) GetClientId() int64 {
@@ -575,7 +672,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_control_controlpb_control_proto_msgTypes[10]
+	mi := &file_control_controlpb_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +684,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[10]
+	mi := &file_control_controlpb_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +697,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{10}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *View) GetForm() int32 {
@@ -630,7 +727,7 @@ type IngressWant struct {
 
 func (x *IngressWant) Reset() {
 	*x = IngressWant{}
-	mi := &file_control_controlpb_control_proto_msgTypes[11]
+	mi := &file_control_controlpb_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +739,7 @@ func (x *IngressWant) String() string {
 func (*IngressWant) ProtoMessage() {}
 
 func (x *IngressWant) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[11]
+	mi := &file_control_controlpb_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +752,7 @@ func (x *IngressWant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IngressWant.ProtoReflect.Descriptor instead.
 func (*IngressWant) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{11}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *IngressWant) GetFirstPort() int32 {
@@ -700,7 +797,7 @@ type RegisterRequest struct {
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_control_controlpb_control_proto_msgTypes[12]
+	mi := &file_control_controlpb_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +809,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[12]
+	mi := &file_control_controlpb_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +822,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{12}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RegisterRequest) GetIdempotencyKey() string {
@@ -780,7 +877,7 @@ type RegisterAnswer struct {
 
 func (x *RegisterAnswer) Reset() {
 	*x = RegisterAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[13]
+	mi := &file_control_controlpb_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +889,7 @@ func (x *RegisterAnswer) String() string {
 func (*RegisterAnswer) ProtoMessage() {}
 
 func (x *RegisterAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[13]
+	mi := &file_control_controlpb_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +902,7 @@ func (x *RegisterAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterAnswer.ProtoReflect.Descriptor instead.
 func (*RegisterAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{13}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RegisterAnswer) GetClientId() int64 {
@@ -832,7 +929,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_control_controlpb_control_proto_msgTypes[14]
+	mi := &file_control_controlpb_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +941,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[14]
+	mi := &file_control_controlpb_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +954,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{14}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecuteRequest) GetForm() int32 {
@@ -884,7 +981,7 @@ type ExecuteAnswer struct {
 
 func (x *ExecuteAnswer) Reset() {
 	*x = ExecuteAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[15]
+	mi := &file_control_controlpb_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +993,7 @@ func (x *ExecuteAnswer) String() string {
 func (*ExecuteAnswer) ProtoMessage() {}
 
 func (x *ExecuteAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[15]
+	mi := &file_control_controlpb_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1006,7 @@ func (x *ExecuteAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteAnswer.ProtoReflect.Descriptor instead.
 func (*ExecuteAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{15}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecuteAnswer) GetForm() int32 {
@@ -942,7 +1039,7 @@ type UsageReport struct {
 
 func (x *UsageReport) Reset() {
 	*x = UsageReport{}
-	mi := &file_control_controlpb_control_proto_msgTypes[16]
+	mi := &file_control_controlpb_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1051,7 @@ func (x *UsageReport) String() string {
 func (*UsageReport) ProtoMessage() {}
 
 func (x *UsageReport) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[16]
+	mi := &file_control_controlpb_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1064,7 @@ func (x *UsageReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageReport.ProtoReflect.Descriptor instead.
 func (*UsageReport) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{16}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UsageReport) GetReporter() string {
@@ -1035,7 +1132,7 @@ type UsageLine struct {
 
 func (x *UsageLine) Reset() {
 	*x = UsageLine{}
-	mi := &file_control_controlpb_control_proto_msgTypes[17]
+	mi := &file_control_controlpb_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1144,7 @@ func (x *UsageLine) String() string {
 func (*UsageLine) ProtoMessage() {}
 
 func (x *UsageLine) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[17]
+	mi := &file_control_controlpb_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1157,7 @@ func (x *UsageLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageLine.ProtoReflect.Descriptor instead.
 func (*UsageLine) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{17}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UsageLine) GetMapping() int64 {
@@ -1129,7 +1226,7 @@ type UsageAsk struct {
 
 func (x *UsageAsk) Reset() {
 	*x = UsageAsk{}
-	mi := &file_control_controlpb_control_proto_msgTypes[18]
+	mi := &file_control_controlpb_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1238,7 @@ func (x *UsageAsk) String() string {
 func (*UsageAsk) ProtoMessage() {}
 
 func (x *UsageAsk) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[18]
+	mi := &file_control_controlpb_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1251,7 @@ func (x *UsageAsk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAsk.ProtoReflect.Descriptor instead.
 func (*UsageAsk) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{18}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UsageAsk) GetAccount() int64 {
@@ -1182,7 +1279,7 @@ type UsageAnswer struct {
 
 func (x *UsageAnswer) Reset() {
 	*x = UsageAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[19]
+	mi := &file_control_controlpb_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1291,7 @@ func (x *UsageAnswer) String() string {
 func (*UsageAnswer) ProtoMessage() {}
 
 func (x *UsageAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[19]
+	mi := &file_control_controlpb_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1304,7 @@ func (x *UsageAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAnswer.ProtoReflect.Descriptor instead.
 func (*UsageAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{19}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UsageAnswer) GetDuplicate() bool {
@@ -1243,7 +1340,7 @@ type UsageAccount struct {
 
 func (x *UsageAccount) Reset() {
 	*x = UsageAccount{}
-	mi := &file_control_controlpb_control_proto_msgTypes[20]
+	mi := &file_control_controlpb_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1352,7 @@ func (x *UsageAccount) String() string {
 func (*UsageAccount) ProtoMessage() {}
 
 func (x *UsageAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[20]
+	mi := &file_control_controlpb_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1365,7 @@ func (x *UsageAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageAccount.ProtoReflect.Descriptor instead.
 func (*UsageAccount) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{20}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UsageAccount) GetAccount() int64 {
@@ -1309,7 +1406,7 @@ type UsageOpen struct {
 
 func (x *UsageOpen) Reset() {
 	*x = UsageOpen{}
-	mi := &file_control_controlpb_control_proto_msgTypes[21]
+	mi := &file_control_controlpb_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1418,7 @@ func (x *UsageOpen) String() string {
 func (*UsageOpen) ProtoMessage() {}
 
 func (x *UsageOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[21]
+	mi := &file_control_controlpb_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1431,7 @@ func (x *UsageOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageOpen.ProtoReflect.Descriptor instead.
 func (*UsageOpen) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{21}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UsageOpen) GetMapping() int64 {
@@ -1361,7 +1458,7 @@ type HostWant struct {
 
 func (x *HostWant) Reset() {
 	*x = HostWant{}
-	mi := &file_control_controlpb_control_proto_msgTypes[22]
+	mi := &file_control_controlpb_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1470,7 @@ func (x *HostWant) String() string {
 func (*HostWant) ProtoMessage() {}
 
 func (x *HostWant) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[22]
+	mi := &file_control_controlpb_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1483,7 @@ func (x *HostWant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostWant.ProtoReflect.Descriptor instead.
 func (*HostWant) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{22}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HostWant) GetHost() string {
@@ -1407,7 +1504,7 @@ type HostCertificateAnswer struct {
 
 func (x *HostCertificateAnswer) Reset() {
 	*x = HostCertificateAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[23]
+	mi := &file_control_controlpb_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1516,7 @@ func (x *HostCertificateAnswer) String() string {
 func (*HostCertificateAnswer) ProtoMessage() {}
 
 func (x *HostCertificateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[23]
+	mi := &file_control_controlpb_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1529,7 @@ func (x *HostCertificateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostCertificateAnswer.ProtoReflect.Descriptor instead.
 func (*HostCertificateAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{23}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HostCertificateAnswer) GetChain() [][]byte {
@@ -1467,7 +1564,7 @@ type HostChallengeAnswer struct {
 
 func (x *HostChallengeAnswer) Reset() {
 	*x = HostChallengeAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[24]
+	mi := &file_control_controlpb_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1576,7 @@ func (x *HostChallengeAnswer) String() string {
 func (*HostChallengeAnswer) ProtoMessage() {}
 
 func (x *HostChallengeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[24]
+	mi := &file_control_controlpb_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1589,7 @@ func (x *HostChallengeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostChallengeAnswer.ProtoReflect.Descriptor instead.
 func (*HostChallengeAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{24}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HostChallengeAnswer) GetToken() string {
@@ -1520,11 +1617,16 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\x06faults\x18\x03 \x03(\v2\x18.tunnox.control.v2.FaultR\x06faults\"7\n" +
 	"\x05Fault\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"U\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"k\n" +
 	"\rEnrollRequest\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\fR\x06secret\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
-	"\arequest\x18\x03 \x01(\fR\arequest\".\n" +
+	"\arequest\x18\x03 \x01(\fR\arequest\x12\x14\n" +
+	"\x05names\x18\x04 \x03(\tR\x05names\"'\n" +
+	"\x0fStandingRequest\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"*\n" +
+	"\x0eStandingAnswer\x12\x18\n" +
+	"\arevoked\x18\x01 \x03(\tR\arevoked\".\n" +
 	"\x12CertificateRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\"E\n" +
 	"\vCertificate\x12\x14\n" +
@@ -1614,7 +1716,7 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\rauthorization\x18\x02 \x01(\tR\rauthorization2X\n" +
 	"\n" +
 	"Enrollment\x12J\n" +
-	"\x06Enroll\x12 .tunnox.control.v2.EnrollRequest\x1a\x1e.tunnox.control.v2.Certificate2\xeb\x06\n" +
+	"\x06Enroll\x12 .tunnox.control.v2.EnrollRequest\x1a\x1e.tunnox.control.v2.Certificate2\xbe\a\n" +
 	"\x05State\x12E\n" +
 	"\x04Ping\x12\x1e.tunnox.control.v2.PingRequest\x1a\x1d.tunnox.control.v2.PingAnswer\x12>\n" +
 	"\n" +
@@ -1624,7 +1726,8 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\bRegister\x12\".tunnox.control.v2.RegisterRequest\x1a!.tunnox.control.v2.RegisterAnswer\x12N\n" +
 	"\aExecute\x12!.tunnox.control.v2.ExecuteRequest\x1a .tunnox.control.v2.ExecuteAnswer\x12N\n" +
 	"\x05Renew\x12%.tunnox.control.v2.CertificateRequest\x1a\x1e.tunnox.control.v2.Certificate\x12P\n" +
-	"\aCertify\x12%.tunnox.control.v2.CertificateRequest\x1a\x1e.tunnox.control.v2.Certificate\x12M\n" +
+	"\aCertify\x12%.tunnox.control.v2.CertificateRequest\x1a\x1e.tunnox.control.v2.Certificate\x12Q\n" +
+	"\bStanding\x12\".tunnox.control.v2.StandingRequest\x1a!.tunnox.control.v2.StandingAnswer\x12M\n" +
 	"\vReportUsage\x12\x1e.tunnox.control.v2.UsageReport\x1a\x1e.tunnox.control.v2.UsageAnswer\x12X\n" +
 	"\x0fHostCertificate\x12\x1b.tunnox.control.v2.HostWant\x1a(.tunnox.control.v2.HostCertificateAnswer\x12T\n" +
 	"\rHostChallenge\x12\x1b.tunnox.control.v2.HostWant\x1a&.tunnox.control.v2.HostChallengeAnswerB0Z.github.com/tunnox-net/tunnox/control/controlpbb\x06proto3"
@@ -1641,71 +1744,75 @@ func file_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_control_controlpb_control_proto_rawDescData
 }
 
-var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_control_controlpb_control_proto_goTypes = []any{
 	(*Refusal)(nil),               // 0: tunnox.control.v2.Refusal
 	(*Fault)(nil),                 // 1: tunnox.control.v2.Fault
 	(*EnrollRequest)(nil),         // 2: tunnox.control.v2.EnrollRequest
-	(*CertificateRequest)(nil),    // 3: tunnox.control.v2.CertificateRequest
-	(*Certificate)(nil),           // 4: tunnox.control.v2.Certificate
-	(*PingRequest)(nil),           // 5: tunnox.control.v2.PingRequest
-	(*PingAnswer)(nil),            // 6: tunnox.control.v2.PingAnswer
-	(*Want)(nil),                  // 7: tunnox.control.v2.Want
-	(*ClientsRequest)(nil),        // 8: tunnox.control.v2.ClientsRequest
-	(*ClientAnswer)(nil),          // 9: tunnox.control.v2.ClientAnswer
-	(*View)(nil),                  // 10: tunnox.control.v2.View
-	(*IngressWant)(nil),           // 11: tunnox.control.v2.IngressWant
-	(*RegisterRequest)(nil),       // 12: tunnox.control.v2.RegisterRequest
-	(*RegisterAnswer)(nil),        // 13: tunnox.control.v2.RegisterAnswer
-	(*ExecuteRequest)(nil),        // 14: tunnox.control.v2.ExecuteRequest
-	(*ExecuteAnswer)(nil),         // 15: tunnox.control.v2.ExecuteAnswer
-	(*UsageReport)(nil),           // 16: tunnox.control.v2.UsageReport
-	(*UsageLine)(nil),             // 17: tunnox.control.v2.UsageLine
-	(*UsageAsk)(nil),              // 18: tunnox.control.v2.UsageAsk
-	(*UsageAnswer)(nil),           // 19: tunnox.control.v2.UsageAnswer
-	(*UsageAccount)(nil),          // 20: tunnox.control.v2.UsageAccount
-	(*UsageOpen)(nil),             // 21: tunnox.control.v2.UsageOpen
-	(*HostWant)(nil),              // 22: tunnox.control.v2.HostWant
-	(*HostCertificateAnswer)(nil), // 23: tunnox.control.v2.HostCertificateAnswer
-	(*HostChallengeAnswer)(nil),   // 24: tunnox.control.v2.HostChallengeAnswer
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*StandingRequest)(nil),       // 3: tunnox.control.v2.StandingRequest
+	(*StandingAnswer)(nil),        // 4: tunnox.control.v2.StandingAnswer
+	(*CertificateRequest)(nil),    // 5: tunnox.control.v2.CertificateRequest
+	(*Certificate)(nil),           // 6: tunnox.control.v2.Certificate
+	(*PingRequest)(nil),           // 7: tunnox.control.v2.PingRequest
+	(*PingAnswer)(nil),            // 8: tunnox.control.v2.PingAnswer
+	(*Want)(nil),                  // 9: tunnox.control.v2.Want
+	(*ClientsRequest)(nil),        // 10: tunnox.control.v2.ClientsRequest
+	(*ClientAnswer)(nil),          // 11: tunnox.control.v2.ClientAnswer
+	(*View)(nil),                  // 12: tunnox.control.v2.View
+	(*IngressWant)(nil),           // 13: tunnox.control.v2.IngressWant
+	(*RegisterRequest)(nil),       // 14: tunnox.control.v2.RegisterRequest
+	(*RegisterAnswer)(nil),        // 15: tunnox.control.v2.RegisterAnswer
+	(*ExecuteRequest)(nil),        // 16: tunnox.control.v2.ExecuteRequest
+	(*ExecuteAnswer)(nil),         // 17: tunnox.control.v2.ExecuteAnswer
+	(*UsageReport)(nil),           // 18: tunnox.control.v2.UsageReport
+	(*UsageLine)(nil),             // 19: tunnox.control.v2.UsageLine
+	(*UsageAsk)(nil),              // 20: tunnox.control.v2.UsageAsk
+	(*UsageAnswer)(nil),           // 21: tunnox.control.v2.UsageAnswer
+	(*UsageAccount)(nil),          // 22: tunnox.control.v2.UsageAccount
+	(*UsageOpen)(nil),             // 23: tunnox.control.v2.UsageOpen
+	(*HostWant)(nil),              // 24: tunnox.control.v2.HostWant
+	(*HostCertificateAnswer)(nil), // 25: tunnox.control.v2.HostCertificateAnswer
+	(*HostChallengeAnswer)(nil),   // 26: tunnox.control.v2.HostChallengeAnswer
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 }
 var file_control_controlpb_control_proto_depIdxs = []int32{
 	1,  // 0: tunnox.control.v2.Refusal.faults:type_name -> tunnox.control.v2.Fault
-	7,  // 1: tunnox.control.v2.ClientsRequest.wants:type_name -> tunnox.control.v2.Want
-	10, // 2: tunnox.control.v2.ClientAnswer.view:type_name -> tunnox.control.v2.View
+	9,  // 1: tunnox.control.v2.ClientsRequest.wants:type_name -> tunnox.control.v2.Want
+	12, // 2: tunnox.control.v2.ClientAnswer.view:type_name -> tunnox.control.v2.View
 	0,  // 3: tunnox.control.v2.ClientAnswer.refusal:type_name -> tunnox.control.v2.Refusal
-	17, // 4: tunnox.control.v2.UsageReport.lines:type_name -> tunnox.control.v2.UsageLine
-	18, // 5: tunnox.control.v2.UsageReport.asks:type_name -> tunnox.control.v2.UsageAsk
-	20, // 6: tunnox.control.v2.UsageAnswer.accounts:type_name -> tunnox.control.v2.UsageAccount
-	21, // 7: tunnox.control.v2.UsageAnswer.elsewhere:type_name -> tunnox.control.v2.UsageOpen
-	25, // 8: tunnox.control.v2.UsageAccount.resets:type_name -> google.protobuf.Timestamp
+	19, // 4: tunnox.control.v2.UsageReport.lines:type_name -> tunnox.control.v2.UsageLine
+	20, // 5: tunnox.control.v2.UsageReport.asks:type_name -> tunnox.control.v2.UsageAsk
+	22, // 6: tunnox.control.v2.UsageAnswer.accounts:type_name -> tunnox.control.v2.UsageAccount
+	23, // 7: tunnox.control.v2.UsageAnswer.elsewhere:type_name -> tunnox.control.v2.UsageOpen
+	27, // 8: tunnox.control.v2.UsageAccount.resets:type_name -> google.protobuf.Timestamp
 	2,  // 9: tunnox.control.v2.Enrollment.Enroll:input_type -> tunnox.control.v2.EnrollRequest
-	5,  // 10: tunnox.control.v2.State.Ping:input_type -> tunnox.control.v2.PingRequest
-	7,  // 11: tunnox.control.v2.State.ClientView:input_type -> tunnox.control.v2.Want
-	8,  // 12: tunnox.control.v2.State.Clients:input_type -> tunnox.control.v2.ClientsRequest
-	11, // 13: tunnox.control.v2.State.IngressView:input_type -> tunnox.control.v2.IngressWant
-	12, // 14: tunnox.control.v2.State.Register:input_type -> tunnox.control.v2.RegisterRequest
-	14, // 15: tunnox.control.v2.State.Execute:input_type -> tunnox.control.v2.ExecuteRequest
-	3,  // 16: tunnox.control.v2.State.Renew:input_type -> tunnox.control.v2.CertificateRequest
-	3,  // 17: tunnox.control.v2.State.Certify:input_type -> tunnox.control.v2.CertificateRequest
-	16, // 18: tunnox.control.v2.State.ReportUsage:input_type -> tunnox.control.v2.UsageReport
-	22, // 19: tunnox.control.v2.State.HostCertificate:input_type -> tunnox.control.v2.HostWant
-	22, // 20: tunnox.control.v2.State.HostChallenge:input_type -> tunnox.control.v2.HostWant
-	4,  // 21: tunnox.control.v2.Enrollment.Enroll:output_type -> tunnox.control.v2.Certificate
-	6,  // 22: tunnox.control.v2.State.Ping:output_type -> tunnox.control.v2.PingAnswer
-	10, // 23: tunnox.control.v2.State.ClientView:output_type -> tunnox.control.v2.View
-	9,  // 24: tunnox.control.v2.State.Clients:output_type -> tunnox.control.v2.ClientAnswer
-	10, // 25: tunnox.control.v2.State.IngressView:output_type -> tunnox.control.v2.View
-	13, // 26: tunnox.control.v2.State.Register:output_type -> tunnox.control.v2.RegisterAnswer
-	15, // 27: tunnox.control.v2.State.Execute:output_type -> tunnox.control.v2.ExecuteAnswer
-	4,  // 28: tunnox.control.v2.State.Renew:output_type -> tunnox.control.v2.Certificate
-	4,  // 29: tunnox.control.v2.State.Certify:output_type -> tunnox.control.v2.Certificate
-	19, // 30: tunnox.control.v2.State.ReportUsage:output_type -> tunnox.control.v2.UsageAnswer
-	23, // 31: tunnox.control.v2.State.HostCertificate:output_type -> tunnox.control.v2.HostCertificateAnswer
-	24, // 32: tunnox.control.v2.State.HostChallenge:output_type -> tunnox.control.v2.HostChallengeAnswer
-	21, // [21:33] is the sub-list for method output_type
-	9,  // [9:21] is the sub-list for method input_type
+	7,  // 10: tunnox.control.v2.State.Ping:input_type -> tunnox.control.v2.PingRequest
+	9,  // 11: tunnox.control.v2.State.ClientView:input_type -> tunnox.control.v2.Want
+	10, // 12: tunnox.control.v2.State.Clients:input_type -> tunnox.control.v2.ClientsRequest
+	13, // 13: tunnox.control.v2.State.IngressView:input_type -> tunnox.control.v2.IngressWant
+	14, // 14: tunnox.control.v2.State.Register:input_type -> tunnox.control.v2.RegisterRequest
+	16, // 15: tunnox.control.v2.State.Execute:input_type -> tunnox.control.v2.ExecuteRequest
+	5,  // 16: tunnox.control.v2.State.Renew:input_type -> tunnox.control.v2.CertificateRequest
+	5,  // 17: tunnox.control.v2.State.Certify:input_type -> tunnox.control.v2.CertificateRequest
+	3,  // 18: tunnox.control.v2.State.Standing:input_type -> tunnox.control.v2.StandingRequest
+	18, // 19: tunnox.control.v2.State.ReportUsage:input_type -> tunnox.control.v2.UsageReport
+	24, // 20: tunnox.control.v2.State.HostCertificate:input_type -> tunnox.control.v2.HostWant
+	24, // 21: tunnox.control.v2.State.HostChallenge:input_type -> tunnox.control.v2.HostWant
+	6,  // 22: tunnox.control.v2.Enrollment.Enroll:output_type -> tunnox.control.v2.Certificate
+	8,  // 23: tunnox.control.v2.State.Ping:output_type -> tunnox.control.v2.PingAnswer
+	12, // 24: tunnox.control.v2.State.ClientView:output_type -> tunnox.control.v2.View
+	11, // 25: tunnox.control.v2.State.Clients:output_type -> tunnox.control.v2.ClientAnswer
+	12, // 26: tunnox.control.v2.State.IngressView:output_type -> tunnox.control.v2.View
+	15, // 27: tunnox.control.v2.State.Register:output_type -> tunnox.control.v2.RegisterAnswer
+	17, // 28: tunnox.control.v2.State.Execute:output_type -> tunnox.control.v2.ExecuteAnswer
+	6,  // 29: tunnox.control.v2.State.Renew:output_type -> tunnox.control.v2.Certificate
+	6,  // 30: tunnox.control.v2.State.Certify:output_type -> tunnox.control.v2.Certificate
+	4,  // 31: tunnox.control.v2.State.Standing:output_type -> tunnox.control.v2.StandingAnswer
+	21, // 32: tunnox.control.v2.State.ReportUsage:output_type -> tunnox.control.v2.UsageAnswer
+	25, // 33: tunnox.control.v2.State.HostCertificate:output_type -> tunnox.control.v2.HostCertificateAnswer
+	26, // 34: tunnox.control.v2.State.HostChallenge:output_type -> tunnox.control.v2.HostChallengeAnswer
+	22, // [22:35] is the sub-list for method output_type
+	9,  // [9:22] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1716,7 +1823,7 @@ func file_control_controlpb_control_proto_init() {
 	if File_control_controlpb_control_proto != nil {
 		return
 	}
-	file_control_controlpb_control_proto_msgTypes[9].OneofWrappers = []any{
+	file_control_controlpb_control_proto_msgTypes[11].OneofWrappers = []any{
 		(*ClientAnswer_View)(nil),
 		(*ClientAnswer_Refusal)(nil),
 	}
@@ -1726,7 +1833,7 @@ func file_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_controlpb_control_proto_rawDesc), len(file_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -141,6 +141,7 @@ const (
 	State_Execute_FullMethodName         = "/tunnox.control.v2.State/Execute"
 	State_Renew_FullMethodName           = "/tunnox.control.v2.State/Renew"
 	State_Certify_FullMethodName         = "/tunnox.control.v2.State/Certify"
+	State_Standing_FullMethodName        = "/tunnox.control.v2.State/Standing"
 	State_ReportUsage_FullMethodName     = "/tunnox.control.v2.State/ReportUsage"
 	State_HostCertificate_FullMethodName = "/tunnox.control.v2.State/HostCertificate"
 	State_HostChallenge_FullMethodName   = "/tunnox.control.v2.State/HostChallenge"
@@ -173,6 +174,9 @@ type StateClient interface {
 	// Certify gives the calling node a certificate that agents verify it with, for
 	// the host names and addresses in the request.
 	Certify(ctx context.Context, in *CertificateRequest, opts ...grpc.CallOption) (*Certificate, error)
+	// Standing tells which of some nodes were revoked; the caller's own standing is
+	// the answer to every call.
+	Standing(ctx context.Context, in *StandingRequest, opts ...grpc.CallOption) (*StandingAnswer, error)
 	// ReportUsage counts what the calling node has carried, once for each number of
 	// its reporter, and tells what the limits leave.
 	ReportUsage(ctx context.Context, in *UsageReport, opts ...grpc.CallOption) (*UsageAnswer, error)
@@ -280,6 +284,16 @@ func (c *stateClient) Certify(ctx context.Context, in *CertificateRequest, opts 
 	return out, nil
 }
 
+func (c *stateClient) Standing(ctx context.Context, in *StandingRequest, opts ...grpc.CallOption) (*StandingAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StandingAnswer)
+	err := c.cc.Invoke(ctx, State_Standing_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *stateClient) ReportUsage(ctx context.Context, in *UsageReport, opts ...grpc.CallOption) (*UsageAnswer, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UsageAnswer)
@@ -337,6 +351,9 @@ type StateServer interface {
 	// Certify gives the calling node a certificate that agents verify it with, for
 	// the host names and addresses in the request.
 	Certify(context.Context, *CertificateRequest) (*Certificate, error)
+	// Standing tells which of some nodes were revoked; the caller's own standing is
+	// the answer to every call.
+	Standing(context.Context, *StandingRequest) (*StandingAnswer, error)
 	// ReportUsage counts what the calling node has carried, once for each number of
 	// its reporter, and tells what the limits leave.
 	ReportUsage(context.Context, *UsageReport) (*UsageAnswer, error)
@@ -378,6 +395,9 @@ func (UnimplementedStateServer) Renew(context.Context, *CertificateRequest) (*Ce
 }
 func (UnimplementedStateServer) Certify(context.Context, *CertificateRequest) (*Certificate, error) {
 	return nil, status.Error(codes.Unimplemented, "method Certify not implemented")
+}
+func (UnimplementedStateServer) Standing(context.Context, *StandingRequest) (*StandingAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Standing not implemented")
 }
 func (UnimplementedStateServer) ReportUsage(context.Context, *UsageReport) (*UsageAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReportUsage not implemented")
@@ -546,6 +566,24 @@ func _State_Certify_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _State_Standing_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StandingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServer).Standing(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: State_Standing_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServer).Standing(ctx, req.(*StandingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _State_ReportUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(UsageReport)
 	if err := dec(in); err != nil {
@@ -634,6 +672,10 @@ var State_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Certify",
 			Handler:    _State_Certify_Handler,
+		},
+		{
+			MethodName: "Standing",
+			Handler:    _State_Standing_Handler,
 		},
 		{
 			MethodName: "ReportUsage",

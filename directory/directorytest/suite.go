@@ -67,6 +67,7 @@ func Run(t *testing.T, open func(testing.TB) Backend) {
 		{"a removed session stays removed", testRemoved},
 		{"a flush is mended by renewing", testFlush},
 		{"node ids", testLeaseID},
+		{"an expelled node is gone, and nobody gets its id", testExpel},
 		{"a thousand owners", testThousandOwners},
 		{"nodes are found while they announce themselves", testNodes},
 		{"who surveys the nodes again hears of changes only", testSurvey},

@@ -55,6 +55,29 @@ func (d *Directory) LeaseID(ctx context.Context, owner string) (string, error) {
 	return directory.NodeID(n), nil
 }
 
+// forever is the end of the lease of an id that nobody gets.
+var forever = time.Unix(1<<50, 0)
+
+// Expel implements directory.Directory.
+func (d *Directory) Expel(ctx context.Context, node string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for n := 1; n <= directory.MaxNodes; n++ {
+		if directory.NodeID(n) == node {
+			delete(d.owners, d.nodes[n].owner)
+			d.nodes[n] = lease{expires: forever}
+		}
+	}
+	delete(d.records, node)
+	if l := d.leases[node]; l != nil {
+		*l = beating{past: l.run}
+	}
+	return nil
+}
+
 // freeID returns the lowest id whose lease ended by then, and 0 if there is none. The caller holds mu.
 func (d *Directory) freeID(by time.Time) int {
 	for n := 1; n <= directory.MaxNodes; n++ {

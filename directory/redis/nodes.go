@@ -47,6 +47,15 @@ func (d *Directory) Withdraw(ctx context.Context, owner, id string) error {
 	return nil
 }
 
+// Expel implements directory.Directory.
+func (d *Directory) Expel(ctx context.Context, node string) error {
+	err := expelScript.Run(ctx, d.client, []string{nodeIDs, nodeOwners, nodeRecords, nodeLeases}, nodeNumber(node), node).Err()
+	if err != nil {
+		return fmt.Errorf("directory: expel %s: %w", node, err)
+	}
+	return nil
+}
+
 // Nodes implements directory.Nodes.
 func (d *Directory) Nodes(ctx context.Context, ids ...string) ([]directory.Node, error) {
 	pipe := d.client.Pipeline()

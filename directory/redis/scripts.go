@@ -269,6 +269,19 @@ end
 return 1
 `)
 
+// expelScript: KEYS id -> end and owner, owner -> id, id -> record, node -> lease. ARGV
+// the number of the id, the id. The lease of the id ends at the last time there is, and
+// the run of the node is one that another has replaced.
+var expelScript = goredis.NewScript(`
+local value = redis.call('HGET', KEYS[1], ARGV[1])
+if value then redis.call('HDEL', KEYS[2], string.match(value, '^%d+ (.*)$')) end
+redis.call('HSET', KEYS[1], ARGV[1], '9007199254740991 ')
+redis.call('HDEL', KEYS[3], ARGV[1])
+local run = string.match(redis.call('HGET', KEYS[4], ARGV[2]) or '', '^%d+ (%S*) ')
+if run and run ~= '' then redis.call('HSET', KEYS[4], ARGV[2], '0  0 ' .. run) end
+return 1
+`)
+
 // markScript: KEYS id -> record, the mark. ARGV now, the highest age of a mark. A mark
 // is a hash of the records without their loads. The first caller that finds the mark
 // too old makes a new one. So the records are read about once a second, however many

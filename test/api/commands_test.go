@@ -81,7 +81,8 @@ var commands = map[string]func(m maker) request{
 		return request{path: path("/clients/%d/disconnect", m.client(m.user()))}
 	},
 	// The node drains already; the request is in the log all the same.
-	"drain-node": func(m maker) request { return request{path: "/nodes/" + m.forwarder() + "/drain"} },
+	"drain-node":  func(m maker) request { return request{path: "/nodes/" + m.forwarder() + "/drain"} },
+	"revoke-node": func(m maker) request { return request{path: "/nodes/node-900/revoke"} }, // one that never was
 
 	"create-mapping": func(m maker) request {
 		body := m.newMapping()

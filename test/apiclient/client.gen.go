@@ -337,6 +337,11 @@ const (
 	ReadyStatusUnready ReadyStatus = "unready"
 )
 
+// Defines values for RevokedState.
+const (
+	RevokedStateRevoked RevokedState = "revoked"
+)
+
 // Defines values for SetRoleBodyRole.
 const (
 	SetRoleBodyRoleAdmin SetRoleBodyRole = "admin"
@@ -822,7 +827,7 @@ type ChangeWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events An empty list selects all events. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events An empty list selects all events. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events *[]string `json:"events,omitempty"`
@@ -1485,7 +1490,7 @@ type CreateWebhookBody struct {
 	// Description Examples: tells our billing
 	Description *string `json:"description,omitempty"`
 
-	// Events Default: all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events Default: all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*","client_created"]
 	Events nullable.Nullable[[]string] `json:"events,omitempty"`
@@ -2229,7 +2234,7 @@ type NewWebhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -2827,6 +2832,22 @@ type Reverted struct {
 	Reverts int64 `json:"reverts"`
 }
 
+// Revoked defines model for Revoked.
+type Revoked struct {
+	// NodeId Examples: node-001
+	NodeId string `json:"node_id"`
+
+	// State The node is not trusted again, and its id is not used again
+	//
+	// Examples: revoked
+	State RevokedState `json:"state"`
+}
+
+// RevokedState The node is not trusted again, and its id is not used again
+//
+// Examples: revoked
+type RevokedState string
+
 // SetPlanBody defines model for SetPlanBody.
 type SetPlanBody struct {
 	// Plan Examples: pro
@@ -3275,7 +3296,7 @@ type Webhook struct {
 	// Description Examples: tells our billing
 	Description string `json:"description"`
 
-	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	//
 	// Examples: ["mapping_*"]
 	Events []string `json:"events"`
@@ -3331,7 +3352,7 @@ type AuditParams struct {
 	// Subject Only events of one event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only events of this account
@@ -3565,7 +3586,7 @@ type StreamEventsParams struct {
 	// Subject Only events of one event stream
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
 
-	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_drain_requested, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
+	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
 	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
 
 	// Owner Only events of this account
@@ -3805,6 +3826,15 @@ type MappingHistoryParams struct {
 
 // DrainNodeParams defines parameters for DrainNode.
 type DrainNodeParams struct {
+	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// RevokeNodeParams defines parameters for RevokeNode.
+type RevokeNodeParams struct {
 	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
 	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
@@ -4680,6 +4710,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/nodes/{id}/drain (the `DrainNode` operationId).
 	DrainNode(ctx context.Context, id string, params *DrainNodeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeNode End the trust in a node, for ever
+	//
+	// Control planes and the other nodes refuse its certificate within about a second, its sessions and bridges end, and its id is not used again. The node may be away. Whoever has a join token can still join as another node: rotate the token, too (`tunnoxd rotate-join-token`).
+	//
+	// Corresponds with POST /api/v1/nodes/{id}/revoke (the `RevokeNode` operationId).
+	RevokeNode(ctx context.Context, id string, params *RevokeNodeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListPlans List the plans of this server's configuration
 	//
@@ -5802,6 +5839,23 @@ func (c *API) GetNode(ctx context.Context, id string, reqEditors ...RequestEdito
 // Corresponds with POST /api/v1/nodes/{id}/drain (the `DrainNode` operationId).
 func (c *API) DrainNode(ctx context.Context, id string, params *DrainNodeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainNodeRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeNode End the trust in a node, for ever
+//
+// Control planes and the other nodes refuse its certificate within about a second, its sessions and bridges end, and its id is not used again. The node may be away. Whoever has a join token can still join as another node: rotate the token, too (`tunnoxd rotate-join-token`).
+//
+// Corresponds with POST /api/v1/nodes/{id}/revoke (the `RevokeNode` operationId).
+func (c *API) RevokeNode(ctx context.Context, id string, params *RevokeNodeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeNodeRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -10096,6 +10150,82 @@ func NewDrainNodeRequest(server string, id string, params *DrainNodeParams) (*ht
 	return req, nil
 }
 
+// NewRevokeNodeRequest constructs an http.Request for the RevokeNode method
+func NewRevokeNodeRequest(server string, id string, params *RevokeNodeParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/nodes/%s/revoke", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListPlansRequest constructs an http.Request for the ListPlans method
 func NewListPlansRequest(server string) (*http.Request, error) {
 	var err error
@@ -13770,6 +13900,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/nodes/{id}/drain (the `DrainNode` operationId).
 	DrainNodeWithResponse(ctx context.Context, id string, params *DrainNodeParams, reqEditors ...RequestEditorFn) (*DrainNodeResponse, error)
 
+	// RevokeNodeWithResponse End the trust in a node, for ever
+	//
+	// Control planes and the other nodes refuse its certificate within about a second, its sessions and bridges end, and its id is not used again. The node may be away. Whoever has a join token can still join as another node: rotate the token, too (`tunnoxd rotate-join-token`).
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/nodes/{id}/revoke (the `RevokeNode` operationId).
+	RevokeNodeWithResponse(ctx context.Context, id string, params *RevokeNodeParams, reqEditors ...RequestEditorFn) (*RevokeNodeResponse, error)
+
 	// ListPlansWithResponse List the plans of this server's configuration
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -16051,6 +16190,57 @@ func (r DrainNodeResponse) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r DrainNodeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// RevokeNodeResponse200Headers the declared response headers of an HTTP 200 response for RevokeNode
+type RevokeNodeResponse200Headers struct {
+	IdempotencyReplayed *string
+	XPosition           *int64
+}
+
+type RevokeNodeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Revoked
+	// ApplicationvndTunnoxDryRunJSON200 the response for an HTTP 200 `application/vnd.tunnox.dry-run+json` response
+	ApplicationvndTunnoxDryRunJSON200 *DryRun
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *RevokeNodeResponse200Headers
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeNodeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeNodeResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -18604,6 +18794,21 @@ func (c *ClientWithResponses) DrainNodeWithResponse(ctx context.Context, id stri
 		return nil, err
 	}
 	return ParseDrainNodeResponse(rsp)
+}
+
+// RevokeNodeWithResponse End the trust in a node, for ever
+//
+// Control planes and the other nodes refuse its certificate within about a second, its sessions and bridges end, and its id is not used again. The node may be away. Whoever has a join token can still join as another node: rotate the token, too (`tunnoxd rotate-join-token`).
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/nodes/{id}/revoke (the `RevokeNode` operationId).
+func (c *ClientWithResponses) RevokeNodeWithResponse(ctx context.Context, id string, params *RevokeNodeParams, reqEditors ...RequestEditorFn) (*RevokeNodeResponse, error) {
+	rsp, err := c.RevokeNode(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeNodeResponse(rsp)
 }
 
 // ListPlansWithResponse List the plans of this server's configuration
@@ -23532,6 +23737,122 @@ func ParseDrainNodeResponse(rsp *http.Response) (*DrainNodeResponse, error) {
 	switch {
 	case rsp.StatusCode == 200:
 		var headers DrainNodeResponse200Headers
+		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.IdempotencyReplayed = &value
+		}
+		if values := rsp.Header.Values("X-Position"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Position", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.XPosition = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRevokeNodeResponse parses an HTTP response from a RevokeNodeWithResponse call
+func ParseRevokeNodeResponse(rsp *http.Response) (*RevokeNodeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeNodeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.Header.Get("Content-Type") == "application/json" && rsp.StatusCode == 200:
+		var dest Revoked
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.Header.Get("Content-Type") == "application/vnd.tunnox.dry-run+json" && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationvndTunnoxDryRunJSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers RevokeNodeResponse200Headers
 		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
