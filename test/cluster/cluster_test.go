@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
+
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/bridge"
@@ -103,7 +105,7 @@ func TestResetsAndSlowReaders(t *testing.T) {
 	for i, f := range c.Forwarders {
 		grown := memory(f) - before[i]
 		t.Logf("forwarder %d grew by %d KiB with %d slow readers", i+1, grown, len(slow))
-		if !programs.Race && grown > 64<<10 {
+		if !pace.Race && grown > 64<<10 {
 			t.Errorf("forwarder %d grew by %d KiB", i+1, grown)
 		}
 	}

@@ -45,7 +45,7 @@ func TestForwarderHangs(t *testing.T) {
 		for _, o := range bad[:min(len(bad), 3)] {
 			t.Errorf("a connection begun %v after the freeze failed after %v: %v", o.at.Sub(frozen).Round(time.Millisecond), o.took.Round(time.Millisecond), o.err)
 		}
-		if s := slowest(all); s > watch.Allow(3*time.Second) && !programs.Race {
+		if s := slowest(all); s > watch.Allow(3*time.Second) && !pace.Race {
 			t.Errorf("a connection took %v", s)
 		}
 		programs.Eventually(t, 20*time.Second, func() error { return p.sessions(4) })

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
+
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
@@ -57,7 +59,7 @@ func TestHop(t *testing.T) {
 			gb := float64(n) / 1e9
 			t.Logf("one stream %s, %s: %.2f GB/s, forwarders use %.2f CPU-seconds per GB", way.name,
 				map[byte]string{hopSink: "there", hopSource: "back"}[ask], gb/took.Seconds(), used.Seconds()/gb)
-			if rate := gb / took.Seconds(); rate < 0.01 && !programs.Race {
+			if rate := gb / took.Seconds(); rate < 0.01 && !pace.Race {
 				t.Errorf("one stream %s carries %.3f GB/s", way.name, rate)
 			}
 		}
@@ -72,7 +74,7 @@ const (
 )
 
 // hopSize is how much a stream carries; less when every access is watched.
-var hopSize = map[bool]int64{false: 128 << 20, true: 8 << 20}[programs.Race]
+var hopSize = map[bool]int64{false: 128 << 20, true: 8 << 20}[pace.Race]
 
 func serveHop(c *net.TCPConn) {
 	what := make([]byte, 1)

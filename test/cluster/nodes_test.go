@@ -97,7 +97,7 @@ func TestNodeKilled(t *testing.T) {
 		}
 		t.Logf("forwarder %d killed: %d of %d connections failed, the last begun after %v; the slowest took %v; all sessions again after %v",
 			i+1, len(bad), len(after), gap.Round(time.Millisecond), slowest(after).Round(time.Millisecond), again.Round(time.Millisecond))
-		if gap > watch.Allow(2*time.Second) && !programs.Race {
+		if gap > watch.Allow(2*time.Second) && !pace.Race {
 			t.Errorf("connections failed for %v", gap)
 		}
 		if again > watch.Allow(10*time.Second) {

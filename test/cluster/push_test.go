@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
+
 	"github.com/tunnox-net/tunnox/test/programs"
 	"github.com/tunnox-net/tunnox/test/truth"
 )
@@ -56,7 +58,7 @@ func TestPush(t *testing.T) {
 	slices.Sort(fromAnswer)
 	t.Logf("%d changes under %d agents: decision to applied p50 %v, p99 %v, most %v; answer to applied p50 %v, p99 %v", changes, agents,
 		quantile(fromDecision, .5), quantile(fromDecision, .99), fromDecision[len(fromDecision)-1], quantile(fromAnswer, .5), quantile(fromAnswer, .99))
-	if d := quantile(fromDecision, .99); d > time.Second && !programs.Race {
+	if d := quantile(fromDecision, .99); d > time.Second && !pace.Race {
 		t.Errorf("p99 from decision to applied is %v", d)
 	}
 }

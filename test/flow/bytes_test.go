@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tunnox-net/tunnox/test/programs"
@@ -24,7 +26,7 @@ import (
 const bulkStreams = 8
 
 // bulkBytes are sent in each direction of each stream; fewer under the race detector.
-var bulkBytes = map[bool]int64{false: 64 << 20, true: 4 << 20}[programs.Race]
+var bulkBytes = map[bool]int64{false: 64 << 20, true: 4 << 20}[pace.Race]
 
 // seed names a stream of random bytes: the number of the stream, and its direction.
 func seed(stream, way byte) [32]byte { return [32]byte{stream, way, 0x5a} }

@@ -95,7 +95,7 @@ func TestKillUnderLoad(t *testing.T) {
 		waitAnswer(t, m.LocalPort, "svc:after")
 		back := time.Since(ready)
 		t.Logf("%d commands acknowledged before kill -9; bytes flow %v after the server was ready", acknowledged.Load(), back.Round(time.Millisecond))
-		if back > watch.Allow(backWithin) && !programs.Race {
+		if back > watch.Allow(backWithin) && !pace.Race {
 			t.Errorf("agents were back after %v, want %v", back, backWithin)
 		}
 		p.WaitOnline(t, p.source.ID)

@@ -77,7 +77,7 @@ func TestPushLatency(t *testing.T) {
 		slices.Sort(took)
 		p50, p99 := took[mappings/2], took[mappings*99/100]
 		t.Logf("answer to open listener over %d mappings: p50 %v, p99 %v, longest %v", mappings, p50, p99, took[mappings-1])
-		if p99 >= watch.Allow(limit) && !programs.Race {
+		if p99 >= watch.Allow(limit) && !pace.Race {
 			t.Errorf("p99 is %v, must be below %v", p99, limit)
 		}
 		if shown := programs.All[programs.Mapping](t, p.API, path("/clients/%d/mappings", p.source.ID)); len(shown) != mappings {
@@ -223,11 +223,11 @@ func (r resources) beyond(before resources) error {
 	switch {
 	case r.goroutines > before.goroutines+10:
 		return fmt.Errorf("goroutines grew from %v to %v", before.goroutines, r.goroutines)
-	case r.heapKB > before.heapKB+4096 && !programs.Race:
+	case r.heapKB > before.heapKB+4096 && !pace.Race:
 		return fmt.Errorf("heap grew from %.0f to %.0f kB", before.heapKB, r.heapKB)
 	case r.server > before.server+5 || r.source > before.source+3 || r.target > before.target+3:
 		return fmt.Errorf("descriptors grew from %+v to %+v", before, r)
-	case !programs.Race && (r.sourceRSSkB > before.sourceRSSkB+16<<10 || r.targetRSSkB > before.targetRSSkB+16<<10):
+	case !pace.Race && (r.sourceRSSkB > before.sourceRSSkB+16<<10 || r.targetRSSkB > before.targetRSSkB+16<<10):
 		return fmt.Errorf("agents' memory grew from %+v to %+v", before, r)
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/test/pace"
+
 	"github.com/tunnox-net/tunnox/test/load"
 	"github.com/tunnox-net/tunnox/test/programs"
 	"github.com/tunnox-net/tunnox/test/services"
@@ -28,7 +30,7 @@ func TestLoad(t *testing.T) {
 	} {
 		r := load.Run(world.Callers, time.Second, mix.do)
 		t.Logf("%s: %v", mix.what, r)
-		if r.Failed > 0 || !programs.Race && r.Rate() < mix.least {
+		if r.Failed > 0 || !pace.Race && r.Rate() < mix.least {
 			t.Errorf("%s: %v, want no error and %.0f/s at least: %v", mix.what, r, mix.least, r.Err)
 		}
 	}

@@ -63,7 +63,7 @@ func build() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	args := []string{"build", "-o", dir + "/"}
-	if Race {
+	if pace.Race {
 		args = append(args, "-race") // a race makes a program end with a status that is not 0
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/tunnoxd", "./cmd/tunnox")...)
