@@ -11,14 +11,15 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// errNoKey says that there is nothing to be said of keys.
+// errNoKey means that this agent has no key.
 var errNoKey = errors.New("this agent has no key of its own, and encrypts nothing from end to end")
 
 // ownKeyEvery is how often an agent asks whether the log still has its own key as the
 // newest: somebody else may have announced one in its name.
 const ownKeyEvery = 6 * time.Hour
 
-// keepKey sees to it that the server's log has this agent's key, until ctx ends.
+// keepKey announces this agent's key whenever the server's log does not have it, until ctx
+// ends.
 func (a *Agent) keepKey(ctx context.Context) {
 	again := wait.Backoff{First: 200 * time.Millisecond, Most: 30 * time.Second}
 	tick := time.NewTicker(ownKeyEvery)
@@ -51,7 +52,7 @@ func (a *Agent) keepKey(ctx context.Context) {
 	}
 }
 
-// announce has the key announced if it is not.
+// announce announces the key unless it was announced.
 func (s *seals) announce() {
 	select {
 	case s.poke <- struct{}{}:
@@ -59,7 +60,7 @@ func (s *seals) announce() {
 	}
 }
 
-// loggedIn has the key of an agent announced whose client has just got its id.
+// loggedIn announces the key of an agent whose client has just got its id.
 func (s *seals) loggedIn(id int64) {
 	if s == nil || s.proofs == nil {
 		return

@@ -22,10 +22,10 @@ const maxAssociations = 1024
 // of them use one UDP port, with the number of the listener, so that one more hole in a
 // firewall is enough. It is opened when somebody asks for an association.
 //
-// Whose a datagram is follows from its source. Most clients do not know theirs when they
-// ask, and say zeros. The first datagram from a host that has asked belongs to the
-// oldest association of the host that has none yet. What comes from other hosts, and
-// what belongs to nobody, is dropped.
+// The source address of a datagram says which association it belongs to. Most clients do
+// not know their source address when they ask, and say zeros. So the first datagram from
+// an unknown port of a host belongs to the oldest association of that host that has no
+// port yet. All other datagrams are dropped.
 type associations struct {
 	address netip.AddrPort
 
@@ -114,8 +114,8 @@ func (as *associations) deliver(s *datagram.Socket, from netip.AddrPort, to neti
 	a.flow.Deliver(rest)
 }
 
-// owner finds whose a source is that was not seen before. A host with one association may
-// change its port. The lock is held.
+// owner finds the association of a source that was not seen before. If a host has only
+// one association, it may change its port. The lock is held.
 func (as *associations) owner(from netip.AddrPort) *association {
 	var of []*association
 	for _, a := range as.all {
@@ -170,8 +170,9 @@ func (as *associations) send(a *association, rest []byte) error {
 	return answer(a.packet)
 }
 
-// end forgets an association. If a client that says nothing of its port has ended it,
-// its source may be that of another one which has none: the other one takes it over.
+// end forgets an association. The client may not have said its port. Then the source that
+// was taken for this association may belong to another association of the host that has
+// no source yet, and that one takes it over.
 func (as *associations) end(a *association) {
 	as.mu.Lock()
 	defer as.mu.Unlock()

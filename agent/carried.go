@@ -10,10 +10,10 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// carriedStreams are the connections to services that a list of rules has allowed, so
-// that they can be ended when it does so no more. A connection for web visitors carries
-// the requests of many, one after the other, and would go on for as long as they ask. The
-// zero value is ready.
+// carriedStreams are the connections to services that a list of rules has allowed. They
+// end when the list does not allow them any more. This matters most for web services: one
+// connection carries the requests of many visitors, and would go on for as long as they
+// come. The zero value is ready.
 type carriedStreams struct {
 	mu  sync.Mutex
 	all map[*carriedStream]struct{} // guarded by mu
@@ -25,7 +25,7 @@ type carriedStream struct {
 }
 
 // add notes a connection; done forgets it. The rules may have changed since they were
-// asked: one that is not allowed ends at once.
+// asked. If they do not allow the connection now, add ends it.
 func (c *carriedStreams) add(open *wirepb.Open, stream, conn net.Conn, allowed func(question) bool) (done func()) {
 	s := &carriedStream{q: question{protocol: protocolOf(open), now: time.Now()}, stream: stream, conn: conn}
 	switch open.GetProtocol() {
@@ -77,8 +77,9 @@ func (s *carriedStream) end() {
 	_ = transport.Reset(s.conn)
 }
 
-// setPolicy has another policy hold. Connections that it does not allow, and no tunnel of
-// a program of this machine does, end. Hours are those in which they began.
+// setPolicy replaces the policy. A connection ends if neither the new policy nor a tunnel
+// of a program of this machine allows it. For rules with hours, the hour in which the
+// connection began counts.
 func (t *target) setPolicy(p Policy) {
 	t.policy.Store(&p)
 	t.carried.keep(t.allows)

@@ -5,8 +5,9 @@ import (
 	"sync"
 )
 
-// consents are the services that may be dialled while programs of this machine hold
-// tunnels to them: whoever starts one there says so by that. The zero value is ready.
+// consents are the services that may be dialled because a program of this machine holds a
+// tunnel to them. Whoever starts such a program allows its service by that. The zero value
+// is ready.
 type consents struct {
 	mu    sync.Mutex
 	given map[string]*consent // by host:port, unix:PATH or file:PATH; guarded by mu

@@ -23,17 +23,17 @@ const socksAssociation = "socks5-udp"
 const (
 	// maxPeers and maxNames bound what one association can make this agent remember.
 	maxPeers, maxNames = 4096, 256
-	// peerKept is how long a peer that nothing was sent to keeps its place when others
-	// need it. Until then it may answer.
+	// peerKept is how long a peer may answer after the last datagram to it. After that,
+	// another peer may get its place.
 	peerKept = time.Minute
-	// A name that was resolved is asked for again after nameKept, and one that was not
-	// after nameless. maxWaiting datagrams for one name wait meanwhile.
+	// A name is resolved again after nameKept, or after nameless if it could not be
+	// resolved. Until then, at most maxWaiting datagrams for one name wait.
 	nameKept, nameless = 30 * time.Second, 3 * time.Second
 	maxWaiting         = 8
 )
 
 // relay is the target's end of an association: one socket for all destinations, so that
-// they see one source. It takes answers only from whom something was sent to.
+// they see one source. It takes answers only from addresses that something was sent to.
 type relay struct {
 	t        *target
 	mapping  int64
@@ -66,8 +66,8 @@ type waiting struct {
 	payload []byte
 }
 
-// dialAssociation opens the socket of an association. Where the datagrams go to is asked
-// of the policy for each of them.
+// dialAssociation opens the socket of an association. The policy decides about each
+// datagram by its destination.
 func dialAssociation(_ context.Context, t *target, open *wirepb.Open) (transport.Duplex, error) {
 	if t.embedded { // what the embedder's dial refuses would be reached past it
 		return nil, wire.ProtocolUnavailable

@@ -11,7 +11,7 @@ import (
 )
 
 // dialUDP reaches the host and port that the stream names with a socket of its own, so
-// that the service knows the flow by its port. That nobody is there is known later, if
+// that the service knows the flow by its port. Whether a service is there is known later, if
 // at all, and ends nothing.
 func dialUDP(ctx context.Context, t *target, open *wirepb.Open) (transport.Duplex, error) {
 	conn, err := t.reach(ctx, "udp", protocolOf(open), open.GetService())

@@ -13,7 +13,7 @@ import (
 // kind is how the agent carries one protocol, at both ends: a file each, such as
 // listentcp.go and dialtcp.go.
 type kind struct {
-	// listen opens what connections come in at; nil for a kind of service.
+	// listen opens the listener; nil for a kind that is a service only.
 	listen func(netip.AddrPort) (socket, error)
 	// dial reaches the service that a stream is for, as far as the policy allows.
 	dial func(context.Context, *target, *wirepb.Open) (transport.Duplex, error)
@@ -31,7 +31,7 @@ type socket interface {
 var kinds = map[string]kind{
 	"tcp": {listen: listenTCP, dial: dialTCP},
 	"udp": {listen: listenUDP, dial: dialUDP},
-	// The forwarder puts the destination that the client asked for in the service's place.
+	// The forwarder replaces the service by the destination that the client asked for.
 	"socks5": {listen: listenSOCKS, dial: dialTCP},
 	// A UDP association of such a mapping; see associate.go.
 	socksAssociation: {dial: dialAssociation},

@@ -19,8 +19,8 @@ import (
 const (
 	// greetTimeout is for a client to say who it is and what it wants.
 	greetTimeout = 10 * time.Second
-	// maxGreeting bounds the clients of one listener that have not said it yet. One more
-	// is cut off: it has shown nothing.
+	// maxGreeting bounds the clients of one listener that have not said it yet. The
+	// listener closes further ones.
 	maxGreeting = 1024
 )
 
@@ -35,8 +35,8 @@ type socksSocket struct {
 // Close ends the associations too: their port is the listener's.
 func (s socksSocket) Close() error { return errors.Join(s.Listener.Close(), s.udp.close()) }
 
-// proved is what a client has last proved itself with, hashed with the hash of the
-// password, so that it ends with a change of that.
+// proved is the last right password. It is hashed together with the stored hash, so that
+// it does not hold after a change of the password.
 type proved struct {
 	last    atomic.Pointer[[sha256.Size]byte]
 	hashing sync.Mutex
@@ -74,8 +74,8 @@ func (s socksSocket) take(ls *listeners, l *listener, conn *net.TCPConn) {
 		return
 	}
 	defer conn.Close()
-	// What the target agent's socket has for an address is not known here, and clients do
-	// not use it: zeros, as OpenSSH says.
+	// The address of the target agent's socket is not known here, and clients do not use
+	// it. OpenSSH sends zeros too.
 	if socks.WriteReply(conn, socks.Succeeded, netip.AddrPort{}) != nil {
 		_ = stream.Reset()
 		return
@@ -84,7 +84,7 @@ func (s socksSocket) take(ls *listeners, l *listener, conn *net.TCPConn) {
 	session.ended(transport.Splice(conn, stream, transport.Count{}))
 }
 
-// greet learns where a client wants to go. The client has been told when it may not.
+// greet reads where a client wants to go. If the client may not go there, greet tells it.
 func (s socksSocket) greet(ls *listeners, l *listener, conn *net.TCPConn) (command socks.Command, to socks.Address, ok bool) {
 	select {
 	case s.greeting <- struct{}{}:
@@ -117,9 +117,9 @@ func (s socksSocket) greet(ls *listeners, l *listener, conn *net.TCPConn) (comma
 	return command, to, true
 }
 
-// check gives what tells whether a client has given the right name and password; nil
-// when the mapping asks for none. A password that was right is not hashed again, and one
-// is hashed at a time, so that guessing costs this machine one core at most.
+// check gives a function that tells whether a client's name and password are right; nil
+// when the mapping asks for none. A password that was right is not hashed again. Only one
+// password is hashed at a time, so that guessing costs this machine one core at most.
 func (s socksSocket) check(o *options) func(username, password string) bool {
 	if o.Socks == nil {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
 
-// options are what a source agent must know of a mapping's options. Others are not its
-// business, and it does not look at them.
+// options are those options of a mapping that a source agent must know. It does not look at
+// the others.
 type options struct {
 	IdleSeconds int `json:"idle_seconds"`
 	Socks       *struct {
@@ -23,15 +23,15 @@ type options struct {
 	version    uint64
 }
 
-// sealed tells whether connections must be encrypted from end to end. A word that this
-// agent does not know asks for no less.
+// sealed tells whether connections must be encrypted from end to end. A value that this
+// agent does not know is taken for yes, so that nothing is sent in plain by mistake.
 func (o *options) sealed() bool { return o.encryption != "" && o.encryption != "transport" }
 
 // defaultIdle is for a mapping that does not say after how long a silent flow ends.
 const defaultIdle = time.Minute
 
-// optionsOf reads the options of a listener. What cannot be read stands for none: the
-// forwarder has checked them, so it is of a kind that this agent does not know.
+// optionsOf reads the options of a listener. The forwarder has checked them, so an option
+// that cannot be read is of a kind that this agent does not know. It is left out.
 func optionsOf(l *wirepb.Listener) (o options) {
 	text := []byte(l.GetOptions())
 	if len(text) > 0 && json.Unmarshal(text, &o) != nil {

@@ -37,8 +37,8 @@ const (
 	cookieName       = "tunnox-access-"
 	secureCookieName = "__Host-" + cookieName
 
-	// A password that was not seen before costs 19 MiB and some 30 ms. Of those there are
-	// few at once, and some that wait; wrong ones are a bounded number from one address.
+	// To check a password that was not seen before costs 19 MiB and about 30 ms. So few
+	// checks run at once, few wait, and one address may give few wrong passwords.
 	mostDeriving        = 32 // that wait, or run
 	deriveWait          = 5 * time.Second
 	triesPerSecond      = 0.5
@@ -98,16 +98,16 @@ func visitorOf(in *http.Request, trusted []netip.Prefix) netip.Addr {
 	for i := len(before) - 1; i >= 0 && contains(trusted, addr); i-- {
 		next, err := netip.ParseAddr(strings.TrimSpace(before[i]))
 		if err != nil {
-			break // what a proxy cannot say is no word to go by
+			break // the proxy has not named an address
 		}
 		addr = next.Unmap().WithZone("")
 	}
 	return addr
 }
 
-// admit lets a visitor in, or answers with a page. What the service must not see, our
-// cookies and a password of ours, is taken off the request. user is who the visitor has
-// proved to be, and cookie what the answer is to set, "" for nothing.
+// admit lets a visitor in, or answers with a page. It removes from the request what the
+// service must not see: our cookies, and a password that is for us. user is the proved
+// username of the visitor. cookie is the cookie that the answer must set, "" for none.
 func (s *Server) admit(w http.ResponseWriter, in *http.Request, site Site, host string) (user, cookie string, ok bool) {
 	visitor := visitorOf(in, s.config.Trusted)
 	if site.Access.Admits != nil && !site.Access.Admits(visitor) {
@@ -131,7 +131,7 @@ func (s *Server) admit(w http.ResponseWriter, in *http.Request, site Site, host 
 	}
 	from := netaddr.Group(visitor.String())
 	if user != "" {
-		from = "" // who is let in already guesses nothing
+		from = "" // a visitor who is in already does not guess
 	}
 	key, right, err := s.doorman.password(in.Context(), from, kept, name, password)
 	switch {
@@ -150,7 +150,7 @@ func (s *Server) admit(w http.ResponseWriter, in *http.Request, site Site, host 
 		}
 		return name, passCookie(key, basicauth.Pass{Host: host, Mapping: site.Mapping, Username: name, Ends: time.Now().Add(cookieLife)}, secure), true
 	case user != "":
-		return user, "", true // a password of the service's, with a username that we have too
+		return user, "", true // a password for the service, with a username that we have too
 	}
 	unauthorized(w, in, host)
 	return "", "", false
@@ -259,9 +259,9 @@ func (d *doorman) holder(value, host string, site Site) string {
 	return pass.Username
 }
 
-// password reports whether a password is the one of which something is kept, and its key
-// when it is. A name that nobody has costs as much, so that the time does not tell which
-// names there are. from is the address that guesses; "" is nobody's.
+// password reports whether a password is right, and gives its key if it is. An unknown
+// username takes as long as a known one, so that the time does not tell which ones exist.
+// from is the address of the visitor, whose wrong passwords are counted; "" counts none.
 func (d *doorman) password(ctx context.Context, from, kept, name, password string) (key basicauth.Key, right bool, err error) {
 	of := d.sum("password", kept, name, password)
 	d.mu.Lock()
@@ -328,8 +328,8 @@ func (d *doorman) derive(ctx context.Context, password string, salt []byte) (key
 	return basicauth.Derive(password, salt), nil
 }
 
-// guess takes one of the wrong passwords that an address may give, nil when it has none
-// left. A right one gives it back.
+// guess takes one of the wrong passwords that an address may give. It is nil when the
+// address has none left. After a right password it is given back.
 func (d *doorman) guess(from string) *guess {
 	if from == "" {
 		return &guess{}

@@ -8,9 +8,9 @@ import (
 )
 
 // setForwarded says where a request comes from: X-Forwarded-For, -Host and -Proto,
-// and Forwarded (RFC 7239). What the peer said of that is kept and extended when
-// the peer is a trusted proxy, and replaced otherwise: a visitor who may write these
-// headers can be anybody.
+// and Forwarded (RFC 7239). If the peer is a trusted proxy, what it said is kept and
+// extended. Otherwise it is replaced, because a visitor can write anything into these
+// headers.
 func setForwarded(out http.Header, in *http.Request, trusted []netip.Prefix) {
 	peer, _, err := net.SplitHostPort(in.RemoteAddr)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 // an error the connection is as it was.
 type Passage func(visitor net.Conn, first []byte) error
 
-// maxHello bounds what is read of a visitor before it is known where they want to go.
-// With the key shares of post-quantum methods a hello has about 2 KB.
+// maxHello bounds the bytes that are read from a visitor before the visitor's host is
+// known. A hello with the key shares of post-quantum methods has about 2 KB.
 const maxHello = 16 << 10
 
 // Alerts of TLS that a visitor is refused with (RFC 8446, section 6).
@@ -31,10 +31,9 @@ var (
 )
 
 // greeting is a visitor's connection at the beginning of TLS. crypto/tls reads the hello
-// from it, so that what is understood here and what would be understood by the service
-// do not differ more than two programs do. Until it is known who opens the visitor's
-// TLS, what is read is kept, for the service. Nothing of ours is written to a visitor
-// who is passed through.
+// from it, because a parser of ours could understand a hello differently than services do.
+// The bytes that were read are kept for the service until it is known who opens the
+// visitor's TLS. Nothing of ours is written to a visitor who is passed through.
 type greeting struct {
 	net.Conn
 	read    []byte // what was read, until decided
@@ -57,7 +56,8 @@ func (g *greeting) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write lets crypto/tls say what is wrong with a hello, and nothing to whom others speak.
+// Write lets crypto/tls say what is wrong with a hello. It writes nothing to a visitor who
+// is passed through.
 func (g *greeting) Write(b []byte) (int, error) {
 	if g.passage != nil || g.alert != 0 {
 		return len(b), nil
@@ -80,7 +80,7 @@ func (s *Server) route(hello *tls.ClientHelloInfo, opens bool) error {
 	switch {
 	case g.passage != nil:
 		return errPassed
-	case opens: // who is answered over HTTP hears more than an alert can say
+	case opens: // an answer over HTTP can say more than an alert
 		g.read, g.decided = nil, true
 		return nil
 	case hello.ServerName == "":

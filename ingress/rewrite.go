@@ -25,14 +25,14 @@ func (c HeaderChanges) apply(h http.Header) {
 // prefixHeader tells a service what was taken off the beginning of the path.
 const prefixHeader = "X-Forwarded-Prefix"
 
-// rewrite makes of a visitor's request what the service is to see of it, when the
-// headers that say where it comes from are set.
+// rewrite changes a visitor's request as the site asks. The headers that say where the
+// request comes from are set before.
 func (site Site) rewrite(out *http.Request) {
 	if site.HostHeader != "" {
 		out.Host = site.HostHeader
 	}
 	if site.StripPrefix != "" {
-		out.Header.Del(prefixHeader) // what a visitor says of it is not so
+		out.Header.Del(prefixHeader) // a visitor may have sent one
 		if strip(out.URL, site.StripPrefix) {
 			out.Header.Set(prefixHeader, site.StripPrefix)
 		}

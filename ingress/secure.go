@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// maxHandshakes bounds the TLS handshakes under way. A visitor beyond it is closed.
+// maxHandshakes bounds the TLS handshakes under way. Further visitors are closed.
 const maxHandshakes = 4096
 
 // ServeTLS serves visitors over TLS until Shutdown or Close, which is no error. Visitors
@@ -86,8 +86,8 @@ func (l *secureListener) accept() {
 	}
 }
 
-// handshake hands a connection on when its handshake is made, and else closes it. pass
-// is what is left to do for one that is passed through.
+// handshake makes the handshake of a connection and hands the connection on, or closes it.
+// pass is what is left to do for a connection that is passed through.
 func (l *secureListener) handshake(c net.Conn) (pass func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.patience)
 	defer cancel()

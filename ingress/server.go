@@ -17,8 +17,8 @@ import (
 // Config is what a server is made of.
 type Config struct {
 	Finder Finder
-	// Trusted are the networks of proxies whose word about where a request comes
-	// from is kept. Nobody else's is.
+	// Trusted are the networks of proxies that are believed about where a request comes
+	// from. Nobody else is believed.
 	Trusted []netip.Prefix
 	// Secure gives the https URL of a request that came without TLS. Such a request is
 	// then redirected, when its host is published here. nil = it is served.
@@ -205,8 +205,8 @@ func (s *Server) fail(w http.ResponseWriter, in *http.Request, err error) {
 // errNotFound marks a host that could not be looked up.
 var errNotFound = errors.New("ingress: the host could not be looked up")
 
-// NotLookedUp wraps why a Finder could not find out whether there is such a site.
-// The visitor is told to try again soon.
+// NotLookedUp wraps the reason for which a Finder could not find out whether there is such
+// a site. The visitor is told to try again soon.
 func NotLookedUp(err error) error { return errors.Join(errNotFound, err) }
 
 // isWebSocket reports whether the request asks for an upgrade that is carried. Of

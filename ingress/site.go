@@ -26,9 +26,9 @@ type Site struct {
 	// Dial opens a connection to the service for a visitor at an address. It fails
 	// with [Unreachable] where it can say which hop did.
 	Dial func(ctx context.Context, visitor string) (net.Conn, error)
-	// Scheme is how the service is spoken to: http, which "" stands for, https or h2c. Who
-	// an https service is, is not verified: most have a certificate of their own making,
-	// and what lies between the machine that dials and the service is its owner's matter.
+	// Scheme is how the service is spoken to: http (also ""), https or h2c. The certificate
+	// of an https service is not verified: most services made theirs themselves, and the
+	// network between the agent and the service belongs to the owner of both.
 	Scheme string
 	// ServerName is what an https service is asked for by SNI; "" = nothing.
 	ServerName string

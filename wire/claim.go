@@ -22,7 +22,7 @@ const (
 // claimContext separates these signatures from any other use of the key.
 const claimContext = "tunnox claim\x00"
 
-// ErrClaimCode: the text is no claim code.
+// ErrClaimCode means that a text is no claim code.
 var ErrClaimCode = errors.New(`a claim code is "tnc_" and 110 characters of base64url`)
 
 // ClaimCode is what the owner of an anonymous agent shows to whoever is to take
@@ -66,8 +66,8 @@ func ParseClaimCode(text string) (ClaimCode, error) {
 // Client gives the client the code is of.
 func (c ClaimCode) Client() int64 { return c.ClientID }
 
-// Verify reports whether who has the private half of the key made this code, for
-// this user name or for any, and whether it is still good.
+// Verify reports whether the owner of the private half of the key made this code, for
+// this user name or for all, and whether the code has not expired.
 func (c ClaimCode) Verify(publicKey []byte, username string, now time.Time) error {
 	if !c.Bound {
 		username = ""

@@ -84,9 +84,9 @@ func (c Credential) PublicKey() []byte {
 	return append([]byte(nil), c.key.Public().(ed25519.PublicKey)...)
 }
 
-// Proof is what a signature in Hello covers. The nonce makes it good once, the
-// binding for one TLS channel: neither a replay nor a man in the middle that
-// passes messages on between two channels has use for it.
+// Proof is what a signature in Hello covers. The nonce makes it valid once, and the
+// binding makes it valid in one TLS channel only. So it can neither be replayed, nor used
+// by a man in the middle who passes messages on between two channels.
 type Proof struct {
 	Version  uint32 // protocol version chosen in Hello
 	Nonce    []byte // Challenge.nonce, NonceSize bytes

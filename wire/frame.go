@@ -79,8 +79,8 @@ func AppendOpened(b []byte) []byte {
 }
 
 // WriteOpened answers Open: yes when err is nil, otherwise the code and message
-// of the Refusal or Code in err. An error that carries no code is answered with
-// Internal and its sentence, because its text may not be the peer's to know.
+// of the Refusal or Code in err. For an error without a code the answer is Internal and
+// the sentence of Internal, because the peer may not be allowed to know the error's text.
 func WriteOpened(w io.Writer, err error) error {
 	m := new(wirepb.Opened)
 	if err != nil {

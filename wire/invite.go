@@ -31,11 +31,11 @@ const PinSize = sha256.Size
 
 // Errors of reading an invitation's code; test with errors.Is.
 var (
-	// ErrNoInvite: the text is nothing that a server has printed.
+	// ErrNoInvite means that a text is no invitation at all.
 	ErrNoInvite = errors.New(`the code of an invitation begins with "tnxj_"`)
-	// ErrDamagedInvite: it was one, and a part is missing or another.
+	// ErrDamagedInvite means that a part of an invitation is missing or changed.
 	ErrDamagedInvite = errors.New("the code of the invitation is damaged: a part of it is missing or was changed on the way; copy all of it once more")
-	// ErrNewerInvite: a newer version of Tunnox made it.
+	// ErrNewerInvite means that a newer version of Tunnox made the invitation.
 	ErrNewerInvite = errors.New("the code of the invitation is from a newer server: update this program")
 )
 
@@ -86,9 +86,9 @@ func ParseBearer(b []byte) (id int64, secret []byte, ok bool) {
 	return id, b[8:], id > 0
 }
 
-// ParseInvite reads a code, whatever blanks and line breaks came between on its way.
-// A damaged one is told from one that never was, and both from one that is not good
-// any more, which only the server knows.
+// ParseInvite reads a code, and ignores blanks and line breaks in it. Its errors tell a
+// damaged code from a text that is no code. Whether the code is still good, only the
+// server knows.
 func ParseInvite(text string) (Invite, error) {
 	encoded, ok := strings.CutPrefix(strings.Join(strings.Fields(text), ""), invitePrefix)
 	if !ok {
