@@ -253,7 +253,9 @@ func TestARotatedKeyCountsWhenItIsProven(t *testing.T) {
 			t.Fatal("the next key is not the present one")
 		}
 		if client == targetClient {
-			p.echoes(wire.EncryptionFailed) // the source agent finds out, and asks for the new key
+			// The source agent goes on after the last handshake, which the new key knows nothing
+			// of; then it finds that the key is another, and asks for it.
+			p.echoes(wire.EncryptionFailed, wire.EncryptionFailed)
 		} else {
 			p.echoes()
 		}
@@ -408,6 +410,38 @@ func TestAServerThatLiesAboutKeys(t *testing.T) {
 					t.Errorf("the status says %q", got)
 				}
 			})
+		}
+	})
+	t.Run("a split log that only the source can see", func(t *testing.T) {
+		at := newLedger(t)
+		p := newProven(t, at, at)
+		p.announced()
+		other := at.fork()
+		at.append([]byte("what some are shown"))
+		other.append([]byte("what others are shown"))
+		source := p.source.agent.seals.keys.Public()
+		p.target = p.begin(targetClient, at, func(cfg *Config) { cfg.Sealing.Pinned = PinnedKeys{sourceClient: source} })
+		p.source = p.begin(sourceClient, other)
+		p.announced()
+		for range 3 { // nothing goes on after a handshake that was not right
+			conn := p.dial()
+			from, to, code := p.next()
+			if code != "" {
+				t.Fatal(code)
+			}
+			var carrying sync.WaitGroup
+			carrying.Go(func() { p.carry(from, to) })
+			_, _ = conn.Write([]byte("a secret"))
+			if got, err := io.ReadAll(conn); !isReset(err) || len(got) > 0 {
+				t.Errorf("the program got %d bytes and %v, want a reset", len(got), err)
+			}
+			carrying.Wait()
+			if err := <-p.service.ends; err == nil {
+				t.Error("the service took it for an end")
+			}
+		}
+		if p.service.got.Len() > 0 {
+			t.Errorf("the service got %q", p.service.got.String())
 		}
 	})
 	t.Run("a log that lost records", func(t *testing.T) {

@@ -124,8 +124,11 @@ func (i *initiation) finish(ctx context.Context, stream transport.Stream, answer
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", wire.EncryptionFailed, err)
 	}
-	if err := i.seals.compare(ctx, i.target, note); err != nil {
-		return nil, err
+	if !i.half.Resumed() {
+		if err := i.seals.compare(ctx, i.target, note); err != nil {
+			return nil, err
+		}
+		i.half.Keep()
 	}
 	return seal.New(stream, secrets)
 }
@@ -142,11 +145,18 @@ func (i *initiation) replayed(err error) bool {
 	return true
 }
 
-// renewed reports whether another try makes sense because the target agent has got another
-// key: then it cannot read what was meant for the one before.
+// renewed reports whether another try makes sense because the target agent has forgotten the
+// handshake after which this one went on, or has got another key: then it cannot read what
+// was meant for the one before.
 func (i *initiation) renewed(ctx context.Context, err error) bool {
-	return i != nil && i.seals.known != nil && errors.Is(err, wire.EncryptionFailed) &&
-		i.seals.known.newer(ctx, i.mapping, i.target, i.peer)
+	switch {
+	case i == nil || !errors.Is(err, wire.EncryptionFailed):
+		return false
+	case i.half.Resumed():
+		i.half.Forget()
+		return true
+	}
+	return i.seals.known != nil && i.seals.known.newer(ctx, i.mapping, i.target, i.peer)
 }
 
 // unseal takes the first message of a handshake from an Open. It returns nil when the

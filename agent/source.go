@@ -99,12 +99,18 @@ func (a *Agent) open(open *wirepb.Open, o *options, conn net.Conn) (*session, tr
 // refusal means that no byte has reached the service. If the forwarder does not answer,
 // ask calls other to learn whether there is another session to try.
 func (s *session) ask(ctx context.Context, open *wirepb.Open, o *options, other func() bool) (transport.Stream, error) {
-	stream, half, err := s.askOnce(ctx, open, o, other)
-	if half.replayed(err) || half.renewed(ctx, err) {
-		stream, _, err = s.askOnce(ctx, open, o, other)
+	for tries := 1; ; tries++ {
+		stream, half, err := s.askOnce(ctx, open, o, other)
+		// Another try may be whole where this one went on after an earlier handshake, and one
+		// more may be meant for a newer key.
+		if tries >= maxHandshakes || !half.replayed(err) && !half.renewed(ctx, err) {
+			return stream, err
+		}
 	}
-	return stream, err
 }
+
+// maxHandshakes bounds how often a handshake is begun for one connection.
+const maxHandshakes = 3
 
 func (s *session) askOnce(ctx context.Context, open *wirepb.Open, o *options, other func() bool) (transport.Stream, *initiation, error) {
 	half, open, err := s.initiate(ctx, open, o)

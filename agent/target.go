@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tunnox-net/tunnox/seal"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -88,6 +89,10 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 		return nil, nil, nil
 	}
 	if err != nil {
+		if errors.Is(err, seal.ErrForgotten) { // after a restart of this agent; the other end asks again
+			refuse(stream, err)
+			return nil, nil, nil
+		}
 		s.complain("service not reached", open.GetMappingId(), err, "service", open.GetService())
 		refuse(stream, err)
 		return nil, nil, nil

@@ -24,6 +24,14 @@
 // again by whoever carries it. So it holds a counter, and a responder remembers which
 // counters of a peer it has seen.
 //
+// # Going on
+//
+// A whole handshake is nearly all that a short connection costs. So two agents that had one
+// make the keys of further streams of what it gave, for a minute: a message with an
+// authenticator each way, and random bytes of both ends. What holds for a whole handshake
+// holds here too (terms, counter, trust in the peer's key), but for forward secrecy, which
+// is by the minute, and notes, of which there are none.
+//
 // # Who knows what
 //
 // This package does not know whose a key is, nor how a key got here. The caller of

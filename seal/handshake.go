@@ -48,6 +48,10 @@ type Party struct {
 	keys    []*static
 	counter atomic.Uint64
 	seen    replays
+
+	// What is shared with peers after a handshake, for further streams.
+	asked    shelf // of initiators' handshakes
+	answered shelf // of responders'
 }
 
 // NewParty is the agent with this key. Peers that have not heard of it yet may still
@@ -79,16 +83,48 @@ func (p *Party) Advance(least uint64) {
 
 // Initiation is the initiator's side of a handshake that has begun. It is used once.
 type Initiation struct {
+	party *Party
+	peer  PublicKey
 	state *noise.HandshakeState
 	kem   *mlkem.DecapsulationKey768
 	aes   bool
+
+	kept            *kept // goes on after an earlier handshake; nil: this is a whole one
+	prologue, first []byte
+	made            *kept // by a whole handshake that is finished
+}
+
+// Keep has further streams to this peer go on after this handshake, once it is finished. The
+// caller has checked the peer's note: there is none when a stream goes on.
+func (i *Initiation) Keep() {
+	if i.made != nil {
+		i.party.asked.add(i.made)
+	}
+}
+
+// Resumed tells whether it goes on with what an earlier handshake gave. Then there are no
+// notes.
+func (i *Initiation) Resumed() bool { return i.kept != nil }
+
+// Forget has the next handshake with this peer be a whole one: the peer has forgotten the
+// earlier one.
+func (i *Initiation) Forget() {
+	if i.kept != nil {
+		i.party.asked.drop(i.kept)
+	}
 }
 
 // Initiate begins a handshake with the agent that has this key. first goes into Open:
-// it shows nothing but its length.
+// it shows nothing but its length. If there was a handshake with that agent a short time
+// ago, it goes on with what that one gave.
 func (p *Party) Initiate(peer PublicKey, terms Terms, note []byte) (i *Initiation, first []byte, err error) {
 	if !p.keys[0].key.Valid() || !peer.Valid() || len(note) > MaxNote {
 		return nil, nil, fmt.Errorf("initiate: %w", errors.New("a key is missing, or the note is too long"))
+	}
+	if k := p.asked.with(peer); k != nil {
+		prologue := terms.prologue()
+		first = k.again(prologue)
+		return &Initiation{party: p, peer: peer, kept: k, prologue: prologue, first: first}, first, nil
 	}
 	p.keys[0].keep(peer)
 	state, err := handshake(p.keys[0], true, peer[:], terms)
@@ -100,7 +136,7 @@ func (p *Party) Initiate(peer PublicKey, terms Terms, note []byte) (i *Initiatio
 		return nil, nil, fmt.Errorf("initiate: %w", err)
 	}
 	payload := make([]byte, 0, offerSize+len(note))
-	payload = append(payload, flags(hardwareAES))
+	payload = append(payload, flags(hardwareAES)|flagKeep)
 	payload = binary.BigEndian.AppendUint64(payload, p.counter.Add(1))
 	payload = append(payload, kem.EncapsulationKey().Bytes()...)
 	payload = append(payload, note...)
@@ -108,7 +144,7 @@ func (p *Party) Initiate(peer PublicKey, terms Terms, note []byte) (i *Initiatio
 	if err != nil {
 		return nil, nil, fmt.Errorf("initiate: %w", err)
 	}
-	return &Initiation{state: state, kem: kem, aes: hardwareAES}, first, nil
+	return &Initiation{party: p, peer: peer, state: state, kem: kem, aes: hardwareAES}, first, nil
 }
 
 // offerSize is the length of the first payload without its note: flags, counter,
@@ -121,12 +157,16 @@ const (
 // Finish takes the responder's message from Opened. note is what the responder had to
 // say.
 func (i *Initiation) Finish(answer []byte) (s *Secrets, note []byte, err error) {
+	if i.kept != nil {
+		s, err = i.kept.finishAgain(i.prologue, i.first[:againFirst-proofSize], answer)
+		return s, nil, err
+	}
 	body, err := versioned(answer)
 	if err != nil {
 		return nil, nil, err
 	}
 	payload, out, in, err := i.state.ReadMessage(nil, body)
-	if err != nil || len(payload) < answerSize || len(payload) > answerSize+MaxNote || payload[0]&^flagAES != 0 {
+	if err != nil || len(payload) < answerSize || len(payload) > answerSize+MaxNote || payload[0]&^(flagAES|flagKeep) != 0 {
 		return nil, nil, ErrHandshake
 	}
 	aes := payload[0]&flagAES != 0
@@ -137,7 +177,16 @@ func (i *Initiation) Finish(answer []byte) (s *Secrets, note []byte, err error) 
 	if err != nil {
 		return nil, nil, ErrHandshake
 	}
-	s, err = derive(i.state.ChannelBinding(), out, in, shared, aes, true)
+	master, err := masterOf(i.state.ChannelBinding(), out, in, shared)
+	if err != nil {
+		return nil, nil, err
+	}
+	if payload[0]&flagKeep != 0 {
+		if i.made, err = keptOf(master, i.peer, aes, time.Now().Add(keepFor)); err != nil {
+			return nil, nil, err
+		}
+	}
+	s, err = expand(master, aes, true)
 	return s, payload[answerSize:], err
 }
 
@@ -149,15 +198,22 @@ type Response struct {
 	// changed it.
 	Note []byte
 
+	party *Party
 	state *noise.HandshakeState
 	kem   *mlkem.EncapsulationKey768
-	aes   bool
+	flags byte
+
+	kept            *kept // goes on after an earlier handshake; nil: this is a whole one
+	prologue, first []byte
 }
 
 // Respond takes the initiator's message from Open. trust is asked whether a key is that
 // of the agent which the terms name as source, and an error of it is returned. A message
 // that was taken before is refused with Replayed: the caller must not act on it.
 func (p *Party) Respond(first []byte, terms Terms, trust func(PublicKey) error) (*Response, error) {
+	if len(first) > 0 && first[0] == resumed {
+		return p.respondAgain(first, terms, trust)
+	}
 	body, err := versioned(first)
 	if err != nil {
 		return nil, err
@@ -174,7 +230,7 @@ func (p *Party) Respond(first []byte, terms Terms, trust func(PublicKey) error) 
 			break
 		}
 	}
-	if err != nil || len(payload) < offerSize || len(payload) > offerSize+MaxNote || payload[0]&^flagAES != 0 {
+	if err != nil || len(payload) < offerSize || len(payload) > offerSize+MaxNote || payload[0]&^(flagAES|flagKeep) != 0 {
 		return nil, ErrHandshake
 	}
 	peer := PublicKey(state.PeerStatic()) // not of low order: the secret with it was not zero
@@ -189,25 +245,40 @@ func (p *Party) Respond(first []byte, terms Terms, trust func(PublicKey) error) 
 	if least, ok := p.seen.fresh(peer, binary.BigEndian.Uint64(payload[1:])); !ok {
 		return nil, Replayed{Least: least}
 	}
-	return &Response{Peer: peer, Note: payload[offerSize:], state: state, kem: kem, aes: payload[0]&flagAES != 0}, nil
+	return &Response{Peer: peer, Note: payload[offerSize:], party: p, state: state, kem: kem, flags: payload[0]}, nil
 }
 
-// Finish completes the handshake. answer goes into Opened. It is called once.
+// Finish completes the handshake. answer goes into Opened. It is called once, and not before
+// the caller has checked the peer's note: further streams go on after it without one.
 func (r *Response) Finish(note []byte) (answer []byte, s *Secrets, err error) {
 	if len(note) > MaxNote {
 		return nil, nil, fmt.Errorf("respond: a note of %d bytes is too long", len(note))
 	}
+	if r.kept != nil {
+		return r.kept.answerAgain(r.prologue, r.first[:againFirst-proofSize])
+	}
 	shared, ciphertext := r.kem.Encapsulate()
-	aes := r.aes && hardwareAES
+	aes := r.flags&flagAES != 0 && hardwareAES
 	payload := make([]byte, 0, answerSize+len(note))
-	payload = append(payload, flags(aes))
+	payload = append(payload, flags(aes)|r.flags&flagKeep)
 	payload = append(payload, ciphertext...)
 	payload = append(payload, note...)
 	answer, in, out, err := r.state.WriteMessage([]byte{Version}, payload)
 	if err != nil {
 		return nil, nil, fmt.Errorf("respond: %w", err)
 	}
-	s, err = derive(r.state.ChannelBinding(), in, out, shared, aes, false)
+	master, err := masterOf(r.state.ChannelBinding(), in, out, shared)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.flags&flagKeep != 0 {
+		k, err := keptOf(master, r.Peer, aes, time.Now().Add(keepFor+keepGrace))
+		if err != nil {
+			return nil, nil, err
+		}
+		r.party.answered.add(k)
+	}
+	s, err = expand(master, aes, false)
 	return answer, s, err
 }
 
@@ -228,15 +299,19 @@ func (s *Secrets) String() string { return "seal.Secrets" }
 // GoString hides the secrets from %#v.
 func (s *Secrets) GoString() string { return s.String() }
 
-// derive makes the secrets of the two directions from those of Noise and ML-KEM. The
-// handshake's hash is the salt, so that they belong to this very handshake. forth is
-// from the initiator to the responder.
-func derive(hash []byte, forth, back *noise.CipherState, shared []byte, aes, initiator bool) (*Secrets, error) {
+// masterOf combines the secrets of Noise and ML-KEM. The handshake's hash is the salt, so
+// that it belongs to this very handshake. forth is from the initiator to the responder.
+func masterOf(hash []byte, forth, back *noise.CipherState, shared []byte) ([]byte, error) {
 	k1, k2 := forth.UnsafeKey(), back.UnsafeKey()
 	master, err := hkdf.Extract(sha256.New, append(append(k1[:], k2[:]...), shared...), hash)
 	if err != nil {
 		return nil, fmt.Errorf("derive: %w", err)
 	}
+	return master, nil
+}
+
+// expand makes the secrets of the two directions.
+func expand(master []byte, aes, initiator bool) (*Secrets, error) {
 	s := &Secrets{aes: aes}
 	for _, part := range []struct {
 		label string
@@ -278,7 +353,11 @@ func versioned(message []byte) ([]byte, error) {
 }
 
 // flagAES says that an end has instructions for AES, and in the answer that both have.
-const flagAES = 1
+// flagKeep says that an end can go on with what the handshake gives.
+const (
+	flagAES  = 1
+	flagKeep = 2
+)
 
 func flags(aes bool) byte {
 	if aes {
