@@ -206,6 +206,9 @@ type Submission struct {
 	Hash [32]byte
 	// Expect, when set, is the version the subject must have ([CodeVersionConflict]).
 	Expect *Version
+	// Untold are scopes of claims that others hold of which a preview does not tell: who
+	// may not see whose a name is must not find out by asking what would happen.
+	Untold []string
 }
 
 // Receipt is the result of a submission.

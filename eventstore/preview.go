@@ -55,7 +55,7 @@ func (e *Executor) preview(ctx context.Context, sub domain.Submission) (domain.R
 	if sub.Expect != nil && versions[subject] != *sub.Expect {
 		return domain.Receipt{}, versionConflict(versions[subject], *sub.Expect)
 	}
-	if err := e.checkClaims(ctx, decision); err != nil {
+	if err := e.checkClaims(ctx, decision, sub.Untold); err != nil {
 		return domain.Receipt{}, err
 	}
 	r := domain.Receipt{Subject: subject, State: states[subject].Clone()}
@@ -78,15 +78,16 @@ func (e *Executor) preview(ctx context.Context, sub domain.Submission) (domain.R
 	return r, nil
 }
 
-// checkClaims refuses a decision with a claim that somebody else holds.
-func (e *Executor) checkClaims(ctx context.Context, d domain.Decision) error {
+// checkClaims refuses a decision with a claim that somebody else holds, but for scopes
+// that are not told. They are looked up all the same, so that the time does not tell.
+func (e *Executor) checkClaims(ctx context.Context, d domain.Decision, untold []string) error {
 	holders, err := e.store.Holders(ctx, d.Claims)
 	if err != nil {
 		return err
 	}
 	for i, c := range d.Claims {
 		held := domain.Claim{Scope: c.Scope, Value: c.Value, Owner: holders[i]}
-		if held.Owner != "" && held.Owner != c.Owner && !slices.Contains(d.Releases, held) {
+		if held.Owner != "" && held.Owner != c.Owner && !slices.Contains(untold, c.Scope) && !slices.Contains(d.Releases, held) {
 			return claimRefusal(c)
 		}
 	}

@@ -322,12 +322,23 @@ func TestAStrangerIsNotToldWhichClientsThereAre(t *testing.T) {
 		c := w.client(w.user)
 		w.agent(w.client(w.user)) // from now on the forwarder is sure of what it knows
 		var answers []wire.Refusal
-		for _, id := range []int64{c.id, 999999999} {
-			r := w.knock(t).hello(t, c.credential, func(m *wirepb.Hello) { m.ClientId, m.Signature = id, make([]byte, 64) })
-			if r == nil {
-				t.Fatalf("client %d was let in", id)
+		var times [2]time.Duration
+		for range 3 {
+			for i, id := range []int64{c.id, 999999999} {
+				h := w.knock(t)
+				began := time.Now()
+				r := h.hello(t, c.credential, func(m *wirepb.Hello) { m.ClientId, m.Signature = id, make([]byte, 64) })
+				if r == nil {
+					t.Fatalf("client %d was let in", id)
+				}
+				times[i] += time.Since(began)
+				answers = append(answers, *r)
 			}
-			answers = append(answers, *r)
+		}
+		ratio := float64(times[1]) / float64(times[0])
+		t.Logf("three times one that exists %v, one that does not %v, ratio %.2f", times[0], times[1], ratio)
+		if ratio < 0.5 || ratio > 2 {
+			t.Errorf("the time tells which clients there are: the ratio is %.2f", ratio)
 		}
 		if !reflect.DeepEqual(answers[0], answers[1]) || answers[0].Code != wire.BadCredential {
 			t.Errorf("a client that exists: %+v; one that does not: %+v", answers[0], answers[1])

@@ -209,7 +209,11 @@ func (a *api) ofKey(ctx context.Context, token string, hash [sha256.Size]byte) (
 	if err != nil {
 		return Identity{}, err
 	}
-	if subtle.ConstantTimeCompare(hash[:], key.Hash) == 0 || !key.Live() || key.Expired(a.now()) {
+	if subtle.ConstantTimeCompare(hash[:], key.Hash) == 0 {
+		a.lookInVain(ctx, domain.KeyStream(id))
+		return Identity{}, errNobody
+	}
+	if !key.Live() || key.Expired(a.now()) {
 		return Identity{}, errNobody
 	}
 	who := Identity{Actor: "key:" + formatID(id), KeyID: id, UserID: key.UserID, Scopes: key.Scopes, Role: domain.RoleAdmin, Allowed: "role:admin"}
@@ -284,6 +288,14 @@ func look[S any, A domain.Aggregate](ctx context.Context, a *api, stream domain.
 		return s, errNobody
 	}
 	return state(aggregate), nil
+}
+
+// lookInVain does for a wrong secret what look does for a row that is not there, so that
+// the time does not tell which ids there are.
+func (a *api) lookInVain(ctx context.Context, stream domain.StreamID) {
+	if a.principals.asks.Allow() {
+		_, _, _ = a.fold(ctx, stream) // nothing depends on it
+	}
 }
 
 // requireIdentity is the huma middleware that refuses requests that the rules do not

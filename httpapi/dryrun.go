@@ -76,6 +76,11 @@ func (a *api) documentDryRuns() {
 
 // dryRun gives the result that a submission would have.
 func (a *api) dryRun(ctx context.Context, s domain.Submission) error {
+	if !identity(ctx).admin() {
+		// Whether a name or an address belongs to somebody is for admins, who see all
+		// users. The command itself refuses it, and changes the caller's own otherwise.
+		s.Untold = []string{domain.ClaimUsername, domain.ClaimEmail}
+	}
 	r, err := a.config.Executor.Preview(ctx, s)
 	if err != nil {
 		return err

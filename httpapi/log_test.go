@@ -100,6 +100,7 @@ func (l *memoryLog) Preview(_ context.Context, s domain.Submission) (domain.Rece
 	defer l.mu.Unlock()
 	c := &memoryLog{moved: make(chan struct{}), records: slices.Clone(l.records), streams: maps.Clone(l.streams),
 		claims: maps.Clone(l.claims), keys: maps.Clone(l.keys), broken: l.broken}
+	maps.DeleteFunc(c.claims, func(claim [2]string, _ domain.StreamID) bool { return slices.Contains(s.Untold, claim[0]) })
 	r, err := c.submit(s)
 	for i := range r.Records {
 		r.Records[i].Position = 0
