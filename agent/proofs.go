@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ const (
 	proofTimeout = 6 * time.Second        // of one question; a forwarder waits 10 s for the answer to an Open
 	proofPause   = 250 * time.Millisecond // before a question is put again that nobody could answer
 	proofEvery   = time.Second            // one client's key is asked for no more often: anybody may show a wrong one
-	maxCompared  = 4096                   // checkpoints of peers that are remembered
+	maxAsked     = 4096                   // clients of which it is remembered when they were asked for
 )
 
 // errNoProofs says that the server proves no keys: it is older than that.
@@ -36,13 +37,12 @@ type proofs struct {
 
 	turn chan struct{} // holds one while a question is under way: each builds on the one before
 
-	mu       sync.Mutex
-	known    logproof.Known             // guarded by mu
-	latest   logproof.Seen              // guarded by mu; of known, whose signature is not verified at each connection
-	compared map[logproof.Seen]struct{} // guarded by mu; checkpoints of peers that fit to known
-	flights  map[int64]*flight          // guarded by mu; by client
-	asked    map[int64]time.Time        // guarded by mu; when a client's key was asked for, or will be
-	fault    error                      // guarded by mu; what the server has shown that is wrong
+	mu      sync.Mutex
+	known   logproof.Known      // guarded by mu
+	latest  logproof.Seen       // guarded by mu; of known, whose signature is not verified at each connection
+	flights map[int64]*flight   // guarded by mu; by client
+	asked   map[int64]time.Time // guarded by mu; when a client's key was asked for, or will be
+	fault   error               // guarded by mu; what the server has shown that is wrong
 }
 
 // flight is a question about one client's key, which several may wait for.
@@ -52,7 +52,7 @@ type flight struct {
 }
 
 func newProofs(a *Agent, file string, keys *Keyring) *proofs {
-	return &proofs{a: a, file: file, keys: keys, turn: make(chan struct{}, 1), compared: map[logproof.Seen]struct{}{},
+	return &proofs{a: a, file: file, keys: keys, turn: make(chan struct{}, 1),
 		flights: map[int64]*flight{}, asked: map[int64]time.Time{}}
 }
 
@@ -107,7 +107,7 @@ func (p *proofs) refresh(ctx context.Context, mapping, client int64) (joined boo
 		if mapping != 0 { // its own key nobody can have it ask for
 			pause = time.Until(p.asked[client].Add(proofEvery))
 		}
-		if len(p.asked) >= maxCompared {
+		if len(p.asked) >= maxAsked {
 			clear(p.asked)
 		}
 		p.asked[client] = time.Now().Add(max(pause, 0))
@@ -211,6 +211,13 @@ func (p *proofs) accept(in *wirepb.KeyProofs) error {
 		p.shown(err)
 		return err
 	}
+	p.learn(was, next)
+	p.own(was, next)
+	return nil
+}
+
+// learn takes over what is known now, and saves it. The turn is the caller's.
+func (p *proofs) learn(was, next logproof.Known) {
 	if p.file != "" && !next.Equal(was) {
 		if err := next.Save(p.file); err != nil {
 			// The agent works without the file: it forgets what it has seen when it ends.
@@ -218,15 +225,8 @@ func (p *proofs) accept(in *wirepb.KeyProofs) error {
 		}
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.known, p.latest = next, next.Seen()
-	for seen := range p.compared {
-		if seen.Size > was.Size() {
-			delete(p.compared, seen) // it fits to what was known; whether to what came now, is not known
-		}
-	}
-	p.mu.Unlock()
-	p.own(was, next)
-	return nil
 }
 
 // own looks at this agent's own key in the log.
@@ -309,16 +309,12 @@ func (p *proofs) compare(ctx context.Context, note []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := known.Compare(seen, answer.GetBetween()); err != nil {
+	next, err := known.Compare(seen, answer.GetBetween())
+	if err != nil {
 		p.shown(err)
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.compared) >= maxCompared {
-		clear(p.compared)
-	}
-	p.compared[seen] = struct{}{}
+	p.learn(known, next)
 	return nil
 }
 
@@ -326,6 +322,5 @@ func (p *proofs) compare(ctx context.Context, note []byte) error {
 func (p *proofs) fits(seen logproof.Seen) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, ok := p.compared[seen]
-	return ok || seen == p.latest
+	return seen == p.latest || slices.Contains(p.known.Fits, seen)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -43,7 +44,11 @@ type Known struct {
 	Signer     string        `json:"signer,omitempty"`     // verifier key: name+hash+base64
 	Checkpoint string        `json:"checkpoint,omitempty"` // the newest that was proven, as signed
 	Keys       map[int64]Key `json:"keys,omitempty"`       // by client: the newest that was proven
+	Fits       []Seen        `json:"fits,omitempty"`       // what peers have seen of this very log, the latest first
 }
+
+// maxFits bounds the checkpoints of peers that are remembered.
+const maxFits = 256
 
 // Key is a client's key that was proven.
 type Key struct {
@@ -72,7 +77,7 @@ type KeyProof struct {
 
 // Equal tells whether both know the same.
 func (k Known) Equal(other Known) bool {
-	return k.Of == other.Of && k.Signer == other.Signer && k.Checkpoint == other.Checkpoint &&
+	return k.Of == other.Of && k.Signer == other.Signer && k.Checkpoint == other.Checkpoint && slices.Equal(k.Fits, other.Fits) &&
 		maps.EqualFunc(k.Keys, other.Keys, func(a, b Key) bool {
 			return a.Number == b.Number && a.Position == b.Position && bytes.Equal(a.Key, b.Key)
 		})
@@ -143,20 +148,28 @@ func (k Known) Accept(a Answer) (Known, error) {
 		}
 		next.Keys[proof.ClientID] = key
 	}
+	for _, seen := range k.Fits {
+		if seen.Size <= was.Size { // of a larger one it is not known whether it fits to what came now
+			next.Fits = append(next.Fits, seen)
+		}
+	}
 	return next, nil
 }
 
+// Fit tells whether a peer's checkpoint is known to be one of this log.
+func (k Known) Fit(peer Seen) bool { return slices.Contains(k.Fits, peer) || peer == k.Seen() }
+
 // Compare tells whether the log that a peer has seen, at its checkpoint, is the one that is
 // known here. path proves that the larger of the two begins with the smaller: hashes of 32
-// bytes, of the server. The error is a [*Fault] if it does not. No signature is needed: the
-// path alone leads from the one root to the other.
-func (k Known) Compare(peer Seen, path []byte) error {
+// bytes, of the server. It gives what is known now. The error is a [*Fault] if the logs are
+// two. No signature is needed: the path alone leads from the one root to the other.
+func (k Known) Compare(peer Seen, path []byte) (Known, error) {
 	c, err := k.checkpoint()
 	if err != nil {
-		return err
+		return k, err
 	}
 	if c.Size == 0 || peer.Size == 0 {
-		return errors.New("logproof: nothing is known of the log to compare with a peer's")
+		return k, errors.New("logproof: nothing is known of the log to compare with a peer's")
 	}
 	seen := Checkpoint{Origin: peer.Origin, Size: peer.Size, Root: peer.Root}
 	first, then := seen, c
@@ -164,10 +177,13 @@ func (k Known) Compare(peer Seen, path []byte) error {
 		first, then = then, first
 	}
 	if grown(first, then, path) != nil {
-		return fault(DifferentLog, "the server shows different logs: this agent has seen %d records of the log %.80q, the agent at the other end %d records of %.80q, and one does not begin with the other",
+		return k, fault(DifferentLog, "the server shows different logs: this agent has seen %d records of the log %.80q, the agent at the other end %d records of %.80q, and one does not begin with the other",
 			c.Size, c.Origin, peer.Size, peer.Origin)
 	}
-	return nil
+	next := k
+	next.Fits = append([]Seen{peer}, k.Fits...)
+	next.Fits = next.Fits[:min(len(next.Fits), maxFits)]
+	return next, nil
 }
 
 // grown checks that the log of checkpoint c begins with that of was.

@@ -264,14 +264,28 @@ func TestSplitLogIsFound(t *testing.T) {
 	if err != nil || seen.Size != 4 || seen.Origin != "log" {
 		t.Fatalf("passed on: %+v, %v", seen, err)
 	}
-	if err = one.Compare(seen, s.between(2, 4)); err != nil {
+	if one.Fit(seen) || !two.Fit(seen) {
+		t.Error("what was not compared is known to fit, or its own is not")
+	}
+	if one, err = one.Compare(seen, s.between(2, 4)); err != nil || !one.Fit(seen) || one.Size() != 2 {
 		t.Fatalf("the same log: %v", err)
 	}
+	file := filepath.Join(t.TempDir(), "known")
+	if err := one.Save(file); err != nil {
+		t.Fatal(err)
+	}
+	if back, err := Load(file); err != nil || !back.Equal(one) || !back.Fit(seen) {
+		t.Fatalf("read back: %+v, %v", back, err)
+	}
+	// What fits to two records, and is more, may not fit to the next checkpoint.
+	if moved := accept(t, one, s.answer(2)); moved.Fit(seen) != (moved.Seen() == seen) || len(moved.Fits) != 0 {
+		t.Errorf("after more records %v are known to fit", moved.Fits)
+	}
 	early := accept(t, Known{}, s.fork(1).answer(0)).Seen()
-	if err = two.Compare(early, s.between(1, 4)); err != nil {
+	if two, err = two.Compare(early, s.between(1, 4)); err != nil {
 		t.Fatalf("a peer that has seen less: %v", err)
 	}
-	if err = two.Compare(two.Seen(), nil); err != nil {
+	if _, err = two.Compare(two.Seen(), nil); err != nil {
 		t.Fatalf("a peer that has seen the same: %v", err)
 	}
 	other.append([]byte("3, for some"))
@@ -281,6 +295,9 @@ func TestSplitLogIsFound(t *testing.T) {
 	split := accept(t, Known{}, other.answer(0)).Seen()
 	s.append([]byte("5"))
 	s.append([]byte("6"))
+	if later := accept(t, two, s.answer(4)); !later.Fit(early) { // a part of a part
+		t.Error("a peer that has seen less is forgotten")
+	}
 	elsewhere := seen
 	elsewhere.Origin = "another"
 	for name, c := range map[string]struct {
@@ -295,12 +312,16 @@ func TestSplitLogIsFound(t *testing.T) {
 		"of more than there are":         {Seen{"log", 9, split.Root}, nil},
 		"of the same, with another name": {elsewhere, nil},
 	} {
-		found, ok := errors.AsType[*Fault](two.Compare(c.seen, c.path))
+		after, err := two.Compare(c.seen, c.path)
+		found, ok := errors.AsType[*Fault](err)
 		if !ok || found.Kind != DifferentLog {
 			t.Errorf("a split log %s: %v", name, found)
 		}
+		if after.Fit(c.seen) {
+			t.Errorf("a split log %s fits", name)
+		}
 	}
-	if err = (Known{}).Compare(seen, nil); err == nil {
+	if _, err = (Known{}).Compare(seen, nil); err == nil {
 		t.Error("an agent that knows nothing compared")
 	}
 }

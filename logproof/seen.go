@@ -10,9 +10,9 @@ import (
 // Seen is the checkpoint that an agent has seen last, as it tells a peer in a handshake.
 // The zero Seen is none.
 type Seen struct {
-	Origin string // the name of the log, at most 200 bytes
-	Size   int64
-	Root   tlog.Hash
+	Origin string    `json:"origin"` // the name of the log, at most 200 bytes
+	Size   int64     `json:"size"`
+	Root   tlog.Hash `json:"root"`
 }
 
 // maxOrigin bounds the name of a log in a handshake, in bytes.

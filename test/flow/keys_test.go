@@ -14,6 +14,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/seal"
 	"github.com/tunnox-net/tunnox/test/programs"
+	"github.com/tunnox-net/tunnox/test/services"
 )
 
 // Two machines that have joined carry a mapping with encryption e2e, and nobody has typed a
@@ -125,6 +126,34 @@ func TestProgramsInTheForegroundHaveKeys(t *testing.T) {
 	s.API.Do(t, http.MethodPost, "/api/v1/mappings", map[string]any{"user_id": user.ID, "source_client_id": ids[0],
 		"target_client_id": ids[1], "protocol": "tcp", "local_port": local, "target_host": "127.0.0.1", "target_port": service, "encryption": "e2e"}, nil)
 	waitAnswer(t, local, "service:hello")
+}
+
+// Agents that have known each other need no control plane for an encrypted connection, also
+// after they were restarted.
+func TestKnownKeysNeedNoControlPlane(t *testing.T) {
+	cluster := programs.StartCluster(t, 2, services.Postgres(t), services.Redis(t))
+	s := cluster.Server()
+	p := &pair{API: s.API, server: s, user: s.API.CreateUser(t, "ann")}
+	p.source, p.target = s.API.CreateClient(t, p.user.ID, "source"), s.API.CreateClient(t, p.user.ID, "target")
+	here, there := t.TempDir(), t.TempDir()
+	p.targetAgent, p.sourceAgent = p.keyed(t, p.target, there), p.keyed(t, p.source, here)
+	service := programs.Listen(t, answering("service")).Port
+	local := programs.FreePort(t)
+	s.API.Do(t, http.MethodPost, "/api/v1/mappings", map[string]any{"user_id": p.user.ID, "source_client_id": p.source.ID,
+		"target_client_id": p.target.ID, "protocol": "tcp", "local_port": local, "target_host": "127.0.0.1", "target_port": service, "encryption": "e2e"}, nil)
+	waitAnswer(t, local, "service:hello")
+	for _, running := range []*programs.Process{s.Process, p.sourceAgent, p.targetAgent} {
+		if err := running.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, end := range []struct {
+		programs.Client
+		state string
+	}{{p.target, there}, {p.source, here}} {
+		s.Agent(t, []string{"TUNNOX_AUTH_CODE=" + end.AuthCode}, "--client-id", fmt.Sprint(end.ID), "--state", end.state)
+	}
+	programs.Eventually(t, 30*time.Second, func() error { return ask(local, "service:alone") })
 }
 
 // announced compares how often clients have announced keys.
