@@ -54,6 +54,8 @@ var importRules = []importRule{
 		"schemas are files"},
 	{"primary", nil,
 		"which server takes writes is the same for everybody who writes"},
+	{"daemon", nil,
+		"a service is a program with arguments; which one is the programs' business"},
 	{"checkup", nil,
 		"a report is lines; what is checked is the programs' business"},
 	{"attest", nil,
@@ -131,7 +133,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "checkup", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "basicauth", "certs/**", "datagram", "forwarder", "bridge", "control", "control/postgres", "agent", "inspector", "reach", "migrations", "primary", "proxyheader", "seal", "wait"},
+	{"cmd/*", []string{"attest", "checkup", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "basicauth", "certs/**", "datagram", "forwarder", "bridge", "control", "control/postgres", "daemon", "agent", "inspector", "reach", "migrations", "primary", "proxyheader", "seal", "wait"},
 		"only programs know everybody, and not each other"},
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/daemon"
 	"github.com/tunnox-net/tunnox/inspector"
 	"github.com/tunnox-net/tunnox/reach"
 	"github.com/tunnox-net/tunnox/transport"
@@ -145,7 +146,20 @@ func agentCommand(s surroundings) *cobra.Command {
 		if err := o.readVariables(cmd.Flags()); err != nil {
 			return codedError{exitUsage, err}
 		}
-		return o.run(cmd.Context())
+		return daemon.Under(serviceName, func(stop <-chan struct{}) error {
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			if stop != nil { // Windows ends its services so
+				go func() {
+					select {
+					case <-stop:
+						cancel()
+					case <-ctx.Done():
+					}
+				}()
+			}
+			return o.run(ctx)
+		})
 	}
 	cmd.AddCommand(claimCode(s), sealKeyCommand(s))
 	cmd.AddCommand(localCommands(s)...)

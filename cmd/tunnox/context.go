@@ -143,10 +143,36 @@ func (s surroundings) contexts() ([]place, error) {
 			}
 		}
 	}
+	all = append(all, s.contextsOfServices(all)...)
 	for i := range all {
 		all[i].only = len(all) == 1
 	}
 	return all, nil
+}
+
+// contextsOfServices are those whose state went to a service with an account of its own.
+func (s surroundings) contextsOfServices(others []place) (all []place) {
+	if s.services == "" {
+		return nil
+	}
+	dirs, err := filepath.Glob(filepath.Join(s.services, serviceName+"*"))
+	if err != nil {
+		return nil
+	}
+	for _, dir := range dirs {
+		p := place{dir: dir}
+		k, err := p.read()
+		if err != nil || k.empty() {
+			continue
+		}
+		if p.name = strings.TrimPrefix(filepath.Base(dir), serviceName+"-"); p.name == serviceName {
+			p.name = firstName(k)
+		}
+		if !slices.ContainsFunc(others, func(other place) bool { return other.name == p.name }) {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 // empty tells that there is nothing of a context. The key of an identity that no server

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -19,8 +20,16 @@ import (
 
 func main() {
 	os.Exit(exitCode(os.Stderr, run(context.Background(), os.Args[1:], surroundings{
-		environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, services: servicesDir(),
 	})))
+}
+
+// servicesDir is where the state of services with accounts of their own is, for root.
+func servicesDir() string {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		return ""
+	}
+	return "/var/lib"
 }
 
 // surroundings are what the process was started in.
@@ -28,6 +37,7 @@ type surroundings struct {
 	environ        []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	services       string  // parent of the state of services that have accounts of their own; "" = this account cannot see it
 	context        *string // what --context says, once the command line is read; nil: there is no such flag
 }
 
@@ -121,7 +131,7 @@ An agent never ends with 4: it tries again.`,
 		api.declare(cmd.PersistentFlags())
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(joinCommand(s), useCommand(s), doctorCommand(s), agentCommand(s), versionCommand(s))
+	root.AddCommand(joinCommand(s), useCommand(s), doctorCommand(s), serviceCommand(s), agentCommand(s), versionCommand(s))
 	root.AddCommand(tunnelCommands(s)...)
 
 	shorten(root)

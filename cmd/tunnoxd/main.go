@@ -171,6 +171,7 @@ the first of these that sets it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 			return doctor(ctx, cfg, doctorJSON, out)
 		}).Flags().BoolVar(&doctorJSON, "json", false, "print JSON")
 
+	root.AddCommand(serviceCommand(stdout, &began))
 	root.AddCommand(&cobra.Command{Use: "version", Short: "Print the version of this build", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(stdout, buildVersion())
