@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/domain"
 )
 
 // tunnelCommands are those that hold tunnels in the foreground.
@@ -147,7 +148,7 @@ func exposeCommand(s surroundings) *cobra.Command {
 	f := &foreground{surroundings: s}
 	var expires lifetime
 	var uses uint32
-	var name string
+	var name, encryption string
 	cmd := &cobra.Command{Use: "expose SERVICE", Short: "Share a service of this machine with whoever you give the code",
 		Long: `Share a service of this machine with whoever you give the code that this prints.
 They run tunnox get CODE and have the service on a port of their machine; nothing
@@ -161,12 +162,16 @@ machine, HOST:PORT that this machine reaches, or unix:PATH for a unix socket.
 	f.declareServer(cmd)
 	cmd.Flags().Var(&expires, "expires", "after so `long` the code is good no more, for example 36h or 2d (default 1h)")
 	cmd.Flags().Uint32Var(&uses, "uses", 1, "how `often` the code is good")
+	encryptionFlag(cmd, &encryption)
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if uses == 0 {
 			return usageError("--uses 0: want 1 or more")
 		}
 		wanted, err := exposeSpec(args[0], "", uses, expires.seconds(), f.serverWord)
+		if err == nil {
+			wanted, err = wanted.encrypted(encryption)
+		}
 		if err != nil {
 			return err
 		}
@@ -232,7 +237,7 @@ A machine that has not joined the server names it with --server.
 
 func forwardCommand(s surroundings) *cobra.Command {
 	f := &foreground{surroundings: s}
-	var name string
+	var name, encryption string
 	udp := false
 	cmd := &cobra.Command{Use: "forward LISTEN CLIENT:SERVICE", Short: "Have a service of another machine of yours on a port of this one",
 		Long: `Listen on this machine, for as long as this program runs, for a service of another
@@ -250,6 +255,7 @@ there, or HOST:PORT or unix:PATH that it reaches and allows. tunnox agent runs o
 		ValidArgsFunction: f.completeClients}
 	f.declare(cmd)
 	cmd.Flags().BoolVar(&udp, "udp", false, "carry UDP instead of TCP")
+	encryptionFlag(cmd, &encryption)
 	cmd.Flags().StringVar(&name, "name", "", "`name` for people")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		protocol := "tcp"
@@ -257,6 +263,9 @@ there, or HOST:PORT or unix:PATH that it reaches and allows. tunnox agent runs o
 			protocol = "udp"
 		}
 		wanted, err := forwardSpec(protocol, args[0], args[1])
+		if err == nil {
+			wanted, err = wanted.encrypted(encryption)
+		}
 		if err != nil {
 			return err
 		}
@@ -267,7 +276,7 @@ there, or HOST:PORT or unix:PATH that it reaches and allows. tunnox agent runs o
 
 func socksCommand(s surroundings) *cobra.Command {
 	f := &foreground{surroundings: s}
-	var listen, username, file, name string
+	var listen, username, file, name, encryption string
 	cmd := &cobra.Command{Use: "socks CLIENT", Short: "Have a SOCKS5 proxy on this machine that leads into the network of another machine of yours",
 		Long: `Listen on this machine, for as long as this program runs, for programs that speak
 SOCKS5, and connect them from another machine of yours. CLIENT is the other machine,
@@ -286,15 +295,25 @@ listener can use it; --username with --password-file has programs prove who they
 	flags.StringVar(&username, "username", "", "`name` that programs must give")
 	flags.StringVar(&file, "password-file", "", "`file` with the password that programs must give; - reads it from standard input")
 	flags.StringVar(&name, "name", "", "`name` for people")
+	encryptionFlag(cmd, &encryption)
 	cmd.MarkFlagsRequiredTogether("username", "password-file")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		wanted, err := socksSpec(args[0], listen, username, func() (string, error) { return s.readSecret(file) })
+		if err == nil {
+			wanted, err = wanted.encrypted(encryption)
+		}
 		if err != nil {
 			return err
 		}
 		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
 	}
 	return cmd
+}
+
+// encryptionFlag adds the flag of tunnels that have an agent at both ends.
+func encryptionFlag(cmd *cobra.Command, how *string) {
+	cmd.Flags().StringVar(how, "encryption", "", "`how` connections are encrypted: e2e, from agent to agent, so that no server can read them, or transport (default transport)")
+	_ = cmd.RegisterFlagCompletionFunc("encryption", cobra.FixedCompletions([]string{domain.EncryptionE2E, "transport"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is made above
 }
 
 // completeMachines offers the names alone.

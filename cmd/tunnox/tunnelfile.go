@@ -43,9 +43,9 @@ var kindKeys = map[string][]string{
 	"tcp":     {"port", "keep", "allow", "deny"},
 	"udp":     {"port", "keep", "allow", "deny"},
 	"tls":     {"host", "keep", "allow", "deny"},
-	"expose":  {"uses", "expires", "keep"},
-	"forward": {"to", "protocol", "keep"},
-	"socks":   {"listen", "username", "password_file", "keep"},
+	"expose":  {"uses", "expires", "encryption", "keep"},
+	"forward": {"to", "protocol", "encryption", "keep"},
+	"socks":   {"listen", "username", "password_file", "encryption", "keep"},
 }
 
 // same tells whether another entry asks for the same tunnel.
@@ -125,6 +125,9 @@ func (e entry) spec(name string, where func() string) (wanted spec, keep bool, e
 			return wanted, false, fmt.Errorf("protocol: want tcp or udp, is %q", protocol)
 		}
 		wanted, err = forwardSpec(protocol, e.value, e.more["to"])
+	}
+	if err == nil {
+		wanted, err = wanted.encrypted(e.more["encryption"])
 	}
 	if err != nil {
 		return wanted, false, err

@@ -88,6 +88,8 @@ func TestFaultsOfATunnelFile(t *testing.T) {
 		"tunnels:\n  web: {udp: \"unix:/run/a\"}":                 `t.yaml, line 2: web: "unix:/run/a" is a unix socket`,
 		"tunnels:\n  web: {tcp: 1, keep: maybe}":                  `t.yaml, line 2: web: keep: want true or false, is "maybe"`,
 		"tunnels:\n  db: {forward: 5433}":                         `t.yaml, line 2: db: to is missing`,
+		"tunnels:\n  db: {forward: 1, to: a:1, encryption: x}":    `t.yaml, line 2: db: the encryption "x": want e2e, from agent to agent, or transport`,
+		"tunnels:\n  db: {http: 1, encryption: e2e}":              `t.yaml, line 2: "db", which is http, has no key "encryption"`,
 		"tunnels:\n  db: {forward: 1, to: a:1, protocol: x}":      `t.yaml, line 2: db: protocol: want tcp or udp, is "x"`,
 		"tunnels:\n  db: {expose: 1, expires: never}":             `t.yaml, line 2: db: expires: must be more than 0`,
 		"tunnels:\n  web: {http: \"https://h:1\", inspect: true}": `t.yaml, line 2: web: what passes to an https service`,

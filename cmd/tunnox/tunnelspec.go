@@ -27,6 +27,18 @@ func (s spec) named(name string) spec {
 	return s
 }
 
+// encrypted gives the tunnel a word for how connections are encrypted; "" = the server's.
+func (s spec) encrypted(how string) (spec, error) {
+	switch how {
+	case "":
+	case domain.EncryptionE2E, "transport":
+		s.wish.Parts["encryption"] = how
+	default:
+		return s, usageError("the encryption %q: want e2e, from agent to agent, or transport", how)
+	}
+	return s, nil
+}
+
 // isPlace tells whether a service is a unix socket or a directory, unix:PATH or file:PATH.
 func isPlace(service string) bool {
 	return strings.HasPrefix(service, "unix:") || strings.HasPrefix(service, "file:")

@@ -33,6 +33,7 @@ const upLong = `Hold all tunnels of a file for as long as this program runs:
     db:
       forward: 5433              # a port here
       to: datacentre:5432        # a service of another machine of yours
+      encryption: e2e            # no server can read it; left out: transport
     office:
       socks: datacentre          # a SOCKS5 proxy here, into the network of another machine
       listen: 1080               # left out: 1080, or any free port

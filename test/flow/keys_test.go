@@ -100,10 +100,12 @@ func TestProgramsInTheForegroundHaveKeys(t *testing.T) {
 	user := s.API.CreateUser(t, "ann")
 	service := programs.Listen(t, answering("service")).Port
 	var ids [2]int64
+	var states [2]string
 	for i, name := range []string{"laptop", "datacentre"} {
 		var made struct{ Code string }
 		s.API.Do(t, "POST", "/api/v1/invites", map[string]any{"user_id": user.ID, "uses": 1}, &made)
 		state := t.TempDir()
+		states[i] = state
 		join := programs.Start(t, "tunnox", nil, "join", made.Code, "--state", state, "--name", name)
 		if err := join.Wait(20 * time.Second); err != nil {
 			t.Fatalf("join: %v\n%s", err, join.Said(1<<10))
@@ -126,6 +128,20 @@ func TestProgramsInTheForegroundHaveKeys(t *testing.T) {
 	s.API.Do(t, http.MethodPost, "/api/v1/mappings", map[string]any{"user_id": user.ID, "source_client_id": ids[0],
 		"target_client_id": ids[1], "protocol": "tcp", "local_port": local, "target_host": "127.0.0.1", "target_port": service, "encryption": "e2e"}, nil)
 	waitAnswer(t, local, "service:hello")
+
+	// They ask for encryption themselves, too.
+	s.API.Do(t, http.MethodPut, path("/clients/%d", ids[1]), map[string]any{"commands": "all"}, nil)
+	forward, get := programs.FreePort(t), programs.FreePort(t)
+	programs.Start(t, "tunnox", nil, "forward", fmt.Sprint(forward), fmt.Sprintf("datacentre:%d", service), "--encryption", "e2e", "--state", states[0])
+	waitAnswer(t, forward, "service:forward")
+	expose := programs.Start(t, "tunnox", nil, "expose", fmt.Sprint(service), "--encryption", "e2e", "--state", states[1])
+	code := expose.Says(`tunnox get (\S+)`, 20*time.Second)[1]
+	programs.Start(t, "tunnox", nil, "get", code, "--listen", fmt.Sprint(get), "--state", states[0])
+	waitAnswer(t, get, "service:get")
+	answer, err := s.API.Call(http.MethodGet, "/api/v1/mappings?limit=100", nil)
+	if err != nil || strings.Count(string(answer.Body), `"encryption":"e2e"`) != 3 {
+		t.Errorf("the mappings are %s, %v", answer.Body, err)
+	}
 }
 
 // Agents that have known each other need no control plane for an encrypted connection, also

@@ -21,7 +21,7 @@ import (
 // Every page has its test, and every test its page.
 func TestEveryPageIsFollowed(t *testing.T) {
 	followed := map[string]bool{"README.md": true, "comparison.md": true}
-	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "several-servers.md", "from-ngrok.md", "from-frp.md"} {
+	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "several-servers.md", "end-to-end.md", "from-ngrok.md", "from-frp.md"} {
 		followed[page] = true
 	}
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "guide", "*.md"))
@@ -50,6 +50,16 @@ func TestDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	follow(t, "database.md", "5432", port, "5433", freePort(t), "app", "postgres")
+}
+
+func TestEndToEnd(t *testing.T) {
+	t.Parallel()
+	postgres := services.StartPostgres(t, services.PostgresOptions{TCP: true})
+	_, port, err := net.SplitHostPort(postgres.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow(t, "end-to-end.md", "5432", port, "5433", freePort(t), "app", "postgres")
 }
 
 func TestWebhook(t *testing.T) {
