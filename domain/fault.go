@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/secure/precis"
 )
 
 const (
@@ -47,6 +49,53 @@ func (f *faults) text(field, s string, least, most int) {
 		f.add(field, "must not contain characters that turn the direction of writing")
 	case least > 0 && strings.TrimSpace(s) == "":
 		f.add(field, "must not be blank")
+	default:
+		f.unseen(field, s)
+	}
+}
+
+// unseen refuses characters that nobody sees, such as a space of no width: with them two
+// names look the same (RFC 8264, FreeformClass).
+func (f *faults) unseen(field, s string) {
+	if s == "" {
+		return
+	}
+	if _, err := precis.OpaqueString.String(withoutEmojiJoiners(s)); err != nil {
+		f.add(field, "must not contain characters that cannot be seen or that have no meaning")
+	}
+}
+
+// withoutEmojiJoiners leaves out what joins two emoji to one, which PRECIS does not know.
+func withoutEmojiJoiners(s string) string {
+	const joiner, asEmoji = '\u200d', '\ufe0f'
+	runes := []rune(s)
+	plain := func(i int) bool {
+		return i < 0 || i >= len(runes) || unicode.IsLetter(runes[i]) || unicode.IsDigit(runes[i]) || unicode.IsSpace(runes[i])
+	}
+	var b strings.Builder
+	for i, r := range runes {
+		if (r == joiner || r == asEmoji) && !plain(i-1) && (r == asEmoji || !plain(i+1)) {
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// identifier refuses what can be taken for another identifier: forms that Unicode has
+// for compatibility, mixed directions of writing (RFC 8265, UsernameCasePreserved), and
+// Latin letters among those of Greek or Cyrillic, which look the same.
+func (f *faults) identifier(field, s string) {
+	if same, err := precis.UsernameCasePreserved.String(s); err != nil || same != s {
+		f.add(field, "must be of letters and digits in their usual form, in one direction of writing")
+	}
+	latin, other := false, false
+	for _, r := range s {
+		latin = latin || unicode.Is(unicode.Latin, r)
+		other = other || unicode.In(r, unicode.Cyrillic, unicode.Greek)
+	}
+	if latin && other {
+		f.add(field, "must not mix Latin letters with those of another script that look the same")
 	}
 }
 
@@ -60,6 +109,8 @@ func (f *faults) username(field, s string) {
 		return !(unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-@", r))
 	}) {
 		f.add(field, "may contain letters, digits and . _ - @ only")
+	} else if s != "" && utf8.ValidString(s) {
+		f.identifier(field, s)
 	}
 }
 
@@ -69,6 +120,13 @@ func (f *faults) email(field, s string) {
 	if len(s) > maxEmailLength || !utf8.ValidString(s) || !ok || local == "" || host == "" || strings.Contains(host, "@") ||
 		strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
 		f.add(field, "must be an e-mail address such as ann@example.org")
+		return
+	}
+	f.identifier(field, local)
+	for label := range strings.SplitSeq(host, ".") {
+		if label != "" {
+			f.identifier(field, label)
+		}
 	}
 }
 

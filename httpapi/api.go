@@ -147,6 +147,7 @@ type api struct {
 	tokens     tokens
 	attempts   *attempts
 	limits     limits
+	probes     *buckets // of addresses that ask /ready
 	counted    counted
 	streams    *streams
 }
@@ -168,6 +169,7 @@ func newAPI(config Config) (*api, error) {
 	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(), streams: newStreams(),
 		principals: newPrincipals(), tokens: tokens{config.SigningKeys}}
 	a.limits = newLimits(config.RateLimit, config.RateBurst)
+	a.probes = newBuckets(probesPerSecond, probeBurst)
 	a.huma = humago.New(a.mux, a.document())
 	a.huma.UseMiddleware(a.requireIdentity, a.limited, a.atMoment)
 	a.registerAuth()

@@ -51,14 +51,26 @@ func (l limits) admit(t *track, now time.Time, header http.Header) *Problem {
 	return nil
 }
 
+// Probes have a rate of their own, far above what probers need: a refused probe would
+// restart a server that is only busy, and /ready asks others.
+const (
+	probesPerSecond = 20
+	probeBurst      = 100
+)
+
 // limited is the huma middleware that bounds the rate of requests. It runs after the
-// authentication, which counts the strangers that it refuses. Probes are not counted: a
-// refused probe would restart a server that is only busy.
+// authentication, which counts the strangers that it refuses.
 func (a *api) limited(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	if strings.HasPrefix(r.URL.Path, prefix+"/") {
 		if p := a.limits.admit(tracked(ctx.Context()), a.tick(), w.Header()); p != nil {
 			writeProblem(w, tracked(ctx.Context()), p)
+			return
+		}
+	}
+	if r.URL.Path == "/ready" {
+		if g := a.probes.take(netaddr.Group(tracked(ctx.Context()).source), a.tick()); g.wait > 0 {
+			writeProblem(w, tracked(ctx.Context()), tooMany(g.wait, "This address asks too often whether the server is ready."))
 			return
 		}
 	}

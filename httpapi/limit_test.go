@@ -61,3 +61,30 @@ func TestGuessesOfKeysAreBoundedByAddress(t *testing.T) {
 	r.RemoteAddr = "192.0.2.9:3"
 	w.send(r).want(http.StatusOK) // who has a key does not pay for a neighbour
 }
+
+// TestProbesHaveABound: nobody makes the server check its parts without end; who probes
+// as probers do is never refused.
+func TestProbesHaveABound(t *testing.T) {
+	w := newWorld(t)
+	ask := func(from string) int {
+		r := w.request("GET", "/ready", nil)
+		r.RemoteAddr = from
+		return w.send(r).Status
+	}
+	refused := 0
+	for range 300 {
+		switch status := ask("192.0.2.66:1"); status {
+		case 200:
+		case 429:
+			refused++
+		default:
+			t.Fatalf("status %d", status)
+		}
+	}
+	if refused == 0 {
+		t.Error("300 probes at once were all answered")
+	}
+	if status := ask("192.0.2.7:1"); status != 200 {
+		t.Errorf("another prober gets %d", status)
+	}
+}

@@ -208,3 +208,20 @@ func TestMomentsThatAreNone(t *testing.T) {
 	w.send(w.request("GET", "/api/v1/users?as_of=x", nil)).fault(401, "unauthorized")
 	w.do("GET", "/api/v1/events?as_of=1", nil).fault(422, "invalid", "query.as_of")
 }
+
+// TestThePastBeforeTheAsker: who asks about a moment before they were there is shown
+// nothing, by every list.
+func TestThePastBeforeTheAsker(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		w.person("eve", "user")
+		ann := w.person("ann", "user")
+		for _, list := range []string{"users", "clients", "mappings", "keys", "shares", "invites", "webhooks"} {
+			for _, asOf := range []string{"0", "1"} {
+				got := ann.do("GET", path(list)+"?as_of="+asOf, nil).want(200)
+				if items := got.Body["items"].([]any); len(items) != 0 {
+					t.Errorf("%s as of %s: %s", list, asOf, got.Text)
+				}
+			}
+		}
+	})
+}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -171,6 +172,12 @@ type listUsersInput struct {
 	Role   string `query:"role" enum:"admin,user" doc:"Only users of this role" example:"user"`
 }
 
+// past reports whether a request is about the past.
+func past(ctx context.Context) bool {
+	_, is := momentOf(ctx)
+	return is
+}
+
 func (in listUsersInput) pass(u *projections.UserRow) bool {
 	return (in.Status == "" || in.Status == enabledStatus(u.Disabled)) && (in.Role == "" || in.Role == string(u.Role))
 }
@@ -180,6 +187,9 @@ func (a *api) users(ctx context.Context, in *listUsersInput) (rows []projections
 	who := identity(ctx)
 	if !who.admin() {
 		row, err := a.user(ctx, who.UserID, in.MinPosition)
+		if p, ok := errors.AsType[*Problem](err); ok && p.Code == string(domain.CodeUserNotFound) && past(ctx) {
+			return nil, 0, nil // at that moment there was no such user yet
+		}
 		if err != nil || in.After >= row.ID || !in.pass(&row) {
 			return nil, 0, err
 		}
