@@ -152,6 +152,12 @@ func (p *proven) echoes(refused ...wire.Code) {
 	}
 	carrying.Wait()
 	<-p.service.ends
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wire.Len() < 2*len(sent) || bytes.Contains(p.wire.Bytes(), sent[:8]) {
+		p.t.Errorf("the forwarder carried %d bytes, or plaintext", p.wire.Len())
+	}
+	p.wire.Reset()
 }
 
 // refuses makes a connection that must end with an error at the program and reach no

@@ -33,12 +33,16 @@ type LocalKey struct {
 // Keys tells the agent's keys. Peer, if not 0, is a client whose key is asked for first if it
 // is not known. The error says why it is not.
 func (a *Agent) Keys(ctx context.Context, peer int64) (LocalKeys, error) {
-	if a.seals == nil || a.seals.known == nil {
+	if a.seals == nil {
 		return LocalKeys{}, errNoKey
 	}
+	pinned, _ := a.seals.peers.(PinnedKeys) // those of an agent that believes no others
 	k, p := a.seals.known, a.seals.proofs
-	if peer != 0 {
-		if _, ok := k.pinned[peer]; !ok {
+	if k != nil {
+		pinned = k.pinned
+	}
+	if peer != 0 && k != nil {
+		if _, ok := pinned[peer]; !ok {
 			mapping, err := a.mappingWith(ctx, peer)
 			if err != nil {
 				return LocalKeys{}, err
@@ -53,26 +57,28 @@ func (a *Agent) Keys(ctx context.Context, peer int64) (LocalKeys, error) {
 	if wanted := a.seals.keys.wanted(); wanted != own {
 		all.Next = wanted.String()
 	}
-	if key, number, ok := p.key(all.ClientID); ok && key == own {
-		all.Number = number
-	}
-	if err := p.trouble(); err != nil {
-		all.Trouble = err.Error()
-	}
 	add := func(client, number int64, key seal.PublicKey) {
 		if client != all.ClientID && (peer == 0 || peer == client) {
 			all.Peers = append(all.Peers, LocalKey{client, key.String(), number, seal.Phrase(own, key)})
 		}
 	}
-	for client, key := range k.pinned {
+	for client, key := range pinned {
 		add(client, 0, key)
 	}
-	for client := range p.now().Keys {
-		if _, ok := k.pinned[client]; ok {
-			continue
+	if p != nil {
+		if key, number, ok := p.key(all.ClientID); ok && key == own {
+			all.Number = number
 		}
-		if key, number, ok := p.key(client); ok {
-			add(client, number, key)
+		if err := p.trouble(); err != nil {
+			all.Trouble = err.Error()
+		}
+		for client := range p.now().Keys {
+			if _, named := pinned[client]; named {
+				continue
+			}
+			if key, number, ok := p.key(client); ok {
+				add(client, number, key)
+			}
 		}
 	}
 	slices.SortFunc(all.Peers, func(x, y LocalKey) int { return cmp.Compare(x.ClientID, y.ClientID) })

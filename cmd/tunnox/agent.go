@@ -51,6 +51,7 @@ type agentOptions struct {
 	inspector *inspector.Server // made by config
 
 	peerKeys []string
+	peerOnly bool
 	peers    agent.PinnedKeys // of peerKeys
 	e2eOnly  bool
 }
@@ -81,8 +82,8 @@ beginning of connections.
 
 For mappings with the encryption e2e the agent has a key in --state, which it announces
 to its server. It takes the keys of others from there with proofs that it verifies;
---peer-key names them by hand instead. With --e2e-only it takes part in no other
-connections.
+--peer-key names them by hand instead, and with --peer-key-only no other keys count.
+With --e2e-only it takes part in no other connections.
 
 The agent listens on ports of loopback from 1024. The server cannot make it listen
 elsewhere: --allow-listen names the other addresses.
@@ -138,6 +139,7 @@ func agentCommand(s surroundings) *cobra.Command {
 	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses, unix:PATH (a socket) and file:PATH (a directory) need an entry of their own")
 	f.StringVar(&o.policyFile, "policy", "", "`file` with the rules of what may be dialled, read again when it changes; in place of --allow, --only and --deny-loopback")
 	f.StringSliceVar(&o.peerKeys, "peer-key", nil, "key of the agent at the other end of mappings with the encryption e2e, in place of the proven one: `CLIENT=KEY`, from \"tunnox agent key\" there")
+	f.BoolVar(&o.peerOnly, "peer-key-only", false, "believe no keys but those of --peer-key, whatever the server proves")
 	f.BoolVar(&o.e2eOnly, "e2e-only", false, "take part only in connections that are encrypted from end to end")
 	f.StringVar(&o.name, "name", hostname(), "`name` that users see, sent when an anonymous agent registers")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")

@@ -49,6 +49,9 @@ func (o *agentOptions) sealing() (*agent.Sealing, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.peerOnly {
+		return &agent.Sealing{Keys: keys, Peers: o.peers}, nil
+	}
 	return &agent.Sealing{Keys: keys, Pinned: o.peers, Log: strings.TrimSuffix(file, ".key") + ".log.json"}, nil
 }
 

@@ -77,6 +77,15 @@ func TestEncryptionFromEndToEnd(t *testing.T) {
 		}
 		p.sourceAgent = p.keyed(t, p.source, here)
 		waitAnswer(t, local, "service:proven")
+		// Its owner wants no key but those that were told.
+		if err := p.sourceAgent.Stop(); err != nil {
+			t.Error(err)
+		}
+		p.sourceAgent = p.keyed(t, p.source, here, "--peer-key-only", "--peer-key", fmt.Sprintf("5=%v", other.Public()))
+		if said, err := tunnox(t, "agent", "verify", "--state", here); err != nil || !strings.Contains(said, "client 5\n") || strings.Contains(said, fmt.Sprintf("client %d\n", p.target.ID)) {
+			t.Errorf("the agent knows %s, %v", said, err)
+		}
+		programs.Eventually(t, 20*time.Second, func() error { return refusedWith(p.sourceAgent, local, "key_refused") })
 	})
 }
 
