@@ -124,7 +124,7 @@ func TestComposeGivesEachRoleItsSecretsOnly(t *testing.T) {
 					t.Errorf("%s: %s gets the folder %s of the machine", file, name, volume)
 				case at == dataFolder && !slices.Equal(by, []string{"forwarder " + name}):
 					t.Errorf("%s: the data of %s is written by %q", file, name, by)
-				case at != dataFolder && !slices.Equal(by, []string{"join-token join"}) && !slices.Equal(by, []string{"redis-user redis-user"}):
+				case at != dataFolder && !slices.Equal(by, []string{"join-token join"}) && !slices.Equal(by, []string{"redis-user " + strings.Replace(name, "forwarder", "redis-user", 1)}):
 					t.Errorf("%s: %s gets the volume %s, which %q write", file, name, volume, by)
 				}
 			}
@@ -248,6 +248,52 @@ func TestSystemdGivesEachRoleItsOwnAccount(t *testing.T) {
 	for _, key := range []string{"LoadCredential", "BindPaths", "BindReadOnlyPaths", "SupplementaryGroups"} {
 		if forwarder[key] != "" {
 			t.Errorf("a forwarder has %s=%s", key, forwarder[key])
+		}
+	}
+}
+
+// Each forwarder of the compose file has a user of Redis of its own: one that is put out
+// takes no other one along.
+func TestComposeGivesEachForwarderAUserOfRedis(t *testing.T) {
+	for _, file := range files(t, "docker/compose*.yaml") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var compose struct{ Services map[string]composed }
+		if err := yaml.Unmarshal(text, &compose); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		volume := func(s composed) string {
+			for _, v := range s.Volumes {
+				if name, at, _ := strings.Cut(v, ":"); strings.HasPrefix(at, "/run/redis") {
+					return name
+				}
+			}
+			return ""
+		}
+		made, used := map[string]string{}, map[string]string{} // by volume: the user's name, the forwarder
+		for name, s := range compose.Services {
+			if s.Image != "tunnox" {
+				continue
+			}
+			v := volume(s)
+			switch s.Command[0] {
+			case "redis-user":
+				i := slices.Index(s.Command, "--name")
+				if i < 0 || v == "" {
+					t.Fatalf("%s: %s makes a user for all", file, name)
+				}
+				made[v] = s.Command[i+1]
+			case "forwarder":
+				if other := used[v]; v == "" || other != "" {
+					t.Errorf("%s: %s uses the volume %q, as %q does", file, name, v, other)
+				}
+				used[v] = name
+			}
+		}
+		if !maps.Equal(made, used) || len(used) == 0 {
+			t.Errorf("%s: users %v, forwarders %v", file, made, used)
 		}
 	}
 }

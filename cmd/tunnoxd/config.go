@@ -31,6 +31,7 @@ type config struct {
 	Postgres        string
 	Redis           string
 	RedisFile       string
+	RedisCA         string
 	AdvertiseAgents string
 	AdvertiseAPI    string
 	PublicPorts     string // FROM-TO
@@ -94,13 +95,13 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
-	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "acme", "acme-ca", "acme-root", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "redis-ca", "acme", "acme-ca", "acme-root", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
-	redisUserSettings = []string{"redis"}
-	rebuildSettings   = []string{"data", "postgres", "redis"}
+	redisUserSettings = []string{"redis", "redis-ca"}
+	rebuildSettings   = []string{"data", "postgres", "redis", "redis-ca"}
 	logSettings       = []string{"data", "postgres"}
 )
 
@@ -139,6 +140,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.JoinTokenFile, "join-token-file", "", "`file` with the cluster's join token, for the first certificate")
 	f.StringVar(&c.NodeCert, "node-cert", "", "`file` with this node's certificate, instead of one from the control plane")
 	f.StringVar(&c.NodeKey, "node-key", "", "`file` with the key of --node-cert")
+	f.StringVar(&c.RedisCA, "redis-ca", "", "`file` with the certificates of the authorities that vouch for Redis over TLS (rediss://; empty = those of the system)")
 	f.StringVar(&c.ClusterCA, "cluster-ca", "", "`file` with the certificates of the authority that signs for nodes and for the content of Redis; needed with --node-cert, or without --control")
 	f.StringVar(&c.CORSOrigins, "cors-origins", "", "`origins` whose pages may call the API, separated by commas; * is every origin (empty = none)")
 	f.StringVar(&c.Heralds, "proxy-protocol-from", "", "`networks` of the proxies before --http, --https and the public TCP ports, separated by commas. These proxies must send the PROXY protocol, version 1 or 2. From others it is not believed (empty = no proxy)")

@@ -119,11 +119,14 @@ the first of these that sets it wins. Exit codes: 0 ok, 1 failure, 2 usage.`,
 	passes.BoolVar(&limits.many, "many", false, "let any number of nodes join with it, and not only one")
 	passes.DurationVar(&limits.expires, "expires", time.Hour, "`time` after which nobody joins with it; 0 = never")
 
-	var redisUser string
-	command("redis-user", "Make the user of Redis for forwarders, or give it a new password", redisUserLong, redisUserSettings,
+	var user redisUser
+	users := command("redis-user", "Make a user of Redis for forwarders, or give it a new password", redisUserLong, redisUserSettings,
 		func(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
-			return makeRedisUser(ctx, cfg, redisUser, out, log)
-		}).Flags().StringVar(&redisUser, "out", "", "`file` that gets the URL for forwarders; only its owner can read it")
+			return makeRedisUser(ctx, cfg, user, out, log)
+		}).Flags()
+	users.StringVar(&user.file, "out", "", "`file` that gets the URL for forwarders; only its owner can read it")
+	users.StringVar(&user.name, "name", "", "`name` of the only forwarder that uses it (empty = all use one)")
+	users.BoolVar(&user.remove, "remove", false, "end the user and its connections")
 
 	var exported exportOptions
 	to := command("export", "Write the whole log to a file", exportLong, logSettings,

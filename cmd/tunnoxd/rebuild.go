@@ -54,9 +54,9 @@ func rebuild(ctx context.Context, cfg *config, check bool, stdout, stderr io.Wri
 	if cfg.Redis == "" {
 		return rebuildInMemory(ctx, log, head.Position, check, options, bar, stdout)
 	}
-	at, err := redis.ParseURL(cfg.Redis)
+	at, err := cfg.redisOptions()
 	if err != nil {
-		return usageError{fmt.Errorf("--redis: %w", err)}
+		return err
 	}
 	client := redis.NewClient(at)
 	record, err := recordKeyBeside(ctx, cfg)
