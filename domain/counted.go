@@ -19,6 +19,7 @@ var counted = map[Resource]countedResource{
 	ResourceKey:     inSet(CodeQuotaKeys, "keys", atMost(MaxKeys), func(q *Quota) *map[int64]bool { return &q.Keys }),
 	ResourceWebhook: inSet(CodeQuotaWebhooks, "webhooks", atMost(MaxWebhooks), func(q *Quota) *map[int64]bool { return &q.Webhooks }),
 	ResourceInvite:  inSet(CodeQuotaInvites, "invitations", atMost(MaxInvites), func(q *Quota) *map[int64]bool { return &q.Invites }),
+	ResourceDomain:  inSet(CodeQuotaDomains, "domains", atMost(MaxDomains), func(q *Quota) *map[int64]bool { return &q.Domains }),
 	ResourcePublicPort: inSet(CodeQuotaPublicPorts, "public ports", func(q *Quota) *int64 { return q.Limits.MaxPublicPorts },
 		func(q *Quota) *map[int64]bool { return &q.Ports }),
 	ResourcePublicHost: inSet(CodeQuotaPublicHosts, "public hosts", func(q *Quota) *int64 { return q.Limits.MaxPublicHosts },

@@ -13,7 +13,8 @@ import (
 // Host is one public host of the cluster, or several whose names have one number: who
 // has it, and which mapping has which of its paths.
 //
-// Rules: a host belongs to one user at a time, and each of its paths to one mapping of
+// Rules: a host of another domain than the server's is for the user who has proved it
+// ([Domain]). Any other host belongs to one user at a time, and each of its paths to one mapping of
 // that user: who has a part of a host can read the cookies of all of it. Like a port it
 // is an aggregate of its own, so that of two who ask for one host at the same moment
 // one is refused. A tls mapping has all of its host: what a visitor asks for is opened
@@ -27,6 +28,7 @@ type HostUse struct {
 	Paths   map[string]int64 `json:",omitempty"` // to the mapping that has the path
 	Whole   bool             `json:",omitempty"` // one mapping has all of it
 	FreedAt time.Time        // since when no path is taken
+	Owner   int64            `json:",omitempty"` // the user who has proved it, for a host of another domain than ours
 }
 
 const (
@@ -89,6 +91,18 @@ func (h *Host) Apply(event Event, at time.Time) {
 			h.Names = map[string]HostUse{}
 		}
 		h.Names[e.Host] = use
+	case HostProved:
+		use := h.Names[e.Host]
+		use.Owner = e.UserID
+		if h.Names == nil {
+			h.Names = map[string]HostUse{}
+		}
+		h.Names[e.Host] = use
+	case HostReleased:
+		if use, ok := h.Names[e.Host]; ok {
+			use.Owner = 0
+			h.Names[e.Host] = use
+		}
 	case HostFreed:
 		use := h.Names[e.Host]
 		delete(use.Paths, e.Path)
@@ -167,20 +181,20 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 	}
 	host := m.PublicHost
 	for _, domain := range domains {
-		if label, ok := strings.CutSuffix(host, "."+domain); ok && label != "" {
+		if label, ok := strings.CutSuffix(host, "."+domain); ok && label != "" && !strings.Contains(label, ".") {
 			host = label
 			break
 		}
-	}
-	if strings.Contains(host, ".") {
-		return refuseHost(CodeHostNotVerified, "The host %s is not one label under %s. Hosts of other domains cannot be verified yet: name a label, for example %s.",
-			m.PublicHost, anyOf(domains), firstLabel(host))
 	}
 	if err := s.need(HostStream(host)); err != nil {
 		return "", err
 	}
 	h := s.host(host)
-	if !h.freeFor(m.UserID, host, o.Now) {
+	switch foreign := strings.Contains(host, "."); {
+	case foreign && h.Names[host].Owner != m.UserID:
+		return refuseHost(CodeHostNotVerified, "The host %s is neither one label under %s nor a domain that the mapping's user has verified. Name a label, for example %s, or add the domain and verify it.",
+			m.PublicHost, anyOf(domains), firstLabel(host))
+	case !foreign && !h.freeFor(m.UserID, host, o.Now):
 		return refuseHost(CodeHostTaken, "The public host %s is taken, or was a moment ago. Name another, or none to have one chosen.", host)
 	}
 	use := h.Names[host]

@@ -117,6 +117,12 @@ func init() {
 			held:     &held{ids: (*Quota).inviteIDs, end: each(endInvite)},
 		},
 		{
+			// Whoever asks a name server for the token gets it.
+			Category: CategoryDomain, New: func() Aggregate { return &Domain{} },
+			Open: []string{"host", "token"},
+			held: &held{ids: (*Quota).domainIDs, end: endDomains},
+		},
+		{
 			Category: CategoryClient, New: func() Aggregate { return &Client{} },
 			Personal: []EventFields{of(ClientCreated{}, "name", "description"), of(ClientRegistered{}, "name"), of(ClientChanged{}, "name", "description")},
 			Open:     []string{"public_key", "static_key", "nodes", "commands"},

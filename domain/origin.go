@@ -14,7 +14,7 @@ type Origin struct {
 	LocalHost  string `json:"local_host" required:"false" unset:"127.0.0.1" doc:"The IP address the source listens on; 127.0.0.1 when left out" example:"127.0.0.1"`
 	LocalPort  int    `json:"local_port" required:"false" minimum:"1" maximum:"65535" doc:"The port the source listens on; left out when there is no source client" example:"8080"`
 	PublicPort int    `json:"public_port,omitempty" minimum:"0" maximum:"65535" doc:"Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept" example:"20000"`
-	PublicHost string `json:"public_host,omitempty" maxLength:"253" doc:"Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept" example:"brave-otter"`
+	PublicHost string `json:"public_host,omitempty" maxLength:"253" doc:"Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for, or a domain that the user has verified. Left out: a label is chosen and kept" example:"brave-otter"`
 	PublicPath string `json:"public_path,omitempty" maxLength:"255" doc:"Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /" example:"/"`
 }
 

@@ -87,6 +87,11 @@ var commands = map[string]func(*args) Command{
 		return CreateInvite{ID: a.number("id"), UserID: a.number("user"), Name: a.text("name"), Hash: a.hash("hash"), MaxUses: a.number("uses"),
 			ExpiresAt: a.moment("expires"), At: a.moment("at")}
 	},
+	"create_domain": func(a *args) Command {
+		return CreateDomain{ID: a.number("id"), UserID: a.number("user"), Host: a.text("host"), Token: a.text("token")}
+	},
+	"verify_domain": func(a *args) Command { return VerifyDomain{ID: a.number("id")} },
+	"delete_domain": func(a *args) Command { return DeleteDomain{ID: a.number("id")} },
 	"revoke_invite": func(a *args) Command { return RevokeInvite{ID: a.number("id")} },
 	"redeem_invite": func(a *args) Command {
 		return RedeemInvite{ID: a.number("id"), Hash: a.hash("hash"), ClientID: a.number("client"), Name: a.text("name"), PublicKey: a.key(), Commands: Commands(a.text("commands")), At: a.moment("at")}

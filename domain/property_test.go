@@ -63,7 +63,7 @@ func drawCommand(t *rapid.T) Command {
 	key := rapid.Custom(func(t *rapid.T) []byte {
 		return bytes.Repeat([]byte{rapid.SampledFrom([]byte{1, 1, 2}).Draw(t, "key")}, publicKeyLength)
 	})
-	switch rapid.IntRange(0, 47).Draw(t, "command") {
+	switch rapid.IntRange(0, 51).Draw(t, "command") {
 	case 0, 1:
 		return CreateUser{ID: user.Draw(t, "user"), Username: name.Draw(t, "name"), Email: email.Draw(t, "email"), Limits: drawLimits(t)}
 	case 2:
@@ -135,6 +135,13 @@ func drawCommand(t *rapid.T) Command {
 	case 46, 47:
 		return RedeemInvite{ID: small.Draw(t, "invite"), Hash: hash.Draw(t, "hash"), ClientID: managed.Draw(t, "new"),
 			PublicKey: bytes.Repeat([]byte{byte(rapid.IntRange(1, 3).Draw(t, "key"))}, publicKeyLength)}
+	case 48, 49:
+		return CreateDomain{ID: small.Draw(t, "domain"), UserID: user.Draw(t, "user"), Host: rapid.SampledFrom([]string{"a.example.org", "a.example.org", "b.example.org", "x"}).Draw(t, "host"),
+			Token: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+	case 50:
+		return VerifyDomain{ID: small.Draw(t, "domain")}
+	case 51:
+		return DeleteDomain{ID: small.Draw(t, "domain")}
 	case 34:
 		return ClaimClient{ID: rapid.SampledFrom(someAnonymous).Draw(t, "client"), NewID: managed.Draw(t, "new"), UserID: user.Draw(t, "user"),
 			PublicKey: bytes.Repeat([]byte{1}, publicKeyLength)}
@@ -174,7 +181,7 @@ func drawLimits(t *rapid.T) Limits {
 
 // holding is what an account has, counted from the clients and mappings
 // themselves and not from its quota.
-type holding struct{ clients, mappings, active, keys, shares, webhooks, invites int64 }
+type holding struct{ clients, mappings, active, keys, shares, webhooks, invites, domains int64 }
 
 func (w *world) held() map[int64]holding {
 	held := map[int64]holding{}
@@ -202,6 +209,12 @@ func (w *world) held() map[int64]holding {
 			if a.Live() {
 				h := held[a.UserID]
 				h.invites++
+				held[a.UserID] = h
+			}
+		case *Domain:
+			if a.Live() {
+				h := held[a.UserID]
+				h.domains++
 				held[a.UserID] = h
 			}
 		case *Webhook:
@@ -233,7 +246,7 @@ func (w *world) checkHoldings(t *rapid.T) {
 	for id := range w.streams {
 		switch a := w.state(id).(type) {
 		case *Quota:
-			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active, int64(len(a.Keys)), int64(len(a.Shares)), int64(len(a.Webhooks)), int64(len(a.Invites))}
+			counted := holding{int64(len(a.Clients)), int64(len(a.Mappings)), a.Active, int64(len(a.Keys)), int64(len(a.Shares)), int64(len(a.Webhooks)), int64(len(a.Invites)), int64(len(a.Domains))}
 			if counted != held[a.Account] {
 				t.Fatalf("quota of %d counts %+v, there are %+v", a.Account, counted, held[a.Account])
 			}
@@ -245,6 +258,10 @@ func (w *world) checkHoldings(t *rapid.T) {
 		case *Share:
 			if a.Live() && !w.live(ClientStream(a.TargetClientID)) {
 				t.Fatalf("share %d lives without its client", a.ID)
+			}
+		case *Domain:
+			if use := (w.state(HostStream(a.Host)).(*Host)).Names[a.Host]; a.Live() && (a.Verified() && use.Owner != a.UserID || !w.live(UserStream(a.UserID))) {
+				t.Fatalf("domain %+v lives without its user, or its host is the user %d's", a, use.Owner)
 			}
 		case *Key:
 			if a.Live() && a.UserID != 0 && !w.live(UserStream(a.UserID)) {
@@ -366,6 +383,8 @@ func (w *world) checkOwners(t *rapid.T) {
 		case *Webhook:
 			want = a.UserID
 		case *Invite:
+			want = a.UserID
+		case *Domain:
 			want = a.UserID
 		case *Node:
 			want = 0

@@ -1,6 +1,9 @@
 package domain
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // What is public of a mapping is a port or a host: an aggregate of its own, which is
 // written in the append of its mapping.
@@ -39,6 +42,17 @@ func (s States) choosePublic(o PublicOffer, m *Mapping) (origin Origin, err erro
 		origin.PublicHost, err = s.chooseHost(o, m)
 	}
 	return origin, err
+}
+
+// URL gives where visitors reach a mapping with a public host. hosts is such as
+// https://*.t.example.org:8443; of it a host of another domain has scheme and port.
+func (m *Mapping) URL(hosts string) string {
+	stands := "*"
+	if strings.Contains(m.PublicHost, ".") {
+		_, at, _ := strings.Cut(hosts, "://")
+		stands, _, _ = strings.Cut(at, ":")
+	}
+	return strings.Replace(hosts, stands, m.PublicHost, 1) + m.PublicPath
 }
 
 // publicStreams are the event streams of what is public of a mapping.

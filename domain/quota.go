@@ -19,6 +19,7 @@ const (
 	ResourceShare         Resource = "share"
 	ResourceWebhook       Resource = "webhook"
 	ResourceInvite        Resource = "invite"
+	ResourceDomain        Resource = "domain"
 	ResourcePublicPort    Resource = "public_port"
 	ResourcePublicHost    Resource = "public_host"
 )
@@ -40,6 +41,7 @@ type Quota struct {
 	Shares   map[int64]int64 `json:",omitempty"` // the client of each share
 	Webhooks map[int64]bool  `json:",omitempty"`
 	Invites  map[int64]bool  `json:",omitempty"`
+	Domains  map[int64]bool  `json:",omitempty"`
 	Ports    map[int64]bool  `json:",omitempty"` // mappings with a public port
 	Hosts    map[int64]bool  `json:",omitempty"` // mappings with a public host
 }
@@ -190,6 +192,7 @@ func (q *Quota) keyIDs() []int64     { return slices.Sorted(maps.Keys(q.Keys)) }
 func (q *Quota) shareIDs() []int64   { return slices.Sorted(maps.Keys(q.Shares)) }
 func (q *Quota) webhookIDs() []int64 { return slices.Sorted(maps.Keys(q.Webhooks)) }
 func (q *Quota) inviteIDs() []int64  { return slices.Sorted(maps.Keys(q.Invites)) }
+func (q *Quota) domainIDs() []int64  { return slices.Sorted(maps.Keys(q.Domains)) }
 
 // ClientIDs lists the clients that the account has.
 func (q *Quota) ClientIDs() []int64  { return slices.Sorted(maps.Keys(q.Clients)) }

@@ -24,6 +24,7 @@ const (
 	CategoryLogin   = "login"
 	CategoryShare   = "share"
 	CategoryInvite  = "invite"
+	CategoryDomain  = "domain"
 	CategoryErasure = "erasure"
 	CategoryWebhook = "webhook"
 	CategoryNode    = "node"

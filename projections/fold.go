@@ -42,6 +42,7 @@ var newRows = map[Kind]func() row{
 	Logins:   func() row { return &LoginRow{} },
 	Shares:   func() row { return &ShareRow{} },
 	Invites:  func() row { return &InviteRow{} },
+	Domains:  func() row { return &DomainRow{} },
 	Webhooks: func() row { return &WebhookRow{} },
 }
 

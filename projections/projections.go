@@ -40,6 +40,7 @@ const (
 	Logins   Kind = domain.CategoryLogin
 	Shares   Kind = domain.CategoryShare
 	Invites  Kind = domain.CategoryInvite
+	Domains  Kind = domain.CategoryDomain
 	Webhooks Kind = domain.CategoryWebhook
 )
 

@@ -3,6 +3,7 @@ package projectionstest
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
@@ -21,6 +22,7 @@ type History struct {
 	logins   []int64
 	shares   []int64
 	invites  []int64
+	domains  []int64
 	webhooks []int64
 	next     int64
 }
@@ -78,6 +80,8 @@ func (h *History) Step() bool {
 		h.shares = append(h.shares, c.ID)
 	case domain.CreateInvite:
 		h.invites = append(h.invites, c.ID)
+	case domain.CreateDomain:
+		h.domains = append(h.domains, c.ID)
 	case domain.RedeemInvite:
 		h.clients = append(h.clients, c.ClientID)
 	case domain.CreateWebhook:
@@ -133,7 +137,7 @@ func (h *History) command() domain.Command {
 // identity draws a command about identities and rights.
 func (h *History) identity() domain.Command {
 	hash := make([]byte, 32)
-	switch h.draw(21) {
+	switch h.draw(25) {
 	case 0:
 		return domain.CreateKey{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), Prefix: "tnk", Hash: hash, Scopes: []domain.Scope{domain.ScopeRead}}
 	case 1:
@@ -174,6 +178,12 @@ func (h *History) identity() domain.Command {
 		return domain.RevokeInvite{ID: pick(h, h.invites)}
 	case 20:
 		return domain.RedeemInvite{ID: pick(h, h.invites), Hash: hash, ClientID: h.id(domain.FirstClientID), PublicKey: h.key()}
+	case 21, 22:
+		return domain.CreateDomain{ID: h.id(0), UserID: pick(h, h.users), Host: fmt.Sprintf("h%d.example.org", h.draw(5)), Token: strings.Repeat("T", domain.DomainTokenLength)}
+	case 23:
+		return domain.VerifyDomain{ID: pick(h, h.domains)}
+	case 24:
+		return domain.DeleteDomain{ID: pick(h, h.domains)}
 	case 11, 12:
 		return domain.CreateWebhook{ID: h.id(0), UserID: pick(h, append([]int64{0}, h.users...)), URL: "https://example.org/hook", All: h.draw(2) == 0}
 	case 13:

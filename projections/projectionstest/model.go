@@ -25,13 +25,14 @@ type Model struct {
 	Shares   map[int64]projections.ShareRow
 	Webhooks map[int64]projections.WebhookRow
 	Invites  map[int64]projections.InviteRow
+	Domains  map[int64]projections.DomainRow
 }
 
 // NewModel folds the log up to a position.
 func NewModel(log *Log, to domain.Position) (*Model, error) {
 	m := &Model{Position: to, Users: map[int64]projections.UserRow{}, Clients: map[int64]projections.ClientRow{},
 		Mappings: map[int64]projections.MappingRow{}, Quotas: map[int64]projections.QuotaRow{},
-		Keys: map[int64]projections.KeyRow{}, Logins: map[int64]projections.LoginRow{}, Shares: map[int64]projections.ShareRow{}, Webhooks: map[int64]projections.WebhookRow{}, Invites: map[int64]projections.InviteRow{}}
+		Keys: map[int64]projections.KeyRow{}, Logins: map[int64]projections.LoginRow{}, Shares: map[int64]projections.ShareRow{}, Webhooks: map[int64]projections.WebhookRow{}, Invites: map[int64]projections.InviteRow{}, Domains: map[int64]projections.DomainRow{}}
 	states, stands := domain.States{}, map[domain.StreamID]projections.Versions{}
 	last := map[domain.StreamID]domain.Record{}
 	for _, r := range log.Records(to) {
@@ -75,6 +76,10 @@ func NewModel(log *Log, to domain.Position) (*Model, error) {
 		case *domain.Invite:
 			if a.Live() {
 				m.Invites[a.ID] = projections.InviteRow{Versions: stands[id], Invite: *a}
+			}
+		case *domain.Domain:
+			if a.Live() {
+				m.Domains[a.ID] = projections.DomainRow{Versions: stands[id], Domain: *a}
 			}
 		case *domain.Webhook:
 			if a.Live() {
@@ -128,6 +133,8 @@ func (m *Model) checkRows(ctx context.Context, r *projections.Reader, all *Log) 
 			err = same(m.Shares, n, r.Share)(ctx)
 		case domain.CategoryInvite:
 			err = same(m.Invites, n, r.Invite)(ctx)
+		case domain.CategoryDomain:
+			err = same(m.Domains, n, r.Domain)(ctx)
 		case domain.CategoryWebhook:
 			err = same(m.Webhooks, n, r.Webhook)(ctx)
 		}
@@ -181,6 +188,8 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 		projections.AllShares: func(projections.ShareRow) bool { return true }}
 	invites := map[projections.Index]func(projections.InviteRow) bool{
 		projections.AllInvites: func(projections.InviteRow) bool { return true }}
+	domains := map[projections.Index]func(projections.DomainRow) bool{
+		projections.AllDomains: func(projections.DomainRow) bool { return true }}
 	webhooks := map[projections.Index]func(projections.WebhookRow) bool{
 		projections.AllWebhooks: func(projections.WebhookRow) bool { return true }, projections.WebhooksOfUser(0): func(h projections.WebhookRow) bool { return h.UserID == 0 }}
 	clients := map[projections.Index]func(projections.ClientRow) bool{
@@ -196,6 +205,7 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 			webhooks[projections.WebhooksOfUser(n)] = func(h projections.WebhookRow) bool { return h.UserID == n }
 			shares[projections.SharesOfUser(n)] = func(s projections.ShareRow) bool { return s.UserID == n }
 			invites[projections.InvitesOfUser(n)] = func(i projections.InviteRow) bool { return i.UserID == n }
+			domains[projections.DomainsOfUser(n)] = func(d projections.DomainRow) bool { return d.UserID == n }
 			mappings[projections.MappingsOfUser(n)] = func(m projections.MappingRow) bool { return slices.Contains(m.Users(), n) }
 		case domain.CategoryClient:
 			mappings[projections.MappingsOfClient(n)] = func(m projections.MappingRow) bool {
@@ -220,6 +230,11 @@ func (m *Model) checkLists(ctx context.Context, r *projections.Reader, all *Log)
 	}
 	for index, in := range invites {
 		if err := sameList(ctx, m.Invites, in, bind(r.Invites, index)); err != nil {
+			return fmt.Errorf("%s: %w", index, err)
+		}
+	}
+	for index, in := range domains {
+		if err := sameList(ctx, m.Domains, in, bind(r.Domains, index)); err != nil {
 			return fmt.Errorf("%s: %w", index, err)
 		}
 	}
