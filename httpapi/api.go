@@ -43,6 +43,8 @@ type Config struct {
 
 	// JoinCode makes the codes of invitations; nil: nobody can be invited.
 	JoinCode JoinCode
+	// LookupTXT asks for the records that prove domains; nil: none can be verified.
+	LookupTXT LookupTXT
 	// ParseClaim reads a claim code; nil: clients cannot be claimed here.
 	ParseClaim func(code string) (Claim, error)
 
@@ -186,6 +188,7 @@ func newAPI(config Config) (*api, error) {
 	a.registerDisconnect()
 	a.registerShares()
 	a.registerInvites()
+	a.registerDomains()
 	if config.Webhooks != nil {
 		a.registerWebhooks()
 	}

@@ -102,14 +102,14 @@ func statusOf(code domain.Code) int {
 	switch code {
 	case domain.CodeInvalid, domain.CodeIdempotencyMismatch, domain.CodeProtocolUnavailable, domain.CodeHostNotVerified:
 		return http.StatusUnprocessableEntity
-	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeKeyNotFound, domain.CodeShareNotFound, domain.CodeInviteNotFound, domain.CodeWebhookNotFound:
+	case domain.CodeUserNotFound, domain.CodeClientNotFound, domain.CodeMappingNotFound, domain.CodeKeyNotFound, domain.CodeShareNotFound, domain.CodeInviteNotFound, domain.CodeDomainNotFound, domain.CodeWebhookNotFound:
 		return http.StatusNotFound
 	case domain.CodeUsernameTaken, domain.CodeEmailTaken, domain.CodeListenerTaken, domain.CodeIDTaken, domain.CodePortTaken, domain.CodePortsTaken, domain.CodePublicUnavailable,
-		domain.CodeHostTaken, domain.CodeHostsTaken,
+		domain.CodeHostTaken, domain.CodeHostsTaken, domain.CodeDomainTaken, domain.CodeDomainInUse,
 		domain.CodeNotRevertible, domain.CodeMovedOn, domain.CodeUserDisabled, domain.CodeClientDisabled, domain.CodeShareEnded, domain.CodeInviteEnded, domain.CodeClientClaimed:
 		return http.StatusConflict
 	case domain.CodeClientNotOwned, domain.CodeCommandsRefused, domain.CodeQuotaClients, domain.CodeQuotaMappings, domain.CodeQuotaActive, domain.CodeQuotaClientMappings, domain.CodeQuotaPublicPorts, domain.CodeQuotaPublicHosts,
-		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeQuotaInvites, domain.CodeQuotaWebhooks, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
+		domain.CodeQuotaKeys, domain.CodeQuotaShares, domain.CodeQuotaInvites, domain.CodeQuotaDomains, domain.CodeQuotaWebhooks, domain.CodeScopeDenied, domain.CodeClaimRefused, domain.CodeRegistrationOff:
 		return http.StatusForbidden
 	case domain.CodeLoginRefused, domain.CodeLoginEnded:
 		return http.StatusUnauthorized
@@ -131,6 +131,7 @@ var places = map[domain.Code]string{
 	domain.CodeKeyNotFound:         "path.id",
 	domain.CodeShareNotFound:       "path.id",
 	domain.CodeInviteNotFound:      "path.id",
+	domain.CodeDomainNotFound:      "path.id",
 	domain.CodeWebhookNotFound:     "path.id",
 	domain.CodeUsernameTaken:       "body.username",
 	domain.CodeEmailTaken:          "body.email",

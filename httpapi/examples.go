@@ -59,13 +59,13 @@ var pathExample = regexp.MustCompile(`\{[a-z_]+\}`)
 // gone are the codes of what is not there, by the first part of a path.
 var gone = map[string]domain.Code{
 	"users": domain.CodeUserNotFound, "clients": domain.CodeClientNotFound, "mappings": domain.CodeMappingNotFound, "keys": domain.CodeKeyNotFound,
-	"shares": domain.CodeShareNotFound, "webhooks": domain.CodeWebhookNotFound, "nodes": codeNodeNotFound, "events": codeEventNotFound, "audit": codeNoProof,
+	"shares": domain.CodeShareNotFound, "domains": domain.CodeDomainNotFound, "webhooks": domain.CodeWebhookNotFound, "nodes": codeNodeNotFound, "events": codeEventNotFound, "audit": codeNoProof,
 }
 
 // refusedNow are the codes of what the present state does not allow.
 var refusedNow = map[string]domain.Code{
 	"users": domain.CodeUsernameTaken, "clients": domain.CodeUserDisabled, "mappings": domain.CodeListenerTaken, "keys": domain.CodeUserDisabled,
-	"shares": domain.CodeShareEnded, "webhooks": codeWebhookDisabled, "events": domain.CodeMovedOn,
+	"shares": domain.CodeShareEnded, "domains": domain.CodeDomainInUse, "webhooks": codeWebhookDisabled, "events": domain.CodeMovedOn,
 }
 
 // exampleOf makes the example of one refusal.

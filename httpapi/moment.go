@@ -149,6 +149,14 @@ func (r reader) Invites(ctx context.Context, index projections.Index, after int6
 	return rows(ctx, r, index, after, limit, Reader.Invites)
 }
 
+func (r reader) Domain(ctx context.Context, id int64) (projections.DomainRow, bool, error) {
+	return row(ctx, r, id, Reader.Domain)
+}
+
+func (r reader) Domains(ctx context.Context, index projections.Index, after int64, limit int) ([]projections.DomainRow, int64, error) {
+	return rows(ctx, r, index, after, limit, Reader.Domains)
+}
+
 func (r reader) Webhook(ctx context.Context, id int64) (projections.WebhookRow, bool, error) {
 	return row(ctx, r, id, Reader.Webhook)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"strconv"
-	"strings"
 
 	"github.com/tunnox-net/tunnox/domain"
 )
@@ -36,7 +35,7 @@ func (a *api) public(ctx context.Context) func(m *domain.Mapping) (address, url 
 				hosts = n.TLSURL
 			}
 			if url == nil && m.PublicHost != "" && hosts != "" {
-				at := strings.Replace(hosts, "*", m.PublicHost, 1) + m.PublicPath
+				at := m.URL(hosts)
 				url = &at
 			}
 		}

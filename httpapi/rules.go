@@ -65,6 +65,9 @@ var rules = map[string]rule{
 	"create-invite": anybody(domain.ScopeClientsWrite), "list-invites": anybody(domain.ScopeRead),
 	"get-invite": ofInvite(domain.ScopeRead), "revoke-invite": ofInvite(domain.ScopeClientsWrite),
 
+	"create-domain": anybody(domain.ScopeMappingsWrite), "list-domains": anybody(domain.ScopeRead), "get-domain": ofDomain(domain.ScopeRead),
+	"verify-domain": ofDomain(domain.ScopeMappingsWrite), "delete-domain": ofDomain(domain.ScopeMappingsWrite),
+
 	"create-webhook": anybody(domain.ScopeWebhooksWrite), "list-webhooks": anybody(domain.ScopeRead), "get-webhook": ofWebhook(domain.ScopeRead),
 	"change-webhook": ofWebhook(domain.ScopeWebhooksWrite), "delete-webhook": ofWebhook(domain.ScopeWebhooksWrite),
 	"enable-webhook": ofWebhook(domain.ScopeWebhooksWrite), "disable-webhook": ofWebhook(domain.ScopeWebhooksWrite),
@@ -153,6 +156,16 @@ func ofInvite(scope domain.Scope) rule {
 			return err
 		}
 		return theirs(row.UserID == who.UserID, noInvite())
+	}}
+}
+
+func ofDomain(scope domain.Scope) rule {
+	return rule{scope: scope, kind: "domain", own: func(a *api, ctx context.Context, who Identity, id int64) error {
+		row, err := a.domain(ctx, id, 0)
+		if err != nil {
+			return err
+		}
+		return theirs(row.UserID == who.UserID, noDomain())
 	}}
 }
 

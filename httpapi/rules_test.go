@@ -108,6 +108,8 @@ func (p *person) thing(kind string, n int) int64 {
 		return p.do("POST", path("shares"), fields{"target_client_id": c, "protocol": "tcp", "target_host": "db", "target_port": 1}).want(201).id("share_id")
 	case "invite":
 		return p.do("POST", path("invites"), fields{}).want(201).id("invite_id")
+	case "domain":
+		return p.do("POST", path("domains"), fields{"host": fmt.Sprintf("h%d.example.org", n)}).want(201).id("domain_id")
 	case "webhook":
 		id := p.do("POST", path("webhooks"), fields{"url": "https://example.org/hook"}).want(201).id("webhook_id")
 		w.do("DELETE", path("webhooks", p.last), nil) // there may be ten

@@ -78,6 +78,7 @@ type Reader interface {
 	LoginRows
 	ShareRows
 	InviteRows
+	DomainRows
 	WebhookRows
 	Freshness
 }
@@ -129,6 +130,12 @@ type ShareRows interface {
 type InviteRows interface {
 	Invite(ctx context.Context, id int64) (row projections.InviteRow, ok bool, err error)
 	Invites(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.InviteRow, next int64, err error)
+}
+
+// DomainRows reads domains of users' own.
+type DomainRows interface {
+	Domain(ctx context.Context, id int64) (row projections.DomainRow, ok bool, err error)
+	Domains(ctx context.Context, index projections.Index, after int64, limit int) (rows []projections.DomainRow, next int64, err error)
 }
 
 // WebhookRows reads webhooks.

@@ -81,6 +81,11 @@ var commandsOf = map[string][]string{
 	"get-key":    {"key show 1 --as-of 9"},
 	"revoke-key": {"key delete 1 --dry-run --idempotency-key k --if-match 3"},
 
+	"list-domains":  {"domain list --user 1 --after 1 --limit 5 --as-of 9"},
+	"create-domain": {"domain add shop.example.com --user 1 --dry-run --idempotency-key k"},
+	"get-domain":    {"domain show 1 --as-of 9"},
+	"verify-domain": {"domain verify 1 --dry-run --idempotency-key k --if-match 3"},
+	"delete-domain": {"domain remove 1 --dry-run --idempotency-key k --if-match 3"},
 	"list-invites":  {"invite list --user 1 --after 1 --limit 5 --as-of 9"},
 	"create-invite": {"invite create --user 1 --name n --uses 2 --expires 1h --dry-run --idempotency-key k"},
 	"get-invite":    {"invite show 1 --as-of 9"},

@@ -126,7 +126,7 @@ An agent never ends with 4: it tries again.`,
 	api := &apiFlags{surroundings: s}
 	for _, cmd := range []*cobra.Command{
 		userCommand(api), clientCommand(api), mappingCommand(api), nodeCommand(api), eventsCommand(api), auditCommand(api), statusCommand(api), statsCommand(api),
-		keyCommand(api), shareCommand(api), inviteCommand(api), webhookCommand(api), planCommand(api), loginCommand(api), logoutCommand(api), whoamiCommand(api),
+		keyCommand(api), shareCommand(api), inviteCommand(api), domainCommand(api), webhookCommand(api), planCommand(api), loginCommand(api), logoutCommand(api), whoamiCommand(api),
 	} {
 		api.declare(cmd.PersistentFlags())
 		root.AddCommand(cmd)

@@ -125,7 +125,7 @@ func (r *resource) createMapping() *cobra.Command {
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
 	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")
-	flags.StringVar(&host, "host", "", "`label` of the public host of an http or tls mapping, under the server's base domain (default: one is chosen and kept)")
+	flags.StringVar(&host, "host", "", "`label` of the public host of an http or tls mapping, under the server's base domain, or a domain that you have verified, see tunnox domain (default: a label is chosen and kept)")
 	flags.StringVar(&path, "path", "", "`path` of the public host that an http mapping has, with all below it (default: /)")
 	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c; unix:PATH is a socket, file:PATH a directory for http; none for socks5")
 	flags.StringVar(&name, "name", "", "`name` for people")

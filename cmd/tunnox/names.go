@@ -25,6 +25,7 @@ var namings = map[string]naming{
 	"mapping": {"mapping_id", "name"},
 	"key":     {"key_id", "name"},
 	"invite":  {"invite_id", "name"},
+	"domain":  {"domain_id", "host"},
 	"share":   {"share_id", "name"},
 }
 

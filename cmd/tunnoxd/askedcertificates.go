@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"strings"
 
 	"github.com/tunnox-net/tunnox/certs"
 	"github.com/tunnox-net/tunnox/control"
@@ -130,8 +129,8 @@ func (h *hostServer) serves(ctx context.Context, host, visitor string) (bool, er
 	if host == h.domain {
 		return true, nil
 	}
-	name, ok := strings.CutSuffix(host, "."+h.domain)
-	if !ok || strings.Contains(name, ".") {
+	name, ok := h.name(host)
+	if !ok {
 		return false, nil
 	}
 	return h.f.HasHost(ctx, name, domain.ProtocolHTTP, visitor)

@@ -95,30 +95,32 @@ func (d *certificateDesk) HostChallenge(ctx context.Context, host string) (contr
 }
 
 // wanted reports whether a certificate of a host may be ordered: it is a base domain
-// that forwarders serve, or one of their public hosts, with a mapping over HTTP. The log
+// that forwarders serve, or a public host below it or of a verified domain, with a mapping over HTTP. The log
 // is asked, which is never behind.
 func (d *certificateDesk) wanted(ctx context.Context, host string) (bool, error) {
 	nodes, err := d.nodes.Nodes(ctx)
 	if err != nil {
 		return false, err
 	}
+	name := host // of a domain that its user has verified
 	for _, base := range baseDomains(nodes)[domain.ProtocolHTTP] {
 		if host == base {
 			return true, nil
 		}
-		label, ok := strings.CutSuffix(host, "."+base)
-		if !ok || label == "" || strings.Contains(label, ".") {
-			continue
+		if label, ok := strings.CutSuffix(host, "."+base); ok && label != "" && !strings.Contains(label, ".") {
+			name = label
 		}
-		view, err := d.ingresses(ctx, domain.Ingress{Host: label})
-		if err != nil {
-			return false, err
-		}
-		return slices.ContainsFunc(view.Mappings, func(m domain.Versioned[domain.Mapping]) bool {
-			return m.State.Active() && m.State.Protocol == domain.ProtocolHTTP
-		}), nil
 	}
-	return false, nil
+	if name == host && !strings.Contains(host, ".") {
+		return false, nil // a label alone is no host
+	}
+	view, err := d.ingresses(ctx, domain.Ingress{Host: name})
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(view.Mappings, func(m domain.Versioned[domain.Mapping]) bool {
+		return m.State.Active() && m.State.Protocol == domain.ProtocolHTTP
+	}), nil
 }
 
 // checkACME gives what is wrong with each of the settings of --acme.

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/tunnox-net/tunnox/control"
@@ -46,7 +45,7 @@ func visitorAddresses(nodes directory.Nodes, log *slog.Logger) func(context.Cont
 					continue
 				}
 				if url := hostsOf[m.Protocol](n); url != "" {
-					return strings.Replace(url, "*", m.PublicHost, 1) + m.PublicPath
+					return m.URL(url)
 				}
 			}
 			return ""

@@ -224,7 +224,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			}
 			return c.AuthCode(), c.PublicKey(), nil
 		},
-		JoinCode:    cp.joinCode,
+		JoinCode: cp.joinCode, LookupTXT: p.cfg.lookupTXT,
 		ParseClaim:  func(code string) (httpapi.Claim, error) { return wire.ParseClaimCode(code) },
 		SigningKeys: signing, Plans: p.cfg.plans,
 		Keys:    []httpapi.Key{{Name: "admin", Hash: httpapi.HashKey(key.secret)}},

@@ -126,12 +126,22 @@ func (p *process) openAccessLog() (*ingress.AccessLog, error) {
 	return l, nil
 }
 
+// name gives the name that mappings have for a host: the label below the base domain, or
+// the whole of another domain. ok is false for what no mapping can have.
+func (h *hostServer) name(host string) (name string, ok bool) {
+	label, ours := strings.CutSuffix(host, "."+h.domain)
+	if ours && !strings.Contains(label, ".") {
+		return label, true
+	}
+	return host, host != h.domain && strings.Contains(host, ".") && net.ParseIP(host) == nil
+}
+
 // mapping gives the mapping that a host and path lead to, and the name that it has for
 // the host. The error is one for [ingress].
 func (h *hostServer) mapping(ctx context.Context, host, path, visitor string) (m domain.Versioned[domain.Mapping], name string, err error) {
-	name, ok := strings.CutSuffix(host, "."+h.domain)
-	if !ok || strings.Contains(name, ".") {
-		return m, name, ingress.ErrNoSite // other domains are not verified yet
+	name, ok := h.name(host)
+	if !ok {
+		return m, name, ingress.ErrNoSite
 	}
 	m, err = h.f.Host(ctx, name, path, visitor)
 	switch {

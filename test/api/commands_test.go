@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tunnox-net/tunnox/test/apiclient"
 	"github.com/tunnox-net/tunnox/test/programs"
 )
 
@@ -128,6 +129,13 @@ var commands = map[string]func(m maker) request{
 		return request{path: path("/invites/%d", m.made("/invites", fields{"user_id": m.user()}, "invite_id"))}
 	},
 
+	"create-domain": func(m maker) request {
+		body := fields{"user_id": m.user(), "host": m.name() + ".example.org"}
+		return request{path: "/domains", body: body, other: with(body, "host", "other.example.org")}
+	},
+	"verify-domain": func(m maker) request { return request{path: path("/domains/%d/verify", m.provable())} },
+	"delete-domain": func(m maker) request { return request{path: path("/domains/%d", m.provable())} },
+
 	"create-webhook": func(m maker) request {
 		user := m.user()
 		return request{path: "/webhooks", body: fields{"user_id": user, "url": "https://example.org/a"}, other: fields{"user_id": user, "url": "https://example.org/b"}}
@@ -214,6 +222,14 @@ func (m maker) mapping() int64 { return m.made("/mappings", m.newMapping(), "map
 func (m maker) newShare() fields {
 	user := m.user()
 	return fields{"user_id": user, "target_client_id": m.client(user), "protocol": "tcp", "target_host": "127.0.0.1", "target_port": 80}
+}
+
+// provable makes a domain whose record is there.
+func (m maker) provable() int64 {
+	var d apiclient.Domain
+	m.first.Do(m, "POST", base+"/domains", fields{"user_id": m.user(), "host": m.name() + ".example.org"}, &d)
+	m.dns.SetText(d.ProofName, d.ProofValue)
+	return d.DomainId
 }
 
 // webhook asks for an event that does not happen here, so that nothing is sent.

@@ -25,7 +25,7 @@ type population struct {
 	maker
 	user, client                            int64
 	users, clients, mappings, keys, shares  []int64
-	webhooks, invites                       []int64
+	webhooks, invites, domains              []int64
 	disabledUsers, disabledClients, stopped []int64
 	going                                   []string // paths of the resources that are deleted
 }
@@ -40,6 +40,7 @@ func populate(m maker, n int) *population {
 		p.keys = append(p.keys, m.made("/keys", fields{"user_id": p.user, "name": "stays"}, "key_id"))
 		p.shares = append(p.shares, m.made("/shares", p.share("stays"), "share_id"))
 		p.invites = append(p.invites, m.made("/invites", p.invite("stays"), "invite_id"))
+		p.domains = append(p.domains, m.made("/domains", p.domain(), "domain_id"))
 		if i%2 == 1 {
 			for _, what := range []string{path("/users/%d", u), path("/clients/%d", c), path("/mappings/%d", mp)} {
 				m.first.Do(m, "POST", base+what+"/disable", nil, nil)
@@ -49,7 +50,8 @@ func populate(m maker, n int) *population {
 		p.going = append(p.going, path("/users/%d", m.user()), path("/clients/%d", p.clientOf(i)), path("/mappings/%d", p.mappingOf(n+i)),
 			path("/keys/%d", m.made("/keys", fields{"user_id": p.user, "name": "goes"}, "key_id")),
 			path("/shares/%d", m.made("/shares", p.share("goes"), "share_id")),
-			path("/invites/%d", m.made("/invites", p.invite("goes"), "invite_id")))
+			path("/invites/%d", m.made("/invites", p.invite("goes"), "invite_id")),
+			path("/domains/%d", m.made("/domains", p.domain(), "domain_id")))
 		if i < mostWebhooks/2 {
 			p.webhooks = append(p.webhooks, p.hook())
 			p.going = append(p.going, path("/webhooks/%d", p.hook()))
@@ -80,6 +82,10 @@ func (p *population) share(name string) fields {
 
 func (p *population) invite(name string) fields { return fields{"user_id": p.user, "name": name} }
 
+func (p *population) domain() fields {
+	return fields{"user_id": p.user, "host": p.name() + ".example.org"}
+}
+
 // lists gives every list, with its filters.
 func (p *population) lists() []list {
 	owner := path("user_id=%d", p.user)
@@ -99,6 +105,7 @@ func (p *population) lists() []list {
 		{"list-keys", "/keys?" + owner, "key_id", p.keys},
 		{"list-shares", "/shares?" + owner, "share_id", p.shares},
 		{"list-invites", "/invites?" + owner, "invite_id", p.invites},
+		{"list-domains", "/domains?" + owner, "domain_id", p.domains},
 		{"list-webhooks", "/webhooks?" + owner, "webhook_id", p.webhooks},
 		{"list-deliveries", path("/webhooks/%d/deliveries", p.webhooks[0]), "delivery_id", nil}, // none; the story of webhooks has some
 	}

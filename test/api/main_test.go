@@ -23,6 +23,7 @@ type form struct {
 	other  *programs.API    // the cluster's other one, or the same
 	names  atomic.Int64     // that were given
 	codes  chan string      // claim codes of anonymous clients
+	dns    *services.DNS    // that is asked for the proofs of domains
 	// lose ends the first control plane as kill -9 does; nil if it is the only one.
 	lose func()
 }
@@ -49,15 +50,17 @@ func TestBothForms(t *testing.T) {
 }
 
 func embedded(t *testing.T) *form {
-	s := programs.Serve(t)
-	return &form{doc: readDocument(t), server: s, first: s.API, other: s.API}
+	dns := services.StartDNS(t)
+	s := programs.Serve(t, "--resolver", dns.Addr)
+	return &form{doc: readDocument(t), server: s, first: s.API, other: s.API, dns: dns}
 }
 
 func cluster(t *testing.T) *form {
 	// Two forwarders: a story drains one, and invited machines need another one.
-	c := programs.StartCluster(t, 2, services.Postgres(t), services.Redis(t))
+	dns := services.StartDNS(t)
+	c := programs.StartClusterWith(t, 2, services.Postgres(t), services.Redis(t), []string{"--resolver", dns.Addr})
 	second := programs.StartControlBeside(t, "127.0.0.20", c.Control)
-	return &form{doc: readDocument(t), server: c.Server(), first: c.Control.API, other: second.API, lose: c.Control.Kill}
+	return &form{doc: readDocument(t), server: c.Server(), first: c.Control.API, other: second.API, lose: c.Control.Kill, dns: dns}
 }
 
 // client is the generated client of a control plane, with a token. It records in done

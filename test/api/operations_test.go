@@ -32,6 +32,7 @@ func everyOperation(t *testing.T, f *form) {
 	s.tunnels()
 	s.shares()
 	s.invites()
+	s.domains()
 	s.webhooks()
 	s.log()
 	s.refusals()

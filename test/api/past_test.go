@@ -18,7 +18,7 @@ import (
 func thePast(t *testing.T, f *form) {
 	p := populate(maker{t, f}, 2)
 	ids := map[string]int64{"/users": p.user, "/clients": p.clients[0], "/mappings": p.mappings[0], "/keys": p.keys[0], "/shares": p.shares[0], "/webhooks": p.webhooks[0],
-		"/invites": p.invites[0]}
+		"/invites": p.invites[0], "/domains": p.domains[0]}
 	var asked []string
 	for _, op := range f.doc.operations("as_of") {
 		if op.method != http.MethodGet {

@@ -177,3 +177,23 @@ func (s *story) invites() {
 	call(c.RevokeInviteWithResponse(s.ctx, invite.InviteId, nil)).want(t, 204)
 	call(c.GetInviteWithResponse(s.ctx, invite.InviteId, nil)).want(t, 404)
 }
+
+// domains is about names of a user's own. test/certificates tests what visitors see.
+func (s *story) domains() {
+	t, c := s.T, s.admin
+	user := call(c.CreateUserWithResponse(s.ctx, nil, apiclient.CreateUserBody{Username: "owner", Email: "owner@example.org"})).want(t, 201).JSON201.UserId
+	made := call(c.CreateDomainWithResponse(s.ctx, nil, apiclient.CreateDomainBody{UserId: &user, Host: "own.example.com"})).want(t, 201).JSON201
+	call(c.VerifyDomainWithResponse(s.ctx, made.DomainId, nil)).want(t, 409)
+	s.dns.SetText(made.ProofName, made.ProofValue)
+	verified := call(c.VerifyDomainWithResponse(s.ctx, made.DomainId, nil)).want(t, 200).JSON200
+	is(t, "the verified domain", verified.Host, "own.example.com")
+	is(t, "its state", verified.Status, apiclient.Verified)
+	shown := call(c.GetDomainWithResponse(s.ctx, made.DomainId, nil)).want(t, 200).JSON200
+	is(t, "its user", shown.UserId, user)
+	listed := call(c.ListDomainsWithResponse(s.ctx, &apiclient.ListDomainsParams{UserId: &user})).want(t, 200).JSON200.Items
+	if len(listed) != 1 || listed[0].DomainId != made.DomainId {
+		t.Errorf("domains are %+v", listed)
+	}
+	call(c.DeleteDomainWithResponse(s.ctx, made.DomainId, nil)).want(t, 204)
+	call(c.GetDomainWithResponse(s.ctx, made.DomainId, nil)).want(t, 404)
+}

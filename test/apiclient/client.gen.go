@@ -12,4324 +12,9 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
-	"github.com/oapi-codegen/nullable"
 	"github.com/oapi-codegen/runtime"
 )
-
-// Defines values for ChangeClientBodyCommands.
-const (
-	ChangeClientBodyCommandsAll  ChangeClientBodyCommands = "all"
-	ChangeClientBodyCommandsNone ChangeClientBodyCommands = "none"
-	ChangeClientBodyCommandsOwn  ChangeClientBodyCommands = "own"
-)
-
-// Defines values for ChangeMappingBodyEncryption.
-const (
-	ChangeMappingBodyEncryptionE2e       ChangeMappingBodyEncryption = "e2e"
-	ChangeMappingBodyEncryptionTransport ChangeMappingBodyEncryption = "transport"
-)
-
-// Defines values for ChangeMappingBodyHeldBy.
-const (
-	ChangeMappingBodyHeldByBoth   ChangeMappingBodyHeldBy = "both"
-	ChangeMappingBodyHeldBySource ChangeMappingBodyHeldBy = "source"
-	ChangeMappingBodyHeldByTarget ChangeMappingBodyHeldBy = "target"
-)
-
-// Defines values for ChangeMappingBodyProtocol.
-const (
-	ChangeMappingBodyProtocolHttp   ChangeMappingBodyProtocol = "http"
-	ChangeMappingBodyProtocolSocks5 ChangeMappingBodyProtocol = "socks5"
-	ChangeMappingBodyProtocolTcp    ChangeMappingBodyProtocol = "tcp"
-	ChangeMappingBodyProtocolTls    ChangeMappingBodyProtocol = "tls"
-	ChangeMappingBodyProtocolUdp    ChangeMappingBodyProtocol = "udp"
-)
-
-// Defines values for ChangeMappingBodyProxyProtocol.
-const (
-	ChangeMappingBodyProxyProtocolNone ChangeMappingBodyProxyProtocol = "none"
-	ChangeMappingBodyProxyProtocolV1   ChangeMappingBodyProxyProtocol = "v1"
-	ChangeMappingBodyProxyProtocolV2   ChangeMappingBodyProxyProtocol = "v2"
-)
-
-// Defines values for ChangeMappingBodyTargetScheme.
-const (
-	ChangeMappingBodyTargetSchemeH2c   ChangeMappingBodyTargetScheme = "h2c"
-	ChangeMappingBodyTargetSchemeHttp  ChangeMappingBodyTargetScheme = "http"
-	ChangeMappingBodyTargetSchemeHttps ChangeMappingBodyTargetScheme = "https"
-)
-
-// Defines values for ChangeWebhookBodyScope.
-const (
-	ChangeWebhookBodyScopeAll ChangeWebhookBodyScope = "all"
-	ChangeWebhookBodyScopeOwn ChangeWebhookBodyScope = "own"
-)
-
-// Defines values for ClientClientType.
-const (
-	ClientClientTypeAnonymous ClientClientType = "anonymous"
-	ClientClientTypeManaged   ClientClientType = "managed"
-)
-
-// Defines values for ClientCommands.
-const (
-	ClientCommandsAll  ClientCommands = "all"
-	ClientCommandsNone ClientCommands = "none"
-	ClientCommandsOwn  ClientCommands = "own"
-)
-
-// Defines values for ClientStatus.
-const (
-	ClientStatusDisabled ClientStatus = "disabled"
-	ClientStatusOffline  ClientStatus = "offline"
-	ClientStatusOnline   ClientStatus = "online"
-	ClientStatusUnknown  ClientStatus = "unknown"
-)
-
-// Defines values for ClientWithCredentialClientType.
-const (
-	ClientWithCredentialClientTypeAnonymous ClientWithCredentialClientType = "anonymous"
-	ClientWithCredentialClientTypeManaged   ClientWithCredentialClientType = "managed"
-)
-
-// Defines values for ClientWithCredentialCommands.
-const (
-	ClientWithCredentialCommandsAll  ClientWithCredentialCommands = "all"
-	ClientWithCredentialCommandsNone ClientWithCredentialCommands = "none"
-	ClientWithCredentialCommandsOwn  ClientWithCredentialCommands = "own"
-)
-
-// Defines values for ClientWithCredentialStatus.
-const (
-	ClientWithCredentialStatusDisabled ClientWithCredentialStatus = "disabled"
-	ClientWithCredentialStatusOffline  ClientWithCredentialStatus = "offline"
-	ClientWithCredentialStatusOnline   ClientWithCredentialStatus = "online"
-	ClientWithCredentialStatusUnknown  ClientWithCredentialStatus = "unknown"
-)
-
-// Defines values for CreateClientBodyCommands.
-const (
-	CreateClientBodyCommandsAll  CreateClientBodyCommands = "all"
-	CreateClientBodyCommandsNone CreateClientBodyCommands = "none"
-	CreateClientBodyCommandsOwn  CreateClientBodyCommands = "own"
-)
-
-// Defines values for CreateKeyBodyScopes.
-const (
-	CreateKeyBodyScopesAdmin         CreateKeyBodyScopes = "admin"
-	CreateKeyBodyScopesClientsWrite  CreateKeyBodyScopes = "clients:write"
-	CreateKeyBodyScopesKeysWrite     CreateKeyBodyScopes = "keys:write"
-	CreateKeyBodyScopesMappingsWrite CreateKeyBodyScopes = "mappings:write"
-	CreateKeyBodyScopesRead          CreateKeyBodyScopes = "read"
-	CreateKeyBodyScopesSharesWrite   CreateKeyBodyScopes = "shares:write"
-	CreateKeyBodyScopesUsersWrite    CreateKeyBodyScopes = "users:write"
-	CreateKeyBodyScopesWebhooksWrite CreateKeyBodyScopes = "webhooks:write"
-)
-
-// Defines values for CreateMappingBodyEncryption.
-const (
-	CreateMappingBodyEncryptionE2e       CreateMappingBodyEncryption = "e2e"
-	CreateMappingBodyEncryptionTransport CreateMappingBodyEncryption = "transport"
-)
-
-// Defines values for CreateMappingBodyHeldBy.
-const (
-	CreateMappingBodyHeldByBoth   CreateMappingBodyHeldBy = "both"
-	CreateMappingBodyHeldBySource CreateMappingBodyHeldBy = "source"
-	CreateMappingBodyHeldByTarget CreateMappingBodyHeldBy = "target"
-)
-
-// Defines values for CreateMappingBodyProtocol.
-const (
-	CreateMappingBodyProtocolHttp   CreateMappingBodyProtocol = "http"
-	CreateMappingBodyProtocolSocks5 CreateMappingBodyProtocol = "socks5"
-	CreateMappingBodyProtocolTcp    CreateMappingBodyProtocol = "tcp"
-	CreateMappingBodyProtocolTls    CreateMappingBodyProtocol = "tls"
-	CreateMappingBodyProtocolUdp    CreateMappingBodyProtocol = "udp"
-)
-
-// Defines values for CreateMappingBodyProxyProtocol.
-const (
-	CreateMappingBodyProxyProtocolNone CreateMappingBodyProxyProtocol = "none"
-	CreateMappingBodyProxyProtocolV1   CreateMappingBodyProxyProtocol = "v1"
-	CreateMappingBodyProxyProtocolV2   CreateMappingBodyProxyProtocol = "v2"
-)
-
-// Defines values for CreateMappingBodyTargetScheme.
-const (
-	CreateMappingBodyTargetSchemeH2c   CreateMappingBodyTargetScheme = "h2c"
-	CreateMappingBodyTargetSchemeHttp  CreateMappingBodyTargetScheme = "http"
-	CreateMappingBodyTargetSchemeHttps CreateMappingBodyTargetScheme = "https"
-)
-
-// Defines values for CreateShareBodyEncryption.
-const (
-	CreateShareBodyEncryptionE2e       CreateShareBodyEncryption = "e2e"
-	CreateShareBodyEncryptionTransport CreateShareBodyEncryption = "transport"
-)
-
-// Defines values for CreateShareBodyHeldBy.
-const (
-	CreateShareBodyHeldByBoth   CreateShareBodyHeldBy = "both"
-	CreateShareBodyHeldBySource CreateShareBodyHeldBy = "source"
-	CreateShareBodyHeldByTarget CreateShareBodyHeldBy = "target"
-)
-
-// Defines values for CreateShareBodyProtocol.
-const (
-	CreateShareBodyProtocolHttp   CreateShareBodyProtocol = "http"
-	CreateShareBodyProtocolSocks5 CreateShareBodyProtocol = "socks5"
-	CreateShareBodyProtocolTcp    CreateShareBodyProtocol = "tcp"
-	CreateShareBodyProtocolTls    CreateShareBodyProtocol = "tls"
-	CreateShareBodyProtocolUdp    CreateShareBodyProtocol = "udp"
-)
-
-// Defines values for CreateShareBodyProxyProtocol.
-const (
-	CreateShareBodyProxyProtocolNone CreateShareBodyProxyProtocol = "none"
-	CreateShareBodyProxyProtocolV1   CreateShareBodyProxyProtocol = "v1"
-	CreateShareBodyProxyProtocolV2   CreateShareBodyProxyProtocol = "v2"
-)
-
-// Defines values for CreateShareBodyTargetScheme.
-const (
-	CreateShareBodyTargetSchemeH2c   CreateShareBodyTargetScheme = "h2c"
-	CreateShareBodyTargetSchemeHttp  CreateShareBodyTargetScheme = "http"
-	CreateShareBodyTargetSchemeHttps CreateShareBodyTargetScheme = "https"
-)
-
-// Defines values for CreateUserBodyRole.
-const (
-	CreateUserBodyRoleAdmin CreateUserBodyRole = "admin"
-	CreateUserBodyRoleUser  CreateUserBodyRole = "user"
-)
-
-// Defines values for CreateWebhookBodyScope.
-const (
-	CreateWebhookBodyScopeAll CreateWebhookBodyScope = "all"
-	CreateWebhookBodyScopeOwn CreateWebhookBodyScope = "own"
-)
-
-// Defines values for DeliveryStatus.
-const (
-	Delivered DeliveryStatus = "delivered"
-	Failed    DeliveryStatus = "failed"
-	Pending   DeliveryStatus = "pending"
-)
-
-// Defines values for DrainedState.
-const (
-	DrainedStateDraining DrainedState = "draining"
-)
-
-// Defines values for HealthStatus.
-const (
-	Ok HealthStatus = "ok"
-)
-
-// Defines values for MappingEncryption.
-const (
-	MappingEncryptionE2e       MappingEncryption = "e2e"
-	MappingEncryptionTransport MappingEncryption = "transport"
-)
-
-// Defines values for MappingHeldBy.
-const (
-	MappingHeldByBoth   MappingHeldBy = "both"
-	MappingHeldBySource MappingHeldBy = "source"
-	MappingHeldByTarget MappingHeldBy = "target"
-)
-
-// Defines values for MappingProtocol.
-const (
-	MappingProtocolHttp   MappingProtocol = "http"
-	MappingProtocolSocks5 MappingProtocol = "socks5"
-	MappingProtocolTcp    MappingProtocol = "tcp"
-	MappingProtocolTls    MappingProtocol = "tls"
-	MappingProtocolUdp    MappingProtocol = "udp"
-)
-
-// Defines values for MappingProxyProtocol.
-const (
-	MappingProxyProtocolNone MappingProxyProtocol = "none"
-	MappingProxyProtocolV1   MappingProxyProtocol = "v1"
-	MappingProxyProtocolV2   MappingProxyProtocol = "v2"
-)
-
-// Defines values for MappingStatus.
-const (
-	MappingStatusActive   MappingStatus = "active"
-	MappingStatusDisabled MappingStatus = "disabled"
-)
-
-// Defines values for MappingTargetScheme.
-const (
-	MappingTargetSchemeH2c   MappingTargetScheme = "h2c"
-	MappingTargetSchemeHttp  MappingTargetScheme = "http"
-	MappingTargetSchemeHttps MappingTargetScheme = "https"
-)
-
-// Defines values for MeRole.
-const (
-	MeRoleAdmin MeRole = "admin"
-	MeRoleUser  MeRole = "user"
-)
-
-// Defines values for NewShareEncryption.
-const (
-	NewShareEncryptionE2e       NewShareEncryption = "e2e"
-	NewShareEncryptionTransport NewShareEncryption = "transport"
-)
-
-// Defines values for NewShareHeldBy.
-const (
-	NewShareHeldByBoth   NewShareHeldBy = "both"
-	NewShareHeldBySource NewShareHeldBy = "source"
-	NewShareHeldByTarget NewShareHeldBy = "target"
-)
-
-// Defines values for NewShareProtocol.
-const (
-	NewShareProtocolHttp   NewShareProtocol = "http"
-	NewShareProtocolSocks5 NewShareProtocol = "socks5"
-	NewShareProtocolTcp    NewShareProtocol = "tcp"
-	NewShareProtocolTls    NewShareProtocol = "tls"
-	NewShareProtocolUdp    NewShareProtocol = "udp"
-)
-
-// Defines values for NewShareProxyProtocol.
-const (
-	NewShareProxyProtocolNone NewShareProxyProtocol = "none"
-	NewShareProxyProtocolV1   NewShareProxyProtocol = "v1"
-	NewShareProxyProtocolV2   NewShareProxyProtocol = "v2"
-)
-
-// Defines values for NewShareTargetScheme.
-const (
-	NewShareTargetSchemeH2c   NewShareTargetScheme = "h2c"
-	NewShareTargetSchemeHttp  NewShareTargetScheme = "http"
-	NewShareTargetSchemeHttps NewShareTargetScheme = "https"
-)
-
-// Defines values for NewWebhookScope.
-const (
-	NewWebhookScopeAll NewWebhookScope = "all"
-	NewWebhookScopeOwn NewWebhookScope = "own"
-)
-
-// Defines values for NewWebhookStatus.
-const (
-	NewWebhookStatusActive   NewWebhookStatus = "active"
-	NewWebhookStatusDisabled NewWebhookStatus = "disabled"
-)
-
-// Defines values for NodeState.
-const (
-	NodeStateActive   NodeState = "active"
-	NodeStateDraining NodeState = "draining"
-)
-
-// Defines values for ReadyStatus.
-const (
-	ReadyStatusReady   ReadyStatus = "ready"
-	ReadyStatusUnready ReadyStatus = "unready"
-)
-
-// Defines values for RevokedState.
-const (
-	RevokedStateRevoked RevokedState = "revoked"
-)
-
-// Defines values for SetRoleBodyRole.
-const (
-	SetRoleBodyRoleAdmin SetRoleBodyRole = "admin"
-	SetRoleBodyRoleUser  SetRoleBodyRole = "user"
-)
-
-// Defines values for ShareEncryption.
-const (
-	ShareEncryptionE2e       ShareEncryption = "e2e"
-	ShareEncryptionTransport ShareEncryption = "transport"
-)
-
-// Defines values for ShareHeldBy.
-const (
-	ShareHeldByBoth   ShareHeldBy = "both"
-	ShareHeldBySource ShareHeldBy = "source"
-	ShareHeldByTarget ShareHeldBy = "target"
-)
-
-// Defines values for ShareProtocol.
-const (
-	ShareProtocolHttp   ShareProtocol = "http"
-	ShareProtocolSocks5 ShareProtocol = "socks5"
-	ShareProtocolTcp    ShareProtocol = "tcp"
-	ShareProtocolTls    ShareProtocol = "tls"
-	ShareProtocolUdp    ShareProtocol = "udp"
-)
-
-// Defines values for ShareProxyProtocol.
-const (
-	ShareProxyProtocolNone ShareProxyProtocol = "none"
-	ShareProxyProtocolV1   ShareProxyProtocol = "v1"
-	ShareProxyProtocolV2   ShareProxyProtocol = "v2"
-)
-
-// Defines values for ShareTargetScheme.
-const (
-	ShareTargetSchemeH2c   ShareTargetScheme = "h2c"
-	ShareTargetSchemeHttp  ShareTargetScheme = "http"
-	ShareTargetSchemeHttps ShareTargetScheme = "https"
-)
-
-// Defines values for TokensTokenType.
-const (
-	Bearer TokensTokenType = "Bearer"
-)
-
-// Defines values for TrafficStatsRange.
-const (
-	TrafficStatsRangeN1h  TrafficStatsRange = "1h"
-	TrafficStatsRangeN24h TrafficStatsRange = "24h"
-	TrafficStatsRangeN30d TrafficStatsRange = "30d"
-	TrafficStatsRangeN7d  TrafficStatsRange = "7d"
-)
-
-// Defines values for UserRole.
-const (
-	UserRoleAdmin UserRole = "admin"
-	UserRoleUser  UserRole = "user"
-)
-
-// Defines values for UserStatus.
-const (
-	UserStatusActive   UserStatus = "active"
-	UserStatusDisabled UserStatus = "disabled"
-)
-
-// Defines values for WebhookScope.
-const (
-	WebhookScopeAll WebhookScope = "all"
-	WebhookScopeOwn WebhookScope = "own"
-)
-
-// Defines values for WebhookStatus.
-const (
-	WebhookStatusActive   WebhookStatus = "active"
-	WebhookStatusDisabled WebhookStatus = "disabled"
-)
-
-// Defines values for AuditParamsOrder.
-const (
-	Newest AuditParamsOrder = "newest"
-	Oldest AuditParamsOrder = "oldest"
-)
-
-// Defines values for AuditParamsFormat.
-const (
-	Json   AuditParamsFormat = "json"
-	Ndjson AuditParamsFormat = "ndjson"
-)
-
-// Defines values for ListClientsParamsStatus.
-const (
-	ListClientsParamsStatusDisabled ListClientsParamsStatus = "disabled"
-	ListClientsParamsStatusOffline  ListClientsParamsStatus = "offline"
-	ListClientsParamsStatusOnline   ListClientsParamsStatus = "online"
-)
-
-// Defines values for ListClientsParamsType.
-const (
-	ListClientsParamsTypeAnonymous ListClientsParamsType = "anonymous"
-	ListClientsParamsTypeManaged   ListClientsParamsType = "managed"
-)
-
-// Defines values for ListMappingsOfClientParamsStatus.
-const (
-	ListMappingsOfClientParamsStatusActive   ListMappingsOfClientParamsStatus = "active"
-	ListMappingsOfClientParamsStatusDisabled ListMappingsOfClientParamsStatus = "disabled"
-)
-
-// Defines values for ListMappingsOfClientParamsProtocol.
-const (
-	ListMappingsOfClientParamsProtocolHttp   ListMappingsOfClientParamsProtocol = "http"
-	ListMappingsOfClientParamsProtocolSocks5 ListMappingsOfClientParamsProtocol = "socks5"
-	ListMappingsOfClientParamsProtocolTcp    ListMappingsOfClientParamsProtocol = "tcp"
-	ListMappingsOfClientParamsProtocolTls    ListMappingsOfClientParamsProtocol = "tls"
-	ListMappingsOfClientParamsProtocolUdp    ListMappingsOfClientParamsProtocol = "udp"
-)
-
-// Defines values for ListMappingsParamsStatus.
-const (
-	ListMappingsParamsStatusActive   ListMappingsParamsStatus = "active"
-	ListMappingsParamsStatusDisabled ListMappingsParamsStatus = "disabled"
-)
-
-// Defines values for ListMappingsParamsProtocol.
-const (
-	ListMappingsParamsProtocolHttp   ListMappingsParamsProtocol = "http"
-	ListMappingsParamsProtocolSocks5 ListMappingsParamsProtocol = "socks5"
-	ListMappingsParamsProtocolTcp    ListMappingsParamsProtocol = "tcp"
-	ListMappingsParamsProtocolTls    ListMappingsParamsProtocol = "tls"
-	ListMappingsParamsProtocolUdp    ListMappingsParamsProtocol = "udp"
-)
-
-// Defines values for TrafficStatsParamsRange.
-const (
-	TrafficStatsParamsRangeN1h  TrafficStatsParamsRange = "1h"
-	TrafficStatsParamsRangeN24h TrafficStatsParamsRange = "24h"
-	TrafficStatsParamsRangeN30d TrafficStatsParamsRange = "30d"
-	TrafficStatsParamsRangeN7d  TrafficStatsParamsRange = "7d"
-)
-
-// Defines values for ListUsersParamsStatus.
-const (
-	ListUsersParamsStatusActive   ListUsersParamsStatus = "active"
-	ListUsersParamsStatusDisabled ListUsersParamsStatus = "disabled"
-)
-
-// Defines values for ListUsersParamsRole.
-const (
-	ListUsersParamsRoleAdmin ListUsersParamsRole = "admin"
-	ListUsersParamsRoleUser  ListUsersParamsRole = "user"
-)
-
-// Defines values for ListClientsOfUserParamsStatus.
-const (
-	ListClientsOfUserParamsStatusDisabled ListClientsOfUserParamsStatus = "disabled"
-	ListClientsOfUserParamsStatusOffline  ListClientsOfUserParamsStatus = "offline"
-	ListClientsOfUserParamsStatusOnline   ListClientsOfUserParamsStatus = "online"
-)
-
-// Defines values for ListClientsOfUserParamsType.
-const (
-	ListClientsOfUserParamsTypeAnonymous ListClientsOfUserParamsType = "anonymous"
-	ListClientsOfUserParamsTypeManaged   ListClientsOfUserParamsType = "managed"
-)
-
-// Defines values for ListMappingsOfUserParamsStatus.
-const (
-	ListMappingsOfUserParamsStatusActive   ListMappingsOfUserParamsStatus = "active"
-	ListMappingsOfUserParamsStatusDisabled ListMappingsOfUserParamsStatus = "disabled"
-)
-
-// Defines values for ListMappingsOfUserParamsProtocol.
-const (
-	ListMappingsOfUserParamsProtocolHttp   ListMappingsOfUserParamsProtocol = "http"
-	ListMappingsOfUserParamsProtocolSocks5 ListMappingsOfUserParamsProtocol = "socks5"
-	ListMappingsOfUserParamsProtocolTcp    ListMappingsOfUserParamsProtocol = "tcp"
-	ListMappingsOfUserParamsProtocolTls    ListMappingsOfUserParamsProtocol = "tls"
-	ListMappingsOfUserParamsProtocolUdp    ListMappingsOfUserParamsProtocol = "udp"
-)
-
-// APIKey defines model for APIKey.
-type APIKey struct {
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// ExpiresAt null = never
-	//
-	// Examples: 2027-01-02T15:04:05Z
-	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
-
-	// KeyId Examples: 1234567890123
-	KeyId int64 `json:"key_id"`
-
-	// LastUsed The last use that this control plane has seen since it started
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	LastUsed nullable.Nullable[time.Time] `json:"last_used"`
-
-	// Name Examples: ci
-	Name string `json:"name"`
-
-	// Prefix The first characters of the key, to tell keys apart
-	//
-	// Examples: tnk_1234567890123_Ab3d
-	Prefix string `json:"prefix"`
-
-	// Scopes The scopes of the key. The key never allows more than its owner may do
-	Scopes []string `json:"scopes"`
-
-	// UserId The owner; null = the operator
-	//
-	// Examples: 100000001
-	UserId nullable.Nullable[int64] `json:"user_id"`
-}
-
-// Access defines model for Access.
-type Access struct {
-	// Allow Networks, for example 192.0.2.0/24, and addresses that visitors may come from. Left out: all
-	//
-	// Examples: ["192.0.2.0/24"]
-	Allow nullable.Nullable[[]string] `json:"allow,omitempty"`
-
-	// Basic http: usernames and passwords that visitors must have one of (RFC 7617). Left out: none is needed
-	//
-	// Examples: [{"password":"correct horse","username":"ann"}]
-	Basic nullable.Nullable[[]VisitorAccess] `json:"basic,omitempty"`
-
-	// Deny Networks and addresses that visitors may not come from, also where allow has them
-	//
-	// Examples: ["192.0.2.66"]
-	Deny nullable.Nullable[[]string] `json:"deny,omitempty"`
-}
-
-// Attempt defines model for Attempt.
-type Attempt struct {
-	// At Examples: 2026-01-02T15:04:05Z
-	At time.Time `json:"at"`
-
-	// DurationMs Examples: 120
-	DurationMs int64 `json:"duration_ms"`
-
-	// Error Why the attempt failed; null after a success
-	//
-	// Examples: the receiver answered 500 Internal Server Error
-	Error nullable.Nullable[string] `json:"error"`
-
-	// StatusCode The status of the receiver's answer; null without an answer
-	//
-	// Examples: 200
-	StatusCode nullable.Nullable[int64] `json:"status_code"`
-}
-
-// ChangeClientBody defines model for ChangeClientBody.
-type ChangeClientBody struct {
-	// ClientDesc The older name of description
-	//
-	// Examples: the machine under the stairs
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientDesc *string `json:"client_desc,omitempty"`
-
-	// ClientId May be sent, but cannot be changed
-	//
-	// Examples: 600000000
-	ClientId *int64 `json:"client_id,omitempty"`
-
-	// ClientName The older name of name
-	//
-	// Examples: office
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientName *string `json:"client_name,omitempty"`
-
-	// Commands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing. Mappings that exist stay, and users may lead connections there in any case
-	//
-	// Examples: all
-	Commands *ChangeClientBodyCommands `json:"commands,omitempty"`
-
-	// Description Examples: the machine under the stairs
-	Description *string `json:"description,omitempty"`
-
-	// Name Examples: office
-	Name *string `json:"name,omitempty"`
-
-	// UserId May be sent, but cannot be changed
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-}
-
-// ChangeClientBodyCommands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing. Mappings that exist stay, and users may lead connections there in any case
-//
-// Examples: all
-type ChangeClientBodyCommands string
-
-// ChangeMappingBody defines model for ChangeMappingBody.
-type ChangeMappingBody struct {
-	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
-	Access *Access `json:"access,omitempty"`
-
-	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-	//
-	// Examples: e2e
-	Encryption *ChangeMappingBodyEncryption `json:"encryption,omitempty"`
-
-	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
-	Files *Files `json:"files,omitempty"`
-
-	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-	//
-	// Examples: target
-	HeldBy *ChangeMappingBodyHeldBy `json:"held_by,omitempty"`
-
-	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
-	Http *HTTPOptions `json:"http,omitempty"`
-
-	// IdleSeconds udp: a flow that is silent for so long ends
-	//
-	// Examples: 60
-	IdleSeconds *int64 `json:"idle_seconds,omitempty"`
-
-	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
-	//
-	// Examples: 127.0.0.1
-	LocalHost *string `json:"local_host,omitempty"`
-
-	// LocalPort The port the source listens on; left out when there is no source client
-	//
-	// Examples: 8080
-	LocalPort *int64 `json:"local_port,omitempty"`
-
-	// MappingId May be sent, but cannot be changed
-	//
-	// Examples: 1001
-	MappingId *int64 `json:"mapping_id,omitempty"`
-
-	// Name Examples: intranet
-	Name *string `json:"name,omitempty"`
-
-	// Protocol May be sent, but cannot be changed
-	//
-	// Examples: tcp
-	Protocol *ChangeMappingBodyProtocol `json:"protocol,omitempty"`
-
-	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-	//
-	// Examples: v2
-	ProxyProtocol *ChangeMappingBodyProxyProtocol `json:"proxy_protocol,omitempty"`
-
-	// PublicAddress May be sent, but is derived from public_port
-	//
-	// Examples: 192.0.2.10:20000
-	PublicAddress *string `json:"public_address,omitempty"`
-
-	// PublicHost Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
-	//
-	// Examples: brave-otter
-	PublicHost *string `json:"public_host,omitempty"`
-
-	// PublicPath Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
-	//
-	// Examples: /
-	PublicPath *string `json:"public_path,omitempty"`
-
-	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
-	//
-	// Examples: 20000
-	PublicPort *int64 `json:"public_port,omitempty"`
-
-	// PublicUrl May be sent, but is derived from public_host and public_path
-	//
-	// Examples: http://brave-otter.t.example.org/
-	PublicUrl *string `json:"public_url,omitempty"`
-
-	// ShareId May be sent, but cannot be changed
-	//
-	// Examples: 1234567890123
-	ShareId *int64 `json:"share_id,omitempty"`
-
-	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
-	Socks *SocksAccess `json:"socks,omitempty"`
-
-	// SourceClientId May be sent, but cannot be changed
-	//
-	// Examples: 600000000
-	SourceClientId *int64 `json:"source_client_id,omitempty"`
-
-	// SourceUserId May be sent, but cannot be changed
-	//
-	// Examples: 100000002
-	SourceUserId *int64 `json:"source_user_id,omitempty"`
-
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
-	//
-	// Examples: unix:/run/app.sock
-	Target *string `json:"target,omitempty"`
-
-	// TargetClientId May be sent, but cannot be changed
-	//
-	// Examples: 600000001
-	TargetClientId *int64 `json:"target_client_id,omitempty"`
-
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
-	//
-	// Examples: 127.0.0.1
-	TargetHost *string `json:"target_host,omitempty"`
-
-	// TargetPort Examples: 80
-	TargetPort *int64 `json:"target_port,omitempty"`
-
-	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-	//
-	// Examples: http
-	TargetScheme *ChangeMappingBodyTargetScheme `json:"target_scheme,omitempty"`
-
-	// TargetUserId May be sent, but cannot be changed
-	//
-	// Examples: 100000002
-	TargetUserId *int64 `json:"target_user_id,omitempty"`
-
-	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
-	//
-	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
-	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
-
-	// UserId May be sent, but cannot be changed
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-}
-
-// ChangeMappingBodyEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-//
-// Examples: e2e
-type ChangeMappingBodyEncryption string
-
-// ChangeMappingBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-//
-// Examples: target
-type ChangeMappingBodyHeldBy string
-
-// ChangeMappingBodyProtocol May be sent, but cannot be changed
-//
-// Examples: tcp
-type ChangeMappingBodyProtocol string
-
-// ChangeMappingBodyProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-//
-// Examples: v2
-type ChangeMappingBodyProxyProtocol string
-
-// ChangeMappingBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-//
-// Examples: http
-type ChangeMappingBodyTargetScheme string
-
-// ChangeUserBody defines model for ChangeUserBody.
-type ChangeUserBody struct {
-	// CurrentPassword The present password. Callers who are not admins must give it to set a new one
-	//
-	// Examples: correct horse battery
-	CurrentPassword *string `json:"current_password,omitempty"`
-
-	// Email Examples: ann@example.org
-	Email *string `json:"email,omitempty"`
-
-	// Password A new password ends every login with the old one
-	//
-	// Examples: correct horse battery staple
-	Password *string `json:"password,omitempty"`
-
-	// UserId May be sent, but cannot be changed
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-
-	// Username Examples: ann
-	Username *string `json:"username,omitempty"`
-}
-
-// ChangeWebhookBody defines model for ChangeWebhookBody.
-type ChangeWebhookBody struct {
-	// Description Examples: tells our billing
-	Description *string `json:"description,omitempty"`
-
-	// Events An empty list selects all events. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
-	//
-	// Examples: ["mapping_*"]
-	Events *[]string `json:"events,omitempty"`
-
-	// Scope Examples: own
-	Scope *ChangeWebhookBodyScope `json:"scope,omitempty"`
-
-	// Url Examples: https://example.org/hook
-	Url *string `json:"url,omitempty"`
-
-	// UserId May be sent, but cannot be changed
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-
-	// WebhookId May be sent, but cannot be changed
-	//
-	// Examples: 1234567890123
-	WebhookId *int64 `json:"webhook_id,omitempty"`
-}
-
-// ChangeWebhookBodyScope Examples: own
-type ChangeWebhookBodyScope string
-
-// Checkpoint defines model for Checkpoint.
-type Checkpoint struct {
-	// Checkpoint The signed note (C2SP tlog-checkpoint). Keep it where the operators of the server cannot change it
-	//
-	// Examples: tunnox-5e884898da28
-	// 1042
-	// yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=
-	// ...
-	Checkpoint string `json:"checkpoint"`
-
-	// Log The name of the log
-	//
-	// Examples: tunnox-5e884898da28
-	Log string `json:"log"`
-
-	// RootHash The root of the Merkle tree over them (RFC 6962)
-	//
-	// Examples: yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=
-	RootHash []byte `json:"root_hash"`
-
-	// SignedAt When it was signed
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	SignedAt time.Time `json:"signed_at"`
-
-	// Size The number of records that it covers
-	//
-	// Examples: 1042
-	Size int64 `json:"size"`
-
-	// VerifierKey The public key of the signature. Get it once in another way and compare
-	//
-	// Examples: tunnox-5e884898da28+ab12cd34+AbCd...
-	VerifierKey string `json:"verifier_key"`
-}
-
-// ClaimBody defines model for ClaimBody.
-type ClaimBody struct {
-	// ClaimCode The code from tunnox agent claim-code on the client's machine. It proves that the agent is yours
-	//
-	// Examples: tnc_AAAA
-	ClaimCode string `json:"claim_code"`
-
-	// ClientName The older name of name
-	//
-	// Examples: office
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientName *string `json:"client_name,omitempty"`
-
-	// Name Default: unchanged
-	//
-	// Examples: office
-	Name *string `json:"name,omitempty"`
-
-	// UserId The user who gets the client. Default: the caller
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-}
-
-// Client defines model for Client.
-type Client struct {
-	// AgentVersion The version of the connected agent; null when offline
-	//
-	// Examples: 0.1.0
-	AgentVersion nullable.Nullable[string] `json:"agent_version"`
-
-	// ClientDesc The older name of description
-	//
-	// Examples: the machine under the stairs
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientDesc string `json:"client_desc"`
-
-	// ClientId Examples: 600000000
-	ClientId int64 `json:"client_id"`
-
-	// ClientName The older name of name
-	//
-	// Examples: office
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientName string `json:"client_name"`
-
-	// ClientType Examples: managed
-	ClientType ClientClientType `json:"client_type"`
-
-	// Commands Whose agents may have connections led to this client, and what its own may command: see PUT
-	//
-	// Examples: own
-	Commands ClientCommands `json:"commands"`
-
-	// ConfigVersion The configuration version the connected agent has applied; null when offline
-	//
-	// Examples: 42
-	ConfigVersion nullable.Nullable[int64] `json:"config_version"`
-
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// Description Examples: the machine under the stairs
-	Description string `json:"description"`
-
-	// LastSeen null = never
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	LastSeen nullable.Nullable[time.Time] `json:"last_seen"`
-
-	// Name Examples: office
-	Name string `json:"name"`
-
-	// NodeId The node that holds the client's session; null when offline
-	//
-	// Examples: node-001
-	NodeId nullable.Nullable[string] `json:"node_id"`
-
-	// Protocols What the connected agent carries; empty when offline or not known
-	//
-	// Examples: ["tcp","udp"]
-	Protocols []string `json:"protocols"`
-
-	// Status unknown: the directory of sessions does not answer
-	//
-	// Examples: online
-	Status ClientStatus `json:"status"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// UserId null for an anonymous client
-	//
-	// Examples: 100000001
-	UserId nullable.Nullable[int64] `json:"user_id"`
-}
-
-// ClientClientType Examples: managed
-type ClientClientType string
-
-// ClientCommands Whose agents may have connections led to this client, and what its own may command: see PUT
-//
-// Examples: own
-type ClientCommands string
-
-// ClientStatus unknown: the directory of sessions does not answer
-//
-// Examples: online
-type ClientStatus string
-
-// ClientStats defines model for ClientStats.
-type ClientStats struct {
-	// ClientId Examples: 600000000
-	ClientId int64 `json:"client_id"`
-
-	// ConnectionsOpen Examples: 7
-	ConnectionsOpen int64 `json:"connections_open"`
-
-	// CurrentMonth Since the first of the month, UTC
-	CurrentMonth TrafficSum `json:"current_month"`
-
-	// Today Since midnight, UTC
-	Today TrafficSum `json:"today"`
-
-	// UserId null for an anonymous client
-	//
-	// Examples: 100000001
-	UserId nullable.Nullable[int64] `json:"user_id"`
-}
-
-// ClientWithCredential defines model for ClientWithCredential.
-type ClientWithCredential struct {
-	// AgentVersion The version of the connected agent; null when offline
-	//
-	// Examples: 0.1.0
-	AgentVersion nullable.Nullable[string] `json:"agent_version"`
-
-	// AuthCode The credential of the agent. It is shown once and not stored: a repeat with the same Idempotency-Key does not show it
-	//
-	// Examples: tnx_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
-	AuthCode *string `json:"auth_code,omitempty"`
-
-	// ClientDesc The older name of description
-	//
-	// Examples: the machine under the stairs
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientDesc string `json:"client_desc"`
-
-	// ClientId Examples: 600000000
-	ClientId int64 `json:"client_id"`
-
-	// ClientName The older name of name
-	//
-	// Examples: office
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientName string `json:"client_name"`
-
-	// ClientType Examples: managed
-	ClientType ClientWithCredentialClientType `json:"client_type"`
-
-	// Commands Whose agents may have connections led to this client, and what its own may command: see PUT
-	//
-	// Examples: own
-	Commands ClientWithCredentialCommands `json:"commands"`
-
-	// ConfigVersion The configuration version the connected agent has applied; null when offline
-	//
-	// Examples: 42
-	ConfigVersion nullable.Nullable[int64] `json:"config_version"`
-
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// Description Examples: the machine under the stairs
-	Description string `json:"description"`
-
-	// LastSeen null = never
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	LastSeen nullable.Nullable[time.Time] `json:"last_seen"`
-
-	// Name Examples: office
-	Name string `json:"name"`
-
-	// NodeId The node that holds the client's session; null when offline
-	//
-	// Examples: node-001
-	NodeId nullable.Nullable[string] `json:"node_id"`
-
-	// Protocols What the connected agent carries; empty when offline or not known
-	//
-	// Examples: ["tcp","udp"]
-	Protocols []string `json:"protocols"`
-
-	// Status unknown: the directory of sessions does not answer
-	//
-	// Examples: online
-	Status ClientWithCredentialStatus `json:"status"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// UserId null for an anonymous client
-	//
-	// Examples: 100000001
-	UserId nullable.Nullable[int64] `json:"user_id"`
-}
-
-// ClientWithCredentialClientType Examples: managed
-type ClientWithCredentialClientType string
-
-// ClientWithCredentialCommands Whose agents may have connections led to this client, and what its own may command: see PUT
-//
-// Examples: own
-type ClientWithCredentialCommands string
-
-// ClientWithCredentialStatus unknown: the directory of sessions does not answer
-//
-// Examples: online
-type ClientWithCredentialStatus string
-
-// ConsistencyProof defines model for ConsistencyProof.
-type ConsistencyProof struct {
-	// From The number of records in the older tree
-	//
-	// Examples: 900
-	From int64 `json:"from"`
-
-	// FromRootHash The root of the older tree
-	//
-	// Examples: yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=
-	FromRootHash []byte `json:"from_root_hash"`
-
-	// Hashes The proof
-	Hashes [][]byte `json:"hashes"`
-
-	// To The number of records in the newer tree
-	//
-	// Examples: 1042
-	To int64 `json:"to"`
-
-	// ToRootHash The root of the newer tree
-	//
-	// Examples: yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=
-	ToRootHash []byte `json:"to_root_hash"`
-}
-
-// CreateClientBody defines model for CreateClientBody.
-type CreateClientBody struct {
-	// ClientDesc The older name of description
-	//
-	// Examples: the machine under the stairs
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientDesc *string `json:"client_desc,omitempty"`
-
-	// ClientName The older name of name
-	//
-	// Examples: office
-	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
-	ClientName *string `json:"client_name,omitempty"`
-
-	// Commands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing
-	//
-	// Examples: own
-	Commands *CreateClientBodyCommands `json:"commands,omitempty"`
-
-	// Description Examples: the machine under the stairs
-	Description *string `json:"description,omitempty"`
-
-	// Name A name for people. It is required, here or as client_name
-	//
-	// Examples: office
-	Name *string `json:"name,omitempty"`
-
-	// UserId The user of the client. Default: the caller
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-}
-
-// CreateClientBodyCommands Whose agents may have connections led to this client. own: its own agent; all: those of all the user's clients; none: nobody's, and its own agent can command nothing
-//
-// Examples: own
-type CreateClientBodyCommands string
-
-// CreateInviteBody defines model for CreateInviteBody.
-type CreateInviteBody struct {
-	// ExpiresIn The lifetime in seconds
-	//
-	// Examples: 604800
-	ExpiresIn *int64 `json:"expires_in,omitempty"`
-
-	// Name A name for people. A client that joins without a name gets it too
-	//
-	// Examples: laptops
-	Name *string `json:"name,omitempty"`
-
-	// UserId The inviting user. Default: the caller
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-
-	// Uses The number of machines that may join
-	//
-	// Examples: 1
-	Uses *int64 `json:"uses,omitempty"`
-}
-
-// CreateKeyBody defines model for CreateKeyBody.
-type CreateKeyBody struct {
-	// ExpiresAt Default, and null: never
-	//
-	// Examples: 2027-01-02T15:04:05Z
-	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-
-	// Name Examples: ci
-	Name *string `json:"name,omitempty"`
-
-	// Scopes Default: all scopes of the caller
-	//
-	// Examples: ["read","clients:write"]
-	Scopes nullable.Nullable[[]CreateKeyBodyScopes] `json:"scopes,omitempty"`
-
-	// UserId The owner. Default: the caller
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-}
-
-// CreateKeyBodyScopes defines model for CreateKeyBody.Scopes.
-type CreateKeyBodyScopes string
-
-// CreateMappingBody defines model for CreateMappingBody.
-type CreateMappingBody struct {
-	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
-	Access *Access `json:"access,omitempty"`
-
-	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-	//
-	// Examples: e2e
-	Encryption *CreateMappingBodyEncryption `json:"encryption,omitempty"`
-
-	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
-	Files *Files `json:"files,omitempty"`
-
-	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-	//
-	// Examples: target
-	HeldBy *CreateMappingBodyHeldBy `json:"held_by,omitempty"`
-
-	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
-	Http *HTTPOptions `json:"http,omitempty"`
-
-	// IdleSeconds udp: a flow that is silent for so long ends
-	//
-	// Examples: 60
-	IdleSeconds *int64 `json:"idle_seconds,omitempty"`
-
-	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
-	//
-	// Examples: 127.0.0.1
-	LocalHost *string `json:"local_host,omitempty"`
-
-	// LocalPort The port the source listens on; left out when there is no source client
-	//
-	// Examples: 8080
-	LocalPort *int64 `json:"local_port,omitempty"`
-
-	// Name Examples: intranet
-	Name *string `json:"name,omitempty"`
-
-	// Protocol Examples: tcp
-	Protocol CreateMappingBodyProtocol `json:"protocol"`
-
-	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-	//
-	// Examples: v2
-	ProxyProtocol *CreateMappingBodyProxyProtocol `json:"proxy_protocol,omitempty"`
-
-	// PublicHost Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
-	//
-	// Examples: brave-otter
-	PublicHost *string `json:"public_host,omitempty"`
-
-	// PublicPath Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
-	//
-	// Examples: /
-	PublicPath *string `json:"public_path,omitempty"`
-
-	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
-	//
-	// Examples: 20000
-	PublicPort *int64 `json:"public_port,omitempty"`
-
-	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
-	Socks *SocksAccess `json:"socks,omitempty"`
-
-	// SourceClientId The client that listens. Default: none, the mapping is public
-	//
-	// Examples: 600000000
-	SourceClientId *int64 `json:"source_client_id,omitempty"`
-
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
-	//
-	// Examples: unix:/run/app.sock
-	Target *string `json:"target,omitempty"`
-
-	// TargetClientId The client that dials. Left out with targets: that of the first
-	//
-	// Examples: 600000001
-	TargetClientId *int64 `json:"target_client_id,omitempty"`
-
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
-	//
-	// Examples: 127.0.0.1
-	TargetHost *string `json:"target_host,omitempty"`
-
-	// TargetPort Examples: 80
-	TargetPort *int64 `json:"target_port,omitempty"`
-
-	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-	//
-	// Examples: http
-	TargetScheme *CreateMappingBodyTargetScheme `json:"target_scheme,omitempty"`
-
-	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
-	//
-	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
-	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
-
-	// UserId The owner. Default: the caller
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-}
-
-// CreateMappingBodyEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-//
-// Examples: e2e
-type CreateMappingBodyEncryption string
-
-// CreateMappingBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-//
-// Examples: target
-type CreateMappingBodyHeldBy string
-
-// CreateMappingBodyProtocol Examples: tcp
-type CreateMappingBodyProtocol string
-
-// CreateMappingBodyProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-//
-// Examples: v2
-type CreateMappingBodyProxyProtocol string
-
-// CreateMappingBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-//
-// Examples: http
-type CreateMappingBodyTargetScheme string
-
-// CreateShareBody defines model for CreateShareBody.
-type CreateShareBody struct {
-	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
-	Access *Access `json:"access,omitempty"`
-
-	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-	//
-	// Examples: e2e
-	Encryption *CreateShareBodyEncryption `json:"encryption,omitempty"`
-
-	// ExpiresAt Default, and null: never
-	//
-	// Examples: 2027-01-02T15:04:05Z
-	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-
-	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
-	Files *Files `json:"files,omitempty"`
-
-	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-	//
-	// Examples: target
-	HeldBy *CreateShareBodyHeldBy `json:"held_by,omitempty"`
-
-	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
-	Http *HTTPOptions `json:"http,omitempty"`
-
-	// IdleSeconds udp: a flow that is silent for so long ends
-	//
-	// Examples: 60
-	IdleSeconds *int64 `json:"idle_seconds,omitempty"`
-
-	// MaxUses Examples: 1
-	MaxUses *int64 `json:"max_uses,omitempty"`
-
-	// Name Examples: our database
-	Name *string `json:"name,omitempty"`
-
-	// Protocol Examples: tcp
-	Protocol CreateShareBodyProtocol `json:"protocol"`
-
-	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-	//
-	// Examples: v2
-	ProxyProtocol *CreateShareBodyProxyProtocol `json:"proxy_protocol,omitempty"`
-
-	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
-	Socks *SocksAccess `json:"socks,omitempty"`
-
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
-	//
-	// Examples: unix:/run/app.sock
-	Target *string `json:"target,omitempty"`
-
-	// TargetClientId A client of the user that dials the service
-	//
-	// Examples: 600000001
-	TargetClientId int64 `json:"target_client_id"`
-
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
-	//
-	// Examples: 127.0.0.1
-	TargetHost *string `json:"target_host,omitempty"`
-
-	// TargetPort Examples: 80
-	TargetPort *int64 `json:"target_port,omitempty"`
-
-	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-	//
-	// Examples: http
-	TargetScheme *CreateShareBodyTargetScheme `json:"target_scheme,omitempty"`
-
-	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
-	//
-	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
-	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
-
-	// UserId The sharing user. Default: the caller
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-}
-
-// CreateShareBodyEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-//
-// Examples: e2e
-type CreateShareBodyEncryption string
-
-// CreateShareBodyHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-//
-// Examples: target
-type CreateShareBodyHeldBy string
-
-// CreateShareBodyProtocol Examples: tcp
-type CreateShareBodyProtocol string
-
-// CreateShareBodyProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-//
-// Examples: v2
-type CreateShareBodyProxyProtocol string
-
-// CreateShareBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-//
-// Examples: http
-type CreateShareBodyTargetScheme string
-
-// CreateUserBody defines model for CreateUserBody.
-type CreateUserBody struct {
-	// Email Unique without regard to case
-	//
-	// Examples: ann@example.org
-	Email string `json:"email"`
-
-	// Password Kept as an argon2id hash
-	//
-	// Examples: correct horse battery staple
-	Password *string `json:"password,omitempty"`
-
-	// Plan A plan of GET /plans. Default: none, without limits
-	//
-	// Examples: free
-	Plan *string `json:"plan,omitempty"`
-
-	// Role Default: user
-	//
-	// Examples: user
-	Role *CreateUserBodyRole `json:"role,omitempty"`
-
-	// Username Letters, digits and . _ - @; unique without regard to case
-	//
-	// Examples: ann
-	Username string `json:"username"`
-}
-
-// CreateUserBodyRole Default: user
-//
-// Examples: user
-type CreateUserBodyRole string
-
-// CreateWebhookBody defines model for CreateWebhookBody.
-type CreateWebhookBody struct {
-	// Description Examples: tells our billing
-	Description *string `json:"description,omitempty"`
-
-	// Events Default: all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
-	//
-	// Examples: ["mapping_*","client_created"]
-	Events nullable.Nullable[[]string] `json:"events,omitempty"`
-
-	// Scope Default: own; for the operator: all
-	//
-	// Examples: own
-	Scope *CreateWebhookBodyScope `json:"scope,omitempty"`
-
-	// Url https, unless the server allows http
-	//
-	// Examples: https://example.org/hook
-	Url string `json:"url"`
-
-	// UserId The owner. Default: the caller
-	//
-	// Examples: 100000001
-	UserId *int64 `json:"user_id,omitempty"`
-}
-
-// CreateWebhookBodyScope Default: own; for the operator: all
-//
-// Examples: own
-type CreateWebhookBodyScope string
-
-// Delivery defines model for Delivery.
-type Delivery struct {
-	// Attempts The number of attempts
-	//
-	// Examples: 1
-	Attempts int64 `json:"attempts"`
-
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// DeliveryId Examples: 17
-	DeliveryId int64 `json:"delivery_id"`
-
-	// Last The last attempt; null when there was none
-	Last Attempt `json:"last"`
-
-	// MessageId The webhook-id header; it is the same for every attempt
-	//
-	// Examples: 0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11
-	MessageId string `json:"message_id"`
-
-	// NextAt The time of the next attempt; null when no attempt follows
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	NextAt nullable.Nullable[time.Time] `json:"next_at"`
-
-	// Position The position of the event in the log; null for a test
-	//
-	// Examples: 42
-	Position nullable.Nullable[int64] `json:"position"`
-
-	// Status failed: no attempt follows
-	//
-	// Examples: delivered
-	Status DeliveryStatus `json:"status"`
-
-	// Type The event, or webhook_test
-	//
-	// Examples: mapping_created
-	Type string `json:"type"`
-}
-
-// DeliveryStatus failed: no attempt follows
-//
-// Examples: delivered
-type DeliveryStatus string
-
-// Disconnected defines model for Disconnected.
-type Disconnected struct {
-	// ClientId Examples: 600000000
-	ClientId int64 `json:"client_id"`
-
-	// Nodes The nodes that held sessions of the client at the time of the request; empty when it was not connected
-	//
-	// Examples: ["node-001"]
-	Nodes []string `json:"nodes"`
-}
-
-// Drained defines model for Drained.
-type Drained struct {
-	// NodeId Examples: node-001
-	NodeId string `json:"node_id"`
-
-	// State The requested state. GET /nodes/{id} shows when the node has reached it
-	//
-	// Examples: draining
-	State DrainedState `json:"state"`
-}
-
-// DrainedState The requested state. GET /nodes/{id} shows when the node has reached it
-//
-// Examples: draining
-type DrainedState string
-
-// DryRun defines model for DryRun.
-type DryRun struct {
-	// Command The name of the command
-	//
-	// Examples: disable_mapping
-	Command string `json:"command"`
-
-	// Ends The mappings, sessions and streams that would end
-	Ends Ended `json:"ends"`
-
-	// Events The events that would be written, in order; empty when nothing would change
-	Events []PlannedEvent `json:"events"`
-}
-
-// Ended defines model for Ended.
-type Ended struct {
-	// Clients Connected clients whose sessions would end. For the drain of a node only their number is given, as sessions
-	//
-	// Examples: [600000000]
-	Clients []int64 `json:"clients"`
-
-	// Mappings Mappings whose streams would end
-	//
-	// Examples: [1001]
-	Mappings []int64 `json:"mappings"`
-
-	// Sessions The number of sessions that would end; null when unknown
-	//
-	// Examples: 1
-	Sessions nullable.Nullable[int64] `json:"sessions"`
-
-	// Streams The open streams of those mappings; null when unknown
-	//
-	// Examples: 3
-	Streams nullable.Nullable[int64] `json:"streams"`
-}
-
-// Event defines model for Event.
-type Event struct {
-	// Data The facts; secrets are replaced by [redacted]
-	Data interface{} `json:"data"`
-
-	// Id The id of the event; it never changes
-	//
-	// Examples: 0190b4c8-6f0e-7c5d-9a53-1f1d5f0a8b11
-	Id   string    `json:"id"`
-	Meta EventMeta `json:"meta"`
-
-	// Name The name of the event
-	//
-	// Examples: mapping_created
-	Name string `json:"name"`
-
-	// Owner The account of the event
-	//
-	// Examples: 100000001
-	Owner nullable.Nullable[int64] `json:"owner"`
-
-	// Position The position in the log
-	//
-	// Examples: 42
-	Position int64 `json:"position"`
-
-	// Recorded The time at which the store wrote it
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	Recorded time.Time `json:"recorded"`
-
-	// Schema The schema of data for this name
-	//
-	// Examples: 1
-	Schema int64 `json:"schema"`
-
-	// Stream The event stream
-	//
-	// Examples: mapping-1001
-	Stream string `json:"stream"`
-
-	// Version The version of the event stream
-	//
-	// Examples: 1
-	Version int64 `json:"version"`
-}
-
-// EventMeta defines model for EventMeta.
-type EventMeta struct {
-	// Actor Examples: key:admin
-	Actor string `json:"actor"`
-
-	// Allowed Examples: role:admin
-	Allowed *string `json:"allowed,omitempty"`
-
-	// At The time of the decision
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	At    time.Time `json:"at"`
-	Cause *string   `json:"cause,omitempty"`
-
-	// Command Examples: create_mapping
-	Command *string `json:"command,omitempty"`
-
-	// Request The X-Request-Id of the request that caused it
-	//
-	// Examples: 01b7c1f0c7a94d4b9f1d3f7f9a5f6a10
-	Request *string `json:"request,omitempty"`
-
-	// Source Examples: 127.0.0.1:50000
-	Source *string `json:"source,omitempty"`
-}
-
-// Fault defines model for Fault.
-type Fault struct {
-	// Location The place: body.<field>, path.<name>, query.<name> or header.<name>
-	//
-	// Examples: body.target_port
-	Location string `json:"location"`
-
-	// Message The fault, for people
-	//
-	// Examples: must be 1 to 65535, is 0
-	Message string `json:"message"`
-}
-
-// Files defines model for Files.
-type Files struct {
-	// DotFiles Serve what has a name that begins with a dot too
-	//
-	// Examples: false
-	DotFiles *bool `json:"dot_files,omitempty"`
-
-	// Listing List what a directory without index.html has
-	//
-	// Examples: true
-	Listing *bool `json:"listing,omitempty"`
-}
-
-// HTTPOptions defines model for HTTPOptions.
-type HTTPOptions struct {
-	// HostHeader The Host that the service sees, host or host:port. Left out: the visitor's
-	//
-	// Examples: localhost:3000
-	HostHeader *string `json:"host_header,omitempty"`
-
-	// RequestHeaders What is changed of the headers that the service gets
-	RequestHeaders *HeaderChanges `json:"request_headers,omitempty"`
-
-	// ResponseHeaders What is changed of the headers that visitors get from the service
-	ResponseHeaders *HeaderChanges `json:"response_headers,omitempty"`
-
-	// StripPrefix A path that is taken off the beginning of each request's path, on the borders of segments: with /app, the service sees /app/x as /x and X-Forwarded-Prefix: /app
-	//
-	// Examples: /app
-	StripPrefix *string `json:"strip_prefix,omitempty"`
-}
-
-// HeaderChanges defines model for HeaderChanges.
-type HeaderChanges struct {
-	// Remove Names of headers that are taken away
-	//
-	// Examples: ["X-Powered-By"]
-	Remove nullable.Nullable[[]string] `json:"remove,omitempty"`
-
-	// Set Headers with their values, instead of those that there are
-	//
-	// Examples: {"X-From":"tunnel"}
-	Set *map[string]string `json:"set,omitempty"`
-}
-
-// Health defines model for Health.
-type Health struct {
-	// Status Examples: ok
-	Status HealthStatus `json:"status"`
-}
-
-// HealthStatus Examples: ok
-type HealthStatus string
-
-// InclusionProof defines model for InclusionProof.
-type InclusionProof struct {
-	// Hashes The audit path, from the leaf up
-	Hashes [][]byte `json:"hashes"`
-
-	// LeafHash The leaf hash of the record
-	//
-	// Examples: yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=
-	LeafHash []byte `json:"leaf_hash"`
-
-	// Position The record; its index in the tree is one less
-	//
-	// Examples: 42
-	Position int64 `json:"position"`
-
-	// RootHash The root of the tree
-	//
-	// Examples: yRUtSw/zYGHFChbcrVYhB0RIV0M2XuKcJg0dHYmuEsM=
-	RootHash []byte `json:"root_hash"`
-
-	// Size The number of records in the tree
-	//
-	// Examples: 1042
-	Size int64 `json:"size"`
-}
-
-// Invite defines model for Invite.
-type Invite struct {
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// ExpiresAt null = never
-	//
-	// Examples: 2027-01-02T15:04:05Z
-	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
-
-	// InviteId Examples: 1234567890123
-	InviteId int64 `json:"invite_id"`
-
-	// MaxUses Examples: 1
-	MaxUses int64 `json:"max_uses"`
-
-	// Name Examples: laptops
-	Name string `json:"name"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// UserId The inviting user: the machines become clients of this user
-	//
-	// Examples: 100000001
-	UserId int64 `json:"user_id"`
-
-	// Uses The number of machines that have joined
-	//
-	// Examples: 0
-	Uses int64 `json:"uses"`
-}
-
-// KeySet defines model for KeySet.
-type KeySet struct {
-	// Keys JSON Web Keys
-	Keys []map[string]string `json:"keys"`
-}
-
-// LoginBody defines model for LoginBody.
-type LoginBody struct {
-	// Password Examples: correct horse battery staple
-	Password string `json:"password"`
-
-	// Username Examples: ann
-	Username string `json:"username"`
-}
-
-// Mapping defines model for Mapping.
-type Mapping struct {
-	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
-	Access *Access `json:"access,omitempty"`
-
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-	//
-	// Examples: e2e
-	Encryption MappingEncryption `json:"encryption"`
-
-	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
-	Files *Files `json:"files,omitempty"`
-
-	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-	//
-	// Examples: target
-	HeldBy *MappingHeldBy `json:"held_by,omitempty"`
-
-	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
-	Http *HTTPOptions `json:"http,omitempty"`
-
-	// IdleSeconds udp: a flow that is silent for so long ends
-	//
-	// Examples: 60
-	IdleSeconds int64 `json:"idle_seconds"`
-
-	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
-	//
-	// Examples: 127.0.0.1
-	LocalHost string `json:"local_host"`
-
-	// LocalPort The port the source listens on; left out when there is no source client
-	//
-	// Examples: 8080
-	LocalPort int64 `json:"local_port"`
-
-	// MappingId Examples: 1001
-	MappingId int64 `json:"mapping_id"`
-
-	// Name Examples: intranet
-	Name string `json:"name"`
-
-	// Protocol Examples: tcp
-	Protocol MappingProtocol `json:"protocol"`
-
-	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-	//
-	// Examples: v2
-	ProxyProtocol MappingProxyProtocol `json:"proxy_protocol"`
-
-	// PublicAddress The address for visitors, host:port; null without a public port, and while it is not known
-	//
-	// Examples: 192.0.2.10:20000
-	PublicAddress nullable.Nullable[string] `json:"public_address"`
-
-	// PublicHost Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for. Left out: one is chosen and kept
-	//
-	// Examples: brave-otter
-	PublicHost *string `json:"public_host,omitempty"`
-
-	// PublicPath Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /
-	//
-	// Examples: /
-	PublicPath *string `json:"public_path,omitempty"`
-
-	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
-	//
-	// Examples: 20000
-	PublicPort *int64 `json:"public_port,omitempty"`
-
-	// PublicUrl The URL for visitors; null without a public host, and while it is not known
-	//
-	// Examples: http://brave-otter.t.example.org/
-	PublicUrl nullable.Nullable[string] `json:"public_url"`
-
-	// ShareId The share from which the mapping was made; null for none
-	//
-	// Examples: 1234567890123
-	ShareId nullable.Nullable[int64] `json:"share_id"`
-
-	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
-	Socks *SocksAccess `json:"socks,omitempty"`
-
-	// SourceClientId The client that listens; null when the mapping is public
-	//
-	// Examples: 600000000
-	SourceClientId nullable.Nullable[int64] `json:"source_client_id"`
-
-	// SourceUserId The user of the source client, when it is not the owner: the mapping was made from a share code
-	//
-	// Examples: 100000002
-	SourceUserId nullable.Nullable[int64] `json:"source_user_id"`
-
-	// Status Examples: active
-	Status MappingStatus `json:"status"`
-
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
-	//
-	// Examples: unix:/run/app.sock
-	Target *string `json:"target,omitempty"`
-
-	// TargetClientId The client that dials
-	//
-	// Examples: 600000001
-	TargetClientId int64 `json:"target_client_id"`
-
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
-	//
-	// Examples: 127.0.0.1
-	TargetHost string `json:"target_host"`
-
-	// TargetPort Examples: 80
-	TargetPort int64 `json:"target_port"`
-
-	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-	//
-	// Examples: http
-	TargetScheme *MappingTargetScheme `json:"target_scheme,omitempty"`
-
-	// TargetUserId The user of the target client, when it is not the owner
-	//
-	// Examples: 100000002
-	TargetUserId nullable.Nullable[int64] `json:"target_user_id"`
-
-	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
-	//
-	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
-	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// UserId Examples: 100000001
-	UserId int64 `json:"user_id"`
-}
-
-// MappingEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-//
-// Examples: e2e
-type MappingEncryption string
-
-// MappingHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-//
-// Examples: target
-type MappingHeldBy string
-
-// MappingProtocol Examples: tcp
-type MappingProtocol string
-
-// MappingProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-//
-// Examples: v2
-type MappingProxyProtocol string
-
-// MappingStatus Examples: active
-type MappingStatus string
-
-// MappingTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-//
-// Examples: http
-type MappingTargetScheme string
-
-// Me defines model for Me.
-type Me struct {
-	// Actor Examples: user:100000001
-	Actor string `json:"actor"`
-
-	// Role Examples: user
-	Role MeRole `json:"role"`
-
-	// Scopes The scopes of the token
-	Scopes []string `json:"scopes"`
-
-	// UserId null = the operator
-	//
-	// Examples: 100000001
-	UserId nullable.Nullable[int64] `json:"user_id"`
-}
-
-// MeRole Examples: user
-type MeRole string
-
-// NewAPIKey defines model for NewAPIKey.
-type NewAPIKey struct {
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// ExpiresAt null = never
-	//
-	// Examples: 2027-01-02T15:04:05Z
-	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
-
-	// Key Send it as Authorization: Bearer. It is shown once and not stored
-	//
-	// Examples: tnk_1_AAAA
-	Key *string `json:"key,omitempty"`
-
-	// KeyId Examples: 1234567890123
-	KeyId int64 `json:"key_id"`
-
-	// LastUsed The last use that this control plane has seen since it started
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	LastUsed nullable.Nullable[time.Time] `json:"last_used"`
-
-	// Name Examples: ci
-	Name string `json:"name"`
-
-	// Prefix The first characters of the key, to tell keys apart
-	//
-	// Examples: tnk_1234567890123_Ab3d
-	Prefix string `json:"prefix"`
-
-	// Scopes The scopes of the key. The key never allows more than its owner may do
-	Scopes []string `json:"scopes"`
-
-	// UserId The owner; null = the operator
-	//
-	// Examples: 100000001
-	UserId nullable.Nullable[int64] `json:"user_id"`
-}
-
-// NewInvite defines model for NewInvite.
-type NewInvite struct {
-	// Code The code for tunnox join on the new machine. It is shown once and not stored
-	//
-	// Examples: tnxj_AAAA
-	Code *string `json:"code,omitempty"`
-
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// ExpiresAt null = never
-	//
-	// Examples: 2027-01-02T15:04:05Z
-	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
-
-	// InviteId Examples: 1234567890123
-	InviteId int64 `json:"invite_id"`
-
-	// MaxUses Examples: 1
-	MaxUses int64 `json:"max_uses"`
-
-	// Name Examples: laptops
-	Name string `json:"name"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// UserId The inviting user: the machines become clients of this user
-	//
-	// Examples: 100000001
-	UserId int64 `json:"user_id"`
-
-	// Uses The number of machines that have joined
-	//
-	// Examples: 0
-	Uses int64 `json:"uses"`
-}
-
-// NewShare defines model for NewShare.
-type NewShare struct {
-	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
-	Access *Access `json:"access,omitempty"`
-
-	// Code The code for the user who redeems it. It is shown once and not stored
-	//
-	// Examples: 1234567890123-ABCDE-FGHIJ-KLMNO-PQRST
-	Code *string `json:"code,omitempty"`
-
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-	//
-	// Examples: e2e
-	Encryption NewShareEncryption `json:"encryption"`
-
-	// ExpiresAt null = never
-	//
-	// Examples: 2027-01-02T15:04:05Z
-	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
-
-	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
-	Files *Files `json:"files,omitempty"`
-
-	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-	//
-	// Examples: target
-	HeldBy *NewShareHeldBy `json:"held_by,omitempty"`
-
-	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
-	Http *HTTPOptions `json:"http,omitempty"`
-
-	// IdleSeconds udp: a flow that is silent for so long ends
-	//
-	// Examples: 60
-	IdleSeconds int64 `json:"idle_seconds"`
-
-	// MaxUses Examples: 1
-	MaxUses int64 `json:"max_uses"`
-
-	// Name Examples: our database
-	Name string `json:"name"`
-
-	// Protocol Examples: tcp
-	Protocol NewShareProtocol `json:"protocol"`
-
-	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-	//
-	// Examples: v2
-	ProxyProtocol NewShareProxyProtocol `json:"proxy_protocol"`
-
-	// ShareId Examples: 1234567890123
-	ShareId int64 `json:"share_id"`
-
-	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
-	Socks *SocksAccess `json:"socks,omitempty"`
-
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
-	//
-	// Examples: unix:/run/app.sock
-	Target *string `json:"target,omitempty"`
-
-	// TargetClientId Examples: 600000001
-	TargetClientId int64 `json:"target_client_id"`
-
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
-	//
-	// Examples: 127.0.0.1
-	TargetHost string `json:"target_host"`
-
-	// TargetPort Examples: 80
-	TargetPort int64 `json:"target_port"`
-
-	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-	//
-	// Examples: http
-	TargetScheme *NewShareTargetScheme `json:"target_scheme,omitempty"`
-
-	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
-	//
-	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
-	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// UserId The sharing user, who owns the mappings of the share
-	//
-	// Examples: 100000001
-	UserId int64 `json:"user_id"`
-
-	// Uses The number of uses so far
-	//
-	// Examples: 0
-	Uses int64 `json:"uses"`
-}
-
-// NewShareEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-//
-// Examples: e2e
-type NewShareEncryption string
-
-// NewShareHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-//
-// Examples: target
-type NewShareHeldBy string
-
-// NewShareProtocol Examples: tcp
-type NewShareProtocol string
-
-// NewShareProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-//
-// Examples: v2
-type NewShareProxyProtocol string
-
-// NewShareTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-//
-// Examples: http
-type NewShareTargetScheme string
-
-// NewWebhook defines model for NewWebhook.
-type NewWebhook struct {
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// Description Examples: tells our billing
-	Description string `json:"description"`
-
-	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
-	//
-	// Examples: ["mapping_*"]
-	Events []string `json:"events"`
-
-	// Reason The reason, when the system disabled the webhook
-	//
-	// Examples: The receiver answered 410 Gone.
-	Reason nullable.Nullable[string] `json:"reason"`
-
-	// RotatedAt The time of the last rotation. For 24 h messages are signed with the earlier secret too
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	RotatedAt nullable.Nullable[time.Time] `json:"rotated_at"`
-
-	// Scope own: events of the owner's account; all: events of all accounts, while the owner is an admin
-	//
-	// Examples: own
-	Scope NewWebhookScope `json:"scope"`
-
-	// Secret The secret that signs messages, as Standard Webhooks says. It is shown once: a repeat with the same Idempotency-Key does not show it
-	//
-	// Examples: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw
-	Secret *string `json:"secret,omitempty"`
-
-	// Status Examples: active
-	Status NewWebhookStatus `json:"status"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// Url The address that receives the events
-	//
-	// Examples: https://example.org/hook
-	Url string `json:"url"`
-
-	// UserId The owner; null = the operator
-	//
-	// Examples: 100000001
-	UserId nullable.Nullable[int64] `json:"user_id"`
-
-	// WebhookId Examples: 1234567890123
-	WebhookId int64 `json:"webhook_id"`
-}
-
-// NewWebhookScope own: events of the owner's account; all: events of all accounts, while the owner is an admin
-//
-// Examples: own
-type NewWebhookScope string
-
-// NewWebhookStatus Examples: active
-type NewWebhookStatus string
-
-// Node defines model for Node.
-type Node struct {
-	// AgentsAddress The address for agents; null for none
-	//
-	// Examples: 192.0.2.10:8080
-	AgentsAddress nullable.Nullable[string] `json:"agents_address"`
-
-	// ApiAddress The address of the REST API; null for none
-	//
-	// Examples: 192.0.2.10:9000
-	ApiAddress nullable.Nullable[string] `json:"api_address"`
-
-	// BridgeAddress The address for other forwarders; null for none
-	//
-	// Examples: 192.0.2.10:50052
-	BridgeAddress nullable.Nullable[string] `json:"bridge_address"`
-
-	// Clients The agents that are connected to the node
-	//
-	// Examples: 1200
-	Clients int64 `json:"clients"`
-
-	// ClosedPorts Public ports of mappings that the node cannot open, with the reason; null when all are open
-	//
-	// Examples: 20007: address already in use
-	ClosedPorts nullable.Nullable[string] `json:"closed_ports"`
-
-	// Leases The duties that the node has for all control planes: relay, projector
-	//
-	// Examples: ["relay"]
-	Leases []string `json:"leases"`
-
-	// NodeId Examples: node-001
-	NodeId string `json:"node_id"`
-
-	// PublicHosts The URL of public hosts, with * for the name; null when the node serves none
-	//
-	// Examples: http://*.t.example.org:8080
-	PublicHosts nullable.Nullable[string] `json:"public_hosts"`
-
-	// PublicPorts The public ports of the node, host:first-last; null when it has none
-	//
-	// Examples: 192.0.2.10:20000-20099
-	PublicPorts nullable.Nullable[string] `json:"public_ports"`
-
-	// PublicTlsHosts The URL of public hosts whose TLS the node passes through to tls mappings, with * for the name; null when it does not
-	//
-	// Examples: https://*.t.example.org:8443
-	PublicTlsHosts nullable.Nullable[string] `json:"public_tls_hosts"`
-
-	// Roles forwarder: agents connect to it; control: it runs the control plane
-	//
-	// Examples: ["forwarder"]
-	Roles []string `json:"roles"`
-
-	// Seen The last heartbeat. A node without a heartbeat for 15 seconds is gone
-	//
-	// Examples: 2026-01-02T15:09:05Z
-	Seen time.Time `json:"seen"`
-
-	// Since When it started
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	Since time.Time `json:"since"`
-
-	// State draining: the node accepts no new agents and streams, and ends when its streams have ended
-	//
-	// Examples: active
-	State NodeState `json:"state"`
-
-	// Streams The streams that are open at the node, or being opened
-	//
-	// Examples: 85
-	Streams int64 `json:"streams"`
-
-	// Version Examples: 0.1.0
-	Version string `json:"version"`
-}
-
-// NodeState draining: the node accepts no new agents and streams, and ends when its streams have ended
-//
-// Examples: active
-type NodeState string
-
-// NodePage defines model for NodePage.
-type NodePage struct {
-	// Items The nodes that run now, forwarders first
-	Items []Node `json:"items"`
-
-	// Next Always null: there is one page
-	//
-	// Examples: null
-	Next nullable.Nullable[string] `json:"next"`
-}
-
-// PageAPIKey defines model for PageAPIKey.
-type PageAPIKey struct {
-	// Items The page
-	Items []APIKey `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageClient defines model for PageClient.
-type PageClient struct {
-	// Items The page
-	Items []Client `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageDelivery defines model for PageDelivery.
-type PageDelivery struct {
-	// Items The page
-	Items []Delivery `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageEvent defines model for PageEvent.
-type PageEvent struct {
-	// Items The page
-	Items []Event `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageInvite defines model for PageInvite.
-type PageInvite struct {
-	// Items The page
-	Items []Invite `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageMapping defines model for PageMapping.
-type PageMapping struct {
-	// Items The page
-	Items []Mapping `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageShare defines model for PageShare.
-type PageShare struct {
-	// Items The page
-	Items []Share `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageUser defines model for PageUser.
-type PageUser struct {
-	// Items The page
-	Items []User `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageUserStats defines model for PageUserStats.
-type PageUserStats struct {
-	// Items The page
-	Items []UserStats `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// PageWebhook defines model for PageWebhook.
-type PageWebhook struct {
-	// Items The page
-	Items []Webhook `json:"items"`
-
-	// Next Send it as after for the next page; null when this was the last
-	//
-	// Examples: 100000050
-	Next nullable.Nullable[int64] `json:"next"`
-}
-
-// Plan defines model for Plan.
-type Plan struct {
-	// MaxActiveMappings null = unlimited, 0 = none
-	//
-	// Examples: 50
-	MaxActiveMappings nullable.Nullable[int64] `json:"max_active_mappings"`
-
-	// MaxClients null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxClients nullable.Nullable[int64] `json:"max_clients"`
-
-	// MaxConnectionsPerMapping At a time; null = unlimited, 0 = none
-	//
-	// Examples: 100
-	MaxConnectionsPerMapping nullable.Nullable[int64] `json:"max_connections_per_mapping"`
-
-	// MaxMappings null = unlimited, 0 = none
-	//
-	// Examples: 50
-	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
-
-	// MaxPublicHosts Mappings with a public host; null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
-
-	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
-
-	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none
-	//
-	// Examples: 1099511627776
-	MonthlyTrafficLimit nullable.Nullable[int64] `json:"monthly_traffic_limit"`
-
-	// Name Examples: pro
-	Name string `json:"name"`
-
-	// TotalBandwidthLimit Bytes per second; null = unlimited, 0 = none
-	//
-	// Examples: 10485760
-	TotalBandwidthLimit nullable.Nullable[int64] `json:"total_bandwidth_limit"`
-}
-
-// PlannedEvent defines model for PlannedEvent.
-type PlannedEvent struct {
-	// Data The facts; secrets are replaced by [redacted]
-	Data interface{} `json:"data"`
-
-	// Name The name of the event
-	//
-	// Examples: mapping_disabled
-	Name string `json:"name"`
-
-	// Owner The account that the event would belong to
-	//
-	// Examples: 100000001
-	Owner nullable.Nullable[int64] `json:"owner"`
-
-	// Stream The event stream. The number of a new resource is an example: the command chooses its own
-	//
-	// Examples: mapping-1001
-	Stream string `json:"stream"`
-
-	// Version The version of the event stream
-	//
-	// Examples: 2
-	Version int64 `json:"version"`
-}
-
-// Plans defines model for Plans.
-type Plans struct {
-	// Items All plans, in the order of the configuration
-	Items []Plan `json:"items"`
-}
-
-// Problem defines model for Problem.
-type Problem struct {
-	// Code The reason as a code. Codes do not change
-	//
-	// Examples: invalid
-	Code string `json:"code"`
-
-	// Detail The reason, for people
-	//
-	// Examples: The mapping cannot be created as asked.
-	Detail *string `json:"detail,omitempty"`
-
-	// Errors All faults of the request
-	Errors *[]Fault `json:"errors,omitempty"`
-
-	// Instance The path of the request
-	//
-	// Examples: /api/v1/mappings
-	Instance *string `json:"instance,omitempty"`
-
-	// RequestId The id of the request, as in X-Request-Id and in the server's log
-	//
-	// Examples: 01b7c1f0c7a94d4b9f1d3f7f9a5f6a10
-	RequestId *string `json:"request_id,omitempty"`
-
-	// Status The HTTP status
-	//
-	// Examples: 422
-	Status int64 `json:"status"`
-
-	// Title The status in words
-	//
-	// Examples: Unprocessable Entity
-	Title string `json:"title"`
-
-	// Type Always about:blank; the code tells problems apart
-	//
-	// Examples: about:blank
-	Type string `json:"type"`
-}
-
-// Quota defines model for Quota.
-type Quota struct {
-	// ActiveMappings The number of enabled mappings
-	//
-	// Examples: 1
-	ActiveMappings int64 `json:"active_mappings"`
-
-	// Clients The present number
-	//
-	// Examples: 2
-	Clients int64 `json:"clients"`
-
-	// Mappings The present number
-	//
-	// Examples: 1
-	Mappings int64 `json:"mappings"`
-
-	// MaxActiveMappings null = unlimited, 0 = none
-	//
-	// Examples: 50
-	MaxActiveMappings nullable.Nullable[int64] `json:"max_active_mappings"`
-
-	// MaxClients null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxClients nullable.Nullable[int64] `json:"max_clients"`
-
-	// MaxConnectionsPerMapping At a time; null = unlimited, 0 = none
-	//
-	// Examples: 100
-	MaxConnectionsPerMapping nullable.Nullable[int64] `json:"max_connections_per_mapping"`
-
-	// MaxMappings null = unlimited, 0 = none
-	//
-	// Examples: 50
-	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
-
-	// MaxPublicHosts Mappings with a public host; null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
-
-	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
-
-	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none
-	//
-	// Examples: 1099511627776
-	MonthlyTrafficLimit nullable.Nullable[int64] `json:"monthly_traffic_limit"`
-
-	// TotalBandwidthLimit Bytes per second; null = unlimited, 0 = none
-	//
-	// Examples: 10485760
-	TotalBandwidthLimit nullable.Nullable[int64] `json:"total_bandwidth_limit"`
-
-	// UserId Examples: 100000001
-	UserId int64 `json:"user_id"`
-}
-
-// QuotaUse defines model for QuotaUse.
-type QuotaUse struct {
-	// ActiveMappings The number of enabled mappings
-	//
-	// Examples: 1
-	ActiveMappings int64 `json:"active_mappings"`
-
-	// Clients The present number
-	//
-	// Examples: 2
-	Clients int64 `json:"clients"`
-
-	// CurrentMonthTraffic Bytes of both directions in this calendar month (UTC), live; null when unknown, for example in the past
-	//
-	// Examples: 53477376
-	CurrentMonthTraffic nullable.Nullable[int64] `json:"current_month_traffic"`
-
-	// Mappings The present number
-	//
-	// Examples: 1
-	Mappings int64 `json:"mappings"`
-
-	// MaxActiveMappings null = unlimited, 0 = none
-	//
-	// Examples: 50
-	MaxActiveMappings nullable.Nullable[int64] `json:"max_active_mappings"`
-
-	// MaxClients null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxClients nullable.Nullable[int64] `json:"max_clients"`
-
-	// MaxConnectionsPerMapping At a time; null = unlimited, 0 = none
-	//
-	// Examples: 100
-	MaxConnectionsPerMapping nullable.Nullable[int64] `json:"max_connections_per_mapping"`
-
-	// MaxMappings null = unlimited, 0 = none
-	//
-	// Examples: 50
-	MaxMappings nullable.Nullable[int64] `json:"max_mappings"`
-
-	// MaxPublicHosts Mappings with a public host; null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
-
-	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
-	//
-	// Examples: 10
-	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
-
-	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none
-	//
-	// Examples: 1099511627776
-	MonthlyTrafficLimit nullable.Nullable[int64] `json:"monthly_traffic_limit"`
-
-	// ResetsAt The beginning of the next month
-	//
-	// Examples: 2026-02-01T00:00:00Z
-	ResetsAt time.Time `json:"resets_at"`
-
-	// TotalBandwidthLimit Bytes per second; null = unlimited, 0 = none
-	//
-	// Examples: 10485760
-	TotalBandwidthLimit nullable.Nullable[int64] `json:"total_bandwidth_limit"`
-
-	// UserId Examples: 100000001
-	UserId int64 `json:"user_id"`
-}
-
-// Ready defines model for Ready.
-type Ready struct {
-	// Checks The result of each check: ok, failed, degraded or alarm. Only failed makes the server unready. The log has the reason
-	//
-	// Examples: {"store":"ok"}
-	Checks map[string]string `json:"checks"`
-
-	// Status Examples: ready
-	Status ReadyStatus `json:"status"`
-}
-
-// ReadyStatus Examples: ready
-type ReadyStatus string
-
-// RealtimeStats defines model for RealtimeStats.
-type RealtimeStats struct {
-	// At Examples: 2026-01-02T15:04:05Z
-	At time.Time `json:"at"`
-
-	// BytesPerSecond Both directions
-	//
-	// Examples: 3145728
-	BytesPerSecond int64 `json:"bytes_per_second"`
-
-	// ConnectionsOpen Examples: 250
-	ConnectionsOpen int64 `json:"connections_open"`
-
-	// Nodes The forwarders that run now
-	//
-	// Examples: 3
-	Nodes int64 `json:"nodes"`
-
-	// ToSourcePerSecond Examples: 2097152
-	ToSourcePerSecond int64 `json:"to_source_per_second"`
-
-	// ToTargetPerSecond Bytes per second, in the last reported second
-	//
-	// Examples: 1048576
-	ToTargetPerSecond int64 `json:"to_target_per_second"`
-}
-
-// RedeemBody defines model for RedeemBody.
-type RedeemBody struct {
-	// Code Examples: 1234567890123-ABCDE-FGHIJ-KLMNO-PQRST
-	Code string `json:"code"`
-
-	// LocalHost The IP address the source listens on; 127.0.0.1 when left out
-	//
-	// Examples: 127.0.0.1
-	LocalHost *string `json:"local_host,omitempty"`
-
-	// LocalPort The port the source listens on; left out when there is no source client
-	//
-	// Examples: 8080
-	LocalPort int64 `json:"local_port"`
-
-	// Name Default: the name of the share
-	//
-	// Examples: our database
-	Name *string `json:"name,omitempty"`
-
-	// SourceClientId The client of yours that listens
-	//
-	// Examples: 600000000
-	SourceClientId int64 `json:"source_client_id"`
-}
-
-// RefreshBody defines model for RefreshBody.
-type RefreshBody struct {
-	// RefreshToken Examples: tnr_1_AAAA
-	RefreshToken string `json:"refresh_token"`
-}
-
-// Reverted defines model for Reverted.
-type Reverted struct {
-	// Command The command that reverted the event
-	//
-	// Examples: enable_mapping
-	Command string `json:"command"`
-
-	// Events The events that were written
-	Events []Event `json:"events"`
-
-	// Reverts The position of the reverted event
-	//
-	// Examples: 42
-	Reverts int64 `json:"reverts"`
-}
-
-// Revoked defines model for Revoked.
-type Revoked struct {
-	// NodeId Examples: node-001
-	NodeId string `json:"node_id"`
-
-	// State The node is not trusted again, and its id is not used again
-	//
-	// Examples: revoked
-	State RevokedState `json:"state"`
-}
-
-// RevokedState The node is not trusted again, and its id is not used again
-//
-// Examples: revoked
-type RevokedState string
-
-// SetPlanBody defines model for SetPlanBody.
-type SetPlanBody struct {
-	// Plan Examples: pro
-	Plan string `json:"plan"`
-}
-
-// SetQuotaBody defines model for SetQuotaBody.
-type SetQuotaBody struct {
-	// MaxActiveMappings null = unlimited, 0 = none; left out = as it is
-	//
-	// Examples: 50
-	MaxActiveMappings nullable.Nullable[int64] `json:"max_active_mappings,omitempty"`
-
-	// MaxClients null = unlimited, 0 = none; left out = as it is
-	//
-	// Examples: 10
-	MaxClients nullable.Nullable[int64] `json:"max_clients,omitempty"`
-
-	// MaxConnectionsPerMapping At a time; null = unlimited, 0 = none; left out = as it is
-	//
-	// Examples: 100
-	MaxConnectionsPerMapping nullable.Nullable[int64] `json:"max_connections_per_mapping,omitempty"`
-
-	// MaxMappings null = unlimited, 0 = none; left out = as it is
-	//
-	// Examples: 50
-	MaxMappings nullable.Nullable[int64] `json:"max_mappings,omitempty"`
-
-	// MaxPublicHosts Mappings with a public host; null = unlimited, 0 = none; left out = as it is
-	//
-	// Examples: 10
-	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts,omitempty"`
-
-	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none; left out = as it is
-	//
-	// Examples: 10
-	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports,omitempty"`
-
-	// MonthlyTrafficLimit Bytes per calendar month, UTC; null = unlimited, 0 = none; left out = as it is
-	//
-	// Examples: 1099511627776
-	MonthlyTrafficLimit nullable.Nullable[int64] `json:"monthly_traffic_limit,omitempty"`
-
-	// TotalBandwidthLimit Bytes per second; null = unlimited, 0 = none; left out = as it is
-	//
-	// Examples: 10485760
-	TotalBandwidthLimit nullable.Nullable[int64] `json:"total_bandwidth_limit,omitempty"`
-}
-
-// SetRoleBody defines model for SetRoleBody.
-type SetRoleBody struct {
-	// Role Examples: user
-	Role SetRoleBodyRole `json:"role"`
-}
-
-// SetRoleBodyRole Examples: user
-type SetRoleBodyRole string
-
-// Share defines model for Share.
-type Share struct {
-	// Access Who may come in at a public port or host. Left out: everybody; {}: everybody from now on
-	Access *Access `json:"access,omitempty"`
-
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// Encryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-	//
-	// Examples: e2e
-	Encryption ShareEncryption `json:"encryption"`
-
-	// ExpiresAt null = never
-	//
-	// Examples: 2027-01-02T15:04:05Z
-	ExpiresAt nullable.Nullable[time.Time] `json:"expires_at"`
-
-	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
-	Files *Files `json:"files,omitempty"`
-
-	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-	//
-	// Examples: target
-	HeldBy *ShareHeldBy `json:"held_by,omitempty"`
-
-	// Http http: what is changed of requests and answers. Left out: nothing; {}: nothing any more
-	Http *HTTPOptions `json:"http,omitempty"`
-
-	// IdleSeconds udp: a flow that is silent for so long ends
-	//
-	// Examples: 60
-	IdleSeconds int64 `json:"idle_seconds"`
-
-	// MaxUses Examples: 1
-	MaxUses int64 `json:"max_uses"`
-
-	// Name Examples: our database
-	Name string `json:"name"`
-
-	// Protocol Examples: tcp
-	Protocol ShareProtocol `json:"protocol"`
-
-	// ProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-	//
-	// Examples: v2
-	ProxyProtocol ShareProxyProtocol `json:"proxy_protocol"`
-
-	// ShareId Examples: 1234567890123
-	ShareId int64 `json:"share_id"`
-
-	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
-	Socks *SocksAccess `json:"socks,omitempty"`
-
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
-	//
-	// Examples: unix:/run/app.sock
-	Target *string `json:"target,omitempty"`
-
-	// TargetClientId Examples: 600000001
-	TargetClientId int64 `json:"target_client_id"`
-
-	// TargetHost An IP address or a host name that the target resolves; left out for socks5, and where target says it
-	//
-	// Examples: 127.0.0.1
-	TargetHost string `json:"target_host"`
-
-	// TargetPort Examples: 80
-	TargetPort int64 `json:"target_port"`
-
-	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-	//
-	// Examples: http
-	TargetScheme *ShareTargetScheme `json:"target_scheme,omitempty"`
-
-	// Targets tcp, http and tls: several services for the connections, each behind a client of the owner; the first is target_client_id and target. One that does not answer is passed over. Left out: one service; []: one again
-	//
-	// Examples: [{"client_id":600000001,"target":"127.0.0.1:80"},{"client_id":600000002,"target":"127.0.0.1:80"}]
-	Targets nullable.Nullable[[]Target] `json:"targets,omitempty"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// UserId The sharing user, who owns the mappings of the share
-	//
-	// Examples: 100000001
-	UserId int64 `json:"user_id"`
-
-	// Uses The number of uses so far
-	//
-	// Examples: 0
-	Uses int64 `json:"uses"`
-}
-
-// ShareEncryption From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes
-//
-// Examples: e2e
-type ShareEncryption string
-
-// ShareHeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
-//
-// Examples: target
-type ShareHeldBy string
-
-// ShareProtocol Examples: tcp
-type ShareProtocol string
-
-// ShareProxyProtocol tcp and tls: tells the service the visitor's address, with a header of the PROXY protocol before the first byte
-//
-// Examples: v2
-type ShareProxyProtocol string
-
-// ShareTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
-//
-// Examples: http
-type ShareTargetScheme string
-
-// SocksAccess defines model for SocksAccess.
-type SocksAccess struct {
-	// Password The same; kept as a hash and never shown. Left out in a change: as it was
-	//
-	// Examples: correct horse
-	Password *string `json:"password,omitempty"`
-
-	// Username What clients of the listener must give
-	//
-	// Examples: ann
-	Username *string `json:"username,omitempty"`
-}
-
-// SystemStats defines model for SystemStats.
-type SystemStats struct {
-	// Clients The number of clients, with anonymous ones
-	//
-	// Examples: 450
-	Clients int64 `json:"clients"`
-
-	// ConnectionsOpen Examples: 250
-	ConnectionsOpen int64 `json:"connections_open"`
-
-	// CurrentMonth Since the first of the month, UTC
-	CurrentMonth TrafficSum `json:"current_month"`
-
-	// Mappings The present number
-	//
-	// Examples: 300
-	Mappings int64 `json:"mappings"`
-
-	// Nodes The forwarders that run now
-	//
-	// Examples: 3
-	Nodes int64 `json:"nodes"`
-
-	// Today Since midnight, UTC
-	Today TrafficSum `json:"today"`
-
-	// Users The number of users; up to 5 s old, like clients and mappings
-	//
-	// Examples: 120
-	Users int64 `json:"users"`
-}
-
-// Target defines model for Target.
-type Target struct {
-	// ClientId A client of the mapping's user that dials this service
-	//
-	// Examples: 600000001
-	ClientId int64 `json:"client_id"`
-
-	// Target As target of the mapping: host:port, unix:PATH or file:PATH
-	//
-	// Examples: 127.0.0.1:3000
-	Target string `json:"target"`
-
-	// Weight The share of connections, beside the weights of the others. Left out: 1
-	//
-	// Examples: 1
-	Weight *int64 `json:"weight,omitempty"`
-}
-
-// Tokens defines model for Tokens.
-type Tokens struct {
-	// AccessToken Send it as Authorization: Bearer
-	//
-	// Examples: eyJhbGciOiJFZERTQSJ9.e30.AAAA
-	AccessToken string `json:"access_token"`
-
-	// ExpiresIn The lifetime of the access token in seconds
-	//
-	// Examples: 900
-	ExpiresIn int64 `json:"expires_in"`
-
-	// RefreshExpiresIn The lifetime of the refresh token in seconds
-	//
-	// Examples: 604800
-	RefreshExpiresIn int64 `json:"refresh_expires_in"`
-
-	// RefreshToken For one POST /auth/refresh
-	//
-	// Examples: tnr_1_AAAA
-	RefreshToken string `json:"refresh_token"`
-
-	// TokenType Examples: Bearer
-	TokenType TokensTokenType `json:"token_type"`
-}
-
-// TokensTokenType Examples: Bearer
-type TokensTokenType string
-
-// TrafficBucket defines model for TrafficBucket.
-type TrafficBucket struct {
-	// Connections The number of connections that began
-	//
-	// Examples: 12
-	Connections int64 `json:"connections"`
-
-	// From The beginning of the bucket
-	//
-	// Examples: 2026-01-02T15:00:00Z
-	From time.Time `json:"from"`
-
-	// ToSource Bytes from target agents to source agents
-	//
-	// Examples: 52428800
-	ToSource int64 `json:"to_source"`
-
-	// ToTarget Bytes from source agents to target agents
-	//
-	// Examples: 1048576
-	ToTarget int64 `json:"to_target"`
-
-	// Total Both directions; limits count both
-	//
-	// Examples: 53477376
-	Total int64 `json:"total"`
-}
-
-// TrafficStats defines model for TrafficStats.
-type TrafficStats struct {
-	Buckets []TrafficBucket `json:"buckets"`
-
-	// From Examples: 2026-01-01T16:00:00Z
-	From time.Time `json:"from"`
-
-	// Range Examples: 24h
-	Range TrafficStatsRange `json:"range"`
-
-	// StepSeconds The width of a bucket
-	//
-	// Examples: 3600
-	StepSeconds int64 `json:"step_seconds"`
-
-	// To Examples: 2026-01-02T16:00:00Z
-	To    time.Time  `json:"to"`
-	Total TrafficSum `json:"total"`
-}
-
-// TrafficStatsRange Examples: 24h
-type TrafficStatsRange string
-
-// TrafficSum defines model for TrafficSum.
-type TrafficSum struct {
-	// Connections The number of connections that began
-	//
-	// Examples: 12
-	Connections int64 `json:"connections"`
-
-	// ToSource Bytes from target agents to source agents
-	//
-	// Examples: 52428800
-	ToSource int64 `json:"to_source"`
-
-	// ToTarget Bytes from source agents to target agents
-	//
-	// Examples: 1048576
-	ToTarget int64 `json:"to_target"`
-
-	// Total Both directions; limits count both
-	//
-	// Examples: 53477376
-	Total int64 `json:"total"`
-}
-
-// User defines model for User.
-type User struct {
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// Email Examples: ann@example.org
-	Email string `json:"email"`
-
-	// HasPassword Whether the user can log in with a password
-	HasPassword bool `json:"has_password"`
-
-	// Plan The plan of the limits; null for none
-	//
-	// Examples: pro
-	Plan  nullable.Nullable[string] `json:"plan"`
-	Quota Quota                     `json:"quota"`
-
-	// Role The role of the user
-	//
-	// Examples: user
-	Role UserRole `json:"role"`
-
-	// Status Examples: active
-	Status UserStatus `json:"status"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// UserId Examples: 100000001
-	UserId int64 `json:"user_id"`
-
-	// Username Examples: ann
-	Username string `json:"username"`
-}
-
-// UserRole The role of the user
-//
-// Examples: user
-type UserRole string
-
-// UserStatus Examples: active
-type UserStatus string
-
-// UserStats defines model for UserStats.
-type UserStats struct {
-	// ConnectionsOpen Examples: 7
-	ConnectionsOpen int64      `json:"connections_open"`
-	CurrentMonth    TrafficSum `json:"current_month"`
-
-	// CurrentMonthTraffic Bytes of both directions in this calendar month (UTC)
-	//
-	// Examples: 53477376
-	CurrentMonthTraffic int64 `json:"current_month_traffic"`
-
-	// MonthlyTrafficLimit null = unlimited
-	//
-	// Examples: 1099511627776
-	MonthlyTrafficLimit nullable.Nullable[int64] `json:"monthly_traffic_limit"`
-
-	// ResetsAt The beginning of the next month
-	//
-	// Examples: 2026-02-01T00:00:00Z
-	ResetsAt time.Time `json:"resets_at"`
-
-	// UserId Examples: 100000001
-	UserId int64 `json:"user_id"`
-
-	// Username Examples: ann
-	Username string `json:"username"`
-}
-
-// Version defines model for Version.
-type Version struct {
-	// Built Examples: 2026-01-02T15:04:05Z
-	Built *string `json:"built,omitempty"`
-
-	// Commit Examples: 8b3942e
-	Commit *string `json:"commit,omitempty"`
-
-	// Go Examples: go1.26.8
-	Go *string `json:"go,omitempty"`
-
-	// Version Examples: 0.1.0
-	Version string `json:"version"`
-}
-
-// VisitorAccess defines model for VisitorAccess.
-type VisitorAccess struct {
-	// Password Kept as a hash and never shown. Left out in a change: as it was
-	//
-	// Examples: correct horse
-	Password *string `json:"password,omitempty"`
-
-	// Username A text without a colon
-	//
-	// Examples: ann
-	Username string `json:"username"`
-}
-
-// Webhook defines model for Webhook.
-type Webhook struct {
-	// CreatedAt Examples: 2026-01-02T15:04:05Z
-	CreatedAt time.Time `json:"created_at"`
-
-	// Description Examples: tells our billing
-	Description string `json:"description"`
-
-	// Events The events: names, or beginnings of names followed by *; empty = all. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
-	//
-	// Examples: ["mapping_*"]
-	Events []string `json:"events"`
-
-	// Reason The reason, when the system disabled the webhook
-	//
-	// Examples: The receiver answered 410 Gone.
-	Reason nullable.Nullable[string] `json:"reason"`
-
-	// RotatedAt The time of the last rotation. For 24 h messages are signed with the earlier secret too
-	//
-	// Examples: 2026-01-02T15:04:05Z
-	RotatedAt nullable.Nullable[time.Time] `json:"rotated_at"`
-
-	// Scope own: events of the owner's account; all: events of all accounts, while the owner is an admin
-	//
-	// Examples: own
-	Scope WebhookScope `json:"scope"`
-
-	// Status Examples: active
-	Status WebhookStatus `json:"status"`
-
-	// UpdatedAt Examples: 2026-01-02T15:04:05Z
-	UpdatedAt time.Time `json:"updated_at"`
-
-	// Url The address that receives the events
-	//
-	// Examples: https://example.org/hook
-	Url string `json:"url"`
-
-	// UserId The owner; null = the operator
-	//
-	// Examples: 100000001
-	UserId nullable.Nullable[int64] `json:"user_id"`
-
-	// WebhookId Examples: 1234567890123
-	WebhookId int64 `json:"webhook_id"`
-}
-
-// WebhookScope own: events of the owner's account; all: events of all accounts, while the owner is an admin
-//
-// Examples: own
-type WebhookScope string
-
-// WebhookStatus Examples: active
-type WebhookStatus string
-
-// AuditParams defines parameters for Audit.
-type AuditParams struct {
-	// Actor Only events of this actor
-	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
-
-	// Subject Only events of one event stream
-	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
-
-	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
-	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
-
-	// Owner Only events of this account
-	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
-
-	// From Only events that were recorded at this time or later
-	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
-
-	// To Only events that were recorded before this time
-	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
-
-	// After Only items after this position, in the order asked for. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return; default 50, for NDJSON all
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Order The order
-	Order *AuditParamsOrder `form:"order,omitempty" json:"order,omitempty"`
-
-	// Format The format, instead of Accept: application/json or application/x-ndjson
-	Format *AuditParamsFormat `form:"format,omitempty" json:"format,omitempty"`
-}
-
-// AuditParamsOrder defines parameters for Audit.
-type AuditParamsOrder string
-
-// AuditParamsFormat defines parameters for Audit.
-type AuditParamsFormat string
-
-// ProveConsistencyParams defines parameters for ProveConsistency.
-type ProveConsistencyParams struct {
-	// From The number of records in the older tree
-	From int64 `form:"from" json:"from"`
-
-	// To The number of records in the newer tree. The default and the maximum are the size of the last checkpoint
-	To *int64 `form:"to,omitempty" json:"to,omitempty"`
-}
-
-// ProveInclusionParams defines parameters for ProveInclusion.
-type ProveInclusionParams struct {
-	// Position The record
-	Position int64 `form:"position" json:"position"`
-
-	// Size The number of records in the tree. The default and the maximum are the size of the last checkpoint
-	Size *int64 `form:"size,omitempty" json:"size,omitempty"`
-}
-
-// ListClientsParams defines parameters for ListClients.
-type ListClientsParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// UserId Only items of this user. Callers who are not admins see only their own
-	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
-
-	// Status Only clients of this status
-	Status *ListClientsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
-
-	// Type Only clients of this type
-	Type *ListClientsParamsType `form:"type,omitempty" json:"type,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// ListClientsParamsStatus defines parameters for ListClients.
-type ListClientsParamsStatus string
-
-// ListClientsParamsType defines parameters for ListClients.
-type ListClientsParamsType string
-
-// CreateClientParams defines parameters for CreateClient.
-type CreateClientParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// ClaimClientParams defines parameters for ClaimClient.
-type ClaimClientParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// DeleteClientParams defines parameters for DeleteClient.
-type DeleteClientParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetClientParams defines parameters for GetClient.
-type GetClientParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-
-	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// ChangeClientParams defines parameters for ChangeClient.
-type ChangeClientParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// DisableClientParams defines parameters for DisableClient.
-type DisableClientParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// DisconnectClientParams defines parameters for DisconnectClient.
-type DisconnectClientParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// EnableClientParams defines parameters for EnableClient.
-type EnableClientParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// ClientHistoryParams defines parameters for ClientHistory.
-type ClientHistoryParams struct {
-	// After Only events after this version. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-}
-
-// ListMappingsOfClientParams defines parameters for ListMappingsOfClient.
-type ListMappingsOfClientParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Status Only mappings of this status
-	Status *ListMappingsOfClientParamsStatus `form:"status,omitempty" json:"status,omitempty"`
-
-	// Protocol Only mappings of this protocol
-	Protocol *ListMappingsOfClientParamsProtocol `form:"protocol,omitempty" json:"protocol,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// ListMappingsOfClientParamsStatus defines parameters for ListMappingsOfClient.
-type ListMappingsOfClientParamsStatus string
-
-// ListMappingsOfClientParamsProtocol defines parameters for ListMappingsOfClient.
-type ListMappingsOfClientParamsProtocol string
-
-// RotateCredentialParams defines parameters for RotateCredential.
-type RotateCredentialParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// ListEventsParams defines parameters for ListEvents.
-type ListEventsParams struct {
-	// After Only events after this position. Use next of the previous page, or the last position that you have seen
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-}
-
-// StreamEventsParams defines parameters for StreamEvents.
-type StreamEventsParams struct {
-	// Actor Only events of this actor
-	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
-
-	// Subject Only events of one event stream
-	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
-
-	// Type Only events with these names, separated by commas. The events are client_changed, client_claimed, client_commands_set, client_created, client_credential_rotated, client_deleted, client_disabled, client_disconnect_requested, client_enabled, client_key_announced, client_registered, host_freed, host_taken, invite_created, invite_redeemed, invite_revoked, key_created, key_revoked, login_begun, login_ended, login_refreshed, mapping_changed, mapping_created, mapping_deleted, mapping_disabled, mapping_enabled, mapping_moved, node_certified, node_drain_requested, node_revoked, port_freed, port_taken, quota_moved, quota_returned, quota_set, quota_taken, share_created, share_redeemed, share_revoked, user_changed, user_created, user_deleted, user_disabled, user_enabled, user_erased, user_password_set, user_plan_set, user_role_set, webhook_changed, webhook_created, webhook_deleted, webhook_disabled, webhook_enabled, webhook_secret_rotated.
-	Type *[]string `form:"type,omitempty" json:"type,omitempty"`
-
-	// Owner Only events of this account
-	Owner *int64 `form:"owner,omitempty" json:"owner,omitempty"`
-
-	// From Only events that were recorded at this time or later
-	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
-
-	// To Only events that were recorded before this time
-	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
-
-	// After Begin after this position: 0 = the whole log, -1 = new events only
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// LastEventID Continue after this position; browsers send it when they reconnect
-	LastEventID *string `json:"Last-Event-ID,omitempty"`
-}
-
-// RevertEventParams defines parameters for RevertEvent.
-type RevertEventParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// ListInvitesParams defines parameters for ListInvites.
-type ListInvitesParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// UserId Only items of this user. Callers who are not admins see only their own
-	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// CreateInviteParams defines parameters for CreateInvite.
-type CreateInviteParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// RevokeInviteParams defines parameters for RevokeInvite.
-type RevokeInviteParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetInviteParams defines parameters for GetInvite.
-type GetInviteParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-
-	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// ListKeysParams defines parameters for ListKeys.
-type ListKeysParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// UserId Only items of this user. Callers who are not admins see only their own
-	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// CreateKeyParams defines parameters for CreateKey.
-type CreateKeyParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// RevokeKeyParams defines parameters for RevokeKey.
-type RevokeKeyParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetKeyParams defines parameters for GetKey.
-type GetKeyParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-
-	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// ListMappingsParams defines parameters for ListMappings.
-type ListMappingsParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// UserId Only items of this user. Callers who are not admins see only their own
-	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
-
-	// Status Only mappings of this status
-	Status *ListMappingsParamsStatus `form:"status,omitempty" json:"status,omitempty"`
-
-	// Protocol Only mappings of this protocol
-	Protocol *ListMappingsParamsProtocol `form:"protocol,omitempty" json:"protocol,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// ListMappingsParamsStatus defines parameters for ListMappings.
-type ListMappingsParamsStatus string
-
-// ListMappingsParamsProtocol defines parameters for ListMappings.
-type ListMappingsParamsProtocol string
-
-// CreateMappingParams defines parameters for CreateMapping.
-type CreateMappingParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// DeleteMappingParams defines parameters for DeleteMapping.
-type DeleteMappingParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetMappingParams defines parameters for GetMapping.
-type GetMappingParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-
-	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// ChangeMappingParams defines parameters for ChangeMapping.
-type ChangeMappingParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// DisableMappingParams defines parameters for DisableMapping.
-type DisableMappingParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// EnableMappingParams defines parameters for EnableMapping.
-type EnableMappingParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// MappingHistoryParams defines parameters for MappingHistory.
-type MappingHistoryParams struct {
-	// After Only events after this version. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-}
-
-// DrainNodeParams defines parameters for DrainNode.
-type DrainNodeParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// RevokeNodeParams defines parameters for RevokeNode.
-type RevokeNodeParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// ListSharesParams defines parameters for ListShares.
-type ListSharesParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// UserId Only items of this user. Callers who are not admins see only their own
-	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// CreateShareParams defines parameters for CreateShare.
-type CreateShareParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// RedeemShareParams defines parameters for RedeemShare.
-type RedeemShareParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// RevokeShareParams defines parameters for RevokeShare.
-type RevokeShareParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetShareParams defines parameters for GetShare.
-type GetShareParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-
-	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// TrafficStatsParams defines parameters for TrafficStats.
-type TrafficStatsParams struct {
-	// Range How far back
-	Range *TrafficStatsParamsRange `form:"range,omitempty" json:"range,omitempty"`
-
-	// UserId Only traffic of this user's mappings
-	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
-
-	// ClientId Only traffic of this client
-	ClientId *int64 `form:"client_id,omitempty" json:"client_id,omitempty"`
-
-	// MappingId Only traffic of this mapping
-	MappingId *int64 `form:"mapping_id,omitempty" json:"mapping_id,omitempty"`
-}
-
-// TrafficStatsParamsRange defines parameters for TrafficStats.
-type TrafficStatsParamsRange string
-
-// ListUserStatsParams defines parameters for ListUserStats.
-type ListUserStatsParams struct {
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-}
-
-// ListUsersParams defines parameters for ListUsers.
-type ListUsersParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Status Only users of this status
-	Status *ListUsersParamsStatus `form:"status,omitempty" json:"status,omitempty"`
-
-	// Role Only users of this role
-	Role *ListUsersParamsRole `form:"role,omitempty" json:"role,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// ListUsersParamsStatus defines parameters for ListUsers.
-type ListUsersParamsStatus string
-
-// ListUsersParamsRole defines parameters for ListUsers.
-type ListUsersParamsRole string
-
-// CreateUserParams defines parameters for CreateUser.
-type CreateUserParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// DeleteUserParams defines parameters for DeleteUser.
-type DeleteUserParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetUserParams defines parameters for GetUser.
-type GetUserParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-
-	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// ChangeUserParams defines parameters for ChangeUser.
-type ChangeUserParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// ListClientsOfUserParams defines parameters for ListClientsOfUser.
-type ListClientsOfUserParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Status Only clients of this status
-	Status *ListClientsOfUserParamsStatus `form:"status,omitempty" json:"status,omitempty"`
-
-	// Type Only clients of this type
-	Type *ListClientsOfUserParamsType `form:"type,omitempty" json:"type,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// ListClientsOfUserParamsStatus defines parameters for ListClientsOfUser.
-type ListClientsOfUserParamsStatus string
-
-// ListClientsOfUserParamsType defines parameters for ListClientsOfUser.
-type ListClientsOfUserParamsType string
-
-// DisableUserParams defines parameters for DisableUser.
-type DisableUserParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// EnableUserParams defines parameters for EnableUser.
-type EnableUserParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// EraseUserParams defines parameters for EraseUser.
-type EraseUserParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// UserHistoryParams defines parameters for UserHistory.
-type UserHistoryParams struct {
-	// After Only events after this version. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-}
-
-// ListMappingsOfUserParams defines parameters for ListMappingsOfUser.
-type ListMappingsOfUserParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// Status Only mappings of this status
-	Status *ListMappingsOfUserParamsStatus `form:"status,omitempty" json:"status,omitempty"`
-
-	// Protocol Only mappings of this protocol
-	Protocol *ListMappingsOfUserParamsProtocol `form:"protocol,omitempty" json:"protocol,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// ListMappingsOfUserParamsStatus defines parameters for ListMappingsOfUser.
-type ListMappingsOfUserParamsStatus string
-
-// ListMappingsOfUserParamsProtocol defines parameters for ListMappingsOfUser.
-type ListMappingsOfUserParamsProtocol string
-
-// SetUserPlanParams defines parameters for SetUserPlan.
-type SetUserPlanParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetQuotaParams defines parameters for GetQuota.
-type GetQuotaParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-
-	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// PostQuotaParams defines parameters for PostQuota.
-type PostQuotaParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// SetQuotaParams defines parameters for SetQuota.
-type SetQuotaParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// SetUserRoleParams defines parameters for SetUserRole.
-type SetUserRoleParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// ListWebhooksParams defines parameters for ListWebhooks.
-type ListWebhooksParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// After Only items with a higher id. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-
-	// UserId Only items of this user. Callers who are not admins see only their own
-	UserId *int64 `form:"user_id,omitempty" json:"user_id,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// CreateWebhookParams defines parameters for CreateWebhook.
-type CreateWebhookParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-}
-
-// DeleteWebhookParams defines parameters for DeleteWebhook.
-type DeleteWebhookParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// GetWebhookParams defines parameters for GetWebhook.
-type GetWebhookParams struct {
-	// AsOf Show the state at a position of the log or at a time. The connections of clients are not kept. X-Position gives the position that is shown
-	AsOf *string `form:"as_of,omitempty" json:"as_of,omitempty"`
-
-	// MinPosition The answer must show at least this position of the log (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-
-	// IfNoneMatch An ETag: the answer is 304 without a body if nothing has changed
-	IfNoneMatch *string `json:"If-None-Match,omitempty"`
-}
-
-// ChangeWebhookParams defines parameters for ChangeWebhook.
-type ChangeWebhookParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// ListDeliveriesParams defines parameters for ListDeliveries.
-type ListDeliveriesParams struct {
-	// After Only older items. Use next of the previous page
-	After *int64 `form:"after,omitempty" json:"after,omitempty"`
-
-	// Limit The most items to return
-	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
-}
-
-// DisableWebhookParams defines parameters for DisableWebhook.
-type DisableWebhookParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// EnableWebhookParams defines parameters for EnableWebhook.
-type EnableWebhookParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// RotateWebhookSecretParams defines parameters for RotateWebhookSecret.
-type RotateWebhookSecretParams struct {
-	// DryRun true: write nothing. The answer 200 lists the events that would be written and the live connections that would end
-	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
-
-	// IdempotencyKey Makes a repeat safe: the same key with the same request gives the first answer again (without secrets). With another request it is refused
-	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
-
-	// IfMatch An ETag. The write is refused with 412 if the resource has changed since
-	IfMatch *string `json:"If-Match,omitempty"`
-}
-
-// TestWebhookParams defines parameters for TestWebhook.
-type TestWebhookParams struct {
-	// MinPosition Read the webhook at this position of the log or later (X-Position of a write)
-	MinPosition *int64 `json:"Min-Position,omitempty"`
-}
-
-// LoginJSONRequestBody defines body for Login for application/json ContentType.
-type LoginJSONRequestBody = LoginBody
-
-// RefreshJSONRequestBody defines body for Refresh for application/json ContentType.
-type RefreshJSONRequestBody = RefreshBody
-
-// CreateClientJSONRequestBody defines body for CreateClient for application/json ContentType.
-type CreateClientJSONRequestBody = CreateClientBody
-
-// ClaimClientJSONRequestBody defines body for ClaimClient for application/json ContentType.
-type ClaimClientJSONRequestBody = ClaimBody
-
-// ChangeClientJSONRequestBody defines body for ChangeClient for application/json ContentType.
-type ChangeClientJSONRequestBody = ChangeClientBody
-
-// CreateInviteJSONRequestBody defines body for CreateInvite for application/json ContentType.
-type CreateInviteJSONRequestBody = CreateInviteBody
-
-// CreateKeyJSONRequestBody defines body for CreateKey for application/json ContentType.
-type CreateKeyJSONRequestBody = CreateKeyBody
-
-// CreateMappingJSONRequestBody defines body for CreateMapping for application/json ContentType.
-type CreateMappingJSONRequestBody = CreateMappingBody
-
-// ChangeMappingJSONRequestBody defines body for ChangeMapping for application/json ContentType.
-type ChangeMappingJSONRequestBody = ChangeMappingBody
-
-// CreateShareJSONRequestBody defines body for CreateShare for application/json ContentType.
-type CreateShareJSONRequestBody = CreateShareBody
-
-// RedeemShareJSONRequestBody defines body for RedeemShare for application/json ContentType.
-type RedeemShareJSONRequestBody = RedeemBody
-
-// CreateUserJSONRequestBody defines body for CreateUser for application/json ContentType.
-type CreateUserJSONRequestBody = CreateUserBody
-
-// ChangeUserJSONRequestBody defines body for ChangeUser for application/json ContentType.
-type ChangeUserJSONRequestBody = ChangeUserBody
-
-// SetUserPlanJSONRequestBody defines body for SetUserPlan for application/json ContentType.
-type SetUserPlanJSONRequestBody = SetPlanBody
-
-// PostQuotaJSONRequestBody defines body for PostQuota for application/json ContentType.
-type PostQuotaJSONRequestBody = SetQuotaBody
-
-// SetQuotaJSONRequestBody defines body for SetQuota for application/json ContentType.
-type SetQuotaJSONRequestBody = SetQuotaBody
-
-// SetUserRoleJSONRequestBody defines body for SetUserRole for application/json ContentType.
-type SetUserRoleJSONRequestBody = SetRoleBody
-
-// CreateWebhookJSONRequestBody defines body for CreateWebhook for application/json ContentType.
-type CreateWebhookJSONRequestBody = CreateWebhookBody
-
-// ChangeWebhookJSONRequestBody defines body for ChangeWebhook for application/json ContentType.
-type ChangeWebhookJSONRequestBody = ChangeWebhookBody
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -4558,6 +243,40 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/clients/{id}/rotate-credential (the `RotateCredential` operationId).
 	RotateCredential(ctx context.Context, id int64, params *RotateCredentialParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDomains List domains
+	//
+	// Corresponds with GET /api/v1/domains (the `ListDomains` operationId).
+	ListDomains(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateDomainWithBody Add a domain of a user's own; the answer says which TXT record proves it
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/domains (the `CreateDomain` operationId).
+	CreateDomainWithBody(ctx context.Context, params *CreateDomainParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateDomain Add a domain of a user's own; the answer says which TXT record proves it
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/domains (the `CreateDomain` operationId).
+	CreateDomain(ctx context.Context, params *CreateDomainParams, body CreateDomainJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteDomain Delete a domain that no mapping uses
+	//
+	// Corresponds with DELETE /api/v1/domains/{id} (the `DeleteDomain` operationId).
+	DeleteDomain(ctx context.Context, id int64, params *DeleteDomainParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDomain Show a domain
+	//
+	// Corresponds with GET /api/v1/domains/{id} (the `GetDomain` operationId).
+	GetDomain(ctx context.Context, id int64, params *GetDomainParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyDomain Look for the TXT record of a domain; then mappings may have its name
+	//
+	// Corresponds with POST /api/v1/domains/{id}/verify (the `VerifyDomain` operationId).
+	VerifyDomain(ctx context.Context, id int64, params *VerifyDomainParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListEvents Read the log
 	//
@@ -5427,6 +1146,100 @@ func (c *API) ListMappingsOfClient(ctx context.Context, id int64, params *ListMa
 // Corresponds with POST /api/v1/clients/{id}/rotate-credential (the `RotateCredential` operationId).
 func (c *API) RotateCredential(ctx context.Context, id int64, params *RotateCredentialParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRotateCredentialRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDomains List domains
+//
+// Corresponds with GET /api/v1/domains (the `ListDomains` operationId).
+func (c *API) ListDomains(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDomainsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateDomainWithBody Add a domain of a user's own; the answer says which TXT record proves it
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/domains (the `CreateDomain` operationId).
+func (c *API) CreateDomainWithBody(ctx context.Context, params *CreateDomainParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDomainRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateDomain Add a domain of a user's own; the answer says which TXT record proves it
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/domains (the `CreateDomain` operationId).
+func (c *API) CreateDomain(ctx context.Context, params *CreateDomainParams, body CreateDomainJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDomainRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteDomain Delete a domain that no mapping uses
+//
+// Corresponds with DELETE /api/v1/domains/{id} (the `DeleteDomain` operationId).
+func (c *API) DeleteDomain(ctx context.Context, id int64, params *DeleteDomainParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteDomainRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDomain Show a domain
+//
+// Corresponds with GET /api/v1/domains/{id} (the `GetDomain` operationId).
+func (c *API) GetDomain(ctx context.Context, id int64, params *GetDomainParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDomainRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyDomain Look for the TXT record of a domain; then mappings may have its name
+//
+// Corresponds with POST /api/v1/domains/{id}/verify (the `VerifyDomain` operationId).
+func (c *API) VerifyDomain(ctx context.Context, id int64, params *VerifyDomainParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyDomainRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -8206,6 +4019,454 @@ func NewRotateCredentialRequest(server string, id int64, params *RotateCredentia
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/clients/%s/rotate-credential", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListDomainsRequest constructs an http.Request for the ListDomains method
+func NewListDomainsRequest(server string, params *ListDomainsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/domains")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.AsOf != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "as_of", *params.AsOf, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.UserId != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "user_id", *params.UserId, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.MinPosition != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Min-Position", *params.MinPosition, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "integer", Format: "int64"})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Min-Position", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCreateDomainRequest calls the generic CreateDomain builder with application/json body
+func NewCreateDomainRequest(server string, params *CreateDomainParams, body CreateDomainJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateDomainRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateDomainRequestWithBody constructs an http.Request for the CreateDomain method, with any body, and a specified content type
+func NewCreateDomainRequestWithBody(server string, params *CreateDomainParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/domains")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDeleteDomainRequest constructs an http.Request for the DeleteDomain method
+func NewDeleteDomainRequest(server string, id int64, params *DeleteDomainParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/domains/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.IfMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetDomainRequest constructs an http.Request for the GetDomain method
+func NewGetDomainRequest(server string, id int64, params *GetDomainParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/domains/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.AsOf != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "as_of", *params.AsOf, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.MinPosition != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Min-Position", *params.MinPosition, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "integer", Format: "int64"})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Min-Position", headerParam0)
+		}
+
+		if params.IfNoneMatch != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", *params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-None-Match", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewVerifyDomainRequest constructs an http.Request for the VerifyDomain method
+func NewVerifyDomainRequest(server string, id int64, params *VerifyDomainParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "integer", Format: "int64"})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/domains/%s/verify", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -13712,6 +9973,48 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/clients/{id}/rotate-credential (the `RotateCredential` operationId).
 	RotateCredentialWithResponse(ctx context.Context, id int64, params *RotateCredentialParams, reqEditors ...RequestEditorFn) (*RotateCredentialResponse, error)
 
+	// ListDomainsWithResponse List domains
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/domains (the `ListDomains` operationId).
+	ListDomainsWithResponse(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*ListDomainsResponse, error)
+
+	// CreateDomainWithBodyWithResponse Add a domain of a user's own; the answer says which TXT record proves it
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/domains (the `CreateDomain` operationId).
+	CreateDomainWithBodyWithResponse(ctx context.Context, params *CreateDomainParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDomainResponse, error)
+
+	// CreateDomainWithResponse Add a domain of a user's own; the answer says which TXT record proves it
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/domains (the `CreateDomain` operationId).
+	CreateDomainWithResponse(ctx context.Context, params *CreateDomainParams, body CreateDomainJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDomainResponse, error)
+
+	// DeleteDomainWithResponse Delete a domain that no mapping uses
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/domains/{id} (the `DeleteDomain` operationId).
+	DeleteDomainWithResponse(ctx context.Context, id int64, params *DeleteDomainParams, reqEditors ...RequestEditorFn) (*DeleteDomainResponse, error)
+
+	// GetDomainWithResponse Show a domain
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/domains/{id} (the `GetDomain` operationId).
+	GetDomainWithResponse(ctx context.Context, id int64, params *GetDomainParams, reqEditors ...RequestEditorFn) (*GetDomainResponse, error)
+
+	// VerifyDomainWithResponse Look for the TXT record of a domain; then mappings may have its name
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/domains/{id}/verify (the `VerifyDomain` operationId).
+	VerifyDomainWithResponse(ctx context.Context, id int64, params *VerifyDomainParams, reqEditors ...RequestEditorFn) (*VerifyDomainResponse, error)
+
 	// ListEventsWithResponse Read the log
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -15190,6 +11493,244 @@ func (r RotateCredentialResponse) Status() string {
 
 // StatusCode returns HTTPResponse.StatusCode
 func (r RotateCredentialResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+type ListDomainsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageDomain
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDomainsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDomainsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// CreateDomainResponse201Headers the declared response headers of an HTTP 201 response for CreateDomain
+type CreateDomainResponse201Headers struct {
+	ETag                *string
+	IdempotencyReplayed *string
+	Location            *string
+	XPosition           *int64
+}
+
+type CreateDomainResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationvndTunnoxDryRunJSON200 the response for an HTTP 200 `application/vnd.tunnox.dry-run+json` response
+	ApplicationvndTunnoxDryRunJSON200 *DryRun
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Domain
+	// ApplicationproblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationproblemJSON400 *Problem
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationproblemJSON413 *Problem
+	// ApplicationproblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationproblemJSON415 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateDomainResponse201Headers
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateDomainResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateDomainResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// DeleteDomainResponse204Headers the declared response headers of an HTTP 204 response for DeleteDomain
+type DeleteDomainResponse204Headers struct {
+	ETag                *string
+	IdempotencyReplayed *string
+	XPosition           *int64
+}
+
+type DeleteDomainResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationvndTunnoxDryRunJSON200 the response for an HTTP 200 `application/vnd.tunnox.dry-run+json` response
+	ApplicationvndTunnoxDryRunJSON200 *DryRun
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers204 the parsed response headers for an HTTP 204 response
+	Headers204 *DeleteDomainResponse204Headers
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteDomainResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteDomainResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// GetDomainResponse200Headers the declared response headers of an HTTP 200 response for GetDomain
+type GetDomainResponse200Headers struct {
+	ETag *string
+}
+
+type GetDomainResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Domain
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetDomainResponse200Headers
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDomainResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDomainResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// VerifyDomainResponse200Headers the declared response headers of an HTTP 200 response for VerifyDomain
+type VerifyDomainResponse200Headers struct {
+	ETag                *string
+	IdempotencyReplayed *string
+	XPosition           *int64
+}
+
+type VerifyDomainResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Domain
+	// ApplicationvndTunnoxDryRunJSON200 the response for an HTTP 200 `application/vnd.tunnox.dry-run+json` response
+	ApplicationvndTunnoxDryRunJSON200 *DryRun
+	// ApplicationproblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationproblemJSON401 *Problem
+	// ApplicationproblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationproblemJSON403 *Problem
+	// ApplicationproblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationproblemJSON404 *Problem
+	// ApplicationproblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationproblemJSON409 *Problem
+	// ApplicationproblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationproblemJSON412 *Problem
+	// ApplicationproblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationproblemJSON422 *Problem
+	// ApplicationproblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationproblemJSON429 *Problem
+	// ApplicationproblemJSON500 the response for an HTTP 500 `application/problem+json` response
+	ApplicationproblemJSON500 *Problem
+	// ApplicationproblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationproblemJSON503 *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *VerifyDomainResponse200Headers
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyDomainResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyDomainResponse) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -18452,6 +14993,84 @@ func (c *ClientWithResponses) RotateCredentialWithResponse(ctx context.Context, 
 	return ParseRotateCredentialResponse(rsp)
 }
 
+// ListDomainsWithResponse List domains
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/domains (the `ListDomains` operationId).
+func (c *ClientWithResponses) ListDomainsWithResponse(ctx context.Context, params *ListDomainsParams, reqEditors ...RequestEditorFn) (*ListDomainsResponse, error) {
+	rsp, err := c.ListDomains(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDomainsResponse(rsp)
+}
+
+// CreateDomainWithBodyWithResponse Add a domain of a user's own; the answer says which TXT record proves it
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/domains (the `CreateDomain` operationId).
+func (c *ClientWithResponses) CreateDomainWithBodyWithResponse(ctx context.Context, params *CreateDomainParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDomainResponse, error) {
+	rsp, err := c.CreateDomainWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateDomainResponse(rsp)
+}
+
+// CreateDomainWithResponse Add a domain of a user's own; the answer says which TXT record proves it
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/domains (the `CreateDomain` operationId).
+func (c *ClientWithResponses) CreateDomainWithResponse(ctx context.Context, params *CreateDomainParams, body CreateDomainJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDomainResponse, error) {
+	rsp, err := c.CreateDomain(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateDomainResponse(rsp)
+}
+
+// DeleteDomainWithResponse Delete a domain that no mapping uses
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/domains/{id} (the `DeleteDomain` operationId).
+func (c *ClientWithResponses) DeleteDomainWithResponse(ctx context.Context, id int64, params *DeleteDomainParams, reqEditors ...RequestEditorFn) (*DeleteDomainResponse, error) {
+	rsp, err := c.DeleteDomain(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteDomainResponse(rsp)
+}
+
+// GetDomainWithResponse Show a domain
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/domains/{id} (the `GetDomain` operationId).
+func (c *ClientWithResponses) GetDomainWithResponse(ctx context.Context, id int64, params *GetDomainParams, reqEditors ...RequestEditorFn) (*GetDomainResponse, error) {
+	rsp, err := c.GetDomain(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDomainResponse(rsp)
+}
+
+// VerifyDomainWithResponse Look for the TXT record of a domain; then mappings may have its name
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/domains/{id}/verify (the `VerifyDomain` operationId).
+func (c *ClientWithResponses) VerifyDomainWithResponse(ctx context.Context, id int64, params *VerifyDomainParams, reqEditors ...RequestEditorFn) (*VerifyDomainResponse, error) {
+	rsp, err := c.VerifyDomain(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyDomainResponse(rsp)
+}
+
 // ListEventsWithResponse Read the log
 //
 // Returns a wrapper object for the known response body format(s).
@@ -21488,6 +18107,551 @@ func ParseRotateCredentialResponse(rsp *http.Response) (*RotateCredentialRespons
 	switch {
 	case rsp.StatusCode == 200:
 		var headers RotateCredentialResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.IdempotencyReplayed = &value
+		}
+		if values := rsp.Header.Values("X-Position"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Position", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.XPosition = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListDomainsResponse parses an HTTP response from a ListDomainsWithResponse call
+func ParseListDomainsResponse(rsp *http.Response) (*ListDomainsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDomainsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageDomain
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateDomainResponse parses an HTTP response from a CreateDomainWithResponse call
+func ParseCreateDomainResponse(rsp *http.Response) (*CreateDomainResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateDomainResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationvndTunnoxDryRunJSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Domain
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateDomainResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.IdempotencyReplayed = &value
+		}
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		if values := rsp.Header.Values("X-Position"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Position", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.XPosition = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteDomainResponse parses an HTTP response from a DeleteDomainWithResponse call
+func ParseDeleteDomainResponse(rsp *http.Response) (*DeleteDomainResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteDomainResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationvndTunnoxDryRunJSON200 = &dest
+
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		var headers DeleteDomainResponse204Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		if values := rsp.Header.Values("Idempotency-Replayed"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Idempotency-Replayed", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.IdempotencyReplayed = &value
+		}
+		if values := rsp.Header.Values("X-Position"); len(values) > 0 {
+			var value int64
+			if err := runtime.BindStyledParameterWithOptions("simple", "X-Position", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			}
+			headers.XPosition = &value
+		}
+		response.Headers204 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetDomainResponse parses an HTTP response from a GetDomainWithResponse call
+func ParseGetDomainResponse(rsp *http.Response) (*GetDomainResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDomainResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Domain
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.StatusCode == 304:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetDomainResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseVerifyDomainResponse parses an HTTP response from a VerifyDomainWithResponse call
+func ParseVerifyDomainResponse(rsp *http.Response) (*VerifyDomainResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyDomainResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.Header.Get("Content-Type") == "application/json" && rsp.StatusCode == 200:
+		var dest Domain
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case rsp.Header.Get("Content-Type") == "application/vnd.tunnox.dry-run+json" && rsp.StatusCode == 200:
+		var dest DryRun
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationvndTunnoxDryRunJSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON412 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 500:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON500 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSON503 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers VerifyDomainResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,6 +15,9 @@ import (
 	"github.com/tunnox-net/tunnox/test/programs"
 	"github.com/tunnox-net/tunnox/test/services"
 )
+
+// foreign is the host of another domain than the server's.
+const foreign = "shop.example.com"
 
 // Visitors come in at one forwarder, and the authority looks at the other one. Two
 // control planes order each certificate once, and give it to both forwarders. No
@@ -28,7 +32,7 @@ func TestClusterGetsEachCertificateOnce(t *testing.T) {
 			ca := services.StartPebble(t, options(ports[0], ports[1], dns.Addr))
 			postgres, redis := services.Postgres(t), services.Redis(t)
 			first := programs.StartServerAt(t, "127.0.0.10", "control", "--postgres", postgres, "--redis", redis,
-				"--acme", "ops@example.org", "--acme-ca", ca.Directory, "--acme-root", ca.Root)
+				"--acme", "ops@example.org", "--acme-ca", ca.Directory, "--acme-root", ca.Root, "--resolver", dns.Addr)
 			second := programs.StartControlBeside(t, "127.0.0.13", first)
 			var at []visited
 			var forwarders []*programs.Server
@@ -44,14 +48,26 @@ func TestClusterGetsEachCertificateOnce(t *testing.T) {
 			for _, host := range hosts {
 				p.publish(t, host)
 			}
+			// One more has a domain of its user's own.
+			var d own
+			first.API.Do(t, http.MethodPost, "/api/v1/domains", map[string]any{"user_id": p.user.ID, "host": foreign}, &d)
+			dns.SetText(d.Name, d.Value)
+			dns.SetAddress(foreign, "127.0.0.12")
+			second.API.Do(t, http.MethodPost, fmt.Sprintf("/api/v1/domains/%d/verify", d.ID), nil, nil)
+			p.publish(t, foreign)
+			hosts = append(hosts, foreign)
 
 			serials := make([]string, 2*len(hosts))
 			var visiting sync.WaitGroup
 			for i, host := range hosts {
 				for j, v := range at {
 					visiting.Go(func() {
+						name := host
+						if host != foreign {
+							name += "." + baseDomain
+						}
 						err := programs.Poll(limit, func() error {
-							c, err := v.certificate(host + "." + baseDomain)
+							c, err := v.certificate(name)
 							if err == nil {
 								serials[2*i+j] = c.SerialNumber.String()
 							}
