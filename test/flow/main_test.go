@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -74,7 +75,23 @@ func newPairOn(t *testing.T, api *programs.API, server *programs.Server) *pair {
 	p.source, p.target = api.CreateClient(t, p.user.ID, "source"), api.CreateClient(t, p.user.ID, "target")
 	p.sourceAgent = server.Join(t, api, p.source)
 	p.targetAgent = server.Join(t, api, p.target)
+	for _, c := range []programs.Client{p.source, p.target} {
+		p.waitAnnounced(t, c)
+	}
 	return p
+}
+
+// waitAnnounced waits until an agent has announced its key, so that the log holds still
+// after that.
+func (p *pair) waitAnnounced(t *testing.T, c programs.Client) {
+	t.Helper()
+	programs.Eventually(t, 10*time.Second, func() error {
+		answer, err := p.API.Call(http.MethodGet, path("/clients/%d/history?limit=500", c.ID), nil)
+		if err == nil && !strings.Contains(string(answer.Body), `"client_key_announced"`) {
+			err = fmt.Errorf("client %d has announced no key: %s", c.ID, answer.Body)
+		}
+		return err
+	})
 }
 
 // mapping makes a mapping from a free port of the source agent to a port the
