@@ -33,6 +33,8 @@ const (
 	EncryptionFailed      Code = "encryption_failed"
 	EncryptionReplayed    Code = "encryption_replayed"
 	KeyRefused            Code = "key_refused"
+
+	LaneUnavailable Code = "lane_unavailable"
 )
 
 // Codes that refuse or end a session, in Refused and GoAway.
@@ -92,6 +94,8 @@ var meanings = map[Code]meaning{
 	EncryptionFailed:      {sentence: "the agents' handshake failed: the keys, or what the connection is for, are not the same at both ends"},
 	EncryptionReplayed:    {sentence: "the connection was asked for before"},
 	KeyRefused:            {sentence: "the key of the agent at the other end is not known, or not proved"},
+
+	LaneUnavailable: {sentence: "there is no lane for the stream, which goes on as it is"},
 
 	BadCredential:       {"the credential does not prove this client id", true},
 	UnknownClient:       {"there is no such client", true},

@@ -93,8 +93,11 @@ func WriteOpened(w io.Writer, err error) error {
 // WriteOpenedSealed answers yes with the second message of the agents' handshake; nil
 // is none.
 func WriteOpenedSealed(w io.Writer, seal []byte) error {
-	return writeFrame(w, &wirepb.Opened{Seal: seal}, openPrefix, MaxOpen)
+	return WriteYes(w, &wirepb.Opened{Seal: seal})
 }
+
+// WriteYes answers Open with an Opened that has no code.
+func WriteYes(w io.Writer, m *wirepb.Opened) error { return writeFrame(w, m, openPrefix, MaxOpen) }
 
 // ReadOpened reads the answer to Open, and not one byte of the data behind it.
 // The error is a *Refusal when the answer is no.
@@ -106,12 +109,18 @@ func ReadOpened(r io.Reader) error {
 // ReadOpenedSealed is ReadOpened with the second message of the agents' handshake; nil
 // when there is none.
 func ReadOpenedSealed(r io.Reader) (seal []byte, err error) {
+	m, err := ReadYes(r)
+	return m.GetSeal(), err
+}
+
+// ReadYes is ReadOpened with all that the answer says.
+func ReadYes(r io.Reader) (*wirepb.Opened, error) {
 	m := new(wirepb.Opened)
 	if err := readFrame(r, m, openPrefix, MaxOpen); err != nil {
 		return nil, err
 	}
 	if m.Code == "" {
-		return m.Seal, nil
+		return m, nil
 	}
 	refusal := Refuse(Code(m.Code))
 	if m.Message != "" {

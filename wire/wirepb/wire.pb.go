@@ -491,6 +491,7 @@ type Welcome struct {
 	DeadSeconds   uint32                 `protobuf:"varint,6,opt,name=dead_seconds,json=deadSeconds,proto3" json:"dead_seconds,omitempty"` // silence after which either side gives up
 	Forwarders    []*Forwarder           `protobuf:"bytes,7,rep,name=forwarders,proto3" json:"forwarders,omitempty"`                       // as in Forwarders; empty = this one only
 	Api           string                 `protobuf:"bytes,8,opt,name=api,proto3" json:"api,omitempty"`                                     // URL of the server's REST API for who is at the agent's machine; "" = not told
+	LaneKey       []byte                 `protobuf:"bytes,9,opt,name=lane_key,json=laneKey,proto3" json:"lane_key,omitempty"`              // what a lane proves its session with, 32 bytes; empty = no lanes here
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +580,13 @@ func (x *Welcome) GetApi() string {
 		return x.Api
 	}
 	return ""
+}
+
+func (x *Welcome) GetLaneKey() []byte {
+	if x != nil {
+		return x.LaneKey
+	}
+	return nil
 }
 
 // Forwarder is one that an agent may have a session at.
@@ -2612,10 +2620,12 @@ type Open struct {
 	ListenerVersion uint64                 `protobuf:"varint,17,opt,name=listener_version,json=listenerVersion,proto3" json:"listener_version,omitempty"` // with seal: Listener.version as the source agent has it, passed on as it is
 	SourceClient    int64                  `protobuf:"varint,18,opt,name=source_client,json=sourceClient,proto3" json:"source_client,omitempty"`          // with seal, forwarder to target agent only: whose agent has opened the stream
 	// Between forwarders only; from an agent they are not looked at.
-	Hop            uint32 `protobuf:"varint,5,opt,name=hop,proto3" json:"hop,omitempty"`                                             // how many forwarders it came through, always 1
-	MappingVersion uint64 `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
-	TargetClient   int64  `protobuf:"varint,7,opt,name=target_client,json=targetClient,proto3" json:"target_client,omitempty"`       // whom the sender believes to be connected there
-	TargetIndex    uint32 `protobuf:"varint,16,opt,name=target_index,json=targetIndex,proto3" json:"target_index,omitempty"`         // which of the mapping's targets, from 1; 0 = the mapping has one
+	Hop            uint32   `protobuf:"varint,5,opt,name=hop,proto3" json:"hop,omitempty"`                                             // how many forwarders it came through, always 1
+	MappingVersion uint64   `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
+	TargetClient   int64    `protobuf:"varint,7,opt,name=target_client,json=targetClient,proto3" json:"target_client,omitempty"`       // whom the sender believes to be connected there
+	TargetIndex    uint32   `protobuf:"varint,16,opt,name=target_index,json=targetIndex,proto3" json:"target_index,omitempty"`         // which of the mapping's targets, from 1; 0 = the mapping has one
+	Ticket         uint64   `protobuf:"varint,20,opt,name=ticket,proto3" json:"ticket,omitempty"`                                      // forwarder to target agent only: names the stream in a Promote; 0 = it stays as it is
+	Promote        *Promote `protobuf:"bytes,21,opt,name=promote,proto3" json:"promote,omitempty"`                                     // nothing else is set but this: a stream that there is shall go on over lanes
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -2762,6 +2772,20 @@ func (x *Open) GetTargetIndex() uint32 {
 	return 0
 }
 
+func (x *Open) GetTicket() uint64 {
+	if x != nil {
+		return x.Ticket
+	}
+	return 0
+}
+
+func (x *Open) GetPromote() *Promote {
+	if x != nil {
+		return x.Promote
+	}
+	return nil
+}
+
 // Opened answers Open; code "" is yes. It comes before the first byte of data.
 type Opened struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2769,6 +2793,8 @@ type Opened struct {
 	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	Seal          []byte                 `protobuf:"bytes,3,opt,name=seal,proto3" json:"seal,omitempty"`                             // second message of the handshake, passed on as it is
 	SealLeast     uint64                 `protobuf:"varint,4,opt,name=seal_least,json=sealLeast,proto3" json:"seal_least,omitempty"` // with code encryption_replayed: a counter that the target would take
+	Ticket        uint64                 `protobuf:"varint,5,opt,name=ticket,proto3" json:"ticket,omitempty"`                        // forwarder to source agent only: as in Open
+	Lane          uint64                 `protobuf:"varint,6,opt,name=lane,proto3" json:"lane,omitempty"`                            // target agent to forwarder only, in answer to a Promote: the lane to join
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2831,6 +2857,187 @@ func (x *Opened) GetSealLeast() uint64 {
 	return 0
 }
 
+func (x *Opened) GetTicket() uint64 {
+	if x != nil {
+		return x.Ticket
+	}
+	return 0
+}
+
+func (x *Opened) GetLane() uint64 {
+	if x != nil {
+		return x.Lane
+	}
+	return 0
+}
+
+// Promote asks for lanes for a stream, by the ticket that it has in this session.
+type Promote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ticket        uint64                 `protobuf:"varint,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	Lane          uint64                 `protobuf:"varint,2,opt,name=lane,proto3" json:"lane,omitempty"` // source agent to forwarder only: the lane that it takes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Promote) Reset() {
+	*x = Promote{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Promote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Promote) ProtoMessage() {}
+
+func (x *Promote) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Promote.ProtoReflect.Descriptor instead.
+func (*Promote) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Promote) GetTicket() uint64 {
+	if x != nil {
+		return x.Ticket
+	}
+	return 0
+}
+
+func (x *Promote) GetLane() uint64 {
+	if x != nil {
+		return x.Lane
+	}
+	return 0
+}
+
+// LaneHello is the first message of a lane, from the agent.
+type LaneHello struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"` // as Welcome named it
+	Proof         []byte                 `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`     // that this connection is of the session's agent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneHello) Reset() {
+	*x = LaneHello{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneHello) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneHello) ProtoMessage() {}
+
+func (x *LaneHello) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneHello.ProtoReflect.Descriptor instead.
+func (*LaneHello) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *LaneHello) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *LaneHello) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+// LaneParked is the forwarder's answer. After it the connection carries bare bytes.
+type LaneParked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"` // "" = yes
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Lane          uint64                 `protobuf:"varint,3,opt,name=lane,proto3" json:"lane,omitempty"` // names the lane in the session
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneParked) Reset() {
+	*x = LaneParked{}
+	mi := &file_wire_wirepb_wire_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneParked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneParked) ProtoMessage() {}
+
+func (x *LaneParked) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wirepb_wire_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneParked.ProtoReflect.Descriptor instead.
+func (*LaneParked) Descriptor() ([]byte, []int) {
+	return file_wire_wirepb_wire_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *LaneParked) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *LaneParked) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *LaneParked) GetLane() uint64 {
+	if x != nil {
+		return x.Lane
+	}
+	return 0
+}
+
 var File_wire_wirepb_wire_proto protoreflect.FileDescriptor
 
 const file_wire_wirepb_wire_proto_rawDesc = "" +
@@ -2875,7 +3082,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x05nodes\x18\v \x03(\tR\x05nodes\x12\x16\n" +
 	"\x06invite\x18\f \x01(\fR\x06invite\x12\x1c\n" +
 	"\tprotocols\x18\r \x03(\tR\tprotocols\x12\x1c\n" +
-	"\treachable\x18\x0e \x01(\bR\treachable\"\x81\x02\n" +
+	"\treachable\x18\x0e \x01(\bR\treachable\"\x9c\x02\n" +
 	"\aWelcome\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\x03R\bclientId\x12\x18\n" +
@@ -2886,7 +3093,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\n" +
 	"forwarders\x18\a \x03(\v2\x19.tunnox.wire.v1.ForwarderR\n" +
 	"forwarders\x12\x10\n" +
-	"\x03api\x18\b \x01(\tR\x03api\"9\n" +
+	"\x03api\x18\b \x01(\tR\x03api\x12\x19\n" +
+	"\blane_key\x18\t \x01(\fR\alaneKey\"9\n" +
 	"\tForwarder\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"G\n" +
@@ -3054,7 +3262,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"6\n" +
 	"\x06GoAway\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xe9\x03\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xb4\x04\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
@@ -3073,13 +3281,28 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x03hop\x18\x05 \x01(\rR\x03hop\x12'\n" +
 	"\x0fmapping_version\x18\x06 \x01(\x04R\x0emappingVersion\x12#\n" +
 	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\x12!\n" +
-	"\ftarget_index\x18\x10 \x01(\rR\vtargetIndex\"i\n" +
+	"\ftarget_index\x18\x10 \x01(\rR\vtargetIndex\x12\x16\n" +
+	"\x06ticket\x18\x14 \x01(\x04R\x06ticket\x121\n" +
+	"\apromote\x18\x15 \x01(\v2\x17.tunnox.wire.v1.PromoteR\apromote\"\x95\x01\n" +
 	"\x06Opened\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
 	"\x04seal\x18\x03 \x01(\fR\x04seal\x12\x1d\n" +
 	"\n" +
-	"seal_least\x18\x04 \x01(\x04R\tsealLeastB*Z(github.com/tunnox-net/tunnox/wire/wirepbb\x06proto3"
+	"seal_least\x18\x04 \x01(\x04R\tsealLeast\x12\x16\n" +
+	"\x06ticket\x18\x05 \x01(\x04R\x06ticket\x12\x12\n" +
+	"\x04lane\x18\x06 \x01(\x04R\x04lane\"5\n" +
+	"\aPromote\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\x04R\x06ticket\x12\x12\n" +
+	"\x04lane\x18\x02 \x01(\x04R\x04lane\";\n" +
+	"\tLaneHello\x12\x18\n" +
+	"\asession\x18\x01 \x01(\tR\asession\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\"N\n" +
+	"\n" +
+	"LaneParked\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
+	"\x04lane\x18\x03 \x01(\x04R\x04laneB*Z(github.com/tunnox-net/tunnox/wire/wirepbb\x06proto3"
 
 var (
 	file_wire_wirepb_wire_proto_rawDescOnce sync.Once
@@ -3093,7 +3316,7 @@ func file_wire_wirepb_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wirepb_wire_proto_rawDescData
 }
 
-var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_wire_wirepb_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_wire_wirepb_wire_proto_goTypes = []any{
 	(*Control)(nil),       // 0: tunnox.wire.v1.Control
 	(*Challenge)(nil),     // 1: tunnox.wire.v1.Challenge
@@ -3128,6 +3351,9 @@ var file_wire_wirepb_wire_proto_goTypes = []any{
 	(*GoAway)(nil),        // 30: tunnox.wire.v1.GoAway
 	(*Open)(nil),          // 31: tunnox.wire.v1.Open
 	(*Opened)(nil),        // 32: tunnox.wire.v1.Opened
+	(*Promote)(nil),       // 33: tunnox.wire.v1.Promote
+	(*LaneHello)(nil),     // 34: tunnox.wire.v1.LaneHello
+	(*LaneParked)(nil),    // 35: tunnox.wire.v1.LaneParked
 }
 var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	1,  // 0: tunnox.wire.v1.Control.challenge:type_name -> tunnox.wire.v1.Challenge
@@ -3161,11 +3387,12 @@ var file_wire_wirepb_wire_proto_depIdxs = []int32{
 	25, // 28: tunnox.wire.v1.Result.share:type_name -> tunnox.wire.v1.Share
 	26, // 29: tunnox.wire.v1.Result.clients:type_name -> tunnox.wire.v1.Client
 	15, // 30: tunnox.wire.v1.Result.proofs:type_name -> tunnox.wire.v1.KeyProofs
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	33, // 31: tunnox.wire.v1.Open.promote:type_name -> tunnox.wire.v1.Promote
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_wire_wirepb_wire_proto_init() }
@@ -3204,7 +3431,7 @@ func file_wire_wirepb_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wirepb_wire_proto_rawDesc), len(file_wire_wirepb_wire_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
