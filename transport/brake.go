@@ -51,6 +51,9 @@ func (b *Brake) Limit(bytesPerSecond int64) {
 	b.rate.Store(max(0, bytesPerSecond))
 }
 
+// Limited reports whether there is a limit now.
+func (b *Brake) Limited() bool { return b.braking() }
+
 // Waited reports whether a splice has had to wait since the last call of Waited.
 func (b *Brake) Waited() bool { return b.waited.Load() && b.waited.Swap(false) }
 

@@ -58,6 +58,8 @@ type muxSession struct {
 
 	late later // used by the reader only
 
+	dialLane func(context.Context) (*LaneCall, error) // begins a lane beside the session; nil: there are none
+
 	guest *guest // set until Admit, when a listener watches the session
 
 	extra int           // sum over the streams of what their windows have above startWindow

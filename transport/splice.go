@@ -149,6 +149,17 @@ func (f *flow) handed(n int) {
 func (f *flow) copy() {
 	size := smallRead
 	for {
+		if size == maxBody && !f.brake.braking() && (batches(f.src) || batches(f.dst)) {
+			n, err := f.copyBatch()
+			if size = maxBody; n < copied {
+				size = smallRead
+			}
+			if err != nil {
+				f.ended(err)
+				return
+			}
+			continue
+		}
 		most := min(f.brake.most(), copied)
 		seg := newSegment(min(size, most))
 		n, err := f.src.Read(seg.buf[seg.start:min(len(seg.buf), seg.start+most)])
@@ -175,6 +186,34 @@ func (f *flow) copy() {
 // copied is the largest piece of a copy: what package seal makes a record of that is one
 // frame. A longer piece would be two records, one of them with a few bytes.
 const copied = maxBody - 22
+
+// Batcher is an end that moves several pieces at once for less than one by one.
+type Batcher interface{ Batches() bool }
+
+func batches(end Duplex) bool {
+	b, ok := end.(Batcher)
+	return ok && b.Batches()
+}
+
+// batched is how many bytes a copy moves at once to or from a Batcher.
+const batched = 4 * copied
+
+var batchPool = sync.Pool{New: func() any { return new([batched]byte) }}
+
+// copyBatch moves as many bytes as there are, up to a batch, and gives their number.
+func (f *flow) copyBatch() (n int, err error) {
+	b := batchPool.Get().(*[batched]byte)
+	defer batchPool.Put(b)
+	n, err = f.src.Read(b[:])
+	if n > 0 {
+		m, werr := f.dst.Write(b[:n])
+		f.handed(m)
+		if werr != nil {
+			err = unwritten{werr}
+		}
+	}
+	return n, err
+}
 
 // smallRead is the size of a read when few bytes are expected.
 const smallRead = 2<<10 - headerSize

@@ -54,6 +54,9 @@ func DialTLS(ctx context.Context, address string, config DialConfig) (Session, e
 		_ = raw.Close()
 		return nil, err
 	}
+	if m, ok := session.(*muxSession); ok && lanesHere {
+		m.dialLane = func(ctx context.Context) (*LaneCall, error) { return dialLane(ctx, address, config, client) }
+	}
 	return session, nil
 }
 

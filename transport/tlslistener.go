@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,7 @@ type TLSListener struct {
 	// of handshakes come at once, the first of them are done soon, in the order in
 	// which they came. Without slots all of them would be late.
 	computing chan struct{}
+	onLane    atomic.Pointer[func(*LaneCall)]
 }
 
 // greeting is a handshake under way. computes tells whether its goroutine has a slot of
@@ -69,7 +71,7 @@ func ListenTLS(ln net.Listener, config ListenConfig, log *slog.Logger) (*TLSList
 	l.gate = config.Gate()
 	l.config.Session.beats = newHeartbeats(l.config.Session.PingEvery)
 	l.tls = l.config.ServerTLS()
-	l.tls.NextProtos = append(l.tls.NextProtos, httpProtocol)
+	l.tls.NextProtos = append(l.tls.NextProtos, httpProtocol, laneName)
 	l.tls.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		s := hello.Context().Value(greetingKey{}).(*greeting)
 		s.Spoke()
@@ -149,6 +151,10 @@ func (l *TLSListener) greet(s *greeting, conn net.Conn) {
 	}
 	session, err := l.begin(ctx, s, conn, pause, config)
 	pause()
+	if errors.Is(err, errLaneOver) {
+		s.Admit()
+		return
+	}
 	if err != nil {
 		_ = conn.Close()
 		s.Admit()

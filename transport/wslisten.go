@@ -40,6 +40,10 @@ func (l *TLSListener) begin(ctx context.Context, s *greeting, conn net.Conn, pau
 	if over.ConnectionState().NegotiatedProtocol == protocolName {
 		return sessionOver(over, beneath, over, false, config)
 	}
+	if over.ConnectionState().NegotiatedProtocol == laneName {
+		pause() // the handshake is over
+		return nil, l.lane(s, over, beneath)
+	}
 	ws, direct, err := l.upgrade(ctx, s, over)
 	if err != nil {
 		return nil, err
