@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+
+	"github.com/tunnox-net/tunnox/transport"
 )
 
 // Read reads bytes from the peer, and waits if there are none.
@@ -15,6 +17,16 @@ func (s *stream) Read(b []byte) (int, error) {
 		return s.carrier.Read(b)
 	}
 	for {
+		if s.rlane != nil {
+			n, err := s.read(true, b)
+			if n > 0 || err != nil {
+				return s.more(b, n), err
+			}
+			if err := s.rlane.AwaitRead(); err != nil {
+				return 0, s.unread(err)
+			}
+			continue
+		}
 		if s.raw == nil && s.rerr == nil && !s.closed.Load() {
 			// It may take long until something comes, and a buffer is not needed until then.
 			n, err := s.carrier.Read(s.head[:])
@@ -25,15 +37,40 @@ func (s *stream) Read(b []byte) (int, error) {
 				return 0, s.unread(err)
 			}
 		}
-		n, err := s.read(s.carrier.Read, b)
+		n, err := s.read(false, b)
 		if n > 0 || err != nil {
 			return n, err
 		}
 	}
 }
 
+// more puts the contents of further records that have come behind the n bytes of b, and
+// gives how many there are then.
+func (s *stream) more(b []byte, n int) int {
+	for n > 0 && s.rerr == nil && len(s.plain) == 0 {
+		whole, err := s.whole()
+		m := 0
+		if err == nil {
+			if whole == 0 || len(b)-n < whole-headerSize {
+				break
+			}
+			m, _, err = s.take(whole, b[n:])
+		}
+		if err != nil {
+			_ = s.broken(err) // kept for the next read
+			break
+		}
+		n += m
+	}
+	s.release()
+	return n
+}
+
 // unread gives what an error of the carrier means.
 func (s *stream) unread(err error) error {
+	if s.rlane != nil && errors.Is(err, transport.ErrReset) {
+		return s.broken(s.failed(err)) // the carrier has not died, and must not outlive the lane
+	}
 	if err == io.EOF { //nolint:errorlint // as an end is given
 		return s.broken(ErrTruncated)
 	}
@@ -47,18 +84,19 @@ func (s promptStream) ReadNow(b []byte) (int, error) {
 	if len(b) == 0 {
 		return s.prompt.ReadNow(b)
 	}
-	return s.read(s.prompt.ReadNow, b)
+	return s.read(true, b)
 }
 
-// read gives bytes of the next record. It gives none when the carrier gives none.
-func (s *stream) read(from func([]byte) (int, error), b []byte) (int, error) {
+// read gives bytes of the next record. It gives none when the carrier gives none; with now
+// it does not wait for any.
+func (s *stream) read(now bool, b []byte) (int, error) {
 	if s.closed.Load() {
 		s.drop()
 		return 0, net.ErrClosed
 	}
 	direct, err := 0, error(nil)
 	if len(s.plain) == 0 {
-		direct, err = s.record(from, b)
+		direct, err = s.record(now, b)
 		if direct > 0 || err != nil {
 			return direct, err
 		}
@@ -69,19 +107,19 @@ func (s *stream) read(from func([]byte) (int, error), b []byte) (int, error) {
 	return n, nil
 }
 
-// fill makes plain the next content, as record does.
-func (s *stream) fill(from func([]byte) (int, error), b []byte) error {
+// fill makes plain the next content, if it has come.
+func (s *stream) fill() error {
 	if len(s.plain) > 0 {
 		return nil
 	}
-	_, err := s.record(from, b)
+	_, err := s.record(true, nil)
 	return err
 }
 
 // record reads from the carrier until there is the content of a record. It puts the
 // content into b if there is room, and returns its length; otherwise it is plain. There
 // is none of both when the carrier gave nothing.
-func (s *stream) record(from func([]byte) (int, error), b []byte) (n int, err error) {
+func (s *stream) record(now bool, b []byte) (n int, err error) {
 	if s.rerr != nil {
 		return 0, s.rerr
 	}
@@ -100,7 +138,7 @@ func (s *stream) record(from func([]byte) (int, error), b []byte) (n int, err er
 			}
 			continue
 		}
-		got, err := s.receive(from)
+		got, err := s.receive(now)
 		if err != nil {
 			s.release()
 			return 0, s.unread(err)
@@ -116,8 +154,13 @@ func (s *stream) record(from func([]byte) (int, error), b []byte) (n int, err er
 func (s *stream) broken(err error) error {
 	s.drop()
 	s.rerr = err
-	if _, reset := errors.AsType[Reset](err); err != io.EOF && !reset { //nolint:errorlint // see record
+	_, reset := errors.AsType[Reset](err)
+	switch {
+	case err != io.EOF && !reset: //nolint:errorlint // see record
 		return s.fault(err)
+	case reset && s.rlane != nil: // nobody else resets the carrier
+		s.failure.CompareAndSwap(nil, &err)
+		go s.Reset()
 	}
 	return err
 }
@@ -135,7 +178,7 @@ func (s *stream) whole() (int, error) {
 }
 
 // receive reads more from the carrier.
-func (s *stream) receive(from func([]byte) (int, error)) (int, error) {
+func (s *stream) receive(now bool) (int, error) {
 	if s.raw == nil {
 		s.raw = newBuffer(s.size)
 	}
@@ -153,6 +196,13 @@ func (s *stream) receive(from func([]byte) (int, error)) (int, error) {
 	}
 	raw = s.raw
 	room := raw.b[raw.end:]
+	from := s.carrier.Read
+	switch {
+	case s.rlane != nil:
+		from = s.rlane.ReadNow // Read waits elsewhere, without a buffer
+	case now:
+		from = s.prompt.ReadNow
+	}
 	n, err := from(room)
 	raw.end += n
 	switch {
@@ -183,6 +233,7 @@ func (s *stream) take(whole int, b []byte) (n int, done bool, err error) {
 	s.raw.start += whole
 	switch {
 	case k == kindData && len(content) > 0:
+		s.moved(len(content), &s.taken)
 		if direct {
 			s.release()
 			return len(content), true, nil
@@ -193,6 +244,8 @@ func (s *stream) take(whole int, b []byte) (n int, done bool, err error) {
 		return 0, false, io.EOF
 	case k == kindReset && len(content) == 4:
 		return 0, false, Reset{Code: binary.BigEndian.Uint32(content)}
+	case k == kindMove && len(content) == 0:
+		return 0, false, s.follow()
 	case k == kindRekey && string(content) == keyUpdate:
 		return 0, false, s.in.next()
 	}

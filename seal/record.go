@@ -43,7 +43,7 @@ const (
 	kindEnd   kind = 1  // no content: the direction ends here
 	kindReset kind = 2  // content: a code of 4 bytes; the direction ends early
 	kindAck   kind = 3  // kept for streams that survive their carrier; refused
-	kindMove  kind = 4  // the same
+	kindMove  kind = 4  // no content: the next record of this direction comes on the lane
 	kindRekey kind = 22 // content: keyUpdate; the next record has the next key and the number 0
 )
 

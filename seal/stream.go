@@ -39,6 +39,8 @@ type stream struct {
 	size  int     // of the next read of the carrier, at most
 	rerr  error   // why nothing more is read
 	head  [headerSize]byte
+	rlane Lane // where the records come; nil: over the carrier
+	taken bulk
 
 	wmu     sync.Mutex // guards what follows, and the order of records
 	out     *direction
@@ -48,11 +50,21 @@ type stream struct {
 	late    bool      // a goroutine writes pending
 	landed  sync.Cond // late is over; for carriers that are no Prompt
 	vector  [1][]byte
+	wlane   Lane  // where the records go; nil: over the carrier
+	next    Lane  // where they go when pending, which ends with a move, has gone
+	last    *last // what is sent there behind the move
+	given   bulk
+
+	lane      atomic.Pointer[laneEnd] // that the stream may move to, or has
+	onBulk    atomic.Pointer[func()]  // of OnBulk
+	deadlines deadlines
 
 	blocking atomic.Bool            // a Write waits in the carrier
 	ending   atomic.Bool            // finish was called
 	roomy    atomic.Bool            // the carrier has had room since it was looked at
-	onRoom   atomic.Pointer[func()] // of Watch
+	onRead   atomic.Pointer[func()] // of Watch
+	onRoom   atomic.Pointer[func()] // the same
+	deaf     atomic.Bool            // this end reads no more
 	closed   atomic.Bool
 	failure  atomic.Pointer[error] // the fault that ended the stream
 }
@@ -95,7 +107,7 @@ func New(carrier transport.Stream, secrets *Secrets) (transport.Stream, error) {
 // fault ends the stream: nothing that comes from the carrier can be believed any more.
 func (s *stream) fault(err error) error {
 	s.failure.CompareAndSwap(nil, &err)
-	_ = s.carrier.Reset()
+	_ = s.Reset()
 	return err
 }
 
@@ -109,10 +121,20 @@ func (s *stream) failed(err error) error {
 }
 
 // Reset ends both sides at once.
-func (s *stream) Reset() error { return s.carrier.Reset() }
+func (s *stream) Reset() error {
+	err := s.carrier.Reset()
+	if l := s.lane.Load(); l != nil {
+		_ = l.Reset()
+	}
+	return err
+}
 
 // StopRead ends the read side.
 func (s *stream) StopRead() error {
+	s.deaf.Store(true)
+	if l := s.lane.Load(); l != nil {
+		_ = l.StopRead()
+	}
 	if c, ok := s.carrier.(transport.ReadStopper); ok {
 		return c.StopRead()
 	}
@@ -134,7 +156,7 @@ func (s *stream) OnRead(do func()) (now func()) {
 			call()
 			return
 		}
-		inner = s.carrier.OnRead(look)
+		inner = s.awaited(look)
 	}
 	if s.prompt == nil { // whether it is a record cannot be known without a wait
 		look = call
@@ -144,7 +166,7 @@ func (s *stream) OnRead(do func()) (now func()) {
 		return call
 	}
 	mu.Lock()
-	inner = s.carrier.OnRead(look)
+	inner = s.awaited(look)
 	mu.Unlock()
 	return func() {
 		mu.Lock()
@@ -166,7 +188,7 @@ func (s *stream) readable() bool {
 	if s.prompt == nil {
 		return len(s.plain) > 0 || s.rerr != nil
 	}
-	return s.fill(s.prompt.ReadNow, nil) != nil || len(s.plain) > 0
+	return s.fill() != nil || len(s.plain) > 0
 }
 
 // OnReset makes do be called when nobody waits for this side's data any more.
@@ -185,17 +207,29 @@ func (s promptStream) Watch(onRead, onRoom func()) {
 	if onRoom != nil {
 		s.onRoom.Store(&onRoom)
 	}
+	if onRead != nil {
+		s.onRead.Store(&onRead)
+	}
 	s.prompt.Watch(onRead, s.hasRoom)
+	if l := s.lane.Load(); l != nil {
+		l.Watch(onRead, nil)
+	}
 }
 
 // SetDeadline makes reads and writes fail from t on.
-func (s *stream) SetDeadline(t time.Time) error { return s.carrier.SetDeadline(t) }
+func (s *stream) SetDeadline(t time.Time) error {
+	return s.deadlines.set(s, func(d *deadlines) { d.read, d.write = t, t }, s.carrier.SetDeadline, t)
+}
 
 // SetReadDeadline makes reads fail from t on.
-func (s *stream) SetReadDeadline(t time.Time) error { return s.carrier.SetReadDeadline(t) }
+func (s *stream) SetReadDeadline(t time.Time) error {
+	return s.deadlines.set(s, func(d *deadlines) { d.read = t }, s.carrier.SetReadDeadline, t)
+}
 
 // SetWriteDeadline makes writes fail from t on.
-func (s *stream) SetWriteDeadline(t time.Time) error { return s.carrier.SetWriteDeadline(t) }
+func (s *stream) SetWriteDeadline(t time.Time) error {
+	return s.deadlines.set(s, func(d *deadlines) { d.write = t }, s.carrier.SetWriteDeadline, t)
+}
 
 // LocalAddr is the carrier's.
 func (s *stream) LocalAddr() net.Addr { return s.carrier.LocalAddr() }

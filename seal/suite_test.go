@@ -31,6 +31,8 @@ type seals struct {
 	mu   sync.Mutex
 	made map[[2]byte]*seal.Secrets
 	next int
+
+	lanes map[[2]byte]*transport.Lane // of those that the opener moves; nil: it moves none
 }
 
 func newSeals() *seals {
@@ -88,7 +90,23 @@ func (s sealed) unwrap(st transport.Stream) (transport.Stream, error) {
 		}
 		n += m
 	}
-	return seal.New(st, s.seals.take(number))
+	opened, err := seal.New(st, s.seals.take(number))
+	if lane := s.seals.lane(number, nil); lane != nil && err == nil {
+		err = opened.(seal.Movable).Expect(lane)
+	}
+	return opened, err
+}
+
+// lane keeps a lane for the stream's other end, or gives the one that is kept.
+func (s *seals) lane(number [2]byte, kept *transport.Lane) *transport.Lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if kept != nil {
+		s.lanes[number] = kept
+		return nil
+	}
+	defer delete(s.lanes, number)
+	return s.lanes[number]
 }
 
 func (s sealed) OnOpen(do func(transport.Stream)) { transport.AcceptEach(s, do) }

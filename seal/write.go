@@ -26,7 +26,7 @@ func (s *stream) Write(b []byte) (n int, err error) {
 			return n, err
 		}
 		// Nothing is sealed that is not to be sent: the deadline may have passed.
-		if _, err := s.carrier.Write(nil); err != nil || len(b) == 0 {
+		if err := s.writable(); err != nil || len(b) == 0 {
 			return n, s.failed(err)
 		}
 		m, err := s.gather(b[:min(len(b), batch*sentContent)])
@@ -66,6 +66,7 @@ func (s *stream) add(content []byte, more int) error {
 	}
 	s.room(overhead + len(content))
 	s.append(kindData, content)
+	s.moved(len(content), &s.given)
 	return nil
 }
 
@@ -93,7 +94,7 @@ func (s *stream) push() error {
 		s.blocking.Store(false)
 		return net.ErrClosed
 	}
-	n, err := s.carrier.Write(s.pending.bytes())
+	n, err := s.carry(s.pending.bytes())
 	s.blocking.Store(false)
 	err = s.took(n, err)
 	switch {
@@ -116,10 +117,11 @@ func (s *stream) took(n int, err error) error {
 	case s.pending.start == s.pending.end:
 		s.pending.free()
 		s.pending = nil
+		s.arrive()
 	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 		s.pending.free()
 		s.pending = nil
-		err = s.failed(err)
+		err = s.unwritten(err)
 		if s.werr == nil {
 			s.werr = err
 		}
@@ -137,10 +139,6 @@ func (s promptStream) WriteNow(pieces [][]byte) (n int, err error) {
 	}
 	if err := s.hand(); err != nil || len(pieces) == 0 {
 		return 0, err
-	}
-	if s.pending == nil && len(pieces) == 0 {
-		_, err := s.prompt.WriteNow(nil)
-		return 0, s.failed(err)
 	}
 	for s.pending == nil && len(pieces) > 0 {
 		size, m, took := 0, 0, 0
@@ -182,7 +180,11 @@ func (s *stream) hand() error {
 		return s.failed(err)
 	}
 	s.vector[0] = s.pending.bytes()
-	n, err := s.prompt.WriteNow(s.vector[:])
+	to := s.prompt.WriteNow
+	if s.wlane != nil {
+		to = s.wlane.WriteNow
+	}
+	n, err := to(s.vector[:])
 	s.vector[0] = nil
 	err = s.took(n, err)
 	if s.pending == nil && s.then != nil {
@@ -194,6 +196,7 @@ func (s *stream) hand() error {
 
 // hasRoom is the carrier's hook.
 func (s *stream) hasRoom() {
+	s.heed()
 	s.roomy.Store(true)
 	if s.wmu.TryLock() {
 		s.unlock()
@@ -262,9 +265,15 @@ func (s *stream) finishLocked(k kind, content []byte, then func()) {
 	if k == kindReset {
 		s.werr = transport.ErrReset
 	}
+	s.then = then
+	if s.next != nil { // the record belongs behind the move, on the lane
+		s.last = &last{k, content}
+		s.late = true
+		go s.finishLate()
+		return
+	}
 	s.room(overhead + len(content))
 	s.append(k, content)
-	s.then = then
 	if s.prompt != nil {
 		if err := s.hand(); err != nil && s.pending == nil {
 			then()
@@ -280,25 +289,38 @@ func (s *stream) finishLocked(k kind, content []byte, then func()) {
 // finishLate writes what waits and does what is left to do. Deadlines are for writes, and
 // these bytes count as written.
 func (s *stream) finishLate() {
-	var n int
-	err := os.ErrDeadlineExceeded
-	for waiting := s.pending.bytes(); errors.Is(err, os.ErrDeadlineExceeded) && len(waiting) > 0; waiting = waiting[n:] {
-		_ = s.carrier.SetWriteDeadline(time.Time{})
-		n, err = s.carrier.Write(waiting)
-	}
-	s.wmu.Lock()
-	defer s.unlock()
-	s.pending.free()
-	s.pending, s.late = nil, false
-	if err != nil && s.werr == nil {
-		s.werr = s.failed(err)
-	}
-	if s.then != nil {
-		s.then()
-		s.then = nil
-	}
-	if s.prompt == nil {
-		s.landed.Broadcast()
+	for {
+		var n int
+		err := os.ErrDeadlineExceeded
+		for waiting := s.pending.bytes(); errors.Is(err, os.ErrDeadlineExceeded) && len(waiting) > 0; waiting = waiting[n:] {
+			_ = s.SetWriteDeadline(time.Time{})
+			n, err = s.carry(waiting)
+		}
+		s.wmu.Lock()
+		s.pending.free()
+		s.pending = nil
+		if err == nil && s.arrive() && s.last != nil {
+			s.room(overhead + len(s.last.content))
+			s.append(s.last.kind, s.last.content)
+			s.last = nil
+			s.wmu.Unlock()
+			continue
+		}
+		s.late = false
+		if err != nil {
+			if err = s.unwritten(err); s.werr == nil {
+				s.werr = err
+			}
+		}
+		if s.then != nil {
+			s.then()
+			s.then = nil
+		}
+		if s.prompt == nil {
+			s.landed.Broadcast()
+		}
+		s.unlock()
+		return
 	}
 }
 
@@ -307,7 +329,7 @@ func (s *stream) CloseWrite() error {
 	if s.closed.Load() {
 		return net.ErrClosed
 	}
-	s.finish(kindEnd, nil, func() { _ = s.carrier.CloseWrite() })
+	s.finish(kindEnd, nil, s.closeWrite)
 	return nil
 }
 
@@ -317,7 +339,7 @@ func (s *stream) Close() error {
 		return nil
 	}
 	s.stopReading()
-	s.finish(kindEnd, nil, func() { _ = s.carrier.Close() })
+	s.finish(kindEnd, nil, s.close)
 	return nil
 }
 
@@ -329,7 +351,7 @@ func (s *stream) ResetInOrder() error { return s.ResetWith(0) }
 func (s *stream) ResetWith(code uint32) error {
 	err := transport.ErrReset
 	s.failure.CompareAndSwap(nil, &err)
-	s.finish(kindReset, binary.BigEndian.AppendUint32(nil, code), func() { _ = s.carrier.ResetInOrder() })
+	s.finish(kindReset, binary.BigEndian.AppendUint32(nil, code), s.resetInOrder)
 	s.stopReading()
 	return nil
 }
