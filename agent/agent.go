@@ -48,11 +48,14 @@ type Config struct {
 	Sealing *Sealing
 	// SealedOnly refuses, at both ends, connections that are not encrypted from end to end.
 	SealedOnly bool
-	Invite     []byte // with which an identity is asked for where there is none; nil: an anonymous one
-	Reachable  bool   // with Invite: agents of the user's other clients may have connections led here
-	Name       string // for people, sent when registering
-	Version    string // of the program
-	Logger     *slog.Logger
+	// NoLanes keeps the bulk of streams in the session, where only one connection gets
+	// through to a forwarder.
+	NoLanes   bool
+	Invite    []byte // with which an identity is asked for where there is none; nil: an anonymous one
+	Reachable bool   // with Invite: agents of the user's other clients may have connections led here
+	Name      string // for people, sent when registering
+	Version   string // of the program
+	Logger    *slog.Logger
 
 	// Online, if set, is called for each session after its login. The session waits
 	// until the function returns.
@@ -94,6 +97,7 @@ type Agent struct {
 	listening  Listening
 	seals      *seals // nil: it cannot encrypt from end to end
 	sealedOnly bool
+	noLanes    bool
 
 	roster       *roster
 	sessions     *sessions
@@ -146,6 +150,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.sealedOnly = cfg.SealedOnly; cfg.Sealing != nil {
 		a.seals = newSeals(a, cfg.Sealing)
 	}
+	a.noLanes = cfg.NoLanes
 	a.changed, a.servers = cfg.Changed, slices.Clone(cfg.Servers)
 	a.tries, a.stirs, a.stirred = cfg.Tries, cfg.Stirred, make(chan struct{})
 	if a.log == nil {

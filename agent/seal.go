@@ -228,11 +228,14 @@ func (t *target) opened(stream transport.Stream, response *seal.Response) (trans
 	return seal.New(stream, secrets)
 }
 
-// offers lists what this agent carries, for Hello.
-func (a *Agent) offers() []string {
+// offers lists what this agent carries over a link, for Hello.
+func (a *Agent) offers(link transport.Session) []string {
 	names := protocols()
 	if a.seals != nil {
 		names = append(names, carriesSeal)
+		if transport.HasLanes(link) && !a.noLanes {
+			names = append(names, carriesLane)
+		}
 	}
 	slices.Sort(names)
 	return names

@@ -39,6 +39,8 @@ type session struct {
 	leaving bool // the forwarder asked to go elsewhere; guarded by sessions.mu
 	doubted bool // the forwarder did not answer; guarded by sessions.mu
 
+	lanes *lanes // nil: the session has none
+
 	parts   wire.Assembly // of an assignment that has not come whole; used by read only
 	ackMu   sync.Mutex    // one acknowledgement at a time
 	asked   asked         // commands of this agent without a result yet
@@ -112,7 +114,7 @@ func (a *Agent) login(ctx context.Context, link transport.Session, server string
 		return nil, fmt.Errorf("log in: %w", wire.RefusalFrom(refused))
 	}
 	named := a.listeners.running()
-	hello, err := a.hello(m.GetChallenge(), link.Binding(), named)
+	hello, err := a.hello(m.GetChallenge(), link, named)
 	if err != nil {
 		return nil, fmt.Errorf("log in: %w", err)
 	}
@@ -137,7 +139,7 @@ func (a *Agent) login(ctx context.Context, link transport.Session, server string
 }
 
 // hello answers the challenge.
-func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte, named *view) (*wirepb.Hello, error) {
+func (a *Agent) hello(challenge *wirepb.Challenge, link transport.Session, named *view) (*wirepb.Hello, error) {
 	if challenge == nil {
 		return nil, fmt.Errorf("the forwarder sent no challenge: %w", wire.Malformed)
 	}
@@ -148,13 +150,13 @@ func (a *Agent) hello(challenge *wirepb.Challenge, binding []byte, named *view) 
 	a.idMu.Lock()
 	id, instance := a.identity, a.instance
 	a.idMu.Unlock()
-	signature, err := id.Credential.Sign(wire.Proof{Version: version, Nonce: challenge.Nonce, Binding: binding,
+	signature, err := id.Credential.Sign(wire.Proof{Version: version, Nonce: challenge.Nonce, Binding: link.Binding(),
 		ClientID: id.ClientID, Instance: instance})
 	if err != nil {
 		return nil, err
 	}
 	hello := &wirepb.Hello{Version: version, ClientId: id.ClientID, Instance: instance,
-		AgentVersion: a.version, Signature: signature, Nodes: a.sessions.nodes(), Protocols: a.offers()}
+		AgentVersion: a.version, Signature: signature, Nodes: a.sessions.nodes(), Protocols: a.offers(link)}
 	if id.ClientID == 0 {
 		hello.Register, hello.PublicKey, hello.Name, hello.Invite = true, id.Credential.PublicKey(), a.name, a.invite
 		hello.Reachable = a.reachable
@@ -183,10 +185,14 @@ func (a *Agent) welcomed(link transport.Session, control transport.Stream, w *wi
 	seconds := func(n uint32, least, most time.Duration) time.Duration {
 		return max(least, min(time.Duration(n)*time.Second, most))
 	}
-	return &session{a: a, link: link, control: control, client: w.ClientId, id: w.Session, node: w.Node, since: time.Now(),
+	s := &session{a: a, link: link, control: control, client: w.ClientId, id: w.Session, node: w.Node, since: time.Now(),
 		log:  a.log.With(slog.Int64("client", w.ClientId), slog.String("node", w.Node), slog.String("session", w.Session)),
 		ping: seconds(w.PingSeconds, time.Second, time.Hour),
-		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), left: make(chan struct{}), over: make(chan struct{})}, nil
+		dead: seconds(w.DeadSeconds, 2*time.Second, time.Minute), left: make(chan struct{}), over: make(chan struct{})}
+	if len(w.LaneKey) > 0 && transport.HasLanes(link) && !a.noLanes {
+		s.lanes = &lanes{s: s, key: w.LaneKey, asking: make(chan struct{}, lanesMade), giving: make(chan struct{}, lanesMade)}
+	}
+	return s, nil
 }
 
 // learnAPI keeps the first address of the API that the server told. A later one is not
@@ -216,6 +222,7 @@ func (s *session) serve(ctx context.Context) {
 	s.a.start(func() {
 		defer func() {
 			s.a.sessions.remove(s)
+			s.lanes.close()
 			s.a.listeners.drop(s)
 			stop()
 			s.link.Close()

@@ -132,10 +132,10 @@ func (s *session) askOnce(ctx context.Context, open *wirepb.Open, o *options, ot
 	defer context.AfterFunc(ctx, giveUp)() // the program that made the connection has left, or the time is over
 	doubt := time.AfterFunc(doubtAfter, func() { s.doubt(other, giveUp) })
 	defer doubt.Stop()
-	var answer []byte
+	var answer *wirepb.Opened
 	err = wire.WriteOpen(stream, open)
 	if err == nil {
-		answer, err = wire.ReadOpenedSealed(stream)
+		answer, err = wire.ReadYes(stream)
 	}
 	if err == nil && !decided.CompareAndSwap(false, true) {
 		err = errSilent
@@ -145,10 +145,11 @@ func (s *session) askOnce(ctx context.Context, open *wirepb.Open, o *options, ot
 		return nil, half, err
 	}
 	stream.SetDeadline(time.Time{})
-	sealed, err := half.finish(ctx, stream, answer)
+	sealed, err := half.finish(ctx, stream, answer.GetSeal())
 	if err != nil {
 		stream.Reset()                  // the service has been reached, and may not take this for an end
 		return nil, nil, asRefusal(err) // and is not reached again
 	}
+	s.lanes.promotable(sealed, answer.GetTicket())
 	return sealed, half, nil
 }

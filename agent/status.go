@@ -36,6 +36,8 @@ type SessionStatus struct {
 	Leaving bool   `json:"leaving"` // it takes nothing new
 	// Transport carries the session: tls, quic, wss or ws.
 	Transport string `json:"transport"`
+	// Lanes is how many streams have gone on over connections of their own.
+	Lanes int `json:"lanes"`
 	// RoundTrip is in milliseconds, measured now; null if there was no answer within a second.
 	RoundTrip *float64  `json:"round_trip_ms"`
 	Since     time.Time `json:"since"`
@@ -119,7 +121,7 @@ func (ss *sessions) status() []SessionStatus {
 	var asked sync.WaitGroup
 	for i, s := range sessions {
 		asked.Go(func() {
-			all[i] = SessionStatus{Node: s.node, Session: s.id, Transport: transport.SchemeOf(s.link), Since: s.since}
+			all[i] = SessionStatus{Node: s.node, Session: s.id, Transport: transport.SchemeOf(s.link), Since: s.since, Lanes: s.lanes.count()}
 			if took, err := s.link.Ping(ctx); err == nil {
 				ms := float64(took.Microseconds()) / 1000
 				all[i].RoundTrip = &ms

@@ -72,6 +72,10 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 		return nil, nil, nil
 	}
 	stream.SetReadDeadline(time.Time{})
+	if promote := open.GetPromote(); promote != nil {
+		s.lanes.give(ctx, stream, promote.GetTicket())
+		return nil, nil, nil
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := stream.OnReset(cancel)
@@ -109,6 +113,10 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 		stream.Reset()
 		forget()
 		return nil, nil, nil
+	}
+	if ticket := open.GetTicket(); ticket != 0 {
+		before, lanes := forget, s.lanes.received(carried, ticket)
+		forget = func() { before(); lanes() }
 	}
 	return conn, carried, forget
 }

@@ -43,6 +43,8 @@ type forward struct {
 	sealed   bool        // the agents must encrypt from one to the other
 	source   int64       // client, 0 = none
 	seal     []byte      // the target agent's message for the source agent; of ask
+	ticket   uint64      // by which its agents can ask for lanes, 0 = they cannot; of reachHere
+	at       *session    // the target agent's, with a ticket
 	limit    int64       // of the mapping's connections, -1 = none
 	held     bool        // it has its place under the limit; guarded by portions.mu, like the next
 	over     bool        // it has left its mapping's live ones
@@ -51,6 +53,9 @@ type forward struct {
 	mu    sync.Mutex
 	ends  []end
 	ended wire.Code // why it was reset, "" = it was not
+	lanes *lanePair // where its bytes go; nil: over its streams
+	// parted says that its streams have ended: it gets no lanes any more.
+	parted bool
 }
 
 // end is one side of a stream here: another stream, or a visitor's connection.
@@ -232,6 +237,7 @@ func (f *forward) reason(err error) error {
 func (f *Forwarder) over(fwd *forward, stream end) {
 	if fwd != nil {
 		f.routes.release(fwd)
+		fwd.forget()
 	}
 	stream.Close() // does nothing to a stream that has ended
 	f.inFlight.Add(-1)
@@ -244,6 +250,11 @@ func (f *Forwarder) answer(stream transport.Stream, from origin) (fwd *forward, 
 	defer from.hold(stream)()
 	stream.SetReadDeadline(time.Now().Add(openTimeout))
 	open, err := wire.ReadOpen(stream)
+	if agent, ok := from.(fromAgent); ok && err == nil && open.GetPromote() != nil {
+		stream.SetReadDeadline(time.Time{})
+		agent.promote(stream, open.GetPromote())
+		return nil, nil
+	}
 	if err == nil {
 		stream.SetReadDeadline(time.Time{})
 		fwd, target, err = f.join(stream, from, open)
@@ -260,7 +271,10 @@ func (f *Forwarder) answer(stream transport.Stream, from origin) (fwd *forward, 
 		return nil, nil
 	}
 	from.opened()
-	if err := wire.WriteOpenedSealed(stream, fwd.seal); err != nil {
+	if agent, ok := from.(fromAgent); ok && fwd.ticket != 0 {
+		agent.note(fwd)
+	}
+	if err := wire.WriteYes(stream, &wirepb.Opened{Seal: fwd.seal, Ticket: fwd.ticket}); err != nil {
 		stream.Reset()
 		target.Reset()
 		return fwd, nil
@@ -333,6 +347,7 @@ func (f *Forwarder) reachTarget(ctx context.Context, fwd *forward, open *wirepb.
 	if f.peers == nil || !fwd.origin.crosses() {
 		return nil, wire.TargetOffline
 	}
+	fwd.ticket, fwd.at = 0, nil // of a try here
 	return f.reachPeer(ctx, fwd, open, client)
 }
 
@@ -352,9 +367,10 @@ func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session
 	if err != nil {
 		return nil, wire.TargetOffline
 	}
+	fwd.ticket, fwd.at = f.ticketFor(fwd, target), target
 	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()), Local: fwd.local(open),
 		Service: fwd.service, Protocol: fwd.protocol, MappingProtocol: fwd.of, Options: fwd.options, Trace: clip(open.GetTrace()),
-		Seal: open.GetSeal(), ListenerVersion: open.GetListenerVersion(), SourceClient: fwd.source})
+		Seal: open.GetSeal(), ListenerVersion: open.GetListenerVersion(), SourceClient: fwd.source, Ticket: fwd.ticket})
 }
 
 // ask sends the Open and waits for the answer. The stream has ended unless it is

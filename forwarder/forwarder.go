@@ -169,8 +169,11 @@ type Forwarder struct {
 	beaten       atomic.Bool               // the directory knows this run of the node
 	lost         atomic.Pointer[time.Time] // when the directory was away or had lost this node last; nil = never
 	refreshEvery atomic.Int64              // nanoseconds; how often each session is registered again
-	inFlight     atomic.Int64              // streams being opened or joined
-	visiting     atomic.Int64              // of those, visitors who wait for their service
+	parking      *parking
+	tickets      atomic.Uint64 // the last one
+	joined       atomic.Int64  // pairs of lanes
+	inFlight     atomic.Int64  // streams being opened or joined
+	visiting     atomic.Int64  // of those, visitors who wait for their service
 
 	mu     sync.Mutex // guards closed and adding to tasks
 	closed bool
@@ -222,6 +225,7 @@ func New(cfg Config) (*Forwarder, error) {
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.portions = newPortions(f, cfg.Portions)
 	f.routes.portions = f.portions
+	f.parking = newParking()
 	f.ports, f.hosts = newPorts(f, cfg.Ports), newHosts()
 	f.metrics.observe(f)
 	return f, nil
@@ -273,6 +277,7 @@ func (f *Forwarder) Serve(ctx context.Context, from Acceptor) error {
 	defer cancel()
 	stop := context.AfterFunc(f.ctx, cancel)
 	defer stop()
+	f.takeLanes(from)
 	var pause wait.Backoff
 	for {
 		link, err := from.Accept(ctx)

@@ -67,6 +67,7 @@ func (s *session) serveStream(stream transport.Stream) {
 		defer f.tasks.Done()
 		defer f.survive()
 		defer f.over(fwd, stream)
-		f.ended(fwd, toTarget, toSource, err)
+		there, back := fwd.part(err)
+		f.ended(fwd, toTarget+there, toSource+back, err)
 	})
 }

@@ -327,7 +327,7 @@ func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
 	s.link.Admit() // before the agent can know, because then it may open streams
 	err := s.send(&wirepb.Control{Message: &wirepb.Control_Welcome{Welcome: &wirepb.Welcome{
 		Version: hello.Version, ClientId: s.client, Session: s.id, Node: f.node, Forwarders: s.offered,
-		PingSeconds: seconds(f.limits.Ping), DeadSeconds: seconds(f.limits.Dead), Api: f.apiFor(s.link.RemoteAddr())}}})
+		LaneKey: f.parking.admit(s), PingSeconds: seconds(f.limits.Ping), DeadSeconds: seconds(f.limits.Dead), Api: f.apiFor(s.link.RemoteAddr())}}})
 	if err != nil {
 		s.leave(wire.TargetOffline)
 		s.goodbye(err)

@@ -130,6 +130,7 @@ type stranger struct {
 	link    transport.Session
 	control transport.Stream
 	nonce   []byte
+	welcome *wirepb.Welcome // of answer
 }
 
 // knock reaches the forwarder and reads its challenge.
@@ -159,7 +160,7 @@ func knockAt(t *testing.T, link transport.Session) *stranger {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &stranger{link, control, m.GetChallenge().GetNonce()}
+	return &stranger{link: link, control: control, nonce: m.GetChallenge().GetNonce()}
 }
 
 // hello sends a Hello that is right but for what change does to it before it is
@@ -189,7 +190,7 @@ func (h *stranger) answer(t *testing.T) *wire.Refusal {
 	if err != nil {
 		t.Fatalf("no answer: %v", err)
 	}
-	if m.GetWelcome() != nil {
+	if h.welcome = m.GetWelcome(); h.welcome != nil {
 		return nil
 	}
 	return wire.RefusalFrom(m.GetRefused())

@@ -22,6 +22,7 @@ type Metrics struct {
 	ports    *prometheus.Desc // public ports that mappings have here, by state
 	bytes    *prometheus.Desc // bytes carried, by direction
 	flows    *prometheus.Desc // of datagrams, at public ports
+	waiting  *prometheus.Desc // lanes, by state
 	packets  *prometheus.Desc // datagrams at public ports, by outcome
 
 	datagrams datagram.Counts // at public ports
@@ -47,6 +48,7 @@ type Metrics struct {
 	commands *prometheus.CounterVec // of agents, by outcome
 	located  *prometheus.CounterVec // lookups of a target's place, by the kind of answer
 	reports  *prometheus.CounterVec // reports of usage, by outcome
+	lanes    *prometheus.CounterVec // lanes of agents, by what came of them
 	portions *prometheus.CounterVec // calls for a portion of a mapping's connections, by outcome
 
 	clientSeries int // this many clients have a series of their own
@@ -101,6 +103,9 @@ func NewMetrics() *Metrics {
 		commands: counters("tunnox_agent_commands_total", "Commands of agents, by outcome: done, refused or failed.", "outcome"),
 		located:  counters("tunnox_locate_total", "Lookups of a target's forwarder, by answer: cache, directory, stale, absent or error.", "answer"),
 		reports:  counters("tunnox_usage_reports_total", "Reports of usage to the control plane, by outcome: counted or failed.", "outcome"),
+		lanes: counters("tunnox_lanes_total", "Lanes of agents, by what came of them: parked; refused, because they proved nothing or were too many; "+
+			"joined, a pair; unavailable, a stream that stays in its session.", "outcome"),
+		waiting:  desc("tunnox_lanes", "Lanes of agents at this forwarder, by state: parked, or joined with another one.", "state"),
 		portions: counters("tunnox_connection_shares_total", "Calls for a portion of a mapping's limit of connections, by outcome: granted, refused or failed.", "outcome"),
 	}
 	m.total = totalOf(m)
@@ -115,12 +120,12 @@ func (m *Metrics) observe(f *Forwarder) { m.of.Store(f) }
 
 func (m *Metrics) parts() []prometheus.Collector {
 	return []prometheus.Collector{m.welcomed, m.refused, m.opens, m.opensNo, m.push, m.queued, m.failures,
-		m.position, m.lag, m.gaps, m.forks, m.anew, m.panics, m.renewals, m.bridged, m.located, m.commands, m.skipped, m.reports, m.portions}
+		m.position, m.lag, m.gaps, m.forks, m.anew, m.panics, m.renewals, m.bridged, m.located, m.commands, m.skipped, m.reports, m.portions, m.lanes}
 }
 
 // Describe implements [prometheus.Collector].
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.clients, m.mappings, m.streams, m.logins, m.ports, m.bytes, m.flows, m.packets} {
+	for _, d := range []*prometheus.Desc{m.clients, m.mappings, m.streams, m.logins, m.ports, m.bytes, m.flows, m.packets, m.waiting} {
 		ch <- d
 	}
 	if m.clientSeries > 0 {
@@ -158,6 +163,9 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.mappings, active)
 	gauge(m.streams, int(f.inFlight.Load()))
 	gauge(m.logins, f.logins.count())
+	for state, n := range map[string]int{"parked": f.parking.parked(), "joined": 2 * int(f.joined.Load())} {
+		ch <- prometheus.MustNewConstMetric(m.waiting, prometheus.GaugeValue, float64(n), state)
+	}
 	open, failed := f.ports.count()
 	for state, n := range map[string]int{"open": open, "failed": failed} {
 		ch <- prometheus.MustNewConstMetric(m.ports, prometheus.GaugeValue, float64(n), state)

@@ -55,6 +55,8 @@ type session struct {
 
 	opening atomic.Int32 // streams waiting for Opened
 
+	lanes lanes
+
 	commands chan struct{} // a slot for each command without a result
 
 	complaints *rate.Limiter // about the agent, in the log; nil before the first, used by attend only
@@ -250,6 +252,7 @@ func (s *session) reason() *wire.Refusal {
 // being opened to its agent look for the agent elsewhere.
 func (s *session) leave(code wire.Code) {
 	live, opening := s.f.routes.leave(s)
+	s.closeLanes()
 	for _, stream := range live {
 		stream.reset(code)
 	}

@@ -54,6 +54,7 @@ type agentOptions struct {
 	peerOnly bool
 	peers    agent.PinnedKeys // of peerKeys
 	e2eOnly  bool
+	lanes    bool
 }
 
 const agentLong = `Run the agent. It connects to a server, opens the listeners of its client's
@@ -138,6 +139,7 @@ func agentCommand(s surroundings) *cobra.Command {
 	f.StringSliceVar(&o.only, "only", nil, "dial only these services, and no other service of this machine either; same form as --allow")
 	f.StringSliceVar(&o.allow, "allow", nil, "services that may be dialled: `HOST:PORT`, HOST:FROM-TO, CIDR:PORT or *; link-local and metadata addresses, unix:PATH (a socket) and file:PATH (a directory) need an entry of their own")
 	f.StringVar(&o.policyFile, "policy", "", "`file` with the rules of what may be dialled, read again when it changes; in place of --allow, --only and --deny-loopback")
+	f.BoolVar(&o.lanes, "lanes", true, "let the bulk of connections with the encryption e2e go over TCP connections of its own to the server")
 	f.StringSliceVar(&o.peerKeys, "peer-key", nil, "key of the agent at the other end of mappings with the encryption e2e, in place of the proven one: `CLIENT=KEY`, from \"tunnox agent key\" there")
 	f.BoolVar(&o.peerOnly, "peer-key-only", false, "believe no keys but those of --peer-key, whatever the server proves")
 	f.BoolVar(&o.e2eOnly, "e2e-only", false, "take part only in connections that are encrypted from end to end")
@@ -201,6 +203,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 		return err
 	}
 	config.SealedOnly = o.e2eOnly
+	config.NoLanes = !o.lanes
 	config.Stirred = reach.Changes(ctx)
 	news := make(chan struct{}, 1)
 	config.Changed = func() {

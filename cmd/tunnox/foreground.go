@@ -251,7 +251,7 @@ func (f *foreground) own() (*runner, error) {
 	if log == nil {
 		log = slog.New(&plainHandler{out: f.stderr, level: slog.LevelError})
 	}
-	o := &agentOptions{surroundings: f.surroundings, servers: f.servers, pins: f.pins, state: f.state,
+	o := &agentOptions{surroundings: f.surroundings, lanes: true, servers: f.servers, pins: f.pins, state: f.state,
 		sessions: agent.DefaultSessions, transport: reach.Auto, name: hostname(), logLevel: "error", logFormat: "text"}
 	kept := &agent.State{File: filepath.Join(f.state, "client.json")}
 	if len(f.servers) == 0 {
