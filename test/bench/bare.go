@@ -33,26 +33,33 @@ const relayCommand = "relay"
 // bareWays are chains of relays to the service: source, forwarder and target, and the
 // same with two forwarders that speak gRPC. middle are the forwarders.
 func bareWays(l *lab, service int) (one, two way, middle [2][]int) {
-	dir := l.TempDir()
-	chain := func(name string, legs ...string) (w way) {
-		next := fmt.Sprintf("127.0.0.1:%d", service)
-		for i := len(legs) - 1; i > 0; i-- {
-			pid, address := startRelay(l, legs[i-1], legs[i], next, dir)
-			w.pids, next = append(w.pids, pid), address
-		}
-		w.name = name
-		_, port, err := net.SplitHostPort(next)
-		if err == nil {
-			_, err = fmt.Sscan(port, &w.port)
-		}
-		if err != nil {
-			l.Fatal(err)
-		}
-		return w
-	}
-	one = chain("bare TLS", "tcp", "tls", "tls", "tcp")
-	two = chain("bare gRPC", "tcp", "tls", "grpc", "tls", "tcp")
+	one = chain(l, service, "bare TLS", "tcp", "tls", "tls", "tcp")
+	two = chain(l, service, "bare gRPC", "tcp", "tls", "grpc", "tls", "tcp")
 	return one, two, [2][]int{one.pids[1:2], two.pids[1:3]}
+}
+
+// spliceWay is three relays that encrypt nothing and leave the bytes in the kernel: the
+// least that three processes in a row cost.
+func spliceWay(l *lab, service int) way {
+	return chain(l, service, "3 relays", "tcp", "tcp", "tcp", "tcp")
+}
+
+// chain starts a relay between each two legs.
+func chain(l *lab, service int, name string, legs ...string) (w way) {
+	dir, next := l.TempDir(), fmt.Sprintf("127.0.0.1:%d", service)
+	for i := len(legs) - 1; i > 0; i-- {
+		pid, address := startRelay(l, legs[i-1], legs[i], next, dir)
+		w.pids, next = append(w.pids, pid), address
+	}
+	w.name = name
+	_, port, err := net.SplitHostPort(next)
+	if err == nil {
+		_, err = fmt.Sscan(port, &w.port)
+	}
+	if err != nil {
+		l.Fatal(err)
+	}
+	return w
 }
 
 func startRelay(l *lab, in, out, next, dir string) (pid int, address string) {
@@ -124,10 +131,17 @@ func relay(args []string) error {
 	}
 }
 
-// join copies in both directions until either ends.
+// join copies in both directions until either ends. Between two sockets the kernel does it.
 func join(a, b io.ReadWriteCloser) {
 	done := make(chan struct{}, 2)
 	oneWay := func(to io.Writer, from io.Reader) {
+		if socket, ok := to.(*net.TCPConn); ok {
+			if _, ok := from.(*net.TCPConn); ok {
+				_, _ = socket.ReadFrom(from) // splices
+				done <- struct{}{}
+				return
+			}
+		}
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := from.Read(buf)

@@ -31,10 +31,12 @@ func ways(l *lab, o options, service int) ([]way, *tunnel) {
 			all = append(all, w)
 		}
 	}
-	sealed := newTunnel(l, o, service, "e2e")
-	sealed.name = "tunnel, e2e"
+	lanes := newTunnel(l, o, service, "e2e")
+	lanes.name = "tunnel, e2e"
+	sealed := newTunnel(l, o, service, "e2e", "--lanes=false")
+	sealed.name = "e2e, no lanes"
 	t := newTunnel(l, o, service, "transport")
-	return append(all, sealed.way, t.way), t
+	return append(all, spliceWay(l, service), lanes.way, sealed.way, t.way), t
 }
 
 // daemon starts a program that ends with the lab, and waits until a port is open.
@@ -145,7 +147,7 @@ type tunnel struct {
 	source, target *programs.Process
 }
 
-func newTunnel(l *lab, o options, service int, encryption string) *tunnel {
+func newTunnel(l *lab, o options, service int, encryption string, agent ...string) *tunnel {
 	args := []string{}
 	if o.profile != "" {
 		args = append(args, "--pprof")
@@ -154,7 +156,7 @@ func newTunnel(l *lab, o options, service int, encryption string) *tunnel {
 	api := t.server.API
 	user := api.CreateUser(l, "bench")
 	source, target := api.CreateClient(l, user.ID, "source"), api.CreateClient(l, user.ID, "target")
-	t.source, t.target = t.server.Join(l, api, source), t.server.Join(l, api, target)
+	t.source, t.target = t.server.Join(l, api, source, agent...), t.server.Join(l, api, target, agent...)
 	m := api.CreateMapping(l, programs.Mapping{UserID: user.ID, Protocol: "tcp", Source: source.ID, Target: target.ID,
 		LocalPort: programs.FreePort(l), TargetHost: "127.0.0.1", TargetPort: service, Encryption: encryption})
 	if err := waitPort(m.LocalPort); err != nil {

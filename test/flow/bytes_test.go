@@ -33,10 +33,13 @@ func seed(stream, way byte) [32]byte { return [32]byte{stream, way, 0x5a} }
 
 // bulk sends the bytes of one seed and then a half-close. At the same time it reads to
 // the end and compares with the bytes of another seed.
-func bulk(c *net.TCPConn, send, want [32]byte) error {
+func bulk(c *net.TCPConn, send, want [32]byte) error { return transfer(c, bulkBytes, send, want) }
+
+// transfer is bulk with so many bytes.
+func transfer(c *net.TCPConn, size int64, send, want [32]byte) error {
 	var g errgroup.Group
 	g.Go(func() error {
-		if _, err := io.CopyN(c, rand.NewChaCha8(send), bulkBytes); err != nil {
+		if _, err := io.CopyN(c, rand.NewChaCha8(send), size); err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
 		return c.CloseWrite()
@@ -44,10 +47,10 @@ func bulk(c *net.TCPConn, send, want [32]byte) error {
 	g.Go(func() error {
 		got, expected := sha256.New(), sha256.New()
 		n, err := io.Copy(got, c)
-		if err != nil || n != bulkBytes {
-			return fmt.Errorf("received %d of %d bytes: %w", n, bulkBytes, err)
+		if err != nil || n != size {
+			return fmt.Errorf("received %d of %d bytes: %w", n, size, err)
 		}
-		if _, err := io.CopyN(expected, rand.NewChaCha8(want), bulkBytes); err != nil {
+		if _, err := io.CopyN(expected, rand.NewChaCha8(want), size); err != nil {
 			return err
 		}
 		if !bytes.Equal(got.Sum(nil), expected.Sum(nil)) {

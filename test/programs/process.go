@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -203,3 +204,6 @@ func (p *Process) Says(expr string, limit time.Duration) []string {
 	}
 	return found
 }
+
+// Args are the arguments that the process was started with.
+func (p *Process) Args() []string { return slices.Clone(p.cmd.Args[1:]) }
