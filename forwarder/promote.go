@@ -76,7 +76,7 @@ func (s *session) joinLanes(ctx context.Context, p *wirepb.Promote) (*lanePair, 
 		return nil, err
 	}
 	fwd := s.ticketed(p.GetTicket())
-	if fwd == nil || fwd.mapping.meter.braked() {
+	if fwd == nil || fwd.hasLanes() || fwd.mapping.meter.braked() {
 		_ = mine.Reset()
 		return nil, wire.LaneUnavailable
 	}
@@ -167,6 +167,13 @@ func (f *forward) promoted(p *lanePair) bool {
 	}
 	f.lanes, f.ends = p, append(f.ends, p)
 	return true
+}
+
+// hasLanes tells whether the stream has been promoted.
+func (f *forward) hasLanes() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lanes != nil
 }
 
 // cut ends what a lane that died leaves.

@@ -118,6 +118,8 @@ func (l *TLSListener) lane(s *greeting, over *tls.Conn, beneath *carrier) error 
 		return err
 	}
 	call := &LaneCall{Conn: over, beneath: beneath, admit: s.Admit, binding: binding}
+	stop := context.AfterFunc(l.ctx, func() { _ = call.Close() })
+	defer stop()
 	(*do)(call)
 	if !call.bare {
 		return errors.New("the lane was refused")
