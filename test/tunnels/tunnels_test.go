@@ -294,6 +294,11 @@ func TestRefusals(t *testing.T) {
 	if said := laptop.refused(3, "forward", "15433", "twin:80"); !strings.Contains(said, "say which by its id, 6") {
 		t.Errorf("of two clients of one name is said %q", said)
 	}
+	// A machine whose user has not let others lead connections to it.
+	w.machine("closed")
+	if said := laptop.refused(3, "forward", "15434", "closed:80"); !strings.Contains(said, "--commands all") {
+		t.Errorf("of a machine that lets nobody in is said %q", said)
+	}
 	waiting.end(t)
 	has.end(t)
 	if err := w.Stop(); err != nil {
