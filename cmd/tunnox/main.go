@@ -111,8 +111,7 @@ An agent never ends with 4: it tries again.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.Version = shortVersion()
-	root.SetVersionTemplate(versionText())
+	versionFlag(root)
 	root.SetArgs(args)
 	root.SetIn(s.stdin)
 	root.SetOut(s.stdout)
