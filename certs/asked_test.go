@@ -102,7 +102,7 @@ func TestAskedWaitsForAnOrder(t *testing.T) {
 		}}
 		a := NewAsked(x.ask, slog.New(slog.DiscardHandler))
 		defer a.Close()
-		expect(t, "a visitor without patience", given(t, a, "shop", time.Second), "ordered")
+		expect(t, "a visitor without patience", given(t, a, "shop", 1100*time.Millisecond), "ordered")
 		expect(t, "a visitor with patience", given(t, a, "shop", 10*time.Second), "new")
 		if took := time.Since(began); took > 4*time.Second {
 			t.Errorf("the visitor has waited %v", took)

@@ -65,7 +65,7 @@ var published = func() map[string]Event {
 		ShareRedeemed{MappingID: 1001, ClientID: 600000000, Account: 100000002}, ShareRevoked{},
 		InviteCreated{InviteID: 7, UserID: 100000001, Name: "laptops", Hash: hash, MaxUses: 2, ExpiresAt: moment},
 		InviteRedeemed{ClientID: 600000001, PublicKey: hash}, InviteRevoked{},
-		DomainCreated{DomainID: 7, UserID: 100000001, Host: "shop.example.com", Token: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}, DomainVerified{}, DomainDeleted{},
+		OwnDomainCreated{DomainID: 7, UserID: 100000001, Host: "shop.example.com", Token: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}, OwnDomainVerified{}, OwnDomainDeleted{},
 		HostProved{Host: "shop.example.com", UserID: 100000001}, HostReleased{Host: "shop.example.com"},
 		WebhookCreated{WebhookID: 7, UserID: 100000001, URL: "https://example.org/hook", Events: []string{"mapping_*"}, All: true, Description: "billing"},
 		WebhookChanged{URL: "https://example.org/hook2", Events: []string{"user_created"}, All: true, Description: "accounts"},

@@ -91,7 +91,7 @@ func (s States) key(id int64) *Key     { return state[*Key](s, KeyStream(id)) }
 func (s States) login(id int64) *Login { return state[*Login](s, LoginStream(id)) }
 func (s States) share(id int64) *Share { return state[*Share](s, ShareStream(id)) }
 
-func (s States) domain(id int64) *Domain { return state[*Domain](s, DomainStream(id)) }
+func (s States) domain(id int64) *Domain { return state[*Domain](s, OwnDomainStream(id)) }
 
 func (s States) invite(id int64) *Invite { return state[*Invite](s, InviteStream(id)) }
 

@@ -43,17 +43,17 @@ func (d *Domain) ProofValue() string { return proofPrefix + d.Token }
 
 // Events of a domain.
 type (
-	// DomainCreated begins a domain that is not proved.
-	DomainCreated struct {
+	// OwnDomainCreated begins a domain that is not proved.
+	OwnDomainCreated struct {
 		DomainID int64  `json:"domain_id"`
 		UserID   int64  `json:"user_id"`
 		Host     string `json:"host"`
 		Token    string `json:"token"`
 	}
-	// DomainVerified says that its user has proved it.
-	DomainVerified struct{}
-	// DomainDeleted ends a domain.
-	DomainDeleted struct{}
+	// OwnDomainVerified says that its user has proved it.
+	OwnDomainVerified struct{}
+	// OwnDomainDeleted ends a domain.
+	OwnDomainDeleted struct{}
 
 	// HostProved gives a host of another domain to the user who has proved it.
 	HostProved struct {
@@ -67,13 +67,13 @@ type (
 )
 
 // EventName implements [Event].
-func (DomainCreated) EventName() string { return "domain_created" }
+func (OwnDomainCreated) EventName() string { return "domain_created" }
 
 // EventName implements [Event].
-func (DomainVerified) EventName() string { return "domain_verified" }
+func (OwnDomainVerified) EventName() string { return "domain_verified" }
 
 // EventName implements [Event].
-func (DomainDeleted) EventName() string { return "domain_deleted" }
+func (OwnDomainDeleted) EventName() string { return "domain_deleted" }
 
 // EventName implements [Event].
 func (HostProved) EventName() string { return "host_proved" }
@@ -104,11 +104,11 @@ func (d *Domain) Clone() Aggregate { c := *d; return &c }
 // Apply implements [Aggregate].
 func (d *Domain) Apply(event Event, at time.Time) {
 	switch e := event.(type) {
-	case DomainCreated:
+	case OwnDomainCreated:
 		*d = Domain{ID: e.DomainID, UserID: e.UserID, Host: e.Host, Token: e.Token, CreatedAt: at}
-	case DomainVerified:
+	case OwnDomainVerified:
 		d.VerifiedAt = at
-	case DomainDeleted:
+	case OwnDomainDeleted:
 		d.Deleted = true
 	default:
 		return
@@ -128,14 +128,14 @@ type CreateDomain struct {
 func (CreateDomain) CommandName() string { return "create_domain" }
 
 // Subject implements [Command].
-func (c CreateDomain) Subject() StreamID { return DomainStream(c.ID) }
+func (c CreateDomain) Subject() StreamID { return OwnDomainStream(c.ID) }
 
 // Account implements [Command].
 func (c CreateDomain) Account() int64 { return c.UserID }
 
 // Reads implements [Command].
 func (c CreateDomain) Reads() []StreamID {
-	return []StreamID{DomainStream(c.ID), UserStream(c.UserID), QuotaStream(c.UserID)}
+	return []StreamID{OwnDomainStream(c.ID), UserStream(c.UserID), QuotaStream(c.UserID)}
 }
 
 // Decide implements [Command].
@@ -156,7 +156,7 @@ func (c CreateDomain) Decide(s States) (Decision, error) {
 		return Decision{}, refuse(CodeIDTaken, "This domain's id is in use.")
 	}
 	d := Decision{Account: c.UserID}
-	d.add(DomainStream(c.ID), DomainCreated{DomainID: c.ID, UserID: c.UserID, Host: c.Host, Token: c.Token})
+	d.add(OwnDomainStream(c.ID), OwnDomainCreated{DomainID: c.ID, UserID: c.UserID, Host: c.Host, Token: c.Token})
 	return d, s.quota(c.UserID).take(&d, QuotaTaken{Resources: []Resource{ResourceDomain}, ID: c.ID})
 }
 
@@ -182,13 +182,13 @@ type VerifyDomain struct{ ID int64 }
 func (VerifyDomain) CommandName() string { return "verify_domain" }
 
 // Subject implements [Command].
-func (c VerifyDomain) Subject() StreamID { return DomainStream(c.ID) }
+func (c VerifyDomain) Subject() StreamID { return OwnDomainStream(c.ID) }
 
 // Account implements [Command].
 func (VerifyDomain) Account() int64 { return 0 }
 
 // Reads implements [Command].
-func (c VerifyDomain) Reads() []StreamID { return []StreamID{DomainStream(c.ID)} }
+func (c VerifyDomain) Reads() []StreamID { return []StreamID{OwnDomainStream(c.ID)} }
 
 // Decide implements [Command].
 func (c VerifyDomain) Decide(s States) (Decision, error) {
@@ -209,7 +209,7 @@ func (c VerifyDomain) Decide(s States) (Decision, error) {
 	if s.host(domain.Host).Names[domain.Host].Owner != 0 {
 		return Decision{}, refuse(CodeDomainTaken, fmt.Sprintf("The domain %s was verified before, and must be removed there first.", domain.Host))
 	}
-	d.add(DomainStream(c.ID), DomainVerified{})
+	d.add(OwnDomainStream(c.ID), OwnDomainVerified{})
 	d.add(HostStream(domain.Host), HostProved{Host: domain.Host, UserID: domain.UserID})
 	return d, nil
 }
@@ -221,13 +221,13 @@ type DeleteDomain struct{ ID int64 }
 func (DeleteDomain) CommandName() string { return "delete_domain" }
 
 // Subject implements [Command].
-func (c DeleteDomain) Subject() StreamID { return DomainStream(c.ID) }
+func (c DeleteDomain) Subject() StreamID { return OwnDomainStream(c.ID) }
 
 // Account implements [Command].
 func (DeleteDomain) Account() int64 { return 0 }
 
 // Reads implements [Command].
-func (c DeleteDomain) Reads() []StreamID { return []StreamID{DomainStream(c.ID)} }
+func (c DeleteDomain) Reads() []StreamID { return []StreamID{OwnDomainStream(c.ID)} }
 
 // Decide implements [Command].
 func (c DeleteDomain) Decide(s States) (Decision, error) {
@@ -258,8 +258,8 @@ func endDomains(s States, d *Decision, user int64, ids []int64) error {
 	}
 	for _, id := range ids {
 		domain := s.domain(id)
-		d.add(DomainStream(id), DomainDeleted{})
-		d.Closes = append(d.Closes, DomainStream(id))
+		d.add(OwnDomainStream(id), OwnDomainDeleted{})
+		d.Closes = append(d.Closes, OwnDomainStream(id))
 		if domain.Verified() {
 			d.add(HostStream(domain.Host), HostReleased{Host: domain.Host})
 		}

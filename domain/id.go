@@ -53,8 +53,8 @@ func ShareStream(id int64) StreamID { return streamID(CategoryShare, id) }
 // InviteStream names the event stream of an invitation.
 func InviteStream(id int64) StreamID { return streamID(CategoryInvite, id) }
 
-// DomainStream names the event stream of a domain of a user's own.
-func DomainStream(id int64) StreamID { return streamID(CategoryDomain, id) }
+// OwnDomainStream names the event stream of a domain of a user's own.
+func OwnDomainStream(id int64) StreamID { return streamID(CategoryDomain, id) }
 
 // ErasureStream names the event stream that tells of the erasure of a user.
 func ErasureStream(account int64) StreamID { return streamID(CategoryErasure, account) }

@@ -188,7 +188,7 @@ func (a *api) domain(ctx context.Context, id int64, min domain.Position) (projec
 	row, found, err := one(ctx, a, min,
 		func(ctx context.Context) (projections.DomainRow, bool, error) { return a.config.Reader.Domain(ctx, id) },
 		func(ctx context.Context) (projections.DomainRow, bool, error) {
-			state, at, err := a.fold(ctx, domain.DomainStream(id))
+			state, at, err := a.fold(ctx, domain.OwnDomainStream(id))
 			if d, ok := state.(*domain.Domain); ok && err == nil {
 				return projections.DomainRow{Versions: at, Domain: *d}, true, nil
 			}
