@@ -9,7 +9,7 @@ import (
 // Domain is a name of a user's own, such as shop.example.com, for public hosts beside
 // the names under the server's base domain.
 //
-// Rules: anybody may ask for a name, and nobody has it by that. Who can put a TXT
+// Rules: anybody may ask for a name, and asking gives nobody anything. Who can put a TXT
 // record with the token beside the name has proved it. Then the name is one user's: of
 // two who prove it one is refused, until the other one deletes it. That is kept by the
 // host of the name ([Host]), where mappings look too. A name with mappings cannot be
