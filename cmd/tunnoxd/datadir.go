@@ -150,8 +150,11 @@ func (d *dataDir) markRevoked() error {
 
 // wasRevoked reports the mark.
 func (d *dataDir) wasRevoked() error {
-	if _, err := os.Stat(d.file("revoked")); err != nil {
+	switch _, err := os.Stat(d.file("revoked")); {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
+	case err != nil: // a mark that cannot be read may be there
+		return fmt.Errorf("look whether this node was revoked: %w", err)
 	}
 	return fmt.Errorf("this node was revoked; to let it join as a new node, remove %s", d.file("revoked"))
 }
