@@ -18,7 +18,7 @@ import (
 // same shell must not make it the operator's key, so its own is TUNNOXD_API_KEY.
 var otherVariables = []string{"TUNNOX_API_KEY", "TUNNOX_API_KEY_FILE",
 	"TUNNOX_CLIENT_ID", "TUNNOX_AUTH_CODE", "TUNNOX_AUTH_CODE_FILE", "TUNNOX_SERVER", "TUNNOX_PIN", "TUNNOX_CA", "TUNNOX_STATE", "TUNNOX_ALLOW", "TUNNOX_ALLOW_LISTEN", "TUNNOX_ONLY", "TUNNOX_DENY_LOOPBACK", "TUNNOX_NAME",
-	"TUNNOX_CONTEXT", "TUNNOX_SESSIONS", "TUNNOX_TRANSPORT", "TUNNOX_POLICY", "TUNNOX_PEER_KEY", "TUNNOX_E2E_ONLY"}
+	"TUNNOX_CONTEXT", "TUNNOX_SESSIONS", "TUNNOX_TRANSPORT", "TUNNOX_POLICY", "TUNNOX_PEER_KEY", "TUNNOX_PEER_KEY_ONLY", "TUNNOX_E2E_ONLY", "TUNNOX_LANES"}
 
 // foreignVariable matches TUNNOX_ variables of others: those that Kubernetes makes for
 // a service named tunnox, and those of the tests.
