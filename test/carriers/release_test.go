@@ -70,7 +70,7 @@ func TestStatusTellsTheTransport(t *testing.T) {
 		agent := p.start(t, p.source, nil, append(args, "--pin", p.server.Pin, "--state", state)...)
 		p.WaitOnline(t, p.source.ID)
 		status := programs.Start(t, "tunnox", nil, "agent", "status", "--state", state, "--client-id", id(p.source.ID), "--json")
-		said := status.Says(`(?s)"transport": "(\w+)",\s+"round_trip_ms": ([0-9.]+),\s+"since": "(\S+)"`, 20*time.Second)
+		said := status.Says(`(?s)"transport": "(\w+)",\s+"lanes": \d+,\s+"round_trip_ms": ([0-9.]+),\s+"since": "(\S+)"`, 20*time.Second)
 		if said[1] != want || !strings.HasPrefix(said[3], "20") {
 			t.Errorf("over %s the status says %q", transport, said)
 		}
