@@ -65,19 +65,21 @@ type pair struct {
 
 func newPair(t *testing.T, server *programs.Server) *pair {
 	t.Helper()
-	return newPairOn(t, server.API, server)
+	p := newPairOn(t, server.API, server)
+	for _, c := range []programs.Client{p.source, p.target} {
+		p.waitAnnounced(t, c)
+	}
+	return p
 }
 
-// newPairOn is newPair for a control plane and a forwarder that are two processes.
+// newPairOn is newPair for a control plane and a forwarder that are two processes. The
+// forwarder may have no control plane to announce keys to.
 func newPairOn(t *testing.T, api *programs.API, server *programs.Server) *pair {
 	t.Helper()
 	p := &pair{API: api, server: server, user: api.CreateUser(t, "ann")}
 	p.source, p.target = api.CreateClient(t, p.user.ID, "source"), api.CreateClient(t, p.user.ID, "target")
 	p.sourceAgent = server.Join(t, api, p.source)
 	p.targetAgent = server.Join(t, api, p.target)
-	for _, c := range []programs.Client{p.source, p.target} {
-		p.waitAnnounced(t, c)
-	}
 	return p
 }
 
