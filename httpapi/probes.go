@@ -45,7 +45,7 @@ func (a *api) registerProbes() {
 	huma.Register(a.huma, op("/health", "health", "Whether the process answers"), func(context.Context, *struct{}) (*struct{ Body Health }, error) {
 		return &struct{ Body Health }{Health{Status: "ok"}}, nil
 	})
-	ready := op("/ready", "ready", "Whether the process can do its work")
+	ready := op("/ready", "ready", "Whether the process can do its work", http.StatusTooManyRequests)
 	ready.Responses = map[string]*huma.Response{"503": {Description: "A check failed", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/Ready"}}}}}
 	huma.Register(a.huma, ready, a.ready)
