@@ -88,42 +88,17 @@ func (a *api) createDomain(ctx context.Context, in *struct {
 	}{createdOf(r, "domains"), domainBody(d)}, nil
 }
 
-func (a *api) listDomains(ctx context.Context, in *struct {
-	PageInput
-	OwnerFilter
-}) (*pageAnswer[Domain], error) {
-	if err := a.shows(ctx, in.MinPosition); err != nil {
-		return nil, err
-	}
-	index := projections.AllDomains
-	if owner, ok, err := in.owner(ctx); err != nil {
-		return nil, err
-	} else if ok {
-		index = projections.DomainsOfUser(owner)
-	}
-	rows, next, err := a.config.Reader.Domains(ctx, index, in.After, in.Limit)
-	if err != nil {
-		return nil, a.unlisted(ctx, err)
-	}
-	return pageOf(rows, next, func(r projections.DomainRow) Domain { return domainBody(&r.Domain) }), nil
+func (a *api) listDomains(ctx context.Context, in *ownedInput) (*pageAnswer[Domain], error) {
+	return listOwned(ctx, a, in, projections.AllDomains, projections.DomainsOfUser, a.config.Reader.Domains,
+		func(r projections.DomainRow) Domain { return domainBody(&r.Domain) })
 }
 
-func (a *api) getDomain(ctx context.Context, in *oneInput) (*struct {
-	ReadAnswer
-	Body Domain
-}, error) {
+func (a *api) getDomain(ctx context.Context, in *oneInput) (*oneAnswer[Domain], error) {
 	row, err := a.domain(ctx, in.ID, in.MinPosition)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := in.tagged(etag(row.Version))
-	if err != nil {
-		return nil, err
-	}
-	return &struct {
-		ReadAnswer
-		Body Domain
-	}{answer, domainBody(&row.Domain)}, nil
+	return answerOne(in, etag(row.Version), domainBody(&row.Domain))
 }
 
 // codeNotProved is the refusal of a domain whose record is not there.

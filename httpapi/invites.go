@@ -113,42 +113,17 @@ func (a *api) joinCode(ctx context.Context, id int64, secret []byte) (string, er
 	return code, nil
 }
 
-func (a *api) listInvites(ctx context.Context, in *struct {
-	PageInput
-	OwnerFilter
-}) (*pageAnswer[Invite], error) {
-	if err := a.shows(ctx, in.MinPosition); err != nil {
-		return nil, err
-	}
-	index := projections.AllInvites
-	if owner, ok, err := in.owner(ctx); err != nil {
-		return nil, err
-	} else if ok {
-		index = projections.InvitesOfUser(owner)
-	}
-	rows, next, err := a.config.Reader.Invites(ctx, index, in.After, in.Limit)
-	if err != nil {
-		return nil, a.unlisted(ctx, err)
-	}
-	return pageOf(rows, next, func(r projections.InviteRow) Invite { return inviteBody(&r.Invite) }), nil
+func (a *api) listInvites(ctx context.Context, in *ownedInput) (*pageAnswer[Invite], error) {
+	return listOwned(ctx, a, in, projections.AllInvites, projections.InvitesOfUser, a.config.Reader.Invites,
+		func(r projections.InviteRow) Invite { return inviteBody(&r.Invite) })
 }
 
-func (a *api) getInvite(ctx context.Context, in *oneInput) (*struct {
-	ReadAnswer
-	Body Invite
-}, error) {
+func (a *api) getInvite(ctx context.Context, in *oneInput) (*oneAnswer[Invite], error) {
 	row, err := a.invite(ctx, in.ID, in.MinPosition)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := in.tagged(etag(row.Version))
-	if err != nil {
-		return nil, err
-	}
-	return &struct {
-		ReadAnswer
-		Body Invite
-	}{answer, inviteBody(&row.Invite)}, nil
+	return answerOne(in, etag(row.Version), inviteBody(&row.Invite))
 }
 
 func (a *api) revokeInvite(ctx context.Context, in *changeInput) (*WriteAnswer, error) {

@@ -120,43 +120,18 @@ func beyond(wanted, had []domain.Scope) string {
 	return ""
 }
 
-func (a *api) listKeys(ctx context.Context, in *struct {
-	PageInput
-	OwnerFilter
-}) (*pageAnswer[APIKey], error) {
-	if err := a.shows(ctx, in.MinPosition); err != nil {
-		return nil, err
-	}
-	index := projections.AllKeys
-	if owner, ok, err := in.owner(ctx); err != nil {
-		return nil, err
-	} else if ok {
-		index = projections.KeysOfUser(owner)
-	}
-	rows, next, err := a.config.Reader.Keys(ctx, index, in.After, in.Limit)
-	if err != nil {
-		return nil, a.unlisted(ctx, err)
-	}
-	return pageOf(rows, next, func(r projections.KeyRow) APIKey { return a.keyBody(&r.Key) }), nil
+func (a *api) listKeys(ctx context.Context, in *ownedInput) (*pageAnswer[APIKey], error) {
+	return listOwned(ctx, a, in, projections.AllKeys, projections.KeysOfUser, a.config.Reader.Keys,
+		func(r projections.KeyRow) APIKey { return a.keyBody(&r.Key) })
 }
 
-func (a *api) getKey(ctx context.Context, in *oneInput) (*struct {
-	ReadAnswer
-	Body APIKey
-}, error) {
+func (a *api) getKey(ctx context.Context, in *oneInput) (*oneAnswer[APIKey], error) {
 	row, err := a.key(ctx, in.ID, in.MinPosition)
 	if err != nil {
 		return nil, err
 	}
 	body := a.keyBody(&row.Key)
-	answer, err := in.tagged(tagOf(row.Version, shown(body.LastUsed)))
-	if err != nil {
-		return nil, err
-	}
-	return &struct {
-		ReadAnswer
-		Body APIKey
-	}{answer, body}, nil
+	return answerOne(in, tagOf(row.Version, shown(body.LastUsed)), body)
 }
 
 func (a *api) revokeKey(ctx context.Context, in *changeInput) (*WriteAnswer, error) {

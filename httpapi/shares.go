@@ -147,42 +147,17 @@ func (a *api) redeemShare(ctx context.Context, in *struct {
 	}{createdOf(r, "mappings"), a.mappingShown(ctx, m)}, nil
 }
 
-func (a *api) listShares(ctx context.Context, in *struct {
-	PageInput
-	OwnerFilter
-}) (*pageAnswer[Share], error) {
-	if err := a.shows(ctx, in.MinPosition); err != nil {
-		return nil, err
-	}
-	index := projections.AllShares
-	if owner, ok, err := in.owner(ctx); err != nil {
-		return nil, err
-	} else if ok {
-		index = projections.SharesOfUser(owner)
-	}
-	rows, next, err := a.config.Reader.Shares(ctx, index, in.After, in.Limit)
-	if err != nil {
-		return nil, a.unlisted(ctx, err)
-	}
-	return pageOf(rows, next, func(r projections.ShareRow) Share { return shareBody(&r.Share) }), nil
+func (a *api) listShares(ctx context.Context, in *ownedInput) (*pageAnswer[Share], error) {
+	return listOwned(ctx, a, in, projections.AllShares, projections.SharesOfUser, a.config.Reader.Shares,
+		func(r projections.ShareRow) Share { return shareBody(&r.Share) })
 }
 
-func (a *api) getShare(ctx context.Context, in *oneInput) (*struct {
-	ReadAnswer
-	Body Share
-}, error) {
+func (a *api) getShare(ctx context.Context, in *oneInput) (*oneAnswer[Share], error) {
 	row, err := a.share(ctx, in.ID, in.MinPosition)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := in.tagged(etag(row.Version))
-	if err != nil {
-		return nil, err
-	}
-	return &struct {
-		ReadAnswer
-		Body Share
-	}{answer, shareBody(&row.Share)}, nil
+	return answerOne(in, etag(row.Version), shareBody(&row.Share))
 }
 
 func (a *api) revokeShare(ctx context.Context, in *changeInput) (*WriteAnswer, error) {

@@ -228,42 +228,17 @@ func (a *api) webhookCommand(ctx context.Context, h MatchHeader, body any, c dom
 	return &webhookAnswer{answerOf(r), webhookBody(w)}, nil
 }
 
-func (a *api) listWebhooks(ctx context.Context, in *struct {
-	PageInput
-	OwnerFilter
-}) (*pageAnswer[Webhook], error) {
-	if err := a.shows(ctx, in.MinPosition); err != nil {
-		return nil, err
-	}
-	index := projections.AllWebhooks
-	if owner, ok, err := in.owner(ctx); err != nil {
-		return nil, err
-	} else if ok {
-		index = projections.WebhooksOfUser(owner)
-	}
-	rows, next, err := a.config.Reader.Webhooks(ctx, index, in.After, in.Limit)
-	if err != nil {
-		return nil, a.unlisted(ctx, err)
-	}
-	return pageOf(rows, next, func(r projections.WebhookRow) Webhook { return webhookBody(&r.Webhook) }), nil
+func (a *api) listWebhooks(ctx context.Context, in *ownedInput) (*pageAnswer[Webhook], error) {
+	return listOwned(ctx, a, in, projections.AllWebhooks, projections.WebhooksOfUser, a.config.Reader.Webhooks,
+		func(r projections.WebhookRow) Webhook { return webhookBody(&r.Webhook) })
 }
 
-func (a *api) getWebhook(ctx context.Context, in *oneInput) (*struct {
-	ReadAnswer
-	Body Webhook
-}, error) {
+func (a *api) getWebhook(ctx context.Context, in *oneInput) (*oneAnswer[Webhook], error) {
 	row, err := a.webhook(ctx, in.ID, in.MinPosition)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := in.tagged(etag(row.Version))
-	if err != nil {
-		return nil, err
-	}
-	return &struct {
-		ReadAnswer
-		Body Webhook
-	}{answer, webhookBody(&row.Webhook)}, nil
+	return answerOne(in, etag(row.Version), webhookBody(&row.Webhook))
 }
 
 func webhookBody(w *domain.Webhook) Webhook {
