@@ -300,7 +300,7 @@ func dryRuns(t *testing.T, f *form) {
 		}
 		answer := f.first.Do(t, r.method, r.path+"?dry_run=true", r.body, &plan)
 		is(t, "the content type", answer.Header.Get("Content-Type"), "application/vnd.tunnox.dry-run+json")
-		is(t, "the position behind a dry run", f.head(t), before)
+		is(t, "how many events a dry run writes", len(f.namesAfter(t, before)), 0)
 		var planned []string
 		for _, e := range plan.Events {
 			planned = append(planned, e.Name)
@@ -434,7 +434,7 @@ func versions(t *testing.T, f *form) {
 		head := f.head(t)
 		f.first.Refused(t, 412, "version_conflict", r.method, r.path, r.body, "If-Match", `"4711"`)
 		f.first.Refused(t, 412, "version_conflict", r.method, r.path+"?dry_run=true", r.body, "If-Match", `"4711"`)
-		is(t, "the position behind what was refused", f.head(t), head)
+		is(t, "how many events what was refused writes", len(f.namesAfter(t, head)), 0)
 		done := f.first.Do(t, r.method, r.path, r.body, nil, "If-Match", tag)
 		late, err := f.first.Call(r.method, r.path, r.body, "If-Match", tag)
 		if gone := late.Status == http.StatusNotFound; err != nil || late.Status != http.StatusPreconditionFailed && !gone {
