@@ -338,12 +338,20 @@ func (c *Client) Certify(ctx context.Context, names ...string) (Issued, error) {
 // Revoked gives those of some nodes that were revoked. When this node itself was, the
 // error has the code [domain.CodeNodeRevoked].
 func (c *Client) Revoked(ctx context.Context, nodes ...string) (revoked []string, err error) {
-	err = c.do(ctx, "Standing", func(ctx context.Context) error {
-		answer, err := c.state.Standing(ctx, &controlpb.StandingRequest{Nodes: nodes})
-		revoked = answer.GetRevoked()
-		return err
-	})
-	return revoked, err
+	for { // at least once: the answer is about this node too
+		some := nodes[:min(len(nodes), maxStanding)]
+		nodes = nodes[len(some):]
+		err := c.do(ctx, "Standing", func(ctx context.Context) error {
+			answer, err := c.state.Standing(ctx, &controlpb.StandingRequest{Nodes: some})
+			if err == nil {
+				revoked = append(revoked, answer.GetRevoked()...)
+			}
+			return err
+		})
+		if err != nil || len(nodes) == 0 {
+			return revoked, err
+		}
+	}
 }
 
 // Renew gets a new identity of this node.

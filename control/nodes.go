@@ -19,8 +19,13 @@ import (
 // revocation at another control plane the node is refused this much later at most.
 const standingAge = 500 * time.Millisecond
 
-// maxStanding bounds the nodes in one question.
-const maxStanding = 1000
+const (
+	// maxStanding bounds the nodes in one question.
+	maxStanding = 1000
+	// maxJudged bounds the nodes that are remembered: a node may ask about ids that are
+	// nobody's.
+	maxJudged = 4 * maxStanding
+)
 
 // joining is what a node asks for a certificate with.
 type joining struct {
@@ -180,6 +185,9 @@ func (s *Server) revoked(ctx context.Context, node string) bool {
 	}
 	j := s.standing.nodes[node]
 	if j == nil {
+		if len(s.standing.nodes) >= maxJudged {
+			clear(s.standing.nodes) // they are read again, which costs less than to sort them
+		}
 		j = &judged{}
 		s.standing.nodes[node] = j
 	}
@@ -201,15 +209,15 @@ func (s *Server) revoked(ctx context.Context, node string) bool {
 
 // Standing tells which of some nodes were revoked.
 func (s *state) Standing(ctx context.Context, in *controlpb.StandingRequest) (*controlpb.StandingAnswer, error) {
+	if len(in.Nodes) > maxStanding {
+		return nil, invalid("nodes", fmt.Sprintf("must be at most %d, are %d", maxStanding, len(in.Nodes)))
+	}
 	revoked, err := s.Revoked(ctx, in.Nodes...)
 	return &controlpb.StandingAnswer{Revoked: revoked}, err
 }
 
 // Revoked gives those of some nodes that were revoked.
 func (s *Server) Revoked(ctx context.Context, nodes ...string) (revoked []string, err error) {
-	if len(nodes) > maxStanding {
-		return nil, invalid("nodes", fmt.Sprintf("must be at most %d, are %d", maxStanding, len(nodes)))
-	}
 	for _, node := range nodes {
 		if _, err := nodeNumber(node); err != nil {
 			return nil, err

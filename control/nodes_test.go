@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tunnox-net/tunnox/control/controlpb"
 	"github.com/tunnox-net/tunnox/domain"
 )
 
@@ -98,6 +99,36 @@ func TestARevokedNodeIsRefused(t *testing.T) {
 	p.clock.advance(100 * time.Hour)
 	_, err = p.enroller(s.address).Issue(ctx, nil)
 	wantCode(t, err, domain.CodeNodeRevoked)
+}
+
+// TestManyNodesAreAskedAbout: a node with more peers than one question takes asks several,
+// and ids that are nobody's fill no memory.
+func TestManyNodesAreAskedAbout(t *testing.T) {
+	p := newPlane(t)
+	s := p.serve("")
+	ctx := t.Context()
+	_, err := p.enroller(s.address).Issue(ctx, nil)
+	must(t, err)
+	p.submit(domain.RevokeNode{ID: 1})
+	peer := p.dial([]string{s.address}, func(c *Config) { c.Trust = p.trust("node-002") })
+	var nodes []string
+	for i := range maxJudged + maxStanding {
+		nodes = append(nodes, string(domain.NodeStream(int64(i+1000))))
+	}
+	nodes = append(nodes, "node-001") // in the last question
+	revoked, err := peer.Revoked(ctx, nodes...)
+	if err != nil || !slices.Equal(revoked, []string{"node-001"}) {
+		t.Errorf("revoked are %v, %v", revoked, err)
+	}
+	s.standing.mu.Lock()
+	n := len(s.standing.nodes)
+	s.standing.mu.Unlock()
+	if n > maxJudged {
+		t.Errorf("%d nodes are remembered, want at most %d", n, maxJudged)
+	}
+	if _, err := peer.state.Standing(ctx, &controlpb.StandingRequest{Nodes: nodes}); err == nil {
+		t.Error("a question about too many nodes is answered")
+	}
 }
 
 // TestJoinTokensWithLimits: one use is one node's, a time ends, a rotation ends them, and
