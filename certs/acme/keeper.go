@@ -231,14 +231,7 @@ func (k *Keeper) remember(host string, err error) {
 	f := k.failures[host]
 	if f == nil {
 		if len(k.failures) >= maxFailures {
-			for h, old := range k.failures {
-				if time.Now().After(old.until) {
-					delete(k.failures, h)
-				}
-			}
-		}
-		if len(k.failures) >= maxFailures {
-			return
+			k.forget()
 		}
 		f = &failure{pause: wait.Backoff{First: 2 * k.config.Retry, Most: lastRetry}} // half of a pause is drawn
 		k.failures[host] = f
@@ -246,6 +239,22 @@ func (k *Keeper) remember(host string, err error) {
 	pause := f.pause.Next()
 	f.err, f.until = err, time.Now().Add(pause)
 	k.config.Logger.Warn("no certificate was given for a host", "host", host, "next_try_in", pause.Round(time.Second), "error", err)
+}
+
+// forget makes room for one more failure: what is over goes, or else what is over first. A
+// failure that was not noted would have its host ordered again for each visitor.
+func (k *Keeper) forget() {
+	now, first := time.Now(), ""
+	for host, f := range k.failures {
+		if now.After(f.until) {
+			delete(k.failures, host)
+		} else if first == "" || f.until.Before(k.failures[first].until) {
+			first = host
+		}
+	}
+	if len(k.failures) >= maxFailures {
+		delete(k.failures, first)
+	}
 }
 
 // Run keeps stored certificates renewed, lets go of those that nobody wants any more,

@@ -223,6 +223,19 @@ func TestOrderOutlivesWhoAskedAndFailureRests(t *testing.T) {
 	}
 }
 
+// However many hosts have failed, the next one that fails is not ordered again at once.
+func TestEachFailureIsRemembered(t *testing.T) {
+	k := &Keeper{config: Config{Retry: time.Hour, Logger: slog.New(slog.DiscardHandler)}, failures: map[string]*failure{}}
+	soon := time.Now().Add(time.Minute)
+	for i := range maxFailures {
+		k.failures[fmt.Sprint(i)] = &failure{until: soon.Add(time.Duration(i) * time.Second)}
+	}
+	k.remember("shop.example.org", ErrFailed)
+	if k.failures["shop.example.org"] == nil || k.failures["0"] != nil || len(k.failures) > maxFailures {
+		t.Errorf("of %d failures the new one is kept: %v, the one that is over first: %v", len(k.failures), k.failures["shop.example.org"] != nil, k.failures["0"] != nil)
+	}
+}
+
 // What certmagic tells to its logger may have whole objects in it, with keys: they are
 // not printed.
 func TestLogHasPlainValuesOnly(t *testing.T) {
