@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tunnox-net/tunnox/wholefile"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -94,38 +95,10 @@ func (s *State) Save(id Identity, server string) (err error) {
 	if err != nil {
 		return fmt.Errorf("save identity: %w", err)
 	}
-	dir := filepath.Dir(s.File)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(s.File), 0o700); err != nil {
 		return fmt.Errorf("save identity: %w", err)
 	}
-	f, err := os.CreateTemp(dir, ".client-*.json") // CreateTemp makes it 0600
-	if err != nil {
-		return fmt.Errorf("save identity: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(append(data, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), s.File)
-	}
-	if err != nil {
-		return fmt.Errorf("save identity: %w", err)
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes the rename itself durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("save identity: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if err := wholefile.Write(s.File, append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("save identity: %w", err)
 	}
 	return nil

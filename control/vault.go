@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // Vault stores the secrets that all control planes of a cluster share: the authority's
@@ -97,12 +99,8 @@ func (v *FileVault) Replace(ctx context.Context, name string, old, next []byte) 
 // writeSecret makes or replaces a file that only its owner can read, whole or not at
 // all.
 func writeSecret(file string, secret []byte) error {
-	temporary, err := writeBeside(file, secret)
-	if err != nil {
+	if err := wholefile.Write(file, secret, 0o600); err != nil {
 		return fmt.Errorf("write secret: %w", err)
-	}
-	if err := os.Rename(temporary, file); err != nil {
-		return errors.Join(fmt.Errorf("write secret: %w", err), os.Remove(temporary))
 	}
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // Systemd is the manager of most Linux systems.
@@ -46,7 +48,7 @@ func (m *Systemd) Install(ctx context.Context, s Service) error {
 	if err := os.MkdirAll(m.Dir, 0o755); err != nil {
 		return fmt.Errorf("install the service: %w", err)
 	}
-	if err := replace(m.file(s.Name), []byte(s.Unit)); err != nil {
+	if err := wholefile.Write(m.file(s.Name), []byte(s.Unit), 0o644); err != nil {
 		return fmt.Errorf("install the service: %w", err)
 	}
 	for _, step := range [][]string{{"daemon-reload"}, {"enable", m.unit(s.Name)}, {"restart", m.unit(s.Name)}} {
@@ -120,21 +122,4 @@ func (m *Systemd) Log(name string) string {
 		return "journalctl --user -u " + name
 	}
 	return "journalctl -u " + name
-}
-
-// replace writes a file that everybody can read. After a crash at any moment it has the
-// old content or the new one.
-func replace(file string, content []byte) error {
-	next, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = next.Write(content)
-	if err = errors.Join(err, next.Chmod(0o644), next.Sync(), next.Close()); err == nil {
-		err = os.Rename(next.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(next.Name()))
-	}
-	return nil
 }

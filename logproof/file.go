@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // Load reads what Save wrote; a file that is not there is the zero Known.
@@ -35,20 +36,7 @@ func (k Known) Save(file string) (err error) {
 	if err != nil {
 		return fmt.Errorf("save what is known of the server's log: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*") // 0600
-	if err != nil {
-		return fmt.Errorf("save what is known of the server's log: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(append(b, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
+	if err := wholefile.Write(file, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("save what is known of the server's log: %w", err)
 	}
 	return nil

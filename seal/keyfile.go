@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
+
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // LoadKey reads a key from a file. The error is fs.ErrNotExist when there is none. A file
@@ -40,17 +41,7 @@ func LoadOrCreateKey(file string) (key Key, err error) {
 	if key, err = NewKey(); err != nil {
 		return Key{}, err
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".key-*") // CreateTemp makes it 0600
-	if err != nil {
-		return Key{}, fmt.Errorf("save key: %w", err)
-	}
-	_, err = f.WriteString(key.Secret() + "\n")
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
+	if err := wholefile.Write(file, []byte(key.Secret()+"\n"), 0o600); err != nil {
 		return Key{}, fmt.Errorf("save key: %w", err)
 	}
 	return key, nil

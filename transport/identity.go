@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,9 +18,10 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // Pin is the SHA-256 of a certificate's public key (its SubjectPublicKeyInfo). So it
@@ -161,19 +161,5 @@ func selfSign(key crypto.Signer, names []string) ([]byte, error) {
 
 // writePEM makes the file whole or not at all, readable by its owner only.
 func writePEM(file, kind string, der []byte) error {
-	temporary, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*") // 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(temporary.Name()) }() // gone after the rename
-	var text bytes.Buffer
-	if err := pem.Encode(&text, &pem.Block{Type: kind, Bytes: der}); err != nil {
-		return err
-	}
-	_, err = temporary.Write(text.Bytes())
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(temporary.Name(), file)
+	return wholefile.Write(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/tunnox-net/tunnox/agent"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // A context is what this account of the machine has at one server: identity, address
@@ -104,22 +105,10 @@ func (p place) change(do func(*contextSettings)) error {
 // keepFile writes a file that only its owner can read. After a crash at any moment it
 // has the old content or the new one.
 func keepFile(file string, b []byte) error {
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	next, err := os.CreateTemp(dir, "."+filepath.Base(file)+"-*") // CreateTemp makes it 0600
-	if err != nil {
-		return err
-	}
-	_, err = next.Write(b)
-	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
-		err = os.Rename(next.Name(), file)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(next.Name()))
-	}
-	return nil
+	return wholefile.Write(file, b, 0o600)
 }
 
 // contexts lists the contexts, the first server's first.

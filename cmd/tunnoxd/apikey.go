@@ -9,6 +9,8 @@ import (
 	"os"
 	"regexp"
 	"strings"
+
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // minKeyLength is the shortest API key that is accepted. There is no default key:
@@ -67,7 +69,7 @@ func createAPIKey(path string) (apiKey, error) {
 	var random [32]byte
 	rand.Read(random[:]) // never fails
 	key := apiKey{secret: base64.RawURLEncoding.EncodeToString(random[:]), source: path}
-	if err := replaceFile(path, []byte(key.secret+"\n"), 0o600); err != nil {
+	if err := wholefile.Write(path, []byte(key.secret+"\n"), 0o600); err != nil {
 		return apiKey{}, err
 	}
 	return key, nil

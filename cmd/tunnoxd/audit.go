@@ -13,6 +13,7 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // The files of the audit in the data directory.
@@ -45,7 +46,7 @@ func loadAuditKey(ctx context.Context, dir *dataDir, log audit.Log) (*audit.Key,
 		if key, err = audit.CreateKey(dir.file(auditKeyFile)); err != nil {
 			return nil, err
 		}
-		return key, replaceFile(dir.file(auditPublicFile), []byte(key.VerifierKey()+"\n"), 0o644)
+		return key, wholefile.Write(dir.file(auditPublicFile), []byte(key.VerifierKey()+"\n"), 0o644)
 	}
 	return key, err
 }
@@ -90,7 +91,7 @@ func (p *process) startAudit(ctx context.Context, log audit.Log) (*auditor, erro
 	a.sealer, err = audit.NewSealer(log, audit.SealerOptions{
 		Key: key, Trusted: trusted, Last: string(last),
 		Keep: func(signed string) error {
-			return replaceFile(p.dir.file(auditCheckpointFile), []byte(signed), 0o600)
+			return wholefile.Write(p.dir.file(auditCheckpointFile), []byte(signed), 0o600)
 		},
 		Metrics: audit.NewMetrics(p.registry), Logger: part,
 	})

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/tunnox-net/tunnox/control"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // dataDir is the folder of one server: database, API key, identity, addresses. It is
@@ -114,7 +115,7 @@ func (d *dataDir) writeAddresses(addresses map[string]string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(d.file("addresses.json"), append(b, '\n'), 0o644)
+	return wholefile.Write(d.file("addresses.json"), append(b, '\n'), 0o644)
 }
 
 // removeAddresses removes the file of writeAddresses: a script must not read the ports
@@ -139,13 +140,13 @@ func (d *dataDir) nodeKey() (string, error) {
 		return "", fmt.Errorf("read node key: %w", err)
 	}
 	key := rand.Text()
-	return key, replaceFile(path, []byte(key+"\n"), 0o600)
+	return key, wholefile.Write(path, []byte(key+"\n"), 0o600)
 }
 
 // markRevoked keeps this folder's node from joining again under another id as soon as it
 // is restarted.
 func (d *dataDir) markRevoked() error {
-	return replaceFile(d.file("revoked"), []byte("This node was revoked. Remove this file to let it join as a new node.\n"), 0o600)
+	return wholefile.Write(d.file("revoked"), []byte("This node was revoked. Remove this file to let it join as a new node.\n"), 0o600)
 }
 
 // wasRevoked reports the mark.
@@ -189,38 +190,5 @@ func (d *dataDir) keepNodeID(id string) error {
 	if had, err := d.nodeID(); err == nil && had == id {
 		return nil
 	}
-	return replaceFile(d.file("node-id"), []byte(id+"\n"), 0o600)
-}
-
-// replaceFile writes a file so that the path has all of the old content or all of the
-// new, whenever the process or the machine dies.
-func replaceFile(path string, content []byte, mode os.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temp.Name()))
-		}
-	}()
-	_, err = temp.Write(content)
-	err = errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(temp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes a rename in the folder survive a power cut.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return wholefile.Write(d.file("node-id"), []byte(id+"\n"), 0o600)
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 func openTestDir(t *testing.T, path string) *dataDir {
@@ -139,7 +141,7 @@ func TestFilesAreReplacedWhole(t *testing.T) {
 			t.Errorf("take back: %v", err)
 		}
 	}
-	if err := replaceFile(filepath.Join(d.path, "none", "x"), nil, 0o600); err == nil {
+	if err := wholefile.Write(filepath.Join(d.path, "none", "x"), nil, 0o600); err == nil {
 		t.Error("a write into no directory was a success")
 	}
 }

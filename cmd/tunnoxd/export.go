@@ -14,6 +14,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/audit"
 	"github.com/tunnox-net/tunnox/eventstore"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 const exportLong = `Write the whole log to a file: every record with its exact bytes and leaf hash, the
@@ -132,7 +133,7 @@ func writeFile(path string, write func(io.Writer) error) (err error) {
 	if err := os.Rename(temp.Name(), path); err != nil {
 		return errors.Join(err, os.Remove(temp.Name()))
 	}
-	return syncDir(filepath.Dir(path))
+	return wholefile.SyncDir(filepath.Dir(path))
 }
 
 // writeTo writes to the present path, or to the missing target of a link.

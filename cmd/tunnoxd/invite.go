@@ -12,6 +12,7 @@ import (
 	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wholefile"
 	"github.com/tunnox-net/tunnox/wire"
 )
 
@@ -99,5 +100,5 @@ func (p *process) firstInvite(ctx context.Context, cp *controlPlane) (string, er
 		return "", fmt.Errorf("make the first invitation: %w", err)
 	}
 	line := "tunnox join " + code
-	return line, replaceFile(p.dir.file("join"), []byte(line+"\n"), 0o600)
+	return line, wholefile.Write(p.dir.file("join"), []byte(line+"\n"), 0o600)
 }

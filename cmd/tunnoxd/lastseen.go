@@ -11,6 +11,7 @@ import (
 	"time"
 
 	directorymemory "github.com/tunnox-net/tunnox/directory/memory"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // lastSeenEvery is how often the times are stored. A killed process loses at most this
@@ -76,5 +77,5 @@ func writeLastSeen(path string, seen map[int64]time.Time) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, append(b, '\n'), 0o600)
+	return wholefile.Write(path, append(b, '\n'), 0o600)
 }

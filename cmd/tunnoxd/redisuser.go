@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/tunnox-net/tunnox/projections"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 const redisUserLong = `Make the user of Redis that forwarders use, or give it a new password.
@@ -109,7 +110,7 @@ func makeRedisUser(ctx context.Context, cfg *config, u redisUser, out io.Writer,
 		return err
 	}
 	at.User = url.UserPassword(u.user(), password)
-	if err := replaceFile(u.file, []byte(at.String()+"\n"), 0o600); err != nil {
+	if err := wholefile.Write(u.file, []byte(at.String()+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the URL for forwarders: %w", err)
 	}
 	_, err = fmt.Fprintf(out, "the user %s of Redis has a new password; its URL is in %s\n", u.user(), u.file)

@@ -11,6 +11,7 @@ import (
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/httpapi"
 	"github.com/tunnox-net/tunnox/webhook"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // sharedKey is a key that every control plane of a cluster needs. It is stored in a
@@ -84,7 +85,7 @@ func (k sharedKey) adopt(ctx context.Context, path string, vault control.Vault) 
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, shared, 0o600)
+	return wholefile.Write(path, shared, 0o600)
 }
 
 // showAuditKey writes the public half of the key that signs checkpoints beside the key.
@@ -96,5 +97,5 @@ func (p *process) showAuditKey() error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(p.dir.file(auditPublicFile), []byte(key.VerifierKey()+"\n"), 0o644)
+	return wholefile.Write(p.dir.file(auditPublicFile), []byte(key.VerifierKey()+"\n"), 0o644)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/tunnox-net/tunnox/control"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
 	"github.com/tunnox-net/tunnox/wait"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // Control planes sign with one key what they write to Redis. They share the key among
@@ -83,7 +84,7 @@ func (p *process) showSigner(ctx context.Context, b *backend) error {
 		return otherKey(err, b.key)
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Certificate().Raw})
-	if err := replaceFile(p.dir.file(authorityFile), text, 0o644); err != nil {
+	if err := wholefile.Write(p.dir.file(authorityFile), text, 0o644); err != nil {
 		return fmt.Errorf("save the authority's certificate: %w", err)
 	}
 	certificate, err := authority.SignRecords(b.record.Public())

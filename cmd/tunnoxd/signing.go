@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // jwtKeyFile signs access tokens if --jwt-key names no other file; 0600.
@@ -24,7 +25,7 @@ func loadSigningKeys(dir *dataDir, files string) ([]httpapi.SigningKey, error) {
 			if err != nil {
 				return nil, err
 			}
-			return []httpapi.SigningKey{key}, replaceFile(path, text, 0o600)
+			return []httpapi.SigningKey{key}, wholefile.Write(path, text, 0o600)
 		}
 		files = path
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/tunnox-net/tunnox/webhook"
 	"github.com/tunnox-net/tunnox/webhook/postgres"
 	"github.com/tunnox-net/tunnox/webhook/sqlite"
+	"github.com/tunnox-net/tunnox/wholefile"
 )
 
 // webhookKeyFile is the key from which the secrets of webhooks are derived; 0600.
@@ -32,7 +33,7 @@ func loadWebhookKeys(dir *dataDir) (webhook.Keys, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		text = webhook.NewKey()
-		err = replaceFile(path, text, 0o600)
+		err = wholefile.Write(path, text, 0o600)
 	}
 	if err != nil {
 		return webhook.Keys{}, err
