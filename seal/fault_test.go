@@ -316,7 +316,7 @@ type sinkStream struct{ transport.Stream }
 func (*sinkStream) Write(b []byte) (int, error) { return len(b), nil }
 
 type sourceStream struct {
-	transport.Stream
+	carrier
 	room [maxRecord]byte
 	b    []byte
 }

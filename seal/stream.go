@@ -29,7 +29,7 @@ func (Reset) Unwrap() error { return transport.ErrReset }
 // stream is a stream of records over a carrier. A fault in what is received resets the
 // carrier, so that it ends with an error at both ends.
 type stream struct {
-	carrier transport.Stream
+	carrier carrier
 	prompt  transport.Prompt // the carrier, if it is one
 
 	rmu   sync.Mutex // guards what follows, and the order of reads
@@ -69,12 +69,18 @@ type stream struct {
 	failure  atomic.Pointer[error] // the fault that ended the stream
 }
 
+// carrier carries records. It must tell its peer that this end reads no more: two ends
+// that both close while they still write would wait for each other for ever.
+type carrier interface {
+	transport.Stream
+	transport.ReadStopper
+}
+
 // promptStream is a stream over a carrier whose bytes can be moved without a wait.
 type promptStream struct{ *stream }
 
 var _ interface {
-	transport.Stream
-	transport.ReadStopper
+	carrier
 	transport.Prompt
 } = promptStream{}
 
@@ -83,9 +89,15 @@ var _ interface {
 // is one. An idle stream has no buffer; one whose peer or reader is slow has 64 KiB a
 // direction at most.
 //
+// The stream must be a transport.ReadStopper.
+//
 // Errors: ErrRecord and ErrTruncated for faults on the way; Reset for a reset by the
 // peer, behind the data that came before it; else those of the carrier.
-func New(carrier transport.Stream, secrets *Secrets) (transport.Stream, error) {
+func New(over transport.Stream, secrets *Secrets) (transport.Stream, error) {
+	carrier, ok := over.(carrier)
+	if !ok {
+		return nil, fmt.Errorf("seal: a %T cannot stop its reading", over)
+	}
 	in, err := newDirection(secrets.in, secrets.aes)
 	if err != nil {
 		return nil, err
@@ -95,7 +107,7 @@ func New(carrier transport.Stream, secrets *Secrets) (transport.Stream, error) {
 		return nil, err
 	}
 	s := &stream{carrier: carrier, in: in, out: out, size: smallBuffer}
-	if prompt, ok := carrier.(transport.Prompt); ok {
+	if prompt, ok := over.(transport.Prompt); ok {
 		s.prompt = prompt
 		prompt.Watch(nil, s.hasRoom)
 		return promptStream{s}, nil
@@ -135,10 +147,7 @@ func (s *stream) StopRead() error {
 	if l := s.lane.Load(); l != nil {
 		_ = l.StopRead()
 	}
-	if c, ok := s.carrier.(transport.ReadStopper); ok {
-		return c.StopRead()
-	}
-	return s.carrier.SetReadDeadline(time.Unix(1, 0))
+	return s.carrier.StopRead()
 }
 
 // OnRead makes do be called when a Read would not wait.

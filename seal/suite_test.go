@@ -151,6 +151,8 @@ func (s plain) Accept(ctx context.Context) (transport.Stream, error) {
 
 type plainStream struct{ transport.Stream }
 
+func (s plainStream) StopRead() error { return s.Stream.(transport.ReadStopper).StopRead() }
+
 func overTLS(t testing.TB) transporttest.Pair {
 	dir := t.TempDir()
 	cert, err := transport.LoadOrCreateIdentity(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
