@@ -422,13 +422,15 @@ func TestAServerThatLiesAboutKeys(t *testing.T) {
 		at := newLedger(t)
 		p := newProven(t, at, at)
 		p.announced()
+		p.source.stop() // its next question would be to a log that has forked, and spoil the file
+		p.target.stop()
 		other := at.fork()
 		at.append([]byte("what some are shown"))
 		other.append([]byte("what others are shown"))
 		source := p.source.agent.seals.keys.Public()
 		p.target = p.begin(targetClient, at, func(cfg *Config) { cfg.Sealing.Pinned = PinnedKeys{sourceClient: source} })
 		p.source = p.begin(sourceClient, other)
-		p.announced()
+		eventually(t, "the target has seen its log", func() bool { return p.target.agent.seals.proofs.now().Size() == int64(len(at.records)) })
 		for range 3 { // nothing goes on after a handshake that was not right
 			conn := p.dial()
 			from, to, code := p.next()

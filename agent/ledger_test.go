@@ -210,6 +210,8 @@ func (s *script) serve(client int64, l *ledger) (send func(*wirepb.Control), ack
 				send(&wirepb.Control{Message: &wirepb.Control_Result{Result: l.answer(client, m.GetCommand())}})
 			case m.GetAck() != nil:
 				out <- m.GetAck()
+			case m.GetPing() != nil:
+				send(&wirepb.Control{Message: &wirepb.Control_Pong{Pong: &wirepb.Pong{Id: m.GetPing().GetId()}}})
 			}
 		}
 	}()

@@ -28,6 +28,7 @@ type script struct {
 	listener *transport.MemoryListener
 	agent    *Agent
 	ended    chan error
+	stop     func() // ends the agent
 	link     transport.Session
 	control  transport.Stream
 
@@ -69,11 +70,12 @@ func newScriptAt(t *testing.T, node string, forwarders []*wirepb.Forwarder, chan
 		defer close(done)
 		s.ended <- s.agent.Run(ctx)
 	}()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		<-done
 		s.listener.Close()
 	})
+	t.Cleanup(s.stop)
 	s.welcome(cfg.Identity.ClientID)
 	return s
 }

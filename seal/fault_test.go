@@ -311,7 +311,7 @@ func TestNothingIsAllocatedForARecord(t *testing.T) {
 	}
 }
 
-type sinkStream struct{ transport.Stream }
+type sinkStream struct{ carrier }
 
 func (*sinkStream) Write(b []byte) (int, error) { return len(b), nil }
 
