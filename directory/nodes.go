@@ -46,6 +46,8 @@ type Node struct {
 	HostsURL   string `json:"hosts_url,omitempty"`
 	// The same for the hosts whose TLS it passes through unopened; "" = it passes none.
 	TLSURL string `json:"tls_url,omitempty"`
+	// The host at which visitors find the REST API, in full; "" = none.
+	APIHost string `json:"api_host,omitempty"`
 }
 
 // HasPort reports whether a public port belongs to the node.

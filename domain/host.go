@@ -173,7 +173,7 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 			return "", err
 		}
 		for _, label := range o.Labels {
-			if _, used := s.host(label).Names[label]; !used {
+			if _, used := s.host(label).Names[label]; !used && !o.isAPI(label, domains) {
 				return label, nil
 			}
 		}
@@ -185,6 +185,9 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 			host = label
 			break
 		}
+	}
+	if o.isAPI(host, domains) {
+		return refuseHost(CodeHostTaken, "The public host %s is the server's own: its API is there. Name another.", m.PublicHost)
 	}
 	if err := s.need(HostStream(host)); err != nil {
 		return "", err
@@ -214,6 +217,14 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 		return "", refuseAt(CodeHostTaken, fmt.Sprintf("The public host %s has %d paths, which is the most there can be.", host, len(paths)), "public_path")
 	}
 	return host, nil
+}
+
+// isAPI reports whether a host, or a label under one of the domains, is that of the
+// server's API.
+func (o PublicOffer) isAPI(host string, domains []string) bool {
+	return slices.Contains(o.APIs, host) || slices.ContainsFunc(domains, func(domain string) bool {
+		return slices.Contains(o.APIs, host+"."+domain)
+	})
 }
 
 // firstLabel is what a full name might be called under another domain.

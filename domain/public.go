@@ -16,6 +16,7 @@ type PublicOffer struct {
 	Draw    []int                 // ports to choose from, for who names none
 	Domains map[Protocol][]string // under which forwarders serve hosts of a protocol
 	Labels  []string              // hosts to choose from, for who names none
+	APIs    []string              // hosts of the server's own API, in full
 	Now     time.Time
 }
 

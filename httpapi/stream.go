@@ -256,6 +256,8 @@ func (s *streams) until(ctx context.Context) (context.Context, func()) {
 		select {
 		case <-s.ended:
 			cancel(errEnded)
+		case <-leaving(ctx):
+			cancel(errEnded)
 		case <-ctx.Done():
 		}
 	}()

@@ -15,6 +15,7 @@ type exchange struct {
 	began  time.Time
 	site   Site
 	host   string // in its one form; "" when the request names none
+	own    bool   // the host belongs to no mapping; who answers for it counts it
 	user   string // who the visitor has proved to be
 	status int    // 0 = there was no answer
 	sent   atomic.Int64
@@ -55,7 +56,9 @@ func (e *exchange) Write(b []byte) (int, error) {
 // too, with which an answer is cut short.
 func (e *exchange) end() {
 	took := time.Since(e.began)
-	e.server.config.Metrics.count(e.site.Mapping, e.status, e.whole, took)
+	if !e.own {
+		e.server.config.Metrics.count(e.site.Mapping, e.status, e.whole, took)
+	}
 	if log := e.server.config.AccessLog; log != nil {
 		log.add(Entry{Time: e.began.UTC(), Visitor: visitorOf(e.in, e.server.config.Trusted).String(), Host: e.host, Mapping: e.site.Mapping,
 			User: e.user, Method: e.in.Method, Path: e.in.URL.EscapedPath(), Protocol: e.in.Proto, Status: e.status, Whole: e.whole,

@@ -24,6 +24,7 @@ var (
 	badFraming  = page{http.StatusBadRequest, "bad_framing", "The request can be read in more than one way. Its head must have lines that end with CR LF, names with the colon right behind them, no folded lines, and one Content-Length or Transfer-Encoding: chunked."}
 	absoluteURI = page{http.StatusBadRequest, "absolute_form", "This server is no proxy: ask for a path, and name the host in the Host header."}
 	misdirected = page{http.StatusMisdirectedRequest, "misdirected", "The request names another host than the TLS connection. Open a new connection for it."}
+	onlySecure  = page{http.StatusForbidden, "https_required", "This address is served over https only. Secrets that were sent without it can be read by others: replace them."}
 	unavailable = page{http.StatusServiceUnavailable, "unavailable", "What is published at this address is not known at the moment. Try again soon."}
 	noUpgrade   = page{http.StatusBadGateway, "no_upgrade", "The service behind this address speaks HTTP/2 only, and WebSocket is carried over HTTP/1.1."}
 	broken      = page{http.StatusBadGateway, "service_broken", "The service behind this address ended the connection or gave no valid answer."}

@@ -27,6 +27,9 @@ type Config struct {
 	// handshake, when TLS of the host is passed through unopened. nil = it is opened
 	// here. It fails with [ErrNoSite] for a host that nobody has.
 	Pass func(ctx context.Context, host, visitor string) (Passage, error)
+	// Own are hosts that belong to no mapping, as [Host] writes them, with who answers
+	// for them. They are served over TLS only.
+	Own map[string]http.Handler
 	// Challenges answers certificate authorities; nil = nobody does.
 	Challenges Challenges
 	Logger     *slog.Logger
@@ -157,6 +160,10 @@ func (s *Server) answer(w *exchange, in *http.Request) {
 	life, done := lifetime(in)
 	defer done()
 	in = in.WithContext(life)
+	if own := s.config.Own[host]; own != nil {
+		s.serveOwn(w, in, host, own)
+		return
+	}
 	site, err := s.config.Finder.Find(in.Context(), host, routePath(in.URL), in.RemoteAddr)
 	switch {
 	case errors.Is(err, ErrNoSite):

@@ -43,8 +43,9 @@ type place struct {
 // contextSettings is what the user said about a context; what the server said is in
 // client.json.
 type contextSettings struct {
-	Name string `json:"name,omitempty"` // of the first context, whose directory has none
-	API  string `json:"api,omitempty"`  // URL of the REST API
+	Name string `json:"name,omitempty"`   // of the first context, whose directory has none
+	API  string `json:"api,omitempty"`    // URL of the REST API
+	CA   string `json:"api_ca,omitempty"` // certificates in PEM that vouch for it, beside those of the system
 }
 
 // known is what the directory of a context has.

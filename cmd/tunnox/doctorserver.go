@@ -318,6 +318,12 @@ func (d *doctor) api(ctx context.Context, k known) {
 	ctx, cancel := context.WithTimeout(ctx, d.limit)
 	defer cancel()
 	c := &restClient{base: base, timeout: d.limit, http: &http.Client{}}
+	if base == k.api() && k.settings.CA != "" {
+		if c.http, err = vouched(k.settings.CA); err != nil {
+			d.report.Fail("api", "give the certificates again: tunnox use NAME --api URL --api-ca FILE", "%v", err)
+			return
+		}
+	}
 	defer c.http.CloseIdleConnections()
 	begun := time.Now()
 	_, resp, err := c.send(ctx, http.MethodGet, "/health", nil)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,14 +79,19 @@ func (f *apiFlags) keepKey(ctx context.Context, c *restClient, out io.Writer, us
 }
 
 // keepLogin keeps a login. If nobody has said where the API of the context is, the
-// address of --api is kept too, so that no later command needs it.
+// address of --api is kept too, with the certificates of --api-ca, so that no later command needs it.
 func (f *apiFlags) keepLogin(ctx context.Context, c *restClient, kept keptLogin, told string) error {
 	k, err := c.place.read()
 	if err != nil {
 		return err
 	}
-	if f.url != "" && k.api() == "" && (k.empty() || ofServer(c.base, k.joined.Servers)) {
-		if err := c.place.change(func(s *contextSettings) { s.API = c.base }); err != nil {
+	ca, err := f.givenCA()
+	if err != nil {
+		return err
+	}
+	theirs := f.url != "" && k.api() == "" && (k.empty() || ofServer(c.base, k.joined.Servers))
+	if theirs || ca != "" && k.api() == c.base {
+		if err := c.place.change(func(s *contextSettings) { s.API, s.CA = c.base, cmp.Or(ca, s.CA) }); err != nil {
 			return fmt.Errorf("keep the address of the API: %w", err)
 		}
 	}

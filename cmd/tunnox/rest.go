@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 type apiFlags struct {
 	surroundings
 	url     string
+	ca      string
 	keyFile string
 	json    bool
 	timeout time.Duration
@@ -31,6 +33,7 @@ type apiFlags struct {
 
 func (f *apiFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&f.url, "api", "", "`URL` of the REST API (environment: TUNNOX_API; default: that of the server in use, or http://127.0.0.1:9000)")
+	flags.StringVar(&f.ca, "api-ca", "", "`file` with certificates in PEM that vouch for the API over https, beside those of the system (environment: TUNNOX_API_CA; default: what the context has)")
 	flags.StringVar(&f.keyFile, "api-key-file", "", "`file` with the API key (environment: TUNNOX_API_KEY, the key itself)")
 	flags.BoolVar(&f.json, "json", false, "print the API's JSON")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
@@ -69,7 +72,10 @@ func (f *apiFlags) client() (*restClient, error) {
 	if u, err := url.Parse(to.base); err == nil && u.Scheme == "http" && !here(u.Hostname()) {
 		fmt.Fprintf(f.stderr, "tunnox: warning: the API key goes to %s without encryption; use https, or a tunnel to the server\n", u.Host)
 	}
-	c := &restClient{base: to.base, place: to.place, unused: f.unusedKey(to), timeout: f.timeout, http: &http.Client{}}
+	c := &restClient{base: to.base, place: to.place, unused: f.unusedKey(to), timeout: f.timeout}
+	if c.http, err = f.dialled(to); err != nil {
+		return nil, err
+	}
 	if to.environ {
 		c.key, c.keyFrom = f.variable("TUNNOX_API_KEY"), "TUNNOX_API_KEY"
 	}
@@ -207,6 +213,9 @@ func (c *restClient) unreachable(err error) error {
 	}
 	if strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`) { // an alert of TLS
 		return codedError{exitUnreachable, fmt.Errorf("the server at %s speaks TLS and not HTTP: if this is the port for agents, give the address of the API with --api or TUNNOX_API", c.base)}
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return codedError{exitUnreachable, fmt.Errorf("the API at %s shows a certificate that nothing vouches for: %w\n  if it is the server's own, name a file with it: --api-ca FILE; tunnox login keeps it", c.base, err)}
 	}
 	if c.missing != "" {
 		return codedError{exitUnreachable, fmt.Errorf("%s: %w\n  %s", c.missing, err, c.advice)}

@@ -35,7 +35,7 @@ type contextView struct {
 }
 
 func useCommand(s surroundings) *cobra.Command {
-	var api string
+	var api, ca string
 	asJSON := false
 	cmd := &cobra.Command{Use: "use [NAME]", Short: "List the servers of this machine, or choose one", Long: useLong,
 		Example: "  tunnox use\n  tunnox use work\n  tunnox use work --api https://tunnox.example.org\n  tunnox --context home http 3000",
@@ -52,20 +52,28 @@ func useCommand(s surroundings) *cobra.Command {
 			return s.contextNames(), noFiles
 		}}
 	cmd.Flags().StringVar(&api, "api", "", "`URL` of the REST API of that server, for commands that are given none")
+	cmd.Flags().StringVar(&ca, "api-ca", "", "`file` with certificates in PEM that vouch for --api, beside those of the system")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			if api != "" {
+			if api != "" || ca != "" {
 				return usageError("--api needs the NAME of the context that it is for")
 			}
 			return s.listContexts(asJSON)
 		}
-		return s.use(args[0], api)
+		if ca != "" && api == "" {
+			return usageError("--api-ca needs --api: it vouches for that address")
+		}
+		return s.use(args[0], api, ca)
 	}
 	return cmd
 }
 
-func (s surroundings) use(name, api string) error {
+func (s surroundings) use(name, api, caFile string) error {
+	ca, caErr := readCA(caFile)
+	if caErr != nil {
+		return caErr
+	}
 	p, err := s.contextNamed(name, "tunnox use")
 	base := ""
 	if api != "" {
@@ -84,7 +92,7 @@ func (s surroundings) use(name, api string) error {
 	}
 	if base != "" {
 		if err := p.change(func(c *contextSettings) {
-			c.API = base
+			c.API, c.CA = base, ca
 			if p.dir == defaultStateDir(s) {
 				c.Name = p.name // otherwise its name would follow its server's
 			}

@@ -124,9 +124,9 @@ func (c challenges) look(ctx context.Context, host, visitor string) (control.Hos
 	return challenge, err == nil && challenge.Authorization != ""
 }
 
-// serves reports whether a host is the base domain, or has a mapping over HTTP.
+// serves reports whether a host is the base domain or the API's, or has a mapping over HTTP.
 func (h *hostServer) serves(ctx context.Context, host, visitor string) (bool, error) {
-	if host == h.domain {
+	if host == h.domain || host == h.apiHost {
 		return true, nil
 	}
 	name, ok := h.name(host)

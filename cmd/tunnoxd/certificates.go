@@ -95,12 +95,15 @@ func (d *certificateDesk) HostChallenge(ctx context.Context, host string) (contr
 }
 
 // wanted reports whether a certificate of a host may be ordered: it is a base domain
-// that forwarders serve, or a public host below it or of a verified domain, with a mapping over HTTP. The log
+// that forwarders serve, the host of the API, or a public host below it or of a verified domain, with a mapping over HTTP. The log
 // is asked, which is never behind.
 func (d *certificateDesk) wanted(ctx context.Context, host string) (bool, error) {
 	nodes, err := d.nodes.Nodes(ctx)
 	if err != nil {
 		return false, err
+	}
+	if slices.Contains(apiHosts(nodes), host) {
+		return true, nil
 	}
 	name := host // of a domain that its user has verified
 	for _, base := range baseDomains(nodes)[domain.ProtocolHTTP] {

@@ -42,6 +42,7 @@ type config struct {
 	HTTPS           string
 	TLS             string
 	AdvertiseTLS    string
+	APIHost         string
 	Certificate     string // files, separated by commas
 	CertificateKey  string // files, separated by commas
 	ACME            string // an e-mail address, or on
@@ -96,9 +97,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "redis-ca", "acme", "acme-ca", "acme-root", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	redisUserSettings = []string{"redis", "redis-ca"}
@@ -134,6 +135,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.BaseDomain, "base-domain", "", "`domain` whose names lead here, such as t.example.org: the public host brave-otter is brave-otter.t.example.org")
 	f.StringVar(&c.AdvertiseHTTP, "advertise-http", "", "`URL` at which visitors reach --http, with * in place of the public host, such as https://*.t.example.org behind a proxy with TLS (default: http://*.DOMAIN, with the port of --http)")
 	f.StringVar(&c.AdvertiseTLS, "advertise-tls", "", "`URL` at which visitors of tls mappings reach --tls or --https, with * in place of the public host, such as https://*.t.example.org if another port leads there (default: https://*.DOMAIN, with the port of --tls or --https)")
+	f.StringVar(&c.APIHost, "api-host", "", "`host` at which --https serves the REST API too, for example the base domain itself; no mapping can have it (empty = the API is at --api only)")
 	f.StringVar(&c.State, "state", "", "`address` of the State service, for forwarders (control: 127.0.0.1:50051; serve: empty = no other forwarder joins; environment: TUNNOX_STATE_ADDRESS)")
 	f.StringVar(&c.Bridge, "bridge", ":50052", "`address` that other forwarders of the cluster connect to")
 	f.StringVar(&c.AdvertiseBridge, "advertise-bridge", "", "`host:port` at which other forwarders reach this one (default: the address of --bridge; if that is every address, the first one of this machine)")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -94,6 +95,7 @@ type controlPlane struct {
 	session   *controlpostgres.Session // nil: there is no other control plane
 	phase     atomic.Pointer[string]   // why it is not ready; nil = it is
 
+	api          http.Handler         // the REST API
 	certificates control.Certificates // of public hosts; nil: it orders none
 }
 
@@ -244,6 +246,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	if err != nil {
 		return nil, err
 	}
+	cp.api = handler
 	p.serveHTTP("api", httpapi.NewServer(handler, p.log), p.sockets.api)
 	return cp, nil
 }

@@ -100,6 +100,9 @@ func (e *exam) covers(file string, c *x509.Certificate) {
 	if domain := e.cfg.BaseDomain; domain != "" && c.VerifyHostname("any-host."+domain) != nil {
 		e.report.Note("certificate "+file, "get one for *."+domain+", or others beside it", "it is not for *.%s, so browsers refuse public hosts", domain)
 	}
+	if host := e.cfg.APIHost; host != "" && c.VerifyHostname(host) != nil {
+		e.report.Note("certificate "+file, "get one for "+host+", or others beside it", "it is not for %s, the host of the API", host)
+	}
 }
 
 // names checks whether the names of public hosts lead here.
@@ -111,6 +114,9 @@ func (e *exam) names(ctx context.Context) {
 	before := len(e.report.Findings)
 	e.leadsHere(ctx, "dns "+domain, domain, "only the names below the domain are needed; a record for the domain itself helps people who try it")
 	e.report.Soften(before)
+	if host := e.cfg.APIHost; host != "" {
+		e.leadsHere(ctx, "dns "+host, host, "add a DNS record for "+host+", the host of the API, with the address of this server")
+	}
 	some := strings.ToLower(rand.Text()[:10]) + "." + domain
 	e.leadsHere(ctx, "dns *."+domain, some, "add a DNS record for *."+domain+" with the address of this server")
 }

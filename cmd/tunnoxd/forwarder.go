@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/forwarder"
@@ -31,6 +32,9 @@ Without --control its TLS identity is server.crt and server.key in --data, and
 func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) error {
 	if cfg.Redis == "" && cfg.RedisFile == "" {
 		return usageError{errors.New("a forwarder of its own needs --redis or --redis-file: a feed in memory would reach nobody")}
+	}
+	if cfg.APIHost != "" {
+		return usageError{errors.New("--api-host is for tunnoxd serve: a forwarder of its own has no API. In a cluster, run tunnoxd serve with --state and --api-host in place of a control plane, or put a proxy with TLS before the --api of the control planes")}
 	}
 	if err := cfg.checkHostsTogether(); err != nil {
 		return err
@@ -89,6 +93,7 @@ type forwarderParts struct {
 	commander func(node string) *control.Local // of this process; nil: elsewhere, or none
 	ledger    forwarder.Ledger                 // nil: the control plane's, if there is one
 
+	api          http.Handler         // the REST API; nil: elsewhere
 	certificates control.Certificates // of public hosts; nil: the control plane's, if there is one
 }
 
@@ -151,7 +156,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	cfg.Metrics = forwarder.NewMetrics()
 	cfg.Metrics.ShowClients(p.cfg.MetricsClients)
 	p.registry.MustRegister(cfg.Metrics)
-	visitors := &hostServer{domain: p.cfg.BaseDomain, log: log}
+	visitors := &hostServer{domain: p.cfg.BaseDomain, apiHost: p.cfg.APIHost, log: log}
 	cfg.Announce = func(ctx context.Context) {
 		visitors.leave()
 		lease.announce(ctx)
@@ -185,7 +190,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 		p.atEnd("agents' listener at "+l.Addr().String(), func(context.Context) error { return l.Close() })
 	}
 	if p.sockets.servesHosts() {
-		if err := p.serveHosts(visitors, f, parts.certificates); err != nil {
+		if err := p.serveHosts(ctx, visitors, f, parts.certificates, parts.api); err != nil {
 			return identity{}, err
 		}
 	}

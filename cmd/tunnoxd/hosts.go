@@ -25,22 +25,24 @@ import (
 // which also opens the connections to the services.
 type hostServer struct {
 	domain  string // base domain
+	apiHost string // where the API is; "" = nowhere here
 	log     *slog.Logger
 	f       *forwarder.Forwarder
 	server  *ingress.Server    // nil: this process serves no public hosts
 	entries *ingress.AccessLog // nil: there is none
 	leaving sync.Once
+	going   chan struct{} // closed when no visitor is taken any more
 	left    chan struct{} // closed when no visitor is left
 }
 
 // serveHosts begins to serve visitors. source has certificates beside those of files;
-// nil: nobody has.
-func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder, source control.Certificates) error {
+// nil: nobody has. api is the REST API of this process.
+func (p *process) serveHosts(ctx context.Context, h *hostServer, f *forwarder.Forwarder, source control.Certificates, api http.Handler) error {
 	trusted, err := p.cfg.trustedProxies()
 	if err != nil {
 		return err
 	}
-	h.f, h.left = f, make(chan struct{})
+	h.f, h.left, h.going = f, make(chan struct{}), make(chan struct{})
 	config := ingress.Config{Finder: h, Trusted: trusted, Logger: p.log.With("part", "hosts"), Pass: h.Pass}
 	config.Metrics = ingress.NewMetrics(p.cfg.MetricsMappings)
 	p.registry.MustRegister(config.Metrics)
@@ -55,6 +57,9 @@ func (p *process) serveHosts(h *hostServer, f *forwarder.Forwarder, source contr
 	}
 	if source != nil {
 		config.Challenges = challenges{h, source, p.log.With("part", "certificates")}
+	}
+	if config.Own, err = p.serveAPIHost(ctx, h, api); err != nil {
+		return err
 	}
 	h.server = ingress.New(config)
 	if p.sockets.https != nil {
@@ -91,6 +96,7 @@ func (h *hostServer) leave() {
 		return
 	}
 	h.leaving.Do(func() {
+		close(h.going)
 		go func() {
 			defer close(h.left)
 			_ = h.server.Shutdown(context.Background()) // end says when it has taken too long
@@ -140,7 +146,7 @@ func (h *hostServer) name(host string) (name string, ok bool) {
 // the host. The error is one for [ingress].
 func (h *hostServer) mapping(ctx context.Context, host, path, visitor string) (m domain.Versioned[domain.Mapping], name string, err error) {
 	name, ok := h.name(host)
-	if !ok {
+	if !ok || host == h.apiHost {
 		return m, name, ingress.ErrNoSite
 	}
 	m, err = h.f.Host(ctx, name, path, visitor)
@@ -272,6 +278,7 @@ func (c *config) checkHosts() (errs []error) {
 	if host, ok := ingress.Host(c.BaseDomain); c.BaseDomain != "" && (!ok || host != c.BaseDomain) {
 		errs = append(errs, fmt.Errorf("--base-domain: %q is no domain such as t.example.org", c.BaseDomain))
 	}
+	errs = append(errs, c.checkAPIHost()...)
 	for flag, text := range map[string]string{"advertise-http": c.AdvertiseHTTP, "advertise-tls": c.AdvertiseTLS} {
 		if text == "" {
 			continue
@@ -311,6 +318,9 @@ func (c *config) checkHostsTogether() error {
 		return usageError{errors.New("--acme needs --https, where the certificates are used, or --state for forwarders with --https")}
 	case c.HTTPS == "" && (c.Certificate != "" || c.CertificateKey != ""):
 		return usageError{errors.New("--certificate and --certificate-key need --https")}
+	}
+	if c.APIHost != "" && c.HTTPS == "" {
+		return usageError{errors.New("--api-host needs --https, which serves it")}
 	}
 	_, err := c.certificatePairs()
 	return err

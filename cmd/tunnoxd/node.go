@@ -218,6 +218,7 @@ func (p *process) nodeRecord(node string, f *forwarder.Forwarder) func() directo
 	}
 	if p.sockets.servesHosts() {
 		n.BaseDomain, n.HostsURL, n.TLSURL = p.cfg.BaseDomain, p.hostsURL(), p.tlsURL()
+		n.APIHost = p.cfg.APIHost
 	}
 	return func() directory.Node {
 		now := n

@@ -39,6 +39,7 @@ func (d publicDesk) offer(ctx context.Context, s domain.Submission, do func(cont
 	nodes, err := d.nodes.Nodes(ctx)
 	if err == nil {
 		offer.Known, offer.Ports, offer.Domains = true, portRanges(nodes), baseDomains(nodes)
+		offer.APIs = apiHosts(nodes)
 	}
 	// All ports in an order of chance, some at a time: the last free one is found too.
 	left := portsOf(offer.Ports)

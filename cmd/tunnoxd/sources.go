@@ -16,7 +16,7 @@ import (
 // otherVariables are TUNNOX_ variables that are not settings of tunnoxd but of
 // cmd/tunnox. The key of TUNNOX_API_KEY is a caller's. A server that is started in the
 // same shell must not make it the operator's key, so its own is TUNNOXD_API_KEY.
-var otherVariables = []string{"TUNNOX_API_KEY", "TUNNOX_API_KEY_FILE",
+var otherVariables = []string{"TUNNOX_API_KEY", "TUNNOX_API_CA", "TUNNOX_API_KEY_FILE",
 	"TUNNOX_CLIENT_ID", "TUNNOX_AUTH_CODE", "TUNNOX_AUTH_CODE_FILE", "TUNNOX_SERVER", "TUNNOX_PIN", "TUNNOX_CA", "TUNNOX_STATE", "TUNNOX_ALLOW", "TUNNOX_ALLOW_LISTEN", "TUNNOX_ONLY", "TUNNOX_DENY_LOOPBACK", "TUNNOX_NAME",
 	"TUNNOX_CONTEXT", "TUNNOX_SESSIONS", "TUNNOX_TRANSPORT", "TUNNOX_POLICY", "TUNNOX_PEER_KEY", "TUNNOX_PEER_KEY_ONLY", "TUNNOX_E2E_ONLY", "TUNNOX_LANES"}
 

@@ -15,6 +15,9 @@ func (p *process) apiFor(from net.Addr) string {
 	if p.cfg.AdvertiseAPI != "" {
 		return p.cfg.AdvertiseAPI
 	}
+	if url := p.apiHostURL(); url != "" {
+		return url
+	}
 	if p.sockets.api == nil {
 		return ""
 	}

@@ -24,7 +24,7 @@ const (
 
 // The settings of public hosts and of public ports.
 var (
-	hostSettings = []string{"http", "https", "base-domain", "advertise-http", "certificate", "certificate-key", "acme", "tls", "advertise-tls"}
+	hostSettings = []string{"http", "https", "base-domain", "advertise-http", "certificate", "certificate-key", "acme", "tls", "advertise-tls", "api-host"}
 	portSettings = []string{"public-ports", "public-address"}
 )
 
@@ -60,6 +60,9 @@ func listenTryout(address string) (net.Listener, error) {
 // visitorLines say where visitors come in, and how others can be let in.
 func (p *process) visitorLines() string {
 	var b strings.Builder
+	if url := p.apiHostURL(); url != "" {
+		fmt.Fprintf(&b, "  API, TLS   %s\n", url)
+	}
 	if p.sockets.http != nil || p.sockets.https != nil {
 		fmt.Fprintf(&b, "  Hosts      %s", p.hostsURL())
 		if p.cfg.tryoutHosts {

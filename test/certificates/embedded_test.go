@@ -25,10 +25,12 @@ func TestEmbeddedServerGetsCertificates(t *testing.T) {
 			dns := services.StartDNS(t)
 			dns.SetAddress("*."+baseDomain, "127.0.0.1")
 			dns.SetAddress(baseDomain, "127.0.0.1")
+			const api = "tunnox.example.net"
+			dns.SetAddress(api, "127.0.0.1")
 			ca := services.StartPebble(t, options(ports[0], ports[1], dns.Addr))
 			at := visited{fmt.Sprintf("127.0.0.1:%d", ports[1]), ca.Roots()}
 			clear := fmt.Sprintf("127.0.0.1:%d", ports[0])
-			s := programs.Serve(t, "--http", clear, "--https", at.address, "--base-domain", baseDomain,
+			s := programs.Serve(t, "--http", clear, "--https", at.address, "--base-domain", baseDomain, "--api-host", api,
 				"--acme", "ops@example.org", "--acme-ca", ca.Directory, "--acme-root", ca.Root)
 			p := publishing(t, s.API, s)
 			p.publish(t, "shop", "public_path", "/app")
@@ -46,6 +48,7 @@ func TestEmbeddedServerGetsCertificates(t *testing.T) {
 				return err
 			})
 			at.shows(t, baseDomain)
+			at.shows(t, api)
 
 			orders := ca.Orders()
 			for _, name := range []string{"nobody." + baseDomain, "a.shop." + baseDomain, "shop.example.net", "shop.other." + baseDomain} {
@@ -59,8 +62,8 @@ func TestEmbeddedServerGetsCertificates(t *testing.T) {
 			if ca.Orders() != orders || strings.Contains(ca.Said(), "nobody.") {
 				t.Errorf("the authority was asked: %d orders, had %d", ca.Orders(), orders)
 			}
-			if got := ca.Issued(); got != 2 {
-				t.Errorf("%d certificates were given, want 2", got)
+			if got := ca.Issued(); got != 3 {
+				t.Errorf("%d certificates were given, want 3", got)
 			}
 
 			// A challenge that is not ours is the service's business, as any path is.
@@ -79,14 +82,14 @@ func TestEmbeddedServerGetsCertificates(t *testing.T) {
 				t.Errorf("another challenge is answered %s, want a redirect to https", res.Status)
 			}
 
-			if n := metric(t, s, "tunnox_acme_certificates"); n != 2 {
-				t.Errorf("the metrics have %v certificates, want 2", n)
+			if n := metric(t, s, "tunnox_acme_certificates"); n != 3 {
+				t.Errorf("the metrics have %v certificates, want 3", n)
 			}
 			if end := metric(t, s, fmt.Sprintf(`tunnox_acme_certificate_end_seconds{host=%q}`, shop)); int64(end) != first.NotAfter.Unix() {
 				t.Errorf("the metrics say that the certificate ends at %v, want %d", end, first.NotAfter.Unix())
 			}
-			if n := metric(t, s, `tunnox_acme_orders_total{result="issued"}`); n != 2 {
-				t.Errorf("the metrics have %v orders, want 2", n)
+			if n := metric(t, s, `tunnox_acme_orders_total{result="issued"}`); n != 3 {
+				t.Errorf("the metrics have %v orders, want 3", n)
 			}
 
 			ca.Stop()
@@ -119,8 +122,8 @@ func private(t *testing.T, folder string) {
 		}
 		return err
 	})
-	if err != nil || keys != 2 {
-		t.Errorf("%d keys in %s, %v, want 2", keys, folder, err)
+	if err != nil || keys != 3 {
+		t.Errorf("%d keys in %s, %v, want 3", keys, folder, err)
 	}
 }
 
