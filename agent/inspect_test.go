@@ -18,6 +18,10 @@ type dials struct {
 
 func (*dials) Begin(int64) (string, error) { return "http://127.0.0.1:4040/", nil }
 func (*dials) End(int64)                   {}
+func (*dials) Record(int64)                {}
+func (*dials) Requests(int64, int) []Request {
+	return nil
+}
 
 func (d *dials) Watch(_ int64, conn transport.Duplex, dial func(context.Context) (net.Conn, error)) transport.Duplex {
 	d.again = dial

@@ -67,7 +67,9 @@ func (s socksSocket) take(ls *listeners, l *listener, conn *net.TCPConn) {
 		return
 	}
 	session, stream, err := ls.a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Destination: destination.String()}, l.options.Load(), conn)
+	tally := ls.a.tunnels.tally(l.mapping, "")
 	if err != nil {
+		tally.refused(destination.String(), err)
 		ls.a.socksRefused.Add(1)
 		_ = socks.WriteReply(conn, replyOf(err), netip.AddrPort{})
 		_ = conn.Close()
@@ -80,8 +82,10 @@ func (s socksSocket) take(ls *listeners, l *listener, conn *net.TCPConn) {
 		_ = stream.Reset()
 		return
 	}
-	transport.Unfinished(conn) // from here on an early end must not look like the end of the data
-	session.ended(transport.Splice(conn, stream, transport.Count{}))
+	transport.Unfinished(conn)                   // from here on an early end must not look like the end of the data
+	crossed := tally.begin(destination.String()) // whoever asks is of this machine; where to is what people want to know
+	defer crossed.end()
+	session.ended(transport.Splice(conn, stream, crossed.count()))
 }
 
 // greet reads where a client wants to go. If the client may not go there, greet tells it.

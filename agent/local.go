@@ -94,6 +94,7 @@ func (a *Agent) Local() http.Handler {
 	mux.HandleFunc("DELETE /mappings/{id}", a.localDelete)
 	mux.HandleFunc("POST /redeem", a.localRedeem)
 	mux.HandleFunc("POST /tunnels", a.localTunnel)
+	mux.HandleFunc("GET /tunnels/{id}", a.localTraffic)
 	mux.HandleFunc("DELETE /tunnels/{id}", a.localEndTunnel)
 	mux.HandleFunc("GET /clients", a.localClients)
 	mux.HandleFunc("GET /keys", a.localKeys)

@@ -63,7 +63,8 @@ func (a *Agent) localTunnel(w http.ResponseWriter, r *http.Request) {
 		refuseLocal(w, status, code, message)
 		return
 	}
-	defer t.inspect()()
+	t.inspect()
+	defer func() { t.unwatch() }()
 	tell(t.ready())
 	t.follow(ctx)
 }

@@ -30,13 +30,19 @@ var errNoSession = errors.New("the agent is not connected")
 // carry reports false, with the connection as it was, when there is no way to the service.
 func (a *Agent) carry(l *listener, conn transport.Duplex) bool {
 	s, stream, err := a.open(&wirepb.Open{MappingId: l.mapping, Peer: conn.RemoteAddr().String(), Local: localText(conn)}, l.options.Load(), conn)
+	tally := a.tunnels.tally(l.mapping, "")
 	if err != nil {
+		tally.refused(peerOf(conn), err)
 		return false
 	}
+	crossed := tally.begin(peerOf(conn))
+	defer crossed.end()
 	defer conn.Close()
-	s.ended(transport.Splice(conn, stream, transport.Count{}))
+	s.ended(transport.Splice(conn, stream, crossed.count()))
 	return true
 }
+
+func peerOf(conn net.Conn) string { return conn.RemoteAddr().String() }
 
 // ended logs the end of a connection.
 func (s *session) ended(forth, back int64, err error) {

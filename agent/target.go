@@ -53,28 +53,29 @@ func newTarget(a *Agent, cfg Config) *target {
 // stack.
 func (t *target) serve(ctx context.Context, s *session, stream transport.Stream) {
 	defer stream.Close() // does nothing to a stream that has ended
-	conn, carried, forget := t.answer(ctx, s, stream)
+	conn, carried, crossed, forget := t.answer(ctx, s, stream)
 	if conn == nil {
 		return
 	}
 	defer forget()
+	defer crossed.end()
 	defer conn.Close()
-	s.ended(transport.Splice(carried, conn, transport.Count{}))
+	s.ended(transport.Splice(carried, conn, crossed.count()))
 }
 
 // answer reads the Open, reaches the service and says yes; or says no, and gives
-// nil.
-func (t *target) answer(ctx context.Context, s *session, stream transport.Stream) (_ transport.Duplex, carried transport.Stream, forget func()) {
+// nil. crossed counts what is carried.
+func (t *target) answer(ctx context.Context, s *session, stream transport.Stream) (_ transport.Duplex, carried transport.Stream, crossed *crossing, forget func()) {
 	stream.SetReadDeadline(time.Now().Add(readTimeout))
 	open, err := wire.ReadOpen(stream)
 	if err != nil {
 		stream.Reset()
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	stream.SetReadDeadline(time.Time{})
 	if promote := open.GetPromote(); promote != nil {
 		s.lanes.give(ctx, stream, promote.GetTicket())
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -90,16 +91,17 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 	stop()
 	if err != nil && ctx.Err() != nil { // nobody waits for the service any more, or the agent ends
 		stream.Reset()
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	if err != nil {
 		if errors.Is(err, seal.ErrForgotten) { // after a restart of this agent; the other end asks again
 			refuse(stream, err)
-			return nil, nil, nil
+			return nil, nil, nil, nil
 		}
 		s.complain("service not reached", open.GetMappingId(), err, "service", open.GetService())
+		t.tallied(open).refused(open.GetPeer(), err)
 		refuse(stream, err)
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	transport.Unfinished(conn)
 	conn = t.watched(open, conn)
@@ -112,13 +114,13 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 		transport.Reset(conn)
 		stream.Reset()
 		forget()
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	if ticket := open.GetTicket(); ticket != 0 {
 		before, lanes := forget, s.lanes.received(carried, ticket)
 		forget = func() { before(); lanes() }
 	}
-	return conn, carried, forget
+	return conn, carried, t.tallied(open).begin(open.GetPeer()), forget
 }
 
 // refuse answers no and lets the forwarder read it before the stream ends.

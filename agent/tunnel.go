@@ -51,6 +51,9 @@ type Tunnel struct {
 	Keep    bool   `json:"keep"` // the tunnel stays when the program ends
 	// Inspect has the agent show the requests of an http tunnel on a page of this machine.
 	Inspect bool `json:"inspect,omitempty"`
+	// Watch has the agent note the requests of an http tunnel, so that the program can show
+	// them, see [TunnelTraffic].
+	Watch bool `json:"watch,omitempty"`
 	// Resume is the last news of another agent of this machine, when the same program's
 	// tunnel was ready. That agent has ended.
 	Resume *TunnelNews `json:"resume,omitempty"`
@@ -99,6 +102,8 @@ type tunnel struct {
 	allowed string          // the service that the policy allows for this tunnel
 
 	inspector string // the URL of the page that shows its requests, "" = none
+	unwatch   func() // ends what inspect began
+	tally     tally
 }
 
 // begin creates the mapping or the share, or takes over what a killed program has left.
@@ -193,7 +198,9 @@ func (t *tunnel) listener() (host string, port int) {
 	return cmp.Or(t.text("local_host"), "127.0.0.1"), t.number("local_port")
 }
 
-func (t *tunnel) text(part string) string { s, _ := t.wish.Parts[part].(string); return s }
+func (t *tunnel) text(part string) string { return textOf(t.wish.Parts[part]) }
+
+func textOf(part any) string { s, _ := part.(string); return s }
 
 func (t *tunnel) number(part string) int { n, _ := t.wish.Parts[part].(float64); return int(n) }
 
@@ -237,7 +244,41 @@ func (t *tunnel) beginMapping(ctx context.Context) error {
 			return err
 		}
 	}
-	return t.create(ctx, source, target, t.wish.Parts)
+	err := t.create(ctx, source, target, t.wish.Parts)
+	if code, _ := refusalOf(err); code == "host_taken" || code == "port_taken" {
+		if freed, lookErr := t.free(ctx); lookErr != nil || !freed {
+			return errors.Join(err, lookErr)
+		}
+		err = t.create(ctx, source, target, t.wish.Parts)
+	}
+	return err
+}
+
+// free ends a mapping that an earlier program of this machine has left, when it has the
+// name or the port that this tunnel asks for: one's own comes back at once, with whatever
+// else is different.
+func (t *tunnel) free(ctx context.Context) (freed bool, err error) {
+	all, err := t.a.tunnels.list(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, m := range all {
+		var has map[string]any
+		if json.Unmarshal(m.GetParts(), &has) != nil || t.a.tunnels.inUse(m, t) || !heldBy(m, t.a.identityID()) {
+			continue
+		}
+		host, path := has["public_host"], cmp.Or(textOf(has["public_path"]), "/")
+		sameHost := host != nil && host == t.wish.Parts["public_host"] && path == cmp.Or(t.text("public_path"), "/")
+		port := has["public_port"]
+		if !sameHost && (port == nil || port == float64(0) || port != t.wish.Parts["public_port"] || m.GetProtocol() != t.wish.Protocol) {
+			continue
+		}
+		if err := t.a.tunnels.remove(ctx, m.GetMappingId()); err != nil {
+			return freed, err
+		}
+		freed = true
+	}
+	return freed, nil
 }
 
 func (t *tunnel) create(ctx context.Context, source, target int64, parts map[string]any) error {

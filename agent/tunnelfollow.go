@@ -157,6 +157,10 @@ func (t *tunnel) anew(ctx context.Context) error {
 		delete(parts, "public_host")
 		err = t.create(ctx, before.GetSourceClientId(), before.GetTargetClientId(), parts)
 	}
+	if err == nil { // it is another mapping that is to be watched
+		t.unwatch()
+		t.inspect()
+	}
 	return err
 }
 

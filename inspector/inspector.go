@@ -186,6 +186,18 @@ func (i *Inspector) list() []Exchange {
 	return all
 }
 
+// Latest gives the summaries of a mapping's latest exchanges, the latest first.
+func (i *Inspector) Latest(mapping int64, most int) (latest []Exchange) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for n := len(i.kept) - 1; n >= 0 && len(latest) < most; n-- {
+		if i.kept[n].Mapping == mapping {
+			latest = append(latest, i.kept[n].summary())
+		}
+	}
+	return latest
+}
+
 // get gives an exchange, nil when it is not kept.
 func (i *Inspector) get(id int64) *Exchange {
 	i.mu.Lock()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that the tests find a Postgres and a Redis to start privately and the proxies
-# that agents stand behind (nginx, haproxy, tinyproxy), an sshd and ip (for a container's network), and
+# that agents stand behind (nginx, haproxy, tinyproxy), an sshd, ip (for a container's network) and tmux, and
 # with the argument check what make check needs besides: a C compiler, protoc and a browser. It
 # installs Debian's packages when it may, and otherwise says what is missing.
 # It starts nothing: the tests start and end their own servers.
@@ -29,6 +29,7 @@ for proxy in nginx haproxy tinyproxy; do
 	if ! PATH=$PATH:/usr/sbin:/usr/local/sbin command -v $proxy >/dev/null; then missing+=("${proxy/#nginx/nginx-light}"); fi
 done
 if ! PATH=$PATH:/usr/sbin command -v sshd >/dev/null; then missing+=(openssh-server openssh-client); fi # docs/guide has SSH
+if ! command -v tmux >/dev/null; then missing+=(tmux); fi # the terminal of tests
 if ! PATH=$PATH:/usr/sbin:/sbin command -v ip >/dev/null; then missing+=(iproute2); fi
 if [[ ${1:-} == check ]]; then
 	if ! command -v "$("${GO:-go}" env CC)" >/dev/null; then missing+=(gcc libc6-dev); fi
@@ -62,7 +63,7 @@ fi
 cat >&2 <<TEXT
 setup: missing for the tests: ${missing[*]}
   Debian, Ubuntu:  sudo apt-get install ${missing[*]}
-  elsewhere:       put postgres (15 or later), redis-server (7 or later), nginx, haproxy, tinyproxy and sshd on PATH,
+  elsewhere:       put postgres (15 or later), redis-server (7 or later), nginx, haproxy, tinyproxy, sshd and tmux on PATH,
                    and for make check a C compiler, protoc, npx and chromium
   or use your own: TUNNOX_TEST_POSTGRES=postgres://... TUNNOX_TEST_REDIS=redis://... make test
 TEXT

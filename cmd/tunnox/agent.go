@@ -316,7 +316,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 	}
 	o.inspector = inspector.NewServer(inspector.DefaultAddress, log)
 	return agent.Config{
-		Inspector: o.inspector,
+		Inspector: watching{o.inspector},
 		Servers:   servers,
 		Sessions:  o.sessions,
 		Dial:      way.Dial,

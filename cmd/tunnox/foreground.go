@@ -43,13 +43,17 @@ type foreground struct {
 	json    bool
 	keep    bool
 	timeout time.Duration
+	plain   bool         // lines as in a pipe, on a terminal too
 	log     *slog.Logger // of an agent that runs here; nil: errors go to standard error
+	// attached is told which agent holds the tunnel from now on. It may be nil.
+	attached func(agent *http.Client)
 }
 
 func (f *foreground) declare(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.state, "state", "", "`directory` with this machine's identity (environment: TUNNOX_STATE; default "+defaultStateDir(f.surroundings)+")")
 	flags.BoolVar(&f.json, "json", false, "print one line of JSON when the tunnel is ready")
+	flags.BoolVar(&f.plain, "plain", false, "print plain lines, as in a pipe, on a terminal too")
 	flags.BoolVar(&f.keep, "keep", false, "keep the tunnel when this program ends; tunnox agent serves it from then on")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "the longest `time` until the tunnel is ready")
 }
@@ -121,6 +125,9 @@ func (f *foreground) attempt(ctx context.Context, wish agent.Tunnel, bound time.
 	runner, err := f.runner(looking)
 	if err != nil {
 		return err
+	}
+	if f.attached != nil {
+		f.attached(runner.http)
 	}
 	err = runner.hold(ctx, wish, bound, show)
 	if stopped := runner.stop(); stopped != nil && (err == nil || errors.Is(err, errAgentGone)) {

@@ -28,8 +28,14 @@ func (s surroundings) onScreen() io.Writer {
 	if !isTerminal(s.stdout) {
 		return s.stdout
 	}
-	dumb := s.variable("TERM") == "dumb" || runtime.GOOS == "windows" && s.variable("WT_SESSION") == "" && s.variable("TERM") == ""
+	dumb := s.variable("TERM") == "dumb" || runtime.GOOS == "windows" && !windowsTerminal(s)
 	return &screen{File: s.stdout.(*os.File), colour: s.variable("NO_COLOR") == "" && !dumb, now: time.Now} // https://no-color.org
+}
+
+// windowsTerminal tells whether the terminal is one of Windows that understands escape
+// sequences.
+func windowsTerminal(s surroundings) bool {
+	return runtime.GOOS == "windows" && (s.variable("WT_SESSION") != "" || s.variable("TERM") != "")
 }
 
 // Colours, as parameters of SGR (ECMA-48).
@@ -41,12 +47,7 @@ const (
 	yellow = "33"
 )
 
-func (s *screen) paint(colour, text string) string {
-	if !s.colour || colour == "" {
-		return text
-	}
-	return "\x1b[" + colour + "m" + text + "\x1b[0m"
-}
+func (s *screen) paint(colour, text string) string { return pen{colour: s.colour}.paint(colour, text) }
 
 // width is how many columns the terminal has.
 func (s *screen) width() int {

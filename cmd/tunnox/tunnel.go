@@ -59,7 +59,7 @@ The server needs public ports: tunnoxd serve --public-ports FROM-TO.
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).ruled(visitors).wish, f.shown(wanted.ready))
+		return f.run(cmd.Context(), wanted.named(name).ruled(visitors))
 	}
 	return cmd
 }
@@ -106,7 +106,7 @@ The server needs public hosts: tunnoxd serve --http ADDRESS --base-domain DOMAIN
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).ruled(visitors).wish, f.shown(wanted.ready))
+		return f.run(cmd.Context(), wanted.named(name).ruled(visitors))
 	}
 	return cmd
 }
@@ -139,7 +139,7 @@ ADDRESS, with --base-domain DOMAIN.
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).ruled(visitors).wish, f.shown(wanted.ready))
+		return f.run(cmd.Context(), wanted.named(name).ruled(visitors))
 	}
 	return cmd
 }
@@ -175,7 +175,7 @@ machine, HOST:PORT that this machine reaches, or unix:PATH for a unix socket.
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+		return f.run(cmd.Context(), wanted.named(name))
 	}
 	return cmd
 }
@@ -230,7 +230,7 @@ A machine that has not joined the server names it with --server.
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+		return f.run(cmd.Context(), wanted.named(name))
 	}
 	return cmd
 }
@@ -269,7 +269,7 @@ there, or HOST:PORT or unix:PATH that it reaches and allows. tunnox agent runs o
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+		return f.run(cmd.Context(), wanted.named(name))
 	}
 	return cmd
 }
@@ -305,7 +305,7 @@ listener can use it; --username with --password-file has programs prove who they
 		if err != nil {
 			return err
 		}
-		return f.hold(cmd.Context(), wanted.named(name).wish, f.shown(wanted.ready))
+		return f.run(cmd.Context(), wanted.named(name))
 	}
 	return cmd
 }

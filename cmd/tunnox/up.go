@@ -83,6 +83,7 @@ type upper struct {
 	file    string
 	text    []byte // as it was read last
 	running map[string]*upped
+	live    *live // shows them; nil: plain lines do
 	tasks   sync.WaitGroup
 }
 
@@ -91,6 +92,7 @@ type upped struct {
 	entry entry
 	end   context.CancelFunc
 	over  chan struct{}
+	shown *liveTunnel // nil without a view
 }
 
 // read reads the file.
@@ -109,6 +111,12 @@ func (u *upper) run(ctx context.Context, entries map[string]entry) error {
 		return err
 	}
 	u.f.state = state
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if u.live = u.f.live(stop); u.live != nil {
+		u.f.stderr = u.live
+		defer u.live.close()
+	}
 	// The agent is there before the tunnels, so that none of them is it: it would end
 	// with that one.
 	runner, err := u.f.runner(ctx)
@@ -168,6 +176,9 @@ func (u *upper) settle(ctx context.Context, entries map[string]entry) {
 		t.end()
 		<-t.over
 		delete(u.running, name)
+		if t.shown != nil {
+			u.live.remove(t.shown)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(entries)) {
 		if u.running[name] == nil {
@@ -180,16 +191,27 @@ func (u *upper) begin(ctx context.Context, name string, e entry) {
 	ctx, end := context.WithCancel(ctx)
 	t := &upped{entry: e, end: end, over: make(chan struct{})}
 	u.running[name] = t
+	if u.live != nil {
+		t.shown = u.live.tunnel(name)
+	}
 	u.tasks.Go(func() {
 		defer close(t.over)
 		defer end()
 		f := *u.f
 		wanted, keep, err := e.spec(name, f.serverWord)
 		f.keep = keep
-		if err == nil {
+		switch {
+		case err != nil:
+		case t.shown != nil:
+			err = f.heldLive(ctx, u.live, t.shown, wanted)
+		default:
 			err = f.hold(ctx, wanted.wish, f.shownAs(name, wanted.ready))
 		}
-		if err != nil && !errors.Is(err, context.Canceled) {
+		switch {
+		case err == nil || errors.Is(err, context.Canceled):
+		case t.shown != nil:
+			u.live.failed(t.shown, err)
+		default:
 			fmt.Fprintf(f.stderr, "tunnox: %s: %s\n", oneLine(name), eachLine(err.Error()))
 		}
 	})

@@ -87,6 +87,11 @@ func TestHTTP(t *testing.T) {
 	if said := laptop.refused(4, "http", "8080", "--host", "shop"); !strings.Contains(said, "of the public host shop is the mapping") {
 		t.Errorf("a name that is taken: %s", said)
 	}
+	named.Kill()
+	named = laptop.tunnel("http", port, "--host", "shop", "--name", "another") // one's own name, for another tunnel
+	if !strings.Contains(named.ready.URL, "://shop.t.example.org") {
+		t.Errorf("the URL is %s after a kill", named.ready.URL)
+	}
 	named.end(t)
 	web.end(t)
 	w.left(0)
