@@ -38,14 +38,26 @@ func (e *exchange) Unwrap() http.ResponseWriter { return e.ResponseWriter }
 func (e *exchange) WriteHeader(status int) {
 	if e.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		e.status = status
+		e.tellHTTP3()
 	}
 	e.ResponseWriter.WriteHeader(status)
+}
+
+// tellHTTP3 tells a visitor over TLS of HTTP/3, unless the service says where else it is.
+func (e *exchange) tellHTTP3() {
+	if e.server.config.AltSvc == "" || e.in.ProtoMajor >= 3 {
+		return
+	}
+	if _, secure := serverName(e.in); secure && e.Header().Get("Alt-Svc") == "" {
+		e.Header().Set("Alt-Svc", e.server.config.AltSvc)
+	}
 }
 
 // Write implements io.Writer.
 func (e *exchange) Write(b []byte) (int, error) {
 	if e.status == 0 {
 		e.status = http.StatusOK
+		e.tellHTTP3()
 	}
 	n, err := e.ResponseWriter.Write(b)
 	e.sent.Add(int64(n))

@@ -23,6 +23,27 @@ import (
 // needs to trust it.
 func (w *world) secured(patience time.Duration) (address string, config *tls.Config) {
 	w.t.Helper()
+	certificate, config := w.identity()
+	server := ingress.New(ingress.Config{Finder: w, Logger: slog.New(slog.DiscardHandler), HeaderTimeout: patience})
+	front := listen(w.t)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.ServeTLS(front, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }); err != nil {
+			w.t.Errorf("serve: %v", err)
+		}
+	})
+	w.t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			w.t.Errorf("close: %v", err)
+		}
+		serving.Wait()
+	})
+	return front.Addr().String(), config
+}
+
+// identity makes a certificate for the world's host, and what a visitor needs to trust it.
+func (w *world) identity() (*tls.Certificate, *tls.Config) {
+	w.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		w.t.Fatal(err)
@@ -39,22 +60,7 @@ func (w *world) secured(patience time.Duration) (address string, config *tls.Con
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(leaf)
-	certificate := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
-	server := ingress.New(ingress.Config{Finder: w, Logger: slog.New(slog.DiscardHandler), HeaderTimeout: patience})
-	front := listen(w.t)
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := server.ServeTLS(front, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate, nil }); err != nil {
-			w.t.Errorf("serve: %v", err)
-		}
-	})
-	w.t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			w.t.Errorf("close: %v", err)
-		}
-		serving.Wait()
-	})
-	return front.Addr().String(), &tls.Config{RootCAs: roots, ServerName: "app.example.org"}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, &tls.Config{RootCAs: roots, ServerName: "app.example.org"}
 }
 
 // A visitor over TLS who has sent all gets the answer, however long the service thinks.

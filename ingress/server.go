@@ -27,6 +27,9 @@ type Config struct {
 	// handshake, when TLS of the host is passed through unopened. nil = it is opened
 	// here. It fails with [ErrNoSite] for a host that nobody has.
 	Pass func(ctx context.Context, host, visitor string) (Passage, error)
+	// AltSvc tells visitors over TLS, in the header of that name, where they find HTTP/3;
+	// "" = nowhere.
+	AltSvc string
 	// Own are hosts that belong to no mapping, as [Host] writes them, with who answers
 	// for them. They are served over TLS only.
 	Own map[string]http.Handler
@@ -54,9 +57,13 @@ type Server struct {
 	http     *http.Server
 	sites    *sites
 	doorman  *doorman
-	upgraded sync.WaitGroup // exchanges that left net/http
+	upgraded sync.WaitGroup // exchanges outside of net/http
 	ctx      context.Context
 	cancel   context.CancelFunc
+
+	door    sync.Mutex      // held while somebody is let in or the door is shut
+	leaving context.Context // ends when nobody is let in any more
+	left    context.CancelFunc
 }
 
 // New builds a server.
@@ -69,6 +76,7 @@ func New(config Config) *Server {
 	}
 	s := &Server{config: config, sites: newSites(), doorman: newDoorman()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.leaving, s.left = context.WithCancel(s.ctx)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)            // over TLS
@@ -104,6 +112,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Shutdown takes no new visitors and waits until the exchanges have ended, or ctx
 // has. Connections without a request end at once.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.leave()
 	err := s.http.Shutdown(ctx)
 	done := make(chan struct{})
 	go func() { s.upgraded.Wait(); close(done) }()
@@ -119,6 +128,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // Close ends everything now.
 func (s *Server) Close() error {
+	s.leave()
 	s.cancel()
 	err := s.http.Close()
 	s.sites.close()

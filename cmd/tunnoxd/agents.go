@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/transport/quic"
@@ -56,9 +55,7 @@ func (p *process) listenAgents(config transport.ListenConfig, log *slog.Logger) 
 		all = append(all, l)
 	}
 	if p.sockets.quic != nil {
-		// quic-go would write a warning about the size of the socket's buffer to
-		// standard error, and not to our log.
-		if err := os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true"); err != nil {
+		if err := quietQUIC(); err != nil {
 			return nil, err
 		}
 		l, err := quic.Listen(p.sockets.quic, config, log)

@@ -40,6 +40,7 @@ type config struct {
 	BaseDomain      string
 	AdvertiseHTTP   string
 	HTTPS           string
+	HTTP3           string // "" = the number of --https
 	TLS             string
 	AdvertiseTLS    string
 	APIHost         string
@@ -97,9 +98,9 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "http3", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "redis-ca", "acme", "acme-ca", "acme-root", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver"}
-	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "http3", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
 	redisUserSettings = []string{"redis", "redis-ca"}
@@ -124,7 +125,8 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.PublicPorts, "public-ports", "", "`FROM-TO`: the ports for visitors, for mappings without a source client (empty = none; serve without --postgres: 20000-20099, for this machine only)")
 	f.StringVar(&c.PublicAddress, "public-address", "", "`host` at which visitors reach --public-ports. If it is an address of this machine, the server listens on this address only; 0.0.0.0 is all of IPv4 (default: the server tells the first address of this machine, and listens on every address)")
 	f.StringVar(&c.HTTP, "http", "", "`address` for visitors of public hosts, with HTTP/1.1 or HTTP/2, without TLS (empty = none; serve without --postgres: 127.0.0.1:8081, or another port if it is taken, with --base-domain localhost)")
-	f.StringVar(&c.HTTPS, "https", "", "`address` for visitors of public hosts over TLS, with HTTP/1.1 or HTTP/2; visitors of --http are then redirected, and hosts of tls mappings are passed through. Certificates come from --certificate, or from --acme, at a forwarder that of its control plane (empty = none)")
+	f.StringVar(&c.HTTPS, "https", "", "`address` for visitors of public hosts over TLS, with HTTP/1.1, HTTP/2 or HTTP/3; visitors of --http are then redirected, and hosts of tls mappings are passed through. Certificates come from --certificate, or from --acme, at a forwarder that of its control plane (empty = none)")
+	f.StringVar(&c.HTTP3, "http3", "", "UDP `address` for visitors of --https over HTTP/3, or off (empty = the address of --https; with --proxy-protocol-from, off)")
 	f.StringVar(&c.TLS, "tls", "", "`address` for visitors of tls mappings alone, whose TLS is passed through to the service; it needs no certificate (empty = none; serve without --postgres: 127.0.0.1:8443, or another port if it is taken, with --base-domain localhost)")
 	f.StringVar(&c.Certificate, "certificate", "", "`files` with the certificates of --https in PEM, each with its chain, separated by commas; a changed file is read again")
 	f.StringVar(&c.CertificateKey, "certificate-key", "", "`files` with the keys of --certificate, in the same order")
@@ -256,9 +258,9 @@ func (c *config) check(flags *pflag.FlagSet) (errs []error) {
 	// TUNNOX_API is the server's address to tunnoxd and its URL to tunnox; both
 	// read either, so that one environment serves both programs.
 	c.API = strings.TrimSuffix(strings.TrimPrefix(c.API, "http://"), "/")
-	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC, "http": c.HTTP, "https": c.HTTPS, "tls": c.TLS} {
-		optional := name == "state" || name == "ws" || name == "quic" || name == "http" || name == "https" || name == "tls"
-		if has(name) && !(optional && address == "") && !(name == "quic" && address == quicOff) {
+	for name, address := range map[string]string{"api": c.API, "listen": c.Listen, "metrics": c.Metrics, "state": c.State, "bridge": c.Bridge, "ws": c.WS, "quic": c.QUIC, "http": c.HTTP, "https": c.HTTPS, "http3": c.HTTP3, "tls": c.TLS} {
+		optional := name == "state" || name == "ws" || name == "quic" || name == "http" || name == "https" || name == "http3" || name == "tls"
+		if has(name) && !(optional && address == "") && !((name == "quic" || name == "http3") && address == quicOff) {
 			if err := checkAddress(address); err != nil {
 				fault(name, "%q %v", address, err)
 			}

@@ -105,7 +105,13 @@ func (e *exam) addresses() {
 		if quic == "" {
 			quic = c.Listen
 		}
-		e.datagrams("--quic "+quic+" (UDP)", quic)
+		e.datagrams("quic", quic)
+	}
+	if visitors := c.http3(); c.HTTPS != "" && visitors != quicOff {
+		if visitors == "" {
+			visitors = c.HTTPS
+		}
+		e.datagrams("http3", visitors)
 	}
 	if ports := c.publicPorts(); ports != nil {
 		e.publicPorts(domain.PortRange{First: ports.First, Last: ports.Last}, ports.Listen)
@@ -141,14 +147,16 @@ func (e *exam) address(check, address, ours string, another bool) {
 	}
 }
 
-func (e *exam) datagrams(check, address string) {
-	if ours := e.running["quic"]; ours != "" && samePort(address, ours) {
+// datagrams checks the UDP address of a setting that may be off.
+func (e *exam) datagrams(setting, address string) {
+	check := "--" + setting + " " + address + " (UDP)"
+	if ours := e.running[setting]; ours != "" && samePort(address, ours) {
 		e.report.Well(check, "in use by this server")
 		return
 	}
 	socket, err := listenDatagrams(address)
 	if err != nil {
-		e.report.Fail(check, "end the program that has the port (ss -lunp shows it), choose another, or give --quic off", "%v", err)
+		e.report.Fail(check, "end the program that has the port (ss -lunp shows it), choose another, or give --"+setting+" off", "%v", err)
 		return
 	}
 	_ = socket.Close()

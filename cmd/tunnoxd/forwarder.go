@@ -44,7 +44,7 @@ func forwarderOnly(ctx context.Context, cfg *config, out io.Writer, log *slog.Lo
 		if err != nil {
 			return err
 		}
-		on := binding{agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS, tls: cfg.TLS}
+		on := binding{agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS, http3: cfg.http3(), tls: cfg.TLS}
 		if join != nil {
 			on.bridge = cfg.Bridge
 		}

@@ -52,6 +52,7 @@ func (p *process) serveHosts(ctx context.Context, h *hostServer, f *forwarder.Fo
 		}
 		config.AccessLog = h.entries
 	}
+	config.AltSvc = p.altSvc()
 	if p.sockets.https != nil {
 		config.Secure = p.cfg.secureURL(p.sockets.https.Addr())
 	}
@@ -68,6 +69,9 @@ func (p *process) serveHosts(ctx context.Context, h *hostServer, f *forwarder.Fo
 			return err
 		}
 		p.serveHTTPS(h.server, certificates)
+		if err := p.serveHTTP3(h.server, certificates); err != nil {
+			return err
+		}
 	}
 	if p.sockets.tls != nil {
 		p.serveVisitors("public hosts of tls", func() error { return h.server.ServeTLS(p.cfg.heralded(p.sockets.tls), nil) })
@@ -318,6 +322,9 @@ func (c *config) checkHostsTogether() error {
 		return usageError{errors.New("--acme needs --https, where the certificates are used, or --state for forwarders with --https")}
 	case c.HTTPS == "" && (c.Certificate != "" || c.CertificateKey != ""):
 		return usageError{errors.New("--certificate and --certificate-key need --https")}
+	}
+	if c.HTTP3 != "" && c.HTTP3 != quicOff && c.HTTPS == "" {
+		return usageError{errors.New("--http3 needs --https: it serves the same hosts with the same certificates")}
 	}
 	if c.APIHost != "" && c.HTTPS == "" {
 		return usageError{errors.New("--api-host needs --https, which serves it")}

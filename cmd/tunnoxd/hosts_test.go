@@ -76,6 +76,7 @@ func TestHTTPSSettings(t *testing.T) {
 		{config{HTTPS: ":443", BaseDomain: "t.example.org", Certificate: "a.pem,", CertificateKey: "a.key,b.key"}, "is empty"},
 		{config{TLS: ":443", BaseDomain: "t.example.org"}, ""},
 		{config{TLS: ":443", BaseDomain: "t.example.org", APIHost: "t.example.org"}, "--api-host needs --https"},
+		{config{TLS: ":443", BaseDomain: "t.example.org", HTTP3: ":443"}, "--http3 needs --https"},
 		{config{TLS: ":443"}, "need --base-domain"},
 		{config{TLS: ":443", BaseDomain: "t.example.org", AdvertiseTLS: "https://*.other.example.org"}, "must be of --base-domain"},
 		{config{TLS: ":443", BaseDomain: "t.example.org", AdvertiseHTTP: "https://*.t.example.org"}, "--advertise-http needs"},

@@ -14,14 +14,15 @@ import (
 type listeners struct {
 	api, agents, ws, metrics, state, bridge, http, https, tls net.Listener // nil = this role has none
 
-	quic net.PacketConn // nil = none
+	quic, http3 net.PacketConn // nil = none
+	http3Fault  error          // why there is no http3 that could be
 
 	public string // host of the public ports, which open as mappings ask for them; "" = none
 }
 
 // binding is what a role listens on; an empty address is none.
 type binding struct {
-	api, agents, ws, quic, metrics, state, bridge, http, https, tls string
+	api, agents, ws, quic, metrics, state, bridge, http, https, http3, tls string
 
 	tryout bool // http and tls are what listenTryout opens
 }
@@ -55,6 +56,9 @@ func openListeners(on binding) (_ *listeners, err error) {
 		}
 	}
 	if ls.quic, err = ls.listenQUIC(on); err != nil {
+		return nil, err
+	}
+	if ls.http3, err = ls.listenHTTP3(on); err != nil {
 		return nil, err
 	}
 	return ls, nil
@@ -96,8 +100,11 @@ func (ls *listeners) close() error {
 			errs = append(errs, err)
 		}
 	}
-	if ls.quic != nil {
-		if err := ls.quic.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+	for _, socket := range []net.PacketConn{ls.quic, ls.http3} {
+		if socket == nil {
+			continue
+		}
+		if err := socket.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}
@@ -125,6 +132,9 @@ func (ls *listeners) addresses() map[string]string {
 	}
 	if ls.quic != nil {
 		bound["quic"] = dialable(ls.quic.LocalAddr().String())
+	}
+	if ls.http3 != nil {
+		bound["http3"] = dialable(ls.http3.LocalAddr().String())
 	}
 	if ls.public != "" {
 		bound["public"] = ls.public

@@ -55,7 +55,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 	if err := cfg.checkHostsTogether(); err != nil {
 		return err
 	}
-	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS, tls: cfg.TLS}
+	on := binding{api: cfg.API, agents: cfg.Listen, ws: cfg.WS, quic: cfg.QUIC, metrics: cfg.Metrics, http: cfg.HTTP, https: cfg.HTTPS, http3: cfg.http3(), tls: cfg.TLS}
 	if cfg.State != "" {
 		if cfg.Redis == "" {
 			return usageError{errors.New("--state lets forwarders join, which needs --postgres and --redis")}

@@ -24,7 +24,7 @@ const (
 
 // The settings of public hosts and of public ports.
 var (
-	hostSettings = []string{"http", "https", "base-domain", "advertise-http", "certificate", "certificate-key", "acme", "tls", "advertise-tls", "api-host"}
+	hostSettings = []string{"http", "https", "http3", "base-domain", "advertise-http", "certificate", "certificate-key", "acme", "tls", "advertise-tls", "api-host"}
 	portSettings = []string{"public-ports", "public-address"}
 )
 

@@ -107,6 +107,8 @@ func TestPublicHostOverTLS(t *testing.T) {
 		})
 	}
 
+	t.Run("HTTP/3", func(t *testing.T) { w.http3(t, secure, roots, m) })
+
 	t.Run("another host than that of the handshake", func(t *testing.T) {
 		conn, err := tls.Dial("tcp", secure, &tls.Config{RootCAs: roots, ServerName: "other." + baseDomain})
 		if err != nil {
