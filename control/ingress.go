@@ -176,7 +176,8 @@ func (f *folds) mappingsAt(ctx context.Context, what domain.Ingress, p domain.Po
 			}
 		}
 	}
-	return ids, nil
+	slices.Sort(ids)
+	return slices.Compact(ids), nil // a mapping may have several ports
 }
 
 // used folds a port or a host, the zero value for one that nobody ever had. Most of

@@ -139,7 +139,7 @@ func (c ClaimClient) moveMappings(s States, d *Decision, quota *Quota) error {
 				continue
 			}
 			err := quota.takeNow(d, QuotaTaken{Resources: resources, ID: id,
-				SourceClientID: next.SourceClientID, TargetClientID: next.TargetClientID, FurtherClientIDs: next.furtherClients()})
+				SourceClientID: next.SourceClientID, TargetClientID: next.TargetClientID, FurtherClientIDs: next.furtherClients(), PublicPorts: next.portsBeyondOne()})
 			if err != nil {
 				return err
 			}

@@ -1,5 +1,7 @@
 package domain
 
+import "time"
+
 // countedResource is how a quota counts one kind of resource.
 type countedResource struct {
 	code  Code   // of the refusal of one too many
@@ -16,12 +18,11 @@ type countedResource struct {
 var counted = map[Resource]countedResource{
 	ResourceClient: inSet(CodeQuotaClients, "clients", func(q *Quota) *int64 { return q.Limits.MaxClients },
 		func(q *Quota) *map[int64]bool { return &q.Clients }),
-	ResourceKey:     inSet(CodeQuotaKeys, "keys", atMost(MaxKeys), func(q *Quota) *map[int64]bool { return &q.Keys }),
-	ResourceWebhook: inSet(CodeQuotaWebhooks, "webhooks", atMost(MaxWebhooks), func(q *Quota) *map[int64]bool { return &q.Webhooks }),
-	ResourceInvite:  inSet(CodeQuotaInvites, "invitations", atMost(MaxInvites), func(q *Quota) *map[int64]bool { return &q.Invites }),
-	ResourceDomain:  inSet(CodeQuotaDomains, "domains", atMost(MaxDomains), func(q *Quota) *map[int64]bool { return &q.Domains }),
-	ResourcePublicPort: inSet(CodeQuotaPublicPorts, "public ports", func(q *Quota) *int64 { return q.Limits.MaxPublicPorts },
-		func(q *Quota) *map[int64]bool { return &q.Ports }),
+	ResourceKey:        inSet(CodeQuotaKeys, "keys", atMost(MaxKeys), func(q *Quota) *map[int64]bool { return &q.Keys }),
+	ResourceWebhook:    inSet(CodeQuotaWebhooks, "webhooks", atMost(MaxWebhooks), func(q *Quota) *map[int64]bool { return &q.Webhooks }),
+	ResourceInvite:     inSet(CodeQuotaInvites, "invitations", atMost(MaxInvites), func(q *Quota) *map[int64]bool { return &q.Invites }),
+	ResourceDomain:     inSet(CodeQuotaDomains, "domains", atMost(MaxDomains), func(q *Quota) *map[int64]bool { return &q.Domains }),
+	ResourcePublicPort: publicPortsInSet(),
 	ResourcePublicHost: inSet(CodeQuotaPublicHosts, "public hosts", func(q *Quota) *int64 { return q.Limits.MaxPublicHosts },
 		func(q *Quota) *map[int64]bool { return &q.Hosts }),
 	ResourceShare: {
@@ -73,4 +74,61 @@ func inSet(code Code, what string, limit func(*Quota) *int64, set func(*Quota) *
 		},
 		giveBack: func(q *Quota, id int64) { delete(*set(q), id) },
 	}
+}
+
+// publicPortsInSet counts ports: a mapping with a range counts as all of them.
+func publicPortsInSet() countedResource {
+	c := inSet(CodeQuotaPublicPorts, "public ports", func(q *Quota) *int64 { return q.Limits.MaxPublicPorts },
+		func(q *Quota) *map[int64]bool { return &q.Ports })
+	mappings, take, giveBack := c.held, c.take, c.giveBack
+	c.held = func(q *Quota) int64 {
+		n := mappings(q)
+		for _, ports := range q.Ranges {
+			n += ports - 1
+		}
+		return n
+	}
+	c.take = func(q *Quota, e QuotaTaken) {
+		take(q, e)
+		if e.PublicPorts > 1 {
+			if q.Ranges == nil {
+				q.Ranges = map[int64]int64{}
+			}
+			q.Ranges[e.ID] = e.PublicPorts
+		}
+	}
+	c.giveBack = func(q *Quota, id int64) {
+		giveBack(q, id)
+		delete(q.Ranges, id)
+	}
+	return c
+}
+
+// portsBeyondOne is what a quota is told of a mapping's public ports: their number when
+// there are several, and nothing otherwise.
+func (m *Mapping) portsBeyondOne() int64 {
+	if n := m.PublicPort.Count(); n > 1 {
+		return int64(n)
+	}
+	return 0
+}
+
+// recount plans that a mapping counts as another number of public ports.
+func (s States) recount(d *Decision, m, next *Mapping) error {
+	if m.PublicPort.Count() == next.PublicPort.Count() {
+		return nil
+	}
+	for _, account := range m.Accounts() {
+		if err := s.need(QuotaStream(account)); err != nil {
+			return err
+		}
+		quota, ports := s.quota(account).Clone().(*Quota), []Resource{ResourcePublicPort}
+		returned := QuotaReturned{Resources: ports, ID: m.ID}
+		d.add(QuotaStream(account), returned)
+		quota.Apply(returned, time.Time{})
+		if err := quota.take(d, QuotaTaken{Resources: ports, ID: m.ID, PublicPorts: next.portsBeyondOne()}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -10,18 +10,18 @@ type Ingress struct {
 	Host      string `json:"host,omitempty"`
 }
 
-// Has reports whether the connections of a mapping come in there.
+// Has reports whether connections of a mapping come in there.
 func (i Ingress) Has(m *Mapping) bool {
 	if i.Host != "" {
 		return m.PublicHost == i.Host
 	}
-	return m.PublicPort != 0 && m.PublicPort >= i.FirstPort && m.PublicPort <= i.LastPort
+	return m.PublicPort.First != 0 && m.PublicPort.First <= i.LastPort && m.PublicPort.Last >= i.FirstPort
 }
 
 // Ingress is the smallest one that has the mapping; the zero value for one whose
 // source is an agent.
 func (m *Mapping) Ingress() Ingress {
-	return Ingress{FirstPort: m.PublicPort, LastPort: m.PublicPort, Host: m.PublicHost}
+	return Ingress{FirstPort: m.PublicPort.First, LastPort: m.PublicPort.Last, Host: m.PublicHost}
 }
 
 // IngressView is all a forwarder must know to serve what comes in at an ingress: its
@@ -35,7 +35,7 @@ type IngressView struct {
 	Limits   []Versioned[AccountLimits] `json:"limits,omitempty"`
 }
 
-// Covers reports whether all that comes in at another one comes in there.
-func (i Ingress) Covers(o Ingress) bool {
-	return i == o || o.FirstPort != 0 && i.FirstPort <= o.FirstPort && o.LastPort <= i.LastPort
+// Meets reports whether the two have a port or a host in common.
+func (i Ingress) Meets(o Ingress) bool {
+	return i == o || o.FirstPort != 0 && i.FirstPort <= o.LastPort && o.FirstPort <= i.LastPort
 }

@@ -319,12 +319,12 @@ func (c CreateMapping) decide(s States, share int64) (Decision, error) {
 		Origin: c.Origin, Service: c.Service, Options: c.Options})
 	for _, account := range m.Accounts() {
 		err := s.quota(account).take(&d, QuotaTaken{Resources: m.resources(),
-			ID: c.ID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, FurtherClientIDs: m.furtherClients()})
+			ID: c.ID, SourceClientID: c.SourceClientID, TargetClientID: c.TargetClientID, FurtherClientIDs: m.furtherClients(), PublicPorts: m.portsBeyondOne()})
 		if err != nil {
 			return Decision{}, err
 		}
 	}
-	d.takePublic(&m)
+	d.takePublic(&m, &Mapping{})
 	return d, nil
 }
 

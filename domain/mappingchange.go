@@ -55,7 +55,7 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 	parts := m.Parts()
 	f.patch(&parts, c.Patch)
 	switch kind := m.OriginKind(); { // a choice is kept
-	case kind == OriginPort && parts.PublicPort == 0:
+	case kind == OriginPort && parts.PublicPort == PortRange{}:
 		parts.PublicPort = m.PublicPort
 	case kind == OriginHost && parts.PublicHost == "":
 		parts.PublicHost = m.PublicHost
@@ -110,8 +110,11 @@ func (c ChangeMapping) Decide(s States) (Decision, error) {
 		if err := s.need(m.publicStreams()...); err != nil {
 			return Decision{}, err
 		}
-		d.freePublic(m)
-		d.takePublic(&next)
+		d.freePublic(m, &next)
+		d.takePublic(&next, m)
+		if err := s.recount(&d, m, &next); err != nil {
+			return Decision{}, err
+		}
 	}
 	return d, nil
 }

@@ -41,7 +41,7 @@ func deleteMappings(s States, d *Decision, ids []int64) error {
 		d.Releases = append(d.Releases, m.claims()...)
 		d.addOwned(m.UserID, MappingStream(id), MappingDeleted{})
 		d.Closes = append(d.Closes, MappingStream(id))
-		d.freePublic(m)
+		d.freePublic(m, &Mapping{})
 		resources := m.resources()
 		for _, account := range m.Accounts() {
 			d.add(QuotaStream(account), QuotaReturned{Resources: resources, ID: id})

@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -11,11 +10,11 @@ import (
 // Origin is where the connections of a mapping come in: at a listener of the source
 // agent, or at a public port or host of forwarders when there is no source client.
 type Origin struct {
-	LocalHost  string `json:"local_host" required:"false" unset:"127.0.0.1" doc:"The IP address the source listens on; 127.0.0.1 when left out" example:"127.0.0.1"`
-	LocalPort  int    `json:"local_port" required:"false" minimum:"1" maximum:"65535" doc:"The port the source listens on; left out when there is no source client" example:"8080"`
-	PublicPort int    `json:"public_port,omitempty" minimum:"0" maximum:"65535" doc:"Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept" example:"20000"`
-	PublicHost string `json:"public_host,omitempty" maxLength:"253" doc:"Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for, or a domain that the user has verified. Left out: a label is chosen and kept" example:"brave-otter"`
-	PublicPath string `json:"public_path,omitempty" maxLength:"255" doc:"Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /" example:"/"`
+	LocalHost  string    `json:"local_host" required:"false" unset:"127.0.0.1" doc:"The IP address the source listens on; 127.0.0.1 when left out" example:"127.0.0.1"`
+	LocalPort  int       `json:"local_port" required:"false" minimum:"1" maximum:"65535" doc:"The port the source listens on; left out when there is no source client" example:"8080"`
+	PublicPort PortRange `json:"public_port,omitzero" doc:"Without a source client: the port of forwarders that visitors connect to, or up to 1024 of them as FROM-TO, all or none. 0 or left out: one is chosen and kept" example:"20000"`
+	PublicHost string    `json:"public_host,omitempty" maxLength:"253" doc:"Of an http or tls mapping without a source client: the label under the forwarders' base domain that visitors ask for, or a domain that the user has verified. Left out: a label is chosen and kept" example:"brave-otter"`
+	PublicPath string    `json:"public_path,omitempty" maxLength:"255" doc:"Of an http mapping with a public host: the path that it has of the host, with all below it. The longest one that fits wins. Left out: /" example:"/"`
 }
 
 // Listener is the address the source agent listens on, host:port.
@@ -40,13 +39,13 @@ func (o Origin) check(f *faults, kind OriginKind) {
 		f.add("local_port", "is a port of the source client, and there is none: leave local_host and local_port out, or name source_client_id")
 	}
 	switch {
-	case o.PublicPort == 0:
+	case o.PublicPort == PortRange{}:
 	case kind == OriginAgent:
 		f.add("public_port", "is for a mapping without a source client: leave source_client_id out")
 	case kind == OriginHost:
 		f.add("public_port", "is for mappings of protocol tcp and udp: this one has a public_host")
-	case o.PublicPort < 0 || o.PublicPort > 65535:
-		f.add("public_port", fmt.Sprintf("must be 0 to 65535, is %d", o.PublicPort))
+	default:
+		f.publicPorts("public_port", o.PublicPort)
 	}
 	for _, part := range []struct{ field, value string }{{"public_host", o.PublicHost}, {"public_path", o.PublicPath}} {
 		switch {

@@ -292,8 +292,20 @@ func (a *args) moment(key string) time.Time {
 }
 
 func (a *args) origin() Origin {
-	return Origin{LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), PublicPort: int(a.number("public_port")),
+	return Origin{LocalHost: a.text("local_host"), LocalPort: int(a.number("local_port")), PublicPort: a.ports("public_port"),
 		PublicHost: a.text("public_host"), PublicPath: a.text("public_path")}
+}
+
+func (a *args) ports(key string) PortRange {
+	text := a.text(key)
+	if text == "" {
+		return PortRange{}
+	}
+	r, err := ParsePortRange(text)
+	if err != nil {
+		a.err = err
+	}
+	return r
 }
 
 func (a *args) options() Options {
@@ -357,6 +369,10 @@ func (a *args) patch(of any, short map[string]string) Patch {
 		if field.Name == "targets" {
 			if text := a.optional(name); text != nil {
 				p[field.Name], _ = json.Marshal(a.targets(*text)) // texts and numbers can be written
+			}
+		} else if field.Type == reflect.TypeFor[PortRange]() {
+			if text := a.optional(name); text != nil {
+				p[field.Name], _ = json.Marshal(*text)
 			}
 		} else if field.Type.Kind() == reflect.String {
 			if text := a.optional(name); text != nil {

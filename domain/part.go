@@ -244,6 +244,9 @@ func (f *faults) fixedBy(p Patch, is any, names ...string) {
 }
 
 func kindName(t reflect.Type) string {
+	if t == reflect.TypeFor[PortRange]() {
+		return "a port, or a text FROM-TO"
+	}
 	switch t.Kind() {
 	case reflect.String:
 		return "a text"

@@ -150,9 +150,9 @@ func everyPartIsCarried(t *testing.T, p Protocol) {
 	origin, service := Origin{LocalHost: "127.0.0.2", LocalPort: 81}, Service{TargetHost: "db", TargetPort: 5432}
 	example(reflect.ValueOf(&origin).Elem(), Field{})
 	origin.LocalHost = "127.0.0.2"
-	origin.PublicPort, origin.PublicHost, origin.PublicPath = 0, "", "" // it has a source client
+	origin.PublicPort, origin.PublicHost, origin.PublicPath = PortRange{}, "", "" // it has a source client
 	example(reflect.ValueOf(&service).Elem(), Field{})
-	service.TargetScheme, service.Target = "", "" // TestHTTPMappingIsCarried has one, TestServicesAreCarried the other
+	service.TargetScheme, service.Target, service.TargetLast = "", "", 0 // TestHTTPMappingIsCarried has one, TestServicesAreCarried the other
 	other := Service{TargetHost: "other", TargetPort: 83}
 	if p == ProtocolSOCKS5 {
 		service, other = Service{}, Service{} // chosen by clients

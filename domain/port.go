@@ -85,12 +85,6 @@ func (p *Port) freeFor(user int64, protocol Protocol, now time.Time) bool {
 	return use.UserID == user || !now.Before(use.FreedAt.Add(PortKept))
 }
 
-// PortRange is a range of ports, both ends included.
-type PortRange struct{ First, Last int }
-
-// Has reports whether a port is in the range.
-func (r PortRange) Has(port int) bool { return port >= r.First && port <= r.Last }
-
 // Refusals of public ports.
 const (
 	CodePortTaken        Code = "port_taken"
@@ -98,40 +92,47 @@ const (
 	CodeQuotaPublicPorts Code = "quota_public_ports"
 )
 
-// choosePort gives the public port for a mapping: the port that it names, or the first
-// free one of the drawn ports. A mapping may keep the port that it has.
-func (s States) choosePort(o PublicOffer, protocol Protocol, user int64, port int) (int, error) {
+// choosePort gives the public ports for a mapping: those that it names, all or none, or
+// the first free one of the drawn ports. A mapping may keep the ports that it has.
+func (s States) choosePort(o PublicOffer, m *Mapping) (PortRange, error) {
+	protocol, wanted := m.Protocol, m.PublicPort
 	if !o.Known {
-		return 0, refuseAt(CodePublicUnavailable, "The servers cannot tell now which forwarders have public ports. Try again in a moment.", "public_port")
+		return PortRange{}, refuseAt(CodePublicUnavailable, "The servers cannot tell now which forwarders have public ports. Try again in a moment.", "public_port")
 	}
 	if len(o.Ports) == 0 {
-		return 0, refuseAt(CodePublicUnavailable, "No forwarder has public ports. Start one with --public-ports FROM-TO.", "public_port")
+		return PortRange{}, refuseAt(CodePublicUnavailable, "No forwarder has public ports. Start one with --public-ports FROM-TO.", "public_port")
 	}
-	if port != 0 {
-		if !slices.ContainsFunc(o.Ports, func(r PortRange) bool { return r.Has(port) }) {
-			return 0, refuseAt(CodePublicUnavailable, fmt.Sprintf("No forwarder has the public port %d. There are %s.", port, rangesText(o.Ports)), "public_port")
+	if wanted != (PortRange{}) {
+		if !slices.ContainsFunc(o.Ports, func(r PortRange) bool { return r.Holds(wanted) }) {
+			which := "port"
+			if wanted.Count() > 1 {
+				which = "ports"
+			}
+			return PortRange{}, refuseAt(CodePublicUnavailable, fmt.Sprintf("No forwarder has the public %s %s. There are %s.", which, wanted, rangesText(o.Ports)), "public_port")
 		}
-		if err := s.need(PortStream(port)); err != nil {
-			return 0, err
+		if err := s.need(portStreams(wanted)...); err != nil {
+			return PortRange{}, err
 		}
-		if !s.port(port).freeFor(user, protocol, o.Now) {
-			return 0, refuseAt(CodePortTaken, fmt.Sprintf("The public port %d is taken for %s, or was a moment ago. Name another, or 0 to have one chosen.", port, protocol), "public_port")
+		for _, port := range wanted.All() {
+			if s.port(port).Uses[protocol].MappingID != m.ID && !s.port(port).freeFor(m.UserID, protocol, o.Now) {
+				return PortRange{}, refuseAt(CodePortTaken, fmt.Sprintf("The public port %d is taken for %s, or was a moment ago. Name another, or 0 to have one chosen.", port, protocol), "public_port")
+			}
 		}
-		return port, nil
+		return wanted, nil
 	}
 	streams := make([]StreamID, len(o.Draw))
 	for i, candidate := range o.Draw {
 		streams[i] = PortStream(candidate)
 	}
 	if err := s.need(streams...); err != nil {
-		return 0, err
+		return PortRange{}, err
 	}
 	for _, candidate := range o.Draw {
-		if s.port(candidate).freeFor(user, protocol, o.Now) {
-			return candidate, nil
+		if s.port(candidate).freeFor(m.UserID, protocol, o.Now) {
+			return OnePort(candidate), nil
 		}
 	}
-	return 0, refuseAt(CodePortsTaken, fmt.Sprintf("No public port is free for %s. There are %s.", protocol, rangesText(o.Ports)), "public_port")
+	return PortRange{}, refuseAt(CodePortsTaken, fmt.Sprintf("No public port is free for %s. There are %s.", protocol, rangesText(o.Ports)), "public_port")
 }
 
 func rangesText(ranges []PortRange) string {
@@ -145,12 +146,26 @@ func rangesText(ranges []PortRange) string {
 	return text
 }
 
-// takePort plans the event that gives a mapping its public port.
-func (d *Decision) takePort(m *Mapping) {
-	d.addOwned(m.UserID, PortStream(m.PublicPort), PortTaken{Port: m.PublicPort, Protocol: m.Protocol, MappingID: m.ID, UserID: m.UserID})
+func portStreams(r PortRange) []StreamID {
+	streams := make([]StreamID, 0, r.Count())
+	for _, port := range r.All() {
+		streams = append(streams, PortStream(port))
+	}
+	return streams
 }
 
-// freePort plans the event that frees the public port of a mapping.
-func (d *Decision) freePort(m *Mapping) {
-	d.addOwned(m.UserID, PortStream(m.PublicPort), PortFreed{Protocol: m.Protocol})
+// takePorts plans the events that give a mapping its public ports, but those that it
+// has already.
+func (d *Decision) takePorts(m *Mapping, has PortRange) {
+	for _, port := range portsBeside(m.PublicPort, has) {
+		d.addOwned(m.UserID, PortStream(port), PortTaken{Port: port, Protocol: m.Protocol, MappingID: m.ID, UserID: m.UserID})
+	}
+}
+
+// freePorts plans the events that free the public ports of a mapping, but those that it
+// keeps.
+func (d *Decision) freePorts(m *Mapping, keeps PortRange) {
+	for _, port := range portsBeside(m.PublicPort, keeps) {
+		d.addOwned(m.UserID, PortStream(port), PortFreed{Protocol: m.Protocol})
+	}
 }

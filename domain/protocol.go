@@ -234,6 +234,10 @@ func (f *faults) parts(p Protocol, kind OriginKind, parts Parts) {
 		f.add("protocol", fmt.Sprintf("%s cannot come in at %s, only at %s", p, kind.where(), row.wheres()))
 	}
 	row.check(f, parts)
+	f.servicePorts("target_port_last", parts.Service, kind, parts.PublicPort)
+	for i, t := range parts.Targets {
+		f.servicePorts(fmt.Sprintf("targets[%d].target", i), t.Service(), kind, parts.PublicPort)
+	}
 	parts.Options.check(f, p, kind)
 	parts.HeldBy.check(f, kind)
 }

@@ -38,7 +38,7 @@ func (s States) choosePublic(o PublicOffer, m *Mapping) (origin Origin, err erro
 	origin = m.Origin
 	switch m.OriginKind() {
 	case OriginPort:
-		origin.PublicPort, err = s.choosePort(o, m.Protocol, m.UserID, m.PublicPort)
+		origin.PublicPort, err = s.choosePort(o, m)
 	case OriginHost:
 		origin.PublicHost, err = s.chooseHost(o, m)
 	}
@@ -60,28 +60,29 @@ func (m *Mapping) URL(hosts string) string {
 func (m *Mapping) publicStreams() []StreamID {
 	switch m.OriginKind() {
 	case OriginPort:
-		return []StreamID{PortStream(m.PublicPort)}
+		return portStreams(m.PublicPort)
 	case OriginHost:
 		return []StreamID{HostStream(m.PublicHost)}
 	}
 	return nil
 }
 
-// takePublic plans that a mapping has what is public of it.
-func (d *Decision) takePublic(m *Mapping) {
+// takePublic plans that a mapping has what is public of it. was is the mapping as it was
+// before a change; an empty one has nothing.
+func (d *Decision) takePublic(m, was *Mapping) {
 	switch m.OriginKind() {
 	case OriginPort:
-		d.takePort(m)
+		d.takePorts(m, was.PublicPort)
 	case OriginHost:
 		d.takeHost(m)
 	}
 }
 
-// freePublic plans that a mapping has it no longer.
-func (d *Decision) freePublic(m *Mapping) {
+// freePublic plans that a mapping has it no longer, but what it has after a change.
+func (d *Decision) freePublic(m, next *Mapping) {
 	switch m.OriginKind() {
 	case OriginPort:
-		d.freePort(m)
+		d.freePorts(m, next.PublicPort)
 	case OriginHost:
 		d.freeHost(m)
 	}

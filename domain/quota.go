@@ -43,6 +43,7 @@ type Quota struct {
 	Invites  map[int64]bool  `json:",omitempty"`
 	Domains  map[int64]bool  `json:",omitempty"`
 	Ports    map[int64]bool  `json:",omitempty"` // mappings with a public port
+	Ranges   map[int64]int64 `json:",omitempty"` // of these, those with several: how many
 	Hosts    map[int64]bool  `json:",omitempty"` // mappings with a public host
 }
 
@@ -71,6 +72,7 @@ type (
 		SourceClientID   int64      `json:"source_client_id,omitempty"`
 		TargetClientID   int64      `json:"target_client_id,omitempty"`
 		FurtherClientIDs []int64    `json:"further_client_ids,omitempty"` // since schema 2: clients of further targets
+		PublicPorts      int64      `json:"public_ports,omitempty"`       // since schema 3: how many, of a mapping with several
 	}
 	// QuotaReturned ends the count of a QuotaTaken.
 	QuotaReturned struct {
@@ -94,7 +96,7 @@ func (q *Quota) Exists() bool { return q.Account != 0 }
 // Clone implements [Aggregate].
 func (q *Quota) Clone() Aggregate {
 	c := *q
-	c.Mappings, c.Shares = maps.Clone(q.Mappings), maps.Clone(q.Shares)
+	c.Mappings, c.Shares, c.Ranges = maps.Clone(q.Mappings), maps.Clone(q.Shares), maps.Clone(q.Ranges)
 	for _, r := range counted {
 		if r.set != nil {
 			*r.set(&c) = maps.Clone(*r.set(q))
@@ -146,8 +148,12 @@ func (q *Quota) setActive(id int64, active bool) {
 func (q *Quota) take(d *Decision, e QuotaTaken) error {
 	for _, r := range e.Resources {
 		c := counted[r]
-		if held, limit := c.held(q), c.limit(q); limit != nil && held >= *limit {
+		switch held, limit := c.held(q), c.limit(q); {
+		case limit == nil:
+		case held >= *limit:
 			return refuse(c.code, fmt.Sprintf("The account %d has %d %s and may have %d.", q.Account, held, c.what, *limit))
+		case r == ResourcePublicPort && e.PublicPorts > *limit-held:
+			return refuse(c.code, fmt.Sprintf("The account %d has %d %s and may have %d: there is no room for %d more.", q.Account, held, c.what, *limit, e.PublicPorts))
 		}
 		if r == ResourceMapping {
 			if err := q.roomAt(ends(e.SourceClientID, e.TargetClientID, e.FurtherClientIDs)...); err != nil {

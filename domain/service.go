@@ -14,8 +14,9 @@ import (
 type Service struct {
 	TargetHost   string `json:"target_host" required:"false" maxLength:"253" doc:"An IP address or a host name that the target resolves; left out for socks5, and where target says it" example:"127.0.0.1"`
 	TargetPort   int    `json:"target_port" required:"false" minimum:"1" maximum:"65535" example:"80"`
+	TargetLast   int    `json:"target_port_last,omitempty" minimum:"1" maximum:"65535" doc:"With a range of public ports: the last of as many ports of the service, of which target_port is the first; the first public port leads to the first one. Left out: all lead to target_port" example:"20009"`
 	TargetScheme string `json:"target_scheme,omitempty" enum:"http,https,h2c" doc:"How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http" example:"http"`
-	Target       string `json:"target,omitempty" maxLength:"1029" doc:"In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port" example:"unix:/run/app.sock"`
+	Target       string `json:"target,omitempty" maxLength:"1029" doc:"In place of target_host, target_port and target_port_last: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port or host:from-to, which are shown as those fields" example:"unix:/run/app.sock"`
 }
 
 // ServiceKind says what kind of service the target agent reaches.
@@ -54,13 +55,25 @@ func (s Service) Address() string {
 	return net.JoinHostPort(s.TargetHost, strconv.Itoa(s.TargetPort))
 }
 
-// Text is the service for people: host:port, unix:PATH or file:PATH; "" for none.
+// At is the service for the nth public port of its mapping, from 0.
+func (s Service) At(n int) Service {
+	if s.TargetLast != 0 {
+		s.TargetPort = min(s.TargetPort+n, s.TargetLast)
+		s.TargetLast = 0
+	}
+	return s
+}
+
+// Text is the service for people: host:port, host:from-to, unix:PATH or file:PATH; "" for none.
 func (s Service) Text() string {
 	switch {
 	case s.Target != "":
 		return s.Target
 	case s.TargetHost == "" && s.TargetPort == 0:
 		return ""
+	}
+	if s.TargetLast != 0 {
+		return s.Address() + "-" + strconv.Itoa(s.TargetLast)
 	}
 	return s.Address()
 }
@@ -72,11 +85,16 @@ func (s Service) complete() Service {
 		return s
 	}
 	host, port, err := net.SplitHostPort(s.Target)
-	n, numErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || numErr != nil || s.TargetHost != "" && s.TargetHost != host || s.TargetPort != 0 && s.TargetPort != int(n) {
+	ports, portErr := ParsePortRange(port)
+	last := 0
+	if strings.Contains(port, "-") {
+		last = ports.Last
+	}
+	if err != nil || portErr != nil || ports.First > 65535 || s.TargetHost != "" && s.TargetHost != host ||
+		s.TargetPort != 0 && s.TargetPort != ports.First || s.TargetLast != 0 && s.TargetLast != last {
 		return s
 	}
-	s.Target, s.TargetHost, s.TargetPort = "", host, int(n)
+	s.Target, s.TargetHost, s.TargetPort, s.TargetLast = "", host, ports.First, last
 	return s
 }
 
@@ -85,10 +103,10 @@ func (s Service) complete() Service {
 func (s Service) instead(was Service) Service {
 	switch {
 	case s.Target != was.Target && s.Target != "":
-		if s.TargetHost == was.TargetHost && s.TargetPort == was.TargetPort {
-			s.TargetHost, s.TargetPort = "", 0
+		if s.TargetHost == was.TargetHost && s.TargetPort == was.TargetPort && s.TargetLast == was.TargetLast {
+			s.TargetHost, s.TargetPort, s.TargetLast = "", 0, 0
 		}
-	case s.TargetHost != was.TargetHost || s.TargetPort != was.TargetPort:
+	case s.TargetHost != was.TargetHost || s.TargetPort != was.TargetPort || s.TargetLast != was.TargetLast:
 		s.Target = ""
 	}
 	return s
@@ -102,7 +120,7 @@ func (s Service) check(f *faults) {
 		f.host("target_host", s.TargetHost)
 		f.bounds(s)
 		return
-	case s.TargetHost != "" || s.TargetPort != 0:
+	case s.TargetHost != "" || s.TargetPort != 0 || s.TargetLast != 0:
 		f.add("target", "says what target_host and target_port say otherwise: leave one of them out")
 	case kind == ServiceHost:
 		f.add("target", "must be host:port, unix: and an absolute path, or file: and an absolute path")
@@ -112,6 +130,22 @@ func (s Service) check(f *faults) {
 	f.bounds(struct {
 		TargetScheme string `json:"target_scheme,omitempty" enum:"http,https,h2c"`
 	}{s.TargetScheme})
+}
+
+// servicePorts checks that a service with several ports has one for each public port.
+func (f *faults) servicePorts(field string, s Service, kind OriginKind, public PortRange) {
+	if s.TargetLast == 0 {
+		return
+	}
+	ports := PortRange{s.TargetPort, s.TargetLast}
+	switch {
+	case kind != OriginPort:
+		f.add(field, "is for a mapping with a range of public ports")
+	case s.TargetLast <= s.TargetPort:
+		f.add(field, "must be above the first port")
+	case ports.Count() != public.Count():
+		f.add(field, fmt.Sprintf("must give as many ports as public_port, which has %d; the service has %d", max(public.Count(), 1), ports.Count()))
+	}
 }
 
 // targetPath checks a path at the target agent's machine, whatever system that has.

@@ -157,6 +157,7 @@ func (c CreateShare) Decide(s States) (Decision, error) {
 	f.text("name", c.Name, 0, maxNameLength)
 	f.protocol(c.Protocol)
 	c.Protocol.checkService(&f, c.Service)
+	f.servicePorts("target_port_last", c.Service, OriginAgent, PortRange{})
 	c.Options.check(&f, c.Protocol, OriginAgent)
 	if len(c.Targets) > 0 {
 		f.add("targets", "are for mappings: a share has one service")

@@ -34,6 +34,8 @@ type forward struct {
 	target  *session // nil: the target agent is connected to another forwarder; guarded by routes.mu
 	shape
 	chosen   bool        // service is what the client asks for, and not the mapping's
+	port     uint32      // where it came in, of a mapping with several public ports; else 0
+	nth      int         // of these ports, from 0
 	of       string      // the protocol of the mapping
 	choices  []choice    // of a mapping with several targets
 	index    uint32      // of the target, in the mapping's list, from 1; 0 = there is no list
@@ -73,8 +75,26 @@ type leaver interface {
 // newForward is a stream of a mapping as the records are at this moment.
 func newForward(m *mappingRoute, from origin) *forward {
 	o := forTarget(m.State.Options)
-	return &forward{mapping: m, version: m.Version, origin: from, shape: shapeOf(m, m.State.Service), of: string(m.State.Protocol),
+	port, nth := portOf(m, from)
+	return &forward{mapping: m, version: m.Version, origin: from, port: port, nth: nth, shape: shapeOf(m, m.State.Service, nth), of: string(m.State.Protocol),
 		heralded: o.ProxyProtocol != "", options: optionsText(o), sealed: m.State.Options.EndToEnd(), source: m.State.SourceClientID}
+}
+
+// portOf tells which of a mapping's public ports a stream came in at, for who has the
+// target: its number when there are several, else 0; and its place among them, from 0.
+func portOf(m *mappingRoute, from origin) (number uint32, nth int) {
+	ports := m.State.PublicPort
+	if ports.Count() < 2 {
+		return 0, 0
+	}
+	at := ports.First
+	switch from := from.(type) {
+	case *fromPort:
+		at = from.port
+	case *fromPeer:
+		at = from.port
+	}
+	return uint32(at), at - ports.First
 }
 
 // forTarget gives the options that the target agent must know.
@@ -107,7 +127,7 @@ func (r *routes) begin(m *mappingRoute, from origin) (*forward, wire.Code) {
 		return nil, code
 	}
 	f := newForward(m, from)
-	f.limit, f.choices = limit, r.choices(m)
+	f.limit, f.choices = limit, r.choices(m, f.nth)
 	if target := r.clients[m.State.TargetClientID]; target != nil {
 		f.target = target.session
 	}

@@ -154,9 +154,15 @@ func (r *routes) receive(from *fromPeer, open *wirepb.Open) (fwd *forward, code 
 	if code := r.usable(m); code != "" {
 		return nil, code, behind
 	}
-	from.source, from.target, from.port, from.publicHost = m.State.SourceClientID, c.State.ID, m.State.PublicPort, m.State.PublicHost
+	from.source, from.target, from.port, from.publicHost = m.State.SourceClientID, c.State.ID, m.State.PublicPort.First, m.State.PublicHost
+	if at := int(open.GetPublicPort()); at != 0 {
+		if !m.State.PublicPort.Has(at) { // it was one, or will be
+			return nil, wire.NoSuchMapping, behind
+		}
+		from.port = at
+	}
 	fwd = newForward(m, from)
-	fwd.target, fwd.shape = c.session, shapeOf(m, service)
+	fwd.target, fwd.shape = c.session, shapeOf(m, service, fwd.nth)
 	m.add(fwd)
 	return fwd, "", behind
 }

@@ -44,7 +44,7 @@ func (p *fromPort) admit(_ context.Context, open *wirepb.Open) (*forward, wire.C
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := r.mappings[p.mapping]
-	if m == nil || m.State.PublicPort != p.port {
+	if m == nil || !m.State.PublicPort.Has(p.port) {
 		return nil, wire.NoSuchMapping
 	}
 	if !admits(m, open) {

@@ -66,7 +66,7 @@ func (r *routes) mergeInto(h *holding, view viewParts, part *domain.Ingress, fx 
 	}
 	seen := map[int64]bool{}
 	for _, m := range view.mappings {
-		if m.State.Live() {
+		if m.State.Live() && h.wants(&m.State) { // a part of an ingress may reach beyond this one
 			seen[m.State.ID] = true
 			r.addMapping(h, m, view.position, fx)
 		}

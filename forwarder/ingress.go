@@ -69,7 +69,7 @@ func (r *routes) refreshIngress(view domain.IngressView) (fx *effects, again dom
 		r.mergeIngress(&h.holding, view, nil, fx)
 	}
 	for what, h := range r.ingresses {
-		if !what.Covers(view.Ingress) {
+		if !what.Meets(view.Ingress) {
 			continue
 		}
 		part := &view.Ingress
@@ -98,7 +98,7 @@ func (r *routes) ingressesOf(m *domain.Mapping) (all []*holding) {
 		if h := r.hosts[m.PublicHost]; h != nil {
 			all = append(all, &h.holding)
 		}
-	case m.PublicPort != 0:
+	case m.PublicPort.First != 0:
 		for _, h := range r.ingresses {
 			if h.wants(m) {
 				all = append(all, h)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,8 +29,8 @@ type Ports struct {
 // that used it may have ended.
 const portRetry = 2 * time.Second
 
-// ports are the listeners of public ports. There is one for each usable mapping with a
-// port in this forwarder's range.
+// ports are the listeners of public ports. There is one for each port of this
+// forwarder's range that a usable mapping has.
 type ports struct {
 	f          *Forwarder
 	of         domain.Ingress
@@ -107,46 +109,96 @@ func (p *ports) keep(ctx context.Context) {
 func (p *ports) settle(wanted map[portKey]int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	opened, closed, failed := portNews{}, portNews{}, portNews{}
 	for key, l := range p.open {
 		if wanted[key] != l.mapping {
 			_ = l.socket.Close()
 			delete(p.open, key)
-			p.f.log.Info("public port closed", "port", key.number, "protocol", key.protocol, "mapping", l.mapping)
+			closed.add(key, l.mapping)
 		}
 	}
+	closed.each(func(key portKey, mapping int64, ports string) {
+		p.f.log.Info("public port closed", "port", ports, "protocol", key.protocol, "mapping", mapping)
+	})
 	for key := range p.failed {
 		if wanted[key] == 0 {
 			delete(p.failed, key)
 		}
 	}
 	for key, mapping := range wanted {
-		if p.open[key] == nil {
-			p.bind(key, mapping)
+		if p.open[key] != nil {
+			continue
 		}
+		was := p.failed[key]
+		switch err := p.bind(key, mapping); {
+		case err == nil && p.open[key] != nil:
+			opened.add(key, mapping)
+		case err != nil && (was == nil || was.Error() != err.Error()):
+			failed.add(key, mapping)
+		}
+	}
+	opened.each(func(key portKey, mapping int64, ports string) {
+		p.f.log.Info("public port opened", "port", ports, "protocol", key.protocol, "mapping", mapping)
+	})
+	failed.each(func(key portKey, mapping int64, ports string) {
+		p.f.log.Warn("a public port cannot be opened, trying again", "port", ports, "protocol", key.protocol, "mapping", mapping, "error", p.failed[key])
+	})
+}
+
+// portNews are the ports of mappings about which there is one thing to say in the log:
+// one line for a mapping, however many ports it has.
+type portNews map[int64][]portKey
+
+func (n portNews) add(key portKey, mapping int64) { n[mapping] = append(n[mapping], key) }
+
+// each gives the ports of each mapping as a text, and the lowest of them.
+func (n portNews) each(say func(lowest portKey, mapping int64, ports string)) {
+	for mapping, keys := range n {
+		slices.SortFunc(keys, func(a, b portKey) int { return a.number - b.number })
+		ports := make([]int, len(keys))
+		for i, key := range keys {
+			ports[i] = key.number
+		}
+		say(keys[0], mapping, portsText(ports))
 	}
 }
 
+// portsText writes ports in order, those in a row as FROM-TO: "20000-20003, 20007".
+func portsText(ports []int) string {
+	var parts []string
+	for i := 0; i < len(ports); {
+		j := i
+		for j+1 < len(ports) && ports[j+1] == ports[j]+1 {
+			j++
+		}
+		parts = append(parts, domain.PortRange{First: ports[i], Last: ports[j]}.String())
+		i = j + 1
+	}
+	const most = 20
+	if more := len(parts) - most; more > 0 {
+		parts = append(parts[:most], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(parts, ", ")
+}
+
 // bind opens a port. The caller holds the lock.
-func (p *ports) bind(key portKey, mapping int64) {
+func (p *ports) bind(key portKey, mapping int64) error {
 	open := portKinds[key.protocol]
 	if open == nil {
-		return // no public port carries it: the domain has refused the mapping
+		return nil // no public port carries it: the domain has refused the mapping
 	}
 	socket, err := open(p, key, mapping)
 	if err != nil {
-		if was := p.failed[key]; was == nil || was.Error() != err.Error() {
-			p.f.log.Warn("a public port cannot be opened, trying again", "port", key.number, "protocol", key.protocol, "mapping", mapping, "error", err)
-		}
 		p.failed[key] = err
-		return
+		return err
 	}
 	delete(p.failed, key)
 	if !p.f.start(socket.serve) {
 		_ = socket.Close()
-		return
+		return nil
 	}
 	p.open[key] = &portListener{mapping: mapping, socket: socket}
-	p.f.log.Info("public port opened", "port", key.number, "protocol", key.protocol, "mapping", mapping)
+	return nil
 }
 
 // complain logs a failure of a socket that stays open.
@@ -197,7 +249,10 @@ func (r *routes) publicPorts(of domain.Ingress) map[portKey]int64 {
 	}
 	for id, m := range h.mappings {
 		if of.Has(&m.State) && r.usable(m) == "" {
-			wanted[portKey{m.State.Protocol, m.State.PublicPort}] = id
+			ports := m.State.PublicPort
+			for port := max(ports.First, of.FirstPort); port <= min(ports.Last, of.LastPort); port++ {
+				wanted[portKey{m.State.Protocol, port}] = id
+			}
 		}
 	}
 	return wanted

@@ -48,7 +48,7 @@ func (w *world) public(ports *forwarder.Ports, n int, target client, service str
 	m := mapping{id: domain.FirstMappingID + w.plane.ids.Add(1), address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	host, at := split(w.t, service)
 	w.plane.do(w.t, domain.CreateMapping{ID: m.id, Any: true, UserID: w.plane.clientOwner(target.id, w.user), TargetClientID: target.id,
-		Protocol: domain.ProtocolTCP, Parts: domain.Parts{Origin: domain.Origin{PublicPort: port},
+		Protocol: domain.ProtocolTCP, Parts: domain.Parts{Origin: domain.Origin{PublicPort: domain.OnePort(port)},
 			Service: domain.Service{TargetHost: host, TargetPort: at}}}.Offered(offered(ports)))
 	return m
 }

@@ -202,7 +202,7 @@ func (m *routesModel) command(kind int) {
 	case 12, 13:
 		m.mappings = append(m.mappings, id)
 		c = domain.CreateMapping{ID: id, Any: true, UserID: pick(m.rnd, m.users), TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolTCP,
-			Parts: domain.Parts{Origin: domain.Origin{PublicPort: 20000 + m.rnd.IntN(16)}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}}.Offered(publicOffer)
+			Parts: domain.Parts{Origin: domain.Origin{PublicPort: m.drawPorts()}, Service: domain.Service{TargetHost: "h", TargetPort: 1}}}.Offered(publicOffer)
 	case 16:
 		m.mappings = append(m.mappings, id)
 		c = domain.CreateMapping{ID: id, Any: true, UserID: pick(m.rnd, m.users), TargetClientID: pick(m.rnd, m.clients), Protocol: domain.ProtocolHTTP,
@@ -408,6 +408,12 @@ func (m *routesModel) compareHosts() {
 	}
 }
 
+// drawPorts gives a port or a few, also some of which the routes' range has a part only.
+func (m *routesModel) drawPorts() domain.PortRange {
+	first := 20000 + m.rnd.IntN(16)
+	return domain.PortRange{First: first, Last: min(first+m.rnd.IntN(3), 20015)}
+}
+
 func (m *routesModel) comparePorts() {
 	if m.ports == (domain.Ingress{}) {
 		return
@@ -416,7 +422,11 @@ func (m *routesModel) comparePorts() {
 	for _, id := range m.mappings {
 		mapping, ok := m.plane.states[domain.MappingStream(id)].(*domain.Mapping)
 		if ok && mapping.Active() && m.ports.Has(mapping) && m.userWorks(mapping.UserID) {
-			want[mapping.PublicPort] = id
+			for _, port := range mapping.PublicPort.All() {
+				if (domain.PortRange{First: m.ports.FirstPort, Last: m.ports.LastPort}).Has(port) {
+					want[port] = id
+				}
+			}
 		}
 	}
 	if got := m.routes.Ports(m.ports); !maps.Equal(got, want) {

@@ -55,9 +55,9 @@ type choice struct {
 // shape is what the target agent is asked for.
 type shape struct{ service, protocol string }
 
-// choices gives the targets of a mapping that has several, the best first. The lock is
-// held.
-func (r *routes) choices(m *mappingRoute) (all []choice) {
+// choices gives the targets of a mapping that has several, the best first, for the nth of
+// its public ports. The lock is held.
+func (r *routes) choices(m *mappingRoute, nth int) (all []choice) {
 	if len(m.State.Targets) < 2 {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (r *routes) choices(m *mappingRoute) (all []choice) {
 		if m.targets[key] == nil {
 			m.targets[key] = &targetLoad{}
 		}
-		all = append(all, choice{t.ClientID, t.Target, uint32(i + 1), shapeOf(m, t.Service()), t.Share(), m.targets[key]})
+		all = append(all, choice{t.ClientID, t.Target, uint32(i + 1), shapeOf(m, t.Service(), nth), t.Share(), m.targets[key]})
 	}
 	now := time.Now()
 	for _, c := range all {
@@ -97,8 +97,10 @@ func (r *routes) choices(m *mappingRoute) (all []choice) {
 	return all
 }
 
-// shapeOf says what a target agent is asked for, for one service of a mapping.
-func shapeOf(m *mappingRoute, s domain.Service) shape {
+// shapeOf says what a target agent is asked for, for one service of a mapping and the
+// nth of its public ports.
+func shapeOf(m *mappingRoute, s domain.Service, nth int) shape {
+	s = s.At(nth)
 	of := domain.Mapping{Protocol: m.State.Protocol, Service: s}
 	return shape{s.Address(), of.Carried()}
 }

@@ -15,13 +15,13 @@ func TestTheBestTargetFirst(t *testing.T) {
 	m.State.Targets = []domain.Target{{ClientID: 1, Target: "a:1", Weight: 3}, {ClientID: 2, Target: "b:1"}, {ClientID: 3, Target: "unix:/c"}}
 	r := &routes{clients: map[int64]*clientRoute{1: {}, 2: {}}}
 	order := func() (clients []int64) {
-		for _, c := range r.choices(m) {
+		for _, c := range r.choices(m, 0) {
 			clients = append(clients, c.client)
 		}
 		return clients
 	}
 	at := func(client int64) choice {
-		all := r.choices(m)
+		all := r.choices(m, 0)
 		return all[slices.IndexFunc(all, func(c choice) bool { return c.client == client })]
 	}
 	want := func(when string, clients ...int64) {
@@ -37,7 +37,7 @@ func TestTheBestTargetFirst(t *testing.T) {
 	served := map[int64]int{}
 	var open []*forward
 	for range 12 {
-		c := r.choices(m)[0]
+		c := r.choices(m, 0)[0]
 		f := &forward{mapping: m}
 		m.live[f] = struct{}{}
 		r.choose(f, c)
@@ -64,7 +64,7 @@ func TestTheBestTargetFirst(t *testing.T) {
 	delete(r.clients, 1)
 	want("the first is elsewhere, and had more", 2, 3, 1)
 	m.State.Targets = m.State.Targets[:1]
-	if all := r.choices(m); all != nil {
+	if all := r.choices(m, 0); all != nil {
 		t.Errorf("of one target there is a choice: %v", all)
 	}
 }

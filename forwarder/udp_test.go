@@ -170,7 +170,7 @@ func (w *world) publicFlow(target client, n int, service string) mapping {
 	id := domain.FirstMappingID + w.plane.ids.Add(1)
 	host, port := split(w.t, service)
 	w.plane.do(w.t, domain.CreateMapping{ID: id, UserID: w.user, TargetClientID: target.id, Protocol: domain.ProtocolUDP,
-		Parts: domain.Parts{Origin: domain.Origin{PublicPort: w.ports.First + n}, Service: domain.Service{TargetHost: host, TargetPort: port}}}.Offered(offered(w.ports)))
+		Parts: domain.Parts{Origin: domain.Origin{PublicPort: domain.OnePort(w.ports.First + n)}, Service: domain.Service{TargetHost: host, TargetPort: port}}}.Offered(offered(w.ports)))
 	return mapping{id, net.JoinHostPort("127.0.0.1", fmt.Sprint(w.ports.First+n))}
 }
 

@@ -207,6 +207,7 @@ func newAPI(config Config) (*api, error) {
 // document is the configuration of huma and the head of the OpenAPI document.
 func (a *api) document() huma.Config {
 	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	schemas.RegisterTypeAlias(typeOf[domain.PortRange](), typeOf[ports]())
 	return huma.Config{
 		OpenAPI: &huma.OpenAPI{
 			OpenAPI: "3.1.0",

@@ -27,6 +27,19 @@ func (Protocol) Schema(huma.Registry) *huma.Schema {
 	return s
 }
 
+// ports is a domain.PortRange in the document: a number or a text, as
+// the domain reads and writes it.
+type ports domain.PortRange
+
+// Schema implements [huma.SchemaProvider].
+func (ports) Schema(huma.Registry) *huma.Schema {
+	least, most := 0.0, 65535.0
+	return &huma.Schema{OneOf: []*huma.Schema{
+		{Type: huma.TypeInteger, Minimum: &least, Maximum: &most},
+		{Type: huma.TypeString, Pattern: `^[0-9]{1,5}(-[0-9]{1,5})?$`},
+	}}
+}
+
 // answers makes a schema of requests that of an answer: nothing of a part is missing
 // there, and bounds are not the reader's matter.
 func answers(s *huma.Schema, parts ...any) *huma.Schema {
@@ -56,7 +69,20 @@ func (Mapping) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 
 // TransformSchema implements [huma.SchemaTransformer].
 func (Share) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return answers(s, domain.Service{}, domain.Options{})
+	s = answers(s, domain.Service{}, domain.Options{})
+	delete(s.Properties, lastPort)
+	return s
+}
+
+// lastPort is the field of a service that needs a range of public ports.
+const lastPort = "target_port_last"
+
+// TransformSchema implements [huma.SchemaTransformer]: a share is redeemed for a listener,
+// which is one port.
+func (CreateShareBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	delete(s.Properties, lastPort)
+	s.PrecomputeMessages()
+	return s
 }
 
 // ChangeMappingBody is the body of PUT /mappings/{id}; what is left out or null

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"net"
-	"strconv"
 
 	"github.com/tunnox-net/tunnox/domain"
 )
@@ -26,8 +25,8 @@ func (a *api) public(ctx context.Context) func(m *domain.Mapping) (address, url 
 			}
 		}
 		for _, n := range nodes {
-			if address == nil && m.PublicPort != 0 && n.Public != "" && m.PublicPort >= n.FirstPort && m.PublicPort <= n.LastPort {
-				at := net.JoinHostPort(n.Public, strconv.Itoa(m.PublicPort))
+			if address == nil && m.PublicPort.First != 0 && n.Public != "" && (domain.PortRange{First: n.FirstPort, Last: n.LastPort}).Holds(m.PublicPort) {
+				at := net.JoinHostPort(n.Public, m.PublicPort.String())
 				address = &at
 			}
 			hosts := n.HostsURL

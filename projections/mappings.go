@@ -41,7 +41,7 @@ func (r *MappingRow) indexes() []Index {
 	for _, client := range r.Ends() {
 		all = append(all, MappingsOfClient(client))
 	}
-	if r.PublicPort != 0 {
+	if r.PublicPort.First != 0 {
 		all = append(all, MappingsWithPort)
 	}
 	if r.HeldBy != "" {

@@ -24,7 +24,7 @@ var (
 		field("STATUS", "status"),
 	}
 	mappingFields = []string{"mapping_id", "name", "user_id", "status", "protocol",
-		"source_client_id", "local_host", "local_port", "public_port", "public_address", "public_host", "public_path", "public_url", "target_client_id", "target_scheme", "target_host", "target_port", "target"}
+		"source_client_id", "local_host", "local_port", "public_port", "public_address", "public_host", "public_path", "public_url", "target_client_id", "target_scheme", "target_host", "target_port", "target_port_last", "target"}
 )
 
 // listenerText is where a mapping's connections come in.
@@ -51,6 +51,9 @@ func serviceShown(o object) string {
 		}
 		return at
 	}
+	if last := o.text("target_port_last"); last != "-" {
+		return o.address("target_host", "target_port") + "-" + last
+	}
 	if scheme := o.text("target_scheme"); scheme != "-" {
 		return scheme + "://" + o.address("target_host", "target_port")
 	}
@@ -67,14 +70,14 @@ func mappingCommand(api *apiFlags) *cobra.Command {
 
 func (r *resource) createMapping() *cobra.Command {
 	var user, source, target int64
-	var publicPort int
-	var protocol, name, listen, host, path, service string
+	var publicPort, protocol, name, listen, host, path, service string
 	cmd := &cobra.Command{
 		Use:   "create [--source CLIENT --listen [HOST:]PORT | --public-port PORT | --protocol http|tls [--host LABEL]] (--target CLIENT --service HOST:PORT | --targets ...)",
 		Short: "Create a mapping: a listener at the source client, a public port or a public host; a service at the target client",
 		Example: "  tunnox mapping create --protocol http --target 600000001 --service 127.0.0.1:3000\n" +
 			"  tunnox mapping create --source 600000000 --listen 5433 --target 600000001 --service 127.0.0.1:5432\n" +
 			"  tunnox mapping create --public-port 0 --target 600000001 --service 127.0.0.1:5432\n" +
+			"  tunnox mapping create --protocol udp --public-port 20010-20019 --target 600000001 --service 127.0.0.1:5010-5019\n" +
 			"  tunnox mapping create --protocol http --targets client_id=600000001,target=127.0.0.1:3000 --targets client_id=600000002,target=127.0.0.1:3000",
 		Args: cobra.NoArgs,
 	}
@@ -96,7 +99,11 @@ func (r *resource) createMapping() *cobra.Command {
 		}
 		switch {
 		case cmd.Flags().Changed("public-port"):
-			body["public_port"] = publicPort
+			ports, err := publicPorts(publicPort)
+			if err != nil {
+				return err
+			}
+			body["public_port"] = ports
 		case listen != "":
 			body["source_client_id"] = source
 			if err := addListen(body, listen); err != nil {
@@ -124,10 +131,10 @@ func (r *resource) createMapping() *cobra.Command {
 	nameFlag(cmd, &target, "target", "client", "`client` that dials the service, by name or id")
 	protocolFlag(cmd, &protocol)
 	flags.StringVar(&listen, "listen", "", "`[host:]port` the source client listens on (host 127.0.0.1 unless given)")
-	flags.IntVar(&publicPort, "public-port", 0, "`port` of the forwarders' public ports that visitors come to, instead of a source client; 0 = one is chosen and kept")
+	flags.StringVar(&publicPort, "public-port", "", "`port` of the forwarders' public ports that visitors come to, instead of a source client, or FROM-TO for several; 0 = one is chosen and kept")
 	flags.StringVar(&host, "host", "", "`label` of the public host of an http or tls mapping, under the server's base domain, or a domain that you have verified, see tunnox domain (default: a label is chosen and kept)")
 	flags.StringVar(&path, "path", "", "`path` of the public host that an http mapping has, with all below it (default: /)")
-	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; the scheme of an http mapping's service is http, https or h2c; unix:PATH is a socket, file:PATH a directory for http; none for socks5")
+	flags.StringVar(&service, "service", "", "`[scheme://]host:port` the target client dials; with a range of public ports host:from-to for as many ports of the service; the scheme of an http mapping's service is http, https or h2c; unix:PATH is a socket, file:PATH a directory for http; none for socks5")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	optionFlags(cmd, mappingOptions)
 	cmd.MarkFlagsRequiredTogether("source", "listen")
@@ -159,7 +166,7 @@ func (r *resource) updateMapping() *cobra.Command {
 	cmd.Flags().String("service", "", "`[scheme://]host:port` the target client dials from now on, or unix:PATH, or file:PATH")
 	cmd.Flags().String("host", "", "`label` of the public host from now on")
 	cmd.Flags().String("path", "", "`path` of the public host that the mapping has from now on")
-	cmd.Flags().Int("public-port", 0, "`port` of the forwarders' public ports that visitors come to from now on")
+	cmd.Flags().String("public-port", "", "`port` of the forwarders' public ports that visitors come to from now on, or FROM-TO")
 	cmd.Flags().String("name", "", "`name` from now on")
 	optionFlags(cmd, mappingOptions)
 	cmd.MarkFlagsOneRequired(append([]string{"listen", "service", "name", "public-port", "host", "path"}, optionNames(mappingOptions)...)...)
@@ -176,11 +183,13 @@ func changedMapping(flags *pflag.FlagSet) (map[string]any, error) {
 		}
 	}
 	if flags.Changed("public-port") {
-		port, err := flags.GetInt("public-port")
+		text, err := flags.GetString("public-port")
 		if err != nil {
 			return nil, err
 		}
-		body["public_port"] = port
+		if body["public_port"], err = publicPorts(text); err != nil {
+			return nil, err
+		}
 	}
 	if service, ok := given["service"].(string); ok {
 		if err := addService(body, service); err != nil {
@@ -261,12 +270,29 @@ func addService(body map[string]any, service string) error {
 		body["target"] = address
 		return nil
 	}
+	if host, port, err := net.SplitHostPort(address); err == nil && strings.Contains(port, "-") {
+		ports, err := domain.ParsePortRange(port)
+		if err != nil {
+			return usageError("--service %q: %v", service, err)
+		}
+		body["target_host"], body["target_port"], body["target_port_last"] = host, ports.First, ports.Last
+		return nil
+	}
 	host, port, err := splitAddress(address)
 	if err != nil || host == "" {
 		return usageError("--service %q: want HOST:PORT, unix:PATH or file:PATH", service)
 	}
 	body["target_host"], body["target_port"] = host, port
 	return nil
+}
+
+// publicPorts reads --public-port. Which ports there are the server says.
+func publicPorts(text string) (domain.PortRange, error) {
+	ports, err := domain.ParsePortRange(text)
+	if err != nil {
+		return ports, usageError("--public-port: %v", err)
+	}
+	return ports, nil
 }
 
 // splitAddress leaves the port's range to the server, which names the fault.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"strconv"
 	"sync"
 
 	"github.com/tunnox-net/tunnox/control"
@@ -38,8 +37,8 @@ func visitorAddresses(nodes directory.Nodes, log *slog.Logger) func(context.Cont
 				return ""
 			}
 			for _, n := range known() {
-				if m.PublicPort != 0 && n.Public != "" && n.HasPort(m.PublicPort) {
-					return net.JoinHostPort(n.Public, strconv.Itoa(m.PublicPort))
+				if m.PublicPort.First != 0 && n.Public != "" && n.HasPort(m.PublicPort.First) && n.HasPort(m.PublicPort.Last) {
+					return net.JoinHostPort(n.Public, m.PublicPort.String())
 				}
 				if m.PublicHost == "" {
 					continue

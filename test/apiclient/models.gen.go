@@ -4,9 +4,11 @@
 package apiclient
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/oapi-codegen/nullable"
+	"github.com/oapi-codegen/runtime"
 )
 
 // Defines values for ChangeClientBodyCommands.
@@ -703,10 +705,10 @@ type ChangeMappingBody struct {
 	// Examples: /
 	PublicPath *string `json:"public_path,omitempty"`
 
-	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
+	// PublicPort Without a source client: the port of forwarders that visitors connect to, or up to 1024 of them as FROM-TO, all or none. 0 or left out: one is chosen and kept
 	//
 	// Examples: 20000
-	PublicPort *int64 `json:"public_port,omitempty"`
+	PublicPort *ChangeMappingBody_PublicPort `json:"public_port,omitempty"`
 
 	// PublicUrl May be sent, but is derived from public_host and public_path
 	//
@@ -731,7 +733,7 @@ type ChangeMappingBody struct {
 	// Examples: 100000002
 	SourceUserId *int64 `json:"source_user_id,omitempty"`
 
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	// Target In place of target_host, target_port and target_port_last: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port or host:from-to, which are shown as those fields
 	//
 	// Examples: unix:/run/app.sock
 	Target *string `json:"target,omitempty"`
@@ -748,6 +750,11 @@ type ChangeMappingBody struct {
 
 	// TargetPort Examples: 80
 	TargetPort *int64 `json:"target_port,omitempty"`
+
+	// TargetPortLast With a range of public ports: the last of as many ports of the service, of which target_port is the first; the first public port leads to the first one. Left out: all lead to target_port
+	//
+	// Examples: 20009
+	TargetPortLast *int64 `json:"target_port_last,omitempty"`
 
 	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
@@ -789,6 +796,19 @@ type ChangeMappingBodyProtocol string
 //
 // Examples: v2
 type ChangeMappingBodyProxyProtocol string
+
+// ChangeMappingBodyPublicPort0 defines model for ChangeMappingBody.PublicPort.0.
+type ChangeMappingBodyPublicPort0 = int
+
+// ChangeMappingBodyPublicPort1 defines model for ChangeMappingBody.PublicPort.1.
+type ChangeMappingBodyPublicPort1 = string
+
+// ChangeMappingBody_PublicPort Without a source client: the port of forwarders that visitors connect to, or up to 1024 of them as FROM-TO, all or none. 0 or left out: one is chosen and kept
+//
+// Examples: 20000
+type ChangeMappingBody_PublicPort struct {
+	union json.RawMessage
+}
 
 // ChangeMappingBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
@@ -1287,10 +1307,10 @@ type CreateMappingBody struct {
 	// Examples: /
 	PublicPath *string `json:"public_path,omitempty"`
 
-	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
+	// PublicPort Without a source client: the port of forwarders that visitors connect to, or up to 1024 of them as FROM-TO, all or none. 0 or left out: one is chosen and kept
 	//
 	// Examples: 20000
-	PublicPort *int64 `json:"public_port,omitempty"`
+	PublicPort *CreateMappingBody_PublicPort `json:"public_port,omitempty"`
 
 	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
 	Socks *SocksAccess `json:"socks,omitempty"`
@@ -1300,7 +1320,7 @@ type CreateMappingBody struct {
 	// Examples: 600000000
 	SourceClientId *int64 `json:"source_client_id,omitempty"`
 
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	// Target In place of target_host, target_port and target_port_last: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port or host:from-to, which are shown as those fields
 	//
 	// Examples: unix:/run/app.sock
 	Target *string `json:"target,omitempty"`
@@ -1317,6 +1337,11 @@ type CreateMappingBody struct {
 
 	// TargetPort Examples: 80
 	TargetPort *int64 `json:"target_port,omitempty"`
+
+	// TargetPortLast With a range of public ports: the last of as many ports of the service, of which target_port is the first; the first public port leads to the first one. Left out: all lead to target_port
+	//
+	// Examples: 20009
+	TargetPortLast *int64 `json:"target_port_last,omitempty"`
 
 	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
@@ -1351,6 +1376,19 @@ type CreateMappingBodyProtocol string
 //
 // Examples: v2
 type CreateMappingBodyProxyProtocol string
+
+// CreateMappingBodyPublicPort0 defines model for CreateMappingBody.PublicPort.0.
+type CreateMappingBodyPublicPort0 = int
+
+// CreateMappingBodyPublicPort1 defines model for CreateMappingBody.PublicPort.1.
+type CreateMappingBodyPublicPort1 = string
+
+// CreateMappingBody_PublicPort Without a source client: the port of forwarders that visitors connect to, or up to 1024 of them as FROM-TO, all or none. 0 or left out: one is chosen and kept
+//
+// Examples: 20000
+type CreateMappingBody_PublicPort struct {
+	union json.RawMessage
+}
 
 // CreateMappingBodyTargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 //
@@ -1405,7 +1443,7 @@ type CreateShareBody struct {
 	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
 	Socks *SocksAccess `json:"socks,omitempty"`
 
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	// Target In place of target_host, target_port and target_port_last: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port or host:from-to, which are shown as those fields
 	//
 	// Examples: unix:/run/app.sock
 	Target *string `json:"target,omitempty"`
@@ -1960,10 +1998,10 @@ type Mapping struct {
 	// Examples: /
 	PublicPath *string `json:"public_path,omitempty"`
 
-	// PublicPort Without a source client: the port of forwarders that visitors connect to. 0 or left out: one is chosen and kept
+	// PublicPort Without a source client: the port of forwarders that visitors connect to, or up to 1024 of them as FROM-TO, all or none. 0 or left out: one is chosen and kept
 	//
 	// Examples: 20000
-	PublicPort *int64 `json:"public_port,omitempty"`
+	PublicPort *Mapping_PublicPort `json:"public_port,omitempty"`
 
 	// PublicUrl The URL for visitors; null without a public host, and while it is not known
 	//
@@ -1991,7 +2029,7 @@ type Mapping struct {
 	// Status Examples: active
 	Status MappingStatus `json:"status"`
 
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	// Target In place of target_host, target_port and target_port_last: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port or host:from-to, which are shown as those fields
 	//
 	// Examples: unix:/run/app.sock
 	Target *string `json:"target,omitempty"`
@@ -2008,6 +2046,11 @@ type Mapping struct {
 
 	// TargetPort Examples: 80
 	TargetPort int64 `json:"target_port"`
+
+	// TargetPortLast With a range of public ports: the last of as many ports of the service, of which target_port is the first; the first public port leads to the first one. Left out: all lead to target_port
+	//
+	// Examples: 20009
+	TargetPortLast *int64 `json:"target_port_last,omitempty"`
 
 	// TargetScheme How the service of an http mapping is spoken to; https is not verified, h2c is HTTP/2 without TLS. Left out: http
 	//
@@ -2048,6 +2091,19 @@ type MappingProtocol string
 //
 // Examples: v2
 type MappingProxyProtocol string
+
+// MappingPublicPort0 defines model for Mapping.PublicPort.0.
+type MappingPublicPort0 = int
+
+// MappingPublicPort1 defines model for Mapping.PublicPort.1.
+type MappingPublicPort1 = string
+
+// Mapping_PublicPort Without a source client: the port of forwarders that visitors connect to, or up to 1024 of them as FROM-TO, all or none. 0 or left out: one is chosen and kept
+//
+// Examples: 20000
+type Mapping_PublicPort struct {
+	union json.RawMessage
+}
 
 // MappingStatus Examples: active
 type MappingStatus string
@@ -2214,7 +2270,7 @@ type NewShare struct {
 	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
 	Socks *SocksAccess `json:"socks,omitempty"`
 
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	// Target In place of target_host, target_port and target_port_last: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port or host:from-to, which are shown as those fields
 	//
 	// Examples: unix:/run/app.sock
 	Target *string `json:"target,omitempty"`
@@ -3022,7 +3078,7 @@ type Share struct {
 	// Socks socks5: what clients prove themselves with to the source agent. Left out: nothing; {}: nothing any more
 	Socks *SocksAccess `json:"socks,omitempty"`
 
-	// Target In place of target_host and target_port: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port, which is shown as target_host and target_port
+	// Target In place of target_host, target_port and target_port_last: unix: and the path of a socket (tcp and http), file: and the path of a directory that the target agent serves (http), or host:port or host:from-to, which are shown as those fields
 	//
 	// Examples: unix:/run/app.sock
 	Target *string `json:"target,omitempty"`
@@ -4458,3 +4514,189 @@ type CreateWebhookJSONRequestBody = CreateWebhookBody
 
 // ChangeWebhookJSONRequestBody defines body for ChangeWebhook for application/json ContentType.
 type ChangeWebhookJSONRequestBody = ChangeWebhookBody
+
+// AsChangeMappingBodyPublicPort0 returns the union data inside the ChangeMappingBody_PublicPort as a ChangeMappingBodyPublicPort0
+func (t ChangeMappingBody_PublicPort) AsChangeMappingBodyPublicPort0() (ChangeMappingBodyPublicPort0, error) {
+	var body ChangeMappingBodyPublicPort0
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromChangeMappingBodyPublicPort0 overwrites any union data inside the ChangeMappingBody_PublicPort as the provided ChangeMappingBodyPublicPort0
+func (t *ChangeMappingBody_PublicPort) FromChangeMappingBodyPublicPort0(v ChangeMappingBodyPublicPort0) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeChangeMappingBodyPublicPort0 performs a merge with any union data inside the ChangeMappingBody_PublicPort, using the provided ChangeMappingBodyPublicPort0
+func (t *ChangeMappingBody_PublicPort) MergeChangeMappingBodyPublicPort0(v ChangeMappingBodyPublicPort0) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsChangeMappingBodyPublicPort1 returns the union data inside the ChangeMappingBody_PublicPort as a ChangeMappingBodyPublicPort1
+func (t ChangeMappingBody_PublicPort) AsChangeMappingBodyPublicPort1() (ChangeMappingBodyPublicPort1, error) {
+	var body ChangeMappingBodyPublicPort1
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromChangeMappingBodyPublicPort1 overwrites any union data inside the ChangeMappingBody_PublicPort as the provided ChangeMappingBodyPublicPort1
+func (t *ChangeMappingBody_PublicPort) FromChangeMappingBodyPublicPort1(v ChangeMappingBodyPublicPort1) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeChangeMappingBodyPublicPort1 performs a merge with any union data inside the ChangeMappingBody_PublicPort, using the provided ChangeMappingBodyPublicPort1
+func (t *ChangeMappingBody_PublicPort) MergeChangeMappingBodyPublicPort1(v ChangeMappingBodyPublicPort1) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t ChangeMappingBody_PublicPort) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *ChangeMappingBody_PublicPort) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsCreateMappingBodyPublicPort0 returns the union data inside the CreateMappingBody_PublicPort as a CreateMappingBodyPublicPort0
+func (t CreateMappingBody_PublicPort) AsCreateMappingBodyPublicPort0() (CreateMappingBodyPublicPort0, error) {
+	var body CreateMappingBodyPublicPort0
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromCreateMappingBodyPublicPort0 overwrites any union data inside the CreateMappingBody_PublicPort as the provided CreateMappingBodyPublicPort0
+func (t *CreateMappingBody_PublicPort) FromCreateMappingBodyPublicPort0(v CreateMappingBodyPublicPort0) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeCreateMappingBodyPublicPort0 performs a merge with any union data inside the CreateMappingBody_PublicPort, using the provided CreateMappingBodyPublicPort0
+func (t *CreateMappingBody_PublicPort) MergeCreateMappingBodyPublicPort0(v CreateMappingBodyPublicPort0) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsCreateMappingBodyPublicPort1 returns the union data inside the CreateMappingBody_PublicPort as a CreateMappingBodyPublicPort1
+func (t CreateMappingBody_PublicPort) AsCreateMappingBodyPublicPort1() (CreateMappingBodyPublicPort1, error) {
+	var body CreateMappingBodyPublicPort1
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromCreateMappingBodyPublicPort1 overwrites any union data inside the CreateMappingBody_PublicPort as the provided CreateMappingBodyPublicPort1
+func (t *CreateMappingBody_PublicPort) FromCreateMappingBodyPublicPort1(v CreateMappingBodyPublicPort1) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeCreateMappingBodyPublicPort1 performs a merge with any union data inside the CreateMappingBody_PublicPort, using the provided CreateMappingBodyPublicPort1
+func (t *CreateMappingBody_PublicPort) MergeCreateMappingBodyPublicPort1(v CreateMappingBodyPublicPort1) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t CreateMappingBody_PublicPort) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *CreateMappingBody_PublicPort) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}
+
+// AsMappingPublicPort0 returns the union data inside the Mapping_PublicPort as a MappingPublicPort0
+func (t Mapping_PublicPort) AsMappingPublicPort0() (MappingPublicPort0, error) {
+	var body MappingPublicPort0
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromMappingPublicPort0 overwrites any union data inside the Mapping_PublicPort as the provided MappingPublicPort0
+func (t *Mapping_PublicPort) FromMappingPublicPort0(v MappingPublicPort0) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeMappingPublicPort0 performs a merge with any union data inside the Mapping_PublicPort, using the provided MappingPublicPort0
+func (t *Mapping_PublicPort) MergeMappingPublicPort0(v MappingPublicPort0) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+// AsMappingPublicPort1 returns the union data inside the Mapping_PublicPort as a MappingPublicPort1
+func (t Mapping_PublicPort) AsMappingPublicPort1() (MappingPublicPort1, error) {
+	var body MappingPublicPort1
+	err := json.Unmarshal(t.union, &body)
+	return body, err
+}
+
+// FromMappingPublicPort1 overwrites any union data inside the Mapping_PublicPort as the provided MappingPublicPort1
+func (t *Mapping_PublicPort) FromMappingPublicPort1(v MappingPublicPort1) error {
+	b, err := json.Marshal(v)
+	t.union = b
+	return err
+}
+
+// MergeMappingPublicPort1 performs a merge with any union data inside the Mapping_PublicPort, using the provided MappingPublicPort1
+func (t *Mapping_PublicPort) MergeMappingPublicPort1(v MappingPublicPort1) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+
+	merged, err := runtime.JSONMerge(t.union, b)
+	t.union = merged
+	return err
+}
+
+func (t Mapping_PublicPort) MarshalJSON() ([]byte, error) {
+	b, err := t.union.MarshalJSON()
+	return b, err
+}
+
+func (t *Mapping_PublicPort) UnmarshalJSON(b []byte) error {
+	err := t.union.UnmarshalJSON(b)
+	return err
+}

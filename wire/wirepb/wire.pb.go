@@ -2624,6 +2624,7 @@ type Open struct {
 	MappingVersion uint64   `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
 	TargetClient   int64    `protobuf:"varint,7,opt,name=target_client,json=targetClient,proto3" json:"target_client,omitempty"`       // whom the sender believes to be connected there
 	TargetIndex    uint32   `protobuf:"varint,16,opt,name=target_index,json=targetIndex,proto3" json:"target_index,omitempty"`         // which of the mapping's targets, from 1; 0 = the mapping has one
+	PublicPort     uint32   `protobuf:"varint,22,opt,name=public_port,json=publicPort,proto3" json:"public_port,omitempty"`            // where the visitor came in, of a mapping with a range of public ports; else 0
 	Ticket         uint64   `protobuf:"varint,20,opt,name=ticket,proto3" json:"ticket,omitempty"`                                      // forwarder to target agent only: names the stream in a Promote; 0 = it stays as it is
 	Promote        *Promote `protobuf:"bytes,21,opt,name=promote,proto3" json:"promote,omitempty"`                                     // nothing else is set but this: a stream that there is shall go on over lanes
 	unknownFields  protoimpl.UnknownFields
@@ -2768,6 +2769,13 @@ func (x *Open) GetTargetClient() int64 {
 func (x *Open) GetTargetIndex() uint32 {
 	if x != nil {
 		return x.TargetIndex
+	}
+	return 0
+}
+
+func (x *Open) GetPublicPort() uint32 {
+	if x != nil {
+		return x.PublicPort
 	}
 	return 0
 }
@@ -3262,7 +3270,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"6\n" +
 	"\x06GoAway\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xb4\x04\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xd5\x04\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
@@ -3281,7 +3289,9 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x03hop\x18\x05 \x01(\rR\x03hop\x12'\n" +
 	"\x0fmapping_version\x18\x06 \x01(\x04R\x0emappingVersion\x12#\n" +
 	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\x12!\n" +
-	"\ftarget_index\x18\x10 \x01(\rR\vtargetIndex\x12\x16\n" +
+	"\ftarget_index\x18\x10 \x01(\rR\vtargetIndex\x12\x1f\n" +
+	"\vpublic_port\x18\x16 \x01(\rR\n" +
+	"publicPort\x12\x16\n" +
 	"\x06ticket\x18\x14 \x01(\x04R\x06ticket\x121\n" +
 	"\apromote\x18\x15 \x01(\v2\x17.tunnox.wire.v1.PromoteR\apromote\"\x95\x01\n" +
 	"\x06Opened\x12\x12\n" +
