@@ -14,7 +14,7 @@ type Limits struct {
 	MaxConnectionsPerMapping *int64 `json:"max_connections_per_mapping" flag:"max-connections-per-mapping" unit:"number" doc:"At a time; null = unlimited, 0 = none" example:"100"`
 	TotalBandwidthLimit      *int64 `json:"total_bandwidth_limit" flag:"bandwidth" unit:"bytes per second" doc:"Bytes per second; null = unlimited, 0 = none" example:"10485760"`
 	MonthlyTrafficLimit      *int64 `json:"monthly_traffic_limit" flag:"monthly-traffic" unit:"bytes per month" doc:"Bytes per calendar month, UTC; null = unlimited, 0 = none" example:"1099511627776"`
-	MaxPublicPorts           *int64 `json:"max_public_ports" flag:"max-public-ports" unit:"number" doc:"Mappings with a public port; null = unlimited, 0 = none" example:"10"`
+	MaxPublicPorts           *int64 `json:"max_public_ports" flag:"max-public-ports" unit:"number" doc:"Public ports of mappings; null = unlimited, 0 = none" example:"10"`
 	MaxPublicHosts           *int64 `json:"max_public_hosts" flag:"max-public-hosts" unit:"number" doc:"Mappings with a public host; null = unlimited, 0 = none" example:"10"`
 }
 

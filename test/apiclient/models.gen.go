@@ -2637,7 +2637,7 @@ type Plan struct {
 	// Examples: 10
 	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
 
-	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
+	// MaxPublicPorts Public ports of mappings; null = unlimited, 0 = none
 	//
 	// Examples: 10
 	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
@@ -2771,7 +2771,7 @@ type Quota struct {
 	// Examples: 10
 	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
 
-	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
+	// MaxPublicPorts Public ports of mappings; null = unlimited, 0 = none
 	//
 	// Examples: 10
 	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
@@ -2837,7 +2837,7 @@ type QuotaUse struct {
 	// Examples: 10
 	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts"`
 
-	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none
+	// MaxPublicPorts Public ports of mappings; null = unlimited, 0 = none
 	//
 	// Examples: 10
 	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports"`
@@ -2999,7 +2999,7 @@ type SetQuotaBody struct {
 	// Examples: 10
 	MaxPublicHosts nullable.Nullable[int64] `json:"max_public_hosts,omitempty"`
 
-	// MaxPublicPorts Mappings with a public port; null = unlimited, 0 = none; left out = as it is
+	// MaxPublicPorts Public ports of mappings; null = unlimited, 0 = none; left out = as it is
 	//
 	// Examples: 10
 	MaxPublicPorts nullable.Nullable[int64] `json:"max_public_ports,omitempty"`

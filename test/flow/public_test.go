@@ -213,7 +213,7 @@ func TestPublicPortHasOneOwner(t *testing.T) {
 // In a cluster the visitor comes in at one forwarder and the agent is at the other;
 // the control plane knows the ports of both.
 func TestPublicPortsOfACluster(t *testing.T) {
-	_, args := publicPorts(t)
+	first, args := publicPorts(t)
 	c := programs.StartCluster(t, 2, services.Postgres(t), services.Redis(t))
 	a, b := c.Forwarders[0], c.Forwarders[1]
 	api := c.Control.API
@@ -245,6 +245,24 @@ func TestPublicPortsOfACluster(t *testing.T) {
 	refusedAt(t, m.Address)
 	a.Restart(t)
 	visited(t, m.Address)
+
+	// The nth port of a range leads to the nth of the service, over the bridge too.
+	_, behind := ownAddresses()
+	from := first + 1
+	if m.Port < first+5 {
+		from = first + 6
+	}
+	wanted["public_port"] = fmt.Sprintf("%d-%d", from, from+2)
+	delete(wanted, "target_host")
+	delete(wanted, "target_port")
+	wanted["target"] = behind + ":5000-5002"
+	for port := 5000; port < 5003; port++ {
+		listenAt(t, behind, port)
+	}
+	api.Do(t, http.MethodPost, "/api/v1/mappings", wanted, nil)
+	for n := range 3 {
+		leadsTo(t, "127.0.0.1", from+n, 5000+n)
+	}
 	if n, err := a.Metric("tunnox_opens_total"); err != nil || n < 1 {
 		t.Errorf("%v visitors were joined at their forwarder, %v", n, err)
 	}
