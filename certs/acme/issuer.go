@@ -33,7 +33,8 @@ var (
 type issuer struct {
 	config Config
 	client *acmez.Client
-	close  func() // ends connections to the authority
+	byDNS  *acmez.Client // for names that are proved by DNS-01; nil = there are none
+	close  func()        // ends connections to the authority
 	orders *rate.Limiter
 
 	challenges challenges
@@ -47,10 +48,12 @@ func newIssuer(config Config) *issuer {
 		TLSHandshakeTimeout: 30 * time.Second, ResponseHeaderTimeout: 30 * time.Second, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true}
 	i := &issuer{config: config, close: transport.CloseIdleConnections, orders: rate.NewLimiter(rate.Every(ordersEvery), ordersAtOnce)}
 	i.challenges = challenges{storage: config.Storage, prefix: "acme/" + i.IssuerKey() + "/challenges/"}
-	i.client = &acmez.Client{
-		Client: &acme.Client{Directory: config.Directory, UserAgent: "Tunnox", PollTimeout: orderTime,
-			HTTPClient: &http.Client{Transport: transport, Timeout: 30 * time.Second}},
-		ChallengeSolvers: map[string]acmez.Solver{acme.ChallengeTypeHTTP01: &i.challenges, acme.ChallengeTypeTLSALPN01: &i.challenges},
+	authority := &acme.Client{Directory: config.Directory, UserAgent: "Tunnox", PollTimeout: orderTime,
+		HTTPClient: &http.Client{Transport: transport, Timeout: 30 * time.Second}}
+	i.client = &acmez.Client{Client: authority,
+		ChallengeSolvers: map[string]acmez.Solver{acme.ChallengeTypeHTTP01: &i.challenges, acme.ChallengeTypeTLSALPN01: &i.challenges}}
+	if config.DNSCommand != "" {
+		i.byDNS = &acmez.Client{Client: authority, ChallengeSolvers: map[string]acmez.Solver{acme.ChallengeTypeDNS01: &dnsCommand{program: config.DNSCommand}}}
 	}
 	return i
 }
@@ -108,7 +111,21 @@ func (i *issuer) obtain(ctx context.Context, account acme.Account, csr *x509.Cer
 		return acme.Certificate{}, fmt.Errorf("make the order: %w", err)
 	}
 	params.Replaces = i.present(ctx, csr)
-	chains, err := i.client.ObtainCertificate(ctx, params)
+	client := i.client
+	if i.byDNS != nil {
+		dns := true
+		for _, name := range csr.DNSNames {
+			ours, err := i.config.ByDNS(ctx, name)
+			if err != nil {
+				return acme.Certificate{}, err
+			}
+			dns = dns && ours
+		}
+		if dns {
+			client = i.byDNS
+		}
+	}
+	chains, err := client.ObtainCertificate(ctx, params)
 	if err != nil {
 		return acme.Certificate{}, err
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,6 +60,11 @@ type Config struct {
 	// Wanted reports whether somebody has the host now. It is asked before every order
 	// and every answer.
 	Wanted func(ctx context.Context, host string) (bool, error)
+	// DNSCommand is a program that makes TXT records, with which the names of ByDNS are
+	// proved, wildcards among them; "" = none.
+	DNSCommand string
+	// ByDNS reports whether a name is proved so. Required with DNSCommand.
+	ByDNS  func(ctx context.Context, name string) (bool, error)
 	Logger *slog.Logger
 	// Metrics count; nil = nobody looks.
 	Metrics *Metrics
@@ -125,7 +131,7 @@ func (k *Keeper) Close() {
 	k.issuer.close()
 }
 
-// Certificate gives the certificate of a host, with its key. If there is none it is
+// Certificate gives the certificate of a host, or of a wildcard, with its key. If there is none it is
 // ordered, which may take longer than ctx lasts: the error is [ErrOrdered] then, and
 // the order goes on.
 func (k *Keeper) Certificate(ctx context.Context, host string) (*tls.Certificate, error) {
@@ -299,13 +305,16 @@ func (k *Keeper) sweep(ctx context.Context) {
 	}
 }
 
+// storedWildcard is how certmagic spells "*." in the storage.
+const storedWildcard = "wildcard_."
+
 // stored gives the hosts that have a stored certificate, and those that are held.
 func (k *Keeper) stored(ctx context.Context) map[string]struct{} {
 	hosts := map[string]struct{}{}
 	keys, err := k.config.Storage.List(ctx, certmagic.StorageKeys.CertsPrefix(k.issuer.IssuerKey()), false)
 	if err == nil { // else there is none yet, or the storage is away
 		for _, key := range keys {
-			hosts[path.Base(key)] = struct{}{}
+			hosts[strings.Replace(path.Base(key), storedWildcard, "*.", 1)] = struct{}{}
 		}
 	}
 	k.mu.Lock()

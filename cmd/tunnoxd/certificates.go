@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -30,14 +31,20 @@ const certificateFolder = "certificates"
 // so; without it there are none, which is nil.
 func (p *process) startCertificates(ctx context.Context, b *backend, cp *controlPlane, key apiKey) (control.Certificates, error) {
 	switch {
-	case p.cfg.ACME == "" && (p.cfg.ACMECA != "" || p.cfg.ACMERoot != ""):
-		return nil, usageError{errors.New("--acme-ca and --acme-root need --acme")}
+	case p.cfg.ACME == "" && (p.cfg.ACMECA != "" || p.cfg.ACMERoot != "" || p.cfg.ACMEDNSCommand != ""):
+		return nil, usageError{errors.New("--acme-ca, --acme-root and --acme-dns-command need --acme")}
 	case p.cfg.ACME == "":
 		return nil, nil
 	}
 	roots, err := p.cfg.acmeRoots()
 	if err != nil {
 		return nil, err
+	}
+	command := p.cfg.ACMEDNSCommand
+	if command != "" {
+		if command, err = exec.LookPath(command); err != nil {
+			return nil, usageError{fmt.Errorf("--acme-dns-command: %w", err)}
+		}
 	}
 	log := p.log.With("part", "certificates")
 	var storage certmagic.Storage = &certmagic.FileStorage{Path: p.dir.file(certificateFolder)}
@@ -55,9 +62,9 @@ func (p *process) startCertificates(ctx context.Context, b *backend, cp *control
 	}
 	metrics := acme.NewMetrics()
 	p.registry.MustRegister(metrics)
-	desk := &certificateDesk{nodes: b.directory, ingresses: cp.localCommander("").IngressView}
+	desk := &certificateDesk{wildcards: command != "", nodes: b.directory, ingresses: cp.localCommander("").IngressView}
 	desk.keeper = acme.Open(acme.Config{Directory: p.cfg.acmeDirectory(), Contact: p.cfg.acmeContact(), Roots: roots, Storage: storage,
-		Wanted: desk.wanted, Logger: log, Metrics: metrics})
+		Wanted: desk.ordered, DNSCommand: command, ByDNS: desk.ofBase, Logger: log, Metrics: metrics})
 	p.atEnd("orders of certificates", func(context.Context) error { desk.keeper.Close(); return nil })
 	p.run("stored certificates", desk.keeper.Run)
 	return desk, nil
@@ -67,13 +74,23 @@ func (p *process) startCertificates(ctx context.Context, b *backend, cp *control
 // domains.
 type certificateDesk struct {
 	keeper    *acme.Keeper
+	wildcards bool // base domains have them, by DNS-01
 	nodes     directory.Nodes
 	ingresses func(ctx context.Context, what domain.Ingress) (domain.IngressView, error) // from the log
 }
 
 // HostCertificate implements [control.Certificates].
 func (d *certificateDesk) HostCertificate(ctx context.Context, host string) (*tls.Certificate, error) {
-	c, err := d.keeper.Certificate(ctx, host)
+	name, err := d.subject(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	var c *tls.Certificate
+	if name == "" {
+		err = acme.ErrUnwanted
+	} else {
+		c, err = d.keeper.Certificate(ctx, name)
+	}
 	switch {
 	case errors.Is(err, acme.ErrUnwanted):
 		return nil, &domain.Error{Code: control.CodeHostUnknown, Message: "Nobody has the host " + host + ", so there is no certificate for it."}
@@ -92,6 +109,58 @@ func (d *certificateDesk) HostChallenge(ctx context.Context, host string) (contr
 		err = nil
 	}
 	return control.HostChallenge{Token: c.Token, Authorization: c.Authorization}, err
+}
+
+// subject gives the name whose certificate a host shows, "" for a host that nobody has:
+// its own, or the wildcard of its base domain.
+func (d *certificateDesk) subject(ctx context.Context, host string) (string, error) {
+	if !d.wildcards {
+		return host, nil // the keeper asks who wants it
+	}
+	nodes, err := d.nodes.Nodes(ctx)
+	if err != nil {
+		return "", err
+	}
+	base := baseOf(nodes, host)
+	if base == "" || base == host {
+		return host, nil
+	}
+	// Names that nobody has are refused under a wildcard too.
+	if wanted, err := d.wanted(ctx, host); err != nil || !wanted {
+		return "", err
+	}
+	return "*." + base, nil
+}
+
+// ordered reports whether a certificate of a name may be ordered, or kept.
+func (d *certificateDesk) ordered(ctx context.Context, name string) (bool, error) {
+	if !d.wildcards {
+		return d.wanted(ctx, name)
+	}
+	nodes, err := d.nodes.Nodes(ctx)
+	if err != nil {
+		return false, err
+	}
+	if base := baseOf(nodes, strings.TrimPrefix(name, "*.")); base != "" {
+		return name == base || name == "*."+base, nil // a host below it has the wildcard
+	}
+	return d.wanted(ctx, name)
+}
+
+// ofBase reports whether a name is proved by the DNS of a base domain.
+func (d *certificateDesk) ofBase(ctx context.Context, name string) (bool, error) {
+	nodes, err := d.nodes.Nodes(ctx)
+	return baseOf(nodes, strings.TrimPrefix(name, "*.")) != "", err
+}
+
+// baseOf gives the base domain that a host is, or is one label below; "" for none.
+func baseOf(nodes []directory.Node, host string) string {
+	for _, base := range baseDomains(nodes)[domain.ProtocolHTTP] {
+		if label, ok := strings.CutSuffix(host, "."+base); host == base || ok && label != "" && !strings.Contains(label, ".") {
+			return base
+		}
+	}
+	return ""
 }
 
 // wanted reports whether a certificate of a host may be ordered: it is a base domain

@@ -49,6 +49,7 @@ type config struct {
 	ACME            string // an e-mail address, or on
 	ACMECA          string // URL
 	ACMERoot        string // file
+	ACMEDNSCommand  string // program
 	Resolver        string // host:port
 
 	State           string
@@ -98,8 +99,8 @@ type config struct {
 // The settings by the flag's name. A command takes those that concern it.
 var (
 	commonSettings    = []string{"log-level", "log-format"}
-	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "http3", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
-	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "redis-ca", "acme", "acme-ca", "acme-root", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver"}
+	serveSettings     = []string{"data", "api", "listen", "ws", "quic", "metrics", "postgres", "redis", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "http3", "certificate", "certificate-key", "acme", "acme-ca", "acme-root", "acme-dns-command", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "pprof", "drain", "state", "bridge", "advertise-bridge", "bridge-idle", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "first-invite", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
+	controlSettings   = []string{"data", "api", "state", "metrics", "postgres", "redis", "redis-ca", "acme", "acme-ca", "acme-root", "acme-dns-command", "pprof", "drain", "cors-origins", "trusted-proxies", "rate-limit", "rate-burst", "jwt-key", "anonymous", "anonymous-expiry", "held-grace", "webhook-networks", "webhook-http", "resolver"}
 	forwarderSettings = []string{"data", "listen", "ws", "quic", "metrics", "redis", "redis-file", "redis-ca", "advertise-agents", "advertise-api", "public-ports", "public-address", "http", "https", "http3", "certificate", "certificate-key", "tls", "base-domain", "advertise-http", "advertise-tls", "api-host", "proxy-protocol-from", "trusted-proxies", "pprof", "drain", "bridge", "advertise-bridge", "bridge-idle", "control", "join-token-file", "node-cert", "node-key", "cluster-ca", "usage-interval", "metrics-clients", "metrics-mappings", "access-log"}
 	migrateSettings   = []string{"data", "postgres"}
 	tokenSettings     = []string{"data", "postgres"}
@@ -133,6 +134,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.StringVar(&c.ACME, "acme", "", "get certificates of public hosts from a certificate authority, and renew them: the `e-mail address` that the authority may write to, or on for none. With it you agree to the authority's terms (empty = no)")
 	f.StringVar(&c.ACMECA, "acme-ca", "", "`URL` of the directory of the authority of --acme (default: Let's Encrypt, "+letsEncrypt+")")
 	f.StringVar(&c.ACMERoot, "acme-root", "", "`file` with the certificates that vouch for the server of --acme-ca (empty = those of the system)")
+	f.StringVar(&c.ACMEDNSCommand, "acme-dns-command", "", "`program` that makes and removes TXT records, called with present or cleanup, the name and the value. With it the base domain gets one wildcard certificate, and no public host below it needs an order (empty = each host gets its own)")
 	f.StringVar(&c.Resolver, "resolver", "", "`host:port` of the name server that is asked for the TXT records of users' own domains (empty = those of the system)")
 	f.StringVar(&c.BaseDomain, "base-domain", "", "`domain` whose names lead here, such as t.example.org: the public host brave-otter is brave-otter.t.example.org")
 	f.StringVar(&c.AdvertiseHTTP, "advertise-http", "", "`URL` at which visitors reach --http, with * in place of the public host, such as https://*.t.example.org behind a proxy with TLS (default: http://*.DOMAIN, with the port of --http)")

@@ -59,7 +59,7 @@ func TestEverySettingWorksFromEnvironmentAndFile(t *testing.T) {
 	values := map[string]string{
 		"data": "d", "api": "127.0.0.1:0", "listen": "127.0.0.1:0", "ws": "127.0.0.1:0", "quic": "127.0.0.1:0", "metrics": "127.0.0.1:0",
 		"postgres": "postgres://h/d", "redis": "redis://h", "redis-file": "r", "redis-ca": "r", "advertise-agents": "example.org:443", "advertise-api": "https://tunnox.example.org", "public-ports": "20000-20099", "public-address": "example.org",
-		"http": "127.0.0.1:0", "https": "127.0.0.1:0", "http3": "127.0.0.1:0", "certificate": "c1,c2", "certificate-key": "k1,k2", "acme": "on", "acme-ca": "https://ca.example.org/dir", "acme-root": "r", "resolver": "192.0.2.53:53", "base-domain": "t.example.org", "advertise-http": "https://*.t.example.org", "tls": "127.0.0.1:0", "advertise-tls": "https://*.t.example.org:444", "api-host": "t.example.org",
+		"http": "127.0.0.1:0", "https": "127.0.0.1:0", "http3": "127.0.0.1:0", "certificate": "c1,c2", "certificate-key": "k1,k2", "acme": "on", "acme-ca": "https://ca.example.org/dir", "acme-root": "r", "acme-dns-command": "dns", "resolver": "192.0.2.53:53", "base-domain": "t.example.org", "advertise-http": "https://*.t.example.org", "tls": "127.0.0.1:0", "advertise-tls": "https://*.t.example.org:444", "api-host": "t.example.org",
 		"state": "127.0.0.1:0", "bridge": "127.0.0.1:0", "advertise-bridge": "example.org:50052", "control": "a:1,b:2",
 		"join-token-file": "t", "node-cert": "c", "node-key": "k", "cluster-ca": "ca",
 		"log-level": "debug", "log-format": "json", "pprof": "true", "drain": "3s", "bridge-idle": "1m", "usage-interval": "2s", "metrics-clients": "50", "metrics-mappings": "50", "access-log": "a",
