@@ -37,6 +37,9 @@ type account struct {
 	next     int64         // the value of left at the last reading of the meters
 	read     int64         // the tally's round of that reading
 	heard    time.Time     // the last answer; zero = none yet
+	demanded int64         // of the bandwidth limit, as last measured; 0 = not yet
+	measured time.Time     // when that was
+	passed   int64         // bytes since then
 	gone     bool          // no client connected here has mappings of this account
 }
 
@@ -191,20 +194,33 @@ func (a *account) known(now time.Time, age time.Duration) bool {
 }
 
 // demand gives the part of the bandwidth limit that this forwarder needs, in
-// millionths, from the bytes that passed in a span. It is 0 without a limit.
-func (a *account) demand(bytes int64, span time.Duration) int64 {
+// millionths, from the bytes that passed since it was last measured. It is 0 without a
+// limit. A report that follows another one at once says nothing new: no bytes have passed
+// and no stream has waited in so short a time, and what was needed is needed still.
+func (a *account) demand(bytes int64, now time.Time, span time.Duration) int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.passed += bytes
 	limit := a.limits.TotalBandwidthLimit
 	if limit == nil || *limit == 0 {
+		a.passed, a.demanded = 0, 0
 		return 0
 	}
-	if a.brake.Waited() {
-		return usage.FullDemand
+	if a.demanded > 0 {
+		span = now.Sub(a.measured)
+	}
+	waited := a.brake.Waited()
+	if a.demanded > 0 && span < a.tally.interval/2 && !waited {
+		return a.demanded
 	}
 	// A quarter more than was used, so that streams can grow; at least a twentieth, so that they can start.
-	part := 1.25 * float64(bytes) / max(span.Seconds(), 0.001) / float64(*limit)
-	return max(usage.FullDemand/20, min(usage.FullDemand, int64(part*usage.FullDemand)))
+	part := 1.25 * float64(a.passed) / max(span.Seconds(), 0.001) / float64(*limit)
+	a.demanded = max(usage.FullDemand/20, min(usage.FullDemand, int64(part*usage.FullDemand)))
+	if waited {
+		a.demanded = usage.FullDemand
+	}
+	a.passed, a.measured = 0, now
+	return a.demanded
 }
 
 // leave notes that no client connected here has mappings of this account.

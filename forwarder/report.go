@@ -58,13 +58,12 @@ func (t *tally) make(last bool) bool {
 	}
 	t.sequence++
 	r := &usage.Report{Reporter: t.reporter, Node: t.node, Sequence: t.sequence, Span: max(now.Sub(t.gathered), t.interval/2), Last: last}
-	bytes := map[int64]int64{}
 	for id, line := range t.pending {
 		if len(r.Lines) == usage.MaxLines {
 			break
 		}
 		r.Lines = append(r.Lines, *line)
-		bytes[line.Account] += line.Bytes()
+		t.carried[line.Account] += line.Bytes()
 		delete(t.pending, id)
 	}
 	t.moving = len(r.Lines) > 0
@@ -74,7 +73,7 @@ func (t *tally) make(last bool) bool {
 		return true
 	}
 	t.gathered = now
-	t.question(r, bytes)
+	t.question(r)
 	return true
 }
 
@@ -90,7 +89,7 @@ func (t *tally) fresh() bool {
 }
 
 // question adds the accounts and mappings to ask about to the report.
-func (t *tally) question(r *usage.Report, bytes map[int64]int64) {
+func (t *tally) question(r *usage.Report) {
 	t.inquired, t.watched = map[int64]*account{}, map[int64]*meter{}
 	for id := range t.sharing { // bandwidth that is not used here any more is free for others
 		if t.asking[id] == nil && !t.more && len(r.Asks) < usage.MaxLines {
@@ -106,7 +105,8 @@ func (t *tally) question(r *usage.Report, bytes map[int64]int64) {
 		delete(t.asking, id)
 		demand := int64(0)
 		if !r.Last {
-			demand = a.demand(bytes[id], r.Span)
+			demand = a.demand(t.carried[id], t.now(), r.Span)
+			delete(t.carried, id)
 		}
 		if demand > 0 {
 			t.sharing[id] = true
@@ -127,6 +127,8 @@ func (t *tally) question(r *usage.Report, bytes map[int64]int64) {
 	t.more = len(t.asking)+len(t.watching) > 0
 	if t.more {
 		r.Last = false
+	} else {
+		clear(t.carried)
 	}
 }
 

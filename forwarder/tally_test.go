@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tunnox-net/tunnox/domain"
@@ -121,6 +122,39 @@ func TestSilenceCostsNoMoreThanItsMappings(t *testing.T) {
 			t.Errorf("account %d: %q", m.payer.id, m.payer.refuses())
 		}
 	}
+}
+
+// A report that follows another one at once does not say that nothing is needed: the
+// other forwarders would take the bandwidth.
+func TestDemandLastsUntilItIsMeasuredAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var demands []int64
+		tally, _ := newTestTally(func(r usage.Report) (a usage.Answer, _ error) {
+			for _, ask := range r.Asks {
+				demands = append(demands, ask.Demand)
+				a.Accounts = append(a.Accounts, usage.Account{Account: ask.Account, Fraction: 0.5})
+			}
+			return a, nil
+		})
+		m := meters(tally, 1)[0] // its limit is 1000 bytes a second
+		for _, used := range []struct {
+			bytes, low, high int64
+		}{{10, 50_000, 50_000}, {400, 450_000, 550_000}, {800, 950_000, usage.FullDemand}, {100, 100_000, 150_000}} {
+			m.count.AToB(int(used.bytes))
+			time.Sleep(time.Second)
+			demands = nil
+			tally.report(t.Context(), false)
+			tally.report(t.Context(), false)
+			for _, got := range demands {
+				if got < used.low || got > used.high {
+					t.Errorf("with %d bytes in a second the demands are %v", used.bytes, demands)
+				}
+			}
+			if len(demands) < 2 {
+				t.Errorf("the demands are %v", demands)
+			}
+		}
+	})
 }
 
 // For an account without limits a piece costs a few nanoseconds more than the

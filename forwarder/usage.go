@@ -57,6 +57,7 @@ type tally struct {
 	pending  map[int64]*usage.Line
 	open     map[int64]int64    // streams by mapping
 	live     map[*meter]int64   // those with streams, and their numbers
+	carried  map[int64]int64    // bytes by account that no report has asked about
 	sharing  map[int64]bool     // accounts with a fraction of their bandwidth here
 	sent     *usage.Report      // not answered yet
 	asking   map[int64]*account // the next report asks about them
@@ -75,7 +76,7 @@ func newTally(node string, ledger Ledger, interval time.Duration, now func() tim
 	return &tally{reporter: token(), node: node, ledger: ledger, interval: interval, now: now, metrics: metrics, log: log,
 		urgent: make(chan struct{}, 1), ends: make(chan struct{}, 1),
 		over: map[*account]bool{}, asked: map[*account]bool{}, answered: make(chan struct{}),
-		pending: map[int64]*usage.Line{}, open: map[int64]int64{}, live: map[*meter]int64{}, sharing: map[int64]bool{},
+		pending: map[int64]*usage.Line{}, open: map[int64]int64{}, live: map[*meter]int64{}, carried: map[int64]int64{}, sharing: map[int64]bool{},
 		gathered: now()}
 }
 
