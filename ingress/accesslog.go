@@ -42,6 +42,7 @@ type AccessLog struct {
 	path    string
 	log     *slog.Logger
 	entries chan Entry
+	anew    chan chan struct{} // for who asks for the file to be opened again
 	stop    chan struct{}
 	done    chan struct{}
 	once    sync.Once
@@ -55,7 +56,7 @@ type AccessLog struct {
 
 // OpenAccessLog opens or begins the file, and writes until Close.
 func OpenAccessLog(path string, log *slog.Logger) (*AccessLog, error) {
-	l := &AccessLog{path: path, log: log, entries: make(chan Entry, logQueue), stop: make(chan struct{}), done: make(chan struct{})}
+	l := &AccessLog{path: path, log: log, entries: make(chan Entry, logQueue), anew: make(chan chan struct{}), stop: make(chan struct{}), done: make(chan struct{})}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("open the access log: %w", err)
 	}
@@ -65,6 +66,17 @@ func OpenAccessLog(path string, log *slog.Logger) (*AccessLog, error) {
 
 // Dropped is how many entries were not written.
 func (l *AccessLog) Dropped() int64 { return l.dropped.Load() }
+
+// Reopen looks at once whether the file was renamed or removed, and returns when the one
+// under the name is open.
+func (l *AccessLog) Reopen() {
+	opened := make(chan struct{})
+	select {
+	case l.anew <- opened:
+		<-opened
+	case <-l.done:
+	}
+}
 
 // Close writes what waits and closes the file.
 func (l *AccessLog) Close() {
@@ -94,6 +106,9 @@ func (l *AccessLog) run() {
 			}
 		case <-look.C:
 			l.look()
+		case opened := <-l.anew:
+			l.look()
+			close(opened)
 		case <-l.stop:
 			for len(l.entries) > 0 {
 				l.write(<-l.entries)
@@ -158,8 +173,11 @@ func (l *AccessLog) look() {
 		if err == nil && err2 == nil && os.SameFile(ours, named) {
 			return
 		}
-		_ = l.file.Close() // all was flushed
-		l.file = nil
+		l.flush() // entries may wait behind those that are in the buffer
+		if l.file != nil {
+			_ = l.file.Close() // it was written
+			l.file = nil
+		}
 	}
 	switch err := l.open(); {
 	case err != nil:

@@ -79,6 +79,13 @@ func TestAccessLogIsRotated(t *testing.T) {
 		t.Fatal(err)
 	}
 	has("/second")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	log.Reopen()
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("the log was not begun anew when it was asked to: %v", err)
+	}
 	if err := os.Rename(folder, folder+"-away"); err != nil { // it cannot be opened again
 		t.Fatal(err)
 	}

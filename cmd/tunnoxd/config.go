@@ -168,7 +168,7 @@ func (c *config) declare() *pflag.FlagSet {
 	f.DurationVar(&c.UsageInterval, "usage-interval", time.Second, "how often a forwarder reports usage; a forwarder that is killed loses the usage of this time at most")
 	f.IntVar(&c.MetricsClients, "metrics-clients", 0, "`number` of clients that get a series of their own in the metric tunnox_client_connections (0 = none)")
 	f.IntVar(&c.MetricsMappings, "metrics-mappings", 100, "`number` of mappings with series of their own in tunnox_http_requests_total; the others together are one (0 = all together)")
-	f.StringVar(&c.AccessLog, "access-log", "", "`file` that gets a line of JSON for each request at --http and --https, with the visitor's address; begun anew when it is renamed or removed, by logrotate for example (empty = none)")
+	f.StringVar(&c.AccessLog, "access-log", "", "`file` that gets a line of JSON for each request at --http and --https, with the visitor's address; begun anew within a second when it is renamed or removed, by logrotate for example, and at once on SIGHUP (empty = none)")
 	f.DurationVar(&c.Drain, "drain", 10*time.Second, "how long a shutdown waits for work to end")
 	return f
 }

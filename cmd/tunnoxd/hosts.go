@@ -8,8 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -125,12 +128,25 @@ func (h *hostServer) end(ctx context.Context) {
 	}
 }
 
-// openAccessLog begins the file of --access-log.
+// openAccessLog begins the file of --access-log, which SIGHUP opens again.
 func (p *process) openAccessLog() (*ingress.AccessLog, error) {
 	l, err := ingress.OpenAccessLog(p.cfg.AccessLog, p.log.With("part", "access log"))
 	if err != nil {
 		return nil, fmt.Errorf("--access-log: %w", err)
 	}
+	p.run("SIGHUP", func(ctx context.Context) error {
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, syscall.SIGHUP)
+		defer signal.Stop(asked)
+		for {
+			select {
+			case <-asked:
+				l.Reopen()
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
 	p.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "tunnox_access_log_dropped_total",
 		Help: "Entries of the access log that were not written, because the disk was slow or failed."}, func() float64 { return float64(l.Dropped()) }))
 	return l, nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -146,6 +147,9 @@ func TestAccessLog(t *testing.T) {
 	old := file + ".1"
 	if err := os.Rename(file, old); err != nil {
 		t.Fatal(err)
+	}
+	if p, err := os.FindProcess(w.entry.PID()); err != nil || p.Signal(syscall.SIGHUP) != nil {
+		t.Fatalf("SIGHUP: %v", err)
 	}
 	const later = 50
 	for i := range later { // before and behind the change of files
