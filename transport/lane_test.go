@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -96,6 +97,26 @@ func TestSpliceOfALaneThatDies(t *testing.T) {
 	}
 	if err := <-ended; err == nil {
 		t.Error("the splice ended in order")
+	}
+}
+
+// A reset is no end, also for a reader whose writer was told of it first: the system
+// tells it once.
+func TestAResetIsNoEndOfALane(t *testing.T) {
+	for name, write := range map[string]func(*Lane) error{
+		"Write":    func(l *Lane) error { _, err := l.Write([]byte("x")); return err },
+		"WriteNow": func(l *Lane) error { _, err := l.WriteNow([][]byte{[]byte("x")}); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := lanesOf(t)
+			_ = b.Reset()
+			if !pace.Until(pace.Guard, time.Millisecond, func() bool { return write(a) != nil }) {
+				t.Fatal("writes go on")
+			}
+			if n, err := a.Read(make([]byte, 1)); n != 0 || !errors.Is(err, ErrReset) {
+				t.Errorf("the reader gets %d bytes and %v", n, err)
+			}
+		})
 	}
 }
 

@@ -36,12 +36,14 @@ type Lane struct {
 	put  int
 	werr error
 
-	waiting sync.Mutex // held while a goroutine waits to read
-	deaf    atomic.Bool
-	ended   atomic.Bool // FIN has come
-	stopped atomic.Bool // the peer reads no more
-	closing atomic.Bool
-	limit   atomic.Pointer[time.Timer] // of Close
+	waiting  sync.Mutex // held while a goroutine waits to read
+	deaf     atomic.Bool
+	ended    atomic.Bool // FIN has come
+	died     atomic.Bool // a write got the error of the connection
+	finished atomic.Bool // this side has ended its writes
+	stopped  atomic.Bool // the peer reads no more
+	closing  atomic.Bool
+	limit    atomic.Pointer[time.Timer] // of Close
 }
 
 var _ interface {
@@ -92,6 +94,8 @@ func (l *Lane) readNow(b []byte) (int, error) {
 		return 0, nil
 	case l.rerr != nil:
 		return 0, laneError("read", l.rerr)
+	case l.died.Load() && !l.ended.Load(): // the system tells an error once, and an end to who asks next
+		return 0, laneError("read", syscall.ECONNRESET)
 	}
 	l.ended.Store(true)
 	return 0, io.EOF
@@ -161,7 +165,7 @@ func (l *Lane) WriteNow(pieces [][]byte) (n int, err error) {
 				l.write.arm()
 				return n, nil
 			case l.werr != nil:
-				return n, laneError("write", l.werr)
+				return n, l.unwritten(l.werr)
 			}
 			n, b = n+l.put, b[l.put:]
 		}
@@ -195,7 +199,15 @@ func (l *Lane) Write(b []byte) (int, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return n, err
 	}
-	return n, laneError("write", err)
+	return n, l.unwritten(err)
+}
+
+// unwritten is the error of a write that failed, not for an end of this side's own.
+func (l *Lane) unwritten(err error) error {
+	if !l.finished.Load() {
+		l.died.Store(true)
+	}
+	return laneError("write", err)
 }
 
 // laneError is the error of a lane that has died.
@@ -215,7 +227,10 @@ func (l *Lane) Watch(onRead, onRoom func()) {
 }
 
 // CloseWrite sends FIN behind the bytes that were written.
-func (l *Lane) CloseWrite() error { return l.conn.CloseWrite() }
+func (l *Lane) CloseWrite() error {
+	l.finished.Store(true)
+	return l.conn.CloseWrite()
+}
 
 // StopWrite makes writes fail with ErrStopped from now on: the peer has said, elsewhere,
 // that it reads no more.
@@ -263,7 +278,7 @@ func (l *Lane) Close() error {
 	if l.closing.Swap(true) {
 		return nil
 	}
-	_ = l.conn.CloseWrite()
+	_ = l.CloseWrite()
 	if l.ended.Load() {
 		return l.conn.Close()
 	}
