@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(testing.TB) Feed) {
 		{"two publishers at once", testTwoPublishers},
 		{"records that went missing are a gap", testMissing},
 		{"trimming is a gap for those behind", testTrim},
+		{"what was before an erasure is forgotten, and live followers miss nothing", testForgets},
 		{"flush is a gap for those behind and silence for others", testFlush},
 		{"control entries", testHeartbeat},
 		{"reset begins again", testReset},
@@ -303,6 +304,30 @@ func testTrim(t *testing.T, f Feed) {
 	Publish(t, f.Publisher, 101, 101)
 	WantGap(t, late)
 	Want(t, Follow(t, f.Follower, 100), 101, 101)
+}
+
+func testForgets(t *testing.T, f Feed) {
+	live := Follow(t, f.Follower, 0)
+	records := Records(1, 20)
+	records[9].Name, records[9].Stream, records[9].Data = "user_erased", domain.ErasureStream(domain.FirstUserID), []byte("{}")
+	if err := f.Publisher.Publish(t.Context(), domain.Place{}, records); err != nil {
+		t.Fatal(err)
+	}
+	Want(t, live, 1, 20)
+	for deadline := time.Now().Add(limit); ; {
+		if err := f.Publisher.Heartbeat(t.Context(), At(20)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := next(t, Follow(t, f.Follower, 0)); errors.Is(err, broker.ErrGap) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the entries before the erasure are still there")
+		}
+	}
+	Want(t, Follow(t, f.Follower, 9), 10, 20)
+	Publish(t, f.Publisher, 21, 22)
+	Want(t, live, 21, 22)
 }
 
 func testFlush(t *testing.T, f Feed) {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/domain"
@@ -20,6 +21,9 @@ const DefaultCapacity = 16384
 
 // Feed is a [broker.Publisher] and a [broker.Follower].
 type Feed struct {
+	// Forget is how long after the erasure of a user the entries before it are removed.
+	// Set it before the first record.
+	Forget  time.Duration
 	metrics *broker.Metrics
 
 	mu      sync.Mutex
@@ -32,11 +36,18 @@ type Feed struct {
 	epoch   string         // guarded by mu; named by the last Reset
 	ids     domain.Place   // guarded by mu; the newest place whose id is known
 	closed  bool           // guarded by mu
+	erased  []erasure      // guarded by mu; in order
+}
+
+// erasure is a record before which entries are removed, and when.
+type erasure struct {
+	position domain.Position
+	due      time.Time
 }
 
 // New makes a feed that keeps capacity records; metrics may be nil.
 func New(capacity int, metrics *broker.Metrics) *Feed {
-	return &Feed{metrics: metrics, ring: make([]broker.Entry, capacity), changed: make(chan struct{})}
+	return &Feed{Forget: broker.ForgetAfter, metrics: metrics, ring: make([]broker.Entry, capacity), changed: make(chan struct{})}
 }
 
 // Last implements broker.Publisher.
@@ -82,9 +93,13 @@ func (f *Feed) Publish(ctx context.Context, prev domain.Place, records []domain.
 		if !some || r.Position > last {
 			f.push(broker.Entry{Position: r.Position, Prev: prev.Position, PrevID: prev.EventID, Record: r})
 			f.ids = domain.PlaceOf(*r)
+			if broker.Forgets(*r) {
+				f.erased = append(f.erased, erasure{r.Position, time.Now().Add(f.Forget)})
+			}
 		}
 		prev = domain.PlaceOf(*r)
 	}
+	f.forget()
 	f.metrics.Put(prev.Position)
 	f.wake()
 	return nil
@@ -113,6 +128,7 @@ func (f *Feed) Heartbeat(ctx context.Context, at domain.Place) error {
 	if f.closed {
 		return broker.ErrClosed
 	}
+	f.forget()
 	if last, ok := f.last(); ok && at.Position < last {
 		return nil
 	}
@@ -161,9 +177,22 @@ func (f *Feed) Flush() {
 func (f *Feed) Trim(p domain.Position) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.trim(p)
+}
+
+// trim is Trim for a caller that holds mu.
+func (f *Feed) trim(p domain.Position) {
 	for f.first < f.end && f.at(f.first).Position <= p {
 		*f.at(f.first) = broker.Entry{}
 		f.first++
+	}
+}
+
+// forget removes the entries before the last erasure whose time has come. The caller
+// holds mu.
+func (f *Feed) forget() {
+	for now := time.Now(); len(f.erased) > 0 && !f.erased[0].due.After(now); f.erased = f.erased[1:] {
+		f.trim(f.erased[0].position - 1)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/tunnox-net/tunnox/broker"
 	"github.com/tunnox-net/tunnox/broker/brokertest"
@@ -16,6 +17,7 @@ func TestMain(m *testing.M) { services.Main(m) }
 
 func open(t testing.TB) brokertest.Feed {
 	f := memory.New(memory.DefaultCapacity, nil)
+	f.Forget = 20 * time.Millisecond
 	t.Cleanup(func() { _ = f.Close() })
 	return brokertest.Feed{Publisher: f, Another: f, Follower: f, Trim: f.Trim,
 		Flush: f.Flush}

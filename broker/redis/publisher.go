@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -55,8 +56,11 @@ const (
 
 // Options configure publisher and follower. The zero value works.
 type Options struct {
-	Stream  string // key of the stream
-	Keep    int64  // positions kept before the newest, 0 = 65,536
+	Stream string // key of the stream
+	Keep   int64  // positions kept before the newest, 0 = 65,536
+	// Forget is how long after the erasure of a user the entries before it are removed;
+	// 0 = [broker.ForgetAfter].
+	Forget  time.Duration
 	Metrics *broker.Metrics
 	// Trust has the key that a publisher writes with, and whom a follower believes.
 	Trust attest.Trust
@@ -67,6 +71,10 @@ type Options struct {
 // end of a rolled back feed would see nothing of that feed. The braces keep both on one
 // node of a Redis Cluster.
 func epochs(stream string) string { return "{" + stream + "}:epochs" }
+
+// erasures gives the key of the sorted set with the positions of erasures, by when the
+// entries before them are to be removed, in milliseconds.
+func erasures(stream string) string { return "{" + stream + "}:erasures" }
 
 // fieldEpoch is the field of that stream that holds the epoch.
 const fieldEpoch = "epoch"
@@ -83,6 +91,7 @@ type Publisher struct {
 	client     goredis.UniversalClient
 	stream     string
 	keep       int64
+	forget     int64 // milliseconds
 	marshaller redisstream.DefaultMarshallerUnmarshaller
 	metrics    *broker.Metrics
 	trust      attest.Trust
@@ -98,7 +107,10 @@ func NewPublisher(client goredis.UniversalClient, o Options) *Publisher {
 	if o.Keep == 0 {
 		o.Keep = defaultKeep
 	}
-	return &Publisher{client: client, stream: o.stream(), keep: o.Keep, metrics: o.Metrics, trust: o.Trust}
+	if o.Forget == 0 {
+		o.Forget = broker.ForgetAfter
+	}
+	return &Publisher{client: client, stream: o.stream(), keep: o.Keep, forget: o.Forget.Milliseconds(), metrics: o.Metrics, trust: o.Trust}
 }
 
 // newest gives the highest id that the stream ever had. Redis keeps it when the entry
@@ -146,17 +158,35 @@ redis.call('XADD', KEYS[2], 'MAXLEN', 1, '*', '` + fieldEpoch + `', ARGV[1], '` 
 return 1
 `)
 
-// publishScript: KEYS feed, epochs. ARGV positions to keep, the epoch that the
-// publisher knows, then position, uuid, metadata and payload of each entry. Entries at
+// forget removes the entries before the last erasure whose time has come. The key of
+// the erasures is the last of KEYS.
+const forget = `
+local function milliseconds()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+local function forget()
+  local due = redis.call('ZRANGEBYSCORE', KEYS[#KEYS], '-inf', milliseconds())
+  local last = -1
+  for _, p in ipairs(due) do last = math.max(last, tonumber(p)) end
+  if last < 0 then return end
+  redis.call('XTRIM', KEYS[1], 'MINID', '=', string.format('%.0f', last))
+  redis.call('ZREM', KEYS[#KEYS], unpack(due))
+end
+`
+
+// publishScript: KEYS feed, epochs, erasures. ARGV positions to keep, the epoch that the
+// publisher knows, the positions of erasures with spaces between, after how many
+// milliseconds the entries before those are removed, then position, uuid, metadata and payload of each entry. Entries at
 // or before the newest one are left out. It gives 0 when the feed has another epoch:
 // this publisher was frozen while the log was rolled back, and its records may be in no
 // log any more.
-var publishScript = goredis.NewScript(newest + `
+var publishScript = goredis.NewScript(newest + forget + `
 local epoch = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 if epoch and ARGV[2] ~= '' and epoch[2][2] ~= ARGV[2] then return 0 end
 local id = newest()
 local last = id and position(id) or -1
-for i = 3, #ARGV, 4 do
+for i = 5, #ARGV, 4 do
   local p = tonumber(ARGV[i])
   if p > last then
     redis.call('XADD', KEYS[1], ARGV[i] .. '-0', '_watermill_message_uuid', ARGV[i + 1], 'metadata', ARGV[i + 2], 'payload', ARGV[i + 3])
@@ -165,17 +195,19 @@ for i = 3, #ARGV, 4 do
 end
 local oldest = last - ARGV[1]
 if oldest > 0 then redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', oldest)) end
+for p in string.gmatch(ARGV[3], '%d+') do redis.call('ZADD', KEYS[3], milliseconds() + ARGV[4], p) end
+forget()
 return 1
 `)
 
-// heartbeatScript: ARGV position, uuid, metadata and the id of the control entry that
+// heartbeatScript: KEYS feed, erasures. ARGV position, uuid, metadata and the id of the control entry that
 // this one replaces, so that an idle feed does not fill with control entries. It gives
 // the new id, which is empty when the feed is beyond the position.
-var heartbeatScript = goredis.NewScript(newest + `
+var heartbeatScript = goredis.NewScript(newest + forget + `
+forget()
 local id = newest()
 if id and position(id) > tonumber(ARGV[1]) then return '' end
-local now = redis.call('TIME')
-local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local ms = milliseconds()
 if id and position(id) == tonumber(ARGV[1]) then
   ms = math.max(ms, tonumber(string.match(id, '%d+$')) + 1)
 end
@@ -231,7 +263,11 @@ func (p *Publisher) Publish(ctx context.Context, prev domain.Place, records []do
 	for len(records) > 0 {
 		n := min(len(records), publishChunk)
 		messages := make([]*message.Message, n)
+		var erased []string
 		for i := range records[:n] {
+			if broker.Forgets(records[i]) {
+				erased = append(erased, strconv.FormatInt(int64(records[i].Position), 10))
+			}
 			var err error
 			if messages[i], err = entry(prev, &records[i]); err != nil {
 				return err
@@ -239,8 +275,8 @@ func (p *Publisher) Publish(ctx context.Context, prev domain.Place, records []do
 			prev = domain.PlaceOf(records[i])
 		}
 		prove(p.trust.Key, messages...)
-		args := make([]any, 0, 2+4*n)
-		args = append(args, p.keep, p.known())
+		args := make([]any, 0, 4+4*n)
+		args = append(args, p.keep, p.known(), strings.Join(erased, " "), p.forget)
 		for i, m := range messages {
 			values, err := p.marshaller.Marshal(p.stream, m)
 			if err != nil {
@@ -248,7 +284,7 @@ func (p *Publisher) Publish(ctx context.Context, prev domain.Place, records []do
 			}
 			args = append(args, int64(records[i].Position), values[redisstream.UUIDHeaderKey], values["metadata"], values["payload"])
 		}
-		done, err := publishScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream)}, args...).Int()
+		done, err := publishScript.Run(ctx, p.client, []string{p.stream, epochs(p.stream), erasures(p.stream)}, args...).Int()
 		if err == nil && done == 0 {
 			err = errEpoch
 		}
@@ -296,7 +332,7 @@ func (p *Publisher) Heartbeat(ctx context.Context, place domain.Place) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	id, err := heartbeatScript.Run(ctx, p.client, []string{p.stream}, at, m.UUID, values["metadata"], p.control).Text()
+	id, err := heartbeatScript.Run(ctx, p.client, []string{p.stream, erasures(p.stream)}, at, m.UUID, values["metadata"], p.control).Text()
 	if err != nil {
 		return fmt.Errorf("feed: publish a control entry: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -22,7 +23,7 @@ var testKey = func() *attest.Key {
 	return k
 }()
 
-var signed = Options{Trust: testKey.Trust()}
+var signed = Options{Trust: testKey.Trust(), Forget: 20 * time.Millisecond}
 
 func TestMain(m *testing.M) { services.Main(m) }
 
