@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tunnox-net/tunnox/netaddr"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
 )
@@ -224,7 +225,7 @@ func (s *session) complain(failures []*wirepb.Failure) {
 		s.f.metrics.failures.Inc()
 		if s.complaints.Allow() {
 			s.log.Warn("the agent could not open a listener", "mapping", failure.GetMappingId(),
-				"code", clip(failure.GetCode()), "message", clip(failure.GetMessage()))
+				"code", clip(failure.GetCode()), "message", netaddr.Masked(clip(failure.GetMessage())))
 		}
 	}
 }

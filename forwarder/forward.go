@@ -460,6 +460,6 @@ func (f *Forwarder) ended(fwd *forward, toTarget, toSource int64, err error) {
 	log := fwd.origin.logger()
 	if log.Enabled(context.Background(), slog.LevelDebug) {
 		log.Debug("stream ended", "mapping", fwd.mapping.State.ID, "to_target", toTarget, "to_source", toSource,
-			"error", fwd.reason(err))
+			"error", said(fwd.reason(err)))
 	}
 }

@@ -83,7 +83,7 @@ func (f *Forwarder) visit(from *fromPort, conn *net.TCPConn, of heralded) {
 			if _, err := of.Header(); err != nil {
 				f.visiting.Add(-1)
 				f.metrics.opensNo.WithLabelValues(label(wire.Malformed)).Inc()
-				f.log.Debug("a proxy did not say for whom it connects", "port", from.port, "from", conn.RemoteAddr(), "error", err)
+				f.log.Debug("a proxy did not say for whom it connects", "port", from.port, "from", network(conn.RemoteAddr()), "error", said(err))
 				_ = transport.Reset(conn)
 				return
 			}
@@ -125,7 +125,7 @@ func (f *Forwarder) serveVisitor(from *fromPort, stream end, conn transport.Dupl
 	fwd, target, err := f.join(stream, from, &wirepb.Open{MappingId: from.mapping, Peer: from.peer.String(), Local: from.local.String()})
 	if err != nil {
 		from.refused(wire.CodeOf(err))
-		f.log.Debug("a visitor was refused", "mapping", from.mapping, "port", from.port, "error", err)
+		f.log.Debug("a visitor was refused", "mapping", from.mapping, "port", from.port, "error", said(err))
 		return
 	}
 	from.opened()

@@ -54,7 +54,7 @@ func (f *Forwarder) serveSession(link transport.Session) {
 		if refusal := (*wire.Refusal)(nil); errors.As(err, &refusal) && f.strangers.Allow() {
 			level = slog.LevelInfo
 		}
-		f.log.Log(ctx, level, "login failed", "from", link.RemoteAddr(), "reason", err)
+		f.log.Log(ctx, level, "login failed", "from", network(link.RemoteAddr()), "reason", said(err))
 		return
 	}
 	stop()
@@ -186,7 +186,7 @@ func (f *Forwarder) prove(ctx context.Context, s *session, hello *wirepb.Hello, 
 		r.RetryAfter = time.Second
 		return r
 	case here.instance != s.instance && !f.takeovers.allow(s.client, f.now()):
-		s.log.Warn("agents with the same identity fence each other; the newest is refused for a while", "from", s.link.RemoteAddr(), "connected", here.link.RemoteAddr())
+		s.log.Warn("agents with the same identity fence each other; the newest is refused for a while", "from", network(s.link.RemoteAddr()), "connected", network(here.link.RemoteAddr()))
 		return supersededBy(here.presence())
 	}
 	if refusal := f.seat(ctx, s, view); refusal != nil {
@@ -216,7 +216,7 @@ func (f *Forwarder) register(ctx context.Context, s *session, hello *wirepb.Hell
 	}
 	id, err := f.registrar.Register(ctx, asked)
 	if err != nil {
-		f.log.Warn("registering an agent", "from", source, "error", err)
+		f.log.Warn("registering an agent", "from", network(s.link.RemoteAddr()), "error", err)
 		if refusal, ok := errors.AsType[*domain.Error](err); ok && asked.Invite != nil && refusal.Code != domain.CodeStoreUnavailable {
 			// The sentence is for the person with the code: it says what is wrong with
 			// the code, with the given name, or with the account of the user who
@@ -335,7 +335,7 @@ func (f *Forwarder) welcome(s *session, hello *wirepb.Hello) error {
 	}
 	s.control.SetDeadline(time.Time{})
 	f.metrics.welcomed.Inc()
-	s.log.Info("agent connected", "from", s.link.RemoteAddr(), "agent_version", s.version, "instance", s.instance)
+	s.log.Info("agent connected", "from", network(s.link.RemoteAddr()), "agent_version", s.version, "instance", s.instance)
 	return nil
 }
 

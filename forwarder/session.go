@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tunnox-net/tunnox/directory"
+	"github.com/tunnox-net/tunnox/netaddr"
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wire"
 	"github.com/tunnox-net/tunnox/wire/wirepb"
@@ -281,11 +282,11 @@ func (s *session) describe(err error) string {
 		return "the agent closed the session"
 	case errors.Is(err, transport.ErrSessionClosed):
 		// The text tells an agent that ended from one that was killed or fell silent.
-		return strings.TrimPrefix(err.Error(), transport.ErrSessionClosed.Error()+": ")
+		return netaddr.Masked(strings.TrimPrefix(err.Error(), transport.ErrSessionClosed.Error()+": "))
 	case isTimeout(err):
 		return "a message was incomplete"
 	}
-	return err.Error()
+	return netaddr.Masked(err.Error())
 }
 
 func isTimeout(err error) bool {

@@ -158,7 +158,7 @@ func (f *Forwarder) passOver(fwd *forward, c choice, err error) {
 		return
 	}
 	m := fwd.mapping
-	f.log.Info("a target does not answer; others are tried before it", "mapping", m.meter.mapping, "client", c.client, "service", c.shape.service, "error", err)
+	f.log.Info("a target does not answer; others are tried before it", "mapping", m.meter.mapping, "client", c.client, "code", said(err))
 	if !f.start(func() { f.askAgain(m, c) }) {
 		f.routes.mu.Lock()
 		defer f.routes.mu.Unlock()
@@ -182,7 +182,7 @@ func (f *Forwarder) askAgain(m *mappingRoute, c choice) {
 		}
 		_ = stream.Reset()
 		if f.routes.answered(c, false) {
-			f.log.Info("a target answers again", "mapping", m.meter.mapping, "client", c.client, "service", c.shape.service)
+			f.log.Info("a target answers again", "mapping", m.meter.mapping, "client", c.client)
 		}
 	}
 }

@@ -38,7 +38,7 @@ var importRules = []importRule{
 		"an agent in another language implements wire and nothing else; wirepb is its generated half"},
 	{"transport", []string{"netaddr", "wholefile"},
 		"a carrier does not know who the peer is or what the bytes mean"},
-	{"transport/quic", []string{".."},
+	{"transport/quic", []string{"..", "netaddr"},
 		"a carrier knows the contract of sessions"},
 	{"certs", []string{"wait"},
 		"certificates come from files, or from who keeps them; who listens with them is the programs' choice"},

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tunnox-net/tunnox/netaddr"
 )
 
 // TLSListener accepts the sessions that agents begin over TLS on TCP, and over WebSocket on
@@ -158,7 +160,7 @@ func (l *TLSListener) greet(s *greeting, conn net.Conn) {
 	if err != nil {
 		_ = conn.Close()
 		s.Admit()
-		l.log.Debug("connection gave no session", "peer", conn.RemoteAddr(), "error", err)
+		l.log.Debug("connection gave no session", "peer", netaddr.Network(conn.RemoteAddr().String()), "error", netaddr.Masked(err.Error()))
 		return
 	}
 	select {

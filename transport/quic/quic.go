@@ -12,6 +12,7 @@ import (
 
 	quicgo "github.com/quic-go/quic-go"
 
+	"github.com/tunnox-net/tunnox/netaddr"
 	"github.com/tunnox-net/tunnox/transport"
 )
 
@@ -206,7 +207,7 @@ func (l *Listener) greet(s *transport.Stranger, conn *quicgo.Conn) {
 		_ = conn.CloseWithError(protocol, "")
 		s.Admit()
 		l.use(-1)
-		l.log.Debug("connection gave no session", "peer", conn.RemoteAddr(), "error", err)
+		l.log.Debug("connection gave no session", "peer", netaddr.Network(conn.RemoteAddr().String()), "error", netaddr.Masked(err.Error()))
 		return
 	}
 	select {
