@@ -109,6 +109,15 @@ func (s *state) connected(ctx context.Context, clientID int64, node string) erro
 	return nil
 }
 
+// allowed says why a client's command was allowed, and whose client it is: the address
+// that the command came from belongs to that user.
+func allowed(client *domain.Client) string {
+	if client.UserID == 0 {
+		return "end of the mapping"
+	}
+	return fmt.Sprintf("end of the mapping user:%d", client.UserID)
+}
+
 // execute is Execute for a node that has proved itself.
 func (s *state) execute(ctx context.Context, node string, in domain.ClientCommand) (domain.ClientResult, error) {
 	head, err := s.config.Head(ctx)
@@ -149,7 +158,7 @@ func (s *state) execute(ctx context.Context, node string, in domain.ClientComman
 	}
 	submission := domain.Submission{Key: in.Key, KeyScope: fmt.Sprintf("client:%d", client.ID), Hash: hash,
 		Meta: domain.Metadata{Actor: fmt.Sprintf("client:%d", client.ID), Source: bounded(in.Source), Request: bounded(in.Request),
-			Cause: "session at " + node, Allowed: "end of the mapping"}}
+			Cause: "session at " + node, Allowed: allowed(client)}}
 	switch {
 	case in.Create != nil:
 		return s.shown(ctx)(s.createMapping(ctx, client, *in.Create, submission, head))

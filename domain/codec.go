@@ -37,8 +37,8 @@ func init() {
 	register[ClientDisabled](1)
 	register[ClientEnabled](1)
 	register[ClientDeleted](1)
-	register[MappingCreated](12, same, same, same, same, same, same, same, same, same, same, same)
-	register[MappingChanged](11, same, same, same, same, same, same, same, same, same, same)
+	register[MappingCreated](13, same, same, same, same, same, same, same, same, same, same, same, same)
+	register[MappingChanged](12, same, same, same, same, same, same, same, same, same, same, same)
 	register[MappingDisabled](1)
 	register[MappingEnabled](1)
 	register[MappingDeleted](1)
@@ -55,17 +55,17 @@ func init() {
 	register[LoginBegun](1)
 	register[LoginRefreshed](1)
 	register[LoginEnded](1)
-	register[ShareCreated](10, same, same, same, same, same, same, same, same, same)
+	register[ShareCreated](11, same, same, same, same, same, same, same, same, same, same)
 	register[ShareRedeemed](1)
 	register[ShareRevoked](1)
 	register[InviteCreated](1)
 	register[InviteRedeemed](1)
 	register[InviteRevoked](1)
-	register[OwnDomainCreated](1)
+	register[OwnDomainCreated](2, same)
 	register[OwnDomainVerified](1)
 	register[OwnDomainDeleted](1)
-	register[HostProved](1)
-	register[HostReleased](1)
+	register[HostProved](2, same)
+	register[HostReleased](2, same)
 	register[WebhookCreated](1)
 	register[WebhookChanged](1)
 	register[WebhookSecretRotated](1)
@@ -78,12 +78,14 @@ func init() {
 	register[NodeRevoked](1)
 	register[PortTaken](1)
 	register[PortFreed](1)
-	register[HostTaken](2, same)
-	register[HostFreed](1)
+	register[HostTaken](3, same, same)
+	register[HostFreed](2, same)
 	register[ClientKeyAnnounced](1)
 }
 
-// same upcasts to a schema that only added fields, which were empty before.
+// same upcasts to a schema that only added fields, which were empty before, or whose
+// fields are sealed since ([PersonalFields]): a version that cannot open them must not
+// take what it reads for an address.
 func same(data json.RawMessage) (json.RawMessage, error) { return data, nil }
 
 func register[E Event](schema int, upcasts ...func(json.RawMessage) (json.RawMessage, error)) {

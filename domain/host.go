@@ -99,12 +99,19 @@ func (h *Host) Apply(event Event, at time.Time) {
 		}
 		h.Names[e.Host] = use
 	case HostReleased:
-		if use, ok := h.Names[e.Host]; ok {
+		name := h.known(e.Host, func(use HostUse) bool { return use.Owner != 0 })
+		if use, ok := h.Names[name]; ok {
 			use.Owner = 0
-			h.Names[e.Host] = use
+			h.Names[name] = use
 		}
 	case HostFreed:
+		e.Host = h.known(e.Host, func(use HostUse) bool { return len(use.Paths) > 0 })
 		use := h.Names[e.Host]
+		if _, ok := use.Paths[e.Path]; !ok && e.Path == Erased {
+			for _, e.Path = range slices.Sorted(maps.Keys(use.Paths)) {
+				break
+			}
+		}
 		delete(use.Paths, e.Path)
 		if len(use.Paths) == 0 {
 			use.Paths, use.FreedAt, use.Whole = nil, at, false
@@ -115,6 +122,21 @@ func (h *Host) Apply(event Event, at time.Time) {
 	}
 }
 
+// known gives the name that an event is of. The name of an erased user is erased, while
+// an older event of that user may say it: what is taken back under the one was given
+// under the other, because a stream is of one name.
+func (h *Host) known(name string, given func(HostUse) bool) string {
+	if name != Erased || given(h.Names[name]) {
+		return name
+	}
+	for _, other := range slices.Sorted(maps.Keys(h.Names)) {
+		if given(h.Names[other]) {
+			return other
+		}
+	}
+	return name
+}
+
 // Mappings gives the mappings that have a path of the host, in order.
 func (h *Host) Mappings(name string) []int64 {
 	return slices.Sorted(maps.Values(h.Names[name].Paths))
@@ -123,6 +145,9 @@ func (h *Host) Mappings(name string) []int64 {
 // freeFor reports whether the user may have the name now.
 func (h *Host) freeFor(user int64, name string, now time.Time) bool {
 	use, used := h.Names[name]
+	if last, erased := h.Names[Erased]; erased && now.Before(last.FreedAt.Add(HostKept)) {
+		return false // the user who had it last is erased, and so is the name
+	}
 	switch {
 	case !used || use.UserID == user:
 		return true
@@ -173,7 +198,7 @@ func (s States) chooseHost(o PublicOffer, m *Mapping) (string, error) {
 			return "", err
 		}
 		for _, label := range o.Labels {
-			if _, used := s.host(label).Names[label]; !used && !o.isAPI(label, domains) {
+			if !s.host(label).Exists() && !o.isAPI(label, domains) {
 				return label, nil
 			}
 		}

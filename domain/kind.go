@@ -1,6 +1,9 @@
 package domain
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Kind describes one kind of aggregate: the names of its streams, its state, the fields
 // that are sealed, the fields that no answer shows, its rows, and what ends with its
@@ -17,9 +20,18 @@ type Kind struct {
 	// NoRow says why the read models have no rows of this kind. "" = they have.
 	NoRow string
 
-	// Personal are the fields that tell something about a person. They are strings;
-	// see [PersonalFields].
+	// Personal are the fields that tell something about a person. They are texts, or
+	// objects and lists that contain some; see [PersonalFields].
 	Personal []EventFields
+	// Routed are those of Personal without which a forwarder leads no connection. The
+	// configuration feed carries them readable; see [RoutedFields].
+	Routed []string
+	// Row are the fields of a row that only control planes read. Forwarders get such a
+	// row without them. nil = forwarders read all of it, unless ForControl is set.
+	Row []string
+	// ForControl says that forwarders have no use for rows of this kind, so that all of
+	// a row is for control planes.
+	ForControl bool
 	// Secret are the fields that no answer shows, since they are what a proof is
 	// checked with; see [SecretFields].
 	Secret []EventFields
@@ -59,6 +71,9 @@ func each(end func(d *Decision, id, account int64)) func(States, *Decision, int6
 	}
 }
 
+// mappingPersonal are the fields of a mapping that tell something about a person.
+var mappingPersonal = []string{"name", "local_host", "public_host", "public_path", "target_host", "target", "targets", "socks", "access", "http"}
+
 // kinds is the table. What an account holds ends in the order of the table: mappings
 // before the clients that they are for.
 var kinds []Kind
@@ -70,6 +85,7 @@ func init() {
 			Category: CategoryUser, New: func() Aggregate { return &User{} },
 			Personal: []EventFields{of(UserCreated{}, "username", "email"), of(UserChanged{}, "username", "email"), of(UserPasswordSet{}, "hash")},
 			Secret:   []EventFields{of(UserPasswordSet{}, "hash")},
+			Row:      []string{"username", "email"},
 			Open:     []string{"role", "plan"},
 		},
 		{
@@ -78,53 +94,63 @@ func init() {
 		},
 		{
 			Category: CategoryMapping, New: func() Aggregate { return &Mapping{} },
-			Secret: []EventFields{of(MappingCreated{}, "socks", "access", "http"), of(MappingChanged{}, "socks", "access", "http")},
-			Open:   []string{"name", "protocol", "local_host", "public_host", "public_path", "target_host", "target_scheme", "target", "held_by", "proxy_protocol", "targets", "encryption"},
-			held:   &held{ids: (*Quota).mappingIDs, ofClient: (*Quota).mappingsOf, end: func(s States, d *Decision, _ int64, ids []int64) error { return deleteMappings(s, d, ids) }},
+			Personal: []EventFields{of(MappingCreated{}, mappingPersonal...), of(MappingChanged{}, mappingPersonal...)},
+			Routed:   mappingPersonal, // agents are told the name too
+			Secret:   []EventFields{of(MappingCreated{}, "socks", "access", "http"), of(MappingChanged{}, "socks", "access", "http")},
+			Open:     []string{"protocol", "target_scheme", "held_by", "proxy_protocol", "encryption"},
+			held:     &held{ids: (*Quota).mappingIDs, ofClient: (*Quota).mappingsOf, end: func(s States, d *Decision, _ int64, ids []int64) error { return deleteMappings(s, d, ids) }},
 		},
 		{
 			Category: CategoryKey, New: func() Aggregate { return &Key{} },
-			Personal: []EventFields{of(KeyCreated{}, "name")},
-			Secret:   []EventFields{of(KeyCreated{}, "hash")},
-			Open:     []string{"prefix", "scopes"},
-			held:     &held{ids: (*Quota).keyIDs, end: each(endKey)},
+			ForControl: true,
+			Personal:   []EventFields{of(KeyCreated{}, "name")},
+			Secret:     []EventFields{of(KeyCreated{}, "hash")},
+			Open:       []string{"prefix", "scopes"},
+			held:       &held{ids: (*Quota).keyIDs, end: each(endKey)},
 		},
 		{
 			// No account holds a login. Login.Good refuses the login of a user who was deleted.
 			Category: CategoryLogin, New: func() Aggregate { return &Login{} },
-			Secret: []EventFields{of(LoginBegun{}, "family", "hash"), of(LoginRefreshed{}, "hash")},
-			Open:   []string{"reason"},
+			ForControl: true,
+			Secret:     []EventFields{of(LoginBegun{}, "family", "hash"), of(LoginRefreshed{}, "hash")},
+			Open:       []string{"reason"},
 		},
 		{
 			Category: CategoryShare, New: func() Aggregate { return &Share{} },
-			Personal: []EventFields{of(ShareCreated{}, "name")},
-			Secret:   []EventFields{of(ShareCreated{}, "hash", "socks", "access", "http")},
-			Open:     []string{"protocol", "target_host", "target_scheme", "target", "held_by", "proxy_protocol", "targets", "encryption"},
-			held:     &held{ids: (*Quota).shareIDs, ofClient: (*Quota).sharesOf, end: each(endShare)},
+			ForControl: true,
+			Personal:   []EventFields{of(ShareCreated{}, "name", "target_host", "target", "targets", "socks", "access", "http")},
+			Secret:     []EventFields{of(ShareCreated{}, "hash", "socks", "access", "http")},
+			Open:       []string{"protocol", "target_scheme", "held_by", "proxy_protocol", "encryption"},
+			held:       &held{ids: (*Quota).shareIDs, ofClient: (*Quota).sharesOf, end: each(endShare)},
 		},
 		{
 			// A webhook's address often holds a token that lets anybody write there.
 			Category: CategoryWebhook, New: func() Aggregate { return &Webhook{} },
-			Personal: []EventFields{of(WebhookCreated{}, "url", "description"), of(WebhookChanged{}, "url", "description")},
-			Open:     []string{"events", "reason"},
-			held:     &held{ids: (*Quota).webhookIDs, end: each(endWebhook)},
+			ForControl: true,
+			Personal:   []EventFields{of(WebhookCreated{}, "url", "description"), of(WebhookChanged{}, "url", "description")},
+			Open:       []string{"events", "reason"},
+			held:       &held{ids: (*Quota).webhookIDs, end: each(endWebhook)},
 		},
 		{
 			Category: CategoryInvite, New: func() Aggregate { return &Invite{} },
-			Personal: []EventFields{of(InviteCreated{}, "name")},
-			Secret:   []EventFields{of(InviteCreated{}, "hash")},
-			Open:     []string{"public_key"},
-			held:     &held{ids: (*Quota).inviteIDs, end: each(endInvite)},
+			ForControl: true,
+			Personal:   []EventFields{of(InviteCreated{}, "name")},
+			Secret:     []EventFields{of(InviteCreated{}, "hash")},
+			Open:       []string{"public_key"},
+			held:       &held{ids: (*Quota).inviteIDs, end: each(endInvite)},
 		},
 		{
 			// Whoever asks a name server for the token gets it.
 			Category: CategoryDomain, New: func() Aggregate { return &Domain{} },
-			Open: []string{"host", "token"},
-			held: &held{ids: (*Quota).domainIDs, end: endDomains},
+			ForControl: true,
+			Personal:   []EventFields{of(OwnDomainCreated{}, "host")},
+			Open:       []string{"token"},
+			held:       &held{ids: (*Quota).domainIDs, end: endDomains},
 		},
 		{
 			Category: CategoryClient, New: func() Aggregate { return &Client{} },
 			Personal: []EventFields{of(ClientCreated{}, "name", "description"), of(ClientRegistered{}, "name"), of(ClientChanged{}, "name", "description")},
+			Row:      []string{"name", "description"},
 			Open:     []string{"public_key", "static_key", "nodes", "commands"},
 			held:     &held{ids: (*Quota).ClientIDs, end: each(endManagedClient)},
 		},
@@ -146,13 +172,20 @@ func init() {
 		{
 			// A host is held by its mappings, whose ends free it.
 			Category: CategoryHost, New: func() Aggregate { return &Host{} },
-			NoRow: "a public host stands in the rows of its mappings",
-			Open:  []string{"host", "path"},
+			NoRow:    "a public host stands in the rows of its mappings",
+			Personal: []EventFields{of(HostTaken{}, "host", "path"), of(HostFreed{}, "host", "path"), of(HostProved{}, "host"), of(HostReleased{}, "host")},
 		},
 	}
 	for _, k := range kinds {
 		kindOf[k.Category] = k
 		collect(personal, k.Personal)
+		for _, f := range k.Personal {
+			for _, field := range f.Fields {
+				if slices.Contains(k.Routed, field) {
+					routed[f.Event] = append(routed[f.Event], field)
+				}
+			}
+		}
 		collect(secret, k.Secret)
 	}
 }
@@ -161,6 +194,7 @@ func init() {
 var (
 	kindOf   = map[string]Kind{}
 	personal = map[string][]string{}
+	routed   = map[string][]string{}
 	secret   = map[string][]string{}
 )
 
@@ -187,6 +221,9 @@ func NewAggregate(id StreamID) Aggregate {
 
 // PersonalFields gives the fields of an event that are about a person.
 func PersonalFields(event string) []string { return personal[event] }
+
+// RoutedFields gives those of the personal fields that forwarders read.
+func RoutedFields(event string) []string { return routed[event] }
 
 // SecretFields gives the fields of an event that no answer shows.
 func SecretFields(event string) []string { return secret[event] }

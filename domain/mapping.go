@@ -110,8 +110,14 @@ func (m *Mapping) Exists() bool { return m.ID != 0 }
 // Live reports whether the mapping exists and was not deleted.
 func (m *Mapping) Live() bool { return m.Exists() && !m.Deleted }
 
-// Active reports whether the mapping may carry streams: it is live and enabled.
-func (m *Mapping) Active() bool { return m.Live() && !m.Disabled }
+// Active reports whether the mapping may carry streams: it is live and enabled, and
+// nothing of it is erased. Who may come in would be erased too, so a mapping that a log
+// without keys has left must not be open to everybody.
+func (m *Mapping) Active() bool { return m.Live() && !m.Disabled && !m.erased() }
+
+func (m *Mapping) erased() bool {
+	return slices.Contains([]string{m.LocalHost, m.PublicHost, m.TargetHost, m.Target}, Erased)
+}
 
 // Public reports whether connections come in at forwarders instead of at a client.
 func (m *Mapping) Public() bool { return m.SourceClientID == 0 }

@@ -6,8 +6,21 @@ import "time"
 // fields with a key of the account that the record belongs to, and an erased account
 // has no key. The proofs of the log stay valid.
 
-// Erased stands in place of erased data.
+// What is personal stands in the table of kinds ([Kind]), for every field of an event and
+// of a row, and in the two lists below. test/erasure sees that nothing else is kept.
+
+// Erased stands in place of erased data. null stands in place of an erased object.
 const Erased = "[erased]"
+
+// PersonalClaims are the scopes of claims whose values tell something about a person:
+// names, and where somebody listens. The store has them readable, so that they are
+// unique, until their owner ends. An export without data keys leaves them out.
+var PersonalClaims = []string{ClaimUsername, ClaimEmail, ClaimListener}
+
+// PersonalAttributes are names of values that no log of a server has: a log cannot be
+// erased with a user. Logs name users, clients and mappings by their ids, and networks in
+// place of addresses.
+var PersonalAttributes = []string{"username", "email", "url", "service", "target_host", "local_host", "public_host", "description", "remote", "visitor"}
 
 // UserErased notes that the personal data of a user are erased. It is the only event of
 // the erasure's own stream, because followers that have dropped a deleted user do not

@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -49,6 +50,9 @@ type PersonalStore interface {
 // and prove with the store itself.
 type Personal struct {
 	PersonalStore
+	// OnErase is called when the key of an account is gone, or when it is found to be:
+	// what was made of records with the key is to be forgotten. nil = nothing was.
+	OnErase func()
 
 	mu    sync.Mutex
 	cache map[int64]dataKey // guarded by mu
@@ -62,6 +66,9 @@ type dataKey struct {
 
 const (
 	encryptedPrefix = "sealed:1:"
+	// objectPrefix begins the text that stands for an encrypted object or list. When it is
+	// erased, null stands there.
+	objectPrefix = "sealed:3:"
 	// sourcePrefix begins an encrypted address. The account follows under whose key it
 	// is encrypted, because an append may have records of several accounts.
 	sourcePrefix = "sealed:2:"
@@ -74,51 +81,6 @@ const (
 // NewPersonal makes the layer above a store.
 func NewPersonal(store PersonalStore) *Personal {
 	return &Personal{PersonalStore: store, cache: map[int64]dataKey{}}
-}
-
-// Erase makes the personal data of an account unreadable.
-func (p *Personal) Erase(ctx context.Context, account int64) error {
-	if err := p.EraseDataKey(ctx, account); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.cache[account] = dataKey{read: time.Now()}
-	return nil
-}
-
-// FinishErasures finishes erasures that were interrupted between their event and the
-// deletion of the key, because the process was killed or the database went away. It
-// gives the number of finished erasures.
-func (p *Personal) FinishErasures(ctx context.Context) (finished int, err error) {
-	const page = 500
-	q := domain.Query{Names: []string{domain.UserErased{}.EventName()}}
-	for {
-		records, err := p.PersonalStore.Select(ctx, q, page)
-		if err != nil {
-			return finished, fmt.Errorf("find erasures: %w", err)
-		}
-		accounts := make([]int64, len(records))
-		for i, r := range records {
-			accounts[i], q.After = r.Owner, r.Position
-		}
-		kept, err := p.PersonalStore.DataKeys(ctx, accounts)
-		if err != nil {
-			return finished, fmt.Errorf("find keys of erased accounts: %w", err)
-		}
-		for account, key := range kept {
-			if key == nil {
-				continue
-			}
-			if err := p.Erase(ctx, account); err != nil {
-				return finished, err
-			}
-			finished++
-		}
-		if len(records) < page {
-			return finished, nil
-		}
-	}
 }
 
 // AppendBatch implements [Store].
@@ -140,7 +102,7 @@ func (p *Personal) AppendBatch(ctx context.Context, batch []Append) ([]Result, e
 		}
 		for j := range r.Records {
 			r.Records[j].Data, r.Records[j].Meta.Source = batch[i].Events[j].Data, batch[i].Meta.Source
-			if r.Records[j].Name == (domain.UserErased{}).EventName() {
+			if erases(&r.Records[j]) {
 				// The event is written. If Erase fails here, it is done when the event
 				// is read.
 				err = errors.Join(err, p.Erase(ctx, r.Records[j].Owner))
@@ -164,7 +126,7 @@ func accountsOf(batch []Append) []int64 {
 		}
 		for _, e := range a.Events {
 			if len(domain.PersonalFields(e.Name)) > 0 {
-				accounts = append(accounts, a.Account)
+				accounts = append(accounts, cmp.Or(e.Owner, a.Account))
 			}
 		}
 	}
@@ -172,10 +134,18 @@ func accountsOf(batch []Append) []int64 {
 }
 
 // sourceAccount gives the account to which the address of a command belongs: the user
-// who sent the command, or else the owner of the record.
+// who sent the command, with a login, a key or a client, or the anonymous client that
+// did, or else the owner of the record.
 func sourceAccount(m domain.Metadata, owner int64) int64 {
-	if id, ok := strings.CutPrefix(m.Actor, "user:"); ok {
-		if n, err := strconv.ParseInt(id, 10, 64); err == nil && n > 0 {
+	for _, who := range append([]string{m.Actor}, strings.Fields(m.Allowed)...) {
+		if id, ok := strings.CutPrefix(who, "user:"); ok {
+			if n, err := strconv.ParseInt(id, 10, 64); err == nil && n > 0 {
+				return n
+			}
+		}
+	}
+	if id, ok := strings.CutPrefix(m.Actor, "client:"); ok {
+		if n, err := strconv.ParseInt(id, 10, 64); err == nil && domain.IsAnonymous(n) {
 			return n
 		}
 	}
@@ -217,14 +187,23 @@ func (p *Personal) load(ctx context.Context, accounts []int64, draw bool) error 
 				return fmt.Errorf("data key of account %d: %w", account, err)
 			}
 		}
-		p.mu.Lock()
-		if len(p.cache) >= keyCacheSize {
-			clear(p.cache)
-		}
-		p.cache[account] = k
-		p.mu.Unlock()
+		p.remember(account, k)
 	}
 	return nil
+}
+
+// remember puts a key into the cache, and tells when it is gone.
+func (p *Personal) remember(account int64, k dataKey) {
+	p.mu.Lock()
+	was, known := p.cache[account]
+	if len(p.cache) >= keyCacheSize {
+		clear(p.cache)
+	}
+	p.cache[account] = k
+	p.mu.Unlock()
+	if k.aead == nil && (!known || was.aead != nil) && p.OnErase != nil {
+		p.OnErase()
+	}
 }
 
 // draws draws keys for the accounts that never had one.
@@ -268,12 +247,13 @@ func (p *Personal) encryptAppend(a *Append) {
 	events := slices.Clone(a.Events)
 	for i, e := range events {
 		fields := domain.PersonalFields(e.Name)
-		if len(fields) == 0 || a.Account == 0 || e.Stream < 0 || e.Stream >= len(a.Streams) {
+		account := cmp.Or(e.Owner, a.Account)
+		if len(fields) == 0 || account == 0 || e.Stream < 0 || e.Stream >= len(a.Streams) {
 			continue
 		}
-		aead, stream := p.key(a.Account), a.Streams[e.Stream].Stream
-		data, err := replaceStrings(e.Data, fields, func(field, plain string) string {
-			return encrypt(aead, plain, place(stream, e.Name, e.Schema, field))
+		aead, stream := p.key(account), a.Streams[e.Stream].Stream
+		data, err := replaceFields(e.Data, fields, func(field string, plain []byte) ([]byte, error) {
+			return encryptField(aead, plain, place(stream, e.Name, e.Schema, field))
 		})
 		if err != nil {
 			continue // not an object; the store refuses it, or stores it as it is
@@ -301,6 +281,49 @@ func encrypt(aead cipher.AEAD, plain string, place []byte) string {
 		return domain.Erased // the account was erased: nothing new is stored about it
 	}
 	return encryptedPrefix + base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, []byte(plain), place))
+}
+
+// encryptField encrypts a value of a record, which is JSON.
+func encryptField(aead cipher.AEAD, value, place []byte) ([]byte, error) {
+	switch value[0] {
+	case '"':
+		plain, err := stringOf(value)
+		if err != nil {
+			return nil, err
+		}
+		return quoted(encrypt(aead, plain, place))
+	case '{', '[':
+		if aead == nil {
+			return []byte("null"), nil
+		}
+		return quoted(objectPrefix + base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, value, place)))
+	}
+	return nil, nil // null
+}
+
+// decryptField reads what encryptField gave.
+func decryptField(aead cipher.AEAD, value, place []byte) ([]byte, error) {
+	if value[0] != '"' {
+		return nil, nil
+	}
+	text, err := stringOf(value)
+	if err != nil {
+		return nil, err
+	}
+	object, ok := strings.CutPrefix(text, objectPrefix)
+	if !ok {
+		return quoted(decrypt(aead, text, place))
+	}
+	encrypted, err := base64.RawURLEncoding.DecodeString(object)
+	if err != nil {
+		return nil, nil // not encrypted by this layer
+	}
+	if aead != nil {
+		if plain, err := aead.Open(nil, nil, encrypted, place); err == nil {
+			return plain, nil
+		}
+	}
+	return []byte("null"), nil // its key is gone, or it was moved from its place
 }
 
 func decrypt(aead cipher.AEAD, value string, place []byte) string {
@@ -340,21 +363,32 @@ func (p *Personal) Select(ctx context.Context, q domain.Query, limit int) ([]dom
 	return records, errors.Join(err, p.open(ctx, records))
 }
 
+// Routed is the log as the configuration feed carries it: encrypted, except for the
+// fields without which forwarders lead no connection ([domain.RoutedFields]). The feed
+// forgets those of an erased user (package broker).
+func (p *Personal) Routed() Log { return routed{p} }
+
+type routed struct{ *Personal }
+
+// ReadAll implements [Log].
+func (r routed) ReadAll(ctx context.Context, after domain.Position, limit int) ([]domain.Record, error) {
+	records, err := r.PersonalStore.ReadAll(ctx, after, limit)
+	return records, errors.Join(err, r.openFields(ctx, records, domain.RoutedFields))
+}
+
 // open decrypts records in place.
 func (p *Personal) open(ctx context.Context, records []domain.Record) error {
-	var accounts []int64
+	var accounts, ended []int64
 	for i := range records {
 		r := &records[i]
 		if account, _, ok := encryptedSource(r); ok {
 			accounts = append(accounts, account)
 		}
-		if len(domain.PersonalFields(r.Name)) > 0 {
-			accounts = append(accounts, r.Owner)
-		}
-		if r.Name == (domain.UserErased{}).EventName() {
-			p.finishErasure(ctx, r.Owner)
+		if erases(r) {
+			ended = append(ended, r.Owner)
 		}
 	}
+	p.finishErasures(ctx, ended)
 	if err := p.load(ctx, accounts, false); err != nil {
 		return err
 	}
@@ -363,13 +397,32 @@ func (p *Personal) open(ctx context.Context, records []domain.Record) error {
 		if account, value, ok := encryptedSource(r); ok {
 			r.Meta.Source = decrypt(p.key(account), value, sourcePlace(account))
 		}
-		fields := domain.PersonalFields(r.Name)
-		if len(fields) == 0 || !bytes.Contains(r.Data, []byte(encryptedPrefix)) {
+	}
+	return p.openFields(ctx, records, domain.PersonalFields)
+}
+
+// openFields decrypts those fields of records, in place.
+func (p *Personal) openFields(ctx context.Context, records []domain.Record, of func(event string) []string) error {
+	sealed := func(r *domain.Record) bool {
+		return len(of(r.Name)) > 0 && (bytes.Contains(r.Data, []byte(encryptedPrefix)) || bytes.Contains(r.Data, []byte(objectPrefix)))
+	}
+	var accounts []int64
+	for i := range records {
+		if r := &records[i]; sealed(r) {
+			accounts = append(accounts, r.Owner)
+		}
+	}
+	if err := p.load(ctx, accounts, false); err != nil {
+		return err
+	}
+	for i := range records {
+		r := &records[i]
+		if !sealed(r) {
 			continue
 		}
 		aead := p.key(r.Owner)
-		if data, err := replaceStrings(r.Data, fields, func(field, value string) string {
-			return decrypt(aead, value, place(r.Stream, r.Name, r.Schema, field))
+		if data, err := replaceFields(r.Data, of(r.Name), func(field string, value []byte) ([]byte, error) {
+			return decryptField(aead, value, place(r.Stream, r.Name, r.Schema, field))
 		}); err == nil {
 			r.Data = data
 		}
@@ -387,24 +440,4 @@ func encryptedSource(r *domain.Record) (account int64, value string, ok bool) {
 	number, encrypted, _ := strings.Cut(text, ":")
 	account, err := strconv.ParseInt(number, 10, 64)
 	return account, encryptedPrefix + encrypted, err == nil
-}
-
-// finishErasure finishes an erasure that was interrupted between its event and the
-// deletion of the key. A log that is open for reading only keeps the key.
-func (p *Personal) finishErasure(ctx context.Context, account int64) {
-	p.mu.Lock()
-	k, ok := p.cache[account]
-	p.mu.Unlock()
-	if ok && k.aead == nil && time.Since(k.read) < keyCacheTime {
-		return
-	}
-	kept, err := p.PersonalStore.DataKeys(ctx, []int64{account})
-	if err == nil && kept[account] != nil {
-		err = p.EraseDataKey(ctx, account)
-	}
-	if err == nil {
-		p.mu.Lock()
-		p.cache[account] = dataKey{read: time.Now()}
-		p.mu.Unlock()
-	}
 }

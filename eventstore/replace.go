@@ -9,11 +9,11 @@ import (
 
 var errNoObject = errors.New("eventstore: the data is not a JSON object")
 
-// replaceStrings replaces the values of some fields of a JSON object that are strings.
-// All other bytes stay as they are. Every record with personal data goes through here
+// replaceFields replaces the values of some fields of a JSON object. by gets a value as
+// JSON and gives JSON, nil to leave it. All other bytes stay as they are. Every record with personal data goes through here
 // whenever it is read, so the function looks at each byte once instead of decoding. It
 // does not check the parts that it skips: stores keep only valid JSON.
-func replaceStrings(data []byte, fields []string, by func(field, value string) string) ([]byte, error) {
+func replaceFields(data []byte, fields []string, by func(field string, value []byte) ([]byte, error)) ([]byte, error) {
 	at := skipSpace(data, 0)
 	if at == len(data) || data[at] != '{' {
 		return nil, errNoObject
@@ -32,18 +32,18 @@ func replaceStrings(data []byte, fields []string, by func(field, value string) s
 		if end = skipValue(data, at); end < 0 {
 			return nil, errNoObject
 		}
-		if field, ok := oneOf(fields, name); ok && data[at] == '"' {
-			was, err := stringOf(data[at:end])
+		if field, ok := oneOf(fields, name); ok {
+			value, err := by(field, bytes.TrimRight(data[at:end], " \n\t\r"))
 			if err != nil {
 				return nil, err
 			}
-			if out == nil {
-				out = make([]byte, 0, len(data)+64*len(fields))
+			if value != nil {
+				if out == nil {
+					out = make([]byte, 0, len(data)+64*len(fields))
+				}
+				out = append(append(out, data[done:at]...), value...)
+				done = end
 			}
-			if out, err = appendString(append(out, data[done:at]...), by(field, was)); err != nil {
-				return nil, err
-			}
-			done = end
 		}
 		if at = skipSpace(data, end); at < len(data) && data[at] == ',' {
 			at = skipSpace(data, at+1)
@@ -137,13 +137,12 @@ func stringOf(quoted []byte) (string, error) {
 	return plain, err
 }
 
-// appendString appends s as encoding/json would write it.
-func appendString(out []byte, s string) ([]byte, error) {
+// quoted gives s as encoding/json would write it.
+func quoted(s string) ([]byte, error) {
 	if isPlain(s) {
-		return append(append(append(out, '"'), s...), '"'), nil
+		return append(append(append(make([]byte, 0, len(s)+2), '"'), s...), '"'), nil
 	}
-	quoted, err := json.Marshal(s)
-	return append(out, quoted...), err
+	return json.Marshal(s)
 }
 
 // isPlain reports whether a string has no escapes in JSON, and encoding/json would

@@ -3,9 +3,33 @@ package eventstore
 import (
 	"encoding/json"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 )
+
+// replaceStrings replaces those that are texts.
+func replaceStrings(data []byte, fields []string, by func(field, value string) string) ([]byte, error) {
+	return replaceFields(data, fields, func(field string, value []byte) ([]byte, error) {
+		if value[0] != '"' {
+			return nil, nil
+		}
+		text, err := stringOf(value)
+		if err != nil {
+			return nil, err
+		}
+		return quoted(by(field, text))
+	})
+}
+
+func TestReplaceFields(t *testing.T) {
+	got, err := replaceFields([]byte(`{"a" : {"x":[1,"}"]} , "b":[] ,"c":null,"d":2 }`), []string{"a", "b", "c", "d"}, func(field string, value []byte) ([]byte, error) {
+		return []byte(`"` + field + strconv.Itoa(len(value)) + `"`), nil
+	})
+	if want := `{"a" : "a13", "b":"b2","c":"c4","d":"d1"}`; err != nil || string(got) != want {
+		t.Errorf("%s, %v, want %s", got, err, want)
+	}
+}
 
 func TestReplaceStrings(t *testing.T) {
 	shout := func(_, value string) string { return strings.ToUpper(value) }

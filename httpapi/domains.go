@@ -140,7 +140,11 @@ func (a *api) prove(ctx context.Context, d *domain.Domain) error {
 	case slices.Contains(texts, d.ProofValue()):
 		return nil
 	case err != nil && !(errors.As(err, &missing) && missing.IsNotFound):
-		a.logger.WarnContext(ctx, "asking for the TXT record of a domain", "name", d.ProofName(), "error", err)
+		why := err.Error()
+		if missing != nil {
+			why = missing.Err // which does not name the host: no log says what is about a person
+		}
+		a.logger.WarnContext(ctx, "asking for the TXT record of a domain", "domain", d.ID, "error", why)
 		return problem(http.StatusConflict, codeNotProved, fmt.Sprintf("The name servers of %s do not answer. Try again in a moment.", d.Host))
 	}
 	return problem(http.StatusConflict, codeNotProved, fmt.Sprintf("There is no TXT record %s with the text %s. A new record may take a while to be seen everywhere.", d.ProofName(), d.ProofValue()))

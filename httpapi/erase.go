@@ -26,12 +26,31 @@ func (a *api) eraseUser(ctx context.Context, in *changeInput) (*WriteAnswer, err
 	if a.config.Eraser == nil {
 		return nil, problem(http.StatusServiceUnavailable, domain.CodeStoreUnavailable, "This server keeps no keys of personal data.")
 	}
-	answer, err := a.end(ctx, in, domain.EraseUser{ID: in.ID})
+	r, err := a.submit(ctx, in.MatchHeader, nil, domain.EraseUser{ID: in.ID})
 	if err != nil {
-		return nil, err
+		return nil, a.refusal(ctx, err)
 	}
 	if err := a.config.Eraser.Erase(ctx, in.ID); err != nil {
 		return nil, a.refusal(ctx, err)
 	}
-	return answer, nil
+	a.forgetSessions(ctx, r)
+	answer := answerOf(r)
+	return &answer, nil
+}
+
+// forgetSessions ends the sessions of clients that were deleted, also those of nodes that
+// are gone: the directory has the addresses of their agents.
+func (a *api) forgetSessions(ctx context.Context, r domain.Receipt) {
+	if a.config.Nodes == nil {
+		return
+	}
+	for _, record := range r.Records {
+		if record.Name != (domain.ClientDeleted{}).EventName() {
+			continue
+		}
+		if _, err := a.config.Nodes.Disconnect(ctx, record.Stream.Number()); err != nil {
+			a.logger.WarnContext(ctx, "the directory cannot forget the sessions of a client that was erased", "client", record.Stream.Number(), "error", err)
+			return
+		}
+	}
 }

@@ -148,14 +148,14 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 	log := history{b.store, b.between}
 	p.alarms.add(alarmHistory, newCheck(log.check).run)
 	past := memory.NewPast(b.store)
+	b.store.OnErase = past.Forget
 	if b.watched != nil {
 		watch := eventstore.NewContinuity(b.watched, metrics, p.log.With("part", "log"), cp.executor.Forget, past.Forget)
 		p.run("continuity", watch.Run)
 	}
 
-	// The feed carries records as they are kept: forwarders need nothing that is
-	// about a person, and what was published could not be taken back.
-	relay := eventstore.NewRelay(b.raw, b.publisher, eventstore.RelayOptions{Settle: log.settle, Metrics: metrics, Logger: p.log.With("part", "relay")})
+	// The feed carries records as they are kept, but for what leads connections.
+	relay := eventstore.NewRelay(b.store.Routed(), b.publisher, eventstore.RelayOptions{Settle: log.settle, Metrics: metrics, Logger: p.log.With("part", "relay")})
 	p.runAlone(cp.session, leaseRelay, relay.Run)
 
 	switch n, err := b.store.FinishErasures(ctx); {

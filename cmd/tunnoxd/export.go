@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/tunnox-net/tunnox/audit"
+	"github.com/tunnox-net/tunnox/domain"
 	"github.com/tunnox-net/tunnox/eventstore"
 	"github.com/tunnox-net/tunnox/wholefile"
 )
@@ -24,7 +26,8 @@ file, and "tunnoxd audit verify" proves the file without any server.
 
 The file contains the keys of personal data, so that an import can read the data.
 Leave them out (--no-data-keys) of files that you give away or keep for long: a file
-without keys cannot undo an erasure, and it proves as much.`
+without keys cannot undo an erasure, and it proves as much. It names nobody, so a log
+that is imported from it carries no connections.`
 
 type exportOptions struct {
 	out        string
@@ -59,6 +62,10 @@ func exportLog(ctx context.Context, cfg *config, o exportOptions, stdout, stderr
 			case eventstore.ArchivedRecord:
 				records++
 				bar.at(records, head)
+			case eventstore.ArchivedClaim:
+				if o.noDataKeys && slices.Contains(domain.PersonalClaims, i.Scope) {
+					return nil // which nobody could free: the names that records release are not readable
+				}
 			case eventstore.ArchivedDataKey:
 				if o.noDataKeys && i.Key != nil {
 					return nil // an erasure is reported all the same

@@ -22,7 +22,8 @@ var maxPast = strconv.Itoa(directory.MaxPast)
 //
 // The letter is h for a held session, r for a session that its own node has removed,
 // and d for a session that somebody has disconnected. Ended sessions stay for the
-// length of a lease, so that a late renewal does not restore them. The hash does not
+// length of a lease, so that a late renewal does not restore them; their JSON, with the
+// address of the agent, does not. The hash does not
 // say whether a session is live. The lease of its node says so, and a script for a
 // client cannot read the lease: all keys of a script must be on one node of a Redis
 // Cluster.
@@ -133,7 +134,7 @@ return outcomes
 var removeScript = goredis.NewScript(client + `
 local place = load(KEYS[1]).places[ARGV[4]]
 if not place or place.state ~= 'h' or place.epoch ~= tonumber(ARGV[5]) then return 0 end
-place.state = 'r'
+place.state, place.text = 'r', '{}'
 keep(KEYS[1], ARGV[4], place, ARGV[6])
 return 1
 `)
@@ -145,7 +146,7 @@ local told = {}
 for node, place in pairs(load(KEYS[1]).places) do
   if place.state == 'h' then
     table.insert(told, describe(place))
-    place.state = 'd'
+    place.state, place.text = 'd', '{}'
     keep(KEYS[1], node, place, ARGV[4])
   end
 end

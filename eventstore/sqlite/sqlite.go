@@ -141,7 +141,7 @@ func OpenReadOnly(ctx context.Context, path string) (_ *Store, err error) {
 }
 
 var (
-	writerPragmas = []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "wal_autocheckpoint(4000)", "cache_size(-16000)", "secure_delete(FAST)"}
+	writerPragmas = []string{"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)", "wal_autocheckpoint(4000)", "cache_size(-16000)", "secure_delete(ON)"}
 	readerPragmas = []string{"query_only(1)", "busy_timeout(5000)", "cache_size(-16000)", "mmap_size(268435456)"}
 )
 

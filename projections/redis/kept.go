@@ -32,13 +32,16 @@ const (
 )
 
 // openKinds are the kinds that forwarders read, each with the fields that they do not
-// see. Those are texts.
-var openKinds = map[projections.Kind][]string{
-	projections.Users:    {"username", "email"},
-	projections.Clients:  {"name", "description"},
-	projections.Mappings: nil,
-	projections.Quotas:   nil,
-}
+// see, as the table of kinds says. Those are texts.
+var openKinds = func() map[projections.Kind][]string {
+	open := map[projections.Kind][]string{}
+	for _, k := range domain.Kinds() {
+		if k.NoRow == "" && !k.ForControl {
+			open[projections.Kind(k.Category)] = k.Row
+		}
+	}
+	return open
+}()
 
 // named are the indexes whose names tell something about a person. What stands behind
 // the colon is blinded.

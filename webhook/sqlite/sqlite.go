@@ -36,7 +36,7 @@ type Store struct {
 
 var _ webhook.Store = (*Store)(nil)
 
-var pragmas = []string{"journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(5000)", "cache_size(-4000)"}
+var pragmas = []string{"journal_mode(WAL)", "synchronous(NORMAL)", "busy_timeout(5000)", "cache_size(-4000)", "secure_delete(ON)"}
 
 // Open opens a file that has the schema.
 func Open(ctx context.Context, path string) (*Store, error) {
@@ -64,7 +64,8 @@ func (s *Store) write(ctx context.Context, what string, do func(transaction) err
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := do(transaction{s.q.WithTx(tx)}); err != nil {
+	ended := false
+	if err := do(transaction{s.q.WithTx(tx), &ended}); err != nil {
 		_ = tx.Rollback() // what went wrong is told, and a transaction that is not committed is none
 		if errors.Is(err, webhook.ErrMoved) || errors.Is(err, webhook.ErrNone) {
 			return err
@@ -73,6 +74,13 @@ func (s *Store) write(ctx context.Context, what string, do func(transaction) err
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
+	}
+	if ended {
+		// What is about an endpoint is overwritten in the file too, and not only in the
+		// write-ahead log. Its user may have been erased.
+		if _, err := s.db.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
 	}
 	return nil
 }
@@ -111,7 +119,7 @@ func (s *Store) Ready(ctx context.Context, now time.Time, limit int) ([]webhook.
 
 // Next implements [webhook.Store].
 func (s *Store) Next(ctx context.Context, id int64, now time.Time) (webhook.Due, bool, error) {
-	next, ok, err := webhook.Next(ctx, transaction{s.q}, func(do func(webhook.Transaction) error) error {
+	next, ok, err := webhook.Next(ctx, transaction{s.q, new(bool)}, func(do func(webhook.Transaction) error) error {
 		return s.write(ctx, "set when it is due", func(t transaction) error { return do(t) })
 	}, id, now)
 	if err != nil {

@@ -15,7 +15,10 @@ import (
 // transaction is a [webhook.Transaction]. It runs one statement for each delivery, because
 // a statement costs no round trip here. No other transaction writes at the same time, so
 // nothing has to be locked.
-type transaction struct{ q *queries.Queries }
+type transaction struct {
+	q     *queries.Queries
+	ended *bool // set when an endpoint has ended
+}
 
 func (t transaction) Begin(ctx context.Context, at domain.Position) (bool, error) {
 	n, err := t.q.Begin(ctx, int64(at))
@@ -66,6 +69,7 @@ func (t transaction) PutEndpoint(ctx context.Context, e webhook.Endpoint) error 
 }
 
 func (t transaction) EndEndpoint(ctx context.Context, id int64) error {
+	*t.ended = true
 	return t.q.EndEndpoint(ctx, id)
 }
 

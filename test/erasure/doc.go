@@ -1,0 +1,2 @@
+// Package erasure sees that nothing of an erased user is left anywhere.
+package erasure
