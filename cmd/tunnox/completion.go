@@ -83,8 +83,12 @@ func completeUnder(cmd *cobra.Command, path string, words map[string][]string, a
 		cmd.ValidArgsFunction = second(cmd.ValidArgsFunction, cobra.FixedCompletions([]string{"admin", "user"}, noFiles))
 	case "user plan":
 		cmd.ValidArgsFunction = second(cmd.ValidArgsFunction, api.completeList("/api/v1/plans", "name"))
+	case "user create":
+		_ = cmd.RegisterFlagCompletionFunc("plan", api.completeList("/api/v1/plans", "name")) // the command has the flag
 	case "node show", "node drain", "node revoke":
 		cmd.ValidArgsFunction = api.completeList("/api/v1/nodes", "node_id")
+	case "webhook show", "webhook update", "webhook delete", "webhook rotate-secret", "webhook test", "webhook deliveries", "webhook redeliver", "webhook enable", "webhook disable":
+		cmd.ValidArgsFunction = api.completeNumbers("/api/v1/webhooks", "webhook_id", "url")
 	}
 	for _, sub := range cmd.Commands() {
 		completeUnder(sub, strings.TrimSpace(path+" "+sub.Name()), words, api)
@@ -191,6 +195,26 @@ func (f *apiFlags) completeList(path, field string) cobra.CompletionFunc {
 		for _, item := range p.Items {
 			if o, err := parseObject(item); err == nil && isWord(o.text(field)) {
 				offered = append(offered, o.text(field))
+			}
+		}
+		return offered, noFiles
+	}
+}
+
+// completeNumbers offers the ids of what has no name, with a field that tells them apart.
+func (f *apiFlags) completeNumbers(path, id, about string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) (offered []string, _ cobra.ShellCompDirective) {
+		c := f.completer(cmd.Context())
+		if c == nil || len(args) > 0 {
+			return nil, noFiles
+		}
+		p, err := c.list(cmd.Context(), path, 0, 0)
+		if err != nil {
+			return nil, noFiles
+		}
+		for _, item := range p.Items {
+			if o, err := parseObject(item); err == nil {
+				offered = append(offered, o.text(id)+"\t"+oneLine(o.text(about)))
 			}
 		}
 		return offered, noFiles

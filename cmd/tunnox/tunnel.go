@@ -328,22 +328,27 @@ func (f *foreground) completeMachines(cmd *cobra.Command, args []string, to stri
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeClients offers the names of this user's machines, when an agent runs here.
+// completeClients offers the names of this user's machines: from the agent that runs here,
+// or from the server's API with the login that is kept for it.
 func (f *foreground) completeClients(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	if len(args) != 1 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	var names []string
 	local := &localFlags{surroundings: f.surroundings, state: f.state, timeout: 2 * time.Second}
 	c, err := local.client()
-	if err != nil {
-		return nil, directive
+	var p page
+	if err == nil {
+		p, err = c.list(cmd.Context(), "/clients", 0, 100)
 	}
-	p, err := c.list(cmd.Context(), "/clients", 0, 100)
 	if err != nil {
-		return nil, directive
+		for _, offered := range offerNames(cmd.Context(), (&apiFlags{surroundings: f.surroundings}).completer(cmd.Context()), "client") {
+			name, _, _ := strings.Cut(offered, "\t")
+			names = append(names, name+":")
+		}
+		return names, directive
 	}
-	var names []string
 	for _, item := range p.Items {
 		var client agent.LocalClient
 		if json.Unmarshal(item, &client) == nil && client.Name != "" && !strings.ContainsAny(client.Name, " :\t\n") {

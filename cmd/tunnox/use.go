@@ -19,7 +19,12 @@ the server of another. For one command, --context NAME or TUNNOX_CONTEXT chooses
 another; --state names a directory outside of all contexts.
 
 tunnox join adds a context. With --api, NAME gets the address of its API, and is made
-if there is none of that name.`
+if there is none of that name.
+
+--rename and --remove are for a context whose agent does not run; where it runs as a
+service, uninstall that first (tunnox service uninstall). --remove deletes what this
+machine has of a context, its identity too, for good. The server keeps the client, so
+that its mappings can be given to another one: tunnox client delete deletes it there.`
 
 // contextView is one line of tunnox use.
 type contextView struct {
@@ -35,10 +40,10 @@ type contextView struct {
 }
 
 func useCommand(s surroundings) *cobra.Command {
-	var api, ca string
-	asJSON := false
+	var api, ca, rename string
+	asJSON, remove, yes := false, false, false
 	cmd := &cobra.Command{Use: "use [NAME]", Short: "List the servers of this machine, or choose one", Long: useLong,
-		Example: "  tunnox use\n  tunnox use work\n  tunnox use work --api https://tunnox.example.org\n  tunnox --context home http 3000",
+		Example: "  tunnox use\n  tunnox use work\n  tunnox use work --api https://tunnox.example.org\n  tunnox use work --rename office\n  tunnox use office --remove\n  tunnox --context home http 3000",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usageError("want the name of one context: %s", cmd.UseLine())
@@ -54,12 +59,25 @@ func useCommand(s surroundings) *cobra.Command {
 	cmd.Flags().StringVar(&api, "api", "", "`URL` of the REST API of that server, for commands that are given none")
 	cmd.Flags().StringVar(&ca, "api-ca", "", "`file` with certificates in PEM that vouch for --api, beside those of the system")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
+	cmd.Flags().StringVar(&rename, "rename", "", "give the context another `name`")
+	cmd.Flags().BoolVar(&remove, "remove", false, "forget the context, with the identity of this machine at its server")
+	cmd.Flags().BoolVar(&yes, "yes", false, "with --remove: do it without asking")
+	cmd.MarkFlagsMutuallyExclusive("rename", "remove", "api")
+	_ = cmd.RegisterFlagCompletionFunc("rename", cobra.FixedCompletions(nil, noFiles)) // the flag is made above
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			if api != "" || ca != "" {
-				return usageError("--api needs the NAME of the context that it is for")
+			for _, flag := range []string{"api", "api-ca", "rename", "remove"} {
+				if cmd.Flags().Changed(flag) {
+					return usageError("--%s needs the NAME of the context that it is for", flag)
+				}
 			}
 			return s.listContexts(asJSON)
+		}
+		switch {
+		case cmd.Flags().Changed("rename"):
+			return s.renameContext(args[0], rename)
+		case remove:
+			return s.removeContext(cmd.Context(), args[0], yes)
 		}
 		if ca != "" && api == "" {
 			return usageError("--api-ca needs --api: it vouches for that address")
