@@ -34,10 +34,18 @@ func (a *Agent) localTunnel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var writing sync.Mutex
-	begun := false
+	begun, over := false, false
+	defer func() { // connections of the tunnel may fail after it
+		writing.Lock()
+		defer writing.Unlock()
+		over = true
+	}()
 	tell := func(news TunnelNews) {
 		writing.Lock()
 		defer writing.Unlock()
+		if over {
+			return
+		}
 		if !begun {
 			begun = true
 			w.Header().Set("Content-Type", "application/x-ndjson")

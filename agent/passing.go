@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"sync"
@@ -57,6 +58,8 @@ type Request struct {
 // counts nothing.
 type tally struct {
 	toService, fromService atomic.Int64
+	warn                   func(from string, reason error) // tells the program, nil: nobody
+	said                   complaints
 
 	mu                  sync.Mutex
 	connections, failed int64
@@ -123,10 +126,40 @@ func (t *tally) refused(from string, reason error) {
 	if t == nil || reason == nil {
 		return
 	}
+	if now := time.Now(); t.warn != nil && t.said.due(complaint{code: wire.CodeOf(reason)}, now) {
+		t.warn(from, reason)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.failed++
 	t.keep(&crossing{t: t, from: from, at: time.Now(), over: true, reason: reason})
+}
+
+// warnOf tells the program that a connection over its tunnel has failed, why, and what to
+// do. Who connects sees a reset only.
+func (t *tunnel) warnOf(from string, reason error) {
+	code := wire.CodeOf(reason)
+	if code == wire.Internal || code == wire.VisitorLeft {
+		return // that there is no session is told already, and who has left wants to know nothing
+	}
+	why := code.Sentence()
+	if refusal, ok := errors.AsType[*wire.Refusal](reason); ok && refusal.Message != "" {
+		why = refusal.Message
+	}
+	text := "a connection failed: " + why
+	switch {
+	case t.wish.Protocol == socksProtocol:
+		text = "a connection to " + from + " failed: " + why
+	case code == wire.DialRefused && t.allowed != "":
+		text = "nothing listens on " + t.allowed + ": start the service; the tunnel stays open"
+	}
+	switch {
+	case code == wire.TargetOffline:
+		text += "; run tunnox agent on that machine"
+	case code == wire.DialRefused && t.allowed == "":
+		text += "; start it there"
+	}
+	t.tell(TunnelNews{Event: "warning", Code: string(code), Message: text})
 }
 
 // keep notes the newest. Of those that have ended the oldest goes. mu is held.

@@ -28,9 +28,9 @@ func canListen(protocol, host string, port int) error {
 func listenRefusal(address string, failure *wirepb.Failure) error {
 	switch wire.Code(failure.GetCode()) {
 	case wire.AddressInUse:
-		return &refusedHere{failure.GetCode(), fmt.Sprintf("Another program listens on %s on this machine: choose another port with --listen, or end that program.", address)}
+		return &refusedHere{failure.GetCode(), fmt.Sprintf("Another program listens on %s on this machine: choose another port, or end that program.", address)}
 	case wire.AddressDenied:
-		return &refusedHere{failure.GetCode(), fmt.Sprintf("This user may not listen on %s: ports below 1024 are for root, so choose another with --listen.", address)}
+		return &refusedHere{failure.GetCode(), fmt.Sprintf("This user may not listen on %s: ports below 1024 are for root, so choose another one.", address)}
 	}
 	return &refusedHere{failure.GetCode(), fmt.Sprintf("This agent cannot listen on %s: %s.", address, failure.GetMessage())}
 }

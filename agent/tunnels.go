@@ -104,6 +104,9 @@ func (ts *tunnels) add(wish Tunnel, tell func(TunnelNews)) *tunnel {
 	defer ts.mu.Unlock()
 	ts.last++
 	t := &tunnel{a: ts.a, id: ts.last, wish: wish, tell: tell, began: time.Now().UTC(), ended: make(chan struct{})}
+	if tell != nil {
+		t.tally.warn = t.warnOf
+	}
 	ts.open[t.id] = t
 	return t
 }

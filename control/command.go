@@ -267,7 +267,7 @@ func (s *state) createMapping(ctx context.Context, client *domain.Client, comman
 func (s *state) redeemShare(ctx context.Context, client *domain.Client, in domain.Redemption, submission domain.Submission) (domain.ClientResult, error) {
 	id, hash, ok := domain.ParseShareCode(in.Code)
 	if !ok {
-		const message = "There is no share with this code."
+		const message = "There is no share with this code. Check it, or ask for another one."
 		return domain.ClientResult{}, &domain.Error{Code: domain.CodeShareNotFound, Message: message, Faults: []domain.Fault{{Field: "code", Message: message}}}
 	}
 	if in.Look {

@@ -108,7 +108,7 @@ func (s States) choosePort(o PublicOffer, m *Mapping) (PortRange, error) {
 			if wanted.Count() > 1 {
 				which = "ports"
 			}
-			return PortRange{}, refuseAt(CodePublicUnavailable, fmt.Sprintf("No forwarder has the public %s %s. There are %s.", which, wanted, rangesText(o.Ports)), "public_port")
+			return PortRange{}, refuseAt(CodePublicUnavailable, fmt.Sprintf("No forwarder has the public %s %s. Choose of %s, or name none to get any.", which, wanted, rangesText(o.Ports)), "public_port")
 		}
 		if err := s.need(portStreams(wanted)...); err != nil {
 			return PortRange{}, err

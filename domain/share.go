@@ -89,10 +89,10 @@ func (h *Share) Expired(at time.Time) bool { return !h.ExpiresAt.IsZero() && !at
 // A caller without the code must not learn whether the share exists.
 func (h *Share) Redeemable(hash []byte, at time.Time) error {
 	if !h.Exists() || subtle.ConstantTimeCompare(h.Hash, hash) == 0 {
-		return refuseAt(CodeShareNotFound, "There is no share with this code.", "code")
+		return refuseAt(CodeShareNotFound, "There is no share with this code. Check it, or ask for another one.", "code")
 	}
 	if !h.Live() || h.Expired(at) {
-		return refuseAt(CodeShareEnded, "This share code was used up, was revoked or has expired.", "code")
+		return refuseAt(CodeShareEnded, "This share code was used up, was revoked or has expired. Ask for another one.", "code")
 	}
 	return nil
 }

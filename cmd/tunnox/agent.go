@@ -49,6 +49,7 @@ type agentOptions struct {
 	logFormat    string
 
 	inspector *inspector.Server // made by config
+	way       *reach.Dialer     // the same
 
 	peerKeys []string
 	peerOnly bool
@@ -314,6 +315,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 	if len(faults) > 0 {
 		return agent.Config{}, codedError{exitUsage, errors.Join(faults...)}
 	}
+	o.way = way
 	o.inspector = inspector.NewServer(inspector.DefaultAddress, log)
 	return agent.Config{
 		Inspector: watching{o.inspector},

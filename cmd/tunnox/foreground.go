@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/agent"
 	"github.com/tunnox-net/tunnox/reach"
+	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/wait"
 )
 
@@ -171,8 +173,9 @@ func (f *foreground) settle() error {
 // identity is used, and otherwise there is an anonymous one for that server alone.
 func (f *foreground) elsewhere() error {
 	addresses, pins, err := parseServers(f.servers)
+	var wanted transport.DialConfig
 	if err == nil {
-		_, err = (&agentOptions{surroundings: f.surroundings, pins: f.pins}).dialConfig(pins)
+		wanted, err = (&agentOptions{surroundings: f.surroundings, pins: f.pins}).dialConfig(pins)
 	}
 	if err != nil {
 		return codedError{exitUsage, err}
@@ -184,10 +187,14 @@ func (f *foreground) elsewhere() error {
 	if kept.Joined != nil {
 		for _, address := range addresses {
 			for _, joined := range kept.Joined.Servers {
-				if address == joined {
-					f.servers, f.pins = nil, nil
-					return nil
+				if address != joined {
+					continue
 				}
+				if len(wanted.Pins) > 0 && len(kept.Joined.Pins) > 0 && !slices.ContainsFunc(wanted.Pins, func(pin transport.Pin) bool { return slices.Contains(kept.Joined.Pins, pin.String()) }) {
+					return usageError("the fingerprint is not that of %s, which this machine has joined: leave it out, or ask whose it is", oneLine(address))
+				}
+				f.servers, f.pins = nil, nil
+				return nil
 			}
 		}
 	}
@@ -286,7 +293,7 @@ func (f *foreground) own() (*runner, error) {
 		release()
 		return nil, err
 	}
-	dialled := &dialled{dial: config.Dial, servers: len(config.Servers), hopeless: make(chan struct{})}
+	dialled := &dialled{dial: config.Dial, tries: o.way.Tries, servers: len(config.Servers), hopeless: make(chan struct{})}
 	config.Dial, config.Logger = dialled.do, log
 	a, err := agent.New(config)
 	if err != nil {

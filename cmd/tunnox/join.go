@@ -109,7 +109,7 @@ func (j *joiner) join(ctx context.Context, invite wire.Invite) error {
 	if err != nil {
 		return err
 	}
-	dialled := &dialled{dial: way.Dial}
+	dialled := &dialled{dial: way.Dial, tries: way.Tries}
 	a, err := agent.New(agent.Config{
 		Servers: invite.Servers, Sessions: 1, State: kept, Invite: invite.Bearer(), Reachable: j.reachable, Name: j.name, Version: shortVersion(), Logger: discardLog,
 		Dial:   dialled.do,

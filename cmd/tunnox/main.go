@@ -138,9 +138,12 @@ An agent never ends with 4: it tries again.`,
 
 	began := false // before a command begins, an error is one of usage
 	noteBeginning(root, &began)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError("%w; see %s --help", err, cmd.CommandPath())
+	})
 	err := root.ExecuteContext(ctx)
 	if _, coded := errors.AsType[codedError](err); err != nil && !began && !coded {
-		return codedError{exitUsage, err}
+		return codedError{exitUsage, fmt.Errorf("%w; see tunnox --help", err)}
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -143,7 +144,7 @@ func directoryParts(path, dir string, files filesFlags) (map[string]any, error) 
 		return nil, err
 	}
 	if info, err := os.Stat(path); err != nil {
-		return nil, usageError("no directory can be served: %v", err)
+		return nil, usageError("there is no directory %s to serve: %v", path, errors.Unwrap(err))
 	} else if !info.IsDir() {
 		return nil, usageError("%s is a file: name the directory that it is in", path)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -260,12 +261,22 @@ func TestRefusals(t *testing.T) {
 		{2, "a number from 1 to 65535", []string{"tcp", "70000"}},
 		{2, "the public port 70000", []string{"tcp", "80", "--port", "70000"}},
 		{4, "is taken", []string{"tcp", "80", "--port", taken}},
-		{3, "No forwarder has the public port 80. There are", []string{"tcp", "80", "--port", "80"}},
+		{3, "No forwarder has the public port 80. Choose of", []string{"tcp", "80", "--port", "80"}},
 		{3, `No client of yours is called "nobody"`, []string{"forward", "15433", "nobody:5432"}},
 		{2, "want CLIENT:PORT", []string{"forward", "15433", "nobody"}},
 		{4, "Another program listens on 127.0.0.1:" + busy, []string{"forward", busy, "laptop:5432"}},
 		{2, "the code is damaged", []string{"get", "12345-ABCDE"}},
-		{3, "There is no share with this code", []string{"get", "1234-ABCDE-FGHIJ-KLMNP-QRSTU"}},
+		{3, "There is no share with this code. Check it, or ask for another one", []string{"get", "1234-ABCDE-FGHIJ-KLMNP-QRSTU"}},
+		{3, "was used up, was revoked or has expired. Ask for another one", []string{"get", w.share(0)}},
+		{3, "was used up, was revoked or has expired. Ask for another one", []string{"get", w.share(time.Second)}},
+		{2, "an invitation, not the code of a service: use it with tunnox join", []string{"get", "tnxj_AQAAA"}},
+		{2, "copy all of it once more", []string{"join", "tnxj_AQAAA"}},
+		{2, `begins with "tnxj_"`, []string{"join", "hello"}},
+		{2, "there is no directory", []string{"http", "./nowhere"}},
+		{2, "name another file with --file", []string{"up", "--file", "nowhere.yaml"}},
+		{2, "unknown flag: --prot; see tunnox tcp --help", []string{"tcp", "80", "--prot", "1"}},
+		{2, "the fingerprint is not that of " + w.Agents, []string{"expose", "80", "--server", w.Agents + "#sha256:" + strings.Repeat("a", 64)}},
+		{4, "Another program listens on 127.0.0.1:" + busy, []string{"socks", "laptop", "--listen", busy}},
 		{2, "--uses 0", []string{"expose", "80", "--uses", "0"}},
 	} {
 		said := laptop.refused(tt.status, tt.args...)
@@ -299,12 +310,38 @@ func TestRefusals(t *testing.T) {
 	if said := laptop.refused(3, "forward", "15434", "closed:80"); !strings.Contains(said, "--commands all") {
 		t.Errorf("of a machine that lets nobody in is said %q", said)
 	}
+	// A machine that is away: the tunnel waits, and says at the first connection what to do.
+	w.reachable("away")
+	away := laptop.tunnel("forward", strconv.Itoa(programs.FreePort(t)), "away:80")
+	_ = ask(away.ready.Listen, "")
+	away.Says("a connection failed: the target client is not connected; run tunnox agent on that machine", limit)
+	away.end(t)
+	if text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil && strings.TrimSpace(string(text)) == "1024" {
+		desk := w.machine("desk") // whose agent is this program, not one of root's
+		args := []string{"forward", "81", "away:80", "--state", desk.state}
+		var user *programs.Process
+		if os.Geteuid() == 0 { // root without this capability is as anybody else
+			user = programs.Start(t, "/usr/bin/setpriv", nil, append([]string{"--bounding-set=-net_bind_service", filepath.Join(programs.Build(t), "tunnox")}, args...)...)
+		} else {
+			user = programs.Start(t, "tunnox", nil, args...)
+		}
+		if got := user.Fails(limit); got != 3 || !strings.Contains(user.Said(1<<10), "may not listen on 127.0.0.1:81: ports below 1024 are for root, so choose another one") {
+			t.Errorf("a port below 1024: %d, %s", got, user.Said(1<<10))
+		}
+	}
 	waiting.end(t)
 	has.end(t)
+	code := w.invite()
+	if joined := programs.Start(t, "tunnox", nil, "join", code, "--state", filepath.Join(t.TempDir(), "one")); joined.Wait(limit) != nil {
+		t.Errorf("join: %s", joined.Said(1<<10))
+	}
+	if said := refused(t, 3, "join", code, "--state", filepath.Join(t.TempDir(), "two")); !strings.Contains(said, "was used up, was revoked or has expired") || !strings.Contains(said, "ask whoever invited you for another") {
+		t.Errorf("of an invitation that was used is said %q", said)
+	}
 	if err := w.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if said := laptop.refused(1, "tcp", "80", "--timeout", "1s"); !strings.Contains(said, "cannot reach "+w.Agents) || !strings.Contains(said, "is the server running") {
+	if said := laptop.refused(1, "tcp", "80", "--timeout", "1s"); !strings.Contains(said, "cannot reach "+w.Agents+": nothing listens there") || !strings.Contains(said, "is the server running") {
 		t.Errorf("without a server is said %q", said)
 	}
 }

@@ -60,6 +60,33 @@ func (w *world) reachable(name string) *machine {
 	return w.machine(name, "--reachable")
 }
 
+// share makes a share of the first client, and gives its code, which is good no more: it
+// has expired after a time or, with 0, is revoked.
+func (w *world) share(expires time.Duration) string {
+	w.t.Helper()
+	var clients struct {
+		Items []struct {
+			ID int64 `json:"client_id"`
+		}
+	}
+	w.API.Do(w.t, http.MethodGet, "/api/v1/clients?limit=1", nil, &clients)
+	wish := map[string]any{"user_id": w.user.ID, "target_client_id": clients.Items[0].ID, "target_host": "127.0.0.1", "target_port": 80, "protocol": "tcp"}
+	if expires > 0 {
+		wish["expires_at"] = time.Now().Add(expires).UTC()
+	}
+	var made struct {
+		ID   int64 `json:"share_id"`
+		Code string
+	}
+	w.API.Do(w.t, http.MethodPost, "/api/v1/shares", wish, &made)
+	if expires == 0 {
+		w.API.Do(w.t, http.MethodDelete, fmt.Sprintf("/api/v1/shares/%d", made.ID), nil, nil)
+	} else {
+		time.Sleep(expires + 100*time.Millisecond) // nothing but time lets it expire
+	}
+	return made.Code
+}
+
 func (w *world) machine(name string, args ...string) *machine {
 	w.t.Helper()
 	m := &machine{w: w, name: name, state: filepath.Join(w.t.TempDir(), name)}
