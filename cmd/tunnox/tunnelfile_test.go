@@ -81,7 +81,7 @@ func TestFaultsOfATunnelFile(t *testing.T) {
 		"tunnels:\n  web: {tcp: many}":                            `t.yaml, line 2: web: "many" is no service: the port is a number from 1 to 65535`,
 		"tunnels:\n  web: {tcp: 1, port: x}":                      `t.yaml, line 2: web: port: want a number up to 65535, is "x"`,
 		"tunnels:\n  web: {http: \"http://h/a\"}":                 `t.yaml, line 2: web: "http://h/a": want the service without a path`,
-		"tunnels:\n  web: {http: ./nothing-here}":                 `t.yaml, line 2: web: no directory can be served`,
+		"tunnels:\n  web: {http: ./nothing-here}":                 `t.yaml, line 2: web: there is no directory`,
 		"tunnels:\n  web: {http: 80, listing: true}":              `t.yaml, line 2: web: "80" is no directory`,
 		"tunnels:\n  web: {http: ., listing: 1}":                  `t.yaml, line 2: web: listing: want true or false, is "1"`,
 		"tunnels:\n  web: {tcp: \"file:/srv\"}":                   `t.yaml, line 2: web: "file:/srv": a directory is served over http only`,

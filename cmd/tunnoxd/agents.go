@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"syscall"
 
 	"github.com/tunnox-net/tunnox/transport"
 	"github.com/tunnox-net/tunnox/transport/quic"
@@ -20,17 +22,37 @@ func (ls *listeners) listenQUIC(on binding) (net.PacketConn, error) {
 	if on.agents == "" || address == quicOff {
 		return nil, nil //nolint:nilnil // a role or a setting without QUIC
 	}
-	if address == "" {
-		host, _, err := net.SplitHostPort(on.agents)
-		if err != nil {
-			return nil, fmt.Errorf("--listen %s: %w", on.agents, err)
-		}
+	if address != "" {
+		return listenUDP(address)
+	}
+	host, wanted, err := net.SplitHostPort(on.agents)
+	if err != nil {
+		return nil, fmt.Errorf("--listen %s: %w", on.agents, err)
+	}
+	for tries := 1; ; tries++ {
 		_, port, err := net.SplitHostPort(ls.agents.Addr().String())
 		if err != nil {
 			return nil, fmt.Errorf("--listen %s: %w", on.agents, err)
 		}
-		address = net.JoinHostPort(host, port)
+		socket, err := listenUDP(net.JoinHostPort(host, port))
+		if wanted != "0" || tries == pairTries || !errors.Is(err, syscall.EADDRINUSE) {
+			return socket, err
+		}
+		// The system has chosen the port for TCP, and somebody has it for UDP: it chooses
+		// another one, while the first is still open.
+		another, err := listenTCP(on.agents)
+		if err != nil {
+			return nil, fmt.Errorf("--listen %s: %w", on.agents, err)
+		}
+		_ = ls.agents.Close()
+		ls.agents = another
 	}
+}
+
+// pairTries is how often a port that is free for TCP and for UDP is looked for.
+const pairTries = 20
+
+func listenUDP(address string) (net.PacketConn, error) {
 	network := "udp"
 	if ipv4Only(address) {
 		network = "udp4"

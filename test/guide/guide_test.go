@@ -21,7 +21,7 @@ import (
 // Every page has its test, and every test its page.
 func TestEveryPageIsFollowed(t *testing.T) {
 	followed := map[string]bool{"README.md": true, "comparison.md": true}
-	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "several-servers.md", "end-to-end.md", "from-ngrok.md", "from-frp.md"} {
+	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "several-servers.md", "end-to-end.md", "from-ngrok.md", "from-frp.md", "behind-nginx.md", "docker.md", "kubernetes.md", "cluster.md"} {
 		followed[page] = true
 	}
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "guide", "*.md"))
