@@ -78,3 +78,12 @@ func Parse(kept string) (k Kept, ok bool) {
 func (k Kept) Opens(key Key) bool {
 	return subtle.ConstantTimeCompare(key.private().Public().(ed25519.PublicKey), k.public) == 1
 }
+
+// Public gives the half of a key that verifies cookies.
+func (k Key) Public() ed25519.PublicKey {
+	return ed25519.PublicKey(append([]byte(nil), k.private()[ed25519.SeedSize:]...))
+}
+
+// KeptOf gives what verifies cookies of a key that no password was made to. It opens
+// nothing.
+func KeptOf(public ed25519.PublicKey) Kept { return Kept{public: public} }

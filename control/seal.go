@@ -16,7 +16,7 @@ func newSealing() chan struct{} { return make(chan struct{}, max(1, runtime.GOMA
 // seal makes of the passwords of visitors what may be kept. One password always becomes
 // the same under one key, so that a command that is repeated is the same command.
 func (s *state) seal(ctx context.Context, client int64, key string) domain.Seal {
-	return func(username, password string) (string, error) {
+	return domain.Seal{Password: func(username, password string) (string, error) {
 		select {
 		case s.sealing <- struct{}{}:
 		case <-ctx.Done():
@@ -25,5 +25,5 @@ func (s *state) seal(ctx context.Context, client int64, key string) domain.Seal 
 		defer func() { <-s.sealing }()
 		salt := basicauth.NewSalt(fmt.Sprintf("client:%d", client), key, username)
 		return basicauth.Derive(password, salt).Seal(salt), nil
-	}
+	}}
 }

@@ -77,6 +77,8 @@ type ServerConfig struct {
 	// Certificates has the certificates of public hosts; nil: this control plane orders
 	// none.
 	Certificates Certificates
+	// Logins has visitors log in at OpenID providers; nil: they cannot.
+	Logins Logins
 	// AnonymousLimits is the quota an anonymous client starts from.
 	AnonymousLimits domain.Limits
 	// RefuseAnonymous gives no identities to agents that have none.

@@ -15,6 +15,7 @@ type Access struct {
 	Allow []string        `json:"allow,omitempty" doc:"Networks, for example 192.0.2.0/24, and addresses that visitors may come from. Left out: all" example:"192.0.2.0/24"`
 	Deny  []string        `json:"deny,omitempty" doc:"Networks and addresses that visitors may not come from, also where allow has them" example:"192.0.2.66"`
 	Basic []VisitorAccess `json:"basic,omitempty" doc:"http: usernames and passwords that visitors must have one of (RFC 7617). Left out: none is needed" example:"[{\"username\":\"ann\",\"password\":\"correct horse\"}]"`
+	OIDC  *OIDCAccess     `json:"oidc,omitempty" doc:"http: visitors log in at an OpenID provider. Left out: they need not; {}: not any more"`
 }
 
 // VisitorAccess is what a visitor proves themselves with. The log, and everybody who
@@ -34,9 +35,12 @@ const (
 // another cost would let whoever makes a mapping choose what a visitor's guess costs.
 var sealedPassword = regexp.MustCompile(`^\$argon2id-ed25519\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$`)
 
-func (a *Access) check(f *faults, p Protocol) {
+func (a *Access) check(f *faults, p Protocol, kind OriginKind) {
 	if a == nil {
 		return
+	}
+	if !a.OIDC.empty() {
+		a.OIDC.check(f, a, p, kind)
 	}
 	f.networks("access.allow", a.Allow)
 	f.networks("access.deny", a.Deny)
@@ -121,10 +125,10 @@ func (a *Access) Admits(from netip.Addr) bool {
 
 // shown is the access without what passwords are checked with.
 func (a *Access) shown() *Access {
-	if a == nil || len(a.Basic) == 0 {
+	if a == nil || len(a.Basic) == 0 && a.OIDC == nil {
 		return a
 	}
-	s := &Access{Allow: a.Allow, Deny: a.Deny}
+	s := &Access{Allow: a.Allow, Deny: a.Deny, OIDC: a.OIDC.shown()}
 	for _, v := range a.Basic {
 		s.Basic = append(s.Basic, VisitorAccess{Username: v.Username})
 	}
@@ -137,6 +141,7 @@ func (a *Access) kept(was *Access) *Access {
 	if a == nil || was == nil {
 		return a
 	}
+	a = &Access{Allow: a.Allow, Deny: a.Deny, Basic: a.Basic, OIDC: a.OIDC.kept(was.OIDC)}
 	return a.each(func(v VisitorAccess) VisitorAccess {
 		i := slices.IndexFunc(was.Basic, func(w VisitorAccess) bool { return w.Username == v.Username })
 		if v.Password == "" && i >= 0 {
@@ -147,7 +152,7 @@ func (a *Access) kept(was *Access) *Access {
 }
 
 func (a *Access) each(do func(VisitorAccess) VisitorAccess) *Access {
-	next := &Access{Allow: a.Allow, Deny: a.Deny}
+	next := &Access{Allow: a.Allow, Deny: a.Deny, OIDC: a.OIDC}
 	for _, v := range a.Basic {
 		next.Basic = append(next.Basic, do(v))
 	}
@@ -156,14 +161,23 @@ func (a *Access) each(do func(VisitorAccess) VisitorAccess) *Access {
 
 // tidy gives nil for access without a rule.
 func (a *Access) tidy() *Access {
-	if a == nil || len(a.Allow)+len(a.Deny)+len(a.Basic) == 0 {
+	if a == nil || len(a.Allow)+len(a.Deny)+len(a.Basic) == 0 && a.OIDC.empty() {
 		return nil
+	}
+	if a.OIDC != nil && a.OIDC.empty() {
+		return &Access{Allow: a.Allow, Deny: a.Deny, Basic: a.Basic}
 	}
 	return a
 }
 
-// Seal makes of a password what may be kept. It is slow.
-type Seal func(username, password string) (string, error)
+// Seal makes of secrets what may be kept.
+type Seal struct {
+	Password func(username, password string) (string, error) // slow
+	Secret   SealSecret                                      // nil: clients of providers cannot be set here
+}
+
+// SealSecret seals the secret of a client at an OpenID provider.
+type SealSecret func(issuer, clientID, secret string) (string, error)
 
 // Sealed gives the options with every password of visitors sealed. Whoever hands on a
 // command with options calls it first: a decision has neither dice nor time for it.
@@ -178,6 +192,10 @@ func (a *Access) sealed(seal Seal) (*Access, error) {
 	if a == nil || len(a.Basic) > maxVisitorNames {
 		return a, nil // the check refuses the second
 	}
+	rule, err := a.OIDC.sealed(seal.Secret)
+	if err != nil {
+		return nil, err
+	}
 	var f faults
 	var failed error
 	next := a.each(func(v VisitorAccess) VisitorAccess {
@@ -186,13 +204,14 @@ func (a *Access) sealed(seal Seal) (*Access, error) {
 		case len(v.Password) > maxPassword || !plainText(v.Password):
 			f.add("access.basic", fmt.Sprintf("a password must have 1 to %d bytes, without control characters", maxPassword))
 		default:
-			v.Password, failed = seal(v.Username, v.Password)
+			v.Password, failed = seal.Password(v.Username, v.Password)
 		}
 		return v
 	})
 	if failed != nil {
 		return nil, fmt.Errorf("seal a password: %w", failed)
 	}
+	next.OIDC = rule
 	return next, f.err("The access cannot be as asked.")
 }
 

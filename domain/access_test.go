@@ -111,7 +111,7 @@ func TestRefusedAccess(t *testing.T) {
 		}
 	}
 	var f faults
-	(&Access{Basic: []VisitorAccess{{"ann", sealedExample}}}).check(&f, ProtocolTCP)
+	(&Access{Basic: []VisitorAccess{{"ann", sealedExample}}}).check(&f, ProtocolTCP, OriginPort)
 	if len(f.list) != 1 {
 		t.Errorf("passwords of a tcp mapping: %v", f.list)
 	}
@@ -119,7 +119,7 @@ func TestRefusedAccess(t *testing.T) {
 
 // Passwords are sealed in options and in changes, those that are new and no others.
 func TestPasswordsAreSealed(t *testing.T) {
-	seal := func(username, password string) (string, error) { return username + "/" + password, nil }
+	seal := Seal{Password: func(username, password string) (string, error) { return username + "/" + password, nil }}
 	options, err := Options{Access: &Access{Basic: []VisitorAccess{{"ann", "x"}, {"bob", sealedExample}, {"eve", ""}}}}.Sealed(seal)
 	if got := options.Access.Basic; err != nil || got[0].Password != "ann/x" || got[1].Password != sealedExample || got[2].Password != "" {
 		t.Errorf("sealed: %+v, %v", got, err)

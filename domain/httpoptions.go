@@ -35,7 +35,7 @@ const (
 var (
 	hopHeaders = []string{"connection", "proxy-connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",
 		"trailer", "transfer-encoding", "upgrade", "http2-settings", "content-length", "tunnox-error"}
-	forwardingHeaders = []string{"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix"}
+	forwardingHeaders = []string{"forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix", "tunnox-user"}
 )
 
 func (h *HTTPOptions) check(f *faults) {

@@ -36,7 +36,7 @@ func (o Options) check(f *faults, p Protocol, kind OriginKind) {
 	if o.EndToEnd() && len(o.Targets) > 0 { // the source agent has to know whose key it is before a target is chosen
 		f.add("encryption", "e2e is for mappings with one target: leave targets out")
 	}
-	o.Access.check(f, p)
+	o.Access.check(f, p, kind)
 	o.HTTP.check(f)
 	if o.Socks != nil {
 		f.bounds(o.Socks)

@@ -45,6 +45,9 @@ type Config struct {
 	JoinCode JoinCode
 	// LookupTXT asks for the records that prove domains; nil: none can be verified.
 	LookupTXT LookupTXT
+	// SealSecret seals the client secrets of mappings whose visitors log in at an OpenID
+	// provider; nil: there are no such mappings.
+	SealSecret domain.SealSecret
 	// ParseClaim reads a claim code; nil: clients cannot be claimed here.
 	ParseClaim func(code string) (Claim, error)
 

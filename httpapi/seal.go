@@ -11,7 +11,7 @@ import (
 // password always becomes the same, so that a repeat is the same request, and the log's
 // hash of the request is no cheaper way to guess the password than what is kept of it.
 func (a *api) seal(ctx context.Context, key string) domain.Seal {
-	return func(username, password string) (string, error) {
+	return domain.Seal{Secret: a.config.SealSecret, Password: func(username, password string) (string, error) {
 		salt := basicauth.NewSalt()
 		if key != "" {
 			salt = basicauth.NewSalt(identity(ctx).Actor, key, username)
@@ -22,5 +22,5 @@ func (a *api) seal(ctx context.Context, key string) domain.Seal {
 		}
 		defer done()
 		return basicauth.Derive(password, salt).Seal(salt), nil
-	}
+	}}
 }

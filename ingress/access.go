@@ -27,6 +27,8 @@ type Access struct {
 	// Logins are usernames and what is kept of their passwords (see package basicauth).
 	// A visitor must have one of them; none = everybody may come in.
 	Logins map[string]string
+	// Login has visitors log in somewhere else; nil = they need not.
+	Login *Login
 }
 
 const (
@@ -115,6 +117,10 @@ func (s *Server) admit(w http.ResponseWriter, in *http.Request, site Site, host 
 		return "", "", false
 	}
 	ours := takeCookies(in.Header)
+	if site.Access.Login != nil {
+		user, ok = s.signIn(w, in, site, host, ours)
+		return user, "", ok
+	}
 	if len(site.Access.Logins) == 0 {
 		return "", "", true
 	}

@@ -28,6 +28,7 @@ const prefixHeader = "X-Forwarded-Prefix"
 // rewrite changes a visitor's request as the site asks. The headers that say where the
 // request comes from are set before.
 func (site Site) rewrite(out *http.Request) {
+	identify(out.Header, site.user)
 	if site.HostHeader != "" {
 		out.Host = site.HostHeader
 	}

@@ -186,6 +186,9 @@ func (s *Server) answer(w *exchange, in *http.Request) {
 	default:
 		w.site = site
 		if w.user, site.cookie, ok = s.admit(w, in, site, host); ok {
+			if site.Access.Login != nil {
+				site.user = w.user
+			}
 			s.carry(w, in, site)
 		}
 	}

@@ -42,6 +42,7 @@ type Site struct {
 	Request, Response HeaderChanges
 
 	cookie string // to be set with the answer, "" = none
+	user   string // who has logged in, for the service; "" = nobody
 }
 
 // Unreachable says why no connection to the service could be had.

@@ -46,6 +46,8 @@ var importRules = []importRule{
 		"it orders and keeps certificates; which hosts are wanted and where it stores them is handed to it"},
 	{"basicauth", nil,
 		"what a password becomes and what a cookie says is the same for who seals and who verifies"},
+	{"oidcauth", []string{"basicauth"},
+		"who may come in at a host is decided from what a provider says; mappings, HTTP of visitors and networks are its callers' business"},
 	{"ingress", []string{"basicauth", "netaddr"},
 		"HTTP between a visitor and a service; what a host leads to is handed to it"},
 	{"directory", nil,
@@ -135,7 +137,7 @@ var importRules = []importRule{
 		"generated from queries.sql, private to the store above it"},
 	{"eventstore/*", []string{"..", "./internal/queries", "domain", "migrations", "primary"},
 		"a store knows its contract, its own queries and the schema it checks, never another store"},
-	{"cmd/*", []string{"attest", "checkup", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "basicauth", "certs/**", "datagram", "forwarder", "bridge", "control", "control/postgres", "daemon", "agent", "inspector", "reach", "migrations", "primary", "proxyheader", "seal", "wait", "wholefile"},
+	{"cmd/*", []string{"attest", "checkup", "domain", "eventstore/**", "audit", "broker/**", "projections/**", "directory/**", "usage/**", "webhook/**", "gather", "httpapi", "wire", "transport/**", "ingress", "basicauth", "oidcauth", "certs/**", "datagram", "forwarder", "bridge", "control", "control/postgres", "daemon", "agent", "inspector", "reach", "migrations", "primary", "proxyheader", "seal", "wait", "wholefile"},
 		"only programs know everybody, and not each other"},
 }
 

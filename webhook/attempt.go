@@ -33,7 +33,7 @@ type sender struct {
 }
 
 func newSender(o Options) *sender {
-	dialer := &net.Dialer{Timeout: dialTimeout, Control: o.Networks.control}
+	dialer := &net.Dialer{Timeout: dialTimeout, Control: o.Networks.Guard}
 	return &sender{keys: o.Keys, timeout: o.Timeout, insecure: o.AllowHTTP, agent: "Tunnox-Webhook/" + o.Version, client: &http.Client{
 		// A redirect would be dialled with the same guard. But it could turn a POST
 		// into a GET at another place, so the owner must give the right address.

@@ -82,9 +82,9 @@ func (errClosed) Error() string {
 	return "the address is in a network that webhooks may not reach (--webhook-networks)"
 }
 
-// control decides at the only place that cannot be bypassed: on the address that is
+// Guard has the form of [net.Dialer.Control]. It decides at the only place that cannot be bypassed: on the address that is
 // about to be dialled, after the name was resolved.
-func (n Networks) control(_, address string, _ syscall.RawConn) error {
+func (n Networks) Guard(_, address string, _ syscall.RawConn) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return &net.AddrError{Err: "not an address", Addr: address}

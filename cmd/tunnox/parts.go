@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -41,6 +42,9 @@ func fieldFlags(cmd *cobra.Command, prefix string, fields []domain.Field) {
 		switch kind := field.Type.Kind(); {
 		case kind == reflect.String:
 			flags.String(name, "", help)
+			if field.Name == secretField {
+				flags.String(name+"-file", "", "`file` with it: others on this machine can see what stands in a command")
+			}
 			if field.Enum != nil {
 				complete(cmd, name, field.Enum)
 			}
@@ -63,6 +67,9 @@ func fieldFlags(cmd *cobra.Command, prefix string, fields []domain.Field) {
 		}
 	}
 }
+
+// secretField is the name of texts that may stand in a file instead.
+const secretField = "client_secret"
 
 func fieldHelp(field domain.Field) string {
 	help := field.Doc
@@ -158,6 +165,18 @@ func addFields(flags *pflag.FlagSet, prefix string, fields []domain.Field, body 
 			if len(inner) > 0 {
 				body[field.Name] = inner
 			}
+			continue
+		}
+		if field.Name == secretField && flags.Changed(name+"-file") {
+			file, err := flags.GetString(name + "-file")
+			if err != nil {
+				return err
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return fmt.Errorf("--%s-file: %w", name, err)
+			}
+			body[field.Name] = strings.TrimSpace(string(text))
 			continue
 		}
 		if !flags.Changed(name) && !(isVisitors(field) && flags.Changed(name+"-file")) {

@@ -96,6 +96,7 @@ type controlPlane struct {
 	phase     atomic.Pointer[string]   // why it is not ready; nil = it is
 
 	api          http.Handler         // the REST API
+	logins       control.Logins       // of visitors
 	certificates control.Certificates // of public hosts; nil: it orders none
 }
 
@@ -207,6 +208,13 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		log: p.log.With("part", "janitor"), now: time.Now}
 	p.run("releaser", leavings.run)
 
+	visitorKey, err := loadVisitorKey(p.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.startVisitorLogins(cp, visitorKey); err != nil {
+		return nil, err
+	}
 	hooks, err := p.startWebhooks(ctx, b, cp)
 	if err != nil {
 		return nil, err
@@ -226,7 +234,8 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 			}
 			return c.AuthCode(), c.PublicKey(), nil
 		},
-		JoinCode: cp.joinCode, LookupTXT: p.cfg.lookupTXT,
+		SealSecret: visitorKey.Seal,
+		JoinCode:   cp.joinCode, LookupTXT: p.cfg.lookupTXT,
 		ParseClaim:  func(code string) (httpapi.Claim, error) { return wire.ParseClaimCode(code) },
 		SigningKeys: signing, Plans: p.cfg.plans,
 		Keys:    []httpapi.Key{{Name: "admin", Hash: httpapi.HashKey(key.secret)}},

@@ -94,6 +94,7 @@ type forwarderParts struct {
 	ledger    forwarder.Ledger                 // nil: the control plane's, if there is one
 
 	api          http.Handler         // the REST API; nil: elsewhere
+	logins       control.Logins       // of visitors; nil: the control plane's, if there is one
 	certificates control.Certificates // of public hosts; nil: the control plane's, if there is one
 }
 
@@ -133,7 +134,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 			return identity{}, err
 		}
 		cfg.Registrar, cfg.Commander, cfg.Ledger = client, client, reports{client}
-		parts.certificates = client
+		parts.certificates, parts.logins = client, client
 		watch.follow(client.Revoked)
 	}
 	if parts.commander != nil {
@@ -156,7 +157,7 @@ func (p *process) startForwarder(ctx context.Context, parts forwarderParts) (ide
 	cfg.Metrics = forwarder.NewMetrics()
 	cfg.Metrics.ShowClients(p.cfg.MetricsClients)
 	p.registry.MustRegister(cfg.Metrics)
-	visitors := &hostServer{domain: p.cfg.BaseDomain, apiHost: p.cfg.APIHost, log: log}
+	visitors := &hostServer{domain: p.cfg.BaseDomain, apiHost: p.cfg.APIHost, logins: parts.logins, log: log}
 	cfg.Announce = func(ctx context.Context) {
 		visitors.leave()
 		lease.announce(ctx)

@@ -27,8 +27,9 @@ import (
 // hostServer is HTTP at public hosts: what a host leads to is known by the forwarder,
 // which also opens the connections to the services.
 type hostServer struct {
-	domain  string // base domain
-	apiHost string // where the API is; "" = nowhere here
+	domain  string         // base domain
+	logins  control.Logins // nil: nobody can log visitors in
+	apiHost string         // where the API is; "" = nowhere here
 	log     *slog.Logger
 	f       *forwarder.Forwarder
 	server  *ingress.Server    // nil: this process serves no public hosts
@@ -214,6 +215,7 @@ func (h *hostServer) Find(ctx context.Context, host, path, visitor string) (ingr
 		return ingress.Site{}, err
 	}
 	site := siteOf(&m.State)
+	site.Access.Login = h.login(&m.State)
 	site.Version, site.Dial = int64(m.Version), func(_ context.Context, visitor string) (net.Conn, error) {
 		conn, err := h.f.DialHost(name, m.State.ID, visitor)
 		if err != nil {

@@ -91,7 +91,7 @@ func serve(ctx context.Context, cfg *config, out io.Writer, log *slog.Logger) er
 		if cp.certificates, err = p.startCertificates(ctx, b, cp, key); err != nil {
 			return err
 		}
-		parts := forwarderParts{between: b.between, lookup: cp.reader, ledger: cp.usage, commander: cp.localCommander, certificates: cp.certificates, api: cp.api}
+		parts := forwarderParts{between: b.between, lookup: cp.reader, ledger: cp.usage, commander: cp.localCommander, certificates: cp.certificates, api: cp.api, logins: cp.logins}
 		parts.registrar = &registrar{executor: cp.executor, reader: cp.reader, refuses: p.cfg.Anonymous == "off", limits: limitsOf(p.cfg.plans, anonymousPlan)}
 		if on.state != "" {
 			if parts.authority, parts.state, err = p.startState(ctx, b, cp, key); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/tunnox-net/tunnox/audit"
 	"github.com/tunnox-net/tunnox/control"
 	"github.com/tunnox-net/tunnox/httpapi"
+	"github.com/tunnox-net/tunnox/oidcauth"
 	"github.com/tunnox-net/tunnox/webhook"
 	"github.com/tunnox-net/tunnox/wholefile"
 )
@@ -45,6 +46,8 @@ func (p *process) adoptKeys(ctx context.Context, b *backend, key apiKey) error {
 	}, func(text []byte) error { _, err := audit.ParseKey(string(text)); return err }}}
 	keys = append(keys, sharedKey{webhookKeyFile, func(context.Context) ([]byte, error) { return webhook.NewKey(), nil },
 		func(text []byte) error { _, err := webhook.ParseKeys(text); return err }})
+	keys = append(keys, sharedKey{visitorKeyFile, func(context.Context) ([]byte, error) { return oidcauth.NewKey(), nil },
+		func(text []byte) error { _, err := oidcauth.ParseKey(text); return err }})
 	if p.cfg.JWTKey == "" {
 		keys = append(keys, sharedKey{jwtKeyFile, func(context.Context) ([]byte, error) {
 			_, text, err := httpapi.NewSigningKey()

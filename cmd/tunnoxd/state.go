@@ -50,6 +50,7 @@ func (p *process) startState(ctx context.Context, b *backend, cp *controlPlane, 
 		Proofs:          cp.proofs,
 		Public:          cp.public,
 		Certificates:    cp.certificates,
+		Logins:          cp.logins,
 		AnonymousLimits: limitsOf(p.cfg.plans, anonymousPlan), RefuseAnonymous: p.cfg.Anonymous == "off",
 		Logger: log, Metrics: metrics,
 	})

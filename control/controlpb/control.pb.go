@@ -1553,6 +1553,175 @@ func (x *HostCertificateAnswer) GetOrdered() bool {
 	return false
 }
 
+// VisitorLoginStep begins a login, or with code ends it.
+type VisitorLoginStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MappingId     int64                  `protobuf:"varint,1,opt,name=mapping_id,json=mappingId,proto3" json:"mapping_id,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`         // that the visitor has asked for
+	Redirect      string                 `protobuf:"bytes,3,opt,name=redirect,proto3" json:"redirect,omitempty"` // URL that the provider sends the visitor back to
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	Nonce         string                 `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Verifier      string                 `protobuf:"bytes,6,opt,name=verifier,proto3" json:"verifier,omitempty"` // RFC 7636
+	Code          string                 `protobuf:"bytes,7,opt,name=code,proto3" json:"code,omitempty"`         // of the provider
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VisitorLoginStep) Reset() {
+	*x = VisitorLoginStep{}
+	mi := &file_control_controlpb_control_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VisitorLoginStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VisitorLoginStep) ProtoMessage() {}
+
+func (x *VisitorLoginStep) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VisitorLoginStep.ProtoReflect.Descriptor instead.
+func (*VisitorLoginStep) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *VisitorLoginStep) GetMappingId() int64 {
+	if x != nil {
+		return x.MappingId
+	}
+	return 0
+}
+
+func (x *VisitorLoginStep) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *VisitorLoginStep) GetRedirect() string {
+	if x != nil {
+		return x.Redirect
+	}
+	return ""
+}
+
+func (x *VisitorLoginStep) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *VisitorLoginStep) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *VisitorLoginStep) GetVerifier() string {
+	if x != nil {
+		return x.Verifier
+	}
+	return ""
+}
+
+func (x *VisitorLoginStep) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+type VisitorLoginAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pending       bool                   `protobuf:"varint,1,opt,name=pending,proto3" json:"pending,omitempty"` // the provider has not answered yet: ask again in a moment
+	Url           string                 `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`          // of the provider, at the beginning
+	User          string                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`        // who the visitor is, at the end
+	Cookie        string                 `protobuf:"bytes,4,opt,name=cookie,proto3" json:"cookie,omitempty"`    // its value
+	Ends          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=ends,proto3" json:"ends,omitempty"`        // of the cookie
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VisitorLoginAnswer) Reset() {
+	*x = VisitorLoginAnswer{}
+	mi := &file_control_controlpb_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VisitorLoginAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VisitorLoginAnswer) ProtoMessage() {}
+
+func (x *VisitorLoginAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_control_controlpb_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VisitorLoginAnswer.ProtoReflect.Descriptor instead.
+func (*VisitorLoginAnswer) Descriptor() ([]byte, []int) {
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *VisitorLoginAnswer) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *VisitorLoginAnswer) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *VisitorLoginAnswer) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *VisitorLoginAnswer) GetCookie() string {
+	if x != nil {
+		return x.Cookie
+	}
+	return ""
+}
+
+func (x *VisitorLoginAnswer) GetEnds() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
+}
+
 // HostChallengeAnswer is empty when there is no challenge.
 type HostChallengeAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1564,7 +1733,7 @@ type HostChallengeAnswer struct {
 
 func (x *HostChallengeAnswer) Reset() {
 	*x = HostChallengeAnswer{}
-	mi := &file_control_controlpb_control_proto_msgTypes[26]
+	mi := &file_control_controlpb_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1745,7 @@ func (x *HostChallengeAnswer) String() string {
 func (*HostChallengeAnswer) ProtoMessage() {}
 
 func (x *HostChallengeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_control_controlpb_control_proto_msgTypes[26]
+	mi := &file_control_controlpb_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1758,7 @@ func (x *HostChallengeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostChallengeAnswer.ProtoReflect.Descriptor instead.
 func (*HostChallengeAnswer) Descriptor() ([]byte, []int) {
-	return file_control_controlpb_control_proto_rawDescGZIP(), []int{26}
+	return file_control_controlpb_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HostChallengeAnswer) GetToken() string {
@@ -1710,13 +1879,28 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\x15HostCertificateAnswer\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x18\n" +
-	"\aordered\x18\x03 \x01(\bR\aordered\"Q\n" +
+	"\aordered\x18\x03 \x01(\bR\aordered\"\xbd\x01\n" +
+	"\x10VisitorLoginStep\x12\x1d\n" +
+	"\n" +
+	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x1a\n" +
+	"\bredirect\x18\x03 \x01(\tR\bredirect\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x14\n" +
+	"\x05nonce\x18\x05 \x01(\tR\x05nonce\x12\x1a\n" +
+	"\bverifier\x18\x06 \x01(\tR\bverifier\x12\x12\n" +
+	"\x04code\x18\a \x01(\tR\x04code\"\x9c\x01\n" +
+	"\x12VisitorLoginAnswer\x12\x18\n" +
+	"\apending\x18\x01 \x01(\bR\apending\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x16\n" +
+	"\x06cookie\x18\x04 \x01(\tR\x06cookie\x12.\n" +
+	"\x04ends\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04ends\"Q\n" +
 	"\x13HostChallengeAnswer\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12$\n" +
 	"\rauthorization\x18\x02 \x01(\tR\rauthorization2X\n" +
 	"\n" +
 	"Enrollment\x12J\n" +
-	"\x06Enroll\x12 .tunnox.control.v2.EnrollRequest\x1a\x1e.tunnox.control.v2.Certificate2\xbe\a\n" +
+	"\x06Enroll\x12 .tunnox.control.v2.EnrollRequest\x1a\x1e.tunnox.control.v2.Certificate2\x9a\b\n" +
 	"\x05State\x12E\n" +
 	"\x04Ping\x12\x1e.tunnox.control.v2.PingRequest\x1a\x1d.tunnox.control.v2.PingAnswer\x12>\n" +
 	"\n" +
@@ -1730,7 +1914,8 @@ const file_control_controlpb_control_proto_rawDesc = "" +
 	"\bStanding\x12\".tunnox.control.v2.StandingRequest\x1a!.tunnox.control.v2.StandingAnswer\x12M\n" +
 	"\vReportUsage\x12\x1e.tunnox.control.v2.UsageReport\x1a\x1e.tunnox.control.v2.UsageAnswer\x12X\n" +
 	"\x0fHostCertificate\x12\x1b.tunnox.control.v2.HostWant\x1a(.tunnox.control.v2.HostCertificateAnswer\x12T\n" +
-	"\rHostChallenge\x12\x1b.tunnox.control.v2.HostWant\x1a&.tunnox.control.v2.HostChallengeAnswerB0Z.github.com/tunnox-net/tunnox/control/controlpbb\x06proto3"
+	"\rHostChallenge\x12\x1b.tunnox.control.v2.HostWant\x1a&.tunnox.control.v2.HostChallengeAnswer\x12Z\n" +
+	"\fVisitorLogin\x12#.tunnox.control.v2.VisitorLoginStep\x1a%.tunnox.control.v2.VisitorLoginAnswerB0Z.github.com/tunnox-net/tunnox/control/controlpbb\x06proto3"
 
 var (
 	file_control_controlpb_control_proto_rawDescOnce sync.Once
@@ -1744,7 +1929,7 @@ func file_control_controlpb_control_proto_rawDescGZIP() []byte {
 	return file_control_controlpb_control_proto_rawDescData
 }
 
-var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_control_controlpb_control_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_control_controlpb_control_proto_goTypes = []any{
 	(*Refusal)(nil),               // 0: tunnox.control.v2.Refusal
 	(*Fault)(nil),                 // 1: tunnox.control.v2.Fault
@@ -1772,8 +1957,10 @@ var file_control_controlpb_control_proto_goTypes = []any{
 	(*UsageOpen)(nil),             // 23: tunnox.control.v2.UsageOpen
 	(*HostWant)(nil),              // 24: tunnox.control.v2.HostWant
 	(*HostCertificateAnswer)(nil), // 25: tunnox.control.v2.HostCertificateAnswer
-	(*HostChallengeAnswer)(nil),   // 26: tunnox.control.v2.HostChallengeAnswer
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*VisitorLoginStep)(nil),      // 26: tunnox.control.v2.VisitorLoginStep
+	(*VisitorLoginAnswer)(nil),    // 27: tunnox.control.v2.VisitorLoginAnswer
+	(*HostChallengeAnswer)(nil),   // 28: tunnox.control.v2.HostChallengeAnswer
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_control_controlpb_control_proto_depIdxs = []int32{
 	1,  // 0: tunnox.control.v2.Refusal.faults:type_name -> tunnox.control.v2.Fault
@@ -1784,38 +1971,41 @@ var file_control_controlpb_control_proto_depIdxs = []int32{
 	20, // 5: tunnox.control.v2.UsageReport.asks:type_name -> tunnox.control.v2.UsageAsk
 	22, // 6: tunnox.control.v2.UsageAnswer.accounts:type_name -> tunnox.control.v2.UsageAccount
 	23, // 7: tunnox.control.v2.UsageAnswer.elsewhere:type_name -> tunnox.control.v2.UsageOpen
-	27, // 8: tunnox.control.v2.UsageAccount.resets:type_name -> google.protobuf.Timestamp
-	2,  // 9: tunnox.control.v2.Enrollment.Enroll:input_type -> tunnox.control.v2.EnrollRequest
-	7,  // 10: tunnox.control.v2.State.Ping:input_type -> tunnox.control.v2.PingRequest
-	9,  // 11: tunnox.control.v2.State.ClientView:input_type -> tunnox.control.v2.Want
-	10, // 12: tunnox.control.v2.State.Clients:input_type -> tunnox.control.v2.ClientsRequest
-	13, // 13: tunnox.control.v2.State.IngressView:input_type -> tunnox.control.v2.IngressWant
-	14, // 14: tunnox.control.v2.State.Register:input_type -> tunnox.control.v2.RegisterRequest
-	16, // 15: tunnox.control.v2.State.Execute:input_type -> tunnox.control.v2.ExecuteRequest
-	5,  // 16: tunnox.control.v2.State.Renew:input_type -> tunnox.control.v2.CertificateRequest
-	5,  // 17: tunnox.control.v2.State.Certify:input_type -> tunnox.control.v2.CertificateRequest
-	3,  // 18: tunnox.control.v2.State.Standing:input_type -> tunnox.control.v2.StandingRequest
-	18, // 19: tunnox.control.v2.State.ReportUsage:input_type -> tunnox.control.v2.UsageReport
-	24, // 20: tunnox.control.v2.State.HostCertificate:input_type -> tunnox.control.v2.HostWant
-	24, // 21: tunnox.control.v2.State.HostChallenge:input_type -> tunnox.control.v2.HostWant
-	6,  // 22: tunnox.control.v2.Enrollment.Enroll:output_type -> tunnox.control.v2.Certificate
-	8,  // 23: tunnox.control.v2.State.Ping:output_type -> tunnox.control.v2.PingAnswer
-	12, // 24: tunnox.control.v2.State.ClientView:output_type -> tunnox.control.v2.View
-	11, // 25: tunnox.control.v2.State.Clients:output_type -> tunnox.control.v2.ClientAnswer
-	12, // 26: tunnox.control.v2.State.IngressView:output_type -> tunnox.control.v2.View
-	15, // 27: tunnox.control.v2.State.Register:output_type -> tunnox.control.v2.RegisterAnswer
-	17, // 28: tunnox.control.v2.State.Execute:output_type -> tunnox.control.v2.ExecuteAnswer
-	6,  // 29: tunnox.control.v2.State.Renew:output_type -> tunnox.control.v2.Certificate
-	6,  // 30: tunnox.control.v2.State.Certify:output_type -> tunnox.control.v2.Certificate
-	4,  // 31: tunnox.control.v2.State.Standing:output_type -> tunnox.control.v2.StandingAnswer
-	21, // 32: tunnox.control.v2.State.ReportUsage:output_type -> tunnox.control.v2.UsageAnswer
-	25, // 33: tunnox.control.v2.State.HostCertificate:output_type -> tunnox.control.v2.HostCertificateAnswer
-	26, // 34: tunnox.control.v2.State.HostChallenge:output_type -> tunnox.control.v2.HostChallengeAnswer
-	22, // [22:35] is the sub-list for method output_type
-	9,  // [9:22] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	29, // 8: tunnox.control.v2.UsageAccount.resets:type_name -> google.protobuf.Timestamp
+	29, // 9: tunnox.control.v2.VisitorLoginAnswer.ends:type_name -> google.protobuf.Timestamp
+	2,  // 10: tunnox.control.v2.Enrollment.Enroll:input_type -> tunnox.control.v2.EnrollRequest
+	7,  // 11: tunnox.control.v2.State.Ping:input_type -> tunnox.control.v2.PingRequest
+	9,  // 12: tunnox.control.v2.State.ClientView:input_type -> tunnox.control.v2.Want
+	10, // 13: tunnox.control.v2.State.Clients:input_type -> tunnox.control.v2.ClientsRequest
+	13, // 14: tunnox.control.v2.State.IngressView:input_type -> tunnox.control.v2.IngressWant
+	14, // 15: tunnox.control.v2.State.Register:input_type -> tunnox.control.v2.RegisterRequest
+	16, // 16: tunnox.control.v2.State.Execute:input_type -> tunnox.control.v2.ExecuteRequest
+	5,  // 17: tunnox.control.v2.State.Renew:input_type -> tunnox.control.v2.CertificateRequest
+	5,  // 18: tunnox.control.v2.State.Certify:input_type -> tunnox.control.v2.CertificateRequest
+	3,  // 19: tunnox.control.v2.State.Standing:input_type -> tunnox.control.v2.StandingRequest
+	18, // 20: tunnox.control.v2.State.ReportUsage:input_type -> tunnox.control.v2.UsageReport
+	24, // 21: tunnox.control.v2.State.HostCertificate:input_type -> tunnox.control.v2.HostWant
+	24, // 22: tunnox.control.v2.State.HostChallenge:input_type -> tunnox.control.v2.HostWant
+	26, // 23: tunnox.control.v2.State.VisitorLogin:input_type -> tunnox.control.v2.VisitorLoginStep
+	6,  // 24: tunnox.control.v2.Enrollment.Enroll:output_type -> tunnox.control.v2.Certificate
+	8,  // 25: tunnox.control.v2.State.Ping:output_type -> tunnox.control.v2.PingAnswer
+	12, // 26: tunnox.control.v2.State.ClientView:output_type -> tunnox.control.v2.View
+	11, // 27: tunnox.control.v2.State.Clients:output_type -> tunnox.control.v2.ClientAnswer
+	12, // 28: tunnox.control.v2.State.IngressView:output_type -> tunnox.control.v2.View
+	15, // 29: tunnox.control.v2.State.Register:output_type -> tunnox.control.v2.RegisterAnswer
+	17, // 30: tunnox.control.v2.State.Execute:output_type -> tunnox.control.v2.ExecuteAnswer
+	6,  // 31: tunnox.control.v2.State.Renew:output_type -> tunnox.control.v2.Certificate
+	6,  // 32: tunnox.control.v2.State.Certify:output_type -> tunnox.control.v2.Certificate
+	4,  // 33: tunnox.control.v2.State.Standing:output_type -> tunnox.control.v2.StandingAnswer
+	21, // 34: tunnox.control.v2.State.ReportUsage:output_type -> tunnox.control.v2.UsageAnswer
+	25, // 35: tunnox.control.v2.State.HostCertificate:output_type -> tunnox.control.v2.HostCertificateAnswer
+	28, // 36: tunnox.control.v2.State.HostChallenge:output_type -> tunnox.control.v2.HostChallengeAnswer
+	27, // 37: tunnox.control.v2.State.VisitorLogin:output_type -> tunnox.control.v2.VisitorLoginAnswer
+	24, // [24:38] is the sub-list for method output_type
+	10, // [10:24] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_control_controlpb_control_proto_init() }
@@ -1833,7 +2023,7 @@ func file_control_controlpb_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_control_controlpb_control_proto_rawDesc), len(file_control_controlpb_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

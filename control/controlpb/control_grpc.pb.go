@@ -145,6 +145,7 @@ const (
 	State_ReportUsage_FullMethodName     = "/tunnox.control.v2.State/ReportUsage"
 	State_HostCertificate_FullMethodName = "/tunnox.control.v2.State/HostCertificate"
 	State_HostChallenge_FullMethodName   = "/tunnox.control.v2.State/HostChallenge"
+	State_VisitorLogin_FullMethodName    = "/tunnox.control.v2.State/VisitorLogin"
 )
 
 // StateClient is the client API for State service.
@@ -185,6 +186,8 @@ type StateClient interface {
 	HostCertificate(ctx context.Context, in *HostWant, opts ...grpc.CallOption) (*HostCertificateAnswer, error)
 	// HostChallenge gives what the certificate authority wants to see at a host now.
 	HostChallenge(ctx context.Context, in *HostWant, opts ...grpc.CallOption) (*HostChallengeAnswer, error)
+	// VisitorLogin makes a step of a visitor's login at the OpenID provider of a mapping.
+	VisitorLogin(ctx context.Context, in *VisitorLoginStep, opts ...grpc.CallOption) (*VisitorLoginAnswer, error)
 }
 
 type stateClient struct {
@@ -324,6 +327,16 @@ func (c *stateClient) HostChallenge(ctx context.Context, in *HostWant, opts ...g
 	return out, nil
 }
 
+func (c *stateClient) VisitorLogin(ctx context.Context, in *VisitorLoginStep, opts ...grpc.CallOption) (*VisitorLoginAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VisitorLoginAnswer)
+	err := c.cc.Invoke(ctx, State_VisitorLogin_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // StateServer is the server API for State service.
 // All implementations must embed UnimplementedStateServer
 // for forward compatibility.
@@ -362,6 +375,8 @@ type StateServer interface {
 	HostCertificate(context.Context, *HostWant) (*HostCertificateAnswer, error)
 	// HostChallenge gives what the certificate authority wants to see at a host now.
 	HostChallenge(context.Context, *HostWant) (*HostChallengeAnswer, error)
+	// VisitorLogin makes a step of a visitor's login at the OpenID provider of a mapping.
+	VisitorLogin(context.Context, *VisitorLoginStep) (*VisitorLoginAnswer, error)
 	mustEmbedUnimplementedStateServer()
 }
 
@@ -407,6 +422,9 @@ func (UnimplementedStateServer) HostCertificate(context.Context, *HostWant) (*Ho
 }
 func (UnimplementedStateServer) HostChallenge(context.Context, *HostWant) (*HostChallengeAnswer, error) {
 	return nil, status.Error(codes.Unimplemented, "method HostChallenge not implemented")
+}
+func (UnimplementedStateServer) VisitorLogin(context.Context, *VisitorLoginStep) (*VisitorLoginAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method VisitorLogin not implemented")
 }
 func (UnimplementedStateServer) mustEmbedUnimplementedStateServer() {}
 func (UnimplementedStateServer) testEmbeddedByValue()               {}
@@ -638,6 +656,24 @@ func _State_HostChallenge_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _State_VisitorLogin_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VisitorLoginStep)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServer).VisitorLogin(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: State_VisitorLogin_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServer).VisitorLogin(ctx, req.(*VisitorLoginStep))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // State_ServiceDesc is the grpc.ServiceDesc for State service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -688,6 +724,10 @@ var State_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "HostChallenge",
 			Handler:    _State_HostChallenge_Handler,
+		},
+		{
+			MethodName: "VisitorLogin",
+			Handler:    _State_VisitorLogin_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -574,6 +574,9 @@ type Access struct {
 	//
 	// Examples: ["192.0.2.66"]
 	Deny nullable.Nullable[[]string] `json:"deny,omitempty"`
+
+	// Oidc http: visitors log in at an OpenID provider. Left out: they need not; {}: not any more
+	Oidc *OIDCAccess `json:"oidc,omitempty"`
 }
 
 // Attempt defines model for Attempt.
@@ -2487,6 +2490,39 @@ type NodePage struct {
 	//
 	// Examples: null
 	Next nullable.Nullable[string] `json:"next"`
+}
+
+// OIDCAccess defines model for OIDCAccess.
+type OIDCAccess struct {
+	// ClientId What the provider calls the client, whose redirect URI is the public URL and then .tunnox/login
+	//
+	// Examples: tunnox
+	ClientId *string `json:"client_id,omitempty"`
+
+	// ClientSecret Kept sealed and never shown. Left out in a change of neither issuer nor client id: as it was
+	//
+	// Examples: correct horse
+	ClientSecret *string `json:"client_secret,omitempty"`
+
+	// Domains Domains whose e-mail addresses may come in, in the same way; * is everybody whom the provider knows
+	//
+	// Examples: ["example.org"]
+	Domains nullable.Nullable[[]string] `json:"domains,omitempty"`
+
+	// Emails E-mail addresses that may come in, if the provider has verified them
+	//
+	// Examples: ["ann@example.org"]
+	Emails nullable.Nullable[[]string] `json:"emails,omitempty"`
+
+	// Groups Groups whose members may come in, as the claim groups has them
+	//
+	// Examples: ["staff"]
+	Groups nullable.Nullable[[]string] `json:"groups,omitempty"`
+
+	// Issuer URL of the provider, exactly as it names itself
+	//
+	// Examples: https://login.example.org
+	Issuer *string `json:"issuer,omitempty"`
 }
 
 // PageAPIKey defines model for PageAPIKey.
