@@ -88,6 +88,14 @@ func (t *target) answer(ctx context.Context, s *session, stream transport.Stream
 	if err == nil {
 		err = herald(conn, open)
 	}
+	if check := open.GetCheck(); check != "" {
+		if err == nil {
+			err = checkService(ctx, conn, check)
+			_ = conn.Close()
+		}
+		refuse(stream, err) // or says yes, and waits for the end as well
+		return nil, nil, nil, nil
+	}
 	stop()
 	if err != nil && ctx.Err() != nil { // nobody waits for the service any more, or the agent ends
 		stream.Reset()

@@ -40,6 +40,9 @@ type Node struct {
 	// few of them.
 	ClosedPorts string `json:"closed_ports,omitempty"`
 
+	// The health of targets as the node knows it: MAPPING:LETTERS, with commas between.
+	Checked string `json:"checked,omitempty"`
+
 	// The domain whose labels are the public hosts it serves, and the URL that visitors
 	// ask for, with * for the label; "" = it serves none.
 	BaseDomain string `json:"base_domain,omitempty"`

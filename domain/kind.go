@@ -72,7 +72,7 @@ func each(end func(d *Decision, id, account int64)) func(States, *Decision, int6
 }
 
 // mappingPersonal are the fields of a mapping that tell something about a person.
-var mappingPersonal = []string{"name", "local_host", "public_host", "public_path", "target_host", "target", "targets", "socks", "access", "http"}
+var mappingPersonal = []string{"name", "local_host", "public_host", "public_path", "target_host", "target", "targets", "socks", "access", "http", "health_check"}
 
 // kinds is the table. What an account holds ends in the order of the table: mappings
 // before the clients that they are for.
@@ -118,7 +118,7 @@ func init() {
 		{
 			Category: CategoryShare, New: func() Aggregate { return &Share{} },
 			ForControl: true,
-			Personal:   []EventFields{of(ShareCreated{}, "name", "target_host", "target", "targets", "socks", "access", "http")},
+			Personal:   []EventFields{of(ShareCreated{}, "name", "target_host", "target", "targets", "socks", "access", "http", "health_check")},
 			Secret:     []EventFields{of(ShareCreated{}, "hash", "socks", "access", "http")},
 			Open:       []string{"protocol", "target_scheme", "held_by", "proxy_protocol", "encryption"},
 			held:       &held{ids: (*Quota).shareIDs, ofClient: (*Quota).sharesOf, end: each(endShare)},

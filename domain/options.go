@@ -21,6 +21,7 @@ type Options struct {
 	Encryption    string       `json:"encryption,omitempty" enum:"e2e,transport" unset:"transport" of:"tcp,udp,socks5" at:"agent" doc:"From agent to agent: e2e encrypts from one agent to the other, so that no server can read what is carried; both agents must have a key. transport encrypts on each connection only, and servers see the bytes" example:"e2e"`
 	Files         *Files       `json:"files,omitempty" of:"http" doc:"http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot"`
 	Access        *Access      `json:"access,omitempty" of:"tcp,udp,tls,http" at:"port,host" doc:"Who may come in at a public port or host. Left out: everybody; {}: everybody from now on"`
+	HealthCheck   *HealthCheck `json:"health_check,omitempty" of:"tcp,http,tls" doc:"How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on"`
 	HTTP          *HTTPOptions `json:"http,omitempty" of:"http" doc:"http: what is changed of requests and answers. Left out: nothing; {}: nothing any more"`
 }
 
@@ -36,8 +37,12 @@ func (o Options) check(f *faults, p Protocol, kind OriginKind) {
 	if o.EndToEnd() && len(o.Targets) > 0 { // the source agent has to know whose key it is before a target is chosen
 		f.add("encryption", "e2e is for mappings with one target: leave targets out")
 	}
+	if o.EndToEnd() && o.HealthCheck != nil { // the forwarder that looks has no key
+		f.add("health_check", "is not for mappings with encryption e2e: leave it out")
+	}
 	o.Access.check(f, p, kind)
 	o.HTTP.check(f)
+	o.HealthCheck.check(f)
 	if o.Socks != nil {
 		f.bounds(o.Socks)
 		o.Socks.check(f)
@@ -111,7 +116,7 @@ func (o Options) kept(was Options) Options {
 // hashed gives the options of what has the event stream as they are kept: with hashes for
 // passwords, and without objects that have nothing in them.
 func (o Options) hashed(of StreamID) (_ Options, err error) {
-	o.Access, o.HTTP = o.Access.tidy(), o.HTTP.tidy()
+	o.Access, o.HTTP, o.HealthCheck = o.Access.tidy(), o.HTTP.tidy(), o.HealthCheck.tidy()
 	o.Socks, err = o.Socks.hashed(of)
 	return o, err
 }

@@ -101,7 +101,8 @@ const sealedExample = "$argon2id-ed25519$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAA
 // optionsOf are all options that mappings of a protocol and an origin may have, with a
 // value each.
 func optionsOf(p Protocol, kind OriginKind) Options {
-	options := allOptions
+	var options Options // an example of its own: it is changed
+	example(reflect.ValueOf(&options).Elem(), Field{})
 	v := reflect.ValueOf(&options).Elem()
 	for _, field := range Fields(options) {
 		if !field.isOf(p) || !field.isAt(kind) {
@@ -118,6 +119,9 @@ func optionsOf(p Protocol, kind OriginKind) Options {
 	if options.HTTP != nil {
 		changes := &HeaderChanges{Set: map[string]string{"X-A": "b"}, Remove: []string{"X-C"}}
 		options.HTTP = &HTTPOptions{HostHeader: "localhost:3000", StripPrefix: "/app", RequestHeaders: changes, ResponseHeaders: changes}
+	}
+	if options.HealthCheck != nil {
+		options.HealthCheck.Path = "/healthz"
 	}
 	return options
 }

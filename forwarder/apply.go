@@ -105,6 +105,7 @@ func (r *routes) applyMapping(m *mappingRoute, record domain.Record, fx *effects
 	}
 	m.State.Apply(event, record.Meta.At)
 	m.Version, m.at = record.Version, record.Position
+	r.watched(m)
 	if _, changed := event.(domain.MappingChanged); changed {
 		r.rehold(m, record.Position, fx)
 	}

@@ -38,6 +38,7 @@ type forward struct {
 	nth      int         // of these ports, from 0
 	of       string      // the protocol of the mapping
 	choices  []choice    // of a mapping with several targets
+	check    string      // it only looks whether the service is there: wire.Open.check
 	index    uint32      // of the target, in the mapping's list, from 1; 0 = there is no list
 	load     *targetLoad // of the target; guarded by routes.mu
 	options  string      // what the target agent must know of the mapping's options
@@ -390,7 +391,7 @@ func (f *Forwarder) reachHere(ctx context.Context, fwd *forward, target *session
 	fwd.ticket, fwd.at = f.ticketFor(fwd, target), target
 	return f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()), Local: fwd.local(open),
 		Service: fwd.service, Protocol: fwd.protocol, MappingProtocol: fwd.of, Options: fwd.options, Trace: clip(open.GetTrace()),
-		Seal: open.GetSeal(), ListenerVersion: open.GetListenerVersion(), SourceClient: fwd.source, Ticket: fwd.ticket})
+		Seal: open.GetSeal(), ListenerVersion: open.GetListenerVersion(), SourceClient: fwd.source, Ticket: fwd.ticket, Check: fwd.check})
 }
 
 // ask sends the Open and waits for the answer. The stream has ended unless it is

@@ -252,6 +252,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 	}
 	running.Go(func() { f.tally.run(ctx) })
 	running.Go(func() { f.enforce(ctx) })
+	running.Go(func() { f.lookAtTargets(ctx) })
 	if f.portions != nil {
 		running.Go(func() { f.portions.keep(ctx) })
 	}

@@ -163,6 +163,9 @@ func (r *routes) receive(from *fromPeer, open *wirepb.Open) (fwd *forward, code 
 	}
 	fwd = newForward(m, from)
 	fwd.target, fwd.shape = c.session, shapeOf(m, service, fwd.nth)
+	if open.GetCheck() != "" {
+		fwd.check = checkOf(&m.State, service)
+	}
 	m.add(fwd)
 	return fwd, "", behind
 }

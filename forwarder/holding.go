@@ -151,6 +151,7 @@ func (r *routes) addMapping(h *holding, m domain.Versioned[domain.Mapping], at d
 		known.Versioned = m
 	}
 	if newer || isNew {
+		r.watched(known)
 		r.rehold(known, at, fx)
 	}
 	if newer {

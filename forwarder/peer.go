@@ -113,7 +113,7 @@ func (f *Forwarder) cross(ctx context.Context, fwd *forward, at place, open *wir
 	})
 	defer doubt.Stop()
 	answered, err := f.ask(ctx, fwd, stream, &wirepb.Open{MappingId: open.GetMappingId(), Peer: clip(open.GetPeer()), Local: fwd.local(open),
-		Protocol: fwd.protocol, Destination: fwd.destination(), Trace: clip(open.GetTrace()), Hop: hops, MappingVersion: uint64(fwd.version), TargetClient: or.client, TargetIndex: fwd.index, PublicPort: fwd.port,
+		Protocol: fwd.protocol, Destination: fwd.destination(), Trace: clip(open.GetTrace()), Hop: hops, MappingVersion: uint64(fwd.version), TargetClient: or.client, TargetIndex: fwd.index, PublicPort: fwd.port, Check: fwd.check,
 		Seal: open.GetSeal(), ListenerVersion: open.GetListenerVersion()})
 	if err == nil && !decided.CompareAndSwap(false, true) {
 		fwd.detach()

@@ -28,6 +28,7 @@ type routes struct {
 	ingresses map[domain.Ingress]*holding // ranges of ports
 	hosts     map[string]*hostHolding
 	mappings  map[int64]*mappingRoute
+	checked   map[int64]*mappingRoute // of these, those with a health check, and some that had one
 	users     map[int64]*userRoute
 	limits    map[int64]*limitsRoute // by account
 
@@ -61,7 +62,8 @@ type mappingRoute struct {
 	portions *portions // those of its streams that count; nil: it never had a limit
 	adopted  bool      // all of its streams do
 
-	targets map[targetKey]*targetLoad // of a mapping with several
+	targets  map[targetKey]*targetLoad // of a mapping with several, or with a health check
+	ailments int64                     // how many times a health check has found one to be down
 }
 
 // add and remove keep the mapping's live streams, and how many of them began here:
@@ -107,6 +109,7 @@ func newRoutes(metrics *Metrics) *routes {
 		ingresses: map[domain.Ingress]*holding{},
 		hosts:     map[string]*hostHolding{},
 		mappings:  map[int64]*mappingRoute{},
+		checked:   map[int64]*mappingRoute{},
 		users:     map[int64]*userRoute{},
 		limits:    map[int64]*limitsRoute{},
 		position:  -1,

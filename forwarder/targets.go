@@ -40,16 +40,23 @@ type targetLoad struct {
 	down    bool      // it did not answer
 	asking  bool      // somebody looks whether it answers again
 	visited time.Time // when a visitor last came to the mapping, while it is down
+
+	// Of a mapping with a health check; see health.go.
+	looking   bool      // somebody looks at it now
+	seen      bool      // somebody has
+	next      time.Time // when it is to be looked at again
+	good, bad int       // looks in a row
 }
 
 // choice is one target that a stream may be opened to.
 type choice struct {
-	client int64
-	target string // as the list has it
-	index  uint32 // in the list, from 1
-	shape  shape
-	weight int
-	load   *targetLoad
+	client  int64
+	target  string // as the list has it
+	index   uint32 // in the list, from 1
+	service domain.Service
+	shape   shape
+	weight  int
+	load    *targetLoad
 }
 
 // shape is what the target agent is asked for.
@@ -61,24 +68,10 @@ func (r *routes) choices(m *mappingRoute, nth int) (all []choice) {
 	if len(m.State.Targets) < 2 {
 		return nil
 	}
-	for i, t := range m.State.Targets {
-		key := targetKey{t.ClientID, t.Target}
-		if m.targets == nil {
-			m.targets = map[targetKey]*targetLoad{}
-		}
-		if m.targets[key] == nil {
-			m.targets[key] = &targetLoad{}
-		}
-		all = append(all, choice{t.ClientID, t.Target, uint32(i + 1), shapeOf(m, t.Service(), nth), t.Share(), m.targets[key]})
-	}
+	all = r.targets(m, nth)
 	now := time.Now()
 	for _, c := range all {
 		c.load.visited = now
-	}
-	if len(m.targets) > 2*domain.MaxTargets { // of lists that there were
-		maps.DeleteFunc(m.targets, func(key targetKey, l *targetLoad) bool {
-			return l.live == 0 && !slices.ContainsFunc(all, func(c choice) bool { return c.load == l })
-		})
 	}
 	per := func(n int, c choice) float64 { return float64(n) / float64(c.weight) }
 	flag := func(b bool) int {
@@ -94,6 +87,31 @@ func (r *routes) choices(m *mappingRoute, nth int) (all []choice) {
 			cmp.Compare(per(a.load.live, a), per(b.load.live, b)),
 			cmp.Compare(per(a.load.opened, a), per(b.load.opened, b)))
 	})
+	return all
+}
+
+// targets gives the targets of a mapping in their order, also when there is one only, for
+// the nth of its public ports. The lock is held.
+func (r *routes) targets(m *mappingRoute, nth int) (all []choice) {
+	several := len(m.State.Targets) > 0
+	for i, t := range m.State.AllTargets() {
+		key, service, index := targetKey{t.ClientID, t.Target}, t.Service(), uint32(i+1)
+		if !several {
+			service, index = m.State.Service, 0
+		}
+		if m.targets == nil {
+			m.targets = map[targetKey]*targetLoad{}
+		}
+		if m.targets[key] == nil {
+			m.targets[key] = &targetLoad{}
+		}
+		all = append(all, choice{t.ClientID, t.Target, index, service, shapeOf(m, service, nth), t.Share(), m.targets[key]})
+	}
+	if len(m.targets) > 2*domain.MaxTargets { // of lists that there were
+		maps.DeleteFunc(m.targets, func(key targetKey, l *targetLoad) bool {
+			return l.live == 0 && !slices.ContainsFunc(all, func(c choice) bool { return c.load == l })
+		})
+	}
 	return all
 }
 
@@ -137,6 +155,9 @@ func (r *routes) answered(c choice, visitor bool) (again bool) {
 	if visitor {
 		c.load.opened++
 	}
+	if c.load.seen && c.load.down { // its health check decides
+		return false
+	}
 	again, c.load.down = c.load.down, false
 	return again
 }
@@ -146,8 +167,13 @@ func (r *routes) answered(c choice, visitor bool) (again bool) {
 func (r *routes) silent(c choice) (first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	c.load.down = true
+	if c.load.seen { // its health check finds out
+		c.load.good = 0
+		return false
+	}
 	first = !c.load.asking
-	c.load.down, c.load.asking = true, true
+	c.load.asking = true
 	return first
 }
 

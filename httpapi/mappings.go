@@ -26,12 +26,20 @@ type Mapping struct {
 	PublicURL     *string `json:"public_url" doc:"The URL for visitors; null without a public host, and while it is not known" example:"http://brave-otter.t.example.org/"`
 	domain.Service
 	domain.Options
-	SourceUserID *int64    `json:"source_user_id" doc:"The user of the source client, when it is not the owner: the mapping was made from a share code" example:"100000002"`
-	TargetUserID *int64    `json:"target_user_id" doc:"The user of the target client, when it is not the owner" example:"100000002"`
-	ShareID      *int64    `json:"share_id" doc:"The share from which the mapping was made; null for none" example:"1234567890123"`
-	Status       string    `json:"status" enum:"active,disabled" example:"active"`
-	CreatedAt    time.Time `json:"created_at" example:"2026-01-02T15:04:05Z"`
-	UpdatedAt    time.Time `json:"updated_at" example:"2026-01-02T15:04:05Z"`
+	SourceUserID *int64         `json:"source_user_id" doc:"The user of the source client, when it is not the owner: the mapping was made from a share code" example:"100000002"`
+	TargetUserID *int64         `json:"target_user_id" doc:"The user of the target client, when it is not the owner" example:"100000002"`
+	ShareID      *int64         `json:"share_id" doc:"The share from which the mapping was made; null for none" example:"1234567890123"`
+	Status       string         `json:"status" enum:"active,disabled" example:"active"`
+	Health       []TargetHealth `json:"health" nullable:"true" doc:"What the health check has found of each target; null without a check"`
+	CreatedAt    time.Time      `json:"created_at" example:"2026-01-02T15:04:05Z"`
+	UpdatedAt    time.Time      `json:"updated_at" example:"2026-01-02T15:04:05Z"`
+}
+
+// TargetHealth is what the forwarders that have a mapping know of one of its targets.
+type TargetHealth struct {
+	ClientID int64  `json:"client_id" example:"600000001"`
+	Target   string `json:"target" example:"127.0.0.1:3000"`
+	State    string `json:"state" enum:"up,down,partly,unknown" doc:"partly: some forwarders reach it and some do not; unknown: none has looked lately" example:"up"`
 }
 
 // CreateMappingBody is the body of POST /mappings.
@@ -258,15 +266,15 @@ func (a *api) mappingCommand(ctx context.Context, h MatchHeader, body any, c dom
 	return &mappingAnswer{answerOf(r), a.mappingShown(ctx, m)}, nil
 }
 
-func mappingBody(m *domain.Mapping, public func(*domain.Mapping) (address, url *string)) Mapping {
+func mappingBody(m *domain.Mapping, public func(*domain.Mapping) public) Mapping {
 	optional := func(id int64) *int64 {
 		if id == 0 {
 			return nil
 		}
 		return &id
 	}
-	address, url := public(m)
-	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: optional(m.SourceClientID), TargetClientID: m.TargetClientID, PublicAddress: address, PublicURL: url,
+	now := public(m)
+	return Mapping{MappingID: m.ID, UserID: m.UserID, Name: m.Name, SourceClientID: optional(m.SourceClientID), TargetClientID: m.TargetClientID, PublicAddress: now.address, PublicURL: now.url, Health: now.health,
 		Protocol: Protocol(m.Protocol), Origin: m.Origin, Service: m.Service, Options: m.Options.Shown(m.Protocol),
 		SourceUserID: optional(m.SourceUserID), TargetUserID: optional(m.TargetUserID), ShareID: optional(m.ShareID),
 		Status: enabledStatus(m.Disabled), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt}

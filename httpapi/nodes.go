@@ -60,6 +60,7 @@ type NodeStatus struct {
 	// Public is the host of its public ports, which are FirstPort to LastPort; "" = none.
 	Public              string
 	FirstPort, LastPort int
+	Checked             string // MAPPING:LETTERS, with commas between: the health of targets, see domain.TargetUp
 	ClosedPorts         string // of those that mappings have, why some cannot be opened
 	// HostsURL is what visitors ask for when it serves public hosts, with * for the label.
 	HostsURL string

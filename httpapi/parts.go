@@ -89,16 +89,17 @@ func (CreateShareBody) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Sc
 // stays. Its fields are for the document: what was sent is in patch, so that a field
 // of a part is written nowhere here.
 type ChangeMappingBody struct {
-	MappingID      *int64    `json:"mapping_id,omitempty" doc:"May be sent, but cannot be changed" example:"1001"`
-	UserID         *int64    `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
-	SourceClientID *int64    `json:"source_client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000000"`
-	TargetClientID *int64    `json:"target_client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000001"`
-	SourceUserID   *int64    `json:"source_user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000002"`
-	TargetUserID   *int64    `json:"target_user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000002"`
-	ShareID        *int64    `json:"share_id,omitempty" doc:"May be sent, but cannot be changed" example:"1234567890123"`
-	Protocol       *Protocol `json:"protocol,omitempty" doc:"May be sent, but cannot be changed" example:"tcp"`
-	PublicAddress  *string   `json:"public_address,omitempty" doc:"May be sent, but is derived from public_port" example:"192.0.2.10:20000"`
-	PublicURL      *string   `json:"public_url,omitempty" doc:"May be sent, but is derived from public_host and public_path" example:"http://brave-otter.t.example.org/"`
+	MappingID      *int64         `json:"mapping_id,omitempty" doc:"May be sent, but cannot be changed" example:"1001"`
+	UserID         *int64         `json:"user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000001"`
+	SourceClientID *int64         `json:"source_client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000000"`
+	TargetClientID *int64         `json:"target_client_id,omitempty" doc:"May be sent, but cannot be changed" example:"600000001"`
+	SourceUserID   *int64         `json:"source_user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000002"`
+	TargetUserID   *int64         `json:"target_user_id,omitempty" doc:"May be sent, but cannot be changed" example:"100000002"`
+	ShareID        *int64         `json:"share_id,omitempty" doc:"May be sent, but cannot be changed" example:"1234567890123"`
+	Protocol       *Protocol      `json:"protocol,omitempty" doc:"May be sent, but cannot be changed" example:"tcp"`
+	PublicAddress  *string        `json:"public_address,omitempty" doc:"May be sent, but is derived from public_port" example:"192.0.2.10:20000"`
+	PublicURL      *string        `json:"public_url,omitempty" doc:"May be sent, but is derived from public_host and public_path" example:"http://brave-otter.t.example.org/"`
+	Health         []TargetHealth `json:"health,omitempty" doc:"May be sent, but is what the health check has found"`
 	domain.Parts
 
 	patch domain.Patch

@@ -146,6 +146,7 @@ var withoutCommand = map[string]string{
 var notSent = map[string]string{
 	"change-mapping public_address":   "it follows from the port",
 	"change-mapping public_url":       "it follows from the host",
+	"change-mapping health":           "it is what has been found",
 	"* Min-Position":                  "commands read what they have written from its answer",
 	"* If-None-Match":                 "nothing is kept to compare with",
 	"list-clients user_id":            "--user lists the clients of a user",

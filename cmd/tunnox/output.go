@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -45,14 +46,27 @@ func (o object) text(field string) string {
 		}
 		return v
 	case []any:
-		words := make([]string, len(v))
+		words, between := make([]string, len(v)), ","
 		for i, word := range v {
+			if member, ok := word.(map[string]any); ok {
+				words[i], between = object(member).pairs(), " "
+				continue
+			}
 			words[i] = fmt.Sprint(word)
 		}
-		return cmp.Or(strings.Join(words, ","), "-")
+		return cmp.Or(strings.Join(words, between), "-")
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// pairs gives all fields as NAME=VALUE with commas between, as flags take them.
+func (o object) pairs() string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(o)) {
+		all = append(all, name+"="+o.text(name))
+	}
+	return strings.Join(all, ",")
 }
 
 // timeText gives a time for people: the same text on every machine, in the form that

@@ -216,7 +216,8 @@ func (h *hostServer) Find(ctx context.Context, host, path, visitor string) (ingr
 	}
 	site := siteOf(&m.State)
 	site.Access.Login = h.login(&m.State)
-	site.Version, site.Dial = int64(m.Version), func(_ context.Context, visitor string) (net.Conn, error) {
+	// A connection to a target that was found to be down is not used again.
+	site.Version, site.Dial = int64(m.Version)<<20+h.f.Ailments(m.State.ID)&(1<<20-1), func(_ context.Context, visitor string) (net.Conn, error) {
 		conn, err := h.f.DialHost(name, m.State.ID, visitor)
 		if err != nil {
 			return nil, unreachable(err)

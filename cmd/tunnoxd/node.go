@@ -224,6 +224,7 @@ func (p *process) nodeRecord(node string, f *forwarder.Forwarder) func() directo
 		now := n
 		now.ClosedPorts = closedPorts(f.ClosedPorts())
 		now.Clients, now.Streams = f.Load()
+		now.Checked = f.Checked()
 		if now.State = directory.NodeActive; f.Draining() {
 			now.State = directory.NodeDraining
 		}

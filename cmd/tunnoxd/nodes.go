@@ -34,7 +34,7 @@ func (n nodes) Nodes(ctx context.Context) ([]httpapi.NodeStatus, error) {
 	for _, f := range forwarders {
 		all = append(all, httpapi.NodeStatus{ID: f.ID, Roles: roles, State: string(cmp.Or(f.State, directory.NodeActive)), Version: f.Version,
 			Agents: f.Agents, Bridge: f.Bridge, Clients: f.Clients, Streams: f.Streams, Since: f.Since, Seen: f.Seen,
-			Public: f.Public, FirstPort: f.FirstPort, LastPort: f.LastPort, ClosedPorts: f.ClosedPorts, HostsURL: f.HostsURL, TLSURL: f.TLSURL})
+			Public: f.Public, FirstPort: f.FirstPort, LastPort: f.LastPort, ClosedPorts: f.ClosedPorts, Checked: f.Checked, HostsURL: f.HostsURL, TLSURL: f.TLSURL})
 	}
 	if n.shared == nil {
 		return all, nil

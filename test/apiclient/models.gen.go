@@ -228,6 +228,12 @@ const (
 	Ok HealthStatus = "ok"
 )
 
+// Defines values for HealthCheckKind.
+const (
+	HealthCheckKindHttp HealthCheckKind = "http"
+	HealthCheckKindTcp  HealthCheckKind = "tcp"
+)
+
 // Defines values for MappingEncryption.
 const (
 	MappingEncryptionE2e       MappingEncryption = "e2e"
@@ -381,6 +387,14 @@ const (
 	ShareTargetSchemeH2c   ShareTargetScheme = "h2c"
 	ShareTargetSchemeHttp  ShareTargetScheme = "http"
 	ShareTargetSchemeHttps ShareTargetScheme = "https"
+)
+
+// Defines values for TargetHealthState.
+const (
+	TargetHealthStateDown    TargetHealthState = "down"
+	TargetHealthStatePartly  TargetHealthState = "partly"
+	TargetHealthStateUnknown TargetHealthState = "unknown"
+	TargetHealthStateUp      TargetHealthState = "up"
 )
 
 // Defines values for TokensTokenType.
@@ -651,6 +665,12 @@ type ChangeMappingBody struct {
 
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
+
+	// Health May be sent, but is what the health check has found
+	Health nullable.Nullable[[]TargetHealth] `json:"health,omitempty"`
+
+	// HealthCheck How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on
+	HealthCheck *HealthCheck `json:"health_check,omitempty"`
 
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
@@ -1266,6 +1286,9 @@ type CreateMappingBody struct {
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
 
+	// HealthCheck How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on
+	HealthCheck *HealthCheck `json:"health_check,omitempty"`
+
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
 	// Examples: target
@@ -1415,6 +1438,9 @@ type CreateShareBody struct {
 
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
+
+	// HealthCheck How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on
+	HealthCheck *HealthCheck `json:"health_check,omitempty"`
 
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
@@ -1859,6 +1885,44 @@ type Health struct {
 // HealthStatus Examples: ok
 type HealthStatus string
 
+// HealthCheck defines model for HealthCheck.
+type HealthCheck struct {
+	// HealthyAfter Looks in a row that must succeed before it gets some again
+	//
+	// Examples: 1
+	HealthyAfter *int64 `json:"healthy_after,omitempty"`
+
+	// IntervalSeconds Seconds from one look to the next
+	//
+	// Examples: 10
+	IntervalSeconds *int64 `json:"interval_seconds,omitempty"`
+
+	// Kind tcp: the service takes a connection. http: it also answers a GET with a status below 400
+	//
+	// Examples: http
+	Kind *HealthCheckKind `json:"kind,omitempty"`
+
+	// Path http: what is asked for
+	//
+	// Examples: /healthz
+	Path *string `json:"path,omitempty"`
+
+	// TimeoutSeconds Seconds in which the service must answer, the interval at most
+	//
+	// Examples: 5
+	TimeoutSeconds *int64 `json:"timeout_seconds,omitempty"`
+
+	// UnhealthyAfter Looks in a row that must fail before a target gets no connections
+	//
+	// Examples: 1
+	UnhealthyAfter *int64 `json:"unhealthy_after,omitempty"`
+}
+
+// HealthCheckKind tcp: the service takes a connection. http: it also answers a GET with a status below 400
+//
+// Examples: http
+type HealthCheckKind string
+
 // InclusionProof defines model for InclusionProof.
 type InclusionProof struct {
 	// Hashes The audit path, from the leaf up
@@ -1948,6 +2012,12 @@ type Mapping struct {
 
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
+
+	// Health What the health check has found of each target; null without a check
+	Health nullable.Nullable[[]TargetHealth] `json:"health"`
+
+	// HealthCheck How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on
+	HealthCheck *HealthCheck `json:"health_check,omitempty"`
 
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
@@ -2239,6 +2309,9 @@ type NewShare struct {
 
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
+
+	// HealthCheck How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on
+	HealthCheck *HealthCheck `json:"health_check,omitempty"`
 
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
@@ -3081,6 +3154,9 @@ type Share struct {
 	// Files http, with a directory as its service: how that is served. Left out, and {}: without lists, and without files whose names begin with a dot
 	Files *Files `json:"files,omitempty"`
 
+	// HealthCheck How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on
+	HealthCheck *HealthCheck `json:"health_check,omitempty"`
+
 	// HeldBy The end whose agent holds the mapping: the mapping ends when that agent has been away for a minute. Left out or empty: the mapping lasts
 	//
 	// Examples: target
@@ -3239,6 +3315,25 @@ type Target struct {
 	// Examples: 1
 	Weight *int64 `json:"weight,omitempty"`
 }
+
+// TargetHealth defines model for TargetHealth.
+type TargetHealth struct {
+	// ClientId Examples: 600000001
+	ClientId int64 `json:"client_id"`
+
+	// State partly: some forwarders reach it and some do not; unknown: none has looked lately
+	//
+	// Examples: up
+	State TargetHealthState `json:"state"`
+
+	// Target Examples: 127.0.0.1:3000
+	Target string `json:"target"`
+}
+
+// TargetHealthState partly: some forwarders reach it and some do not; unknown: none has looked lately
+//
+// Examples: up
+type TargetHealthState string
 
 // Tokens defines model for Tokens.
 type Tokens struct {

@@ -2619,6 +2619,8 @@ type Open struct {
 	Seal            []byte                 `protobuf:"bytes,19,opt,name=seal,proto3" json:"seal,omitempty"`                                               // first message of the handshake between the agents; empty = not encrypted from end to end
 	ListenerVersion uint64                 `protobuf:"varint,17,opt,name=listener_version,json=listenerVersion,proto3" json:"listener_version,omitempty"` // with seal: Listener.version as the source agent has it, passed on as it is
 	SourceClient    int64                  `protobuf:"varint,18,opt,name=source_client,json=sourceClient,proto3" json:"source_client,omitempty"`          // with seal, forwarder to target agent only: whose agent has opened the stream
+	// Not from an agent: only see whether the service is there. connect, or the URL to get; the answer is all that is wanted.
+	Check string `protobuf:"bytes,23,opt,name=check,proto3" json:"check,omitempty"`
 	// Between forwarders only; from an agent they are not looked at.
 	Hop            uint32   `protobuf:"varint,5,opt,name=hop,proto3" json:"hop,omitempty"`                                             // how many forwarders it came through, always 1
 	MappingVersion uint64   `protobuf:"varint,6,opt,name=mapping_version,json=mappingVersion,proto3" json:"mapping_version,omitempty"` // which the sender decided on
@@ -2743,6 +2745,13 @@ func (x *Open) GetSourceClient() int64 {
 		return x.SourceClient
 	}
 	return 0
+}
+
+func (x *Open) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
 }
 
 func (x *Open) GetHop() uint32 {
@@ -3270,7 +3279,7 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"6\n" +
 	"\x06GoAway\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xd5\x04\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xeb\x04\n" +
 	"\x04Open\x12\x1d\n" +
 	"\n" +
 	"mapping_id\x18\x01 \x01(\x03R\tmappingId\x12\x12\n" +
@@ -3285,7 +3294,8 @@ const file_wire_wirepb_wire_proto_rawDesc = "" +
 	"\x05local\x18\x0f \x01(\tR\x05local\x12\x12\n" +
 	"\x04seal\x18\x13 \x01(\fR\x04seal\x12)\n" +
 	"\x10listener_version\x18\x11 \x01(\x04R\x0flistenerVersion\x12#\n" +
-	"\rsource_client\x18\x12 \x01(\x03R\fsourceClient\x12\x10\n" +
+	"\rsource_client\x18\x12 \x01(\x03R\fsourceClient\x12\x14\n" +
+	"\x05check\x18\x17 \x01(\tR\x05check\x12\x10\n" +
 	"\x03hop\x18\x05 \x01(\rR\x03hop\x12'\n" +
 	"\x0fmapping_version\x18\x06 \x01(\x04R\x0emappingVersion\x12#\n" +
 	"\rtarget_client\x18\a \x01(\x03R\ftargetClient\x12!\n" +
