@@ -67,6 +67,9 @@ type Config struct {
 	// that sends no key, with a burst of RateBurst; 0 is no limit.
 	RateLimit float64
 	RateBurst int
+	// Rates counts requests, and attempts to log in, with the other servers of the
+	// cluster; nil = there are none.
+	Rates Rates
 
 	// Checks are the checks of /ready, by name. One error makes the answer 503.
 	Checks map[string]func(ctx context.Context) error
@@ -171,9 +174,9 @@ func newAPI(config Config) (*api, error) {
 	if err := config.complete(); err != nil {
 		return nil, err
 	}
-	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(), streams: newStreams(),
+	a := &api{config: config, logger: config.Logger, mux: http.NewServeMux(), passwords: newPasswords(), attempts: newAttempts(config.Rates), streams: newStreams(),
 		principals: newPrincipals(), tokens: tokens{config.SigningKeys}}
-	a.limits = newLimits(config.RateLimit, config.RateBurst)
+	a.limits = newLimits(config.RateLimit, config.RateBurst, config.Rates)
 	a.probes = newBuckets(probesPerSecond, probeBurst)
 	a.huma = humago.New(a.mux, a.document())
 	a.huma.UseMiddleware(a.requireIdentity, a.limited, a.atMoment)

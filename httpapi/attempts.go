@@ -21,18 +21,20 @@ const (
 // attempts bounds the guesses of secrets, for each address and for each account. An
 // attacker must not lock the owner out: an address from which the account was entered
 // before has a bound of its own, and attempts from other addresses do not count against
-// it. The counts are in memory: each control plane counts by itself, and a restart
-// forgets them.
+// it. The control planes of a cluster count together; while they cannot, each gives its
+// part. What a server counts by itself is in memory, and a restart forgets it.
 type attempts struct {
 	pairs, origins, accounts *buckets
+	rates                    Rates // nil: no other server counts
 
 	mu    sync.Mutex
 	known map[string]bool // guarded by mu; address and account that have succeeded
 }
 
-func newAttempts() *attempts {
-	return &attempts{pairs: newBuckets(pairPerSecond, pairBurst), origins: newBuckets(originPerSecond, originBurst),
-		accounts: newBuckets(accountPerSecond, accountBurst), known: map[string]bool{}}
+func newAttempts(rates Rates) *attempts {
+	return &attempts{rates: rates, pairs: newBuckets(pairPerSecond, pairBurst).share(rates, "pair", 1),
+		origins:  newBuckets(originPerSecond, originBurst).share(rates, "origin", 1),
+		accounts: newBuckets(accountPerSecond, accountBurst).share(rates, "account", 1), known: map[string]bool{}}
 }
 
 func pairOf(remote, account string) string { return netaddr.Group(remote) + " " + account }
@@ -57,9 +59,15 @@ func (a *attempts) begin(remote, account string, now time.Time) time.Duration {
 
 // knows tells whether the account was entered from this address before.
 func (a *attempts) knows(remote, account string) bool {
+	pair := pairOf(remote, account)
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.known[pairOf(remote, account)]
+	here := a.known[pair]
+	a.mu.Unlock()
+	if !here && knownToAny(a.rates, pair) {
+		a.note(pair)
+		return true
+	}
+	return here
 }
 
 // succeeded notes that the secret was right: the bound of this account from this address
@@ -67,6 +75,12 @@ func (a *attempts) knows(remote, account string) bool {
 func (a *attempts) succeeded(remote, account string) {
 	pair := pairOf(remote, account)
 	a.pairs.fill(pair)
+	tellAll(a.rates, pair)
+	a.note(pair)
+}
+
+// note remembers a pair that has succeeded.
+func (a *attempts) note(pair string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for other := range a.known {

@@ -66,7 +66,7 @@ func TestNamesOfFullBucketsAreForgotten(t *testing.T) {
 
 func TestAttemptsAreBoundedAndTheOwnerIsNotLockedOut(t *testing.T) {
 	const home, attacker = "192.0.2.1:1000", "198.51.100.%d:%d"
-	a := newAttempts()
+	a := newAttempts(nil)
 	a.succeeded(home, "ann")
 	tries := 0
 	for i := range 200 { // 200 addresses, 20 tries each

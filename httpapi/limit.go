@@ -20,13 +20,14 @@ type limits struct {
 	policy             string
 }
 
-func newLimits(perSecond float64, burst int) limits {
+func newLimits(perSecond float64, burst int, rates Rates) limits {
 	if perSecond <= 0 {
 		return limits{}
 	}
 	burst = max(burst, 1)
 	window := seconds(time.Duration(float64(burst) / perSecond * float64(time.Second)))
-	return limits{callers: newBuckets(perSecond, burst), strangers: newBuckets(perSecond, burst), policy: fmt.Sprintf(";q=%d;w=%d", burst, window)}
+	return limits{callers: newBuckets(perSecond, burst).share(rates, "caller", burst/leasedPart),
+		strangers: newBuckets(perSecond, burst).share(rates, "address", burst/leasedPart), policy: fmt.Sprintf(";q=%d;w=%d", burst, window)}
 }
 
 // admit counts a request and gives the remaining rate in the headers of

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/tunnox-net/tunnox/attest"
 	"github.com/tunnox-net/tunnox/broker"
 	controlpostgres "github.com/tunnox-net/tunnox/control/postgres"
@@ -36,6 +38,8 @@ type between struct {
 	directory presences
 	portions  directory.Portions // nil: there is only one forwarder, which counts alone
 	clustered bool               // other processes may use it too
+
+	redis *redis.Client // nil: embedded
 
 	reach func(context.Context) error // reports whether all of it can be reached; errAway
 

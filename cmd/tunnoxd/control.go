@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -248,7 +249,7 @@ func (p *process) startControlPlane(ctx context.Context, b *backend, key apiKey)
 		Alarms:      p.shownAlarms(),
 		Auditor:     proofs,
 		Eraser:      b.store,
-		CORSOrigins: p.cfg.corsOrigins(), TrustedProxies: proxies, RateLimit: p.cfg.RateLimit, RateBurst: p.cfg.RateBurst,
+		CORSOrigins: p.cfg.corsOrigins(), TrustedProxies: proxies, RateLimit: p.cfg.RateLimit, RateBurst: p.cfg.RateBurst, Rates: p.startRates(b, rand.Text()),
 		Metrics: requests,
 		Logger:  p.log.With("part", "api"),
 	})

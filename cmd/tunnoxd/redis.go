@@ -63,7 +63,7 @@ func (p *process) openRedis(ctx context.Context, trust trusting) (between, error
 		reach: server.guard.takesWrites,
 		needs: map[string]func(context.Context) error{"redis": newCheck(server.guard.takesWrites).run}}
 	believed := trust(server.client)
-	b.signers = &signers{server.client}
+	b.signers, b.redis = &signers{server.client}, server.client
 	p.feedIn(server, believed, &b)
 	p.rowsIn(server, believed, &b)
 	p.directoryIn(server, &b)
