@@ -2,6 +2,8 @@ package main
 
 import (
 	"net"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -35,5 +37,21 @@ func TestAPortForTCPAndUDP(t *testing.T) {
 	defer func() { _ = socket.Close(); _ = chosen.agents.Close() }()
 	if got := socket.LocalAddr().(*net.UDPAddr).Port; got != chosen.agents.Addr().(*net.TCPAddr).Port || got == taken.LocalAddr().(*net.UDPAddr).Port {
 		t.Errorf("UDP has the port %d, TCP %v", got, chosen.agents.Addr())
+	}
+}
+
+// TestAnAddressInUseSaysWhatToDo: the sentence names the flag to change.
+func TestAnAddressInUseSaysWhatToDo(t *testing.T) {
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	_, err = openListeners(binding{api: taken.Addr().String()})
+	if err == nil || !strings.Contains(err.Error(), "another program listens there") || !strings.Contains(err.Error(), "choose another address with --api") {
+		t.Errorf("an address in use: %v", err)
+	}
+	if err := notListening("http", syscall.EACCES); !strings.Contains(err.Error(), "ports below 1024 are for root") {
+		t.Errorf("a port below 1024: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/tunnox-net/tunnox/datagram"
 )
@@ -44,7 +45,7 @@ func openListeners(on binding) (_ *listeners, err error) {
 			continue
 		}
 		if *l.to, err = listenTCP(l.address); err != nil {
-			return nil, fmt.Errorf("--%s %s: %w", l.flag, l.address, err)
+			return nil, fmt.Errorf("--%s %s: %w", l.flag, l.address, notListening(l.flag, err))
 		}
 	}
 	if on.tryout {
@@ -62,6 +63,19 @@ func openListeners(on binding) (_ *listeners, err error) {
 		return nil, err
 	}
 	return ls, nil
+}
+
+// notListening adds to an error of listening what to do.
+func notListening(flag string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%w\n  ports below 1024 are for root: tunnoxd service install makes a service that may have them, and so does sudo setcap cap_net_bind_service=+ep on this program", err)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%w\n  another program listens there, perhaps another tunnoxd: end it, or choose another address with --%s", err, flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w\n  this machine does not have that address", err)
+	}
+	return err
 }
 
 // listenTCP opens an address. An IPv4 one is that: with the network left open,
