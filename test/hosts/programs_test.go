@@ -33,6 +33,7 @@ import (
 func TestPrograms(t *testing.T) {
 	everywhere(t, func(t *testing.T, w *world) {
 		t.Run("curl", func(t *testing.T) { w.curl(t) })
+		t.Run("git", func(t *testing.T) { w.git(t) })
 		t.Run("server-sent events", func(t *testing.T) { w.events(t) })
 		t.Run("gRPC", func(t *testing.T) { w.grpc(t) })
 		t.Run("https and h2c services", func(t *testing.T) { w.schemes(t) })
