@@ -3,6 +3,7 @@ package services
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -90,11 +91,20 @@ func privateDir(prefix string) (string, error) {
 
 // freePort gives a loopback port that was free a moment ago.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+	// Ports of the system's choice are those of outgoing connections too, so that another
+	// test's connection could have one before the server does. Those of package programs
+	// are above these, and those that people know are not among them.
+	const lowest, count = 2000, 3000
+	var last error
+	for range 4 * count {
+		port := lowest + rand.IntN(count)
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err == nil {
+			return port, l.Close()
+		}
+		last = err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return 0, fmt.Errorf("find a free port: %w", last)
 }
 
 // findBinary looks in PATH and then in dirs; the error names the Debian package
