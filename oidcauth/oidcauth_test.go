@@ -100,8 +100,9 @@ func TestSlowProvider(t *testing.T) {
 
 	strict := NewDesk(key(t), &http.Client{Transport: &http.Transport{}}, false)
 	defer strict.Close()
-	before := len(asked)
-	if _, err := strict.Do(t.Context(), settings, Step{Mapping: 1}); err == nil || !strings.Contains(err.Error(), "https://") || len(asked) != before {
+	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a provider over http is asked") }))
+	defer plain.Close()
+	if _, err := strict.Do(t.Context(), Settings{Issuer: plain.URL, ClientID: "tunnox"}, Step{Mapping: 1}); err == nil || !strings.Contains(err.Error(), "https://") {
 		t.Errorf("a provider over http: %v", err)
 	}
 }
