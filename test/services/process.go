@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -93,19 +94,31 @@ func privateDir(prefix string) (string, error) {
 func freePort() (int, error) {
 	// Ports of the system's choice are those of outgoing connections too, so that another
 	// test's connection could have one before the server does. Those of package programs
-	// are above these, and those that people know are not among them.
-	const lowest, count = 2000, 3000
-	var last error
+	// are above these. No port is given twice.
+	const lowest, count = 2000, 6000
+	given.mu.Lock()
+	defer given.mu.Unlock()
+	last := errors.New("all were given")
 	for range 4 * count {
 		port := lowest + rand.IntN(count)
+		if given.ports[port] {
+			continue
+		}
 		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 		if err == nil {
+			given.ports[port] = true
 			return port, l.Close()
 		}
 		last = err
 	}
 	return 0, fmt.Errorf("find a free port: %w", last)
 }
+
+// given are the ports that freePort has given.
+var given = struct {
+	mu    sync.Mutex
+	ports map[int]bool // guarded by mu
+}{ports: map[int]bool{}}
 
 // findBinary looks in PATH and then in dirs; the error names the Debian package
 // to install.
