@@ -108,6 +108,7 @@ func TestBulk(t *testing.T) {
 // TestHalfClose: a request, its end, and half a second later an answer of 200 KB that
 // arrives whole.
 func TestHalfClose(t *testing.T) {
+	t.Parallel()
 	answer := make([]byte, 200_000)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(answer)
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
@@ -150,6 +151,7 @@ func TestHalfClose(t *testing.T) {
 // TestPostgresBehindTheTunnel: pgbench with eight connections for ten seconds
 // through the tunnel has no failed transaction.
 func TestPostgresBehindTheTunnel(t *testing.T) {
+	t.Parallel()
 	database := services.StartPostgres(t, services.PostgresOptions{TCP: true})
 	pgbench := database.Pgbench()
 	if pgbench == "" {

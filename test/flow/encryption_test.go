@@ -31,6 +31,7 @@ func keyIn(t *testing.T, state string, c programs.Client) seal.PublicKey {
 // Two agents whose owners have told each other's keys carry a mapping with encryption
 // e2e; with another key, or without one, no byte goes.
 func TestEncryptionFromEndToEnd(t *testing.T) {
+	t.Parallel()
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		s := serve()
 		p := &pair{API: s.API, server: s, user: s.API.CreateUser(t, "ann")}

@@ -190,6 +190,7 @@ func TestRefusals(t *testing.T) {
 // older one learns which agent that is, leaves the client alone, and ends in order when
 // it is told to.
 func TestNewerAgentFencesOlder(t *testing.T) {
+	t.Parallel()
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		m := p.mapping(t, programs.Listen(t, answering("svc")).Port)
@@ -214,6 +215,7 @@ func TestNewerAgentFencesOlder(t *testing.T) {
 // TestOrderedRestart: a server that is told to end does so in order, and agents connect
 // again when it is back.
 func TestOrderedRestart(t *testing.T) {
+	t.Parallel()
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		s := serve()
 		p := newPair(t, s)
@@ -242,6 +244,7 @@ func TestOrderedRestart(t *testing.T) {
 
 // TestTargetPolicy: the agent's owner decides which services may be dialled.
 func TestTargetPolicy(t *testing.T) {
+	t.Parallel()
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		// The end of the connection proves nothing: these addresses may be unreachable

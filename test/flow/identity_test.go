@@ -57,6 +57,7 @@ func refusedNow(api *programs.API) error {
 // TestDisabledUserLosesEverything: sessions, streams, keys and logins of a user
 // end when the user is disabled, and work again when the user is enabled.
 func TestDisabledUserLosesEverything(t *testing.T) {
+	t.Parallel()
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		access, key := withPassword(t, p.API, p.user.ID)

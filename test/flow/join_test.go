@@ -16,6 +16,7 @@ import (
 // agents' port only, and then its agent needs no flags. If more machines than uses try
 // to join, exactly as many join as the invitation has uses, also when all come at once.
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		s := serve()
 		user := s.API.CreateUser(t, "ann")

@@ -20,6 +20,7 @@ import (
 // Two machines that have joined carry a mapping with encryption e2e, and nobody has typed a
 // key. One of them takes another key while it runs, and everything is restarted.
 func TestKeysThatNobodyTyped(t *testing.T) {
+	t.Parallel()
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		s := serve()
 		p := &pair{API: s.API, server: s, user: s.API.CreateUser(t, "ann")}
@@ -147,6 +148,7 @@ func TestProgramsInTheForegroundHaveKeys(t *testing.T) {
 // Agents that have known each other need no control plane for an encrypted connection, also
 // after they were restarted.
 func TestKnownKeysNeedNoControlPlane(t *testing.T) {
+	t.Parallel()
 	cluster := programs.StartCluster(t, 2, services.Postgres(t), services.Redis(t))
 	s := cluster.Server()
 	p := &pair{API: s.API, server: s, user: s.API.CreateUser(t, "ann")}

@@ -41,6 +41,7 @@ func socksDatagrams(listener int) (held, relay net.Conn, err error) {
 // Datagrams go through a SOCKS association to services by address and by name, in every
 // form and over two forwarders, as long as the connection that asked for it is there.
 func TestSOCKSAssociation(t *testing.T) {
+	t.Parallel()
 	scene := func(t *testing.T, p *pair) {
 		service, local := echoUDP(t, 0), programs.FreePort(t)
 		p.API.Do(t, http.MethodPost, "/api/v1/mappings", map[string]any{"user_id": p.user.ID, "source_client_id": p.source.ID,

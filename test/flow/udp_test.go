@@ -58,6 +58,7 @@ func dialUDP(t testing.TB, port int) net.Conn {
 // Datagrams go through agents and servers as they are, from nothing to 65,507 bytes,
 // from many ports, with pairs back to back; they count as they pass.
 func TestUDP(t *testing.T) {
+	t.Parallel()
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		service := echoUDP(t, 0)
@@ -120,6 +121,7 @@ func TestUDP(t *testing.T) {
 
 // A service that is down for a while ends no flow.
 func TestUDPServiceComesBack(t *testing.T) {
+	t.Parallel()
 	inEveryForm(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := newPair(t, serve())
 		service, local := programs.FreePort(t), programs.FreePort(t)
