@@ -28,6 +28,7 @@ type Session struct {
 	Version   string    `json:"version"`             // of the agent
 	Protocols string    `json:"protocols,omitempty"` // the protocols that the agent carries, separated by commas; "" = not known
 	Address   string    `json:"address"`             // the agent's address as the node sees it
+	Transport string    `json:"transport,omitempty"` // the scheme of the carrier, for example "quic"; "" = not known
 	Since     time.Time `json:"since"`
 	ConfigAck int64     `json:"config_ack"` // configuration version the agent has applied
 }

@@ -303,5 +303,5 @@ func (s *session) presence() directory.Session {
 		address = a.String()
 	}
 	return directory.Session{ClientID: s.client, Node: s.f.node, Run: s.f.run, Session: s.id, Instance: s.instance,
-		Epoch: s.epoch, Version: s.version, Protocols: s.carries.String(), Address: address, Since: s.since, ConfigAck: s.ack}
+		Epoch: s.epoch, Version: s.version, Protocols: s.carries.String(), Address: address, Transport: transport.SchemeOf(s.link), Since: s.since, ConfigAck: s.ack}
 }

@@ -29,6 +29,7 @@ type Client struct {
 	NodeID        *string    `json:"node_id" doc:"The node that holds the client's session; null when offline" example:"node-001"`
 	LastSeen      *time.Time `json:"last_seen" doc:"null = never" example:"2026-01-02T15:04:05Z"`
 	AgentVersion  *string    `json:"agent_version" doc:"The version of the connected agent; null when offline" example:"0.1.0"`
+	Transport     *string    `json:"transport" doc:"Over what the connected agent reaches the node: tls, wss, ws or quic; null when offline or not known" example:"quic"`
 	Protocols     []string   `json:"protocols" nullable:"false" doc:"What the connected agent carries; empty when offline or not known" example:"[\"tcp\",\"udp\"]"`
 	ConfigVersion *int64     `json:"config_version" doc:"The configuration version the connected agent has applied; null when offline" example:"42"`
 	CreatedAt     time.Time  `json:"created_at" example:"2026-01-02T15:04:05Z"`
@@ -260,7 +261,7 @@ func (a *api) getClient(ctx context.Context, in *oneInput) (*struct {
 		return nil, err
 	}
 	body := a.clientBodies(ctx, &row.Client)[0]
-	answer, err := in.tagged(tagOf(row.Version, body.Status, shown(body.NodeID), shown(body.LastSeen), shown(body.AgentVersion), body.Protocols, shown(body.ConfigVersion)))
+	answer, err := in.tagged(tagOf(row.Version, body.Status, shown(body.NodeID), shown(body.LastSeen), shown(body.AgentVersion), shown(body.Transport), body.Protocols, shown(body.ConfigVersion)))
 	if err != nil {
 		return nil, err
 	}
@@ -366,6 +367,9 @@ func (c *Client) join(p ClientPresence) {
 	}
 	if p.Online {
 		c.Status, c.NodeID, c.AgentVersion, c.ConfigVersion = "online", &p.Node, &p.AgentVersion, &p.ConfigVersion
+		if p.Transport != "" {
+			c.Transport = &p.Transport
+		}
 		c.Protocols = append(c.Protocols, p.Protocols...)
 	}
 }

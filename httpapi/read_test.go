@@ -82,8 +82,8 @@ func TestIfNoneMatchIsNotModified(t *testing.T) {
 	}
 
 	tag := w.do("GET", path("clients", a), nil).Header.Get("ETag")
-	directory.put(a, httpapi.ClientPresence{Online: true, Node: "node-001", LastSeen: time.Unix(1, 0), AgentVersion: "1", ConfigVersion: 7})
-	w.do("GET", path("clients", a), nil, "If-None-Match", tag).want(200).has(fields{"status": "online", "node_id": "node-001", "config_version": 7, "agent_version": "1"})
+	directory.put(a, httpapi.ClientPresence{Online: true, Node: "node-001", LastSeen: time.Unix(1, 0), AgentVersion: "1", Transport: "wss", ConfigVersion: 7})
+	w.do("GET", path("clients", a), nil, "If-None-Match", tag).want(200).has(fields{"status": "online", "node_id": "node-001", "config_version": 7, "agent_version": "1", "transport": "wss"})
 	tag = w.do("GET", path("users", user), nil).Header.Get("ETag")
 	w.do("PUT", path("users", user, "quota"), fields{"max_clients": 9}).want(200)
 	w.do("GET", path("users", user), nil, "If-None-Match", tag).want(200)

@@ -54,6 +54,7 @@ type ClientPresence struct {
 	Node          string    // node that holds the session, "" when offline
 	LastSeen      time.Time // zero = never
 	AgentVersion  string    // of the connected agent
+	Transport     string    // the carrier of the session, "" when offline or not known
 	Protocols     []string  // what the connected agent carries
 	ConfigVersion int64     // configuration version the agent has applied
 	Sessions      []ClientSession

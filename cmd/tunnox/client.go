@@ -12,7 +12,7 @@ import (
 func clientCommand(api *apiFlags) *cobra.Command {
 	r := &resource{api: api, name: "client", path: "/api/v1/clients", columns: []column{
 		field("NAME", "name"), field("CLIENT", "client_id"), field("TYPE", "client_type"), field("USER", "user_id"),
-		field("STATUS", "status"), field("COMMANDS", "commands"), field("NODE", "node_id"), field("LAST SEEN", "last_seen"),
+		field("STATUS", "status"), field("COMMANDS", "commands"), field("NODE", "node_id"), field("TRANSPORT", "transport"), field("LAST SEEN", "last_seen"),
 	}, first: []string{"client_id", "name", "description", "client_type", "user_id", "status"}}
 	cmd := &cobra.Command{Use: "client", Short: "Create, list, show, change and delete clients"}
 	cmd.AddCommand(r.createClient(), r.claim(), filtering(r.list("user"), "status", "type"), r.show(), r.updateClient(), r.rotate(), r.disconnect(), r.remove(), r.history())

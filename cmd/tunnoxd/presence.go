@@ -31,7 +31,7 @@ func (p presence) Lookup(ctx context.Context, clientIDs ...int64) ([]httpapi.Cli
 		present[i] = httpapi.ClientPresence{Online: f.Online, LastSeen: f.LastSeen}
 		for at, s := range f.Sessions {
 			if at == 0 { // the newest session
-				present[i].Node, present[i].AgentVersion = s.Node, s.Version
+				present[i].Node, present[i].AgentVersion, present[i].Transport = s.Node, s.Version, s.Transport
 				present[i].Protocols = strings.FieldsFunc(s.Protocols, func(r rune) bool { return r == ',' })
 			}
 			present[i].Sessions = append(present[i].Sessions, httpapi.ClientSession{Node: s.Node, Epoch: int64(s.Epoch)})

@@ -99,7 +99,7 @@ func session(client int64, node string) directory.Session {
 // of gives a session of the instance.
 func of(instance string, client int64, node string) directory.Session {
 	return directory.Session{ClientID: client, Node: node, Run: runOf(node), Session: node + "-s1", Instance: instance, Version: "1.2.3",
-		Address: "192.0.2.7:5555", Since: time.Date(2026, 3, 1, 11, 59, 0, 0, time.UTC), ConfigAck: 4}
+		Address: "192.0.2.7:5555", Since: time.Date(2026, 3, 1, 11, 59, 0, 0, time.UTC), ConfigAck: 4, Transport: "quic"}
 }
 
 func register(t testing.TB, d directory.Directory, s directory.Session) directory.Session {

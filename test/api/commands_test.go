@@ -402,7 +402,7 @@ func shown(t *testing.T, answer programs.Answer) fields {
 		delete(body, once)
 	}
 	if _, client := body["node_id"]; client { // the present place of a client is not part of the answer to a command
-		for _, presence := range []string{"status", "node_id", "last_seen", "agent_version", "config_version"} {
+		for _, presence := range []string{"status", "node_id", "last_seen", "agent_version", "transport", "config_version"} {
 			delete(body, presence)
 		}
 	}

@@ -1016,6 +1016,11 @@ type Client struct {
 	// Examples: online
 	Status ClientStatus `json:"status"`
 
+	// Transport Over what the connected agent reaches the node: tls, wss, ws or quic; null when offline or not known
+	//
+	// Examples: quic
+	Transport nullable.Nullable[string] `json:"transport"`
+
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`
 
@@ -1126,6 +1131,11 @@ type ClientWithCredential struct {
 	//
 	// Examples: online
 	Status ClientWithCredentialStatus `json:"status"`
+
+	// Transport Over what the connected agent reaches the node: tls, wss, ws or quic; null when offline or not known
+	//
+	// Examples: quic
+	Transport nullable.Nullable[string] `json:"transport"`
 
 	// UpdatedAt Examples: 2026-01-02T15:04:05Z
 	UpdatedAt time.Time `json:"updated_at"`

@@ -32,6 +32,11 @@ func TestEveryTransport(t *testing.T) {
 			source, target := p.join(t, nil, append(args, "--pin", p.server.Pin)...)
 			port := p.mapping(t)
 			carries(t, port)
+			var client struct{ Transport string }
+			p.server.API.Do(t, http.MethodGet, fmt.Sprintf("/api/v1/clients/%d", p.source.ID), nil, &client)
+			if want := strings.Fields(name)[0]; client.Transport != want && (want != "auto" || client.Transport == "") {
+				t.Errorf("the API says that the client came over %q, want %q", client.Transport, want)
+			}
 			for _, agent := range []*programs.Process{source, target} {
 				if err := agent.Stop(); err != nil {
 					t.Error(err)
