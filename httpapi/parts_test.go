@@ -46,6 +46,12 @@ func TestEveryPartIsInTheDocument(t *testing.T) {
 				if schema == "RedeemBody" && strings.HasPrefix(field.Name, "public_") {
 					continue // whoever redeems a share listens
 				}
+				if strings.Contains(schema, "Share") && field.Name == "target_port_last" {
+					if property != nil {
+						t.Errorf("%s has %s, and is redeemed for one port", schema, field.Name)
+					}
+					continue
+				}
 				if property == nil {
 					t.Errorf("%s has no %s", schema, field.Name)
 				}
