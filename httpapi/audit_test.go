@@ -117,11 +117,19 @@ func TestAuditShowsNoSecret(t *testing.T) {
 	}
 }
 
-// served runs the world behind a real server, whose limits are short.
-func (w *world) served() (base string, shutdown func(context.Context) error) {
+// impatiently makes the limits of a server short, so that an answer which they would end
+// ends soon.
+func impatiently(server *http.Server) {
+	server.ReadTimeout, server.WriteTimeout = time.Second, time.Second
+}
+
+// served runs the world behind a real server.
+func (w *world) served(change ...func(*http.Server)) (base string, shutdown func(context.Context) error) {
 	w.t.Helper()
 	server := httpapi.NewServer(w.handler, slog.New(slog.DiscardHandler))
-	server.ReadTimeout, server.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+	for _, c := range change {
+		c(server)
+	}
 	on, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		w.t.Fatal(err)
@@ -257,10 +265,10 @@ func TestLiveStreamShowsWhatHappensAndResumes(t *testing.T) {
 }
 
 func TestLiveStreamOutlastsTheServersLimitsAndEndsWithIt(t *testing.T) {
-	w := newWorld(t, func(c *httpapi.Config) { c.Heartbeat = 50 * time.Millisecond })
-	base, shutdown := w.served()
+	w := newWorld(t, func(c *httpapi.Config) { c.Heartbeat = 100 * time.Millisecond })
+	base, shutdown := w.served(impatiently)
 	l := follow(t, base, "")
-	for range 12 { // 600 ms, with limits of 200
+	for range 15 { // 1.5 s, with limits of a second
 		if !l.beat() {
 			t.Fatal("the stream ended by the limits of a request")
 		}
