@@ -30,7 +30,7 @@ type Mapping struct {
 	TargetUserID *int64         `json:"target_user_id" doc:"The user of the target client, when it is not the owner" example:"100000002"`
 	ShareID      *int64         `json:"share_id" doc:"The share from which the mapping was made; null for none" example:"1234567890123"`
 	Status       string         `json:"status" enum:"active,disabled" example:"active"`
-	Health       []TargetHealth `json:"health" nullable:"true" doc:"What the health check has found of each target; null without a check"`
+	Health       []TargetHealth `json:"health" nullable:"true" doc:"What the health check has found of each target; null without a check" example:"[{\"client_id\":600000001,\"target\":\"127.0.0.1:3000\",\"state\":\"up\"}]"`
 	CreatedAt    time.Time      `json:"created_at" example:"2026-01-02T15:04:05Z"`
 	UpdatedAt    time.Time      `json:"updated_at" example:"2026-01-02T15:04:05Z"`
 }

@@ -99,7 +99,7 @@ type ChangeMappingBody struct {
 	Protocol       *Protocol      `json:"protocol,omitempty" doc:"May be sent, but cannot be changed" example:"tcp"`
 	PublicAddress  *string        `json:"public_address,omitempty" doc:"May be sent, but is derived from public_port" example:"192.0.2.10:20000"`
 	PublicURL      *string        `json:"public_url,omitempty" doc:"May be sent, but is derived from public_host and public_path" example:"http://brave-otter.t.example.org/"`
-	Health         []TargetHealth `json:"health,omitempty" doc:"May be sent, but is what the health check has found"`
+	Health         []TargetHealth `json:"health,omitempty" doc:"May be sent, but is what the health check has found" example:"[{\"client_id\":600000001,\"target\":\"127.0.0.1:3000\",\"state\":\"up\"}]"`
 	domain.Parts
 
 	patch domain.Patch

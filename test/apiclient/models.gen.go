@@ -667,6 +667,8 @@ type ChangeMappingBody struct {
 	Files *Files `json:"files,omitempty"`
 
 	// Health May be sent, but is what the health check has found
+	//
+	// Examples: [{"client_id":600000001,"state":"up","target":"127.0.0.1:3000"}]
 	Health nullable.Nullable[[]TargetHealth] `json:"health,omitempty"`
 
 	// HealthCheck How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on
@@ -2024,6 +2026,8 @@ type Mapping struct {
 	Files *Files `json:"files,omitempty"`
 
 	// Health What the health check has found of each target; null without a check
+	//
+	// Examples: [{"client_id":600000001,"state":"up","target":"127.0.0.1:3000"}]
 	Health nullable.Nullable[[]TargetHealth] `json:"health"`
 
 	// HealthCheck How the targets are looked at while no visitor comes. Left out: a target is found to be away by the visitor who comes first, who does not notice; {}: so from now on
