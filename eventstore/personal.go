@@ -316,7 +316,7 @@ func decryptField(aead cipher.AEAD, value, place []byte) ([]byte, error) {
 	}
 	encrypted, err := base64.RawURLEncoding.DecodeString(object)
 	if err != nil {
-		return nil, nil // not encrypted by this layer
+		return nil, nil //nolint:nilerr // it was not encrypted by this layer
 	}
 	if aead != nil {
 		if plain, err := aead.Open(nil, nil, encrypted, place); err == nil {
