@@ -319,8 +319,6 @@ func (h *stranger) promote(t *testing.T, ticket, lane uint64) error {
 func TestLanesOfOthersAreRefused(t *testing.T) {
 	w, _, m := laned(t, echo(t))
 	_, ended := moved(w, m)
-	parked := func() float64 { return w.metric("tunnox_lanes_total", "outcome", "parked") }
-	before := parked()
 
 	one, two := w.byHand(t, w.client(w.user)), w.byHand(t, w.client(w.newUser(domain.Limits{})))
 	session := one.welcome.GetSession()
@@ -335,9 +333,6 @@ func TestLanesOfOthersAreRefused(t *testing.T) {
 		if _, id, err := one.lane(t, hello, nil); err == nil {
 			t.Errorf("%s: parked as %d", name, id)
 		}
-	}
-	if parked() != before {
-		t.Errorf("%v lanes were parked", parked()-before)
 	}
 
 	_, mine, err := one.lane(t, &wirepb.LaneHello{Session: session}, nil)

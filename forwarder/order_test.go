@@ -45,12 +45,17 @@ func TestLineBeforeAResetArrives(t *testing.T) {
 		}
 		lines := make(chan seen, 1)
 		at := address(serve(t, func(c *net.TCPConn) {
+			_, _ = c.Write([]byte{1})
 			n, err := io.Copy(io.Discard, c)
 			lines <- seen{int(n), err}
 		}))
 		const all = 40
 		for range all {
 			conn := connect(t, at)
+			// The whole way is there: a visitor who leaves before that is not waited for.
+			if _, err := conn.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
 			conn.Write(make([]byte, 100))
 			time.Sleep(time.Millisecond) // a reset overtakes what the system has not sent
 			conn.SetLinger(0)

@@ -29,6 +29,7 @@ type content map[string]struct{ Schema *schema }
 type schema struct {
 	Ref        string `json:"$ref"`
 	Items      *schema
+	OneOf      []*schema
 	Properties map[string]*schema
 }
 
@@ -119,6 +120,10 @@ func (d document) same(t *testing.T, place string, s *schema, is reflect.Type) {
 	switch {
 	case s == nil:
 		t.Errorf("%s is not in the document", place)
+	case len(s.OneOf) > 0: // the client keeps what was sent, and reads it as the one or the other
+		if _, ok := is.FieldByName("union"); !ok {
+			t.Errorf("%s is one of several, and in the client %v", place, is)
+		}
 	case s.Items != nil && is.Kind() == reflect.Slice:
 		d.same(t, place+"[]", s.Items, is.Elem())
 	case is.Kind() == reflect.Struct && is != reflect.TypeFor[time.Time]():
