@@ -229,6 +229,7 @@ func TestWrongPasswordsAreFew(t *testing.T) {
 // Addresses are let in or not at public hosts and ports, over TCP and UDP; behind a
 // trusted proxy it is the visitor's address that counts.
 func TestNetworksOfVisitors(t *testing.T) {
+	t.Parallel()
 	for form, start := range map[string]func(t testing.TB, more ...string) *world{
 		"embedded":       embedded,
 		"two forwarders": func(t testing.TB, more ...string) *world { return cluster(t, 1, more...) },

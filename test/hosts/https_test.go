@@ -72,6 +72,7 @@ func secureVisitors(t testing.TB, address string, roots *x509.CertPool, http2 bo
 }
 
 func TestPublicHostOverTLS(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	certificate, key := filepath.Join(folder, "tls.pem"), filepath.Join(folder, "tls.key")
 	roots := writeCertificate(t, certificate, key)

@@ -60,6 +60,7 @@ func TestPathsAreNotWalkedAround(t *testing.T) {
 // while theirs is renamed and gets other rules (caddy#7222); a changed service gets the
 // new ones, and leaves the old ones where they are.
 func TestChangesEndNoWebSocket(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, w *world) {
 		const sockets, rounds = 100, 100
 		named := func(name string) int {

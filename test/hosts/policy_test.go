@@ -17,6 +17,7 @@ import (
 // A policy file decides what the agent reaches, by the protocol of the mapping. It is read
 // again when it changes, and a refusal and a fault name their lines.
 func TestPolicyFile(t *testing.T) {
+	t.Parallel()
 	for form, start := range map[string]func() *world{
 		"embedded":       func() *world { return embedded(t) },
 		"two forwarders": func() *world { return cluster(t, 1) },

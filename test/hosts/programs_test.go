@@ -31,6 +31,7 @@ import (
 
 // Programs that people use, each against each way there is.
 func TestPrograms(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, w *world) {
 		t.Run("curl", func(t *testing.T) { w.curl(t) })
 		t.Run("git", func(t *testing.T) { w.git(t) })

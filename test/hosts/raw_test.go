@@ -109,6 +109,7 @@ func field(head, name string) (values []string) {
 // What field.md says of public HTTP hosts, over the tunnel, with raw sockets at both
 // ends.
 func TestRawExchanges(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, w *world) {
 		service := &raw{}
 		m := w.rawSite(service)

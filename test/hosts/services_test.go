@@ -41,6 +41,7 @@ func socketService(t testing.TB, path string) net.Listener {
 // A unix socket is the service of http and tcp mappings. It is refused unless the agent's
 // owner named it.
 func TestUnixSockets(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, w *world) {
 		dir := t.TempDir()
 		web, echo := filepath.Join(dir, "web.sock"), filepath.Join(dir, "echo.sock")

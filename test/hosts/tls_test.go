@@ -140,6 +140,7 @@ func (w *byName) answersAs(config *tls.Config, want string) {
 // A mapping of protocol tls has a host, whose visitors are passed through unopened: they
 // see the certificate of the service, and the server needs none.
 func TestPublicHostByName(t *testing.T) {
+	t.Parallel()
 	passing(t, func(t *testing.T, w *byName) {
 		service, roots := secureService(t, &tls.Config{NextProtos: []string{"acme-tls/1", "mqtt"}}, echoName)
 		m := w.publishTLS(service, nil)
