@@ -60,7 +60,6 @@ func (p *pair) onLanes(t *testing.T, want float64) {
 // A quarter of a gigabyte each way at once over lanes: every byte arrives unchanged, each side's end
 // too, and the bytes count as they do without lanes.
 func TestLanesCarryBulk(t *testing.T) {
-	t.Parallel()
 	inBothForms(t, func(t *testing.T, serve func(...string) *programs.Server) {
 		p := sealedPair(t, serve(), nil, nil)
 		served := make(chan error, 1)
