@@ -37,8 +37,8 @@ func (s *stream) write(pieces [][]byte, size int) (n int, err error) {
 			return n, s.cut
 		case s.peerClosed:
 			return n, transport.ErrStopped
-		case s.writeBy.passed:
-			return n, s.writeBy.err()
+		case s.writeBy.Passed():
+			return n, s.writeBy.Err()
 		}
 		part := min(size-n, maxData, s.credit)
 		if part <= 0 || s.sending || !s.room(roomForData, &s.starved) {

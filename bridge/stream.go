@@ -13,6 +13,7 @@ import (
 
 	"github.com/tunnox-net/tunnox/bridge/bridgepb"
 	"github.com/tunnox-net/tunnox/transport"
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 const (
@@ -58,7 +59,7 @@ type stream struct {
 	mu sync.Mutex
 	// for Read; guarded by mu
 	readable sync.Cond
-	readBy   deadline
+	readBy   wait.Deadline
 	queue    []piece // received and not read
 	queued   int     // number of bytes in queue
 	tidy     bool    // the last piece is a buffer of ours with room
@@ -71,7 +72,7 @@ type stream struct {
 	missed   bool    // a ReadNow found another reader at work
 	// for Write; guarded by mu
 	writable   sync.Cond
-	writeBy    deadline
+	writeBy    wait.Deadline
 	credit     int  // what the peer's window leaves
 	sending    bool // a goroutine is in SendMsg
 	ended      bool // CloseWrite or Close was called
@@ -121,8 +122,8 @@ func (s *stream) read(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	case s.err != nil:
 		return 0, s.err
-	case s.readBy.passed:
-		return 0, s.readBy.err()
+	case s.readBy.Passed():
+		return 0, s.readBy.Err()
 	case len(b) == 0:
 	case s.reading: // another Read is at work
 		s.missed = true
@@ -367,8 +368,8 @@ func (s *stream) Close() error {
 	}
 	s.closed = true
 	s.drop()
-	s.readBy.stop()
-	s.writeBy.stop()
+	s.readBy.Stop()
+	s.writeBy.Stop()
 	s.readable.Broadcast()
 	if s.err == nil {
 		s.end(bridgepb.End_END_BOTH)
@@ -415,14 +416,14 @@ func (s *stream) ResetInOrder() error {
 func (s *stream) SetReadDeadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.readBy.move(t, &s.readable)
+	s.readBy.Move(t, &s.readable)
 	return nil
 }
 
 func (s *stream) SetWriteDeadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writeBy.move(t, &s.writable)
+	s.writeBy.Move(t, &s.writable)
 	return nil
 }
 

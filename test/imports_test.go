@@ -36,7 +36,7 @@ var importRules = []importRule{
 		"generated from wire.proto"},
 	{"wire", []string{"wire/wirepb"},
 		"an agent in another language implements wire and nothing else; wirepb is its generated half"},
-	{"transport", []string{"netaddr", "wholefile"},
+	{"transport", []string{"netaddr", "wait", "wholefile"},
 		"a carrier does not know who the peer is or what the bytes mean"},
 	{"transport/quic", []string{"..", "netaddr"},
 		"a carrier knows the contract of sessions"},

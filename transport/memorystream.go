@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // memoryWindow bounds the bytes under way in one direction of a stream in memory.
@@ -97,7 +99,7 @@ type memoryStream struct {
 
 	// guarded by pair.mu
 	readable, writable sync.Cond
-	readBy, writeBy    deadline
+	readBy, writeBy    wait.Deadline
 	onRead, onRoom     func()
 }
 
@@ -125,8 +127,8 @@ func (s *memoryStream) read(b []byte) (int, error) {
 		return 0, ErrReset
 	case p.deaf[s.side]:
 		return 0, net.ErrClosed
-	case s.readBy.passed:
-		return 0, s.readBy.err()
+	case s.readBy.Passed():
+		return 0, s.readBy.Err()
 	case len(b) == 0:
 		return 0, nil
 	case len(p.bytes[from]) > 0:
@@ -175,8 +177,8 @@ func (s *memoryStream) write(b []byte) (int, error) {
 		return 0, p.err
 	case p.deaf[to]:
 		return 0, ErrStopped
-	case s.writeBy.passed:
-		return 0, s.writeBy.err()
+	case s.writeBy.Passed():
+		return 0, s.writeBy.Err()
 	}
 	n := min(memoryWindow-len(p.bytes[s.side]), len(b))
 	if n > 0 {
@@ -246,8 +248,8 @@ func (s *memoryStream) Close() error {
 	p.mu.Lock()
 	p.closed[s.side], p.deaf[s.side], p.eof[s.side] = true, true, true
 	p.bytes[1-s.side] = nil
-	s.readBy.stop()
-	s.writeBy.stop()
+	s.readBy.Stop()
+	s.writeBy.Stop()
 	both := p.eof[1-s.side]
 	p.wake()
 	p.unlock()
@@ -294,14 +296,14 @@ func (s *memoryStream) Reset() error {
 func (s *memoryStream) SetReadDeadline(t time.Time) error {
 	s.pair.mu.Lock()
 	defer s.pair.mu.Unlock()
-	s.readBy.move(t, &s.readable)
+	s.readBy.Move(t, &s.readable)
 	return nil
 }
 
 func (s *memoryStream) SetWriteDeadline(t time.Time) error {
 	s.pair.mu.Lock()
 	defer s.pair.mu.Unlock()
-	s.writeBy.move(t, &s.writable)
+	s.writeBy.Move(t, &s.writable)
 	return nil
 }
 

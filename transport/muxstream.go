@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/tunnox-net/tunnox/wait"
 )
 
 // muxStream is a stream of a muxSession. It has no buffer unless bytes wait in it. The
@@ -17,7 +19,7 @@ type muxStream struct {
 	// Reading.
 	in       segments // received, not yet read
 	readable sync.Cond
-	readBy   deadline
+	readBy   wait.Deadline
 	allowed  int // bytes the peer may still send
 	owed     int // bytes read that no window frame has reported yet
 	window   int // the sum of allowed, owed and the bytes in in
@@ -28,7 +30,7 @@ type muxStream struct {
 	// Writing.
 	out      segments // bytes that wait for the writer; their credit is spent
 	writable sync.Cond
-	writeBy  deadline
+	writeBy  wait.Deadline
 	credit   int // bytes this side may still send
 	starved  bool
 	onRoom   hook
@@ -67,8 +69,8 @@ func (st *muxStream) Read(b []byte) (int, error) {
 		switch {
 		case st.readErr() != nil:
 			return 0, st.readErr()
-		case st.readBy.passed:
-			return 0, st.readBy.err()
+		case st.readBy.Passed():
+			return 0, st.readBy.Err()
 		case len(b) == 0:
 			return 0, nil
 		case st.in.size > 0:
@@ -176,8 +178,8 @@ func (st *muxStream) waitRoom(least int, now bool) (int, error) {
 		if err := st.writeErr(); err != nil {
 			return 0, err
 		}
-		if st.writeBy.passed {
-			return 0, st.writeBy.err()
+		if st.writeBy.Passed() {
+			return 0, st.writeBy.Err()
 		}
 		if room := st.room(); room >= least || now {
 			return room, nil
@@ -276,8 +278,8 @@ func (st *muxStream) Close() error {
 	}
 	st.closed, st.deaf, st.finAsked = true, true, true
 	st.in.drop()
-	st.readBy.stop()
-	st.writeBy.stop()
+	st.readBy.Stop()
+	st.writeBy.Stop()
 	st.readable.Broadcast()
 	st.writable.Broadcast()
 	st.mayEnd()
@@ -308,8 +310,8 @@ func (st *muxStream) ResetInOrder() error {
 	}
 	st.resets, st.deaf = true, true
 	st.in.drop()
-	st.readBy.stop()
-	st.writeBy.stop()
+	st.readBy.Stop()
+	st.writeBy.Stop()
 	st.readable.Broadcast()
 	st.writable.Broadcast()
 	if st.wasReset || st.id == 0 && st.out.size == 0 {
@@ -357,8 +359,8 @@ func (st *muxStream) fail(err error) {
 	st.deaf = true
 	st.in.drop()
 	st.out.drop()
-	st.readBy.stop()
-	st.writeBy.stop()
+	st.readBy.Stop()
+	st.writeBy.Stop()
 	st.readable.Broadcast()
 	st.writable.Broadcast()
 }
@@ -406,7 +408,7 @@ func (st *muxStream) SetReadDeadline(t time.Time) error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
 	if !st.deaf {
-		st.readBy.move(t, &st.readable)
+		st.readBy.Move(t, &st.readable)
 	}
 	return nil
 }
@@ -416,7 +418,7 @@ func (st *muxStream) SetWriteDeadline(t time.Time) error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
 	if !st.closed && st.failed == nil {
-		st.writeBy.move(t, &st.writable)
+		st.writeBy.Move(t, &st.writable)
 	}
 	return nil
 }
