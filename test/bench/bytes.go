@@ -132,7 +132,7 @@ func measureBytes(l *lab, o options, t *table) {
 			setups.figures = append(setups.figures, figure(n))
 		}
 		t.add(setups)
-		l.part(func(l *lab) { addIdle(l, o, t, newTunnel(l, o, service, "transport"), len(all)) })
+		l.part(func(l *lab) { addIdle(l, o, t, newTunnel(l, o, service, "transport"), "connection", 24, len(all)) })
 	})
 }
 
@@ -270,7 +270,8 @@ func setUps(port, atOnce int, d time.Duration) (float64, error) {
 
 // addIdle holds idle connections and divides the growth of our processes by their
 // number. The processes are new, because garbage of earlier work would hide the growth.
-func addIdle(l *lab, o options, t *table, ours *tunnel, columns int) {
+// The aim is in KB, and the figure is in the given column, from 1.
+func addIdle(l *lab, o options, t *table, ours *tunnel, what string, aim float64, column int) {
 	memory := func(file, name string) (total int64) {
 		for _, p := range ours.processes() {
 			kb, err := p.Status(file, name)
@@ -306,18 +307,18 @@ func addIdle(l *lab, o options, t *table, ours *tunnel, columns int) {
 		}
 	}
 	time.Sleep(time.Second)
-	ours.sample(l, o, "heap-idle", "heap?gc=1")
-	ours.sample(l, o, "goroutines-idle", "goroutine")
-	per := func(what string, before, after int64, aim float64) {
-		r := row{what: what, unit: "KB", aim: aim, lower: true}
-		for range columns - 1 {
+	ours.sample(l, o, "heap-idle-"+strings.ReplaceAll(what, " ", "-"), "heap?gc=1")
+	ours.sample(l, o, "goroutines-idle-"+strings.ReplaceAll(what, " ", "-"), "goroutine")
+	per := func(what string, before, after int64) {
+		r := row{what: what, unit: "KB", aim: aim, lower: true, ours: column}
+		for range column - 1 {
 			r.figures = append(r.figures, missing)
 		}
 		r.figures = append(r.figures, figure(float64(after-before)/float64(o.idle)))
 		t.add(r)
 	}
-	per(fmt.Sprintf("memory per idle connection, RSS of all of ours, %d held", o.idle), rss, memory("status", "VmRSS"), 24)
-	per("memory per idle connection, PSS of all of ours", pss, memory("smaps_rollup", "Pss"), 24)
+	per(fmt.Sprintf("memory per idle %s, RSS of all of ours, %d held", what, o.idle), rss, memory("status", "VmRSS"))
+	per(fmt.Sprintf("memory per idle %s, PSS of all of ours", what), pss, memory("smaps_rollup", "Pss"))
 }
 
 // cpuOf sums the processor time of processes and all their descendants.

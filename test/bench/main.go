@@ -4,13 +4,14 @@
 // Its duty: everything is measured in one run on one machine, so that figures can be
 // compared. First a direct loopback connection, haproxy and ssh -R if they are
 // installed, and the tunnel (real programs, agent to agent through one forwarder). Then
-// the same way over two forwarders and the bridge between them, together with relays at
-// the same places that only carry bytes. Then commands per second together with the
-// insert rate of the same Postgres server, and the replay of a log. Then the REST API
-// of a control plane under load. The aim stands beside each of our figures. Its limit:
-// it judges nothing; a figure below its aim is printed and the exit status stays 0.
+// public mappings (tcp, http, udp) in turn with haproxy. Then the tunnel over two
+// forwarders and the bridge between them, together with relays at the same places that
+// only carry bytes. Then commands per second together with the insert rate of the same
+// Postgres server, and the replay of a log. Then the REST API of a control plane under
+// load. The aim stands beside each of our figures. Its limit: it judges nothing; a
+// figure below its aim is printed and the exit status stays 0.
 //
-//	go run ./test/bench [-profile DIR] [-only bytes|cluster|control|api|capacity] [-seconds 1.5] [-idle 2000]
+//	go run ./test/bench [-profile DIR] [-only bytes|public|cluster|control|api|capacity] [-seconds 1.5] [-idle 2000]
 package main
 
 import (
@@ -26,7 +27,7 @@ import (
 // options are the options of a run.
 type options struct {
 	profile string        // directory for profiles, "" = none
-	only    string        // bytes, cluster, control, api, capacity or "" = all
+	only    string        // bytes, public, cluster, control, api, capacity or "" = all
 	slice   time.Duration // how long one figure is measured
 	idle    int           // connections held idle
 }
@@ -36,10 +37,14 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", relay(os.Args[2:]))
 		os.Exit(1)
 	}
+	if len(os.Args) > 1 && os.Args[1] == serviceCommand {
+		fmt.Fprintln(os.Stderr, "bench:", runService())
+		os.Exit(1)
+	}
 	var o options
 	seconds := flag.Float64("seconds", 1.5, "how long each figure is measured")
 	flag.StringVar(&o.profile, "profile", "", "`directory` for CPU and heap profiles of our processes")
-	flag.StringVar(&o.only, "only", "", "bytes, cluster, control, api or capacity: a part of the table")
+	flag.StringVar(&o.only, "only", "", "bytes, public, cluster, control, api or capacity: a part of the table")
 	flag.IntVar(&o.idle, "idle", 2000, "how many idle connections are held")
 	flag.Parse()
 	o.slice = time.Duration(*seconds * float64(time.Second))
@@ -67,7 +72,7 @@ func measure(l *lab, o options) {
 	for _, part := range []struct {
 		name    string
 		measure func(*lab, options, *table)
-	}{{"bytes", measureBytes}, {"cluster", measureCluster}, {"control", measureControl}, {"api", measureAPI}, {"capacity", measureCapacity}} {
+	}{{"bytes", measureBytes}, {"public", measurePublic}, {"cluster", measureCluster}, {"control", measureControl}, {"api", measureAPI}, {"capacity", measureCapacity}} {
 		if o.only == "" || o.only == part.name {
 			part.measure(l, o, figures)
 		}

@@ -140,7 +140,8 @@ func throughSSH(l *lab, service int) (way, error) {
 	return w, err
 }
 
-// tunnel is our way: server, two agents, one mapping.
+// tunnel is our way: server, two agents, one mapping. That of a public mapping has no
+// source agent.
 type tunnel struct {
 	way
 	server         *programs.Server
@@ -168,7 +169,11 @@ func newTunnel(l *lab, o options, service int, encryption string, agent ...strin
 
 // processes are our processes, by name.
 func (t *tunnel) processes() map[string]*programs.Process {
-	return map[string]*programs.Process{"tunnoxd": t.server.Process, "source": t.source, "target": t.target}
+	all := map[string]*programs.Process{"tunnoxd": t.server.Process, "target": t.target}
+	if t.source != nil {
+		all["source"] = t.source
+	}
+	return all
 }
 
 // sample stores a profile of the server, over the given time for CPU.
