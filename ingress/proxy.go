@@ -59,9 +59,26 @@ func (s *Server) proxy(w http.ResponseWriter, in *http.Request, site Site) {
 		},
 		ErrorLog: s.http.ErrorLog,
 	}
+	if in.ProtoMajor == 1 {
+		proxy.BufferPool = pieces{}
+	}
 	ctx := context.WithValue(in.Context(), visitorAddress{}, in.RemoteAddr)
 	proxy.ServeHTTP(out, in.WithContext(ctx))
 }
+
+// pieces keeps the buffers through which answers are copied. It is only for visitors
+// with HTTP/1: over HTTP/2 a Write that ends because its stream was closed may leave the
+// buffer to the goroutine that still sends it, and the next user of the buffer would
+// write into another visitor's answer.
+type pieces struct{}
+
+const pieceSize = 32 << 10
+
+var piecePool = sync.Pool{New: func() any { return new([pieceSize]byte) }}
+
+func (pieces) Get() []byte { return piecePool.Get().(*[pieceSize]byte)[:] }
+
+func (pieces) Put(b []byte) { piecePool.Put((*[pieceSize]byte)(b)) }
 
 // idempotent reports whether a request may be sent twice (RFC 9110, 9.2.2).
 func idempotent(method string) bool {
@@ -141,13 +158,17 @@ func (a *answer) Write(b []byte) (int, error) {
 
 // FlushError sends what was written. The head of an answer without a body is sent with
 // the end of the answer. gRPC recognises an error by a head that ends its stream, and
-// ReverseProxy flushes from a timer, which may come before the end.
+// ReverseProxy flushes from a timer, which may come before the end. The head of another
+// answer of known length waits for the first piece, see headWait.
 func (a *answer) FlushError() error {
 	if a.length == 0 {
 		return nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.length > 0 && !a.begun {
+		return nil
+	}
 	a.begun = true
 	return http.NewResponseController(a.ResponseWriter).Flush()
 }
