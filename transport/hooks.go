@@ -104,7 +104,7 @@ func (s *memoryStream) OnRead(do func()) (now func()) {
 	asked := false // guarded by p.mu
 	go func() {    // ends with the stream
 		p.mu.Lock()
-		for !asked && !p.closed[s.side] && p.err == nil && len(p.bytes[from]) == 0 && !p.eof[from] && !p.broken[from] && !p.broken[s.side] {
+		for !asked && !p.closed[s.side] && p.err == nil && p.bytes[from].size == 0 && !p.eof[from] && !p.broken[from] && !p.broken[s.side] {
 			s.readable.Wait()
 		}
 		p.mu.Unlock()

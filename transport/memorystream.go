@@ -19,12 +19,12 @@ type memoryPair struct {
 	gone [2]bool // this side does not count it any more; guarded by link.mu
 
 	mu     sync.Mutex
-	bytes  [2][]byte // written by this side, not yet read by the other
-	eof    [2]bool   // this side ended its writing
-	closed [2]bool   // this side closed
-	deaf   [2]bool   // this side reads no more
-	broken [2]bool   // this side reset the stream after its written bytes
-	err    error     // both sides ended at once: ErrReset or ErrSessionClosed
+	bytes  [2]segments // written by this side, not yet read by the other
+	eof    [2]bool     // this side ended its writing
+	closed [2]bool     // this side closed
+	deaf   [2]bool     // this side reads no more
+	broken [2]bool     // this side reset the stream after its written bytes
+	err    error       // both sides ended at once: ErrReset or ErrSessionClosed
 
 	tellRead, tellRoom [2]bool // call the side's hook when mu is released
 }
@@ -84,7 +84,8 @@ func (p *memoryPair) fail(err error) {
 	p.mu.Lock()
 	if p.err == nil {
 		p.err = err
-		p.bytes = [2][]byte{}
+		p.bytes[0].drop()
+		p.bytes[1].drop()
 	}
 	p.wake()
 	p.unlock()
@@ -131,12 +132,8 @@ func (s *memoryStream) read(b []byte) (int, error) {
 		return 0, s.readBy.Err()
 	case len(b) == 0:
 		return 0, nil
-	case len(p.bytes[from]) > 0:
-		n := copy(b, p.bytes[from])
-		p.bytes[from] = p.bytes[from][n:]
-		if len(p.bytes[from]) == 0 {
-			p.bytes[from] = nil // an idle stream holds no buffer
-		}
+	case p.bytes[from].size > 0:
+		n := p.bytes[from].read(b) // an idle stream holds no buffer
 		p.hasRoom(from)
 		return n, nil
 	case p.broken[from]:
@@ -180,9 +177,9 @@ func (s *memoryStream) write(b []byte) (int, error) {
 	case s.writeBy.Passed():
 		return 0, s.writeBy.Err()
 	}
-	n := min(memoryWindow-len(p.bytes[s.side]), len(b))
+	n := min(memoryWindow-p.bytes[s.side].size, len(b))
 	if n > 0 {
-		p.bytes[s.side] = append(p.bytes[s.side], b[:n]...)
+		p.bytes[s.side].add(b[:n])
 		p.canRead(to)
 	}
 	return n, nil
@@ -247,7 +244,7 @@ func (s *memoryStream) Close() error {
 	p := s.pair
 	p.mu.Lock()
 	p.closed[s.side], p.deaf[s.side], p.eof[s.side] = true, true, true
-	p.bytes[1-s.side] = nil
+	p.bytes[1-s.side].drop()
 	s.readBy.Stop()
 	s.writeBy.Stop()
 	both := p.eof[1-s.side]
@@ -266,7 +263,7 @@ func (s *memoryStream) StopRead() error {
 	p.mu.Lock()
 	defer p.unlock()
 	p.deaf[s.side] = true
-	p.bytes[1-s.side] = nil
+	p.bytes[1-s.side].drop()
 	p.wake()
 	return nil
 }
@@ -280,7 +277,7 @@ func (s *memoryStream) ResetInOrder() error {
 		return nil //nolint:nilerr // it has ended already, which is what was asked for
 	}
 	p.broken[s.side], p.deaf[s.side] = true, true
-	p.bytes[1-s.side] = nil
+	p.bytes[1-s.side].drop()
 	p.wake()
 	p.unlock()
 	p.link.ended(p, 0)
