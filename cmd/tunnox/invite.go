@@ -23,9 +23,14 @@ func (r *resource) createInvite() *cobra.Command {
 	var user, uses int64
 	var name, file string
 	var lasts lifetime
+	var asQR bool
 	cmd := &cobra.Command{Use: "create", Short: "Make an invitation and print its code, which is shown only once", Args: cobra.NoArgs,
 		Long: "Make an invitation and print its code, which is shown only once. With the code a machine becomes\na client of the user: tunnox join CODE"}
 	cmd.RunE = r.api.do(func(ctx context.Context, c *restClient, out io.Writer, _ []string) error {
+		if asQR && (file != "" || r.api.json) {
+			return usageError("--qr shows the code to people: leave out --code-file and --json")
+		}
+		code := ""
 		body := map[string]any{"uses": uses, "name": name}
 		if user != 0 {
 			body["user_id"] = user
@@ -33,16 +38,25 @@ func (r *resource) createInvite() *cobra.Command {
 		if lasts != 0 {
 			body["expires_in"] = int64((time.Duration(lasts) + time.Second - 1) / time.Second)
 		}
-		return r.withSecret(out, file, secret{field: "code", name: "code", again: "tunnox invite create",
+		err := r.withSecret(out, file, secret{field: "code", name: "code", again: "tunnox invite create",
 			use: " On the machine that is to join:\n  tunnox join CODE"}, func() ([]byte, error) {
-			return c.call(ctx, http.MethodPost, r.path, body)
+			b, err := c.call(ctx, http.MethodPost, r.path, body)
+			if o, parsed := parseObject(b); err == nil && parsed == nil {
+				code, _ = o["code"].(string)
+			}
+			return b, err
 		})
+		if err != nil || !asQR || code == "" {
+			return err
+		}
+		return r.api.showQR(out, "tunnox join "+code)
 	})
 	flags := cmd.Flags()
 	nameFlag(cmd, &user, "user", "user", "`user` whose clients the machines become, by name or id (default: the caller)")
 	flags.StringVar(&name, "name", "", "`name` for people")
 	flags.Int64Var(&uses, "uses", 1, "`number` of machines that may join with it")
 	flags.Var(&lasts, "expires", "how `long` it is valid, for example 1h, 2d or 1w (default: 1w)")
+	flags.BoolVar(&asQR, "qr", false, "show the line for the other machine as a QR code too")
 	flags.StringVar(&file, "code-file", "", "write the code to this new `file`, readable by you only, instead of printing it")
 	changes(cmd)
 	return cmd

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"math"
 	"strings"
 
 	"rsc.io/qr"
@@ -44,4 +46,19 @@ func (p pen) qrCode(text string, width, height int) (lines []string, why string)
 		lines = append(lines, p.paint("97;40", line.String()))
 	}
 	return lines, ""
+}
+
+// showQR prints text as a QR code below what was printed, or says why it cannot.
+func (s surroundings) showQR(out io.Writer, text string) error {
+	p, width := pen{utf8: s.speaksUTF8()}, math.MaxInt // in a pipe nobody knows
+	if screen, ok := out.(*screen); ok {
+		p.colour, width = screen.colour, screen.width()
+	}
+	lines, why := p.qrCode(text, width, math.MaxInt)
+	if why != "" {
+		_, err := fmt.Fprintf(s.stderr, "tunnox: %s\n", why)
+		return err
+	}
+	_, err := fmt.Fprintf(out, "\n%s\n", strings.Join(lines, "\n"))
+	return err
 }

@@ -21,7 +21,7 @@ import (
 // Every page has its test, and every test its page.
 func TestEveryPageIsFollowed(t *testing.T) {
 	followed := map[string]bool{"README.md": true, "comparison.md": true}
-	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "home-assistant.md", "several-servers.md", "end-to-end.md", "from-ngrok.md", "from-frp.md", "behind-nginx.md", "docker.md", "kubernetes.md", "cluster.md"} {
+	for _, page := range []string{"ssh.md", "database.md", "webhook.md", "folder.md", "game-server.md", "remote-desktop.md", "whole-network.md", "home-assistant.md", "several-servers.md", "end-to-end.md", "from-ngrok.md", "from-frp.md", "behind-nginx.md", "docker.md", "kubernetes.md", "cluster.md"} {
 		followed[page] = true
 	}
 	pages, err := filepath.Glob(filepath.Join("..", "..", "docs", "guide", "*.md"))
@@ -126,6 +126,12 @@ func TestGameServer(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+func TestWholeNetwork(t *testing.T) {
+	t.Parallel()
+	port := web(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") })
+	follow(t, "whole-network.md", "192.168.7.0/24", "127.0.0.0/8", "192.168.7.20:8123", "127.0.0.1:"+port, "1080", freePort(t))
 }
 
 func TestRemoteDesktop(t *testing.T) {
