@@ -37,7 +37,8 @@ type GateConfig struct {
 // Visitor is a connection that comes to a Gate.
 type Visitor interface {
 	RemoteAddr() net.Addr
-	// Unread reports whether unread bytes, or the end, have arrived.
+	// Unread reports whether unread bytes, or the end, have arrived, or any since it was
+	// asked last.
 	Unread() bool
 	// Close does not block. It may be repeated.
 	Close() error

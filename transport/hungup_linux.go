@@ -26,3 +26,17 @@ func hungUp(conn net.Conn) (gone bool) {
 
 // tcpClose is the state of a connection that was reset.
 const tcpClose = 7
+
+// received counts the bytes that have come over a connection, read or not.
+func received(conn net.Conn) (n uint64) {
+	raw := rawConn(conn)
+	if raw == nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Bytes_received
+		}
+	})
+	return n
+}

@@ -49,10 +49,20 @@ func (s *greeting) limit(handshake, authenticate time.Duration) {
 	s.Limit(authenticate)
 }
 
-// socket is a connection that comes to the listener's gate.
-type socket struct{ net.Conn }
+// socket is a connection that comes to the listener's gate. The gate asks it by one
+// goroutine at a time.
+type socket struct {
+	net.Conn
+	came uint64 // bytes, when the gate asked last
+}
 
-func (s socket) Unread() bool { return unread(s.Conn) }
+// Unread is true also for bytes that came since it was asked last and were read: a busy
+// listener may have read a hello, and not yet looked at it.
+func (s *socket) Unread() bool {
+	before := s.came
+	s.came = received(s.Conn)
+	return s.came > before || unread(s.Conn)
+}
 
 // greetingKey is the key of the greeting in the context of a handshake.
 type greetingKey struct{}
@@ -109,7 +119,7 @@ func (l *TLSListener) acceptLoop() {
 			// Connections are counted here, in the order in which they came. If each had
 			// a goroutine that counted it, older strangers could push out an agent that
 			// came after them.
-			l.gate.Enter(socket{conn}, func(s *Stranger) { l.greet(&greeting{Stranger: s}, conn) })
+			l.gate.Enter(&socket{Conn: conn}, func(s *Stranger) { l.greet(&greeting{Stranger: s}, conn) })
 			continue
 		}
 		if l.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
