@@ -13,8 +13,7 @@ import (
 
 // TestStalledReaders: eight visitors read fast for a while and then not at all. A
 // download beside them, over a link of 40 ms, is as fast as it was alone. They kept the
-// growth of the windows once, and left the download a seventh of its rate; the bound is
-// half, because other programs work meanwhile.
+// growth of the windows once, and left the download a seventh of its rate.
 func TestStalledReaders(t *testing.T) {
 	t.Run("embedded", func(t *testing.T) {
 		s := programs.Serve(t)
@@ -70,9 +69,9 @@ func besideStalled(t *testing.T, p *pair, at *programs.Server) {
 		beside := download()
 		ratio := alone.Seconds() / beside.Seconds()
 		t.Logf("alone %v, beside eight stalled readers %v: %.2f of the rate", alone, beside, ratio)
-		if ratio >= 0.5 {
+		if ratio >= 0.8 {
 			return
 		}
 	}
-	t.Error("stalled readers take more than half of the rate")
+	t.Error("stalled readers take more than a fifth of the rate")
 }
